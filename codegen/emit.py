@@ -1,0 +1,178 @@
+"""Append-only writer of LLVM text: fresh names, blocks and counted loops with carried values.
+
+Text is an order of magnitude cheaper to make than llvmlite's builder objects.  Kernels use explicit vectors, so no
+LLVM IR pass has to run over what is written here.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+LoopBody = Callable[[str, list[str]], "Sequence[str] | None"]
+
+
+@dataclass(frozen=True, slots=True)
+class VecType:
+    """An LLVM scalar (`lanes == 1`, written `float`) or vector (`<16 x float>`) type."""
+
+    elem: str  # i1 i8 i16 i32 i64 half bfloat float double
+    lanes: int = 1
+
+    def __str__(self) -> str:
+        return self.elem if self.lanes == 1 else f"<{self.lanes} x {self.elem}>"
+
+    @property
+    def suffix(self) -> str:
+        """As intrinsic names spell it: `f32`, `v16f32`, `v8i64`."""
+        scalar = {"half": "f16", "bfloat": "bf16", "float": "f32", "double": "f64"}.get(self.elem, self.elem)
+        return scalar if self.lanes == 1 else f"v{self.lanes}{scalar}"
+
+    @property
+    def is_float(self) -> bool:
+        return self.elem in ("half", "bfloat", "float", "double")
+
+    @property
+    def bytes(self) -> int:
+        """Of one element in memory."""
+        sizes = {"i1": 1, "i8": 1, "i16": 2, "i32": 4, "i64": 8, "half": 2, "bfloat": 2, "float": 4, "double": 8}
+        return sizes[self.elem]
+
+    def of(self, elem: str) -> VecType:
+        """The same number of lanes with other elements."""
+        return VecType(elem, self.lanes)
+
+    def const(self, value: float | int | bool) -> str:
+        """`value` in every lane."""
+        one = scalar_const(self.elem, value)
+        if self.lanes == 1:
+            return one
+        return "<" + ", ".join([f"{self.elem} {one}"] * self.lanes) + ">"
+
+
+def scalar_const(elem: str, value: float | int | bool) -> str:
+    """An LLVM literal; floats as the hex of a double, exact for float and double alike."""
+    if elem == "i1":
+        return "true" if value else "false"
+    if elem in ("float", "double"):
+        wide = float(np.float32(value)) if elem == "float" else float(value)
+        return f"0x{struct.unpack('<Q', struct.pack('<d', wide))[0]:016X}"
+    if elem == "half":
+        return f"0xH{np.float16(value).view(np.uint16):04X}"
+    if elem == "bfloat":
+        return f"0xR{int(np.float32(value).view(np.uint32)) >> 16:04X}"
+    return str(int(value))
+
+
+class Emit:
+    """One function (or several, one after another) being written.  `value` names a result, `line` adds text without one."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+        self.declared: dict[str, None] = {}  # `declare` lines that the text needs, an ordered set
+        self.current = "entry"  # label of the block being written
+        self._next = 0
+
+    def fresh(self, prefix: str = "t") -> str:
+        self._next += 1
+        return f"%{prefix}{self._next}"
+
+    def value(self, text: str) -> str:
+        name = self.fresh()
+        self.lines.append(f"  {name} = {text}")
+        return name
+
+    def line(self, text: str) -> None:
+        self.lines.append("  " + text)
+
+    def label(self) -> str:
+        self._next += 1
+        return f"L{self._next}"
+
+    def at(self, label: str) -> None:
+        """Starts the block `label`."""
+        self.lines.append(label + ":")
+        self.current = label
+
+    def branch(self, label: str) -> None:
+        self.line(f"br label %{label}")
+
+    def branch_if(self, cond: str, then: str, otherwise: str) -> None:
+        self.line(f"br i1 {cond}, label %{then}, label %{otherwise}")
+
+    def call(self, result: VecType | str, name: str, *args: tuple[VecType | str, str]) -> str:
+        """A call of `@name`, declared on the way: `e.call(v, f"llvm.fma.{v.suffix}", (v, a), (v, b), (v, c))`."""
+        self.declare(f"declare {result} @{name}({', '.join(str(t) for t, _ in args)})")
+        text = f"call {result} @{name}({', '.join(f'{t} {a}' for t, a in args)})"
+        if str(result) == "void":
+            self.line(text)
+            return ""
+        return self.value(text)
+
+    def declare(self, text: str) -> None:
+        self.declared[text] = None
+
+    def gep(self, pointer: str, offset: int | str, elem: str = "i8") -> str:
+        """`pointer` moved by `offset` elements of type `elem`."""
+        if offset in (0, "0"):
+            return pointer
+        return self.value(f"getelementptr inbounds {elem}, ptr {pointer}, i64 {offset}")
+
+    def loop(
+        self,
+        start: int | str,
+        end: int | str,
+        step: int | str,
+        body: LoopBody,
+        carried: Sequence[tuple[VecType | str, str]] = (),
+    ) -> list[str]:
+        """`for i in range(start, end, step)`: `body(i, values)` returns the carried values' next ones.
+
+        `carried` holds (type, initial value); the values after the last round come back.  The end is tested first.
+        """
+        before, head, inside, after = self.current, self.label(), self.label(), self.label()
+        self.branch(head)
+        self.at(head)
+        index = self.fresh("i")
+        slot = len(self.lines)
+        self.lines.append("")
+        phis = [self.fresh("p") for _ in carried]
+        more = self.value(f"icmp slt i64 {index}, {end}")
+        self.branch_if(more, inside, after)
+        self.at(inside)
+        new = list(body(index, phis) or [])
+        if len(new) != len(phis):
+            raise AssertionError(f"the loop carries {len(phis)} values, its body returns {len(new)}")
+        following = self.value(f"add nsw i64 {index}, {step}")
+        latch = self.current
+        self.branch(head)
+        phi_lines = [f"  {index} = phi i64 [{start}, %{before}], [{following}, %{latch}]"]
+        for phi, (t, initial), value in zip(phis, carried, new, strict=True):
+            phi_lines.append(f"  {phi} = phi {t} [{initial}, %{before}], [{value}, %{latch}]")
+        self.lines[slot] = "\n".join(phi_lines)
+        self.at(after)
+        return phis
+
+    def when(self, cond: str, then: Callable[[], None]) -> None:
+        """Runs `then`'s text only if `cond` (an i1) holds."""
+        inside, after = self.label(), self.label()
+        self.branch_if(cond, inside, after)
+        self.at(inside)
+        then()
+        self.branch(after)
+        self.at(after)
+
+    def function(self, signature: str) -> None:
+        """Starts `define <signature> #0 {`; the attribute group is the target's."""
+        self.lines.append(f"define {signature} #0 {{")
+        self.at("entry")
+
+    def end(self, result: str = "void") -> None:
+        self.line(f"ret {result}")
+        self.lines.append("}\n")
+
+    def text(self) -> str:
+        return "\n".join(self.lines) + "\n"

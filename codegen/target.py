@@ -1,0 +1,77 @@
+"""What the code generator knows of the machine it writes for."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+
+from tcc.codegen.emit import VecType
+
+
+@dataclass(frozen=True)
+class Target:
+    """A CPU.  `avx512` allows x86's own intrinsics; without it the text is plain vectors that any target can select."""
+
+    triple: str
+    cpu: str
+    features: str  # LLVM's comma-separated list
+    vector_bits: int
+    avx512: bool = False
+    l1_bytes: int = 32 << 10
+    l2_bytes: int = 1 << 20
+
+    def vector(self, elem: str) -> VecType:
+        """The widest vector of `elem`."""
+        return VecType(elem, self.vector_bits // (8 * VecType(elem).bytes))
+
+    @property
+    def attributes(self) -> str:
+        """The attribute group that every emitted function refers to as #0."""
+        width = self.vector_bits
+        return (
+            f'attributes #0 = {{ nounwind "target-cpu"="{self.cpu}" "target-features"="{self.features}" '
+            f'"prefer-vector-width"="{width}" "min-legal-vector-width"="{width}" }}\n'
+        )
+
+
+@functools.cache
+def host() -> Target:
+    """This machine."""
+    import llvmlite.binding as llvm
+
+    features = llvm.get_host_cpu_features()
+    avx512 = all(features.get(f) for f in ("avx512f", "avx512dq", "avx512bw", "avx512vl"))
+    width = 512 if avx512 else 256 if features.get("avx2") and features.get("fma") else 128
+    return Target(
+        llvm.get_process_triple(),
+        llvm.get_host_cpu_name(),
+        features.flatten(),
+        width,
+        avx512,
+        _cache_bytes(1, 32 << 10),
+        _cache_bytes(2, 1 << 20),
+    )
+
+
+def _cache_bytes(level: int, otherwise: int) -> int:
+    base = "/sys/devices/system/cpu/cpu0/cache"
+    for index in range(8):
+        try:
+            with open(f"{base}/index{index}/level") as f:
+                found = int(f.read())
+            with open(f"{base}/index{index}/type") as f:
+                kind = f.read().strip()
+            if found != level or kind == "Instruction":
+                continue
+            with open(f"{base}/index{index}/size") as f:
+                text = f.read().strip()
+        except OSError:
+            return otherwise
+        return int(text[:-1]) * (1024 if text.endswith("K") else 1 << 20)
+    return otherwise
+
+
+def plain(bits: int = 256) -> Target:
+    """The host without its own intrinsics: what the portable form is tested with."""
+    this = host()
+    return Target(this.triple, this.cpu, this.features, bits, False, this.l1_bytes, this.l2_bytes)

@@ -1,0 +1,1 @@
+"""tcc: write array expressions, compile them."""

@@ -1,0 +1,1 @@
+"""The `tcc` command line and the developers' tools."""
