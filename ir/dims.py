@@ -1,0 +1,358 @@
+"""Sizes: an int, or an expression over names in one canonical form.
+
+An expression is a polynomial with integer coefficients over atoms; an atom is a name or one of `//`, `%`, `min`, `max`
+applied to sizes.  Equal polynomials are equal objects by value, so `n + n` and `2*n` compare equal, and sizes serve as
+dictionary keys.  What the canonical form cannot decide (`n//2` against `m`) is simply unequal.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Union
+
+Size = Union[int, "Expr"]
+
+
+@dataclass(frozen=True, slots=True)
+class Atom:
+    """A name (`kind == "name"`), or `//`, `%`, `min`, `max` of two sizes."""
+
+    kind: str
+    name: str = ""
+    args: tuple[Size, ...] = ()
+
+    def __str__(self) -> str:
+        if self.kind == "name":
+            return self.name
+        if self.kind in ("min", "max"):
+            return f"{self.kind}({', '.join(map(str, self.args))})"
+        return f"({operand(self.args[0])}{self.kind}{operand(self.args[1])})"
+
+
+Monomial = tuple[Atom, ...]  # sorted by text; () is the constant term
+
+
+@dataclass(frozen=True)
+class Expr:
+    """A size that is not a plain int.  `terms` maps monomials to coefficients, in canonical order."""
+
+    terms: tuple[tuple[Monomial, int], ...]
+
+    def __str__(self) -> str:
+        return self.text
+
+    def __repr__(self) -> str:
+        return f"Expr({self.text})"
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    @cached_property
+    def _hash(self) -> int:
+        return hash(self.terms)
+
+    @cached_property
+    def text(self) -> str:
+        out = ""
+        for mono, c in self.terms:
+            body = "*".join(([str(abs(c))] if abs(c) != 1 or not mono else []) + [str(a) for a in mono])
+            sign = "-" if c < 0 else "+" if out else ""
+            out += sign + body
+        return out
+
+    @cached_property
+    def names(self) -> frozenset[str]:
+        """The names it depends on."""
+        found: set[str] = set()
+        for mono, _ in self.terms:
+            for atom in mono:
+                if atom.kind == "name":
+                    found.add(atom.name)
+                for arg in atom.args:
+                    found |= names_of(arg)
+        return frozenset(found)
+
+    @property
+    def plain(self) -> str | None:
+        """The name that it is, if it is just a name."""
+        if len(self.terms) == 1 and self.terms[0][1] == 1 and len(self.terms[0][0]) == 1:
+            atom = self.terms[0][0][0]
+            return atom.name if atom.kind == "name" else None
+        return None
+
+    def __add__(self, other: Size) -> Size:
+        return add(self, other)
+
+    def __radd__(self, other: Size) -> Size:
+        return add(other, self)
+
+    def __sub__(self, other: Size) -> Size:
+        return add(self, mul(-1, other))
+
+    def __rsub__(self, other: Size) -> Size:
+        return add(other, mul(-1, self))
+
+    def __mul__(self, other: Size) -> Size:
+        return mul(self, other)
+
+    def __rmul__(self, other: Size) -> Size:
+        return mul(other, self)
+
+    def __floordiv__(self, other: Size) -> Size:
+        return floordiv(self, other)
+
+    def __mod__(self, other: Size) -> Size:
+        return mod(self, other)
+
+
+class SizeMismatch(TypeError):
+    """Two sizes that a type rule needs equal.  The graph builder unifies them; everyone else reports them."""
+
+    def __init__(self, message: str, left: Size, right: Size) -> None:
+        super().__init__(message)
+        self.left, self.right = left, right
+
+
+def name(text: str) -> Expr:
+    """The size called `text`."""
+    return Expr((((Atom("name", text),), 1),))
+
+
+def names_of(size: Size) -> frozenset[str]:
+    return frozenset() if isinstance(size, int) else size.names
+
+
+def _terms(size: Size) -> tuple[tuple[Monomial, int], ...]:
+    if isinstance(size, int):
+        return (((), size),) if size else ()
+    return size.terms
+
+
+def _order(item: tuple[Monomial, int]) -> tuple[int, str]:
+    return (-len(item[0]), "*".join(map(str, item[0])))
+
+
+def _make(terms: Mapping[Monomial, int]) -> Size:
+    kept = {m: c for m, c in terms.items() if c}
+    if not kept:
+        return 0
+    if len(kept) == 1 and () in kept:
+        return kept[()]
+    return Expr(tuple(sorted(kept.items(), key=_order)))
+
+
+def add(*sizes: Size) -> Size:
+    if all(isinstance(s, int) for s in sizes):
+        return sum(sizes)  # type: ignore[arg-type]
+    total: dict[Monomial, int] = {}
+    for s in sizes:
+        for mono, c in _terms(s):
+            total[mono] = total.get(mono, 0) + c
+    return _make(total)
+
+
+def sub(a: Size, b: Size) -> Size:
+    return add(a, mul(-1, b))
+
+
+def mul(*sizes: Size) -> Size:
+    total: dict[Monomial, int] = {(): 1}
+    for s in sizes:
+        if s == 1:
+            continue
+        step: dict[Monomial, int] = {}
+        for m1, c1 in total.items():
+            for m2, c2 in _terms(s):
+                mono = tuple(sorted(m1 + m2, key=str))
+                step[mono] = step.get(mono, 0) + c1 * c2
+        total = step
+    return _make(total)
+
+
+def product(shape: tuple[Size, ...] | list[Size]) -> Size:
+    """The number of elements of an array of this shape."""
+    return mul(*shape) if shape else 1
+
+
+def floordiv(a: Size, b: Size) -> Size:
+    """`a // b` with Python's rounding; division by zero gives 0, as NumPy's integers do."""
+    if isinstance(a, int) and isinstance(b, int):
+        return a // b if b else 0
+    if b == 1:
+        return a
+    if a == b:
+        return 1
+    quotient, rest = _divide(a, b)
+    if rest == 0:
+        return quotient
+    return Expr((((Atom("//", args=(a, b)),), 1),))
+
+
+def mod(a: Size, b: Size) -> Size:
+    if isinstance(a, int) and isinstance(b, int):
+        return a % b if b else 0
+    if b == 1 or _divide(a, b)[1] == 0:
+        return 0
+    return Expr((((Atom("%", args=(a, b)),), 1),))
+
+
+def _divide(a: Size, b: Size) -> tuple[Size, Size]:
+    """(q, r) with a == q*b + r, where r is 0 if every term of `a` is a multiple of the single term `b`."""
+    divisor = _terms(b)
+    if len(divisor) != 1:
+        return 0, a
+    (atoms, scale), quotient = divisor[0], {}
+    for mono, c in _terms(a):
+        left = list(mono)
+        for atom in atoms:
+            if atom not in left:
+                return 0, a
+            left.remove(atom)
+        if c % scale:
+            return 0, a
+        quotient[tuple(left)] = c // scale
+    return _make(quotient), 0
+
+
+def minimum(a: Size, b: Size) -> Size:
+    return _extreme("min", a, b)
+
+
+def maximum(a: Size, b: Size) -> Size:
+    return _extreme("max", a, b)
+
+
+def _extreme(kind: str, a: Size, b: Size) -> Size:
+    gap = sub(a, b)
+    if isinstance(gap, int):
+        return (a if gap < 0 else b) if kind == "min" else (a if gap > 0 else b)
+    if nonnegative(gap):
+        return b if kind == "min" else a
+    if nonnegative(mul(-1, gap)):
+        return a if kind == "min" else b
+    first, second = sorted((a, b), key=lambda s: (isinstance(s, int), str(s)))
+    return Expr((((Atom(kind, args=(first, second)),), 1),))
+
+
+def nonnegative(size: Size) -> bool:
+    """Whether it is certainly >= 0, every name being a size and so >= 0 itself."""
+    if isinstance(size, int):
+        return size >= 0
+    return all(c >= 0 and all(_atom_nonnegative(a) for a in mono) for mono, c in size.terms)
+
+
+def _atom_nonnegative(atom: Atom) -> bool:
+    if atom.kind in ("name", "//", "%"):
+        return all(map(nonnegative, atom.args))
+    if atom.kind == "max":
+        return any(map(nonnegative, atom.args))
+    return all(map(nonnegative, atom.args))
+
+
+def substitute(size: Size, known: Mapping[str, Size]) -> Size:
+    """`size` with the names in `known` replaced."""
+    if isinstance(size, int) or size.names.isdisjoint(known):
+        return size
+    return _rebuild(size, lambda text: known.get(text, name(text)))
+
+
+def evaluate(size: Size, known: Mapping[str, int]) -> int:
+    """The number that it is; KeyError names a size that is not known."""
+    if isinstance(size, int):
+        return size
+    result = _rebuild(size, lambda text: known[text])
+    assert isinstance(result, int)
+    return result
+
+
+FUNCTIONS: dict[str, Callable[[Size, Size], Size]] = {"//": floordiv, "%": mod, "min": minimum, "max": maximum}
+
+
+def _rebuild(size: Size, leaf: Callable[[str], Size]) -> Size:
+    if isinstance(size, int):
+        return size
+    total: list[Size] = []
+    for mono, c in size.terms:
+        factors: list[Size] = [c]
+        for atom in mono:
+            if atom.kind == "name":
+                factors.append(leaf(atom.name))
+            else:
+                factors.append(FUNCTIONS[atom.kind](*(_rebuild(a, leaf) for a in atom.args)))
+        total.append(mul(*factors))
+    return add(*total)
+
+
+def operand(size: Size) -> str:
+    """Its text as an operand of `//` or `%`."""
+    text = str(size)
+    return text if re.fullmatch(r"\w+", text) else f"({text})"
+
+
+_TOKEN = re.compile(r"\s*(?:(\d+)|([A-Za-z_][\w.]*)|(//|[-+*%(),]))")
+
+
+def parse_size(text: str) -> Size:
+    """Reads what `str` of a size writes; ValueError says what is wrong."""
+    tokens: list[str] = []
+    at = 0
+    text = text.strip()
+    while at < len(text):
+        m = _TOKEN.match(text, at)
+        if m is None:
+            raise ValueError(f"not a size: {text!r}")
+        tokens.append(m[1] or m[2] or m[3])
+        at = m.end()
+    tokens.append("")
+    pos = 0
+
+    def take(want: str = "") -> str:
+        nonlocal pos
+        got = tokens[pos]
+        if want and got != want:
+            raise ValueError(f"not a size: {text!r} (expected {want!r})")
+        pos += 1
+        return got
+
+    def factor() -> Size:
+        token = take()
+        if token == "-":
+            return mul(-1, factor())
+        if token == "(":
+            inner = total()
+            take(")")
+            return inner
+        if token in ("min", "max") and tokens[pos] == "(":
+            take("(")
+            a = total()
+            take(",")
+            b = total()
+            take(")")
+            return FUNCTIONS[token](a, b)
+        if token.isdigit():
+            return int(token)
+        if not token or not (token[0].isalpha() or token[0] == "_"):
+            raise ValueError(f"not a size: {text!r}")
+        return name(token)
+
+    def term() -> Size:
+        left = factor()
+        while tokens[pos] in ("*", "//", "%"):
+            op = take()
+            right = factor()
+            left = mul(left, right) if op == "*" else FUNCTIONS[op](left, right)
+        return left
+
+    def total() -> Size:
+        left = term()
+        while tokens[pos] in ("+", "-"):
+            left = add(left, term()) if take() == "+" else sub(left, term())
+        return left
+
+    result = total()
+    if tokens[pos]:
+        raise ValueError(f"not a size: {text!r}")
+    return result
