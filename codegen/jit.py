@@ -1,0 +1,106 @@
+"""LLVM text to object bytes, and object bytes to callable addresses.
+
+Objects are position independent code of the small model; JITLink gives every call out of an image a stub and every
+outside datum a GOT slot, so an external symbol may lie anywhere in the address space.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from tcc.codegen.target import Target, host
+
+_image_names = itertools.count()
+
+
+def compile_object(text: str, target: Target) -> bytes:
+    """The relocatable object of a module; RuntimeError with LLVM's words if the text is wrong.
+
+    The target's triple and its attribute group #0 are added to the text.  No IR pass runs: kernels are explicit vectors.
+    """
+    machine = _machine(target)
+    with _parse(text, target) as module:
+        return bytes(machine.emit_object(module))
+
+
+def assembly(text: str, target: Target) -> str:
+    """The assembly that `compile_object` would encode."""
+    machine = _machine(target)
+    with _parse(text, target) as module:
+        return str(machine.emit_assembly(module))
+
+
+def function(address: int, restype: Any, *argtypes: Any) -> Callable[..., Any]:
+    """The C function at `address` as a ctypes callable, which releases the GIL; it does not keep its Image alive."""
+    return ctypes.CFUNCTYPE(restype, *argtypes)(address)
+
+
+class Image:
+    """Object files linked together in memory, which is given back when the Image dies."""
+
+    def __init__(self, jit: Any, name: str, tracker: Any) -> None:
+        self._jit, self._name, self._tracker = jit, name, tracker
+        self._found: dict[str, Any] = {}
+
+    @classmethod
+    def load(cls, objects: Sequence[bytes], symbols: Mapping[str, int] | None = None) -> Image:
+        """Links `objects` with each other and with the addresses in `symbols`, and with nothing else."""
+        from llvmlite import binding as llvm
+
+        builder = llvm.JITLibraryBuilder()
+        for data in objects:
+            builder.add_object_img(data)
+        for symbol, address in (symbols or {}).items():
+            builder.import_symbol(symbol, address)
+        jit, name = _linker(), f"image{next(_image_names)}"
+        return cls(jit, name, builder.link(jit, name))
+
+    def address(self, name: str) -> int:
+        """Of the function or datum `name`; RuntimeError if no object defines it or a symbol it needs is not there."""
+        if name not in self._found:
+            try:
+                self._found[name] = self._jit.lookup(self._name, name)
+            except RuntimeError as e:
+                e.add_note(
+                    f"looking up {name!r}; symbols that nothing defines are passed to Image.load by address"
+                )
+                raise
+        return int(self._found[name][name])
+
+
+def _parse(text: str, target: Target) -> Any:
+    from llvmlite import binding as llvm
+
+    whole = f'target triple = "{target.triple}"\n{text}\n{target.attributes}'
+    module = llvm.parse_assembly(whole, llvm.create_context())
+    module.verify()
+    return module
+
+
+@functools.cache
+def _machine(target: Target) -> Any:
+    from llvmlite import binding as llvm
+
+    if target.triple == llvm.get_process_triple():
+        llvm.initialize_native_target()
+        llvm.initialize_native_asmprinter()
+    else:
+        llvm.initialize_all_targets()
+        llvm.initialize_all_asmprinters()
+    described = llvm.Target.from_triple(target.triple)
+    return described.create_target_machine(
+        cpu=target.cpu, features=target.features, opt=2, reloc="pic", codemodel="small"
+    )
+
+
+@functools.cache
+def _linker() -> Any:
+    from llvmlite import binding as llvm
+
+    # the linker takes the machine over, so it gets one of its own
+    machine = _machine.__wrapped__(host())
+    return llvm.create_lljit_compiler(machine, use_jit_link=True, suppress_errors=True)

@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+import ctypes
+import gc
+import mmap
+
+import pytest
+from tcc.codegen.jit import Image, assembly, compile_object, function
+from tcc.codegen.target import host
+
+CALLER = """
+declare i64 @labs(i64)
+declare i64 @triple(i64)
+declare i64 @far(i64)
+define i64 @main(i64 %x) #0 {
+  %a = call i64 @labs(i64 %x)
+  %b = call i64 @triple(i64 %a)
+  %c = call i64 @far(i64 %b)
+  ret i64 %c
+}
+"""
+TRIPLE = "define i64 @triple(i64 %x) #0 {\n  %y = mul i64 %x, 3\n  ret i64 %y\n}\n"
+FAR = "define i64 @far(i64 %x) #0 {\n  %y = add i64 %x, 1\n  ret i64 %y\n}\n"
+
+
+def objects(*texts: str) -> list[bytes]:
+    return [compile_object(text, host()) for text in texts]
+
+
+def labs() -> int:
+    address = ctypes.cast(ctypes.CDLL(None).labs, ctypes.c_void_p).value
+    assert address is not None
+    return address
+
+
+def test_objects_link_with_each_other_with_libc_and_with_another_image() -> None:
+    other = Image.load(objects(FAR), {})
+    image = Image.load(objects(CALLER, TRIPLE), {"labs": labs(), "far": other.address("far")})
+    main = function(image.address("main"), ctypes.c_int64, ctypes.c_int64)
+    assert main(-7) == 22
+
+
+@pytest.mark.skipif("x86_64" not in host().triple, reason="the far function is x86-64 machine code")
+def test_external_code_may_be_out_of_reach_of_a_relative_call() -> None:
+    code = bytes.fromhex("488d4701c3")  # lea rax, [rdi + 1]; ret
+    libc = ctypes.CDLL(None)
+    libc.mmap.restype = ctypes.c_void_p
+    libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long]
+    everything = mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC
+    page = libc.mmap(0x20_0000_0000, 4096, everything, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, -1, 0)
+    ctypes.memmove(page, code, len(code))
+    image = Image.load(objects(CALLER, TRIPLE), {"labs": labs(), "far": page})
+    assert abs(image.address("main") - page) > 1 << 32
+    assert function(image.address("main"), ctypes.c_int64, ctypes.c_int64)(-7) == 22
+
+
+def test_equal_names_in_two_images_do_not_meet() -> None:
+    first, second = Image.load(objects(FAR)), Image.load(objects(FAR.replace("i64 %x, 1", "i64 %x, 2")))
+    results = [function(i.address("far"), ctypes.c_int64, ctypes.c_int64)(0) for i in (first, second)]
+    assert results == [1, 2]
+
+
+def test_a_dead_image_gives_its_memory_back() -> None:
+    # 4 MiB of code and data an image: a hundred of them would show
+    text = (
+        'define ptr @table() #0 {\n  ret ptr @data\n}\n@data = internal global [4194304 x i8] c"1'
+        + "\\00" * 4194303
+    )
+    (big,) = objects(text + '"\n')
+
+    def mapped() -> int:
+        with open("/proc/self/statm") as f:
+            return int(f.read().split()[0]) * mmap.PAGESIZE
+
+    Image.load([big]).address("table")
+    gc.collect()
+    before = mapped()
+    for _ in range(20):
+        Image.load([big]).address("table")
+    gc.collect()
+    assert mapped() - before < 32 << 20
+
+
+def test_wrong_text_is_a_runtime_error_with_llvm_s_words() -> None:
+    with pytest.raises(RuntimeError, match="expected"):
+        compile_object("define i64 @f( {", host())
+    with pytest.raises(RuntimeError, match="does not dominate"):
+        compile_object("define i64 @f() {\n %a = add i64 %b, 1\n %b = add i64 1, 1\n ret i64 %a\n}", host())
+
+
+def test_a_missing_symbol_is_a_runtime_error() -> None:
+    image = Image.load(objects(TRIPLE))
+    with pytest.raises(RuntimeError, match="nosuch"):
+        image.address("nosuch")
+    with pytest.raises(RuntimeError, match="main"):
+        Image.load(objects(CALLER)).address("main")
+
+
+def test_assembly_is_readable() -> None:
+    assert "triple:" in assembly(TRIPLE, host())
