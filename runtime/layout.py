@@ -1,0 +1,150 @@
+"""The records that native code and Python share, as slot numbers of 8 bytes: the one source for both.
+
+A compiled function's body is `i32 @run(ptr %frame)`.  The frame's slots are, in this order:
+
+    FRAME_CTX     the call context (below), what kernels and `tcc_parallel` get as `%ctx`
+    FRAME_ARENA   the arena's base, aligned to 64 bytes; null when the function needs no arena
+    inputs        the data pointer of each input; a scalar input too is an address, whether an array or a number was given
+    shared        the data pointer of each shared container, in the order of the entry's list
+    outputs       the data pointer of each output; null for a late output until `tcc_output` has made it
+    sizes         the value of each bound size, in the order in which `Frame.sizes` names them
+
+`Frame` computes those slots.  `run` returns STATUS_OK, STATUS_ERROR (the context's error record says what) or STATUS_PYTHON
+(a Python exception is set).  It may call, from the calling thread only, what codegen/support.py defines:
+
+    void @tcc_parallel(ptr ctx, ptr body, ptr args, i64 units, i64 grain)
+    i32  @tcc_poll(ptr ctx)                            STATUS_PYTHON once interrupted: return it at once
+    i32  @tcc_host_call(ptr ctx, ptr args, i64 index)  a status; see runtime/host.py for `args`
+    ptr  @tcc_output(ptr ctx, i64 output, i64 typenum, i64 rank, ptr dims)   null: return STATUS_PYTHON
+    ptr  @tcc_late_alloc(ptr ctx, i64 bytes)           zeroed memory freed when the call ends; null: return STATUS_PYTHON
+    void @tcc_fail(ptr ctx, i64 op, i64 a, i64 b, i64 c, i64 d)   the first error of a call stays; from any thread
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+STATUS_OK, STATUS_ERROR, STATUS_PYTHON = 0, 1, 2
+
+# The call context.
+CTX_POOL = 0  # the thread pool
+CTX_THREADS = 1  # for this call
+CTX_SCRATCH = 2  # thread t's scratch is at base + t * CTX_SCRATCH_BYTES
+CTX_SCRATCH_BYTES = 3
+CTX_ERROR = 4  # op id (0: none), then four integers
+CTX_THREAD_STATE = 9  # Python's thread state while the GIL is released, else null
+CTX_NEXT_POLL = 10  # nanoseconds on the coarse clock; 0 before the first poll
+CTX_RECORD = 11  # the function's record
+CTX_OBJECTS = 12  # Python list of the call's object values, or null
+CTX_OUTPUTS = 13  # array of the output arrays (PyObject*), then of their data pointers' frame slots
+CTX_LATE = 14  # list of late allocations, linked by their first word
+CTX_FRAME = 15
+CTX_SLOTS = 16
+
+# The frame.
+FRAME_CTX = 0
+FRAME_ARENA = 1
+FRAME_FIRST = 2
+
+# The thread pool.  What different threads write is kept on different pairs of cache lines (16 slots).
+POOL_BUSY = 0  # i32: 1 while a caller uses the workers
+POOL_HOME = 1  # the caller's CPU at the last dispatch; no worker is pinned there
+POOL_STARTED = 2  # 1 when the workers run
+POOL_PENDING = 16  # i32 futex: workers still at the job
+POOL_WAITER = 17  # i32: 1 while the caller sleeps on POOL_PENDING
+POOL_BODY = 32
+POOL_CTX = 33
+POOL_ARGS = 34
+POOL_UNITS = 35
+POOL_RANGES = 36
+POOL_THREADS = 48  # the caller included
+POOL_SPIN_NS = 49  # how long a worker or the caller spins before it sleeps
+POOL_STRICT = (
+    50  # 1: as many threads as CPUs, one worker to a CPU; 0: anywhere but on the caller's CPU; -1: not pinned
+)
+POOL_MASK = 64  # the CPUs that may be used, one bit each
+POOL_MASK_SLOTS = 16
+POOL_WORKERS = (
+    96  # the record of worker 0, which is the caller and has none; worker w follows at w * WORKER_SLOTS
+)
+WORKER_SLOTS = 32
+WORKER_TURN = 0  # i32 futex: goes up by one for each job
+WORKER_ASLEEP = 1  # i32
+WORKER_POOL = 16
+WORKER_INDEX = 17
+WORKER_CPU = 18
+WORKER_THREAD = 19  # pthread_t
+MAX_THREADS = 256
+POOL_BYTES = 8 * (POOL_WORKERS + MAX_THREADS * WORKER_SLOTS)
+
+# A shared variable's container.
+SHARED_DATA = 0
+SHARED_LOCK = 1  # 0 free, n > 0 readers, -1 a writer; changed only with the GIL held
+SHARED_WAITING = 2  # writers that wait; new readers let them go first
+SHARED_VERSION = 3  # goes up when the buffer is replaced
+SHARED_DIMS = 4
+
+# The compiled function, a CPython object: after the head (two slots) come these.
+OBJECT_VECTORCALL = 2
+OBJECT_RECORD = 3
+OBJECT_BYTES = 32
+
+# A compiled variant's record.
+RECORD_API = 0  # table of addresses, below
+RECORD_POOL = 1
+RECORD_ARENA = 2  # free list of arena blocks, linked
+RECORD_HOST = 3  # Python callable behind tcc_host_call
+RECORD_SHARED = 4  # containers' records from here on
+
+# An arena block: this header, and the memory 64 bytes after it.
+ARENA_NEXT = 0
+ARENA_CAPACITY = 1  # bytes after the header
+ARENA_HEADER = 64
+
+# Addresses of Python's and NumPy's things, which differ from one process to the next.
+API_NDARRAY = 0
+API_ARRAY_NEW = 1
+API_NOT_IMPLEMENTED = 2
+API_NONE = 3
+API_LONG = 4  # type objects of Python's numbers
+API_FLOAT = 5
+API_BOOL = 6
+API_SLOW = 7  # slow(function, args, kwargs)
+API_GROW = 8  # grow(function, bytes)
+API_RAISE = 9  # raise_error(function, op, a, b, c, d)
+API_ADOPT = 10  # adopt(function, container, array)
+API_TRUE = 11
+API_DTYPES = 16  # for each dtype of DTYPES: its descriptor, then its scalar type
+
+DTYPES = ("bool", "i8", "i16", "i32", "i64", "u8", "u16", "u32", "u64", "f32", "f64")
+API_SLOTS = API_DTYPES + 2 * len(DTYPES)
+
+# Above this many estimated nanoseconds of work a call releases the GIL.
+RELEASE_NS = 20_000
+
+
+@dataclass(frozen=True)
+class Frame:
+    """The slots of one function's frame."""
+
+    inputs: int
+    shared: int
+    outputs: int
+    sizes: tuple[str, ...] = ()
+
+    def input(self, index: int) -> int:
+        return FRAME_FIRST + index
+
+    def container(self, index: int) -> int:
+        return FRAME_FIRST + self.inputs + index
+
+    def output(self, index: int) -> int:
+        return FRAME_FIRST + self.inputs + self.shared + index
+
+    def size(self, name: str) -> int:
+        """KeyError-free only for names in `sizes`; ValueError otherwise."""
+        return FRAME_FIRST + self.inputs + self.shared + self.outputs + self.sizes.index(name)
+
+    @property
+    def slots(self) -> int:
+        return FRAME_FIRST + self.inputs + self.shared + self.outputs + len(self.sizes)
