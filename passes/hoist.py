@@ -1,0 +1,48 @@
+"""Loop-invariant code."""
+
+from __future__ import annotations
+
+from tcc.ir.core import Block, Func, Op, Value
+from tcc.passes.cse import repeatable
+from tcc.passes.manager import Context
+from tcc.passes.sizes import op_names
+
+LOOPS = frozenset({"scan", "for"})
+
+
+def hoist(func: Func, ctx: Context) -> None:
+    """Moves what does not change from step to step out of loops."""
+    _visit(func.body)
+
+
+def _visit(block: Block) -> None:
+    for op in block.ops:
+        for inner in op.blocks:
+            _visit(inner)
+        if op.name in LOOPS:
+            _hoist(op, op.block)
+
+
+def _hoist(loop: Op, body: Block) -> None:
+    assert loop.parent is not None
+    inside: set[Value] = set(body.params)
+    names = _names_bound(loop, body)
+    for op in body.ops:
+        if repeatable(op) and not _reads(op, inside) and not names & op_names(op):
+            loop.parent.move(op, before=loop)
+        else:
+            inside.update(op.results)
+
+
+def _reads(op: Op, inside: set[Value]) -> bool:
+    if any(v in inside for v in op.operands):
+        return True
+    return any(v in inside for b in op.blocks for o in b.walk() for v in o.operands)
+
+
+def _names_bound(loop: Op, body: Block) -> set[str]:
+    """The size names that exist only inside the loop."""
+    names = {str(o.attrs["size"]) for o in body.walk() if o.name == "bind"}
+    if "index" in loop.attrs:
+        names.add(str(loop.attrs["index"]))
+    return names

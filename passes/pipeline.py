@@ -1,0 +1,71 @@
+"""The order of the passes, and pipelines written as text."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import re
+from typing import Any
+
+from tcc.passes.manager import Pass, Step
+
+VALUES: list[Pass] = []
+
+# Without these the code generator does not take the result; the others only make it better.
+NEEDED = frozenset({"expand", "fuse"})
+
+PASSES: dict[str, Pass] = {p.__name__: p for p in VALUES}
+OPTIONAL = frozenset(PASSES) - NEEDED
+
+_STEP = re.compile(r"\s*(\w+)\s*(?:\{([^{}]*)\})?\s*(,|$)")
+
+
+def default_pipeline() -> list[Step]:
+    """From what the frontend makes to fused values."""
+    return [Step(p, {}) for p in VALUES]
+
+
+def parse_pipeline(text: str) -> list[Step]:
+    """Reads `canonicalize,fuse{max_ops=8}`.  ValueError names an unknown pass or option, or what cannot be read."""
+    steps: list[Step] = []
+    at = 0
+    while at < len(text.rstrip()):
+        m = _STEP.match(text, at)
+        if m is None:
+            raise ValueError(
+                f"cannot read the pipeline at {text[at:]!r} (it looks like canonicalize,fuse{{max_ops=8}})"
+            )
+        name, at = m[1], m.end()
+        if name not in PASSES:
+            raise ValueError(f"no pass named {name} (there are {', '.join(PASSES)})")
+        steps.append(Step(PASSES[name], _options(name, m[2] or "")))
+    return steps
+
+
+def pass_options(function: Pass) -> dict[str, Any]:
+    """The options of a pass and their defaults: its keyword-only arguments."""
+    found = inspect.signature(function).parameters.values()
+    return {p.name: p.default for p in found if p.kind is inspect.Parameter.KEYWORD_ONLY}
+
+
+def _options(name: str, text: str) -> dict[str, Any]:
+    known = pass_options(PASSES[name])
+    options: dict[str, Any] = {}
+    for item in filter(str.strip, text.split(",")):
+        key, equals, value = (part.strip() for part in item.partition("="))
+        if not equals:
+            raise ValueError(f"option {item.strip()!r} of {name} has no value (write {item.strip()}=...)")
+        if key not in known:
+            raise ValueError(f"{name} has no option {key} (it has {', '.join(known) or 'none'})")
+        options[key] = _value(name, key, value, type(known[key]))
+    return options
+
+
+def _value(name: str, key: str, text: str, kind: type) -> Any:
+    try:
+        value = ast.literal_eval({"true": "True", "false": "False"}.get(text, text))
+    except (SyntaxError, ValueError):
+        value = text
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        raise ValueError(f"option {key} of {name} is {kind.__name__}, got {text!r}")
+    return value
