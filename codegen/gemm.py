@@ -1,0 +1,401 @@
+"""The loops around the register tiles: C[m, n] (+)= A[m, k] B[k, n] for run-time sizes, strides and plan.
+
+One set of functions serves every product of its dtype.  What a call needs stands in a record of eight-byte slots (FIELDS):
+
+    for each block of NC columns, for each block of KC of k:
+        copy B's block into panels of one tile's columns          (threads share the copy, each makes a part)
+        for each run of tile rows, split over threads:            (or the columns are split, when there are few rows)
+            copy A's rows into the thread's scratch
+            for each panel: the register tile, then the epilogue on it while it is in the first-level cache
+"""
+
+from __future__ import annotations
+
+from tcc.codegen.emit import Emit, VecType
+from tcc.codegen.index import Index, Size
+from tcc.codegen.microkernel import VECTORS, micro_kernel, tile_name, tile_rows
+from tcc.codegen.pack import copy_elements, copy_rows, copy_transposed, pack_name
+from tcc.codegen.target import Target
+from tcc.runtime import layout as at
+
+# How B's panels are made.
+UNPACKED, PACK_ROWS, PACK_TURN, PACK_EACH = range(4)
+# How A's rows are copied.
+A_UNPACKED, A_ROWS, A_COLUMNS = range(3)
+
+FIELDS = {
+    name: slot
+    for slot, name in enumerate(
+        (
+            *("a", "b", "c", "args", "epilogue"),  # addresses; epilogue may be null
+            *("m", "n", "k", "ars", "acs", "brs", "bcs", "crs", "accumulate"),  # strides in bytes
+            *(
+                "batch",
+                "batch_a",
+                "batch_b",
+                "batch_c",
+                "index",
+            ),  # index: which of the batch is being computed
+            *("kc_most", "nc_most", "pack_a", "pack_b", "by_columns", "grain", "pack_grain", "batch_grain"),
+            *("shared_bytes",),  # of each thread's scratch, the first part: B's panels
+            *(
+                "serial",
+                "panels",
+                "panel_row",
+                "panel_column",
+            ),  # B's panels: address, bytes to the next row, column
+            *(
+                "jc",
+                "nc",
+                "pc",
+                "kc",
+                "resume",
+                "finish",
+            ),  # the block: resume: start from C; finish: epilogue or null
+        )
+    )
+}
+POINTERS = ("a", "b", "c", "args", "epilogue", "panels", "finish")
+UNIT_ROWS = 2  # rows are handed to threads in such units
+
+
+class Record:
+    """Reads and writes the fields of the record at `pointer`."""
+
+    def __init__(self, e: Emit, pointer: str) -> None:
+        self.e, self.pointer = e, pointer
+
+    def __getitem__(self, name: str) -> str:
+        t = "ptr" if name in POINTERS else "i64"
+        return self.e.value(f"load {t}, ptr {self.e.gep(self.pointer, FIELDS[name], 'i64')}")
+
+    def __setitem__(self, name: str, value: Size) -> None:
+        t = "ptr" if name in POINTERS else "i64"
+        self.e.line(f"store {t} {value}, ptr {self.e.gep(self.pointer, FIELDS[name], 'i64')}")
+
+
+def engine_name(t: VecType, part: str = "") -> str:
+    return f"tcc_gemm_{t.suffix}{part}"
+
+
+def engine(t: VecType, target: Target) -> dict[str, Emit]:
+    """All functions of the products of `t` by name; the one to call is `void @tcc_gemm_T(ctx, record)`."""
+    parts = {
+        tile_name(t, rows, vectors): micro_kernel(t, rows, vectors, target)
+        for rows in tile_rows(target)
+        for vectors in range(1, VECTORS + 1)
+    }
+    parts |= {
+        pack_name(t, "rows"): copy_rows(t),
+        pack_name(t, "turn"): copy_transposed(t),
+        pack_name(t, "each"): copy_elements(t),
+        engine_name(t, "_pack"): _pack_body(t),
+        engine_name(t, "_panel"): _row_panel(t, target),
+        engine_name(t, "_block"): _block_body(t, target),
+        engine_name(t, "_one"): _one(t),
+        engine_name(t, "_batch"): _batch_body(t),
+        engine_name(t): _entry(t),
+    }
+    return parts
+
+
+def a_panel_bytes(t: VecType, target: Target, kc: Size, x: Index) -> Size:
+    """Scratch for the copy of one tile's rows of A."""
+    most = tile_rows(target)[0]
+    by_rows = x.mul(_a_row_bytes(t, kc, x), most)
+    by_columns = x.mul(kc, _a_column_bytes(t, target))
+    return x.max(by_rows, by_columns)
+
+
+def _a_row_bytes(t: VecType, kc: Size, x: Index) -> Size:
+    # one vector more than needed, so that rows of a power of two do not share cache sets
+    return x.mul(x.add(x.round_up(kc, t.lanes), t.lanes), t.bytes)
+
+
+def _a_column_bytes(t: VecType, target: Target) -> int:
+    return -(-tile_rows(target)[0] // t.lanes) * t.lanes * t.bytes
+
+
+def _function(e: Emit, t: VecType, part: str, params: str) -> None:
+    e.function(f"linkonce_odr void @{engine_name(t, part)}({params})")
+
+
+def _finish(e: Emit) -> Emit:
+    e.end()
+    return e
+
+
+_BODY = "ptr %ctx, ptr %r, i64 %begin, i64 %end, i64 %thread"
+
+
+def _pack_body(t: VecType) -> Emit:
+    """Body over panels: copies B's block [kc, nc] into them."""
+    e, width = Emit(), VECTORS * t.lanes
+    _function(e, t, "_pack", _BODY)
+    x, r = Index(e), Record(e, "%r")
+    nc, kc, brs, bcs, mode = r["nc"], r["kc"], r["brs"], r["bcs"], r["pack_b"]
+    column, row = r["panel_column"], r["panel_row"]
+    source = e.gep(r["b"], x.add(x.mul(r["jc"], bcs), x.mul(r["pc"], brs)))
+    panels = r["panels"]
+
+    def panel(p: str, _: list[str]) -> None:
+        j = x.mul(p, width)
+        cols = x.min(x.sub(nc, j), width)
+        src, dst = e.gep(source, x.mul(j, bcs)), e.gep(panels, x.mul(j, column))
+        rows, turn, each = (e.value(f"icmp eq i64 {mode}, {m}") for m in (PACK_ROWS, PACK_TURN, PACK_EACH))
+        ptr, i64 = "ptr", "i64"
+        e.when(
+            rows,
+            lambda: _call(
+                e,
+                pack_name(t, "rows"),
+                (ptr, src),
+                (i64, brs),
+                (ptr, dst),
+                (i64, row),
+                (i64, kc),
+                (i64, cols),
+            ),
+        )
+        e.when(
+            each,
+            lambda: _call(
+                e,
+                pack_name(t, "each"),
+                *((ptr, src), (i64, brs), (i64, bcs), (ptr, dst), (i64, row), (i64, kc), (i64, cols)),
+            ),
+        )
+
+        def turned() -> None:
+            def vector(v: str, _: list[str]) -> None:
+                count = x.min(x.sub(cols, v), t.lanes)
+                s, d = e.gep(src, x.mul(v, bcs)), e.gep(dst, v, t.elem)
+                _call(
+                    e,
+                    pack_name(t, "turn"),
+                    (ptr, s),
+                    (i64, bcs),
+                    (ptr, d),
+                    (i64, row),
+                    (i64, count),
+                    (i64, kc),
+                )
+
+            e.loop(0, cols, t.lanes, vector)
+
+        e.when(turn, turned)
+
+    e.loop("%begin", "%end", 1, panel)
+    return _finish(e)
+
+
+def _call(e: Emit, name: str, *args: tuple[str, Size]) -> None:
+    """A call of a function that stands in the same module."""
+    e.line(f"call void @{name}({', '.join(f'{t} {a}' for t, a in args)})")
+
+
+def _row_panel(t: VecType, target: Target) -> Emit:
+    """`panel(r, i, rows, j0, j1, scratch, wide, narrow)`: rows i.. of C by its columns j0..j1 of the block."""
+    e, width = Emit(), VECTORS * t.lanes
+    _function(
+        e, t, "_panel", "ptr %r, i64 %i, i64 %rows, i64 %j0, i64 %j1, ptr %scratch, ptr %wide, ptr %narrow"
+    )
+    x, r = Index(e), Record(e, "%r")
+    kc, ars, acs, crs, mode, jc = r["kc"], r["ars"], r["acs"], r["crs"], r["pack_a"], r["jc"]
+    b, brs, column, resume, finish = r["panels"], r["panel_row"], r["panel_column"], r["resume"], r["finish"]
+    source = e.gep(r["a"], x.add(x.mul("%i", ars), x.mul(r["pc"], acs)))
+    by_rows, copied = x.equal(mode, A_ROWS), e.value(f"icmp ne i64 {mode}, {A_UNPACKED}")
+    step = x.pick(by_rows, _a_row_bytes(t, kc, x), _a_column_bytes(t, target))
+    e.when(
+        copied,
+        lambda: _call(
+            e,
+            pack_name(t, "rows"),
+            *(("ptr", source), ("i64", x.pick(by_rows, ars, acs)), ("ptr", "%scratch"), ("i64", step)),
+            *(("i64", x.pick(by_rows, "%rows", kc)), ("i64", x.pick(by_rows, kc, "%rows"))),
+        ),
+    )
+    a = e.value(f"select i1 {copied}, ptr %scratch, ptr {source}")
+    ars = e.value(f"select i1 {copied}, i64 {x.pick(by_rows, step, t.bytes)}, i64 {ars}")
+    acs = e.value(f"select i1 {copied}, i64 {x.pick(by_rows, t.bytes, step)}, i64 {acs}")
+    c = e.gep(r["c"], x.add(x.mul("%i", crs), x.mul(jc, t.bytes)))
+    fused = e.value(f"icmp ne ptr {finish}, null")
+    args, index = r["args"], r["index"]
+
+    def tile(function: str, j: str, cols: Size) -> None:
+        bp, cp = e.gep(b, x.mul(j, column)), e.gep(c, j, t.elem)
+        a_args = (("ptr", a), ("i64", ars), ("i64", acs))
+        e.line(
+            f"call void {function}("
+            + ", ".join(f"{kind} {value}" for kind, value in a_args)
+            + f", ptr {bp}, i64 {brs}, ptr {cp}, i64 {crs}, i64 {kc}, i64 {cols}, i64 {resume})"
+        )
+        e.when(
+            fused,
+            lambda: e.line(
+                f"call void {finish}(ptr {args}, ptr {cp}, i64 {crs}, i64 %rows, i64 {cols}, i64 %i, "
+                f"i64 {x.add(jc, j)}, i64 {index})"
+            ),
+        )
+
+    def wide(j: str, _: list[str]) -> list[str]:
+        tile("%wide", j, x.min(x.sub("%j1", j), width))
+        return [str(x.add(j, width))]
+
+    (rest,) = e.loop("%j0", x.sub("%j1", t.lanes), width, wide, [("i64", "%j0")])
+    left = x.sub("%j1", rest)
+    e.when(e.value(f"icmp sgt i64 {left}, 0"), lambda: tile("%narrow", rest, left))
+    return _finish(e)
+
+
+def _block_body(t: VecType, target: Target) -> Emit:
+    """Body over units of rows (or over panels of columns): the tiles of one block, the larger ones first."""
+    e, width = Emit(), VECTORS * t.lanes
+    _function(e, t, "_block", _BODY)
+    x, r = Index(e), Record(e, "%r")
+    m, nc, by_columns = r["m"], r["nc"], r["by_columns"]
+    i = x.pick(by_columns, 0, x.mul("%begin", UNIT_ROWS))
+    last = x.pick(by_columns, m, x.min(m, x.mul("%end", UNIT_ROWS)))
+    j0 = x.pick(by_columns, x.mul("%begin", width), 0)
+    j1 = x.pick(by_columns, x.min(nc, x.mul("%end", width)), nc)
+    scratch = e.gep(_thread_scratch(e, x, "%thread"), r["shared_bytes"])
+    for rows in tile_rows(target):
+
+        def panel(row: str, _: list[str], rows: int = rows) -> list[str]:
+            wide, narrow = (f"@{tile_name(t, rows, v)}" for v in (VECTORS, 1))
+            _call(
+                e,
+                engine_name(t, "_panel"),
+                *(("ptr", "%r"), ("i64", row), ("i64", rows), ("i64", j0), ("i64", j1)),
+                *(("ptr", scratch), ("ptr", wide), ("ptr", narrow)),
+            )
+            return [str(x.add(row, rows))]
+
+        (i,) = e.loop(str(i), x.sub(last, rows - 1), rows, panel, [("i64", str(i))])
+    return _finish(e)
+
+
+def _thread_scratch(e: Emit, x: Index, thread: str) -> str:
+    base = e.value(f"load ptr, ptr {e.gep('%ctx', at.CTX_SCRATCH, 'i64')}")
+    bytes_each = e.value(f"load i64, ptr {e.gep('%ctx', at.CTX_SCRATCH_BYTES, 'i64')}")
+    return e.gep(base, x.mul(thread, bytes_each))
+
+
+def _one(t: VecType) -> Emit:
+    """`one(ctx, r, thread)`: one product; the blocks of columns, and of k inside them."""
+    e, width = Emit(), VECTORS * t.lanes
+    _function(e, t, "_one", "ptr %ctx, ptr %r, i64 %thread")
+    x, r = Index(e), Record(e, "%r")
+    m, n, k, kc_most, nc_most, accumulate = (
+        r["m"],
+        r["n"],
+        r["k"],
+        r["kc_most"],
+        r["nc_most"],
+        r["accumulate"],
+    )
+    packed = e.value(f"icmp ne i64 {r['pack_b']}, {UNPACKED}")
+    serial = e.value(f"icmp ne i64 {r['serial']}, 0")
+    by_columns, grain, pack_grain, epilogue = r["by_columns"], r["grain"], r["pack_grain"], r["epilogue"]
+    panels = e.value(f"select i1 {packed}, ptr {r['panels']}, ptr {r['b']}")
+    row = e.value(f"select i1 {packed}, i64 {width * t.bytes}, i64 {r['brs']}")
+    r["panel_row"] = row
+
+    def parallel(part: str, units: Size, grain: Size) -> None:
+        alone, share, after = e.label(), e.label(), e.label()
+        e.branch_if(serial, alone, share)
+        e.at(alone)
+        body = engine_name(t, part)
+        _call(e, body, ("ptr", "%ctx"), ("ptr", "%r"), ("i64", 0), ("i64", units), ("i64", "%thread"))
+        e.branch(after)
+        e.at(share)
+        e.call(
+            "void",
+            "tcc_parallel",
+            *(("ptr", "%ctx"), ("ptr", f"@{body}"), ("ptr", "%r")),
+            ("i64", str(units)),
+            ("i64", str(grain)),
+        )
+        e.branch(after)
+        e.at(after)
+
+    def columns(jc: str, _: list[str]) -> None:
+        nc = x.min(nc_most, x.sub(n, jc))
+        r["jc"], r["nc"] = jc, nc
+        count = x.ceil_div(nc, width)
+
+        def depth(pc: str, _: list[str]) -> None:
+            kc = x.min(kc_most, x.sub(k, pc))
+            end = e.value(f"icmp sge i64 {x.add(pc, kc)}, {k}")
+            r["pc"], r["kc"] = pc, kc
+            r["resume"] = x.either(accumulate, x.less(0, pc))
+            r["finish"] = e.value(f"select i1 {end}, ptr {epilogue}, ptr null")
+            unpacked_at = e.gep(panels, x.add(x.mul(pc, row), x.mul(jc, t.bytes)))
+            r["panels"] = e.value(f"select i1 {packed}, ptr {panels}, ptr {unpacked_at}")
+            r["panel_column"] = x.pick(
+                e.value(f"zext i1 {packed} to i64"), x.mul(x.round_up(kc, t.lanes), t.bytes), t.bytes
+            )
+            e.when(packed, lambda: parallel("_pack", count, pack_grain))
+            parallel("_block", x.pick(by_columns, count, x.ceil_div(m, UNIT_ROWS)), grain)
+
+        # k = 0 still writes zeros: at least one round
+        e.loop(0, x.max(k, 1), kc_most, depth)
+
+    e.loop(0, n, nc_most, columns)
+    return _finish(e)
+
+
+def _batch_body(t: VecType) -> Emit:
+    """Body over the batch: each product with a record of its own."""
+    e = Emit()
+    _function(e, t, "_batch", _BODY)
+    own = e.value(f"alloca [{len(FIELDS)} x i64], align 8")
+    x, r, mine = Index(e), Record(e, "%r"), Record(e, own)
+
+    def copy(i: str, _: list[str]) -> None:
+        value = e.value(f"load i64, ptr {e.gep('%r', i, 'i64')}")
+        e.line(f"store i64 {value}, ptr {e.gep(own, i, 'i64')}")
+
+    e.loop(0, len(FIELDS), 1, copy)
+    bases = {name: (r[name], r[f"batch_{name}"]) for name in ("a", "b", "c")}
+    panels = _thread_scratch(e, x, "%thread")
+
+    def product(index: str, _: list[str]) -> None:
+        for name, (base, stride) in bases.items():
+            mine[name] = e.gep(base, x.mul(index, stride))
+        mine["index"] = index
+        mine["panels"] = panels
+        _call(e, engine_name(t, "_one"), ("ptr", "%ctx"), ("ptr", own), ("i64", "%thread"))
+
+    e.loop("%begin", "%end", 1, product)
+    return _finish(e)
+
+
+def _entry(t: VecType) -> Emit:
+    """`void @tcc_gemm_T(ctx, r)`: one thread for each product when there are many or small ones, else all for each."""
+    e = Emit()
+    _function(e, t, "", "ptr %ctx, ptr %r")
+    r = Record(e, "%r")
+    batch, grain = r["batch"], r["batch_grain"]
+    many = e.value(f"icmp sgt i64 {grain}, 0")
+    body = engine_name(t, "_batch")
+    share, alone, after = e.label(), e.label(), e.label()
+    e.branch_if(many, share, alone)
+    e.at(share)
+    r["serial"] = 1
+    e.call(
+        "void",
+        "tcc_parallel",
+        ("ptr", "%ctx"),
+        ("ptr", f"@{body}"),
+        ("ptr", "%r"),
+        ("i64", batch),
+        ("i64", grain),
+    )
+    e.branch(after)
+    e.at(alone)
+    r["serial"] = 0
+    _call(e, body, ("ptr", "%ctx"), ("ptr", "%r"), ("i64", 0), ("i64", batch), ("i64", 0))
+    e.branch(after)
+    e.at(after)
+    return _finish(e)

@@ -1,0 +1,83 @@
+"""Integer arithmetic in text that folds what is known: an operand is a Python int or the name of an i64."""
+
+from __future__ import annotations
+
+from tcc.codegen.emit import Emit
+
+Size = int | str
+
+
+class Index:
+    """Writes i64 arithmetic to an Emit; results are ints where both sides are.  Sizes are not negative."""
+
+    def __init__(self, e: Emit) -> None:
+        self.e = e
+
+    def add(self, a: Size, b: Size) -> Size:
+        if isinstance(a, int) and isinstance(b, int):
+            return a + b
+        if a == 0 or b == 0:
+            return b if a == 0 else a
+        return self.e.value(f"add nsw i64 {a}, {b}")
+
+    def sub(self, a: Size, b: Size) -> Size:
+        if isinstance(a, int) and isinstance(b, int):
+            return a - b
+        return a if b == 0 else self.e.value(f"sub nsw i64 {a}, {b}")
+
+    def mul(self, a: Size, b: Size) -> Size:
+        if isinstance(a, int) and isinstance(b, int):
+            return a * b
+        if a == 1 or b == 1:
+            return b if a == 1 else a
+        return self.e.value(f"mul nsw i64 {a}, {b}")
+
+    def div(self, a: Size, b: Size) -> Size:
+        """Rounded down."""
+        if isinstance(a, int) and isinstance(b, int):
+            return a // b
+        return a if b == 1 else self.e.value(f"udiv i64 {a}, {b}")
+
+    def ceil_div(self, a: Size, b: Size) -> Size:
+        return self.div(self.add(a, self.sub(b, 1)), b)
+
+    def round_up(self, a: Size, step: int) -> Size:
+        return self.mul(self.ceil_div(a, step), step)
+
+    def min(self, a: Size, b: Size) -> Size:
+        if isinstance(a, int) and isinstance(b, int):
+            return min(a, b)
+        return str(self.e.call("i64", "llvm.smin.i64", ("i64", str(a)), ("i64", str(b))))
+
+    def max(self, a: Size, b: Size) -> Size:
+        if isinstance(a, int) and isinstance(b, int):
+            return max(a, b)
+        return str(self.e.call("i64", "llvm.smax.i64", ("i64", str(a)), ("i64", str(b))))
+
+    def less(self, a: Size, b: Size) -> Size:
+        """1 where a < b, else 0: conditions are sizes too, `both` joins them, `pick` chooses by them."""
+        if isinstance(a, int) and isinstance(b, int):
+            return int(a < b)
+        return self.e.value(f"zext i1 {self.e.value(f'icmp slt i64 {a}, {b}')} to i64")
+
+    def equal(self, a: Size, b: Size) -> Size:
+        if isinstance(a, int) and isinstance(b, int):
+            return int(a == b)
+        return self.e.value(f"zext i1 {self.e.value(f'icmp eq i64 {a}, {b}')} to i64")
+
+    def both(self, a: Size, b: Size) -> Size:
+        if a == 0 or b == 0:
+            return 0
+        if isinstance(a, int) or isinstance(b, int):
+            return b if isinstance(a, int) else a
+        return self.e.value(f"and i64 {a}, {b}")
+
+    def either(self, a: Size, b: Size) -> Size:
+        return self.sub(1, self.both(self.sub(1, a), self.sub(1, b)))
+
+    def pick(self, cond: Size, a: Size, b: Size) -> Size:
+        if isinstance(cond, int):
+            return a if cond else b
+        if a == b:
+            return a
+        return self.e.value(f"select i1 {self.e.value(f'icmp ne i64 {cond}, 0')}, i64 {a}, i64 {b}")

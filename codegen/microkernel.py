@@ -1,0 +1,115 @@
+"""The register tiles of the matrix product: C[r, n] (+)= A[r, k] B[k, n] for up to `rows` x `vectors` accumulators.
+
+One function serves every matrix of its dtype: strides and lengths are run-time values and the last vector column is
+masked, so the products of a program share their tiles.  Each element of C is one chain of fused multiply-adds over
+k in order, which makes the result independent of tile, blocking and thread.
+"""
+
+from __future__ import annotations
+
+from tcc.codegen.emit import Emit, VecType
+from tcc.codegen.target import Target
+
+VECTORS = 2  # vector columns of the widest tile
+_ROW_GROUP = (
+    5  # rows addressed from one pointer as 0, 1, 2, 3 and 4 strides: x86 scales an index by 1, 2 and 4
+)
+
+
+def tile_name(t: VecType, rows: int, vectors: int) -> str:
+    return f"tcc_mk_{t.suffix}_{rows}x{vectors}"
+
+
+def tile_rows(target: Target) -> tuple[int, ...]:
+    """Row counts of the tiles, falling to 1; a ragged edge of 13 rows is cut into 6 + 6 + 1."""
+    return (14, 6, 2, 1) if target.avx512 or target.triple.startswith("aarch64") else (6, 2, 1)
+
+
+def splat(e: Emit, t: VecType, scalar: str) -> str:
+    one = e.value(f"insertelement {t} poison, {t.elem} {scalar}, i64 0")
+    return e.value(f"shufflevector {t} {one}, {t} poison, {t.of('i32')} zeroinitializer")
+
+
+def lane_mask(e: Emit, t: VecType, count: str) -> str:
+    """The lanes below `count`, an i64 of any value."""
+    wide = t.of("i64")
+    lanes = ", ".join(f"i64 {i}" for i in range(t.lanes))
+    return e.value(f"icmp slt {wide} <{lanes}>, {splat(e, wide, count)}")
+
+
+def load(e: Emit, t: VecType, pointer: str, mask: str | None = None) -> str:
+    """A vector at an address aligned to its elements; lanes outside `mask` are 0 and their memory is not touched."""
+    if mask is None:
+        return e.value(f"load {t}, ptr {pointer}, align {t.bytes}")
+    name, mt = f"llvm.masked.load.{t.suffix}.p0", t.of("i1")
+    e.declare(f"declare {t} @{name}(ptr, {mt}, {t})")
+    return e.value(f"call {t} @{name}(ptr align {t.bytes} {pointer}, {mt} {mask}, {t} zeroinitializer)")
+
+
+def store(e: Emit, t: VecType, value: str, pointer: str, mask: str | None = None) -> None:
+    """The counterpart of `load`."""
+    if mask is None:
+        return e.line(f"store {t} {value}, ptr {pointer}, align {t.bytes}")
+    name, mt = f"llvm.masked.store.{t.suffix}.p0", t.of("i1")
+    e.declare(f"declare void @{name}({t}, ptr, {mt})")
+    e.line(f"call void @{name}({t} {value}, ptr align {t.bytes} {pointer}, {mt} {mask})")
+
+
+def micro_kernel(t: VecType, rows: int, vectors: int, target: Target) -> Emit:
+    """LLVM text of `void @tile(a, ars, acs, b, brs, c, crs, kc, cols, load)`; strides in bytes.
+
+    `cols` is the number of valid columns, more than vectors - 1 full vectors; with `load` != 0 the chains start from C.
+    Without AVX-512 the rows of B must be readable to the end of the last vector.
+    """
+    e = Emit()
+    e.function(
+        f"linkonce_odr void @{tile_name(t, rows, vectors)}(ptr noalias readonly %a, i64 %ars, i64 %acs, "
+        "ptr noalias readonly %b, i64 %brs, ptr noalias %c, i64 %crs, i64 %kc, i64 %cols, i64 %load)"
+    )
+    mask = lane_mask(e, t, e.value(f"sub i64 %cols, {(vectors - 1) * t.lanes}"))
+    masks = [None] * (vectors - 1) + [mask]
+    b_masks = masks if target.avx512 else [None] * vectors
+    step_bytes = t.lanes * t.bytes
+
+    lines = ["%c"]
+    for _ in range(1, rows):
+        lines.append(e.gep(lines[-1], "%crs"))
+    tile = [(e.gep(line, j * step_bytes), masks[j]) for line in lines for j in range(vectors)]
+    e.declare("declare void @llvm.prefetch.p0(ptr, i32, i32, i32)")
+    for p, _ in tile:
+        e.line(f"call void @llvm.prefetch.p0(ptr {p}, i32 1, i32 3, i32 1)")
+    resume, start, entry = e.label(), e.label(), e.current
+    e.branch_if(e.value("icmp ne i64 %load, 0"), resume, start)
+    e.at(resume)
+    old = [load(e, t, p, m) for p, m in tile]
+    e.branch(start)
+    e.at(start)
+    first = [e.value(f"phi {t} [zeroinitializer, %{entry}], [{x}, %{resume}]") for x in old]
+
+    strides = ["", "%ars"] + [e.value(f"mul i64 %ars, {i}") for i in range(2, min(rows, _ROW_GROUP))]
+    heads = ["%a"]
+    if rows > _ROW_GROUP:
+        group = e.value(f"mul i64 %ars, {_ROW_GROUP}")
+        for _ in range(_ROW_GROUP, rows, _ROW_GROUP):
+            heads.append(e.gep(heads[-1], group))
+
+    def step(_: str, v: list[str]) -> list[str]:
+        at, bp, acc = v[: len(heads)], v[len(heads)], v[len(heads) + 1 :]
+        b = [load(e, t, e.gep(bp, j * step_bytes), b_masks[j]) for j in range(vectors)]
+        for i in range(rows):
+            group, row = divmod(i, _ROW_GROUP)
+            p = e.gep(at[group], strides[row]) if row else at[group]
+            a = splat(e, t, e.value(f"load {t.elem}, ptr {p}, align {t.bytes}"))
+            for j in range(vectors):
+                x = i * vectors + j
+                acc[x] = e.call(t, f"llvm.fma.{t.suffix}", (t, a), (t, b[j]), (t, acc[x]))
+        # the freeze hides the induction from loop strength reduction, which would undo the scaled addresses
+        moved = [e.gep(p, "%acs") for p in at] + [e.gep(bp, "%brs")]
+        return [e.value(f"freeze ptr {p}") for p in moved] + acc
+
+    carried = [("ptr", p) for p in [*heads, "%b"]] + [(t, x) for x in first]
+    done = e.loop(0, "%kc", 1, step, carried)[len(heads) + 1 :]
+    for x, (p, m) in zip(done, tile, strict=True):
+        store(e, t, x, p, m)
+    e.end()
+    return e

@@ -1,0 +1,124 @@
+"""Copies of matrix blocks into scratch, in the order in which the register tiles read them."""
+
+from __future__ import annotations
+
+from tcc.codegen.emit import Emit, VecType
+from tcc.codegen.index import Index
+from tcc.codegen.microkernel import lane_mask, load, store
+
+TURN_COLUMNS = 4  # 16 bytes of float32: what `copy_transposed` rounds its columns up to
+
+
+def pack_name(t: VecType, kind: str) -> str:
+    return f"tcc_pack_{t.suffix}_{kind}"
+
+
+def copy_rows(t: VecType) -> Emit:
+    """LLVM text of `void @tcc_pack_T_rows(src, src stride, dst, dst stride, rows, cols)`; strides in bytes.
+
+    Columns are contiguous on both sides; each row of dst is filled up with zeros to a whole vector.
+    """
+    e, width = Emit(), t.lanes * t.bytes
+    e.function(
+        f"linkonce_odr void @{pack_name(t, 'rows')}(ptr noalias readonly %src, i64 %ss, ptr noalias %dst, i64 %ds, "
+        "i64 %rows, i64 %cols)"
+    )
+    full = e.value(f"and i64 %cols, {-t.lanes}")
+    rest = e.value(f"sub i64 %cols, {full}")
+    mask = lane_mask(e, t, rest)
+    ragged = e.value(f"icmp ne i64 {rest}, 0")
+
+    def row(_: str, v: list[str]) -> list[str]:
+        src, dst = v
+
+        def vector(_: str, v: list[str]) -> list[str]:
+            store(e, t, load(e, t, v[0]), v[1])
+            return [e.gep(v[0], width), e.gep(v[1], width)]
+
+        s, d = e.loop(0, full, t.lanes, vector, [("ptr", src), ("ptr", dst)])
+        e.when(ragged, lambda: store(e, t, load(e, t, s, mask), d))
+        return [e.gep(src, "%ss"), e.gep(dst, "%ds")]
+
+    e.loop(0, "%rows", 1, row, [("ptr", "%src"), ("ptr", "%dst")])
+    e.end()
+    return e
+
+
+def copy_transposed(t: VecType) -> Emit:
+    """LLVM text of `void @tcc_pack_T_turn(src, src stride, dst, dst stride, rows, cols)`: dst[c, r] = src[r, c].
+
+    For up to `lanes` rows, at least one; rows beyond repeat the last one.  dst is written to the next multiple of
+    TURN_COLUMNS columns.  A vector is put together from 16-byte pieces of four rows, whose transposes stay in lanes.
+    """
+    e, piece = Emit(), VecType(t.elem, 16 // t.bytes)
+    e.function(
+        f"linkonce_odr void @{pack_name(t, 'turn')}(ptr noalias readonly %src, i64 %ss, ptr noalias %dst, i64 %ds, "
+        "i64 %rows, i64 %cols)"
+    )
+    x = Index(e)
+    last = x.sub("%rows", 1)
+    starts = ["%src"] + [e.gep("%src", str(x.mul(x.min(i, last), "%ss"))) for i in range(1, t.lanes)]
+    full = e.value(f"and i64 %cols, {-piece.lanes}")
+
+    def block(column: str, dst: str, mask: str | None) -> str:
+        pieces = [load(e, piece, e.gep(p, column, t.elem), mask) for p in starts]
+        stacked = [_concat(e, piece, pieces[i :: piece.lanes]) for i in range(piece.lanes)]
+        for vector in _transpose_lanes(e, t, stacked):
+            store(e, t, vector, dst)
+            dst = e.gep(dst, "%ds")
+        return dst
+
+    (end,) = e.loop(0, full, piece.lanes, lambda c, v: [block(c, v[0], None)], [("ptr", "%dst")])
+    rest = e.value(f"sub i64 %cols, {full}")
+    mask = lane_mask(e, piece, rest)
+    e.when(e.value(f"icmp ne i64 {rest}, 0"), lambda: block(full, end, mask) and None)
+    e.end()
+    return e
+
+
+def _concat(e: Emit, t: VecType, parts: list[str]) -> str:
+    while len(parts) > 1:
+        order = ", ".join(f"i32 {i}" for i in range(2 * t.lanes))
+        pairs = zip(parts[::2], parts[1::2], strict=True)
+        parts = [
+            e.value(f"shufflevector {t} {a}, {t} {b}, <{2 * t.lanes} x i32> <{order}>") for a, b in pairs
+        ]
+        t = VecType(t.elem, 2 * t.lanes)
+    return parts[0]
+
+
+def _transpose_lanes(e: Emit, t: VecType, rows: list[str]) -> list[str]:
+    """Transposes the square block in each 16 bytes: log2 rounds of interleaving row i with row i + half."""
+    side = len(rows)
+    half = side // 2
+    low = [lane + i // 2 + (i % 2) * t.lanes for lane in range(0, t.lanes, side) for i in range(side)]
+    for _ in range(half.bit_length()):
+        following = []
+        for a, b in zip(rows[:half], rows[half:], strict=True):
+            for lanes in (low, [i + half for i in low]):
+                order = ", ".join(f"i32 {i}" for i in lanes)
+                following.append(e.value(f"shufflevector {t} {a}, {t} {b}, <{t.lanes} x i32> <{order}>"))
+        rows = following
+    return rows
+
+
+def copy_elements(t: VecType) -> Emit:
+    """LLVM text of `void @tcc_pack_T_each(src, row stride, col stride, dst, dst stride, rows, cols)`: any layout."""
+    e = Emit()
+    e.function(
+        f"linkonce_odr void @{pack_name(t, 'each')}(ptr noalias readonly %src, i64 %rs, i64 %cs, ptr noalias %dst, "
+        "i64 %ds, i64 %rows, i64 %cols)"
+    )
+
+    def row(_: str, v: list[str]) -> list[str]:
+        def element(c: str, w: list[str]) -> list[str]:
+            value = e.value(f"load {t.elem}, ptr {w[0]}, align {t.bytes}")
+            e.line(f"store {t.elem} {value}, ptr {e.gep(v[1], c, t.elem)}, align {t.bytes}")
+            return [e.gep(w[0], "%cs")]
+
+        e.loop(0, "%cols", 1, element, [("ptr", v[0])])
+        return [e.gep(v[0], "%rs"), e.gep(v[1], "%ds")]
+
+    e.loop(0, "%rows", 1, row, [("ptr", "%src"), ("ptr", "%dst")])
+    e.end()
+    return e
