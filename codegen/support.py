@@ -6,9 +6,16 @@ API table and through symbols, so the object code is the same everywhere.
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Mapping
+
+from tcc.codegen.jit import Image, compile_object
 from tcc.codegen.pool import CLOCK_MONOTONIC_COARSE, clock_text, pool_text
-from tcc.codegen.target import Target
+from tcc.codegen.target import Target, host
+from tcc.runtime import cache
 from tcc.runtime import layout as at
+from tcc.runtime.native import provide
+from tcc.runtime.symbols import symbols
 
 POLL_NS = 20_000_000
 
@@ -24,9 +31,8 @@ DECLARATIONS: dict[str, str] = {
     "tcc_gil_release": "declare void @tcc_gil_release(ptr)",
     "tcc_gil_acquire": "declare void @tcc_gil_acquire(ptr)",
     "tcc_slow": "declare ptr @tcc_slow(ptr, ptr, i64, ptr)",
-    "tcc_grow": "declare i1 @tcc_grow(ptr, i64)",
     "tcc_raise": "declare void @tcc_raise(ptr, ptr)",
-    "tcc_adopt": "declare i1 @tcc_adopt(ptr, i64, ptr)",
+    "tcc_adopt": "declare i1 @tcc_adopt(ptr, ptr, i64, ptr)",
     "tcc_drop": "declare void @tcc_drop(ptr, i64)",
 }
 
@@ -46,6 +52,7 @@ def support_text(target: Target) -> str:
             _late_text(),
             _slow_text(),
             _callback_text(),
+            _arena_text(),
         )
     )
 
@@ -68,9 +75,8 @@ declare ptr @PyErr_NoMemory()
 declare ptr @calloc(i64, i64)
 declare void @free(ptr)
 @tcc_format_host = internal constant [4 x i8] c"nnO\\00"
-@tcc_format_grow = internal constant [3 x i8] c"On\\00"
-@tcc_format_raise = internal constant [7 x i8] c"OLLLLL\\00"
-@tcc_format_adopt = internal constant [4 x i8] c"OnO\\00"
+@tcc_format_raise = internal constant [8 x i8] c"OnLLLLL\\00"
+@tcc_format_adopt = internal constant [5 x i8] c"OnnO\\00"
 """
 
 
@@ -363,20 +369,17 @@ call:
 
 
 def _callback_text() -> str:
-    """Calls of the Python functions of the API table: true where they succeeded."""
+    """Calls of the Python functions of the API table, on behalf of the call whose context is given."""
 
     def callee(slot: int) -> str:
         return f"""
-  %record.at = getelementptr i64, ptr %self, i64 {at.OBJECT_RECORD}
+  %record.at = getelementptr i64, ptr %ctx, i64 {at.CTX_RECORD}
   %record = load ptr, ptr %record.at
   %api.at = getelementptr i64, ptr %record, i64 {at.RECORD_API}
   %api = load ptr, ptr %api.at
   %callee.at = getelementptr i64, ptr %api, i64 {slot}
   %callee = load ptr, ptr %callee.at"""
 
-    done = """
-  %ok = icmp ne ptr %result, null
-  call void @Py_DecRef(ptr %result)"""
     call = "%result = call ptr (ptr, ptr, ...) @PyObject_CallFunction(ptr %callee, ptr"
     errors = "".join(
         f"""
@@ -385,18 +388,53 @@ def _callback_text() -> str:
         for i in range(5)
     )
     return f"""
-define i1 @tcc_grow(ptr %self, i64 %bytes) #0 {{{callee(at.API_GROW)}
-  {call} @tcc_format_grow, ptr %self, i64 %bytes){done}
-  ret i1 %ok
-}}
-
-define i1 @tcc_adopt(ptr %self, i64 %container, ptr %array) #0 {{{callee(at.API_ADOPT)}
-  {call} @tcc_format_adopt, ptr %self, i64 %container, ptr %array){done}
+define i1 @tcc_adopt(ptr %self, ptr %ctx, i64 %container, ptr %array) #0 {{{callee(at.API_ADOPT)}
+  {call} @tcc_format_adopt, ptr %self, ptr %record, i64 %container, ptr %array)
+  %ok = icmp ne ptr %result, null
+  call void @Py_DecRef(ptr %result)
   ret i1 %ok
 }}
 
 define void @tcc_raise(ptr %self, ptr %ctx) #0 {{{callee(at.API_RAISE)}{errors}
-  {call} @tcc_format_raise, ptr %self, {", ".join(f"i64 %e{i}" for i in range(5))}){done}
+  {call} @tcc_format_raise, ptr %self, ptr %record, {", ".join(f"i64 %e{i}" for i in range(5))})
+  call void @Py_DecRef(ptr %result)
   ret void
 }}
 """
+
+
+def _arena_text() -> str:
+    """For Python, which changes a record's free list in one step by calling these with the GIL held."""
+    return f"""
+define void @tcc_arena_push(ptr %record, ptr %block) #0 {{
+  %head.at = getelementptr i64, ptr %record, i64 {at.RECORD_ARENA}
+  %head = load ptr, ptr %head.at
+  %next.at = getelementptr i64, ptr %block, i64 {at.ARENA_NEXT}
+  store ptr %head, ptr %next.at
+  store ptr %block, ptr %head.at
+  ret void
+}}
+
+define ptr @tcc_arena_take(ptr %record) #0 {{
+  %head.at = getelementptr i64, ptr %record, i64 {at.RECORD_ARENA}
+  %head = load ptr, ptr %head.at
+  store ptr null, ptr %head.at
+  ret ptr %head
+}}
+"""
+
+
+@functools.cache
+def load() -> Mapping[str, int]:
+    """The addresses of the support functions in this process, also given to tcc.runtime.native."""
+    target = host()
+    text = support_text(target)
+    key = cache.key("support", text, repr(target))
+    data = cache.get(key)
+    if data is None:
+        data = compile_object(text, target)
+        cache.put(key, data)
+    image = Image.load([data], symbols())
+    addresses = {name: image.address(name) for name in (*DECLARATIONS, "tcc_arena_push", "tcc_arena_take")}
+    provide(addresses, image)
+    return addresses

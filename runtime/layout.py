@@ -36,9 +36,8 @@ CTX_THREAD_STATE = 9  # Python's thread state while the GIL is released, else nu
 CTX_NEXT_POLL = 10  # nanoseconds on the coarse clock; 0 before the first poll
 CTX_RECORD = 11  # the function's record
 CTX_OBJECTS = 12  # Python list of the call's object values, or null
-CTX_OUTPUTS = 13  # array of the output arrays (PyObject*), then of their data pointers' frame slots
+CTX_OUTPUTS = 13  # array of the output arrays (PyObject*)
 CTX_LATE = 14  # list of late allocations, linked by their first word
-CTX_FRAME = 15
 CTX_SLOTS = 16
 
 # The frame.
@@ -80,8 +79,8 @@ POOL_BYTES = 8 * (POOL_WORKERS + MAX_THREADS * WORKER_SLOTS)
 # A shared variable's container.
 SHARED_DATA = 0
 SHARED_LOCK = 1  # 0 free, n > 0 readers, -1 a writer; changed only with the GIL held
-SHARED_WAITING = 2  # writers that wait; new readers let them go first
-SHARED_VERSION = 3  # goes up when the buffer is replaced
+SHARED_CLAIMS = 2  # low half: Python code that holds the container; high half: writers that wait, whom readers let go first
+SHARED_VERSION = 3  # goes up when the contents may have changed
 SHARED_DIMS = 4
 
 # The compiled function, a CPython object: after the head (two slots) come these.
@@ -94,7 +93,12 @@ RECORD_API = 0  # table of addresses, below
 RECORD_POOL = 1
 RECORD_ARENA = 2  # free list of arena blocks, linked
 RECORD_HOST = 3  # Python callable behind tcc_host_call
-RECORD_SHARED = 4  # containers' records from here on
+RECORD_CHECKED = (
+    4  # so many bytes a call may take, outputs included, without asking whether there is that much memory
+)
+RECORD_WANTED_ARENA = 5  # what the entry would need, left there when it gives up for lack of memory
+RECORD_WANTED_TOTAL = 6
+RECORD_SHARED = 8  # containers' records from here on
 
 # An arena block: this header, and the memory 64 bytes after it.
 ARENA_NEXT = 0
@@ -108,16 +112,16 @@ API_NOT_IMPLEMENTED = 2
 API_NONE = 3
 API_LONG = 4  # type objects of Python's numbers
 API_FLOAT = 5
-API_BOOL = 6
-API_SLOW = 7  # slow(function, args, kwargs)
-API_GROW = 8  # grow(function, bytes)
-API_RAISE = 9  # raise_error(function, op, a, b, c, d)
-API_ADOPT = 10  # adopt(function, container, array)
-API_TRUE = 11
+API_SLOW = 6  # slow(function, args, kwargs)
+API_RAISE = 7  # raise_error(function, record, op, a, b, c, d)
+API_ADOPT = 8  # adopt(function, record, container, array)
 API_DTYPES = 16  # for each dtype of DTYPES: its descriptor, then its scalar type
 
 DTYPES = ("bool", "i8", "i16", "i32", "i64", "u8", "u16", "u32", "u64", "f32", "f64")
 API_SLOTS = API_DTYPES + 2 * len(DTYPES)
+
+# Calls that take less memory than this, outputs included, do not ask how much there is.
+UNCHECKED_BYTES = 64 << 20
 
 # Above this many estimated nanoseconds of work a call releases the GIL.
 RELEASE_NS = 20_000
@@ -142,7 +146,7 @@ class Frame:
         return FRAME_FIRST + self.inputs + self.shared + index
 
     def size(self, name: str) -> int:
-        """KeyError-free only for names in `sizes`; ValueError otherwise."""
+        """ValueError if `name` is not among `sizes`."""
         return FRAME_FIRST + self.inputs + self.shared + self.outputs + self.sizes.index(name)
 
     @property

@@ -1,0 +1,443 @@
+"""LLVM text of a compiled function's CPython entry.
+
+`@NAME` is the object's vectorcall.  `ptr @NAME_try(ptr self, ptr args, ptr objects)` does the work: it checks the arguments
+against the signature, locks the containers, takes an arena, makes the outputs, runs the body and undoes all that.  When
+something is not as the fast path wants it (another dtype, a list, other sizes, a container in use, too small an arena) it
+touches nothing and gives NotImplemented; `@NAME` then calls the Python slow path, which mends it and calls `@NAME_try`
+again.  Between the first check and the taking of the last lock no Python code can run, so with the GIL held all checks and
+locks are one step.  See runtime/layout.py for what the body gets.
+"""
+
+from __future__ import annotations
+
+from tcc.codegen.emit import Emit
+from tcc.codegen.kernel import size_text
+from tcc.codegen.support import DECLARATIONS
+from tcc.ir.dims import Size
+from tcc.ir.types import INTEGERS, itemsize
+from tcc.runtime import layout as at
+from tcc.runtime.signature import InputSpec, Signature
+
+# Byte offsets in CPython's and NumPy's objects, the same in all supported versions on 64-bit systems.
+OB_TYPE, OB_VALUE = 8, 16  # a Python float's and a NumPy scalar's value
+ARRAY_DATA, ARRAY_NDIM, ARRAY_DIMS, ARRAY_DESCR, ARRAY_FLAGS = 16, 24, 32, 56, 64
+C_CONTIGUOUS_ALIGNED = 0x0001 | 0x0100
+TYPENUMS = dict(
+    zip(("bool", "i8", "u8", "i16", "u16", "i32", "u32", "i64", "u64", "f32", "f64"), (*range(9), 11, 12))
+)
+ALIGN = 64
+
+PYTHON = {
+    "Py_IncRef": "declare void @Py_IncRef(ptr)",
+    "Py_DecRef": "declare void @Py_DecRef(ptr)",
+    "PyList_New": "declare ptr @PyList_New(i64)",
+    "PyList_SetItem": "declare i32 @PyList_SetItem(ptr, i64, ptr)",
+    "PyLong_AsLongLongAndOverflow": "declare i64 @PyLong_AsLongLongAndOverflow(ptr, ptr)",
+}
+
+
+def entry_text(name: str, signature: Signature, body: str) -> str:
+    """The functions `name` and `name`_try, which call `i32 @body(ptr frame)`; `body` is declared, not defined."""
+    return _Entry(name, signature, body).text()
+
+
+class _Entry:
+    """One entry being written.  Control leaves the checks for the label `no`; past them, failures go through `failed`."""
+
+    def __init__(self, name: str, signature: Signature, body: str) -> None:
+        self.name, self.signature, self.body = name, signature, body
+        self.frame = signature.frame
+        self.e = Emit()
+        self.env: dict[str, str] = {}
+        self.later: list[tuple[Size, str]] = []  # sizes to check when all names are bound
+
+    def text(self) -> str:
+        e = self.e
+        for declaration in (*DECLARATIONS.values(), *PYTHON.values(), f"declare i32 @{self.body}(ptr)"):
+            e.declare(declaration)
+        self._try()
+        self._vectorcall()
+        return "\n".join(e.declared) + "\n" + e.text()
+
+    # The address or value at a fixed place.
+
+    def load(self, base: str, slot: int, t: str = "ptr") -> str:
+        return self.e.value(f"load {t}, ptr {self.e.gep(base, slot, 'i64')}")
+
+    def store(self, base: str, slot: int, value: str, t: str = "ptr") -> None:
+        self.e.line(f"store {t} {value}, ptr {self.e.gep(base, slot, 'i64')}")
+
+    def field(self, base: str, offset: int, t: str = "ptr") -> str:
+        return self.e.value(f"load {t}, ptr {self.e.gep(base, offset)}")
+
+    def require(self, condition: str) -> None:
+        """Goes on if `condition`, an i1, holds, else to the slow path."""
+        following = self.e.label()
+        self.e.branch_if(condition, following, "no")
+        self.e.at(following)
+
+    def size(self, size: Size) -> str:
+        return size_text(self.e, size, self.env)
+
+    def _try(self) -> None:
+        e, outputs = self.e, self.signature.outputs
+        e.function(f"ptr @{self.name}_try(ptr %self, ptr %args, ptr %objects)")
+        self._allocas()
+        e.line(f"%record.at = getelementptr inbounds i64, ptr %self, i64 {at.OBJECT_RECORD}")
+        e.line("%record = load ptr, ptr %record.at")
+        e.line("%api = load ptr, ptr %record")
+        for index, spec in enumerate(self.signature.inputs):
+            self._input(index, spec)
+        records = self._shared()
+        for size, got in self.later:
+            self.require(e.value(f"icmp eq i64 {got}, {self.size(size)}"))
+        self._pool()
+        block = self._arena()
+        for name, value in self.env.items():
+            self.store("%frame", self.frame.size(name), value, "i64")
+        self._lock(records)
+        for index in range(len(outputs)):
+            self.store("%outputs", index, "null")
+        for index in range(len(outputs)):
+            self._output(index)
+        self._context()
+        status = self._run()
+        self._adopt(status)
+        self._unlock(records, block)
+        self._result()
+        self._failed(records, block)
+        e.at("no")
+        self._singleton(at.API_NOT_IMPLEMENTED)
+
+    def _allocas(self) -> None:
+        s = self.signature
+        rank = max([len(o.shape) for o in s.outputs], default=0)
+        for what, slots in (
+            ("ctx", at.CTX_SLOTS),
+            ("frame", self.frame.slots),
+            ("outputs", len(s.outputs)),
+            ("dims", rank),
+            ("numbers", len(s.inputs)),
+            ("overflow", 1),
+        ):
+            self.e.line(f"%{what} = alloca [{max(slots, 1)} x i64], align 16")
+
+    def _input(self, index: int, spec: InputSpec) -> None:
+        e = self.e
+        item = self.load("%args", index)
+        kind = self.field(item, OB_TYPE)
+        is_array = e.value(f"icmp eq ptr {kind}, {self.load('%api', at.API_NDARRAY)}")
+        frame_slot = self.frame.input(index)
+        if spec.rank:
+            self.require(is_array)
+            self._array(item, spec)
+            self.store("%frame", frame_slot, self.field(item, ARRAY_DATA))
+            self._sizes(spec.shape, self.field(item, ARRAY_DIMS))
+            return
+        array, scalar, after = e.label(), e.label(), e.label()
+        e.branch_if(is_array, array, scalar)
+        e.at(array)
+        self._array(item, spec)
+        self.store("%frame", frame_slot, self.field(item, ARRAY_DATA))
+        e.branch(after)
+        e.at(scalar)
+        self._scalar(item, kind, index, spec, after)
+        e.at(after)
+
+    def _array(self, array: str, spec: InputSpec) -> None:
+        """The built-in descriptors are singletons: comparing the pointer compares dtype and byte order."""
+        e = self.e
+        wanted = self.load("%api", at.API_DTYPES + 2 * at.DTYPES.index(spec.dtype))
+        descr = e.value(f"icmp eq ptr {self.field(array, ARRAY_DESCR)}, {wanted}")
+        rank = e.value(f"icmp eq i32 {self.field(array, ARRAY_NDIM, 'i32')}, {spec.rank}")
+        flags = e.value(f"and i32 {self.field(array, ARRAY_FLAGS, 'i32')}, {C_CONTIGUOUS_ALIGNED}")
+        dense = e.value(f"icmp eq i32 {flags}, {C_CONTIGUOUS_ALIGNED}")
+        both = e.value(f"and i1 {descr}, {rank}")
+        self.require(e.value(f"and i1 {both}, {dense}"))
+
+    def _scalar(self, item: str, kind: str, index: int, spec: InputSpec, after: str) -> None:
+        e = self.e
+        slot = self.frame.input(index)
+        same, other = e.label(), e.label()
+        scalar_type = self.load("%api", at.API_DTYPES + 2 * at.DTYPES.index(spec.dtype) + 1)
+        e.branch_if(e.value(f"icmp eq ptr {kind}, {scalar_type}"), same, other)
+        e.at(same)
+        self.store("%frame", slot, e.gep(item, OB_VALUE))
+        e.branch(after)
+        e.at(other)
+        place = e.gep("%numbers", index, "i64")
+        if not spec.numbers or spec.dtype in ("bool", "u64"):
+            e.branch("no")
+            return
+        if spec.dtype in INTEGERS:
+            self.require(e.value(f"icmp eq ptr {kind}, {self.load('%api', at.API_LONG)}"))
+            number = e.value(f"call i64 @PyLong_AsLongLongAndOverflow(ptr {item}, ptr %overflow)")
+            overflow = e.value("load i32, ptr %overflow")
+            self.require(e.value(f"icmp eq i32 {overflow}, 0"))
+            self._in_range(number, spec.dtype)
+            e.line(f"store i64 {number}, ptr {place}")
+        else:
+            self.require(e.value(f"icmp eq ptr {kind}, {self.load('%api', at.API_FLOAT)}"))
+            value = self.field(item, OB_VALUE, "double")
+            if spec.dtype == "f32":
+                narrow = e.value(f"fptrunc double {value} to float")
+                e.line(f"store float {narrow}, ptr {place}")
+            else:
+                e.line(f"store double {value}, ptr {place}")
+        self.store("%frame", slot, place)
+        e.branch(after)
+
+    def _in_range(self, number: str, dtype: str) -> None:
+        bits = 8 * itemsize(dtype)
+        if bits == 64:
+            return
+        narrow = self.e.value(f"trunc i64 {number} to i{bits}")
+        extend = "sext" if dtype.startswith("i") else "zext"
+        wide = self.e.value(f"{extend} i{bits} {narrow} to i64")
+        self.require(self.e.value(f"icmp eq i64 {wide}, {number}"))
+
+    def _sizes(self, shape: tuple[Size, ...], dims: str) -> None:
+        for axis, size in enumerate(shape):
+            got = self.load(dims, axis, "i64")
+            name = None if isinstance(size, int) else size.plain
+            if name and name not in self.env:
+                self.env[name] = got
+            else:
+                self.later.append((size, got))
+
+    def _shared(self) -> list[str]:
+        """Reads the containers; goes to the slow path if one is in use in a way that excludes ours."""
+        e, records = self.e, []
+        for index, spec in enumerate(self.signature.shared):
+            record = self.load("%record", at.RECORD_SHARED + index)
+            records.append(record)
+            lock = self.load(record, at.SHARED_LOCK, "i64")
+            claims = self.load(record, at.SHARED_CLAIMS, "i64")
+            if spec.written:
+                idle = e.value(f"icmp eq i64 {lock}, 0")
+                holders = e.value(f"trunc i64 {claims} to i32")
+                unclaimed = e.value(f"icmp eq i32 {holders}, 0")
+            else:
+                idle = e.value(f"icmp sge i64 {lock}, 0")
+                unclaimed = e.value(f"icmp eq i64 {claims}, 0")
+            self.require(e.value(f"and i1 {idle}, {unclaimed}"))
+            self.store("%frame", self.frame.container(index), self.load(record, at.SHARED_DATA))
+            self._sizes(spec.shape, e.gep(record, at.SHARED_DIMS, "i64"))
+        return records
+
+    def _pool(self) -> None:
+        e = self.e
+        pool = self.load("%record", at.RECORD_POOL)
+        self.store("%ctx", at.CTX_POOL, pool)
+        e.line(f"%threads.at = getelementptr inbounds i64, ptr {pool}, i64 {at.POOL_THREADS}")
+        e.line("%threads = load i64, ptr %threads.at")
+        self.store("%ctx", at.CTX_THREADS, "%threads", "i64")
+
+    def _arena(self) -> str:
+        """The block to be taken, or "" when the function needs none.  Fills the frame's arena and the context's scratch."""
+        e, s = self.e, self.signature
+        arena, scratch = self._aligned(s.arena), self._aligned(s.scratch)
+        threads = e.value(f"mul i64 %threads, {scratch}") if scratch != "0" else "0"
+        block = e.value(f"add i64 {arena}, {threads}")
+        total = block
+        for output in s.outputs:
+            if not output.late:
+                total = e.value(f"add i64 {total}, {self._bytes(output.dtype, output.shape)}")
+        if not self._always_small():
+            self.store("%record", at.RECORD_WANTED_ARENA, block, "i64")
+            self.store("%record", at.RECORD_WANTED_TOTAL, total, "i64")
+            checked = self.load("%record", at.RECORD_CHECKED, "i64")
+            self.require(e.value(f"icmp ule i64 {total}, {checked}"))
+        if not self.needs_arena:
+            for slot in (at.CTX_SCRATCH, at.CTX_SCRATCH_BYTES):
+                self.store("%ctx", slot, "0", "i64")
+            self.store("%frame", at.FRAME_ARENA, "null")
+            return ""
+        head = self.load("%record", at.RECORD_ARENA)
+        self.require(e.value(f"icmp ne ptr {head}, null"))
+        capacity = self.load(head, at.ARENA_CAPACITY, "i64")
+        self.require(e.value(f"icmp ule i64 {block}, {capacity}"))
+        base = e.gep(head, at.ARENA_HEADER)
+        self.store("%frame", at.FRAME_ARENA, base)
+        self.store("%ctx", at.CTX_SCRATCH, e.gep(base, arena))
+        self.store("%ctx", at.CTX_SCRATCH_BYTES, scratch, "i64")
+        return head
+
+    def _always_small(self) -> bool:
+        s = self.signature
+        if not isinstance(s.arena, int) or s.arena or s.scratch != 0:
+            return False
+        total = 0
+        for output in s.outputs:
+            bytes = itemsize(output.dtype)
+            for size in output.shape:
+                if not isinstance(size, int):
+                    return False
+                bytes *= size
+            total += bytes
+        return total < at.UNCHECKED_BYTES
+
+    def _aligned(self, size: Size) -> str:
+        if isinstance(size, int):
+            return str(-(-size // ALIGN) * ALIGN)
+        padded = self.e.value(f"add i64 {self.size(size)}, {ALIGN - 1}")
+        return self.e.value(f"and i64 {padded}, {-ALIGN}")
+
+    def _bytes(self, dtype: str, shape: tuple[Size, ...]) -> str:
+        total = str(itemsize(dtype))
+        for size in shape:
+            total = self.e.value(f"mul i64 {total}, {self.size(size)}")
+        return total
+
+    def _lock(self, records: list[str]) -> None:
+        e = self.e
+        for spec, record in zip(self.signature.shared, records):
+            if spec.written:
+                self.store(record, at.SHARED_LOCK, "-1", "i64")
+                continue
+            readers = self.load(record, at.SHARED_LOCK, "i64")
+            self.store(record, at.SHARED_LOCK, e.value(f"add i64 {readers}, 1"), "i64")
+        if self.needs_arena:
+            head = self.load("%record", at.RECORD_ARENA)
+            self.store("%record", at.RECORD_ARENA, self.load(head, at.ARENA_NEXT))
+
+    @property
+    def needs_arena(self) -> bool:
+        return self.signature.arena != 0 or self.signature.scratch != 0
+
+    def _unlock(self, records: list[str], block: str) -> None:
+        e = self.e
+        for spec, record in zip(self.signature.shared, records):
+            if spec.written:
+                self.store(record, at.SHARED_LOCK, "0", "i64")
+                version = self.load(record, at.SHARED_VERSION, "i64")
+                self.store(record, at.SHARED_VERSION, e.value(f"add i64 {version}, 1"), "i64")
+                continue
+            readers = self.load(record, at.SHARED_LOCK, "i64")
+            self.store(record, at.SHARED_LOCK, e.value(f"sub i64 {readers}, 1"), "i64")
+        if block:
+            self.store(block, at.ARENA_NEXT, self.load("%record", at.RECORD_ARENA))
+            self.store("%record", at.RECORD_ARENA, block)
+
+    def _output(self, index: int) -> None:
+        e, spec = self.e, self.signature.outputs[index]
+        if spec.late:
+            self.store("%frame", self.frame.output(index), "null")
+            return
+        for axis, size in enumerate(spec.shape):
+            self.store("%dims", axis, self.size(size), "i64")
+        kind, new = self.load("%api", at.API_NDARRAY), self.load("%api", at.API_ARRAY_NEW)
+        array = e.value(
+            f"call ptr {new}(ptr {kind}, i32 {len(spec.shape)}, ptr %dims, i32 {TYPENUMS[spec.dtype]}, "
+            "ptr null, ptr null, i32 0, i32 0, ptr null)"
+        )
+        self.store("%outputs", index, array)
+        made = e.label()
+        e.branch_if(e.value(f"icmp eq ptr {array}, null"), "failed", made)
+        e.at(made)
+        self.store("%frame", self.frame.output(index), self.field(array, ARRAY_DATA))
+
+    def _context(self) -> None:
+        self.store("%frame", at.FRAME_CTX, "%ctx")
+        for slot, value in (
+            (at.CTX_ERROR, "null"),
+            (at.CTX_THREAD_STATE, "null"),
+            (at.CTX_NEXT_POLL, "null"),
+            (at.CTX_RECORD, "%record"),
+            (at.CTX_OBJECTS, "%objects"),
+            (at.CTX_OUTPUTS, "%outputs"),
+            (at.CTX_LATE, "null"),
+        ):
+            self.store("%ctx", slot, value)
+
+    def _run(self) -> str:
+        """The status of the body, which runs without the GIL when there is much to do."""
+        e = self.e
+        work = self.size(self.signature.work)
+        long = e.value(f"icmp sgt i64 {work}, {at.RELEASE_NS}")
+        e.when(long, lambda: e.line("call void @tcc_gil_release(ptr %ctx)"))
+        status = e.value(f"call i32 @{self.body}(ptr %frame)")
+        e.line("call void @tcc_gil_acquire(ptr %ctx)")
+        e.line("call void @tcc_late_free(ptr %ctx)")
+        return status
+
+    def _adopt(self, status: str) -> None:
+        e = self.e
+        fine, wrong, said = e.label(), e.label(), e.label()
+        e.branch_if(e.value(f"icmp eq i32 {status}, {at.STATUS_OK}"), fine, wrong)
+        e.at(wrong)
+        e.branch_if(e.value(f"icmp eq i32 {status}, {at.STATUS_PYTHON}"), "failed", said)
+        e.at(said)
+        e.line("call void @tcc_raise(ptr %self, ptr %ctx)")
+        e.branch("failed")
+        e.at(fine)
+        for index, spec in enumerate(self.signature.outputs):
+            if spec.adopt is None:
+                continue
+            array = self.load("%outputs", index)
+            done = e.value(f"call i1 @tcc_adopt(ptr %self, ptr %ctx, i64 {spec.adopt}, ptr {array})")
+            following = e.label()
+            e.branch_if(done, following, "failed")
+            e.at(following)
+
+    def _result(self) -> None:
+        e, s = self.e, self.signature
+        kept = [i for i, o in enumerate(s.outputs) if o.adopt is None]
+        adopted = len(s.outputs) - len(kept)
+        if adopted:
+            e.line(f"call void @tcc_drop(ptr {e.gep('%outputs', len(kept), 'i64')}, i64 {adopted})")
+        if s.returns == "array":
+            e.line(f"ret ptr {self.load('%outputs', 0)}")
+            return
+        if s.returns == "none":
+            self._singleton(at.API_NONE, close=False)
+            return
+        items = e.value(f"call ptr @PyList_New(i64 {len(kept)})")
+        lost, made = e.label(), e.label()
+        e.branch_if(e.value(f"icmp eq ptr {items}, null"), lost, made)
+        e.at(lost)
+        e.line(f"call void @tcc_drop(ptr %outputs, i64 {len(kept)})")
+        e.line("ret ptr null")
+        e.at(made)
+        for index in kept:
+            e.value(f"call i32 @PyList_SetItem(ptr {items}, i64 {index}, ptr {self.load('%outputs', index)})")
+        e.line(f"ret ptr {items}")
+
+    def _failed(self, records: list[str], block: str) -> None:
+        """With a Python exception set."""
+        e = self.e
+        e.at("failed")
+        self._unlock(records, block)
+        e.line(f"call void @tcc_drop(ptr %outputs, i64 {len(self.signature.outputs)})")
+        e.line("ret ptr null")
+
+    def _singleton(self, slot: int, close: bool = True) -> None:
+        thing = self.load("%api", slot)
+        self.e.line(f"call void @Py_IncRef(ptr {thing})")
+        if close:
+            self.e.end(f"ptr {thing}")
+        else:
+            self.e.line(f"ret ptr {thing}")
+
+    def _vectorcall(self) -> None:
+        """PY_VECTORCALL_ARGUMENTS_OFFSET is the count's top bit."""
+        e = self.e
+        e.function(f"ptr @{self.name}(ptr %self, ptr %args, i64 %flagged, ptr %kwnames)")
+        count = e.value(f"and i64 %flagged, {2**63 - 1}")
+        right = e.value(f"icmp eq i64 {count}, {len(self.signature.inputs)}")
+        positional = e.value("icmp eq ptr %kwnames, null")
+        fast, slow, refused, done = "fast", "slow", "refused", "done"
+        e.branch_if(e.value(f"and i1 {right}, {positional}"), fast, slow)
+        e.at(fast)
+        result = e.value(f"call ptr @{self.name}_try(ptr %self, ptr %args, ptr null)")
+        record = self.load("%self", at.OBJECT_RECORD)
+        not_implemented = self.load(self.load(record, at.RECORD_API), at.API_NOT_IMPLEMENTED)
+        e.branch_if(e.value(f"icmp eq ptr {result}, {not_implemented}"), refused, done)
+        e.at(refused)
+        e.line(f"call void @Py_DecRef(ptr {result})")
+        e.branch(slow)
+        e.at(slow)
+        answer = e.value("call ptr @tcc_slow(ptr %self, ptr %args, i64 %flagged, ptr %kwnames)")
+        e.line(f"ret ptr {answer}")
+        e.at(done)
+        e.end(f"ptr {result}")

@@ -1,0 +1,287 @@
+"""Memory that outlives a call: the containers of shared variables, and the arenas of functions."""
+
+from __future__ import annotations
+
+import copy
+import ctypes
+import mmap
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+from tcc.ir.types import FROM_NUMPY
+from tcc.runtime import layout as at
+from tcc.runtime.machine import available_memory
+from tcc.runtime.native import provided
+
+HUGE_PAGE = 2 << 20
+WRITER_WAITS = 1 << 32  # one waiting writer, in SHARED_CLAIMS
+FIRST_NAP, LONGEST_NAP = 20e-6, 1e-3  # seconds
+
+Array = np.ndarray[Any, Any]
+
+
+def aligned_empty(shape: Sequence[int], dtype: Any) -> Array:
+    """A C-contiguous array at a multiple of 64 bytes, as full-width vectors like it."""
+    dtype = np.dtype(dtype)
+    count = int(np.prod(shape, dtype=np.int64))
+    raw = np.empty(count * dtype.itemsize + at.ARENA_HEADER, np.uint8)
+    start = -raw.ctypes.data % at.ARENA_HEADER
+    out: Array = raw[start : start + count * dtype.itemsize].view(dtype).reshape(shape)
+    return out
+
+
+class _Active(threading.local):
+    """The (containers, written) of the calls that this thread is inside of, while they are in a host call."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[Sequence[Storage], Sequence[bool]]] = []
+
+
+_active = _Active()
+
+
+@contextmanager
+def inside_call(containers: Sequence[Storage], written: Sequence[bool]) -> Iterator[None]:
+    """Notes that this thread's Python code runs within a call that holds these containers."""
+    _active.calls.append((containers, written))
+    try:
+        yield
+    finally:
+        _active.calls.pop()
+
+
+class Storage:
+    """What a shared variable's value is kept in, with the record that native code reads.  Clones may share one.
+
+    Native entries change the record's lock with the GIL held and never between two of their own checks.  Python code
+    claims the container first, which keeps new native calls out, and then waits for those inside.
+    """
+
+    def __init__(self, rank: int) -> None:
+        self._words = (ctypes.c_int64 * (at.SHARED_DIMS + rank))()
+        self._mutex = threading.RLock()
+        self.name = ""  # for messages
+
+    @property
+    def record(self) -> int:
+        """The native record's address, the same for the container's whole life."""
+        return ctypes.addressof(self._words)
+
+    @property
+    def version(self) -> int:
+        """Goes up when the contents may have changed."""
+        return self._words[at.SHARED_VERSION]
+
+    def busy(self, write: bool) -> bool:
+        """Whether a call that reads, or writes, has to wait now."""
+        lock, claims = self._words[at.SHARED_LOCK], self._words[at.SHARED_CLAIMS]
+        return lock != 0 or claims % WRITER_WAITS != 0 if write else lock < 0 or claims != 0
+
+    @contextmanager
+    def held(self, write: bool) -> Iterator[None]:
+        """For Python code that reads or writes the contents; RuntimeError if the caller's own call is in the way."""
+        with self._mutex:
+            self._words[at.SHARED_CLAIMS] += 1
+            try:
+                lock = self._words
+                _wait(lambda: lock[at.SHARED_LOCK] != 0 if write else lock[at.SHARED_LOCK] < 0, self, write)
+                yield
+            finally:
+                self._words[at.SHARED_CLAIMS] -= 1
+
+    def wait(self, write: bool) -> None:
+        """Until a call may try again."""
+        if not self.busy(write):
+            return
+        queue = WRITER_WAITS if write else 0
+        with self._mutex:
+            self._words[at.SHARED_CLAIMS] += queue
+        try:
+            _wait(lambda: self.busy(write), self, write)
+        finally:
+            with self._mutex:
+                self._words[at.SHARED_CLAIMS] -= queue
+
+    def _touched(self) -> None:
+        self._words[at.SHARED_VERSION] += 1
+
+
+def _wait(busy: Any, container: Storage, write: bool) -> None:
+    nap = FIRST_NAP
+    while busy():
+        for containers, written in _active.calls:
+            if any(c is container and (w or write) for c, w in zip(containers, written)):
+                raise RuntimeError(
+                    f"the shared variable {container.name or container!r} is in use by the very call that this code "
+                    "runs in; it cannot be read or set before that call is over"
+                )
+        time.sleep(nap)
+        nap = min(2 * nap, LONGEST_NAP)
+
+
+class Container(Storage):
+    """An array of fixed dtype and rank; its sizes and its buffer may change."""
+
+    def __init__(self, value: Array, borrow: bool = False) -> None:
+        super().__init__(value.ndim)
+        if value.dtype.name not in FROM_NUMPY or value.dtype.hasobject:
+            raise TypeError(f"a container holds numbers, not {value.dtype}")
+        self.dtype, self.rank = value.dtype.newbyteorder("="), value.ndim
+        self._install(np.asarray(value), borrow)
+
+    @property
+    def array(self) -> Array:
+        """The buffer itself."""
+        return self._array
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(self._array.shape)
+
+    def get(self, borrow: bool = False) -> Array:
+        """A copy, or with `borrow` the buffer itself, whose contents later calls may change."""
+        if borrow:
+            return self._array
+        with self.held(write=False):
+            return self._array.copy()
+
+    def set(self, value: Array, borrow: bool = False) -> None:
+        """Copies `value` in; with `borrow` keeps it as the buffer (if it is C-contiguous, aligned and writable).
+
+        TypeError if its dtype or rank differs.
+        """
+        if value.dtype != self.dtype or value.ndim != self.rank:
+            raise TypeError(
+                f"the container {self.name or ''} holds {self.dtype} of rank {self.rank}, "
+                f"got {value.dtype} of rank {value.ndim}"
+            )
+        with self.held(write=True):
+            if not borrow and value.shape == self.shape and self._array.flags.writeable:
+                np.copyto(self._array, value)
+                self._touched()
+            else:
+                self._install(value, borrow)
+
+    def adopt(self, value: Array) -> None:
+        """Takes `value` as the buffer, for a native call that holds the container for writing."""
+        self._install(value, borrow=True)
+
+    def _install(self, value: Array, borrow: bool) -> None:
+        flags = value.flags
+        fit = flags.c_contiguous and flags.aligned and flags.writeable and value.dtype.isnative
+        if not (borrow and fit):
+            fresh = aligned_empty(value.shape, self.dtype)
+            fresh[...] = value
+            value = fresh
+        self._array = value
+        self._words[at.SHARED_DATA] = value.ctypes.data
+        for axis, size in enumerate(value.shape):
+            self._words[at.SHARED_DIMS + axis] = size
+        self._touched()
+
+
+class ObjectContainer(Storage):
+    """Any Python object, such as the state of a random number generator; only host calls see it."""
+
+    def __init__(self, value: object, borrow: bool = False) -> None:
+        super().__init__(0)
+        self._value = value if borrow else copy.deepcopy(value)
+
+    def get(self, borrow: bool = False) -> object:
+        if borrow:
+            return self._value
+        with self.held(write=False):
+            return copy.deepcopy(self._value)
+
+    def set(self, value: object, borrow: bool = False) -> None:
+        with self.held(write=True):
+            self.adopt(value if borrow else copy.deepcopy(value))
+
+    def adopt(self, value: object) -> None:
+        """For a call that holds the container for writing."""
+        self._value = value
+        self._touched()
+
+
+class Arenas:
+    """A function's working memory: a free list of blocks, which begins in the native record.
+
+    Native code takes the first block and gives it back, with the GIL held; here blocks are made.  One for each call that
+    runs at the same time is enough.
+    """
+
+    def __init__(self, record: int) -> None:
+        self._record = record
+        self._blocks: dict[int, mmap.mmap] = {}
+        self._mutex = threading.Lock()
+
+    @property
+    def bytes(self) -> int:
+        """Held by all blocks, in use or not."""
+        return sum(len(block) for block in self._blocks.values())
+
+    def provide(self, wanted: int) -> bool:
+        """Sees to a free block of at least `wanted` bytes; whether it made one.  Smaller free ones are given back."""
+        with self._mutex:
+            if self._drop_free(smaller_than=wanted) or wanted == 0:
+                return False
+            address, block = _map(wanted + at.ARENA_HEADER)
+            (ctypes.c_int64 * 2).from_address(address)[at.ARENA_CAPACITY] = wanted
+            self._blocks[address] = block
+            self._push(address)
+            return True
+
+    def trim(self) -> None:
+        """Gives all free blocks back to the system."""
+        with self._mutex:
+            self._drop_free(smaller_than=1 << 63)
+
+    def _drop_free(self, smaller_than: int) -> int:
+        """The number of free blocks that stay."""
+        address, stayed = self._take(), 0
+        while address:
+            header = (ctypes.c_int64 * 2).from_address(address)
+            following, capacity = header[at.ARENA_NEXT], header[at.ARENA_CAPACITY]
+            if capacity < smaller_than:
+                del self._blocks[address]
+            else:
+                self._push(address)
+                stayed += 1
+            address = following
+        return stayed
+
+    def _push(self, address: int) -> None:
+        """One step for all threads: the GIL is held during the call."""
+        ctypes.PYFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p)(provided("tcc_arena_push"))(
+            self._record, address
+        )
+
+    def _take(self) -> int:
+        """The first block of the list, which is empty afterwards."""
+        take = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p)(provided("tcc_arena_take"))
+        return int(take(self._record) or 0)
+
+
+def _map(size: int) -> tuple[int, mmap.mmap]:
+    """Fresh zeroed pages; large ones begin at a huge page's boundary and ask for huge pages."""
+    large = size >= HUGE_PAGE
+    try:
+        block = mmap.mmap(-1, size + HUGE_PAGE if large else size)
+    except OSError as e:
+        raise MemoryError(f"the system refuses {size:,} bytes of working memory") from e
+    address = ctypes.addressof(ctypes.c_char.from_buffer(block))
+    if not large:
+        return address, block
+    block.madvise(mmap.MADV_HUGEPAGE)
+    return address + -address % HUGE_PAGE, block
+
+
+def require_memory(wanted: int, held: int, purpose: str) -> None:
+    """MemoryError if `wanted` bytes, of which `held` are there already, are more than can be had."""
+    available = available_memory()
+    if wanted - held > available:
+        raise MemoryError(f"{purpose} needs {wanted:,} bytes, and {available:,} are available")

@@ -1,0 +1,226 @@
+"""Compiled objects on disk, by a key that covers everything they depend on.
+
+No locks: an entry is written under a temporary name and renamed, carries a checksum, and a bad one is removed and counts as
+absent.  Whatever the file system does (full, read-only, written by others at the same time), the program goes on without.
+Settings: TCC_CACHE=0 turns it off, TCC_CACHE_DIR says where, TCC_CACHE_MB bounds its size (default 512).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import tempfile
+import time
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+FORMAT = "v1"  # the subfolder; a change of the format or of what keys cover takes the next one
+MAGIC = b"tcc-object-1\n"
+DIGEST_BYTES = 16
+DEFAULT_MB = 512
+KEEP_AFTER_EVICTION = 0.8  # of the bound
+FRESH_S = (
+    3600.0  # an entry's time of use is not written again within this; temporary files this old are leftovers
+)
+
+
+def key(*parts: str | bytes) -> str:
+    """A name for what is made from `parts`; no two lists of parts share one."""
+    digest = hashlib.sha256()
+    for part in parts:
+        data = part.encode() if isinstance(part, str) else part
+        digest.update(len(data).to_bytes(8, "little"))
+        digest.update(data)
+    return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class Stats:
+    folder: Path | None  # None: turned off
+    entries: int
+    bytes: int
+    limit: int
+    hits: int  # of this process
+    misses: int
+
+
+class Cache:
+    """`folder` None is a cache that holds nothing."""
+
+    def __init__(self, folder: Path | None, limit: int = DEFAULT_MB << 20) -> None:
+        self.folder = None if folder is None else folder / FORMAT
+        self.limit = limit
+        self.hits = self.misses = 0
+        self._total: int | None = None  # bytes, as far as this process knows
+        self._writable = True
+
+    def get(self, key: str) -> bytes | None:
+        """What was put under `key`, or None."""
+        data = self._read(key)
+        if data is None:
+            self.misses += 1
+        else:
+            self.hits += 1
+        return data
+
+    def put(self, key: str, data: bytes) -> None:
+        """Keeps `data`; if that fails, warns once and gives up writing for this process."""
+        if self.folder is None or not self._writable:
+            return
+        path = self._path(key)
+        try:
+            self._write(path, MAGIC + _digest(data) + data)
+        except OSError as e:
+            self._writable = False
+            warnings.warn(
+                f"compiled code is not kept, {self.folder}: {e.strerror or e}", RuntimeWarning, stacklevel=2
+            )
+            return
+        self._total = self._measure() if self._total is None else self._total + len(data)
+        if self._total > self.limit:
+            self._evict()
+
+    def clear(self) -> int:
+        """Removes all entries; their number."""
+        count = 0
+        for path, _ in self._files():
+            count += _remove(path)
+        self._total = None
+        return count
+
+    def verify(self) -> list[str]:
+        """Reads every entry, removes the bad ones, and gives their keys."""
+        bad = []
+        for path, _ in self._files():
+            if not _is_temporary(path) and self._read(path.name) is None:
+                bad.append(path.name)
+        return bad
+
+    def stats(self) -> Stats:
+        files = [info for path, info in self._files() if not _is_temporary(path)]
+        size = sum(info.st_size for info in files)
+        return Stats(self.folder, len(files), size, self.limit, self.hits, self.misses)
+
+    def _path(self, key: str) -> Path:
+        assert self.folder is not None
+        return self.folder / key[:2] / key
+
+    def _read(self, key: str) -> bytes | None:
+        if self.folder is None:
+            return None
+        path = self._path(key)
+        try:
+            with open(path, "rb") as f:
+                used = os.fstat(f.fileno())
+                whole = f.read()
+        except OSError:
+            return None
+        data = whole[len(MAGIC) + DIGEST_BYTES :]
+        if whole != MAGIC + _digest(data) + data:
+            _remove(path)
+            return None
+        if time.time() - used.st_mtime > FRESH_S:
+            with contextlib.suppress(OSError):  # a read-only folder
+                os.utime(path)
+        return data
+
+    def _write(self, path: Path, whole: bytes) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        handle, temporary = tempfile.mkstemp(prefix=".tmp-", dir=path.parent)
+        try:
+            with os.fdopen(handle, "wb") as f:
+                f.write(whole)
+            os.replace(temporary, path)
+        except BaseException:
+            _remove(Path(temporary))
+            raise
+
+    def _files(self) -> Iterator[tuple[Path, os.stat_result]]:
+        """Every file, temporary ones too, with its state; what vanishes meanwhile is left out."""
+        if self.folder is None:
+            return
+        for path in self.folder.glob("*/*"):
+            with contextlib.suppress(OSError):
+                yield path, path.stat()
+
+    def _measure(self) -> int:
+        return sum(info.st_size for _, info in self._files())
+
+    def _evict(self) -> None:
+        """Removes what was not used for the longest time, and what killed writers left."""
+        now = time.time()
+        files = sorted(self._files(), key=lambda f: f[1].st_mtime)
+        total = sum(info.st_size for _, info in files)
+        goal = self.limit * KEEP_AFTER_EVICTION
+        for path, info in files:
+            leftover = _is_temporary(path) and now - info.st_mtime > FRESH_S
+            if leftover or (total > goal and not _is_temporary(path)):
+                _remove(path)
+                total -= info.st_size
+        self._total = total
+
+
+def _digest(data: bytes) -> bytes:
+    return hashlib.blake2b(data, digest_size=DIGEST_BYTES).digest()
+
+
+def _is_temporary(path: Path) -> bool:
+    return path.name.startswith(".tmp-")
+
+
+def _remove(path: Path) -> bool:
+    try:
+        path.unlink()
+    except OSError:
+        return False
+    return True
+
+
+def open_default() -> Cache:
+    """The cache that the environment asks for.  A folder of another user is not used: its entries are run as code."""
+    limit = os.environ.get("TCC_CACHE_MB", str(DEFAULT_MB))
+    if not limit.isdecimal():
+        raise ValueError(f"TCC_CACHE_MB must be a number, got {limit!r}")
+    if os.environ.get("TCC_CACHE", "1") == "0":
+        return Cache(None)
+    folder = _default_folder()
+    if folder is not None and folder.exists() and folder.stat().st_uid not in (0, os.getuid()):
+        warnings.warn(
+            f"compiled code is not kept, {folder} belongs to another user", RuntimeWarning, stacklevel=2
+        )
+        folder = None
+    return Cache(folder, int(limit) << 20)
+
+
+def _default_folder() -> Path | None:
+    given = os.environ.get("TCC_CACHE_DIR")
+    if given:
+        return Path(given).expanduser()
+    base = os.environ.get("XDG_CACHE_HOME")
+    if base:
+        return Path(base) / "tcc"
+    try:
+        return Path.home() / ".cache" / "tcc"
+    except RuntimeError:  # no home directory
+        return None
+
+
+_default: list[Cache] = []
+
+
+def default() -> Cache:
+    """The process's cache, opened at the first use."""
+    if not _default:
+        _default.append(open_default())
+    return _default[0]
+
+
+def get(key: str) -> bytes | None:
+    return default().get(key)
+
+
+def put(key: str, data: bytes) -> None:
+    default().put(key, data)

@@ -1,0 +1,290 @@
+"""The compiled function as Python sees it: native code for plain calls, and a slow path that mends everything else."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import functools
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NoReturn
+
+import numpy as np
+from tcc.ir.types import numpy_dtype
+from tcc.runtime import layout as at
+from tcc.runtime import native, threads
+from tcc.runtime.buffers import Arenas, Array, Container, ObjectContainer, Storage, require_memory
+from tcc.runtime.host import HostCall, trampoline
+from tcc.runtime.native import Native
+from tcc.runtime.signature import Signature, SizeMismatch
+
+# What an op's failure means: (a, b, c, d) of the error record -> the exception to raise.
+Failure = Callable[[int, int, int, int], Exception]
+PATIENCE = 1000  # tries without progress before the entry and the slow path are taken to disagree
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One argument.  `convert` takes what the user gave and returns it as an array (any object, if dtype is "object").
+
+    It raises TypeError or ValueError for what does not fit.  `default` is asked at each call that leaves the argument out.
+    """
+
+    name: str
+    dtype: str
+    rank: int
+    convert: Callable[[Any], Any]
+    default: Callable[[], Any] | None = None
+
+
+@dataclass(frozen=True)
+class Objects:
+    """Where the call's list of objects comes from and goes to, by position; None for a function without object values."""
+
+    count: int
+    inputs: Mapping[int, int]  # parameter -> position
+    containers: tuple[tuple[ObjectContainer, int, bool], ...] = ()  # container, position, written
+    updates: tuple[tuple[ObjectContainer, int], ...] = ()  # container, position of its new value
+    outputs: Mapping[int, int] = field(default_factory=dict)  # place in the list of outputs -> position
+
+
+class Variant:
+    """One compilation of a function: its code, its record, its arenas.  `entry` and `attempt` are the addresses of
+    `@NAME` and `@NAME_try` of codegen/entry.py; `image` keeps them in memory.
+
+    `containers` go with `signature.shared` one to one, each only once.  `failures` maps op ids to exceptions.
+    """
+
+    def __init__(
+        self,
+        signature: Signature,
+        entry: int,
+        attempt: int,
+        image: object,
+        *,
+        containers: Sequence[Container] = (),
+        failures: Mapping[int, Failure] | None = None,
+        host_calls: Sequence[HostCall] = (),
+        objects: Objects | None = None,
+        memory_purpose: str = "",
+    ) -> None:
+        if len({id(c) for c in containers}) != len(containers):
+            raise ValueError("a container is in the list twice, so its lock could never be had")
+        self.signature, self.containers, self.objects = signature, tuple(containers), objects
+        self.failures = failures or {}
+        self.memory_purpose = memory_purpose
+        self.entry = native.provided("tcc_slow") if objects else entry
+        self._image = image
+        written = [s.written for s in signature.shared]
+        held: list[Storage] = list(containers)
+        if objects:
+            held += [c for c, _, _ in objects.containers]
+            written += [w for _, _, w in objects.containers]
+        self._written = written
+        self._host = trampoline(host_calls, held, written)
+        self._words = _record(len(containers))
+        self._words[at.RECORD_HOST] = id(self._host)
+        for index, container in enumerate(containers):
+            self._words[at.RECORD_SHARED + index] = container.record
+        self.arenas = Arenas(self.record)
+        self._attempt = ctypes.PYFUNCTYPE(
+            ctypes.py_object, ctypes.py_object, ctypes.c_void_p, ctypes.c_void_p
+        )(attempt)
+
+    @property
+    def record(self) -> int:
+        return ctypes.addressof(self._words)
+
+    def attempt(
+        self, function: Function, arrays: Sequence[Array], objects: list[object] | None = None
+    ) -> Any:
+        """The result, or NotImplemented if the native entry does not take these arrays now."""
+        args = (ctypes.py_object * max(1, len(arrays)))(*map(ctypes.py_object, arrays))
+        return self._attempt(function, ctypes.addressof(args), None if objects is None else id(objects))
+
+    def mismatch(self, arrays: Sequence[Array]) -> SizeMismatch | None:
+        """Why this code is not for these sizes."""
+        try:
+            self.signature.bind([a.shape for a in arrays], [c.shape for c in self.containers])
+        except SizeMismatch as e:
+            return e
+        return None
+
+    def grow(self, name: str) -> bool:
+        """Whether a call that found too little memory may try again; MemoryError if there is not as much to be had."""
+        arena, total = self._words[at.RECORD_WANTED_ARENA], self._words[at.RECORD_WANTED_TOTAL]
+        raised = total > self._words[at.RECORD_CHECKED]
+        if raised:
+            purpose = name + (f" ({self.memory_purpose})" if self.memory_purpose else "")
+            require_memory(total, self.arenas.bytes, purpose)
+            self._words[at.RECORD_CHECKED] = total
+        return self.arenas.provide(arena) or raised
+
+    def wait(self) -> bool:
+        """Whether a container was in use, and now is not."""
+        busy = [(c, w) for c, w in zip(self.containers, self._written) if c.busy(w)]
+        for container, written in busy:
+            container.wait(written)
+        return bool(busy)
+
+
+def _record(containers: int) -> ctypes.Array[ctypes.c_int64]:
+    words = (ctypes.c_int64 * (at.RECORD_SHARED + containers))()
+    words[at.RECORD_API] = ctypes.addressof(native.api_table(_slow, _raise, _adopt))
+    words[at.RECORD_POOL] = threads.pool().address
+    words[at.RECORD_CHECKED] = at.UNCHECKED_BYTES
+    return words
+
+
+@functools.cache
+def _empty_record() -> ctypes.Array[ctypes.c_int64]:
+    """That of functions which have not been compiled yet."""
+    return _record(0)
+
+
+class Function(Native):
+    """Called with arrays in the order of `parameters`, or by their names.
+
+    `specialise(function, arrays)` compiles a Variant for arrays of these sizes; it is asked at the first call, and again
+    when the present variant does not fit, and raises SizeMismatch when no code could fit.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        parameters: Sequence[Parameter],
+        specialise: Callable[[Function, Sequence[Array]], Variant],
+    ) -> None:
+        self.name, self.parameters = name, tuple(parameters)
+        self.variants: list[Variant] = []  # all stay: a call in another thread may be inside an older one
+        self._specialise = specialise
+        self._compiling = threading.RLock()
+        self.enter(native.provided("tcc_slow"), ctypes.addressof(_empty_record()))
+
+    @property
+    def variant(self) -> Variant | None:
+        """The one that calls enter."""
+        return self.variants[-1] if self.variants else None
+
+    def install(self, variant: Variant) -> None:
+        self.variants.append(variant)
+        self.enter(variant.entry, variant.record)
+
+    def free(self) -> None:
+        """Gives the working memory back; the next call takes it anew."""
+        for variant in self.variants:
+            variant.arenas.trim()
+
+    def call_slowly(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        """The whole meaning of a call: arguments are converted, code is compiled, memory found and locks waited for."""
+        values = [
+            self._convert(p, v) for p, v in zip(self.parameters, self._arguments(args, kwargs), strict=True)
+        ]
+        arrays = [v for p, v in zip(self.parameters, values) if p.dtype != "object"]
+        variant = self.variant or self._compile(None, arrays)
+        if variant.objects is None:
+            return self._persist(arrays, None)
+        return self._with_objects(variant.objects, values, arrays)
+
+    def _arguments(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Any]:
+        names = [p.name for p in self.parameters]
+        if len(args) > len(names):
+            raise TypeError(f"{self.name} takes {len(names)} arguments, got {len(args)}")
+        unknown = [name for name in kwargs if name not in names[len(args) :]]
+        if unknown:
+            why = "is given twice" if unknown[0] in names else f"is not among {', '.join(names) or 'none'}"
+            raise TypeError(f"{self.name}: the argument {unknown[0]!r} {why}")
+        values = list(args)
+        for parameter in self.parameters[len(args) :]:
+            if parameter.name in kwargs:
+                values.append(kwargs[parameter.name])
+            elif parameter.default is not None:
+                values.append(parameter.default())
+            else:
+                raise TypeError(f"{self.name}: Missing required input: {parameter.name}")
+        return values
+
+    def _convert(self, parameter: Parameter, value: Any) -> Any:
+        value = parameter.convert(value)
+        if parameter.dtype == "object":
+            return value
+        dtype = numpy_dtype(parameter.dtype)
+        if value.dtype != dtype or value.ndim != parameter.rank:
+            raise TypeError(
+                f"{self.name}: {parameter.name} must be {dtype} of rank {parameter.rank}, "
+                f"got {value.dtype} of rank {value.ndim}"
+            )
+        array = np.asarray(value, order="C")
+        if not array.flags.aligned or not array.dtype.isnative:
+            array = array.astype(dtype)
+        return array if array.dtype is dtype else array.view(dtype)
+
+    def _persist(self, arrays: Sequence[Array], objects: list[object] | None) -> Any:
+        """Tries until the native entry takes the call; everything that can stand in its way is mended here."""
+        for _ in range(PATIENCE):
+            variant = self.variant
+            assert variant is not None
+            result = variant.attempt(self, arrays, objects)
+            if result is not NotImplemented:
+                return result
+            if variant.mismatch(arrays):
+                self._compile(variant, arrays)
+            elif not variant.grow(self.name) and not variant.wait():
+                time.sleep(0)
+        raise RuntimeError(f"{self.name}: the native entry refuses arguments that fit: {_described(arrays)}")
+
+    def _compile(self, unfit: Variant | None, arrays: Sequence[Array]) -> Variant:
+        with self._compiling:
+            if self.variant is not None and self.variant is not unfit:  # another thread was first
+                return self.variant
+            variant = self._specialise(self, arrays)
+            problem = variant.mismatch(arrays)
+            if problem:
+                raise problem
+            self.install(variant)
+            return variant
+
+    def _with_objects(self, plan: Objects, values: Sequence[Any], arrays: Sequence[Array]) -> Any:
+        objects: list[Any] = [None] * plan.count
+        for parameter, position in plan.inputs.items():
+            objects[position] = values[parameter]
+        with contextlib.ExitStack() as locks:
+            for container, position, written in sorted(plan.containers, key=lambda c: c[0].record):
+                locks.enter_context(container.held(written))
+                objects[position] = container.get(borrow=True)
+            result = self._persist(arrays, objects)
+            for container, position in plan.updates:
+                container.adopt(objects[position])
+        for place, position in sorted(plan.outputs.items()):
+            if not isinstance(result, list):
+                return objects[position]
+            result.insert(place, objects[position])
+        return result
+
+
+def _described(arrays: Sequence[Array]) -> str:
+    return ", ".join(f"{a.dtype}{list(a.shape)}" for a in arrays) or "none"
+
+
+# What native code calls through the API table.
+
+
+def _slow(function: Function, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    return function.call_slowly(args, kwargs)
+
+
+def _variant_of(function: Function, record: int) -> Variant:
+    return next(v for v in function.variants if v.record == record)
+
+
+def _raise(function: Function, record: int, op: int, a: int, b: int, c: int, d: int) -> NoReturn:
+    failure = _variant_of(function, record).failures.get(op)
+    if failure is None:
+        raise RuntimeError(f"{function.name}: op {op} failed with {(a, b, c, d)}")
+    raise failure(a, b, c, d)
+
+
+def _adopt(function: Function, record: int, index: int, array: Array) -> None:
+    _variant_of(function, record).containers[index].adopt(array)

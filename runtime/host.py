@@ -1,0 +1,96 @@
+"""Python functions called from native code: the `call` op's way out.
+
+`tcc_host_call(ctx, args, index)` calls row `index` of the function's table.  `args` points to eight-byte slots: the
+addresses of the array operands, then those of the array results, then the sizes of those operands and results, axis by
+axis, in the same order.  Everything is row-major and dense.  Object operands and results have no slot: they live in the
+call's list of objects, at the position that their row names.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from tcc.ir.types import itemsize, numpy_dtype
+from tcc.runtime.buffers import Array, Storage, inside_call
+
+
+@dataclass(frozen=True)
+class HostArray:
+    dtype: str
+    rank: int
+
+
+@dataclass(frozen=True)
+class HostObject:
+    position: int  # in the call's list of objects
+
+
+@dataclass(frozen=True)
+class HostCall:
+    """`function(*operands)` returns one value for each result, in a list or tuple; operands are copies that it may keep."""
+
+    name: str  # of the op and where it was written, for messages
+    function: Callable[..., Sequence[Any]]
+    operands: tuple[HostArray | HostObject, ...]
+    results: tuple[HostArray | HostObject, ...]
+
+
+Trampoline = Callable[[int, int, "list[object] | None"], None]
+
+
+def trampoline(
+    calls: Sequence[HostCall], containers: Sequence[Storage], written: Sequence[bool]
+) -> Trampoline:
+    """What native code calls for all rows of one function, which holds `containers` meanwhile."""
+
+    def call(index: int, args: int, objects: list[object] | None) -> None:
+        with inside_call(containers, written):
+            _perform(calls[index], args, objects if objects is not None else [])
+
+    return call
+
+
+def _perform(call: HostCall, args: int, objects: list[object]) -> None:
+    arrays = [o for o in (*call.operands, *call.results) if isinstance(o, HostArray)]
+    slots = (ctypes.c_int64 * (len(arrays) + sum(a.rank for a in arrays))).from_address(args)
+    views = _views(arrays, slots)
+    given = [objects[o.position] if isinstance(o, HostObject) else next(views).copy() for o in call.operands]
+    results = call.function(*given)
+    if not isinstance(results, (list, tuple)) or len(results) != len(call.results):
+        got = f"{len(results)} results" if isinstance(results, (list, tuple)) else type(results).__name__
+        raise TypeError(f"{call.name}: expected a list of {len(call.results)} results, got {got}")
+    # all are checked before the first is written
+    places = [next(views) if isinstance(row, HostArray) else None for row in call.results]
+    checked = [
+        result if place is None else _fitting(call.name, number, result, place)
+        for number, (result, place) in enumerate(zip(results, places))
+    ]
+    for row, place, result in zip(call.results, places, checked):
+        if isinstance(row, HostObject):
+            objects[row.position] = result
+        else:
+            assert place is not None
+            np.copyto(place, result)
+
+
+def _views(arrays: Sequence[HostArray], slots: ctypes.Array[ctypes.c_int64]) -> Iterator[Array]:
+    first = len(arrays)
+    for index, array in enumerate(arrays):
+        shape = tuple(slots[first : first + array.rank])
+        first += array.rank
+        count = max(1, int(np.prod(shape, dtype=np.int64)))
+        memory: Any = (ctypes.c_char * (count * itemsize(array.dtype))).from_address(slots[index])
+        yield np.ndarray(shape, numpy_dtype(array.dtype), memory)
+
+
+def _fitting(name: str, number: int, result: object, place: Array) -> Array:
+    value = np.asarray(result)
+    if value.dtype != place.dtype:
+        raise TypeError(f"{name}: result {number} is of dtype {value.dtype}, wanted {place.dtype}")
+    if value.shape != place.shape:
+        raise ValueError(f"{name}: result {number} has the shape {value.shape}, wanted {place.shape}")
+    return value

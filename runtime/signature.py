@@ -1,0 +1,127 @@
+"""What a compiled function takes, keeps and gives: the facts that its native entry and its Python slow path agree on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+from tcc.ir.dims import Size, evaluate, names_of
+from tcc.runtime.layout import Frame
+
+Returns = Literal["array", "list", "none"]
+
+
+class SizeMismatch(ValueError):
+    """An argument or a shared variable has other sizes than this code was compiled for."""
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """A C-contiguous array.  A name in `shape` is bound at its first plain occurrence and checked at the others.
+
+    A scalar (rank 0) may be given as NumPy's scalar of that dtype too, and as a Python number if `numbers` says so.
+    """
+
+    dtype: str
+    shape: tuple[Size, ...] = ()
+    numbers: bool = True
+    name: str = ""
+
+    @property
+    def rank(self) -> int:
+        return len(self.shape)
+
+
+@dataclass(frozen=True)
+class SharedSpec:
+    """A container that the function reads, or reads and writes."""
+
+    dtype: str
+    shape: tuple[Size, ...] = ()
+    written: bool = False
+    name: str = ""
+
+
+@dataclass(frozen=True)
+class OutputSpec:
+    """A new array.  `late`: `run` makes it by `tcc_output`.  `adopt`: it becomes the buffer of that container instead of
+    being returned; such outputs come last.
+    """
+
+    dtype: str
+    shape: tuple[Size, ...] = ()
+    late: bool = False
+    adopt: int | None = None
+
+
+@dataclass(frozen=True)
+class Signature:
+    """`arena` and `scratch` (for each thread) are in bytes, `work` in estimated nanoseconds of one thread.
+
+    ValueError if a size uses a name that no input and no container binds.
+    """
+
+    inputs: tuple[InputSpec, ...] = ()
+    shared: tuple[SharedSpec, ...] = ()
+    outputs: tuple[OutputSpec, ...] = ()
+    returns: Returns = "list"
+    arena: Size = 0
+    scratch: Size = 0
+    work: Size = 0
+
+    def __post_init__(self) -> None:
+        known = set(self.frame.sizes)
+        for size in self._sizes():
+            missing = names_of(size) - known
+            if missing:
+                raise ValueError(
+                    f"the size {size} needs {', '.join(sorted(missing))}, which no argument's shape gives"
+                )
+
+    def _sizes(self) -> Iterator[Size]:
+        for spec in (*self.inputs, *self.shared):
+            yield from spec.shape
+        for output in self.outputs:
+            yield from () if output.late else output.shape
+        yield from (self.arena, self.scratch, self.work)
+
+    @cached_property
+    def frame(self) -> Frame:
+        """Sizes stand in the order in which they are bound: inputs from left to right, then containers."""
+        names: dict[str, None] = {}
+        for spec in (*self.inputs, *self.shared):
+            for size in spec.shape:
+                if not isinstance(size, int) and size.plain:
+                    names[size.plain] = None
+        return Frame(len(self.inputs), len(self.shared), len(self.outputs), tuple(names))
+
+    def bind(
+        self, inputs: Sequence[tuple[int, ...]], shared: Sequence[tuple[int, ...]] = ()
+    ) -> Mapping[str, int]:
+        """The value of each name, given all shapes; SizeMismatch says which argument does not fit and why."""
+        arguments: tuple[InputSpec | SharedSpec, ...] = (*self.inputs, *self.shared)
+        specs = list(zip(arguments, (*inputs, *shared), strict=True))
+        known: dict[str, int] = {}
+        giver: dict[str, str] = {}
+        for position, (spec, shape) in enumerate(specs):
+            for axis, (size, got) in enumerate(zip(spec.shape, shape, strict=True)):
+                if not isinstance(size, int) and size.plain and size.plain not in known:
+                    known[size.plain] = got
+                    giver[size.plain] = f"{_label(spec, position)}, axis {axis}"
+        for position, (spec, shape) in enumerate(specs):
+            for axis, (size, got) in enumerate(zip(spec.shape, shape, strict=True)):
+                wanted = evaluate(size, known)
+                if wanted == got:
+                    continue
+                reason = "; ".join(f"{n} = {known[n]} is from {giver[n]}" for n in sorted(names_of(size)))
+                raise SizeMismatch(
+                    f"{_label(spec, position)}, axis {axis}: its size is {got}, wanted {size}"
+                    + (f" = {wanted} ({reason})" if reason else "")
+                )
+        return known
+
+
+def _label(spec: InputSpec | SharedSpec, position: int) -> str:
+    return spec.name or f"argument {position}"
