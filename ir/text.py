@@ -1,0 +1,41 @@
+"""The text form of functions: `print_func`, `parse`, and files of it with their large constants beside them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from tcc.ir.arrays import write_safetensors
+from tcc.ir.core import Func, Module
+from tcc.ir.parser import ParseError, parse, parse_func
+from tcc.ir.printer import Printer, large_constants, print_func, print_module, window
+
+__all__ = [
+    "ParseError",
+    "Printer",
+    "large_constants",
+    "load",
+    "parse",
+    "parse_func",
+    "print_func",
+    "print_module",
+    "save",
+    "window",
+]
+
+
+def load(path: Path) -> Module:
+    """The functions of a `.tcir` file; ParseError, or OSError when it cannot be read."""
+    return parse(path.read_bytes(), str(path))
+
+
+def save(path: Path, what: Func | Module) -> None:
+    """Writes a `.tcir` file, and a safetensors file beside it for each large constant that is not there yet."""
+    module = {what.name: what} if isinstance(what, Func) else what
+    for name, array in large_constants(module).items():
+        beside = path.with_name(f"{name}.safetensors")
+        if not beside.exists():
+            write_safetensors(beside, {"value": array})
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    part.write_text(print_module(module), encoding="utf-8")
+    part.replace(path)
