@@ -1,0 +1,42 @@
+# Needs make and Python >= 3.11 with venv; everything else is installed into .venv.
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+
+.PHONY: help setup check test bench demo clean
+
+help:
+	@echo "make setup   a virtual environment in .venv with tcc and its developers' tools"
+	@echo "make demo    trains two classifiers of handwritten digits"
+	@echo "make check   format, lint, types and the fast tests"
+	@echo "make test    all tests"
+	@echo "make bench   speed against whichever of NumPy, torch, JAX and PyTensor are installed"
+	@echo "make clean   removes .venv and build"
+
+setup: $(READY)
+
+$(READY): pyproject.toml Makefile
+	@$(PYTHON) -c 'import sys; v = sys.version.split()[0]; sys.exit(sys.version_info < (3, 11) and "tcc needs Python >= 3.11, $(PYTHON) is " + v + ": make PYTHON=/path/to/python3.11")'
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "$(PYTHON) has no venv: install the package python3-venv of your system" >&2; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev,examples]'
+	$(BIN)/python tools/link.py
+	@touch $@
+
+check: setup
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/python -m tcc.tools.typecheck
+	$(BIN)/python -m pytest -m 'not slow'
+
+test: setup
+	$(BIN)/python -m pytest
+
+bench: setup
+	$(BIN)/python -m benchmarks
+
+demo: setup
+	$(BIN)/python examples/digits.py
+
+clean:
+	rm -rf .venv build
