@@ -1,0 +1,208 @@
+"""Reductions over outer axes with the inner axis kept, such as the sum of a matrix over its rows.
+
+Each unit of work is a strip of the inner axis whose accumulators stay in registers while the outer axes go by.  float32
+sums go to float64 totals every ROWS steps, so the order depends on the sizes alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tcc.codegen import scalar
+from tcc.codegen.emit import VecType
+from tcc.codegen.kernel import Kernel, finish, plus, times
+from tcc.codegen.nest import Fold, Memo, Nest, Position, read_access
+from tcc.codegen.program import Access, Node, Program
+from tcc.codegen.target import Target
+
+ROWS = 64  # steps of the innermost reduced axis between two additions to a total
+
+
+def column_kernel(program: Program, target: Target) -> Kernel:
+    """The kernel of a program that keeps its inner axis and reduces outer ones."""
+    return _Columns(program, target).kernel()
+
+
+class _Columns(Nest):
+    def __init__(self, program: Program, target: Target) -> None:
+        super().__init__(program, target)
+        axes = range(self.inner)
+        self.kept = [a for a in axes if not program.reduced[a]]
+        self.summed = [a for a in axes if program.reduced[a]]
+        self.ways = 4 if self.light else 1
+        pairs = list(zip(program.results, program.writes, strict=True))
+        self.reduces = [(n, w) for n, w in pairs if w.reduce]
+        self.maps = [(n, w) for n, w in pairs if not w.reduce]
+        self.folds = [Fold(w.reduce, w.dtype) for _, w in self.reduces]
+        self.blocked = any(f.widens for f in self.folds)
+
+    def kernel(self) -> Kernel:
+        e = self.e
+        strip = self.lanes * self.ways
+        self.begin_body()
+        n = self.size(self.program.sizes[self.inner])
+        strips = self.strips(n)
+
+        def body(unit: str, _: list[str]) -> None:
+            outer, index = unit, unit
+            if self.kept:
+                index = e.value(f"urem i64 {unit}, {strips}")
+                outer = e.value(f"udiv i64 {unit}, {strips}")
+            kept = self.unravel(outer, self.kept)
+            start = times(e, index, str(strip))
+            end = plus(e, start, str(strip))
+            whole = e.value(f"icmp sle i64 {end}, {n}")
+            inside, rest, after = e.label(), e.label(), e.label()
+            e.branch_if(whole, inside, rest)
+            e.at(inside)
+            self.strip(
+                kept, [Position(plus(e, start, str(w * self.lanes)), self.lanes) for w in range(self.ways)]
+            )
+            e.branch(after)
+            e.at(rest)
+            e.loop(
+                start,
+                n,
+                self.lanes,
+                lambda at, _: self.strip(kept, [Position(at, self.lanes, self.tail_mask(at, n))]),
+            )
+            e.branch(after)
+            e.at(after)
+
+        e.loop("%begin", "%end", 1, body)
+        e.end()
+        self.begin_kernel()
+        strips = self.strips(self.size(self.program.sizes[self.inner]))
+        cost = times(e, self.count(self.summed), str(strip * self.element_cost))
+        self.parallel(times(e, self.count(self.kept), strips), cost)
+        e.end("i32 0")
+        return finish(e, tuple(self.slots.slots), "columns")
+
+    def strips(self, n: str) -> str:
+        strip = self.lanes * self.ways
+        return self.e.value(f"sdiv i64 {self.e.value(f'add i64 {n}, {strip - 1}')}, {strip}")
+
+    def strip(self, kept: Sequence[str], positions: list[Position]) -> None:
+        """All reduced axes for some neighbouring vectors of the inner axis."""
+        e = self.e
+        count = len(self.folds)
+        types = [VecType(scalar.elem(f.total_dtype), self.lanes) for f in self.folds] * len(positions)
+        inner_types = [VecType(scalar.elem(f.dtype), self.lanes) for f in self.folds] * len(positions)
+        totals = [f.identity(self.lanes, f.total_dtype) for f in self.folds] * len(positions)
+
+        def point(at: Sequence[str], values: list[str]) -> list[str]:
+            self.enter_point(at)
+            new: list[str] = []
+            for w, pos in enumerate(positions):
+                new += self.visit(pos, values[w * count : (w + 1) * count])
+            return new
+
+        def add_up(values: list[str], sums: list[str]) -> list[str]:
+            return [
+                f.combine(e, self.target, t, f.widen(e, s, self.lanes), self.lanes, f.total_dtype)
+                for f, t, s in zip(self.folds * len(positions), values, sums, strict=True)
+            ]
+
+        def nest(axes: list[int], at: list[str], values: list[str]) -> list[str]:
+            end = self.size(self.program.sizes[axes[0]])
+            if len(axes) > 1:
+                return e.loop(0, end, 1, lambda i, v: nest(axes[1:], [*at, i], v), list(zip(types, values)))
+            if not self.blocked:
+                return e.loop(0, end, 1, lambda i, v: point([*at, i], v), list(zip(types, values)))
+
+            def block(start: str, v: list[str]) -> list[str]:
+                stop = e.call("i64", "llvm.smin.i64", ("i64", plus(e, start, str(ROWS))), ("i64", end))
+                zeros = [f.identity(self.lanes, f.dtype) for f in self.folds] * len(positions)
+                sums = e.loop(start, stop, 1, lambda i, a: point([*at, i], a), list(zip(inner_types, zeros)))
+                return add_up(v, sums)
+
+            return e.loop(0, end, ROWS, block, list(zip(types, values)))
+
+        totals = nest(self.summed, list(kept), totals)
+        at = [*kept, *["0"] * len(self.summed)]
+        for k, (_, access) in enumerate(self.reduces):
+            base = self.base(access, at)
+            for w, pos in enumerate(positions):
+                value = self.folds[k].narrow(e, totals[w * count + k], self.lanes)
+                self.store(access.dtype, value, base, access.strides[self.inner], pos)
+
+    # -- one point of the reduced axes -----------------------------------------------------------------------------
+
+    def enter_point(self, at: Sequence[str]) -> None:
+        self.indices = list(at)
+        self.scalars: Memo = {}
+        self.bases = {a.slot: self.base(a, at) for a in [*self.program.reads, *(w for _, w in self.maps)]}
+
+    def visit(self, pos: Position, accumulators: list[str]) -> list[str]:
+        memo: Memo = {}
+        new: list[str] = []
+        for (node, access), fold, acc in zip(self.reduces, self.folds, accumulators, strict=True):
+            value = self.vector(node, pos, memo)
+            if node.dtype != access.dtype:
+                value = scalar.emit_scalar(
+                    self.e,
+                    self.target,
+                    "cast(a)",
+                    {"a": (node.dtype, value)},
+                    lanes=pos.lanes,
+                    result=access.dtype,
+                )
+            new.append(fold.combine(self.e, self.target, acc, value, pos.lanes, access.dtype))
+        for node, access in self.maps:
+            self.store(
+                access.dtype,
+                self.vector(node, pos, memo),
+                self.bases[access.slot],
+                access.strides[self.inner],
+                pos,
+            )
+        return new
+
+    def vector(self, node: Node, pos: Position, memo: Memo) -> str:
+        if node not in memo:
+            memo[node] = self._vector(node, pos, memo)
+        return memo[node]
+
+    def _vector(self, node: Node, pos: Position, memo: Memo) -> str:
+        e = self.e
+        if node.kind == "const":
+            return self.constant(node, pos.lanes)
+        if not node.varies:
+            return self.splat(self.node_type(node, pos.lanes), self.scalar(node))
+        if node.kind == "param":
+            access: Access = read_access(self.program, node)
+            return self.load(access.dtype, self.bases[access.slot], access.strides[self.inner], pos)
+        if node.kind == "index":
+            return scalar.emit_scalar(
+                e,
+                self.target,
+                "cast(a)",
+                {"a": ("i64", self.lane_index(pos))},
+                lanes=pos.lanes,
+                result=node.dtype,
+            )
+        return self.apply(node, [self.vector(i, pos, memo) for i in node.inputs], pos.lanes)
+
+    def scalar(self, node: Node) -> str:
+        if node not in self.scalars:
+            self.scalars[node] = self._scalar(node)
+        return self.scalars[node]
+
+    def _scalar(self, node: Node) -> str:
+        if node.kind == "param":
+            access = read_access(self.program, node)
+            return self.load(access.dtype, self.bases[access.slot], 1, Position("0", 1))
+        if node.kind == "const":
+            return self.constant(node, 1)
+        if node.kind == "size":
+            return self.size(node.value)
+        if node.kind == "index":
+            return scalar.emit_scalar(
+                self.e,
+                self.target,
+                "cast(a)",
+                {"a": ("i64", self.indices[node.value])},
+                lanes=1,
+                result=node.dtype,
+            )
+        return self.apply(node, [self.scalar(i) for i in node.inputs], 1)

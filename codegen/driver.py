@@ -1,0 +1,390 @@
+"""The body of a compiled function: calls its kernels in order, with addresses and sizes worked out on the way.
+
+`i32 @run(ptr %frame)` is made from a placed function.  Every address is a place's base plus a size expression, every loop
+a native loop; `tcc_poll` lets Ctrl-C in between kernels until the first shared variable is written.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from tcc.codegen import scalar
+from tcc.codegen.emit import Emit
+from tcc.codegen.kernel import Kernel, OpId, Operand, Runtime, Scratch, size_text
+from tcc.codegen.loops import KERNELS
+from tcc.codegen.support import DECLARATIONS
+from tcc.codegen.target import Target
+from tcc.ir import dims
+from tcc.ir.core import Block, Func, Op, Value
+from tcc.ir.dims import Size
+from tcc.runtime.host import HostArray, HostCall
+from tcc.runtime.layout import FRAME_ARENA, FRAME_CTX, STATUS_ERROR, STATUS_PYTHON
+from tcc.runtime.signature import InputSpec, OutputSpec, Returns, SharedSpec, Signature
+
+POLL_FLOPS = 1 << 22  # a kernel with more work than this is worth a look for Ctrl-C before it
+ALIGN = 64
+
+
+@dataclass
+class Lowered:
+    """A function as LLVM text, with all that is needed to run it."""
+
+    name: str  # of its `run`
+    text: str
+    kernels: dict[str, Kernel]
+    signature: Signature
+    constants: list[np.ndarray[Any, Any]]  # read-only containers behind the function's own shared ones
+    ops: dict[int, Op]  # op id -> the op that can fail with it
+    host_calls: list[HostCall]
+    declares: dict[str, None] = field(default_factory=dict)
+
+    @property
+    def helpers(self) -> dict[str, str]:
+        """The functions that its kernels share with those of other functions."""
+        return {name: text for k in self.kernels.values() for name, text in k.helpers.items()}
+
+    def module_text(self) -> str:
+        """Its kernels, each once, and `run`; what they call is declared."""
+        declares = dict.fromkeys(d for k in self.kernels.values() for d in sorted(k.declares))
+        return "\n".join([*self.declares, *declares, *(k.text for k in self.kernels.values()), self.text])
+
+
+def lower(func: Func, target: Target, returns: Returns = "list") -> Lowered:
+    """A placed and planned function as text."""
+    return _Driver(func, target, returns).lower()
+
+
+class _Driver:
+    def __init__(self, func: Func, target: Target, returns: Returns) -> None:
+        self.func, self.target, self.returns = func, target, returns
+        self.e = Emit()
+        self.kernels: dict[str, Kernel] = {}
+        self.pointers: dict[Value, str] = {}
+        self.names: dict[str, str] = {}  # size name -> its text
+        self.sizes: dict[Size, str] = {}  # worked out in the function's own block
+        self.depth = 0
+        self.ops: dict[int, Op] = {}
+        self.constants: list[np.ndarray[Any, Any]] = []
+        self.const_places: list[Value] = []
+        self.host_calls: list[HostCall] = []
+        self.scratch: Size = 0
+        self.thread_scratch: Size = 0
+        self.max_slots = 1
+        self.written = False
+
+    def lower(self) -> Lowered:
+        func, e = self.func, self.e
+        by_space: dict[str, list[Value]] = {"input": [], "shared": [], "output": []}
+        for p in func.body.params:
+            assert p.type.place is not None
+            by_space[p.type.place.space].append(p)
+        for op in func.body.walk():
+            if op.name == "const":
+                self.const_places.append(op.result)
+                value = np.asarray(op.attrs["value"])
+                t = op.result.type
+                assert all(isinstance(s, int) for s in t.shape), "a constant of unknown size outside a kernel"
+                self.constants.append(
+                    np.ascontiguousarray(np.broadcast_to(value, [int(str(s)) for s in t.shape]))
+                )
+        written = _written_places(func)
+        inputs = tuple(InputSpec(p.type.dtype, p.type.shape, name=p.name) for p in by_space["input"])
+        shared = tuple(
+            SharedSpec(p.type.dtype, p.type.shape, p in written, p.name) for p in by_space["shared"]
+        ) + tuple(SharedSpec(v.type.dtype, v.type.shape, False, "a constant") for v in self.const_places)
+        outputs = tuple(OutputSpec(p.type.dtype, p.type.shape) for p in by_space["output"])
+        signature = Signature(inputs, shared, outputs, self.returns)
+        frame = signature.frame
+        self.collect_kernels(func.body)
+
+        e.function("i32 @RUN_NAME(ptr %frame)")
+        e.line(f"%args = alloca [{self.max_slots} x i64], align 16")
+        self.ctx = self.load(FRAME_CTX)
+        self.arena = self.load(FRAME_ARENA)
+        for i, p in enumerate(by_space["input"]):
+            self.pointers[p] = self.load(frame.input(i))
+        for i, p in enumerate([*by_space["shared"], *self.const_places]):
+            self.pointers[p] = self.load(frame.container(i))
+        for i, p in enumerate(by_space["output"]):
+            self.pointers[p] = self.load(frame.output(i))
+        for name in frame.sizes:
+            self.names[name] = self.load(frame.size(name), "i64")
+        self.block(func.body)
+        e.end("i32 0")
+        text = e.text()
+        name = "tcc_run_" + hashlib.sha256((text + ",".join(self.kernels)).encode()).hexdigest()[:20]
+        arena: Size = func.attrs.get("arena", 0)
+        signature = Signature(
+            inputs,
+            shared,
+            outputs,
+            self.returns,
+            dims.add(arena, self.scratch),
+            self.thread_scratch,
+            work(func),
+        )
+        for call in self.kernels:
+            e.declare(f"declare i32 @{call}(ptr, ptr)")
+        return Lowered(
+            name,
+            text.replace("RUN_NAME", name),
+            self.kernels,
+            signature,
+            self.constants,
+            self.ops,
+            self.host_calls,
+            e.declared,
+        )
+
+    def load(self, slot: int, t: str = "ptr") -> str:
+        return self.e.value(f"load {t}, ptr {self.e.gep('%frame', slot, 'i64')}")
+
+    # -- kernels --------------------------------------------------------------------------------------------------
+
+    def collect_kernels(self, body: Block) -> None:
+        self.kernel_of: dict[Op, Kernel] = {}
+        for op in body.walk():
+            if op.name not in KERNELS or not _top_level_kernel(op):
+                continue
+            kernel = KERNELS[op.name](op, self.target)
+            self.kernel_of[op] = kernel
+            self.kernels[kernel.name] = kernel
+            self.max_slots = max(self.max_slots, len(kernel.slots))
+            scratch: Size = 0
+            for slot in kernel.slots:
+                if isinstance(slot, Scratch):
+                    scratch = dims.add(scratch, _aligned(slot.bytes))
+            self.scratch = dims.maximum(self.scratch, scratch)
+            self.thread_scratch = dims.maximum(self.thread_scratch, kernel.thread_scratch)
+        for op in body.walk():
+            if op.name == "call":
+                self.max_slots = max(self.max_slots, len(op.operands) + sum(v.type.rank for v in op.operands))
+
+    def kernel_call(self, op: Op) -> None:
+        e, kernel = self.e, self.kernel_of[op]
+        at: Size = self.func.attrs.get("arena", 0)
+        for i, slot in enumerate(kernel.slots):
+            place = e.gep("%args", i, "i64")
+            if isinstance(slot, Operand):
+                e.line(f"store ptr {self.pointers[op.operands[slot.index]]}, ptr {place}")
+            elif isinstance(slot, Runtime):
+                e.line(f"store i64 {self.size(slot.size)}, ptr {place}")
+            elif isinstance(slot, OpId):
+                e.line(f"store i64 {self.op_id(op)}, ptr {place}")
+            else:
+                e.line(f"store ptr {e.gep(self.arena, self.size(at))}, ptr {place}")
+                at = dims.add(at, _aligned(slot.bytes))
+        status = e.value(f"call i32 @{kernel.name}(ptr {self.ctx}, ptr %args)")
+        if op.defn.fails:
+            self.leave_unless_ok(status)
+
+    def op_id(self, op: Op) -> int:
+        for number, known in self.ops.items():
+            if known is op:
+                return number
+        number = len(self.ops) + 1
+        self.ops[number] = op
+        return number
+
+    def leave_unless_ok(self, status: str) -> None:
+        e = self.e
+        bad = e.value(f"icmp ne i32 {status}, 0")
+        leave, stay = e.label(), e.label()
+        e.branch_if(bad, leave, stay)
+        e.at(leave)
+        e.line(f"ret i32 {status}")
+        e.at(stay)
+
+    # -- ops ------------------------------------------------------------------------------------------------------
+
+    def block(self, block: Block) -> None:
+        for op in block.ops:
+            handler: Callable[[Op], None] | None = {
+                "alloc": self.alloc,
+                "view": self.view,
+                "for": self.loop,
+                "bind": self.name_size,
+                "check_size": self.check_size,
+                "call": self.host_call,
+                "const": lambda op: None,
+                "yield": lambda op: None,
+            }.get(op.name)
+            if handler is None:
+                if op not in self.kernel_of:
+                    raise AssertionError(f"op {op.name} has no kernel for the CPU")
+                self.poll(op)
+                self.written = self.written or any(_space(v) == "shared" for v in op.places)
+                handler = self.kernel_call
+            handler(op)
+
+    def poll(self, op: Op) -> None:
+        """Lets Ctrl-C in before a long kernel, as long as no shared variable has been written."""
+        cost = op_work(op)
+        if (
+            self.written
+            or (isinstance(cost, int) and cost < POLL_FLOPS // 16)
+            or not self.depth
+            and op.name != "matmul"
+        ):
+            return
+        self.call_poll()
+
+    def call_poll(self) -> None:
+        self.e.declare(DECLARATIONS["tcc_poll"])
+        self.leave_unless_ok(self.e.value(f"call i32 @tcc_poll(ptr {self.ctx})"))
+
+    def alloc(self, op: Op) -> None:
+        e, t = self.e, op.result.type
+        if _space(op.result) == "late":
+            e.declare(DECLARATIONS["tcc_late_alloc"])
+            pointer = e.value(f"call ptr @tcc_late_alloc(ptr {self.ctx}, i64 {self.size(t.bytes)})")
+            missing = e.value(f"icmp eq ptr {pointer}, null")
+            self.leave_unless_ok(e.value(f"select i1 {missing}, i32 {STATUS_PYTHON}, i32 0"))
+            self.pointers[op.result] = pointer
+            return
+        self.pointers[op.result] = e.gep(self.arena, self.size(op.attrs["offset"]))
+
+    def view(self, op: Op) -> None:
+        offset = self.size(op.attrs["offset"])
+        elem = scalar.memory_elem(op.result.type.dtype)
+        self.pointers[op.result] = self.e.gep(self.pointers[op.operands[0]], offset, elem)
+
+    def loop(self, op: Op) -> None:
+        e = self.e
+
+        def body(index: str, _: list[str]) -> None:
+            self.names[op.attrs["index"]] = index
+            self.depth += 1
+            if not self.written and not any(_space(v) == "shared" for o in op.block.walk() for v in o.places):
+                self.call_poll()
+            self.block(op.block)
+            self.depth -= 1
+
+        end = self.size(op.attrs["length"])
+        e.loop(0, end, 1, body)
+
+    def name_size(self, op: Op) -> None:
+        """A run-time i64 becomes a size; a negative one is an error."""
+        e = self.e
+        value = e.value(f"load i64, ptr {self.pointers[op.operands[0]]}")
+        negative = e.value(f"icmp slt i64 {value}, 0")
+        self.fail_if(negative, op, value, "0")
+        name = op.attrs["size"]
+        self.names[name if isinstance(name, str) else str(name)] = value
+
+    def check_size(self, op: Op) -> None:
+        left, right = self.size(op.attrs["left"]), self.size(op.attrs["right"])
+        self.fail_if(self.e.value(f"icmp ne i64 {left}, {right}"), op, left, right)
+
+    def fail_if(self, condition: str, op: Op, a: str, b: str) -> None:
+        e = self.e
+        fail, fine = e.label(), e.label()
+        e.branch_if(condition, fail, fine)
+        e.at(fail)
+        e.declare(DECLARATIONS["tcc_fail"])
+        e.line(f"call void @tcc_fail(ptr {self.ctx}, i64 {self.op_id(op)}, i64 {a}, i64 {b}, i64 0, i64 0)")
+        e.line(f"ret i32 {STATUS_ERROR}")
+        e.at(fine)
+
+    def host_call(self, op: Op) -> None:
+        e = self.e
+        for i, v in enumerate(op.operands):
+            e.line(f"store ptr {self.pointers[v]}, ptr {e.gep('%args', i, 'i64')}")
+        at = len(op.operands)
+        for v in op.operands:
+            for s in v.type.shape:
+                e.line(f"store i64 {self.size(s)}, ptr {e.gep('%args', at, 'i64')}")
+                at += 1
+        where = f" ({op.loc})" if op.loc else ""
+        self.host_calls.append(
+            HostCall(
+                f"{op.attrs['name']}{where}",
+                op.attrs["function"],
+                tuple(HostArray(v.type.dtype, v.type.rank) for v in op.reads),
+                tuple(HostArray(v.type.dtype, v.type.rank) for v in op.places),
+            )
+        )
+        e.declare(DECLARATIONS["tcc_host_call"])
+        index = len(self.host_calls) - 1
+        self.leave_unless_ok(e.value(f"call i32 @tcc_host_call(ptr {self.ctx}, ptr %args, i64 {index})"))
+
+    # -- sizes ----------------------------------------------------------------------------------------------------
+
+    def size(self, size: Size) -> str:
+        if isinstance(size, int):
+            return str(size)
+        if self.depth == 0:
+            if size not in self.sizes:
+                self.sizes[size] = size_text(self.e, size, self.names)
+            return self.sizes[size]
+        return self.sizes.get(size) or size_text(self.e, size, self.names)
+
+
+def _space(value: Value) -> str:
+    return value.type.place.space if value.type.place is not None else ""
+
+
+def _top_level_kernel(op: Op) -> bool:
+    """Whether it stands in a block of the function or of a loop, not inside a fuse or an epilogue."""
+    block = op.parent
+    while block is not None and isinstance(block.parent, Op):
+        if block.parent.name != "for":
+            return False
+        block = block.parent.parent
+    return True
+
+
+def _written_places(func: Func) -> set[Value]:
+    """The parameters that some op writes, itself or through a window."""
+    root: dict[Value, Value] = {p: p for p in func.body.params}
+    found: set[Value] = set()
+    for op in func.body.walk():
+        if op.name == "view" and op.operands[0] in root:
+            root[op.result] = root[op.operands[0]]
+        for v in op.places:
+            if v in root:
+                found.add(root[v])
+    return found
+
+
+def _aligned(bytes: Size) -> Size:
+    return (bytes + (ALIGN - 1)) // ALIGN * ALIGN
+
+
+def op_work(op: Op) -> Size:
+    """Sixteenths of a cycle that one thread needs for a placed op, roughly."""
+    if op.name == "matmul":
+        c = op.operands[-1].type
+        return dims.mul(c.size, op.operands[0].type.shape[-1])
+    if op.name == "fuse":
+        body = sum(2 if o.defn.scalar else 4 for o in op.block.ops)
+        return dims.mul(*op.attrs["dims"], 2 * body + 4 * len(op.operands))
+    moved: Size = 0
+    for v in op.operands:
+        moved = dims.add(moved, v.type.size)
+    return dims.mul(moved, 8)
+
+
+def work(func: Func) -> Size:
+    """Estimated nanoseconds of one thread for a call."""
+    entry = frozenset().union(*(dims.names_of(s) for p in func.body.params for s in p.type.shape))
+
+    def of(block: Block) -> Size:
+        total: Size = 0
+        for op in block.ops:
+            if op.name == "for":
+                cost = dims.mul(op.attrs["length"], dims.add(of(op.block), 1600))
+            elif op.name in KERNELS:
+                cost = op_work(op)
+            else:
+                continue
+            if dims.names_of(cost) <= entry:
+                total = dims.add(total, cost)
+        return total
+
+    return of(func.body) // 64

@@ -1,0 +1,174 @@
+"""A kernel: LLVM text with the list of what its argument slots hold.
+
+Every kernel is `i32 @name(ptr %ctx, ptr %args)`.  `%args` points to eight-byte slots: addresses of the operands and
+results, then the run-time sizes that the text needs; sizes known at compile time stand in the text.  The name is a
+hash of the text, so equal kernels of different functions are one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from tcc.codegen.emit import Emit
+from tcc.ir import dims
+from tcc.ir.dims import Size
+
+PLACEHOLDER = "KERNEL_NAME"  # stands for the name while the text is being written
+
+
+@dataclass(frozen=True, slots=True)
+class Operand:
+    """Slot: the address of the op's operand number `index` (reads first, then the places of the results)."""
+
+    index: int
+
+
+@dataclass(frozen=True, slots=True)
+class Runtime:
+    """Slot: a size, evaluated by the caller."""
+
+    size: Size
+
+
+@dataclass(frozen=True, slots=True)
+class Scratch:
+    """Slot: the address of `bytes` bytes that only this call uses."""
+
+    bytes: Size
+
+
+@dataclass(frozen=True, slots=True)
+class OpId:
+    """Slot: the number by which the function knows the op, for `tcc_fail`."""
+
+
+Slot = Operand | Runtime | Scratch | OpId
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """Text and calling sequence of one kernel.  `helpers` maps names to functions that several kernels share."""
+
+    name: str
+    text: str
+    slots: tuple[Slot, ...]
+    thread_scratch: Size = 0  # bytes that each thread may use at its own scratch address
+    helpers: Mapping[str, str] = field(default_factory=dict)
+    declares: frozenset[str] = frozenset()
+
+
+def finish(
+    e: Emit,
+    slots: tuple[Slot, ...],
+    kind: str,
+    thread_scratch: Size = 0,
+    helpers: Mapping[str, str] | None = None,
+) -> Kernel:
+    """The kernel whose text, with PLACEHOLDER for its name, is in `e`."""
+    body = e.text()
+    declares = frozenset(e.declared)
+    name = f"tcc_{kind}_{hashlib.sha256(body.encode()).hexdigest()[:20]}"
+    return Kernel(name, body.replace(PLACEHOLDER, name), slots, thread_scratch, helpers or {}, declares)
+
+
+class Slots:
+    """Collects the slots of a kernel being written, and loads them where they are needed."""
+
+    def __init__(self) -> None:
+        self.slots: list[Slot] = []
+        self._index: dict[Slot, int] = {}
+
+    def index(self, slot: Slot) -> int:
+        if slot not in self._index:
+            self._index[slot] = len(self.slots)
+            self.slots.append(slot)
+        return self._index[slot]
+
+    def pointer(self, e: Emit, slot: Operand | Scratch) -> str:
+        return e.value(f"load ptr, ptr {e.gep('%args', self.index(slot), 'i64')}")
+
+    def size(self, e: Emit, size: Size) -> str:
+        """A number, or a load from the slot of a run-time size."""
+        if isinstance(size, int):
+            return str(size)
+        return e.value(f"load i64, ptr {e.gep('%args', self.index(Runtime(size)), 'i64')}")
+
+
+def memo_sizes(slots: Slots, e: Emit) -> Callable[[Size], str]:
+    """`slots.size` that loads each run-time size once, where it is first asked for (call it at the function's head)."""
+    seen: dict[Size, str] = {}
+
+    def get(size: Size) -> str:
+        if isinstance(size, int):
+            return str(size)
+        if size not in seen:
+            seen[size] = slots.size(e, size)
+        return seen[size]
+
+    return get
+
+
+def times(e: Emit, a: str, b: str) -> str:
+    """`a * b` of i64 texts, folded when both are numbers."""
+    if a == "0" or b == "0":
+        return "0"
+    if a == "1":
+        return b
+    if b == "1":
+        return a
+    if is_number(a) and is_number(b):
+        return str(int(a) * int(b))
+    return e.value(f"mul nsw i64 {a}, {b}")
+
+
+def plus(e: Emit, a: str, b: str) -> str:
+    if a == "0":
+        return b
+    if b == "0":
+        return a
+    if is_number(a) and is_number(b):
+        return str(int(a) + int(b))
+    return e.value(f"add nsw i64 {a}, {b}")
+
+
+def is_number(text: str) -> bool:
+    return text.lstrip("-").isdigit()
+
+
+def size_text(e: Emit, size: Size, names: Mapping[str, str]) -> str:
+    """A size computed in LLVM text from the texts of its names; `//` and `%` are of non-negative sizes."""
+    if isinstance(size, int):
+        return str(size)
+    total = "0"
+    for mono, scale in size.terms:
+        factor = str(scale)
+        for atom in mono:
+            factor = times(e, factor, _atom_text(e, atom, names))
+        total = plus(e, total, factor)
+    return total
+
+
+def _atom_text(e: Emit, atom: dims.Atom, names: Mapping[str, str]) -> str:
+    if atom.kind == "name":
+        return names[atom.name]
+    a, b = (size_text(e, x, names) for x in atom.args)
+    if atom.kind in ("min", "max"):
+        return e.call("i64", f"llvm.s{atom.kind}.i64", ("i64", a), ("i64", b))
+    # the divisor may be 0 at run time (an empty axis); 0 stands for the quotient then, as in tcc.ir.dims
+    zero = e.value(f"icmp eq i64 {b}, 0")
+    safe = e.value(f"select i1 {zero}, i64 1, i64 {b}")
+    quotient = e.value(f"sdiv i64 {a}, {safe}")
+    rest = e.value(f"srem i64 {a}, {safe}")
+    signs = e.value(f"xor i64 {rest}, {safe}")
+    negative = e.value(f"icmp slt i64 {signs}, 0")
+    inexact = e.value(f"icmp ne i64 {rest}, 0")
+    fix = e.value(f"and i1 {negative}, {inexact}")
+    if atom.kind == "//":
+        lower = e.value(f"sub i64 {quotient}, 1")
+        floor = e.value(f"select i1 {fix}, i64 {lower}, i64 {quotient}")
+        return e.value(f"select i1 {zero}, i64 0, i64 {floor}")
+    up = e.value(f"add i64 {rest}, {safe}")
+    mod = e.value(f"select i1 {fix}, i64 {up}, i64 {rest}")
+    return e.value(f"select i1 {zero}, i64 0, i64 {mod}")

@@ -1,0 +1,41 @@
+"""The kernel of each placed op."""
+
+from __future__ import annotations
+
+from tcc.codegen.columns import column_kernel
+from tcc.codegen.gather import arg_kernel, check_index_kernel, gather_kernel, running_kernel, scatter_kernel
+from tcc.codegen.kernel import Kernel
+from tcc.codegen.products import product_kernel
+from tcc.codegen.program import Program, build, copy_program
+from tcc.codegen.rows import row_kernel
+from tcc.codegen.target import Target
+from tcc.ir.core import Op
+
+
+def fuse_kernel(op: Op, target: Target) -> Kernel:
+    """A placed `fuse` op: maps, reductions and row kernels."""
+    return program_kernel(build(op), target)
+
+
+def copy_kernel(op: Op, target: Target) -> Kernel:
+    """`copy source, target` between places of any strides."""
+    return program_kernel(copy_program(op), target)
+
+
+def program_kernel(program: Program, target: Target) -> Kernel:
+    outer_only = any(program.reduced[:-1]) and not program.reduced[-1]
+    return column_kernel(program, target) if outer_only else row_kernel(program, target)
+
+
+KERNELS = {
+    "fuse": fuse_kernel,
+    "copy": copy_kernel,
+    "matmul": product_kernel,
+    "gather": gather_kernel,
+    "scatter": scatter_kernel,
+    "check_index": check_index_kernel,
+    "argmax": arg_kernel,
+    "argmin": arg_kernel,
+    "cumsum": running_kernel,
+    "cumprod": running_kernel,
+}

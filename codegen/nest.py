@@ -1,0 +1,296 @@
+"""What the loop emitters share: vector positions, loads and stores, evaluation of nodes, accumulators."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from tcc.codegen import scalar
+from tcc.codegen.emit import Emit, VecType
+from tcc.codegen.kernel import Operand, Slots, memo_sizes, plus, times
+from tcc.codegen.program import Access, Node, Program
+from tcc.codegen.target import Target
+from tcc.ir.dims import Size
+from tcc.ir.types import FLOATS, itemsize
+
+PARALLEL_WORK = 640_000  # sixteenths of a cycle that a thread should have at least
+
+
+@dataclass(frozen=True)
+class Position:
+    """Some elements of a row: `lanes` from `offset` on, of which `mask` (an i1 vector; "" for all) are live."""
+
+    offset: str
+    lanes: int
+    mask: str = ""
+
+
+Memo = dict[Node, str]
+
+
+class Nest:
+    """The state of one kernel being written: pointers, sizes, and the values of the current row."""
+
+    def __init__(self, program: Program, target: Target) -> None:
+        self.program, self.target = program, target
+        self.e = Emit()
+        self.slots = Slots()
+        self.lanes = lanes_of(program, target)
+        self.pointers: dict[int, str] = {}
+        self.size: Callable[[Size], str] = lambda s: str(s)
+        self.inner = len(program.sizes) - 1
+        self.light = program.flops <= 12
+        for access in [*program.reads, *program.writes]:
+            self.slots.index(Operand(access.slot))
+
+    # -- heads -----------------------------------------------------------------------------------------------------
+
+    def begin_body(self) -> None:
+        """Starts the function that handles a range of units, and loads the arguments."""
+        self.e.function(
+            "internal void @KERNEL_NAME.body(ptr %ctx, ptr noalias %args, i64 %begin, i64 %end, i64 %thread)"
+        )
+        self.load_arguments()
+
+    def begin_kernel(self) -> None:
+        self.e.function("i32 @KERNEL_NAME(ptr %ctx, ptr noalias %args)")
+        self.load_arguments()
+
+    def load_arguments(self) -> None:
+        self.size = memo_sizes(self.slots, self.e)
+        for s in self.program.sizes:
+            self.size(s)
+        for access in [*self.program.reads, *self.program.writes]:
+            self.pointers[access.slot] = self.slots.pointer(self.e, Operand(access.slot))
+            for stride in access.strides:
+                self.size(stride)
+
+    def parallel(self, units: str, cost: str) -> None:
+        """Calls the body over `units`; `cost` is an i64 text, sixteenths of a cycle a unit."""
+        e = self.e
+        safe = e.value(f"add i64 {cost}, 1")
+        share = e.value(f"sdiv i64 {PARALLEL_WORK}, {safe}")
+        grain = e.value(f"add i64 {share}, 1")
+        e.declare("declare void @tcc_parallel(ptr, ptr, ptr, i64, i64)")
+        e.line(
+            f"call void @tcc_parallel(ptr %ctx, ptr @KERNEL_NAME.body, ptr %args, i64 {units}, i64 {grain})"
+        )
+
+    @property
+    def element_cost(self) -> int:
+        """Sixteenths of a cycle an element, roughly."""
+        return max(2 * (len(self.program.reads) + len(self.program.writes)), self.program.flops) + 1
+
+    # -- addresses -------------------------------------------------------------------------------------------------
+
+    def base(self, access: Access, outer: Sequence[str]) -> str:
+        """The address of the row of `access` at the outer indices."""
+        offset = "0"
+        for axis, index in enumerate(outer):
+            offset = plus(self.e, offset, times(self.e, index, self.size(access.strides[axis])))
+        return self.e.gep(self.pointers[access.slot], offset, scalar.memory_elem(access.dtype))
+
+    def unravel(self, unit: str, axes: Sequence[int]) -> list[str]:
+        """The index along each of `axes` of unit number `unit`, the last axis running fastest."""
+        indices: list[str] = []
+        for axis in reversed(axes[1:]):
+            n = self.size(self.program.sizes[axis])
+            indices.append(self.e.value(f"urem i64 {unit}, {n}"))
+            unit = self.e.value(f"udiv i64 {unit}, {n}")
+        return [unit, *reversed(indices)] if axes else []
+
+    def count(self, axes: Sequence[int]) -> str:
+        total = "1"
+        for axis in axes:
+            total = times(self.e, total, self.size(self.program.sizes[axis]))
+        return total
+
+    # -- memory ----------------------------------------------------------------------------------------------------
+
+    def load(self, dtype: str, base: str, stride: Size, pos: Position) -> str:
+        e, elem = self.e, scalar.memory_elem(dtype)
+        if stride == 1 or pos.lanes == 1:
+            at = pos.offset if stride == 1 else times(e, pos.offset, self.size(stride))
+            return scalar.load(e, self.target, dtype, pos.lanes, e.gep(base, at, elem), pos.mask or None)
+        t = VecType(elem, pos.lanes)
+        mask = pos.mask or self.all_lanes(pos.lanes)
+        pointers, ptrs = self.element_pointers(base, stride, pos, elem)
+        got = e.call(
+            t,
+            f"llvm.masked.gather.{t.suffix}.v{pos.lanes}p0",
+            (f"{ptrs} align {t.bytes}", pointers),
+            (f"<{pos.lanes} x i1>", mask),
+            (t, "zeroinitializer"),
+        )
+        return scalar.from_memory(e, dtype, pos.lanes, got)
+
+    def store(self, dtype: str, value: str, base: str, stride: Size, pos: Position) -> None:
+        e, elem = self.e, scalar.memory_elem(dtype)
+        if stride == 1 or pos.lanes == 1:
+            at = pos.offset if stride == 1 else times(e, pos.offset, self.size(stride))
+            scalar.store(e, self.target, dtype, pos.lanes, value, e.gep(base, at, elem), pos.mask or None)
+            return
+        t = VecType(elem, pos.lanes)
+        mask = pos.mask or self.all_lanes(pos.lanes)
+        pointers, ptrs = self.element_pointers(base, stride, pos, elem)
+        stored = scalar.to_memory(e, dtype, pos.lanes, value)
+        e.call(
+            "void",
+            f"llvm.masked.scatter.{t.suffix}.v{pos.lanes}p0",
+            (t, stored),
+            (f"{ptrs} align {t.bytes}", pointers),
+            (f"<{pos.lanes} x i1>", mask),
+        )
+
+    def element_pointers(self, base: str, stride: Size, pos: Position, elem: str) -> tuple[str, str]:
+        e, lanes = self.e, pos.lanes
+        index = self.lane_index(pos)
+        step = self.splat(VecType("i64", lanes), self.size(stride))
+        scaled = e.value(f"mul <{lanes} x i64> {index}, {step}")
+        return e.value(f"getelementptr {elem}, ptr {base}, <{lanes} x i64> {scaled}"), f"<{lanes} x ptr>"
+
+    def lane_index(self, pos: Position) -> str:
+        """The index of each lane along the row, i64."""
+        if pos.lanes == 1:
+            return pos.offset
+        t = VecType("i64", pos.lanes)
+        start = self.splat(t, pos.offset)
+        return self.e.value(f"add {t} {start}, {iota(pos.lanes)}")
+
+    def splat(self, t: VecType, value: str) -> str:
+        if t.lanes == 1:
+            return value
+        one = self.e.value(f"insertelement {t} poison, {t.elem} {value}, i64 0")
+        return self.e.value(f"shufflevector {t} {one}, {t} poison, <{t.lanes} x i32> zeroinitializer")
+
+    @staticmethod
+    def all_lanes(lanes: int) -> str:
+        return "<" + ", ".join(["i1 true"] * lanes) + ">"
+
+    def tail_mask(self, offset: str, end: str) -> str:
+        """Which lanes from `offset` on lie before `end`."""
+        lanes = self.lanes
+        if lanes == 1:
+            return ""
+        left = self.e.value(f"sub i64 {end}, {offset}")
+        t = VecType("i64", lanes)
+        return self.e.value(f"icmp slt {t} {iota(lanes)}, {self.splat(t, left)}")
+
+    # -- values ----------------------------------------------------------------------------------------------------
+
+    def node_type(self, node: Node, lanes: int) -> VecType:
+        return VecType(scalar.elem(node.dtype), lanes)
+
+    def apply(self, node: Node, inputs: list[str], lanes: int) -> str:
+        """One elementwise op on values already made."""
+        assert node.op is not None
+        names = node.op.defn.operand_names
+        operands = {n: (i.dtype, v) for n, i, v in zip(names, node.inputs, inputs, strict=True)}
+        return scalar.emit_scalar(
+            self.e, self.target, node.op.defn.scalar, operands, lanes=lanes, result=node.dtype
+        )
+
+    def constant(self, node: Node, lanes: int) -> str:
+        return self.node_type(node, lanes).const(node.value)
+
+
+def iota(lanes: int) -> str:
+    return "<" + ", ".join(f"i64 {i}" for i in range(lanes)) + ">"
+
+
+def lanes_of(program: Program, target: Target) -> int:
+    """Lanes of the widest float computed with (of the widest integer, if there is none)."""
+    kinds = [n.dtype for n in program.nodes if n.kind not in ("index", "size")]
+    kinds += [r.dtype for r in program.writes]
+    floats = [itemsize(d) for d in kinds if d in FLOATS]
+    return target.vector_bits // (8 * max(floats or [itemsize(d) for d in kinds] or [4]))
+
+
+# -- reductions ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Fold:
+    """How one reduction accumulates: element type while inside a block, and of the total."""
+
+    how: str
+    dtype: str
+
+    @property
+    def total_dtype(self) -> str:
+        """float32 sums are collected in float64 from block to block."""
+        return "f64" if self.how == "sum" and self.dtype == "f32" else self.dtype
+
+    @property
+    def widens(self) -> bool:
+        return self.total_dtype != self.dtype
+
+    def identity(self, lanes: int, dtype: str) -> str:
+        """The value that changes nothing; -0.0 for sums of floats, so that a sum of -0.0 is -0.0."""
+        t = VecType(scalar.elem(dtype), lanes)
+        return t.const(identity_value(self.how, dtype))
+
+    def combine(self, e: Emit, target: Target, a: str, b: str, lanes: int, dtype: str) -> str:
+        body = {
+            "sum": "a + b",
+            "prod": "a * b",
+            "max": "max(a, b)",
+            "min": "min(a, b)",
+            "any": "a | b",
+            "all": "a & b",
+        }
+        operands = {"a": (dtype, a), "b": (dtype, b)}
+        return scalar.emit_scalar(e, target, body[self.how], operands, lanes=lanes, result=dtype)
+
+    def widen(self, e: Emit, value: str, lanes: int) -> str:
+        if not self.widens:
+            return value
+        return e.value(f"fpext {VecType('float', lanes)} {value} to {VecType('double', lanes)}")
+
+    def across(self, e: Emit, target: Target, value: str, lanes: int) -> str:
+        """One value from a vector of totals, halves first; then in the result's dtype."""
+        dtype = self.total_dtype
+        elem = scalar.elem(dtype)
+        while lanes > 1:
+            half = lanes // 2
+            t = VecType(elem, lanes)
+            low = ", ".join(f"i32 {i}" for i in range(half))
+            high = ", ".join(f"i32 {i + half}" for i in range(half))
+            a = e.value(f"shufflevector {t} {value}, {t} poison, <{half} x i32> <{low}>")
+            b = e.value(f"shufflevector {t} {value}, {t} poison, <{half} x i32> <{high}>")
+            if half == 1:
+                a = e.value(f"extractelement <1 x {elem}> {a}, i64 0")
+                b = e.value(f"extractelement <1 x {elem}> {b}, i64 0")
+            value = self.combine(e, target, a, b, half, dtype)
+            lanes = half
+        return self.narrow(e, value, 1)
+
+    def narrow(self, e: Emit, value: str, lanes: int) -> str:
+        if not self.widens:
+            return value
+        return e.value(f"fptrunc {VecType('double', lanes)} {value} to {VecType('float', lanes)}")
+
+
+def identity_value(how: str, dtype: str) -> float | int | bool:
+    if how == "sum":
+        return -0.0 if dtype in FLOATS else 0
+    if how == "prod":
+        return 1
+    if how in ("any", "all"):
+        return how == "all"
+    if dtype == "bool":
+        return how == "min"
+    if dtype in FLOATS:
+        return float("-inf") if how == "max" else float("inf")
+    bits = 8 * itemsize(dtype)
+    if dtype.startswith("u"):
+        return 0 if how == "max" else -1  # all ones
+    return -(1 << (bits - 1)) if how == "max" else (1 << (bits - 1)) - 1
+
+
+def fold_of(node: Node) -> Fold:
+    return Fold(node.how, node.dtype)
+
+
+def read_access(program: Program, node: Node) -> Access:
+    return program.reads[int(node.value)]

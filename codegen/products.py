@@ -1,0 +1,209 @@
+"""The `matmul` op as a kernel: its places and epilogue block in the terms of the contraction engine."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+from tcc.codegen import scalar
+from tcc.codegen.emit import Emit, VecType
+from tcc.codegen.gather import Places
+from tcc.codegen.kernel import Kernel, Operand, Runtime, Slot, plus, times
+from tcc.codegen.matmul import Epilogue, Matmul, matmul_kernel, matmul_scratch, matmul_slots
+from tcc.codegen.target import Target
+from tcc.ir.core import Op, Value
+from tcc.ir.dims import Size
+from tcc.ir.types import Type
+
+
+def product_kernel(op: Op, target: Target) -> Kernel:
+    """A placed `matmul a, b, *extras, result`: float products through the engine, integer ones by plain loops."""
+    if op.operands[0].type.dtype not in ("f32", "f64"):
+        return _integer_kernel(op, target)
+    a, b, c = op.operands[0].type, op.operands[1].type, op.operands[-1].type
+    batch, strides = _batch(a, b, c)
+    sizes: dict[str, Size] = {
+        "m": c.shape[-2],
+        "n": c.shape[-1],
+        "k": a.shape[-1],
+        "ars": a.strides[-2],
+        "acs": a.strides[-1],
+        "brs": b.strides[-2],
+        "bcs": b.strides[-1],
+        "crs": c.strides[-2],
+        "batch": batch,
+        "batch_a": strides[0],
+        "batch_b": strides[1],
+        "batch_c": strides[2],
+    }
+    known = {name: s if isinstance(s, int) else None for name, s in sizes.items()}
+    extras = list(range(2, len(op.operands) - 1))
+    epilogue, more = _epilogue(op, extras) if op.blocks else (None, {})
+    spec = Matmul(
+        c.dtype,
+        known["m"],
+        known["n"],
+        known["k"],
+        (known["ars"], known["acs"]),
+        (known["brs"], known["bcs"]),
+        known["crs"],
+        known["batch"],
+        (known["batch_a"], known["batch_b"], known["batch_c"]),
+        bool(op.attrs.get("accumulate")),
+        epilogue,
+    )
+    names = matmul_slots(spec)
+    fixed: dict[str, Slot] = {"a": Operand(0), "b": Operand(1), "c": Operand(len(op.operands) - 1), **more}
+    slots = tuple(fixed[n] if n in fixed else Runtime(sizes[n]) for n in names)
+    key = hashlib.sha256(repr(spec).encode()).hexdigest()[:20]
+    text = matmul_kernel(f"tcc_matmul_{key}", spec, target)
+    return Kernel(
+        f"tcc_matmul_{key}", text.text, slots, matmul_scratch(spec, target), text.helpers, text.declares
+    )
+
+
+def _batch(a: Type, b: Type, c: Type) -> tuple[Size, tuple[Size, Size, Size]]:
+    """Batch axes as one: its size, and the stride of each place along it."""
+    count: Size = 1
+    strides: tuple[Size, Size, Size] = (0, 0, 0)
+    for axis in reversed(range(c.rank - 2)):
+        size = c.shape[axis]
+        if size == 1:
+            continue
+        here = (a.strides[axis], b.strides[axis], c.strides[axis])
+        if count == 1:
+            count, strides = size, here
+            continue
+        if any(h != count * s for h, s in zip(here, strides)):
+            raise ValueError(f"the batch axes of {a}, {b} and {c} do not lie one after another in memory")
+        count = count * size
+    return count, strides
+
+
+def batch_is_dense(a: Type, b: Type, c: Type) -> bool:
+    """Whether one stride walks all batch axes of each place."""
+    try:
+        _batch(a, b, c)
+    except ValueError:
+        return False
+    return True
+
+
+def _epilogue(op: Op, extras: Sequence[int]) -> tuple[Epilogue, dict[str, Slot]]:
+    """The op's block over the finished elements; extras are read by their maps over (batch.., row, column)."""
+    rank = op.operands[-1].type.rank
+    slots: list[tuple[str, str]] = []
+    fixed: dict[str, Slot] = {}
+    maps: list[str] = list(op.attrs["maps"])
+    strides: list[tuple[Size, Size, Size]] = []
+    for k, (i, letters) in enumerate(zip(extras, maps, strict=True)):
+        slots.append((f"x{k}", "ptr"))
+        fixed[f"x{k}"] = Operand(i)
+        t = op.operands[i].type
+        by_axis: list[Size] = [0] * rank
+        for letter, s, size in zip(letters, t.strides, t.shape, strict=True):
+            by_axis[ord(letter) - ord("a")] = 0 if size == 1 else s
+        # several batch axes are walked as one, so an extra either follows them densely or not at all
+        triple = (by_axis[rank - 3] if rank > 2 else 0, by_axis[rank - 2], by_axis[rank - 1])
+        for name, s in zip(("batch", "row", "col"), triple):
+            if not isinstance(s, int):
+                slots.append((f"x{k}_{name}", "i64"))
+                fixed[f"x{k}_{name}"] = Runtime(s)
+        strides.append(triple)
+    block = op.block
+
+    def emit(
+        e: Emit,
+        target: Target,
+        acc: str,
+        t: VecType,
+        row: str,
+        col: str,
+        mask: str,
+        batch: str,
+        values: dict[str, str],
+    ) -> str:
+        env: dict[Value, str] = {block.params[0]: acc}
+        for k, p in enumerate(block.params[1:]):
+            sb, sr, sc = (
+                str(s) if isinstance(s, int) else values[f"x{k}_{name}"]
+                for name, s in zip(("batch", "row", "col"), strides[k])
+            )
+            dtype = p.type.dtype
+            elem = scalar.memory_elem(dtype)
+            offset = plus(e, times(e, batch, sb), times(e, row, sr))
+            base = e.gep(values[f"x{k}"], offset, elem)
+            if sc == "0":
+                one = scalar.load(e, target, dtype, 1, base, None)
+                env[p] = _splat(e, VecType(scalar.elem(dtype), t.lanes), one)
+            else:
+                assert sc == "1", "an epilogue reads along contiguous columns"
+                env[p] = scalar.load(e, target, dtype, t.lanes, e.gep(base, col, elem), mask)
+        for o in block.ops:
+            if o.name == "yield":
+                return env[o.operands[0]]
+            if o.name == "const":
+                env[o.result] = VecType(scalar.elem(o.result.type.dtype), t.lanes).const(o.attrs["value"])
+                continue
+            names = o.defn.operand_names
+            operands = {n: (v.type.dtype, env[v]) for n, v in zip(names, o.operands, strict=True)}
+            env[o.result] = scalar.emit_scalar(
+                e, target, o.defn.scalar, operands, lanes=t.lanes, result=o.result.type.dtype
+            )
+        raise AssertionError("an epilogue without yield")
+
+    return Epilogue(_key(op, strides), tuple(slots), emit), fixed
+
+
+def _key(op: Op, strides: Sequence[tuple[Size, Size, Size]]) -> str:
+    """Text that is equal for epilogues that are equal but for run-time strides."""
+    number: dict[Value, int] = {p: i for i, p in enumerate(op.block.params)}
+    parts = [str([[s if isinstance(s, int) else "?" for s in t] for t in strides])]
+    parts += [p.type.dtype for p in op.block.params]
+    for o in op.block.ops:
+        for r in o.results:
+            number[r] = len(number)
+        dtypes = [r.type.dtype for r in o.results]
+        parts.append(f"{o.name}{[number[v] for v in o.operands]}{dtypes}{o.attrs.get('value', '')!r}")
+    return ";".join(parts)
+
+
+def _splat(e: Emit, t: VecType, value: str) -> str:
+    one = e.value(f"insertelement {t} poison, {t.elem} {value}, i64 0")
+    return e.value(f"shufflevector {t} {one}, {t} poison, <{t.lanes} x i32> zeroinitializer")
+
+
+def _integer_kernel(op: Op, target: Target) -> Kernel:
+    """A plain loop nest, one row of the result a unit of work; sums wrap as NumPy's do."""
+    w = Places(op, target)
+    e = w.e
+    a, c = w.types[0], w.types[-1]
+    out = len(w.types) - 1
+    dtype = c.dtype
+    acc = VecType(scalar.elem(dtype))
+    rows = c.shape[:-1]
+    w.begin_body()
+
+    def unit(u: str, _: list[str]) -> None:
+        at = w.unravel(u, rows)
+
+        def column(j: str, _: list[str]) -> None:
+            def step(k: str, v: list[str]) -> list[str]:
+                x = w.load(0, [*at, k])
+                y = w.load(1, [*at[:-1], k, j])
+                operands = {"a": (dtype, x), "b": (dtype, y), "c": (dtype, v[0])}
+                body = "(a & b) | c" if dtype == "bool" else "a * b + c"
+                return [scalar.emit_scalar(e, target, body, operands, lanes=1, result=dtype)]
+
+            start = w.load(out, [*at, j]) if op.attrs.get("accumulate") else acc.const(0)
+            (total,) = e.loop(0, w.size(a.shape[-1]), 1, step, [(acc, start)])
+            w.store(out, [*at, j], total)
+
+        e.loop(0, w.size(c.shape[-1]), 1, column)
+
+    e.loop("%begin", "%end", 1, unit)
+    e.end()
+    w.begin_kernel()
+    w.parallel(w.count(rows), times(e, w.size(a.shape[-1]), times(e, w.size(c.shape[-1]), "32")))
+    e.end("i32 0")
+    return w.finish("matmul_integer")

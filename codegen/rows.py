@@ -1,0 +1,536 @@
+"""Kernels that walk rows: maps, reductions along the inner axis, and row kernels (softmax, norms, cross-entropy).
+
+The inner axis is the row.  A row is visited once a phase (tcc.codegen.program), and it stays in the nearest cache between
+phases; short rows of a known size are unrolled and stay in registers.  The order in which a reduction adds up depends
+on the row's length alone: vector k of a block of BLOCK elements goes to accumulator k % ways (the ragged end to the
+first), the accumulators are folded pairwise, blocks are added to a total, and the total's lanes are folded by halves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from tcc.codegen import scalar
+from tcc.codegen.emit import VecType
+from tcc.codegen.kernel import Kernel, Operand, Scratch, finish, plus, times
+from tcc.codegen.nest import Fold, Memo, Nest, Position, fold_of, read_access
+from tcc.codegen.program import EXPENSIVE, Access, Node, Program
+from tcc.codegen.target import Target
+from tcc.ir.dims import Size
+from tcc.ir.types import itemsize
+
+BLOCK = 4096  # elements between two additions to a reduction's total
+FLAT_UNIT = 2048  # elements of a one-axis map that make one unit of parallel work
+CHUNK = 16384  # elements of a full reduction that make one partial result
+UNROLLED = 8  # vectors of a row of known size that are kept in registers
+
+
+def row_kernel(program: Program, target: Target) -> Kernel:
+    """The kernel of a program whose inner axis is kept, or is the only one that is reduced."""
+    return _Rows(program, target).kernel()
+
+
+class _Rows(Nest):
+    def __init__(self, program: Program, target: Target) -> None:
+        super().__init__(program, target)
+        outer = list(range(self.inner))
+        self.outer = [a for a in outer if not program.reduced[a]]
+        self.summed = [a for a in outer if program.reduced[a]]
+        self.length: Size = program.sizes[self.inner]
+        self.results = _with_reductions(program)
+        self.all_nodes = self._all_nodes()
+        reduces = [n for n in self.all_nodes if n.kind == "reduce"]
+        self.final = max([n.phase - 1 for n in reduces] + [n.phase for n in self._stored()], default=0)
+        self.ways = 4 if self.light else 2
+        self.unrolled = isinstance(self.length, int) and -(-self.length // self.lanes) <= UNROLLED
+        self.targets, self.spills = self._schedule()
+        self.flat = not outer and not reduces
+        # one axis that is only reduced may be cut into chunks
+        self.full = (
+            not outer
+            and bool(reduces)
+            and self.final == 0
+            and all(n in reduces or n.phase == 0 for n in self.results)
+        )
+        # the current row
+        self.scalars: Memo = {}
+        self.splats: Memo = {}
+        self.vectors: dict[tuple[str, int], Memo] = {}
+        self.indices: list[str] = []
+        self.bases: dict[int, str] = {}
+        self.spill_base = ""
+
+    # -- what is computed when ------------------------------------------------------------------------------------
+
+    def _all_nodes(self) -> list[Node]:
+        found: dict[Node, None] = {}
+
+        def visit(node: Node) -> None:
+            if node not in found:
+                found[node] = None
+                for i in node.inputs:
+                    visit(i)
+
+        for r in self.results:
+            visit(r)
+        return list(found)
+
+    def _stored(self) -> list[Node]:
+        """The results that are written element by element."""
+        return [n for n, a in zip(self.results, self.program.writes) if n.varies or a.varies(self.inner)]
+
+    def _schedule(self) -> tuple[list[list[Node]], list[Node]]:
+        """For each phase the varying nodes to be computed in it, and the nodes that are kept in scratch rows."""
+        targets: list[list[Node]] = [[] for _ in range(self.final + 1)]
+        for node in self.all_nodes:
+            if node.kind == "reduce":
+                targets[node.phase - 1].append(node)
+        targets[self.final] += dict.fromkeys(self._stored())
+        spills: dict[Node, None] = {}
+        if not self.unrolled:
+            for phase in range(self.final, -1, -1):
+                seen: set[Node] = set()
+
+                def visit(node: Node) -> None:
+                    if node in seen or not node.varies:
+                        return
+                    seen.add(node)
+                    if node.kind == "op" and node.phase < phase and node.chain >= EXPENSIVE:
+                        if node not in spills:
+                            spills[node] = None
+                            targets[node.phase].append(node)
+                        return
+                    for i in node.inputs:
+                        visit(i)
+
+                for t in targets[phase]:
+                    for start in t.inputs if t.kind == "reduce" else [t]:
+                        visit(start)
+        return targets, list(spills)
+
+    # -- the kernel -----------------------------------------------------------------------------------------------
+
+    def kernel(self) -> Kernel:
+        e = self.e
+        self.begin_body()
+        if self.flat:
+            n = self.size(self.length)
+            start = times(e, "%begin", str(FLAT_UNIT))
+            stop = e.call("i64", "llvm.smin.i64", ("i64", times(e, "%end", str(FLAT_UNIT))), ("i64", n))
+            self.row([], start, stop)
+        elif self.full:
+            self.chunks()
+        else:
+            self.rows()
+        e.end()
+        self.begin_kernel()
+        n = self.size(self.length)
+        if self.flat:
+            up = e.value(f"add i64 {n}, {FLAT_UNIT - 1}")
+            self.parallel(e.value(f"sdiv i64 {up}, {FLAT_UNIT}"), str(FLAT_UNIT * self.element_cost))
+        elif self.full:
+            units = self.chunk_count(n)
+            self.parallel(units, str(CHUNK * self.element_cost))
+            self.collect(units)
+        else:
+            cost = times(e, n, str(self.element_cost))
+            self.parallel(self.count(self.outer), e.value(f"add i64 {cost}, 200"))
+        e.end("i32 0")
+        return finish(e, tuple(self.slots.slots), "map" if self.flat else "row", self.spill_bytes())
+
+    def rows(self) -> None:
+        e = self.e
+        n = self.size(self.length)
+        row = self.summed_rows if self.summed else self.row
+
+        if not self.outer:
+            row([], "0", n)
+            return
+
+        def body(unit: str, _: list[str]) -> None:
+            row(self.unravel(unit, self.outer), "0", n)
+
+        e.loop("%begin", "%end", 1, body)
+
+    # -- one row --------------------------------------------------------------------------------------------------
+
+    def row(self, indices: Sequence[str], start: str, stop: str) -> None:
+        """All phases over [start, stop) of the row at `indices`, and the stores of what does not vary along it."""
+        self.enter(indices)
+        for phase in range(self.final + 1):
+            if phase == self.final:
+                # a result may lie where an operand lies: read single elements before any is overwritten
+                for node in self.all_nodes:
+                    if node.kind == "take" and node.phase <= phase:
+                        self.scalar(node)
+            totals = self.phase(phase, start, stop, None)
+            for node, total in totals.items():
+                self.scalars[node] = fold_of(node).across(self.e, self.target, total, self.lanes)
+        self.store_scalars()
+
+    def summed_rows(self, indices: Sequence[str], start: str, stop: str) -> None:
+        """A reduction along the row and along outer axes too: the totals go from row to row."""
+        reduces = [n for n in self.targets[0] if n.kind == "reduce"]
+        folds = [fold_of(n) for n in reduces]
+        types = [VecType(scalar.elem(f.total_dtype), self.lanes) for f in folds]
+
+        def nest(axes: list[int], at: list[str], values: list[str]) -> list[str]:
+            if not axes:
+                self.enter(at)
+                totals = self.phase(0, start, stop, dict(zip(reduces, values)))
+                return [totals[n] for n in reduces]
+            end = self.size(self.program.sizes[axes[0]])
+            return self.e.loop(0, end, 1, lambda i, v: nest(axes[1:], [*at, i], v), list(zip(types, values)))
+
+        totals = nest(self.summed, list(indices), [f.identity(self.lanes, f.total_dtype) for f in folds])
+        self.enter([*indices, *["0"] * len(self.summed)])
+        for node, fold, total in zip(reduces, folds, totals):
+            self.scalars[node] = fold.across(self.e, self.target, total, self.lanes)
+        self.store_scalars()
+
+    def store_scalars(self) -> None:
+        stored = self._stored()
+        for node, access in zip(self.results, self.program.writes):
+            if node not in stored:
+                self.store(access.dtype, self.scalar(node), self.bases[access.slot], 1, Position("0", 1))
+
+    def enter(self, indices: Sequence[str]) -> None:
+        self.scalars, self.splats, self.vectors = {}, {}, {}
+        self.indices = list(indices)
+        for access in [*self.program.reads, *self.program.writes]:
+            self.bases[access.slot] = self.base(access, indices)
+        if self.spills:
+            e = self.e
+            base = e.value(f"load ptr, ptr {e.gep('%ctx', 2, 'i64')}")
+            step = e.value(f"load i64, ptr {e.gep('%ctx', 3, 'i64')}")
+            self.spill_base = e.gep(base, e.value(f"mul i64 %thread, {step}"))
+
+    def spill_bytes(self) -> Size:
+        return sum((self.spill_row_bytes(n) for n in self.spills), start=0)
+
+    def spill_row_bytes(self, node: Node) -> Size:
+        """Rounded up to whole vectors and cache lines."""
+        return (self.length * itemsize(node.dtype) + 127) // 64 * 64
+
+    def spill_pointer(self, node: Node) -> str:
+        offset: Size = 0
+        for n in self.spills:
+            if n is node:
+                break
+            offset = offset + self.spill_row_bytes(n)
+        return self.e.gep(self.spill_base, self.size(offset))
+
+    def phase(self, phase: int, start: str, stop: str, carried: dict[Node, str] | None) -> dict[Node, str]:
+        """One visit: stores and spills what is due, and gives the totals of the reductions that end here."""
+        targets = self.targets[phase]
+        if not targets:
+            return {}
+        reduces = [n for n in targets if n.kind == "reduce"]
+        others = [n for n in targets if n.kind != "reduce"]
+        self.prepare(phase, targets)
+        spills = {
+            n: self.spill_pointer(n) for n in self.spills if n in others or self.spilled_before(n, phase)
+        }
+
+        def visit(pos: Position, accumulators: list[str]) -> list[str]:
+            memo = self.vectors.setdefault((pos.offset, pos.lanes), {}) if self.unrolled else {}
+            for n, pointer in spills.items():
+                if self.spilled_before(n, phase):
+                    memo[n] = self.load(n.dtype, pointer, 1, pos)
+            new = []
+            for node, acc in zip(reduces, accumulators, strict=True):
+                new.append(self.accumulate(node, acc, pos, memo))
+            for node in others:
+                self.write(node, phase, pos, memo, spills)
+            return new
+
+        folds = [fold_of(n) for n in reduces]
+        totals = self.visit_range(
+            start, stop, folds, visit, [carried[n] for n in reduces] if carried else None
+        )
+        return dict(zip(reduces, totals))
+
+    def spilled_before(self, node: Node, phase: int) -> bool:
+        return node in self.spills and node.phase < phase
+
+    def write(self, node: Node, phase: int, pos: Position, memo: Memo, spills: dict[Node, str]) -> None:
+        value = self.vector(node, pos, memo)
+        if node in spills and node.phase == phase:
+            self.store(node.dtype, value, spills[node], 1, pos)
+        if phase != self.final:
+            return
+        for result, access in zip(self.results, self.program.writes):
+            if result is node and (node.varies or access.varies(self.inner)):
+                self.store(access.dtype, value, self.bases[access.slot], access.strides[self.inner], pos)
+
+    def accumulate(self, node: Node, acc: str, pos: Position, memo: Memo) -> str:
+        source = node.inputs[0]
+        fold = fold_of(node)
+        value = self.vector(source, pos, memo)
+        if source.dtype != node.dtype:
+            value = scalar.emit_scalar(
+                self.e,
+                self.target,
+                "cast(a)",
+                {"a": (source.dtype, value)},
+                lanes=pos.lanes,
+                result=node.dtype,
+            )
+        if pos.mask:
+            t = VecType(scalar.elem(node.dtype), pos.lanes)
+            rest = fold.identity(pos.lanes, node.dtype)
+            value = self.e.value(f"select <{pos.lanes} x i1> {pos.mask}, {t} {value}, {t} {rest}")
+        return fold.combine(self.e, self.target, acc, value, pos.lanes, node.dtype)
+
+    def visit_range(
+        self,
+        start: str,
+        stop: str,
+        folds: list[Fold],
+        visit: Callable[[Position, list[str]], list[str]],
+        carried: list[str] | None,
+    ) -> list[str]:
+        """Calls `visit` for every vector of [start, stop); returns the folds' totals, begun from `carried`."""
+        e, lanes = self.e, self.lanes
+        blocked = any(f.widens for f in folds)
+        totals = carried or [f.identity(lanes, f.total_dtype) for f in folds]
+        if self.unrolled:
+            return self.add_up(folds, totals, self.unrolled_block(folds, visit))
+        if not blocked:
+            return self.add_up(folds, totals, self.block(start, stop, folds, visit))
+
+        def body(at: str, values: list[str]) -> list[str]:
+            end = e.call("i64", "llvm.smin.i64", ("i64", plus(e, at, str(BLOCK))), ("i64", stop))
+            return self.add_up(folds, values, self.block(at, end, folds, visit))
+
+        types = [VecType(scalar.elem(f.total_dtype), lanes) for f in folds]
+        return e.loop(start, stop, BLOCK, body, list(zip(types, totals)))
+
+    def add_up(self, folds: list[Fold], totals: list[str], sums: list[str]) -> list[str]:
+        return [
+            f.combine(self.e, self.target, t, f.widen(self.e, s, self.lanes), self.lanes, f.total_dtype)
+            for f, t, s in zip(folds, totals, sums, strict=True)
+        ]
+
+    def block(
+        self, start: str, stop: str, folds: list[Fold], visit: Callable[[Position, list[str]], list[str]]
+    ) -> list[str]:
+        """The folds of the vectors of [start, stop), from their identities."""
+        e, lanes, ways = self.e, self.lanes, self.ways
+        step = lanes * ways
+        types = [VecType(scalar.elem(f.dtype), lanes) for f in folds]
+        zeros = [f.identity(lanes, f.dtype) for f in folds]
+        length = e.value(f"sub i64 {stop}, {start}")
+        whole = e.value(f"and i64 {length}, {-step}")
+        middle = plus(e, start, whole)
+        count = len(folds)
+
+        def main(at: str, values: list[str]) -> list[str]:
+            new: list[str] = []
+            for way in range(ways):
+                pos = Position(plus(e, at, str(way * lanes)), lanes)
+                new += visit(pos, values[way * count : (way + 1) * count])
+            return new
+
+        accs = e.loop(start, middle, step, main, list(zip(types, zeros)) * ways)
+
+        def tail(at: str, values: list[str]) -> list[str]:
+            return visit(Position(at, lanes, self.tail_mask(at, stop)), values)
+
+        first = e.loop(middle, stop, lanes, tail, list(zip(types, accs[:count])))
+        return self.fold_ways(folds, [first, *(accs[w * count : (w + 1) * count] for w in range(1, ways))])
+
+    def unrolled_block(
+        self, folds: list[Fold], visit: Callable[[Position, list[str]], list[str]]
+    ) -> list[str]:
+        """The same in straight-line text, for a row of a small known size."""
+        assert isinstance(self.length, int)
+        lanes, ways = self.lanes, self.ways
+        whole = self.length // (lanes * ways) * ways  # vectors of the main part
+        accs = [[f.identity(lanes, f.dtype) for f in folds] for _ in range(ways)]
+        for k in range(-(-self.length // lanes)):
+            live = min(lanes, self.length - k * lanes)
+            mask = "" if live == lanes else lane_mask(live, lanes)
+            way = k % ways if k < whole else 0
+            accs[way] = visit(Position(str(k * lanes), lanes, mask), accs[way])
+        return self.fold_ways(folds, accs)
+
+    def fold_ways(self, folds: list[Fold], accs: list[list[str]]) -> list[str]:
+        while len(accs) > 1:
+            accs = [
+                [
+                    f.combine(self.e, self.target, x, y, self.lanes, f.dtype)
+                    for f, x, y in zip(folds, accs[i], accs[i + 1], strict=True)
+                ]
+                for i in range(0, len(accs), 2)
+            ]
+        return accs[0]
+
+    # -- values ---------------------------------------------------------------------------------------------------
+
+    def prepare(self, phase: int, targets: list[Node]) -> None:
+        """Makes the scalars that the phase's loops use, and their vectors, ahead of the loops."""
+        seen: set[Node] = set()
+
+        def visit(node: Node) -> None:
+            if node in seen:
+                return
+            seen.add(node)
+            if not node.varies:
+                self.splatted(node)
+                return
+            if self.spilled_before(node, phase):
+                return
+            for i in node.inputs:
+                visit(i)
+
+        for t in targets:
+            for start in t.inputs if t.kind == "reduce" else [t]:
+                visit(start)
+
+    def splatted(self, node: Node) -> str:
+        if node not in self.splats:
+            t = self.node_type(node, self.lanes)
+            if node.kind == "const":
+                self.splats[node] = self.constant(node, self.lanes)
+            else:
+                self.splats[node] = self.splat(t, self.scalar(node))
+        return self.splats[node]
+
+    def scalar(self, node: Node) -> str:
+        """A value that does not vary along the row, made where first asked for."""
+        if node not in self.scalars:
+            self.scalars[node] = self._scalar(node)
+        return self.scalars[node]
+
+    def _scalar(self, node: Node) -> str:
+        e = self.e
+        if node.kind == "param":
+            access = read_access(self.program, node)
+            return self.load(access.dtype, self.bases[access.slot], 1, Position("0", 1))
+        if node.kind == "const":
+            return self.constant(node, 1)
+        if node.kind == "size":
+            return self.size(node.value)
+        if node.kind == "index":
+            return self.as_dtype(
+                self.indices[node.value] if node.value < len(self.indices) else "0", node.dtype, 1
+            )
+        if node.kind == "take":
+            row, index = node.inputs
+            wide = scalar.emit_scalar(
+                e, self.target, "cast(a)", {"a": (index.dtype, self.scalar(index))}, lanes=1, result="i64"
+            )
+            negative = e.value(f"icmp slt i64 {wide}, 0")
+            wrapped = e.value(f"add i64 {wide}, {self.size(self.length)}")
+            at = e.value(f"select i1 {negative}, i64 {wrapped}, i64 {wide}")
+            return self.element(row, at, {})
+        return self.apply(node, [self.scalar(i) for i in node.inputs], 1)
+
+    def element(self, node: Node, at: str, memo: Memo) -> str:
+        """One element of a varying value."""
+        if not node.varies:
+            return self.scalar(node)
+        if node not in memo:
+            memo[node] = self._varying(node, Position(at, 1), memo, lambda i: self.element(i, at, memo))
+        return memo[node]
+
+    def vector(self, node: Node, pos: Position, memo: Memo) -> str:
+        if not node.varies:
+            return self.splatted(node)
+        if node not in memo:
+            memo[node] = self._varying(node, pos, memo, lambda i: self.vector(i, pos, memo))
+        return memo[node]
+
+    def _varying(self, node: Node, pos: Position, memo: Memo, get: Callable[[Node], str]) -> str:
+        if node.kind == "param":
+            access = read_access(self.program, node)
+            return self.load(access.dtype, self.bases[access.slot], access.strides[self.inner], pos)
+        if node.kind == "index":
+            return self.as_dtype(self.lane_index(pos), node.dtype, pos.lanes)
+        return self.apply(node, [get(i) for i in node.inputs], pos.lanes)
+
+    def as_dtype(self, index: str, dtype: str, lanes: int) -> str:
+        """An i64 index in the dtype asked for."""
+        return scalar.emit_scalar(
+            self.e, self.target, "cast(a)", {"a": ("i64", index)}, lanes=lanes, result=dtype
+        )
+
+    # -- full reductions -------------------------------------------------------------------------------------------
+
+    def reduce_nodes(self) -> list[Node]:
+        return [n for n in self.targets[0] if n.kind == "reduce"]
+
+    def partial_pointer(self, node: Node) -> str:
+        n = (self.length + CHUNK - 1) // CHUNK * 8
+        return self.slots.pointer(self.e, self.partial_slot(node, n))
+
+    def partial_slot(self, node: Node, bytes: Size) -> Scratch:
+        """One partial result, eight bytes, for each chunk; reductions differ in slot by a byte count that is theirs."""
+        return Scratch(bytes + 8 * self.reduce_nodes().index(node))
+
+    def chunk_count(self, n: str) -> str:
+        up = self.e.value(f"add i64 {n}, {CHUNK - 1}")
+        return self.e.value(f"sdiv i64 {up}, {CHUNK}")
+
+    def chunks(self) -> None:
+        """Each unit is a chunk whose partial results go to scratch."""
+        e = self.e
+        n = self.size(self.length)
+        nodes = self.reduce_nodes()
+        pointers = [self.partial_pointer(node) for node in nodes]
+
+        def body(unit: str, _: list[str]) -> None:
+            start = times(e, unit, str(CHUNK))
+            stop = e.call("i64", "llvm.smin.i64", ("i64", plus(e, start, str(CHUNK))), ("i64", n))
+            self.enter([])
+            totals = self.phase(0, start, stop, None)
+            for node, pointer in zip(nodes, pointers):
+                fold = fold_of(node)
+                one = self.total_across(fold, totals[node])
+                elem = scalar.memory_elem(fold.total_dtype)
+                at = e.gep(pointer, times(e, unit, str(8 // VecType(elem).bytes)), elem)
+                scalar.store(e, self.target, fold.total_dtype, 1, one, at, None)
+
+        e.loop("%begin", "%end", 1, body)
+
+    def total_across(self, fold: Fold, total: str) -> str:
+        wide = Fold(fold.how, fold.total_dtype)
+        return wide.across(self.e, self.target, total, self.lanes)
+
+    def collect(self, units: str) -> None:
+        """Adds the chunks' partial results up in order, and stores what depends on them alone."""
+        e = self.e
+        self.enter([])
+        for node in self.reduce_nodes():
+            fold = fold_of(node)
+            dtype = fold.total_dtype
+            elem = scalar.memory_elem(dtype)
+            pointer = self.partial_pointer(node)
+            t = VecType(scalar.elem(dtype), 1)
+
+            def add(unit: str, values: list[str]) -> list[str]:
+                at = e.gep(pointer, times(e, unit, str(8 // VecType(elem).bytes)), elem)
+                one = scalar.load(e, self.target, dtype, 1, at, None)
+                return [fold.combine(e, self.target, values[0], one, 1, dtype)]
+
+            (total,) = e.loop(0, units, 1, add, [(t, fold.identity(1, dtype))])
+            self.scalars[node] = fold.narrow(e, total, 1)
+        self.store_scalars()
+
+
+def lane_mask(live: int, lanes: int) -> str:
+    return "<" + ", ".join(f"i1 {'true' if i < live else 'false'}" for i in range(lanes)) + ">"
+
+
+def _with_reductions(program: Program) -> list[Node]:
+    """The results' nodes, those that are reduced outside the body turned into reduction nodes along the row."""
+    out: list[Node] = []
+    for node, access in zip(program.results, program.writes, strict=True):
+        if access.reduce:
+            node = Node("reduce", access.dtype, False, node.phase + 1, [node], how=access.reduce)
+        out.append(node)
+    return out
+
+
+__all__ = ["Access", "Operand", "row_kernel"]

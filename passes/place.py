@@ -1,0 +1,530 @@
+"""Gives every value a place in memory: the one pass after which ops write somewhere.
+
+A value's place is, in this order of preference: a window of another place (views), a result's own output, the shared
+variable that it updates, the place of an operand that dies here (`reuse`), or new memory in the arena.  Shared
+variables are written after the last op that can fail, and old values are read before they are overwritten.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from tcc.ir import dims
+from tcc.ir.builder import Builder
+from tcc.ir.core import Block, Func, Op, Value
+from tcc.ir.dims import Size
+from tcc.ir.optable import TABLE, complete_attrs
+from tcc.ir.types import Type, dense_strides
+from tcc.passes.manager import Context
+
+VIEWS = frozenset({"dimshuffle", "reshape", "slice", "broadcast", "refine"})
+
+
+def place(func: Func, ctx: Context) -> None:
+    """Rewrites `func` to level 3: ops carry `into`, results are parameters in @output or updates of @shared."""
+    _Placement(func, ctx).run()
+
+
+@dataclass
+class _Scope:
+    """One block being placed: where ops go, and the position of the last use of each storage in it."""
+
+    builder: Builder
+    last_use: dict[Value, int]
+    position: int = 0
+    destinations: dict[Value, Value] = field(default_factory=dict)  # value -> place that it should be made in
+
+
+class _Placement:
+    def __init__(self, func: Func, ctx: Context) -> None:
+        self.func, self.ctx = func, ctx
+        self.places: dict[Value, Value] = {}  # value -> its place in the new body
+        self.roots: dict[Value, Value] = {}  # place -> the alloc or parameter that it is a window of
+        self.owned: set[Value] = set()  # arena roots, which may be taken over when they die
+        self.storage: dict[Value, Value] = {}  # value -> first value of its alias class
+        self.shared = list(func.attrs.get("shared", ()))
+        self.updates: dict[str, int] = dict(func.attrs.get("updates", {}))
+        self.loops = 0
+        self.entry_names = frozenset().union(
+            *(dims.names_of(s) for p in func.body.params for s in p.type.shape)
+        )
+
+    # -- the function ---------------------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        old = self.func.body
+        types = [p.type.at("shared" if p.name in self.shared else "input") for p in old.params]
+        body = Block(types, [p.name for p in old.params])
+        params = {p.name: p for p in old.params}
+        for p, new in zip(old.params, body.params):
+            self.bind(p, new, new)
+        in_place = self.sink_updates(old, params)
+        scope = _Scope(Builder(body), self.last_uses(old))
+        outputs: list[tuple[Value, Value]] = []
+        updated = {index: name for name, index in self.updates.items()}
+        commits: list[tuple[Value, Value]] = []
+        for i, v in enumerate(old.yields):
+            name = updated.get(i)
+            if name is None:
+                place = body.add_param(v.type.at("output"), f"out{i}")
+                self.roots[place] = place
+                outputs.append((v, place))
+                self.want(scope, v, place)
+                continue
+            target = self.places[params[name]]
+            if v in in_place:
+                scope.destinations[v] = target
+            elif v is not params[name]:
+                commits.append((v, target))
+        self.block(old, scope)
+        b = scope.builder
+        for v, place in outputs:
+            if self.places[v] is not place:
+                self.copy(b, self.places[v], place, "")
+        self.commit(b, commits)
+        b.op("yield")
+        self.func.body = body
+        body.parent = self.func
+        self.func.attrs["outputs"] = len(outputs)
+
+    def bind(self, value: Value, place: Value, root: Value) -> None:
+        self.places[value] = place
+        self.roots[place] = root
+
+    def want(self, scope: _Scope, value: Value, place: Value) -> None:
+        """Asks that `value` be made in `place`, if an op of the function's own block makes it."""
+        made = value.op is not None and value.op.name not in VIEWS and value.op.name not in ("const", "scan")
+        if made and value.block is self.func.body and value not in scope.destinations:
+            scope.destinations[value] = place
+
+    def commit(self, b: Builder, commits: Sequence[tuple[Value, Value]]) -> None:
+        """Copies new values of shared variables over the old ones; one that is itself an old value goes first to the side."""
+        sources: list[Value] = []
+        for v, target in commits:
+            source = self.places[v]
+            others = [t for _, t in commits if t is not target]
+            if self.roots[source] in others or (self.roots[source] is target and source is not target):
+                source = self.copy(b, source, self.alloc(b, v.type, ""), "")
+            sources.append(source)
+        for source, (_, target) in zip(sources, commits):
+            if source is not target:
+                self.copy(b, source, target, "")
+
+    def sink_updates(self, body: Block, params: Mapping[str, Value]) -> set[Value]:
+        """Moves ops that make updates behind the last op that can fail; returns the updates made in place."""
+        yields = body.yields
+        assert body.last is not None
+        wanted: dict[Op, list[tuple[Value, Value]]] = {}
+        for name, index in self.updates.items():
+            value, target = yields[index], params[name]
+            op = value.op
+            count = sum(1 for y in yields if y is value)
+            if op is None or op.parent is not body or not _can_write(op, value, target) or count > 1:
+                continue
+            wanted.setdefault(op, []).append((value, target))
+        order = {op: i for i, op in enumerate(body.ops)}
+        last_failure = max((i for op, i in order.items() if _may_fail(op)), default=-1)
+        aliases = self.alias_classes(body)
+        in_place: set[Value] = set()
+        moved: list[Op] = []
+        pending = dict(wanted)
+        while pending:
+            free = [op for op in pending if not self.read_by(op, pending, aliases)]
+            for op in free or list(pending)[:1]:
+                pairs = pending.pop(op)
+                late = order[op] > last_failure
+                only_updates = all(u.name == "yield" for r in op.results for u in r.users)
+                for value, target in pairs:
+                    readers = {order[_top(u, body)] for a in aliases[target] for u in a.users}
+                    direct = any(
+                        y in aliases[target] for i, y in enumerate(yields) if i not in self.updates.values()
+                    )
+                    kept = any(y in aliases[target] and y is not target for y in yields)
+                    if direct or kept or not free or not (late or only_updates):
+                        self.ctx.remark(op, f"%{target.name} is not updated in place")
+                        continue
+                    others = readers - {order[op], order[body.last]}
+                    if only_updates or all(r < order[op] for r in others):
+                        in_place.add(value)
+                if only_updates:
+                    moved.append(op)
+        for op in moved:
+            body.move(op, before=body.last)
+        return in_place
+
+    def read_by(self, op: Op, pending: Mapping[Op, object], aliases: Mapping[Value, set[Value]]) -> bool:
+        """Whether another pending op still reads a shared variable that `op` writes."""
+        pairs = pending[op]
+        assert isinstance(pairs, list)
+        for _, target in pairs:
+            for alias in aliases[target]:
+                if any(u is not op and u in pending for u in alias.users):
+                    return True
+        return False
+
+    def alias_classes(self, body: Block) -> dict[Value, set[Value]]:
+        """For each parameter, itself and the views of it."""
+        found: dict[Value, set[Value]] = {p: {p} for p in body.params}
+        root: dict[Value, Value] = {p: p for p in body.params}
+        for op in body.walk():
+            if op.name in VIEWS and op.operands[0] in root:
+                root[op.result] = root[op.operands[0]]
+                found[root[op.result]].add(op.result)
+        return found
+
+    # -- liveness -------------------------------------------------------------------------------------------------
+
+    def last_uses(self, block: Block) -> dict[Value, int]:
+        """For every storage used in the block (or inside its ops), the position of the last op that touches it."""
+        last: dict[Value, int] = {}
+        for i, op in enumerate(block.ops):
+            for inner in [op, *(o for b in op.blocks for o in b.walk())]:
+                for v in inner.operands:
+                    last[self.storage_of(v)] = i
+            if op.name in VIEWS:
+                self.storage[op.result] = self.storage_of(op.operands[0])
+        return last
+
+    def storage_of(self, value: Value) -> Value:
+        op = value.op
+        if value not in self.storage and op is not None and op.name in VIEWS:
+            self.storage[value] = self.storage_of(op.operands[0])
+        return self.storage.get(value, value)
+
+    # -- blocks ---------------------------------------------------------------------------------------------------
+
+    def block(self, block: Block, scope: _Scope) -> None:
+        for i, op in enumerate(list(block.ops)):
+            scope.position = i
+            scope.builder.loc = op.loc
+            if op.name == "yield":
+                return
+            if op.name in VIEWS:
+                self.view(op, scope)
+            elif op.name == "concat":
+                self.concat(op, scope)
+            elif op.name == "insert":
+                self.insert(op, scope)
+            elif op.name == "scan":
+                self.scan(op, scope)
+            elif op.name == "const":
+                place = scope.builder.op("const", attrs=dict(op.attrs)).result
+                place.type = place.type.at("const")
+                place.name = op.result.name
+                self.bind(op.result, place, place)
+            else:
+                self.plain(op, scope)
+
+    def plain(self, op: Op, scope: _Scope) -> None:
+        """An op that reads places and fills new ones (or checks, and fills none)."""
+        b = scope.builder
+        reads = [self.places[v] for v in op.operands]
+        taken: set[Value] = set()
+        places: list[Value] = []
+        for r in op.results:
+            target = self.destination(op, r, scope, taken)
+            taken.add(self.roots[target])
+            places.append(target)
+            self.bind(r, target, self.roots[target])
+        if "accumulate" in op.attrs and op.attrs["accumulate"]:
+            self.copy(b, reads[-1], places[0], op.loc)
+            reads = reads[:-1]
+        attrs = dict(op.attrs)
+        if places:
+            attrs["into"] = len(places)
+        new = Op(op.defn, [*reads, *places], [], attrs=attrs, blocks=_moved_blocks(op), loc=op.loc)
+        if op.name == "scatter":
+            self.start_from(b, reads[0], places[0], op.loc)
+        b.block.append(new)
+
+    def start_from(self, b: Builder, source: Value, target: Value, loc: str) -> None:
+        if source is not target:
+            self.copy(b, source, target, loc)
+
+    def destination(self, op: Op, result: Value, scope: _Scope, taken: set[Value]) -> Value:
+        """Where `result` goes: a place it is wanted in, an operand's that dies here, or new memory."""
+        wanted = scope.destinations.get(result)
+        if wanted is not None and wanted.type.value == result.type:
+            root = self.roots[wanted]
+            read_otherwise = any(
+                self.roots[self.places[v]] is root and not _same_window(op, i, result, self.places[v], wanted)
+                for i, v in enumerate(op.operands)
+            )
+            if not read_otherwise and root not in taken:
+                return wanted
+        for i, v in enumerate(op.operands):
+            p = self.places[v]
+            root = self.roots[p]
+            if root not in self.owned or root in taken or p is not root:
+                continue
+            if scope.last_use.get(self.storage_of(v)) != scope.position or not self._dies_here(v, scope):
+                continue
+            if p.type.value == result.type and _may_reuse(op, i, result):
+                others = [
+                    j for j, w in enumerate(op.operands) if j != i and self.roots[self.places[w]] is root
+                ]
+                if all(_may_reuse(op, j, result) and self.places[op.operands[j]] is p for j in others):
+                    return p
+        return self.alloc(scope.builder, result.type, result.name)
+
+    def _dies_here(self, value: Value, scope: _Scope) -> bool:
+        """Only memory of the block being placed may be taken: outer memory lives on in the next round."""
+        root = self.roots[self.places[value]]
+        return isinstance(root.owner, Op) and root.owner.parent is scope.builder.block
+
+    def alloc(self, b: Builder, type: Type, name: str) -> Value:
+        known = all(dims.names_of(s) <= self.entry_names for s in type.shape)
+        value = b.op("alloc", attrs={"type": type.at("arena" if known else "late")}).result
+        value.name = name
+        self.roots[value] = value
+        self.owned.add(value)
+        return value
+
+    def copy(self, b: Builder, source: Value, target: Value, loc: str) -> Value:
+        b.block.append(Op(TABLE["copy"], [source, target], [], attrs={"into": 1}, loc=loc))
+        return target
+
+    # -- views ----------------------------------------------------------------------------------------------------
+
+    def view(self, op: Op, scope: _Scope) -> None:
+        source = self.places[op.operands[0]]
+        window = window_of(op, source.type)
+        if window is None:  # a reshape of strided memory
+            dense = self.copy(scope.builder, source, self.alloc(scope.builder, source.type.value, ""), op.loc)
+            window = window_of(op, dense.type)
+            assert window is not None
+            source = dense
+        offset, strides = window
+        self.bind(
+            op.result,
+            self.window(scope.builder, source, op.result.type, offset, strides, op.result.name),
+            self.roots[source],
+        )
+        if op.name == "refine":
+            for have, want in zip(op.operands[0].type.shape, op.result.type.shape):
+                if have != want:
+                    scope.builder.op(
+                        "check_size",
+                        attrs={"left": have, "right": want, "message": "sizes differ"},
+                        loc=op.loc,
+                    )
+
+    def window(
+        self, b: Builder, source: Value, type: Type, offset: Size, strides: tuple[Size, ...], name: str = ""
+    ) -> Value:
+        """A place for `type` inside `source`, from `offset` elements on."""
+        assert source.type.place is not None
+        placed = type.at(source.type.place.space, strides)
+        if offset == 0 and placed == source.type:
+            return source
+        value = b.op("view", source, attrs={"offset": offset, "type": placed}).result
+        value.name = name
+        self.roots[value] = self.roots[source]
+        return value
+
+    def part(self, b: Builder, whole: Value, type: Type, start: Sequence[Size], step: Sequence[int]) -> Value:
+        offset: Size = 0
+        strides: list[Size] = []
+        for s, at, by in zip(whole.type.strides, start, step, strict=True):
+            offset = dims.add(offset, dims.mul(s, at))
+            strides.append(dims.mul(s, by))
+        return self.window(b, whole, type, offset, tuple(strides))
+
+    def concat(self, op: Op, scope: _Scope) -> None:
+        b, axis = scope.builder, int(op.attrs["axis"])
+        target = self.destination(op, op.result, scope, set())
+        self.bind(op.result, target, self.roots[target])
+        rank = op.result.type.rank
+        at: Size = 0
+        for v in op.operands:
+            start: list[Size] = [0] * rank
+            start[axis] = at
+            self.copy(b, self.places[v], self.part(b, target, v.type, start, [1] * rank), op.loc)
+            at = dims.add(at, v.type.shape[axis])
+
+    def insert(self, op: Op, scope: _Scope) -> None:
+        """x with a window replaced or added to: in x's memory when x dies here, else in a copy."""
+        b = scope.builder
+        x, v = op.operands
+        target = self.destination(op, op.result, scope, set())
+        source = self.places[x]
+        value = self.places[v]
+        if self.roots[value] is self.roots[target]:
+            value = self.copy(b, value, self.alloc(b, v.type, ""), op.loc)
+        self.start_from(b, source, target, op.loc)
+        self.bind(op.result, target, self.roots[target])
+        window = self.part(b, target, v.type, op.attrs["start"], op.attrs["step"])
+        if op.attrs["mode"] == "set":
+            self.copy(b, value, window, op.loc)
+            return
+        letters = "abcdefghijklmnop"[: v.type.rank]
+        scalar = Type(v.type.dtype)
+        block = Block([scalar, scalar], ["x", "v"])
+        inner = Builder(block)
+        inner.op("yield", inner.op("add", *block.params).result)
+        fuse = inner_fuse([window, value, window], v.type, letters, block, op.loc)
+        b.block.append(fuse)
+
+    # -- scan -----------------------------------------------------------------------------------------------------
+
+    def scan(self, op: Op, scope: _Scope) -> None:
+        """A native loop: elements are windows, carries have memory of their own, outputs are made in their rows."""
+        b, body = scope.builder, op.block
+        seqs, carries = int(op.attrs["seqs"]), int(op.attrs["carries"])
+        length: Size = op.attrs["length"]
+        index = f"i{self.loops}"
+        self.loops += 1
+        outs: list[Value] = []
+        for k, r in enumerate(op.results):
+            target = None
+            if k >= carries:
+                target = scope.destinations.get(r)
+            if target is None:
+                target = self.alloc(b, r.type, r.name)
+            if k < carries:
+                self.copy(b, self.places[op.operands[seqs + k]], target, op.loc)
+            outs.append(target)
+            self.bind(r, target, self.roots[target])
+        inner = Block()
+        at = dims.name(index)
+        inside = _Scope(Builder(inner), self.last_uses(body))
+        for k, p in enumerate(body.params):
+            if k < seqs:
+                whole = self.places[op.operands[k]]
+                window = self.window(
+                    inside.builder, whole, p.type, dims.mul(at, whole.type.strides[0]), whole.type.strides[1:]
+                )
+                self.bind(p, window, self.roots[whole])
+            else:
+                self.bind(p, outs[k - seqs], self.roots[outs[k - seqs]])
+        rows: list[Value] = []
+        for k, v in enumerate(body.yields[carries:]):
+            whole = outs[carries + k]
+            row = self.window(
+                inside.builder, whole, v.type, dims.mul(at, whole.type.strides[0]), whole.type.strides[1:]
+            )
+            rows.append(row)
+            made = v.op is not None and v.op.parent is body and v.op.name not in (*VIEWS, "const", "scan")
+            if made and v not in inside.destinations:
+                inside.destinations[v] = row
+        self.carry_in_place(body, carries, seqs, outs, inside)
+        self.block(body, inside)
+        for v, row in zip(body.yields[carries:], rows):
+            if self.places[v] is not row:
+                self.copy(inside.builder, self.places[v], row, op.loc)
+        self.commit(inside.builder, list(zip(body.yields[:carries], outs[:carries])))
+        inside.builder.op("yield")
+        b.op("for", attrs={"index": index, "length": length}, blocks=[inner], loc=op.loc)
+
+    def carry_in_place(
+        self, body: Block, carries: int, seqs: int, outs: Sequence[Value], inside: _Scope
+    ) -> None:
+        """A carry whose next value is made after the last reader of the old one is overwritten where it stands."""
+        order = {o: i for i, o in enumerate(body.ops)}
+        aliases = self.alias_classes(body)
+        for k, v in enumerate(body.yields[:carries]):
+            param = body.params[seqs + k]
+            op = v.op
+            if op is None or op.parent is not body or v in inside.destinations:
+                continue
+            readers = [order[_top(u, body)] for a in aliases[param] for u in a.users]
+            yielded = any(y in aliases[param] for y in body.yields)
+            if not yielded and all(r <= order[op] for r in readers) and _can_write(op, v, param):
+                inside.destinations[v] = outs[k]
+
+
+# -- facts about single ops --------------------------------------------------------------------------------------
+
+
+def inner_fuse(operands: list[Value], type: Type, letters: str, block: Block, loc: str) -> Op:
+    """A fuse op that maps `block` over dense windows of one shape; the last operand is the place of its result."""
+    attrs = complete_attrs(
+        TABLE["fuse"],
+        {
+            "maps": [letters] * (len(operands) - 1),
+            "dims": list(type.shape),
+            "out": [letters],
+            "into": 1,
+        },
+    )
+    return Op(TABLE["fuse"], operands, [], attrs=attrs, blocks=[block], loc=loc)
+
+
+def _moved_blocks(op: Op) -> list[Block]:
+    """The op's blocks, taken from it (the old body is thrown away)."""
+    return list(op.blocks)
+
+
+def _may_fail(op: Op) -> bool:
+    return op.defn.fails or any(o.defn.fails for b in op.blocks for o in b.walk())
+
+
+def _top(op: Op, block: Block) -> Op:
+    """The op of `block` that is `op` or holds it."""
+    while op.parent is not block:
+        parent = op.parent.parent if op.parent is not None else None
+        assert isinstance(parent, Op)
+        op = parent
+    return op
+
+
+def _can_write(op: Op, result: Value, target: Value) -> bool:
+    """Whether `op` could make `result` in the memory of `target`, as far as what it reads of it goes."""
+    if op.name in VIEWS or op.name in ("const", "scan", "concat", "call") or result.type != target.type:
+        return False
+    return all(v is not target or _may_reuse(op, i, result) for i, v in enumerate(op.operands)) and not any(
+        v is not target and _root_value(v) is target for v in op.operands
+    )
+
+
+def _root_value(value: Value) -> Value:
+    while value.op is not None and value.op.name in VIEWS:
+        value = value.op.operands[0]
+    return value
+
+
+def _may_reuse(op: Op, i: int, result: Value) -> bool:
+    """Whether the result may be written where operand `i` stands."""
+    if op.name == "fuse":
+        out = op.attrs["out"][result.index]
+        reduce = op.attrs.get("reduce") or [""] * len(op.results)
+        return bool(op.attrs["maps"][i] == out and not any(reduce))
+    return i in op.defn.reuse
+
+
+def _same_window(op: Op, i: int, result: Value, have: Value, want: Value) -> bool:
+    return have is want and _may_reuse(op, i, result)
+
+
+def window_of(op: Op, source: Type) -> tuple[Size, tuple[Size, ...]] | None:
+    """(offset, strides) in elements of a view's result in the memory of its operand; None if it is no window of it."""
+    strides = source.strides
+    if op.name == "dimshuffle":
+        return 0, tuple(1 if d < 0 else strides[d] for d in op.attrs["order"])
+    if op.name == "broadcast":
+        shape = op.result.type.shape
+        lead = len(shape) - source.rank
+        out: list[Size] = [0] * lead
+        for axis, (have, want) in enumerate(zip(source.shape, shape[lead:])):
+            out.append(0 if have == 1 and want != 1 else strides[axis])
+        return 0, tuple(out)
+    if op.name == "slice":
+        offset: Size = 0
+        for s, start in zip(strides, op.attrs["start"]):
+            offset = dims.add(offset, dims.mul(s, start))
+        return offset, tuple(dims.mul(s, by) for s, by in zip(strides, op.attrs["step"]))
+    if op.name == "refine":
+        return 0, dense_strides(op.result.type.shape) if strides == dense_strides(source.shape) else strides
+    return _reshaped(source, op.result.type.shape)
+
+
+def _reshaped(source: Type, shape: tuple[Size, ...]) -> tuple[Size, tuple[Size, ...]] | None:
+    if source.strides == dense_strides(source.shape):
+        return 0, dense_strides(shape)
+    old = [(n, s) for n, s in zip(source.shape, source.strides) if n != 1]
+    new = [n for n in shape if n != 1]
+    if [n for n, _ in old] != new:
+        return None
+    kept = iter(s for _, s in old)
+    return 0, tuple(1 if n == 1 else next(kept) for n in shape)

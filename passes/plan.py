@@ -1,0 +1,153 @@
+"""Lays the arena out: every alloc gets an offset, and what is not alive at once may share bytes.
+
+With sizes known the offsets are found by first fit, larger blocks first.  With run-time sizes, blocks that never live
+together share a slot whose size is the maximum of theirs; which ones share is chosen with a guess at the sizes, so the
+plan is right for all of them and tight for those near the guess.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from tcc.ir import dims
+from tcc.ir.core import Func, Op, Value
+from tcc.ir.dims import Size
+from tcc.passes.manager import Context
+
+ALIGN = 64
+GUESS = 256  # stands for a size that is not known
+
+
+@dataclass
+class Interval:
+    """One alloc with the first and the last op (in walking order) that touch it, both included."""
+
+    op: Op
+    bytes: Size
+    first: int
+    last: int
+
+
+def plan(func: Func, ctx: Context) -> None:
+    """Writes `offset` (bytes) on every alloc in the arena, and the arena's size to `func.attrs["arena"]`."""
+    intervals = live_intervals(func)
+    hints = func.attrs.get("hints", {})
+    if all(isinstance(i.bytes, int) for i in intervals):
+        total: Size = _first_fit(intervals)
+    else:
+        total = _slots(intervals, hints)
+    func.attrs["arena"] = total
+
+
+def live_intervals(func: Func) -> list[Interval]:
+    """For each arena alloc, where it is alive; memory that a loop uses and did not make lives through all of it."""
+    root: dict[Value, Op] = {}
+    found: dict[Op, Interval] = {}
+    order: dict[Op, int] = {}
+    end: dict[Op, int] = {}
+    for i, op in enumerate(func.body.walk()):
+        order[op] = i
+        parent = op.parent.parent if op.parent is not None else None
+        while isinstance(parent, Op):
+            end[parent] = i
+            parent = parent.parent.parent if parent.parent is not None else None
+    for op, i in order.items():
+        if op.name == "alloc":
+            place = op.result.type.place
+            assert place is not None
+            if place.space == "arena":
+                found[op] = Interval(op, aligned(op.result.type.bytes), i, i)
+                root[op.result] = op
+            continue
+        if op.name == "view" and op.operands[0] in root:
+            root[op.result] = root[op.operands[0]]
+        for v in op.operands:
+            if v not in root:
+                continue
+            made = root[v]
+            user = op
+            while user.parent is not made.parent:
+                outer = user.parent.parent if user.parent is not None else None
+                assert isinstance(outer, Op)
+                user = outer
+            found[made].last = max(found[made].last, end.get(user, i))
+    return list(found.values())
+
+
+def aligned(bytes: Size) -> Size:
+    """Rounded up to whole cache lines."""
+    return (bytes + (ALIGN - 1)) // ALIGN * ALIGN
+
+
+def _overlap(a: Interval, b: Interval) -> bool:
+    return a.first <= b.last and b.first <= a.last
+
+
+def _first_fit(intervals: list[Interval]) -> int:
+    placed: list[tuple[int, int, Interval]] = []
+    total = 0
+    for item in sorted(intervals, key=lambda i: (-dims.evaluate(i.bytes, {}), i.first)):
+        size = dims.evaluate(item.bytes, {})
+        offset = 0
+        for start, stop, _ in sorted((p for p in placed if _overlap(p[2], item)), key=lambda p: p[0]):
+            if offset + size <= start:
+                break
+            offset = max(offset, stop)
+        item.op.attrs["offset"] = offset
+        placed.append((offset, offset + size, item))
+        total = max(total, offset + size)
+    return total
+
+
+def _slots(intervals: list[Interval], hints: Mapping[str, int]) -> Size:
+    def guess(size: Size) -> int:
+        return dims.evaluate(size, {n: hints.get(n, GUESS) for n in dims.names_of(size)})
+
+    slots: list[tuple[Size, list[Interval]]] = []
+    for item in sorted(intervals, key=lambda i: (-guess(i.bytes), i.first)):
+        for k, (size, tenants) in enumerate(slots):
+            if not any(_overlap(item, t) for t in tenants):
+                slots[k] = (dims.maximum(size, item.bytes), [*tenants, item])
+                break
+        else:
+            slots.append((item.bytes, [item]))
+    offset: Size = 0
+    for size, tenants in slots:
+        for t in tenants:
+            t.op.attrs["offset"] = offset
+        offset = dims.add(offset, size)
+    return offset
+
+
+def report(func: Func) -> str:
+    """The plan as a table: bytes, offset and life of each block, and the peak."""
+    lines = [f"arena of @{func.name}: {func.attrs.get('arena', 0)} bytes at its peak"]
+    hints = func.attrs.get("hints", {})
+    total = func.attrs.get("arena", 0)
+    if not isinstance(total, int) and dims.names_of(total) <= hints.keys():
+        sizes = ", ".join(f"{n} = {hints[n]}" for n in sorted(dims.names_of(total)))
+        lines.append(f"  {dims.evaluate(total, hints)} bytes at {sizes}")
+    rows = [("place", "type", "bytes", "offset", "alive")]
+    for i in live_intervals(func):
+        value = i.op.result
+        rows.append(
+            (
+                f"%{value.name or '?'}",
+                str(value.type),
+                str(i.bytes),
+                str(i.op.attrs["offset"]),
+                f"{i.first}-{i.last}",
+            )
+        )
+    widths = [max(len(r[k]) for r in rows) for k in range(5)]
+    lines += ["  " + "  ".join(c.ljust(w) for c, w in zip(r, widths)).rstrip() for r in rows]
+    for kind, text in (("output", "outputs, allocated at each call"), ("shared", "shared variables, kept")):
+        of_kind = [
+            p.type for p in func.body.params if p.type.place is not None and p.type.place.space == kind
+        ]
+        if of_kind:
+            lines.append(f"  {text}: {dims.add(*(t.bytes for t in of_kind))} bytes")
+    calls = [op for op in func.body.walk() if op.name == "call"]
+    lines += [f"  not counted: the memory that the Python function {op.attrs['name']} takes" for op in calls]
+    return "\n".join(lines) + "\n"
