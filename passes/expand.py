@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tcc.ir.builder import Builder
-from tcc.ir.core import Block, Func, Op
+from tcc.ir.core import Block, Func
 from tcc.passes.manager import Context
 
 

@@ -1,0 +1,117 @@
+"""Grows the groups of a block: producers with their consumers, and siblings that read the same operand.
+
+Merging must not close a cycle through operations outside.  Levels decide that without a search: whatever feeds a group
+has a lower level, so groups of equal level can always be merged, and a group can be moved up to its lowest consumer
+when its other consumers have higher levels than that one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tcc.ir.core import Block, Op, Value
+from tcc.ir.dims import Size
+from tcc.passes.access import inline
+from tcc.passes.groups import Group, Limits, fusable, is_pick, judge, space
+from tcc.passes.sizes import op_names
+
+LAST = 1 << 60  # the level of `yield`
+
+
+class Clusters:
+    """The groups of one block; every operation that is not inline is in one."""
+
+    def __init__(self, block: Block, limits: Limits) -> None:
+        self.limits = limits
+        self.depends = dependencies(block)
+        self.feeds = {op: sources for op, sources in self.depends.items() if not inline(op)}
+        self.readers: dict[Op, list[Op]] = {op: [] for op in self.feeds}
+        for op, sources in self.feeds.items():
+            for source in sources:
+                self.readers[source].append(op)
+        self.group_of: dict[Op, Group] = {}
+        self.groups: dict[Group, None] = {}
+        self._forward()
+        self._siblings()
+        self._upward()
+        self._siblings()
+
+    def consumers(self, group: Group) -> list[Group]:
+        """The groups that read a result of this one."""
+        found = dict.fromkeys(self.group_of[r] for op in group.ops for r in self.readers[op])
+        return [g for g in found if g is not group]
+
+    def _forward(self) -> None:
+        """A group for each op, merged with its producers of the highest level."""
+        for op, feeds in self.feeds.items():
+            sources = dict.fromkeys(self.group_of[f] for f in feeds)
+            level = max((s.level for s in sources), default=0)
+            loop = fusable(op) or is_pick(op)
+            group = Group(space(op) if loop else None, {op: None}, LAST if op.name == "yield" else level + 1)
+            self.group_of[op] = group
+            self.groups[group] = None
+            top = [s for s in sources if s.level == level]
+            if loop and top:
+                self._join([*top, group], level)
+
+    def _upward(self) -> None:
+        """Moves groups up to their lowest consumer."""
+        for group in sorted(self.groups, key=lambda g: -g.level):
+            consumers = self.consumers(group)
+            lowest = min((c.level for c in consumers), default=LAST)
+            first = [c for c in consumers if c.level == lowest]
+            if len(first) == 1:
+                self._join([group, first[0]], lowest)
+
+    def _siblings(self) -> None:
+        """Merges groups of one level and space that read the same value; of rank-0 groups all of one level."""
+        seen: dict[tuple[int, tuple[Size, ...], Value | None], Group] = {}
+        for group in list(self.groups):
+            if group.dims is None or group not in self.groups:
+                continue
+            for value in group.reads() if group.dims else [None]:
+                key = (group.level, group.dims, value)
+                other = seen.get(key)
+                if other is not None and other is not group and other in self.groups:
+                    group = self._join([other, group], group.level) or group
+                seen[key] = group
+
+    def _join(self, parts: Sequence[Group], level: int) -> Group | None:
+        """One group in place of `parts`, or None when they cannot share a kernel."""
+        spaces = [p.dims for p in parts if p.dims is not None]
+        dims = max(spaces, key=len, default=())
+        if len(spaces) < len(parts) or any(d not in (dims, dims[:-1]) for d in spaces):
+            return None
+        ops = {op: None for p in parts for op in p.ops}
+        verdict = judge(ops, dims, self.limits)
+        if verdict.problem:
+            return None
+        merged = Group(dims, ops, level, verdict.row)
+        for p in parts:
+            del self.groups[p]
+        self.groups[merged] = None
+        self.group_of.update((op, merged) for op in ops)
+        return merged
+
+
+def dependencies(block: Block) -> dict[Op, list[Op]]:
+    """For every op of the block those, not inline, that it depends on: through inline ops, captured values, size names
+    that are bound at run time, and the order of effects."""
+    feeds: dict[Op, dict[Op, None]] = {}
+    makers: dict[str, Op] = {}
+    effect: Op | None = None
+    for op in block.ops:
+        read = [*op.operands, *(v for b in op.blocks for o in b.walk() for v in o.operands)]
+        sources = [v.op for v in read if v.op is not None and v.op.parent is block]
+        if makers:
+            sources += [makers[n] for n in op_names(op) if n in makers]
+        if not op.defn.pure:
+            sources += [effect] if effect is not None else []
+            effect = op
+        if op.name == "bind":
+            makers[str(op.attrs["size"])] = op
+        found: dict[Op, None] = {}
+        for source in sources:
+            found.update(feeds[source] if inline(source) else {source: None})
+        feeds[op] = found
+    return {op: list(found) for op, found in feeds.items()}

@@ -1,0 +1,114 @@
+"""Fusion: what is computed element by element becomes `fuse` ops, one for each kernel."""
+
+from __future__ import annotations
+
+import heapq
+
+from tcc.ir.core import Block, Func, Op
+from tcc.passes.access import inline
+from tcc.passes.clusters import Clusters
+from tcc.passes.groups import Group, Limits, is_pick, judge
+from tcc.passes.manager import Context
+from tcc.passes.nest import write
+
+
+def fuse(func: Func, ctx: Context, *, max_ops: int = 96, max_operands: int = 24) -> None:
+    """Groups elementwise operations, reductions and what they read, so that fewer bytes move.
+
+    Afterwards no elementwise operation and no reduction stands outside a `fuse` op.
+    """
+    _visit(func.body, Limits(max_ops, max_operands), ctx)
+
+
+def _visit(block: Block, limits: Limits, ctx: Context) -> None:
+    for op in block.ops:
+        for inner in op.blocks if op.name not in ("fuse", "matmul") else ():
+            _visit(inner, limits, ctx)
+    clusters = Clusters(block, limits)
+    _explain(clusters, ctx)
+    if any(_is_nest(g) for g in clusters.groups):
+        _rewrite(block, clusters)
+
+
+def _is_nest(group: Group) -> bool:
+    """Whether it becomes a `fuse` op: a gather that found no row kernel to join stays a gather."""
+    return group.dims is not None and not all(is_pick(op) for op in group.ops)
+
+
+def _rewrite(block: Block, clusters: Clusters) -> None:
+    end = block.last
+    assert end is not None
+    old = list(block.ops)
+    for group in _ordered(block, clusters):
+        if isinstance(group, Group) and _is_nest(group):
+            write(group, block, end)
+            continue
+        for op in group.ops if isinstance(group, Group) else [group]:
+            if op is not end:
+                block.move(op, before=end)
+    for op in reversed(old):
+        nest = op in clusters.group_of and _is_nest(clusters.group_of[op])
+        if (nest or inline(op)) and not any(r.uses for r in op.results):
+            op.erase()
+
+
+def _ordered(block: Block, clusters: Clusters) -> list[Group | Op]:
+    """Groups and inline ops, each after what it reads, otherwise in the order of their last operations."""
+    position = {op: i for i, op in enumerate(block.ops)}
+    unit_of: dict[Op, Group | Op] = {op: clusters.group_of.get(op, op) for op in position}
+    key: dict[Group | Op, int] = {}
+    for op, unit in unit_of.items():
+        key[unit] = position[op]
+    waiting: dict[Group | Op, set[Group | Op]] = {unit: set() for unit in key}
+    readers: dict[Group | Op, list[Group | Op]] = {unit: [] for unit in key}
+    for op, unit in unit_of.items():
+        for source in [*_direct(op, block), *clusters.depends[op]]:
+            other = unit_of[source]
+            if other is not unit and other not in waiting[unit] and not (inline(source) and _absorbs(unit)):
+                waiting[unit].add(other)
+                readers[other].append(unit)
+    ready = [(key[u], i, u) for i, u in enumerate(key) if not waiting[u]]
+    heapq.heapify(ready)
+    number = {u: i for i, u in enumerate(key)}
+    order: list[Group | Op] = []
+    while ready:
+        _, _, unit = heapq.heappop(ready)
+        order.append(unit)
+        for reader in readers[unit]:
+            waiting[reader].discard(unit)
+            if not waiting[reader]:
+                heapq.heappush(ready, (key[reader], number[reader], reader))
+    assert len(order) == len(key), "fusion closed a cycle"
+    return order
+
+
+def _absorbs(unit: Group | Op) -> bool:
+    return isinstance(unit, Group) and _is_nest(unit)
+
+
+def _direct(op: Op, block: Block) -> list[Op]:
+    """The operations of the block whose results `op`, or a block in it, reads."""
+    read = [*op.operands, *(v for b in op.blocks for o in b.walk() for v in o.operands)]
+    return [v.op for v in read if v.op is not None and v.op.parent is block]
+
+
+def _explain(clusters: Clusters, ctx: Context) -> None:
+    """Remarks on producers that did not join a loop nest that reads them element by element."""
+    for group in clusters.groups:
+        if not _is_nest(group):
+            continue
+        for value in group.reads():
+            producer = clusters.group_of.get(value.op) if value.op is not None else None
+            if producer is None or producer.dims is None or value.op is None:
+                continue
+            text = _reason(producer, group, clusters)
+            ctx.remark(value.op, f"not fused: %{value.name} into {group.first.name}: {text}")
+
+
+def _reason(producer: Group, reader: Group, clusters: Clusters) -> str:
+    assert reader.dims is not None
+    if producer.dims != reader.dims:
+        return "the iteration spaces differ"
+    ops = {**producer.ops, **reader.ops}
+    problem = judge(ops, reader.dims, clusters.limits).problem
+    return problem or "what it makes is read by an operation that must run in between"

@@ -1,0 +1,144 @@
+"""Which operations share a loop nest.
+
+A group is a set of operations over one iteration space.  Groups grow by merging: a producer with its consumers, and
+siblings that read the same operand.  Merging must not close a cycle through operations outside.  Levels decide that
+without a search: every operation outside a group that feeds it has a lower level, so groups of equal level can always
+be merged, and a lower one can be moved up to a consumer when its other consumers have higher levels than that one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from tcc.ir.core import Op, Value
+from tcc.ir.dims import Size
+from tcc.passes.access import Access, identity, inline, resolve
+
+REDUCTIONS = frozenset({"sum", "prod", "max", "min", "any", "all"})
+LONGEST_SINGLE_ROW = 65536  # elements; a longer row that is the only one is better reduced in parallel
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a kernel may hold."""
+
+    ops: int
+    operands: int
+
+
+@dataclass(eq=False)
+class Group:
+    """Operations that become one kernel.  `dims` is the iteration space; None: not a loop nest, one op by itself."""
+
+    dims: tuple[Size, ...] | None
+    ops: dict[Op, None]
+    level: int
+    row: bool = False  # numbers of whole rows are read inside
+
+    @property
+    def first(self) -> Op:
+        return next(iter(self.ops))
+
+    def reads(self) -> list[Value]:
+        """The values from outside that it reads over its whole space."""
+        assert self.dims is not None
+        whole = identity(len(self.dims))
+        found = [a.value for op in self.ops for a in accesses(op) if a.axes == whole and not a.generated]
+        return [v for v in dict.fromkeys(found) if v.op not in self.ops]
+
+
+def fusable(op: Op) -> bool:
+    """Whether it has a loop nest of its own."""
+    if inline(op) or op.blocks or not op.defn.pure:
+        return False
+    return bool(op.defn.scalar) or op.name in REDUCTIONS
+
+
+def space(op: Op) -> tuple[Size, ...]:
+    """The iteration space of a fusable op or row pick."""
+    return op.operands[0].type.shape if op.name in REDUCTIONS or op.name == "gather" else op.result.type.shape
+
+
+def is_pick(op: Op) -> bool:
+    """Whether `gather` takes one element of each row: all indices but the last count the rows."""
+    if op.name != "gather" or op.result.type.rank < 1:
+        return False
+    source, indices = op.operands[0], op.operands[1:]
+    rank = source.type.rank
+    if list(op.attrs["axes"]) != list(range(rank)) or op.result.type.shape != source.type.shape[:-1]:
+        return False
+    for k, index in enumerate(indices[:-1]):
+        access = resolve(index, identity(rank - 1))
+        made = access.value.op
+        if made is None or made.name != "iota" or access.axes[int(made.attrs["axis"])] != k:
+            return False
+        if made.result.type.shape[int(made.attrs["axis"])] != source.type.shape[k]:
+            return False
+    return True
+
+
+def accesses(op: Op) -> list[Access]:
+    """How a fusable op reads its operands, over its own space; of a pick only the source and the last index."""
+    rank = len(space(op))
+    if op.name == "gather":
+        return [resolve(op.operands[0], identity(rank)), resolve(op.operands[-1], identity(rank - 1))]
+    return [resolve(v, identity(rank)) for v in op.operands]
+
+
+# -- may these operations share a kernel? --------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether operations can be one loop nest: `problem` says why not; `row` whether it is a row kernel."""
+
+    problem: str = ""
+    row: bool = False
+
+
+def judge(ops: Iterable[Op], dims: tuple[Size, ...], limits: Limits) -> Verdict:
+    """Whether `ops` can be one loop nest over `dims`.  In a row kernel some of them work on one number for each row:
+    their space is `dims` without the last axis."""
+    members = set(ops)
+    if len(members) > limits.ops:
+        return Verdict(f"{len(members)} operations (the limit is {limits.ops})")
+    reduced = {tuple(sorted(o.attrs["axes"])) for o in members if o.name in REDUCTIONS}
+    if len(reduced) > 1:
+        return Verdict("its reductions are over different axes")
+    full, prefix = identity(len(dims)), identity(max(len(dims) - 1, 0))
+    read: set[Access] = set()
+    row = back = False
+    for op in members:
+        whole = len(space(op)) == len(dims)
+        if not whole and op.name in REDUCTIONS:
+            return Verdict("a reduction over the rows' numbers")
+        row = row or not whole or op.name == "gather"
+        for k, a in enumerate(accesses(op)):
+            source = a.value.op
+            if a.generated:
+                continue
+            if source is None or source not in members:
+                read.add(a)
+                continue
+            of_rows = source.name in REDUCTIONS or source.name == "gather" or len(space(source)) < len(dims)
+            if not of_rows and (not whole or a.axes != full or (op.name == "gather" and k > 0)):
+                return Verdict(f"%{a.value.name} is read at another place than it is made")
+            if of_rows and (a.axes != prefix or op.name in REDUCTIONS):
+                return Verdict(f"%{a.value.name} is not one number for each row")
+            row = row or of_rows
+            back = back or (of_rows and whole)
+    if len(read) > limits.operands:
+        return Verdict(f"{len(read)} operands (the limit is {limits.operands})")
+    return _judge_row(dims, reduced, back) if row else Verdict()
+
+
+def _judge_row(dims: tuple[Size, ...], reduced: set[tuple[int, ...]], back: bool) -> Verdict:
+    if not dims or reduced - {(len(dims) - 1,)}:
+        return Verdict("a reduction is read that is not over the last axis")
+    length = dims[-1]
+    if all(n == 1 for n in dims[:-1]) and (
+        not back or (isinstance(length, int) and length > LONGEST_SINGLE_ROW)
+    ):
+        return Verdict("there is only one row")
+    return Verdict(row=True)
