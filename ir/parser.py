@@ -409,7 +409,7 @@ class Parser:
         return attrs
 
     def dense(self, value: list[Any], type: Type, at: Token) -> Array:
-        kinds: tuple[type, ...] = (bool,)
+        kinds: tuple[Any, ...] = (bool,)
         if type.dtype in INTEGERS:
             kinds = (int,)
         elif type.dtype in FLOATS:

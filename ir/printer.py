@@ -183,16 +183,13 @@ def float_text(value: float, dtype: str = "f64") -> str:
     """The fewest digits that give `value` back in `dtype`."""
     if not cmath.isfinite(value):
         return "nan" if value != value else "inf" if value > 0 else "-inf"
-    kind = {"f32": np.float32, "bf16": np.float32, "f16": np.float16}.get(dtype)
-    if kind is None:
-        return repr(value)
+    narrow = np.dtype({"f32": "f4", "bf16": "f4", "f16": "f2"}.get(dtype, "f8")).type
     with np.errstate(over="ignore"):
-        narrow = kind(value)
-        if not np.isfinite(narrow):
-            return float_text(float(narrow))
-    # repr of a float that came from few digits has those digits: no exponent forms of NumPy's own to care for
-    few = repr(float(str(narrow)))
-    return few if kind(float(few)) == narrow else repr(float(narrow))
+        rounded = narrow(value)
+    if not np.isfinite(rounded):
+        return float_text(float(rounded))
+    few = float(str(rounded))  # repr of a float writes few digits where few will do
+    return repr(few if narrow(few) == rounded else float(rounded))
 
 
 def _array_text(array: Array) -> str:
