@@ -5,7 +5,7 @@ One set of functions serves every product of its dtype.  What a call needs stand
     for each block of NC columns, for each block of KC of k:
         copy B's block into panels of one tile's columns          (threads share the copy, each makes a part)
         for each run of tile rows, split over threads:            (or the columns are split, when there are few rows)
-            copy A's rows into the thread's scratch
+            copy A's rows into the thread's scratch, a group of tiles at a time
             for each panel: the register tile, then the epilogue on it while it is in the first-level cache
 """
 
@@ -56,6 +56,7 @@ FIELDS = {
     )
 }
 POINTERS = ("a", "b", "c", "args", "epilogue", "panels", "finish")
+_LINE = 64  # bytes of a cache line
 UNIT_ROWS = 2  # rows are handed to threads in such units
 
 
@@ -90,7 +91,7 @@ def engine(t: VecType, target: Target) -> dict[str, Emit]:
         pack_name(t, "turn"): copy_transposed(t),
         pack_name(t, "each"): copy_elements(t),
         engine_name(t, "_pack"): _pack_body(t),
-        engine_name(t, "_panel"): _row_panel(t, target),
+        engine_name(t, "_panel"): _row_panel(t),
         engine_name(t, "_block"): _block_body(t, target),
         engine_name(t, "_one"): _one(t),
         engine_name(t, "_batch"): _batch_body(t),
@@ -99,21 +100,19 @@ def engine(t: VecType, target: Target) -> dict[str, Emit]:
     return parts
 
 
-def a_panel_bytes(t: VecType, target: Target, kc: Size, x: Index) -> Size:
-    """Scratch for the copy of one tile's rows of A."""
-    most = tile_rows(target)[0]
-    by_rows = x.mul(_a_row_bytes(t, kc, x), most)
-    by_columns = x.mul(kc, _a_column_bytes(t, target))
-    return x.max(by_rows, by_columns)
+def group_rows(t: VecType, target: Target) -> int:
+    """Rows of A that are copied at a time: whole tiles, and whole cache lines where rows are contiguous in memory."""
+    return tile_rows(target)[0] * _LINE // t.bytes // 2
+
+
+def a_copy_bytes(t: VecType, target: Target, kc: Size, x: Index) -> Size:
+    """Scratch for the copy of a group of rows of A."""
+    return x.mul(_a_row_bytes(t, kc, x), group_rows(t, target))
 
 
 def _a_row_bytes(t: VecType, kc: Size, x: Index) -> Size:
     # one vector more than needed, so that rows of a power of two do not share cache sets
     return x.mul(x.add(x.round_up(kc, t.lanes), t.lanes), t.bytes)
-
-
-def _a_column_bytes(t: VecType, target: Target) -> int:
-    return -(-tile_rows(target)[0] // t.lanes) * t.lanes * t.bytes
 
 
 def _function(e: Emit, t: VecType, part: str, params: str) -> None:
@@ -194,41 +193,23 @@ def _call(e: Emit, name: str, *args: tuple[str, Size]) -> None:
     e.line(f"call void @{name}({', '.join(f'{t} {a}' for t, a in args)})")
 
 
-def _row_panel(t: VecType, target: Target) -> Emit:
-    """`panel(r, i, rows, j0, j1, scratch, wide, narrow)`: rows i.. of C by its columns j0..j1 of the block."""
+def _row_panel(t: VecType) -> Emit:
+    """`panel(r, a, ars, acs, i, rows, j0, j1, wide, narrow)`: rows i.. of C, from a, by columns j0..j1 of the block."""
     e, width = Emit(), VECTORS * t.lanes
-    _function(
-        e, t, "_panel", "ptr %r, i64 %i, i64 %rows, i64 %j0, i64 %j1, ptr %scratch, ptr %wide, ptr %narrow"
-    )
+    params = "ptr %r, ptr %a, i64 %ars, i64 %acs, i64 %i, i64 %rows, i64 %j0, i64 %j1, ptr %wide, ptr %narrow"
+    _function(e, t, "_panel", params)
     x, r = Index(e), Record(e, "%r")
-    kc, ars, acs, crs, mode, jc = r["kc"], r["ars"], r["acs"], r["crs"], r["pack_a"], r["jc"]
+    kc, crs, jc = r["kc"], r["crs"], r["jc"]
     b, brs, column, resume, finish = r["panels"], r["panel_row"], r["panel_column"], r["resume"], r["finish"]
-    source = e.gep(r["a"], x.add(x.mul("%i", ars), x.mul(r["pc"], acs)))
-    by_rows, copied = x.equal(mode, A_ROWS), e.value(f"icmp ne i64 {mode}, {A_UNPACKED}")
-    step = x.pick(by_rows, _a_row_bytes(t, kc, x), _a_column_bytes(t, target))
-    e.when(
-        copied,
-        lambda: _call(
-            e,
-            pack_name(t, "rows"),
-            *(("ptr", source), ("i64", x.pick(by_rows, ars, acs)), ("ptr", "%scratch"), ("i64", step)),
-            *(("i64", x.pick(by_rows, "%rows", kc)), ("i64", x.pick(by_rows, kc, "%rows"))),
-        ),
-    )
-    a = e.value(f"select i1 {copied}, ptr %scratch, ptr {source}")
-    ars = e.value(f"select i1 {copied}, i64 {x.pick(by_rows, step, t.bytes)}, i64 {ars}")
-    acs = e.value(f"select i1 {copied}, i64 {x.pick(by_rows, t.bytes, step)}, i64 {acs}")
     c = e.gep(r["c"], x.add(x.mul("%i", crs), x.mul(jc, t.bytes)))
     fused = e.value(f"icmp ne ptr {finish}, null")
     args, index = r["args"], r["index"]
 
     def tile(function: str, j: str, cols: Size) -> None:
         bp, cp = e.gep(b, x.mul(j, column)), e.gep(c, j, t.elem)
-        a_args = (("ptr", a), ("i64", ars), ("i64", acs))
         e.line(
-            f"call void {function}("
-            + ", ".join(f"{kind} {value}" for kind, value in a_args)
-            + f", ptr {bp}, i64 {brs}, ptr {cp}, i64 {crs}, i64 {kc}, i64 {cols}, i64 {resume})"
+            f"call void {function}(ptr %a, i64 %ars, i64 %acs, ptr {bp}, i64 {brs}, ptr {cp}, i64 {crs}, i64 {kc}, "
+            f"i64 {cols}, i64 {resume})"
         )
         e.when(
             fused,
@@ -253,25 +234,50 @@ def _block_body(t: VecType, target: Target) -> Emit:
     e, width = Emit(), VECTORS * t.lanes
     _function(e, t, "_block", _BODY)
     x, r = Index(e), Record(e, "%r")
-    m, nc, by_columns = r["m"], r["nc"], r["by_columns"]
-    i = x.pick(by_columns, 0, x.mul("%begin", UNIT_ROWS))
+    m, nc, kc, by_columns = r["m"], r["nc"], r["kc"], r["by_columns"]
+    first = x.pick(by_columns, 0, x.mul("%begin", UNIT_ROWS))
     last = x.pick(by_columns, m, x.min(m, x.mul("%end", UNIT_ROWS)))
     j0 = x.pick(by_columns, x.mul("%begin", width), 0)
     j1 = x.pick(by_columns, x.min(nc, x.mul("%end", width)), nc)
     scratch = e.gep(_thread_scratch(e, x, "%thread"), r["shared_bytes"])
-    for rows in tile_rows(target):
+    ars, acs, mode = r["ars"], r["acs"], r["pack_a"]
+    source = e.gep(r["a"], x.mul(r["pc"], acs))
+    copied = e.value(f"icmp ne i64 {mode}, {A_UNPACKED}")
+    by_rows = x.equal(mode, A_ROWS)
+    across, along = (
+        x.pick(by_rows, ars, acs),
+        x.pick(by_rows, _a_row_bytes(t, kc, x), group_rows(t, target) * t.bytes),
+    )
+    row_step = e.value(f"select i1 {copied}, i64 {x.pick(by_rows, along, t.bytes)}, i64 {ars}")
+    col_step = e.value(f"select i1 {copied}, i64 {x.pick(by_rows, t.bytes, along)}, i64 {acs}")
 
-        def panel(row: str, _: list[str], rows: int = rows) -> list[str]:
-            wide, narrow = (f"@{tile_name(t, rows, v)}" for v in (VECTORS, 1))
-            _call(
-                e,
-                engine_name(t, "_panel"),
-                *(("ptr", "%r"), ("i64", row), ("i64", rows), ("i64", j0), ("i64", j1)),
-                *(("ptr", scratch), ("ptr", wide), ("ptr", narrow)),
-            )
-            return [str(x.add(row, rows))]
+    def group(start: str, _: list[str]) -> None:
+        count = x.min(x.sub(last, start), group_rows(t, target))
+        rows_at = e.gep(source, x.mul(start, ars))
+        lines, length = x.pick(by_rows, count, kc), x.pick(by_rows, kc, count)
+        copy = (
+            ("ptr", rows_at),
+            ("i64", across),
+            ("ptr", scratch),
+            ("i64", along),
+            ("i64", lines),
+            ("i64", length),
+        )
+        e.when(copied, lambda: _call(e, pack_name(t, "rows"), *copy))
+        at = e.value(f"select i1 {copied}, ptr {scratch}, ptr {rows_at}")
+        i = "0"
+        for rows in tile_rows(target):
 
-        (i,) = e.loop(str(i), x.sub(last, rows - 1), rows, panel, [("i64", str(i))])
+            def panel(row: str, _: list[str], rows: int = rows) -> list[str]:
+                a = (("ptr", e.gep(at, x.mul(row, row_step))), ("i64", row_step), ("i64", col_step))
+                place = (("i64", x.add(start, row)), ("i64", rows), ("i64", j0), ("i64", j1))
+                tiles = [("ptr", f"@{tile_name(t, rows, v)}") for v in (VECTORS, 1)]
+                _call(e, engine_name(t, "_panel"), ("ptr", "%r"), *a, *place, *tiles)
+                return [str(x.add(row, rows))]
+
+            (i,) = e.loop(i, x.sub(count, rows - 1), rows, panel, [("i64", i)])
+
+    e.loop(str(first), str(last), group_rows(t, target), group)
     return _finish(e)
 
 

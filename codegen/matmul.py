@@ -18,7 +18,7 @@ from tcc.codegen.gemm import (
     UNIT_ROWS,
     UNPACKED,
     Record,
-    a_panel_bytes,
+    a_copy_bytes,
     engine,
     engine_name,
 )
@@ -104,9 +104,9 @@ def matmul_scratch(spec: Matmul, target: Target) -> int:
     if len(known) < len(sizes):
         kc = _KC_BYTES // t.bytes
         panels = max(_block_bytes(target), (kc + t.lanes) * _least_columns(t) * t.bytes)
-        return panels + int(a_panel_bytes(t, target, kc + t.lanes, x))
+        return panels + int(a_copy_bytes(t, target, kc + t.lanes, x))
     plan = _plan(spec, t, target, x, {name: value for name, value in known.items()})
-    rows = int(a_panel_bytes(t, target, plan["kc_most"], x)) if plan["pack_a"] != A_UNPACKED else 0
+    rows = int(a_copy_bytes(t, target, plan["kc_most"], x)) if plan["pack_a"] != A_UNPACKED else 0
     return int(plan["shared_bytes"]) + rows
 
 
@@ -157,8 +157,8 @@ _PARALLEL_WORK = 1 << 18  # multiply-adds that pay for a second thread (some mic
 
 
 def _block_bytes(target: Target) -> int:
-    """B's block stays in the second-level cache, beside rows of A and C that pass by."""
-    return target.l2_bytes * 5 // 8
+    """B's block; it streams past the register tiles fast enough from beyond the second-level cache."""
+    return 2 * target.l2_bytes
 
 
 def _least_columns(t: VecType) -> int:
@@ -184,7 +184,7 @@ def _plan(spec: Matmul, t: VecType, target: Target, x: Index, sizes: dict[str, S
     nc = x.min(x.round_up(x.ceil_div(columns, x.ceil_div(columns, most)), width), most)
 
     aligned_b = x.equal(x.sub(brs, x.mul(x.div(brs, 2048 // t.bytes), 2048 // t.bytes)), 0)
-    large = x.less(_block_bytes(target) // t.bytes, x.mul(n, k))
+    large = x.less(target.l2_bytes // 2 // t.bytes, x.mul(n, k))
     worth = x.both(x.less(4 * rows, m), x.either(large, x.both(aligned_b, x.less(64, k))))
     by_rows = x.pick(worth, PACK_ROWS, UNPACKED) if target.avx512 else PACK_ROWS
     pack_b = x.pick(x.equal(bcs, 1), by_rows, x.pick(x.equal(brs, 1), PACK_TURN, PACK_EACH))
