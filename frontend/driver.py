@@ -1,0 +1,284 @@
+"""Puts passes, code generation and runtime together: from a function's IR to variants of native code.
+
+The first call compiles for the sizes that it brings.  When a size is seen to vary, the next variant leaves it to run
+time; so a function is compiled at most once more than it has sizes that vary.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tcc.ir.clone import clone
+from tcc.ir.core import Func
+from tcc.ir.dims import Size, parse_size
+from tcc.ir.text import print_func
+from tcc.ir.types import itemsize, numpy_dtype, parse_type
+from tcc.runtime.buffers import Container
+from tcc.runtime.callable import Failure, Function, Variant
+from tcc.runtime.host import HostCall
+from tcc.runtime.signature import InputSpec, OutputSpec, Returns, SharedSpec, Signature, SizeMismatch
+
+if TYPE_CHECKING:
+    from tcc.codegen.target import Target
+    from tcc.passes.manager import Context
+
+Array = np.ndarray[Any, Any]
+STAGES = ("values", "fused", "placed", "plan", "llvm", "asm")
+
+
+@dataclass(frozen=True)
+class Compilation:
+    """One compile: why it was made, for which sizes, how long it took, and whether the cache had it."""
+
+    reason: str
+    sizes: Mapping[str, int]  # those put in as numbers
+    varying: tuple[str, ...]
+    seconds: float
+    cached: bool
+
+
+@dataclass
+class Program:
+    """A function's IR with its containers; `specialise` is what `tcc.runtime.callable.Function` asks for code.
+
+    `func` is at level 1; `func.attrs["shared"]` names the parameters that are containers, `["updates"]` maps them to results.
+    """
+
+    func: Func
+    containers: Mapping[str, Container]
+    returns: Returns = "list"
+    explain_mismatch: Callable[[SizeMismatch], Exception] = lambda e: e
+    varying: frozenset[str] = frozenset()
+    seen: dict[str, int] = field(default_factory=dict)
+    history: list[Compilation] = field(default_factory=list)
+    context: Context | None = None  # of the last compile that ran the passes
+
+    def specialise(self, function: Function, arrays: Sequence[Array]) -> Variant:
+        """Code for these arguments and for what the containers hold."""
+        start = time.perf_counter()
+        sizes = self.bind(arrays)
+        changed = sorted(n for n, v in sizes.items() if self.seen.get(n, v) != v)
+        self.varying |= frozenset(changed)
+        self.seen = dict(sizes)
+        fixed = {n: v for n, v in sizes.items() if n not in self.varying}
+        artefact, cached = self.artefact(fixed)
+        variant = artefact.variant(self.containers, self.func.name)
+        reason = f"{', '.join(changed)} changed" if changed else "first call"
+        self.history.append(
+            Compilation(reason, fixed, tuple(sorted(self.varying)), time.perf_counter() - start, cached)
+        )
+        return variant
+
+    def bind(self, arrays: Sequence[Array]) -> dict[str, int]:
+        """The number behind each size name; a mismatch names the user's line."""
+        shared = [p for p in self.func.body.params if p.name in self.containers]
+        inputs = [p for p in self.func.body.params if p.name not in self.containers]
+        signature = Signature(
+            tuple(InputSpec(p.type.dtype, p.type.shape, name=p.name) for p in inputs),
+            tuple(SharedSpec(p.type.dtype, p.type.shape, name=p.name) for p in shared),
+        )
+        try:
+            return dict(
+                signature.bind([a.shape for a in arrays], [self.containers[p.name].shape for p in shared])
+            )
+        except SizeMismatch as e:
+            raise self.explain_mismatch(e) from None
+
+    def artefact(self, fixed: Mapping[str, int]) -> tuple[Artefact, bool]:
+        """The code for a set of known sizes, from the cache or made now."""
+        from tcc.codegen import compile as compiler
+        from tcc.codegen.target import host
+        from tcc.runtime import cache
+
+        target = host()
+        func = clone(self.func, fixed)
+        func.attrs["hints"] = {n: v for n, v in self.seen.items() if n not in fixed}
+        func.attrs["returns"] = self.returns
+        cacheable = not any(op.name == "call" for op in func.body.walk())
+        key = compiler.cache_key("function", print_func(func), target) if cacheable else ""
+        if cacheable:
+            data = cache.get(key)
+            if data is not None:
+                return Artefact.unpack(data), True
+        artefact = self.make(func, target)
+        if cacheable:
+            cache.put(key, artefact.pack())
+        return artefact, False
+
+    def make(self, func: Func, target: Target) -> Artefact:
+        from tcc.codegen import compile as compiler
+        from tcc.codegen.driver import lower
+
+        self.run_passes(func)
+        lowered = lower(func, target, self.returns)
+        compiled = compiler.compile_lowered(lowered, target)
+        failures = {number: failure_record(op) for number, op in lowered.ops.items()}
+        return Artefact(
+            compiled.code,
+            compiled.entry,
+            dict(compiled.helpers),
+            lowered.signature,
+            lowered.constants,
+            failures,
+            lowered.host_calls,
+        )
+
+    def run_passes(self, func: Func) -> None:
+        from tcc.passes.manager import run
+        from tcc.passes.pipeline import context_from_knobs, cpu_pipeline
+
+        self.context = context_from_knobs()
+        run(func, cpu_pipeline(), self.context)
+
+    def text(self, stage: str, sizes: Mapping[str, int] | None = None) -> str:
+        """The function at one of STAGES, for the sizes given (all others stay names)."""
+        from tcc.passes.manager import run
+        from tcc.passes.pipeline import context_from_knobs, cpu_pipeline
+
+        if stage not in STAGES:
+            raise ValueError(f"no stage {stage!r} (there are {', '.join(STAGES)})")
+        func = clone(self.func, sizes or {})
+        if stage == "values":
+            return print_func(func) + "\n"
+        steps = cpu_pipeline()
+        if stage == "fused":
+            steps = [s for s in steps if s.name not in ("place", "plan")]
+        elif stage == "placed":
+            steps = [s for s in steps if s.name != "plan"]
+        run(func, steps, context_from_knobs())
+        if stage in ("fused", "placed"):
+            return print_func(func) + "\n"
+        if stage == "plan":
+            from tcc.passes.plan import report
+
+            return report(func)
+        from tcc.codegen import compile as compiler
+        from tcc.codegen import jit
+        from tcc.codegen.driver import lower
+        from tcc.codegen.target import host
+
+        target = host()
+        text = compiler.full_text(lower(func, target, self.returns))
+        return text if stage == "llvm" else jit.assembly(text, target)
+
+
+@dataclass
+class Artefact:
+    """Everything that running a compiled function takes; `pack` and `unpack` carry it through the cache."""
+
+    code: bytes
+    entry: str
+    helpers: dict[str, str]
+    signature: Signature
+    constants: list[Array]
+    failures: dict[int, dict[str, str]]
+    host_calls: Sequence[HostCall] = ()
+
+    def variant(self, containers: Mapping[str, Container], name: str) -> Variant:
+        """The code in memory, bound to its containers."""
+        from tcc.codegen import compile as compiler
+        from tcc.codegen.target import host
+
+        compiled = compiler.Compiled(self.code, self.entry, self.helpers)
+        image, entry, attempt = compiler.load(compiled, host())
+        own = [containers[s.name] for s in self.signature.shared[: len(self.signature.shared) - len(self.constants)]]
+        return Variant(
+            self.signature,
+            entry,
+            attempt,
+            image,
+            containers=[*own, *(Container(c, borrow=True) for c in self.constants)],
+            failures={number: failure(record) for number, record in self.failures.items()},
+            host_calls=self.host_calls,
+        )
+
+    def pack(self) -> bytes:
+        s = self.signature
+        head = {
+            "entry": self.entry,
+            "helpers": self.helpers,
+            "inputs": [[i.dtype, list(map(str, i.shape)), i.name] for i in s.inputs],
+            "shared": [[i.dtype, list(map(str, i.shape)), i.written, i.name] for i in s.shared],
+            "outputs": [[o.dtype, list(map(str, o.shape)), o.late, o.adopt] for o in s.outputs],
+            "returns": s.returns,
+            "sizes": [str(s.arena), str(s.scratch), str(s.work)],
+            "constants": [f"{_dtype_name(c)}[{','.join(map(str, c.shape))}]" for c in self.constants],
+            "failures": self.failures,
+            "code": len(self.code),
+        }
+        text = json.dumps(head).encode()
+        return struct.pack("<q", len(text)) + text + self.code + b"".join(c.tobytes() for c in self.constants)
+
+    @classmethod
+    def unpack(cls, data: bytes) -> Artefact:
+        (length,) = struct.unpack_from("<q", data)
+        head = json.loads(data[8 : 8 + length])
+        at = 8 + length
+        code = data[at : at + head["code"]]
+        at += head["code"]
+        constants: list[Array] = []
+        for text in head["constants"]:
+            t = parse_type(text)
+            shape = [int(str(n)) for n in t.shape]
+            count = int(np.prod(shape, dtype=np.int64))
+            constants.append(np.frombuffer(data, numpy_dtype(t.dtype), count, at).reshape(shape).copy())
+            at += count * itemsize(t.dtype)
+        arena, scratch, work = (parse_size(t) for t in head["sizes"])
+        signature = Signature(
+            tuple(InputSpec(d, _shape(s), name=n) for d, s, n in head["inputs"]),
+            tuple(SharedSpec(d, _shape(s), w, n) for d, s, w, n in head["shared"]),
+            tuple(OutputSpec(d, _shape(s), late, adopt) for d, s, late, adopt in head["outputs"]),
+            head["returns"],
+            arena,
+            scratch,
+            work,
+        )
+        failures = {int(k): v for k, v in head["failures"].items()}
+        return cls(code, head["entry"], head["helpers"], signature, constants, failures)
+
+
+def _dtype_name(array: Array) -> str:
+    from tcc.ir.types import FROM_NUMPY
+
+    return FROM_NUMPY[array.dtype.name]
+
+
+def _shape(texts: Sequence[str]) -> tuple[Size, ...]:
+    return tuple(parse_size(t) for t in texts)
+
+
+def failure_record(op: Any) -> dict[str, str]:
+    """What a message about an op that can fail needs."""
+    record = {"op": op.name, "loc": op.loc}
+    if op.name == "check_size":
+        record |= {k: str(op.attrs[k]) for k in ("left", "right", "message")}
+    if op.name == "bind":
+        record["size"] = str(op.attrs["size"])
+    if op.name == "check_index":
+        record["bound"] = str(op.attrs["bound"])
+    return record
+
+
+def failure(record: Mapping[str, str]) -> Failure:
+    """The exception for an op's failure, made from the integers of the error record."""
+    where = f"\nwritten at {record['loc']}" if record["loc"] else ""
+
+    def make(a: int, b: int, c: int, d: int) -> Exception:
+        if record["op"] == "check_index":
+            return IndexError(f"index {a} is out of bounds for an axis of size {b} (index number {c}){where}")
+        if record["op"] == "check_size":
+            return ValueError(
+                f"{record['message']}: {record['left']} is {a}, {record['right']} is {b}{where}"
+            )
+        if record["op"] == "bind":
+            return ValueError(f"a size must not be negative, got {a}{where}")
+        return RuntimeError(f"{record['op']} failed with {(a, b, c, d)}{where}")
+
+    return make
