@@ -101,7 +101,7 @@ class Variant:
         self, function: Function, arrays: Sequence[Array], objects: list[object] | None = None
     ) -> Any:
         """The result, or NotImplemented if the native entry does not take these arrays now."""
-        args = (ctypes.py_object * max(1, len(arrays)))(*map(ctypes.py_object, arrays))
+        args = (ctypes.c_void_p * len(arrays))(*map(id, arrays))
         return self._attempt(function, ctypes.addressof(args), None if objects is None else id(objects))
 
     def mismatch(self, arrays: Sequence[Array]) -> SizeMismatch | None:

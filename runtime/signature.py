@@ -102,7 +102,9 @@ class Signature:
     ) -> Mapping[str, int]:
         """The value of each name, given all shapes; SizeMismatch says which argument does not fit and why."""
         arguments: tuple[InputSpec | SharedSpec, ...] = (*self.inputs, *self.shared)
-        specs = list(zip(arguments, (*inputs, *shared), strict=True))
+        specs: list[tuple[InputSpec | SharedSpec, tuple[int, ...]]] = list(
+ zip(arguments, (*inputs, *shared), strict=True)
+)
         known: dict[str, int] = {}
         giver: dict[str, str] = {}
         for position, (spec, shape) in enumerate(specs):

@@ -1,0 +1,216 @@
+"""The thread pool: every unit is done once, whoever does it."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from tcc.codegen import support
+from tcc.codegen.jit import Image, compile_object
+from tcc.codegen.jit import function as c_function
+from tcc.codegen.target import host
+from tcc.runtime import layout as at
+from tcc.runtime.threads import Pool, thread_count
+
+UNITS = 1003
+
+# body: marks[unit] += 1 for its units, owner[unit] = thread.  nested: calls tcc_parallel from within.
+TEXT = """
+declare void @tcc_parallel(ptr, ptr, ptr, i64, i64)
+define void @body(ptr %ctx, ptr %args, i64 %begin, i64 %end, i64 %thread) #0 {
+entry:
+  br label %head
+head:
+  %i = phi i64 [%begin, %entry], [%i1, %one]
+  %more = icmp slt i64 %i, %end
+  br i1 %more, label %one, label %out
+one:
+  %mark.at = getelementptr [2 x i64], ptr %args, i64 %i
+  %owner.at = getelementptr i64, ptr %mark.at, i64 1
+  %old = load i64, ptr %mark.at
+  %new = add i64 %old, 1
+  store i64 %new, ptr %mark.at
+  store i64 %thread, ptr %owner.at
+  %i1 = add i64 %i, 1
+  br label %head
+out:
+  ret void
+}
+define void @outer(ptr %ctx, ptr %args, i64 %begin, i64 %end, i64 %thread) #0 {
+  %part = getelementptr [2 x i64], ptr %args, i64 %begin
+  %units = sub i64 %end, %begin
+  call void @tcc_parallel(ptr %ctx, ptr @body, ptr %part, i64 %units, i64 1)
+  ret void
+}
+define void @rounds(ptr %ctx, ptr %inner, ptr %args, i64 %units, i64 %grain, i64 %rounds) #0 {
+entry:
+  br label %head
+head:
+  %k = phi i64 [0, %entry], [%k1, %one]
+  %more = icmp slt i64 %k, %rounds
+  br i1 %more, label %one, label %out
+one:
+  call void @tcc_parallel(ptr %ctx, ptr %inner, ptr %args, i64 %units, i64 %grain)
+  %k1 = add i64 %k, 1
+  br label %head
+out:
+  ret void
+}
+"""
+
+
+@pytest.fixture(scope="module")
+def image() -> Image:
+    return Image.load([compile_object(TEXT, host())], support.load())
+
+
+class Job:
+    """One pool, and what each unit of the last job saw."""
+
+    def __init__(self, image: Image, pool: Pool) -> None:
+        self.image, self.pool = image, pool
+        self.ctx = (ctypes.c_int64 * at.CTX_SLOTS)()
+        self.ctx[at.CTX_POOL], self.ctx[at.CTX_THREADS] = pool.address, pool.threads
+        self.run: Callable[..., Any] = c_function(
+            image.address("rounds"), None, *[ctypes.c_void_p] * 3, *[ctypes.c_int64] * 3
+        )
+
+    def __call__(
+        self, units: int, grain: int = 1, rounds: int = 1, body: str = "body"
+    ) -> list[tuple[int, int]]:
+        """(times done, thread) of each unit."""
+        seen = (ctypes.c_int64 * (2 * max(1, units)))()
+        self.run(self.ctx, self.image.address(body), seen, units, grain, rounds)
+        return list(zip(seen[0 : 2 * units : 2], seen[1 : 2 * units : 2]))
+
+
+@pytest.fixture(scope="module")
+def job(image: Image) -> Callable[[int], Job]:
+    """Pools stay for the process, so the tests share them."""
+    made: dict[int, Job] = {}
+    return lambda threads: made.setdefault(threads, Job(image, Pool(threads)))
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3, 4, 9])
+def test_each_unit_is_done_once_a_round(job: Callable[[int], Job], threads: int) -> None:
+    seen = job(threads)(UNITS, rounds=50)
+    assert [times for times, _ in seen] == [50] * UNITS
+
+
+@pytest.mark.parametrize("threads", [2, 4])
+def test_threads_get_equal_contiguous_ranges(job: Callable[[int], Job], threads: int) -> None:
+    owners = [thread for _, thread in job(threads)(8 * threads)]
+    assert owners == sorted(list(range(threads)) * 8)
+
+
+def test_ranges_have_at_least_grain_units(job: Callable[[int], Job]) -> None:
+    owners = [thread for _, thread in job(4)(100, grain=40)]
+    assert owners == [0] * 50 + [1] * 50
+    assert {thread for _, thread in job(4)(100, grain=51)} == {0}
+
+
+def test_nothing_to_do(job: Callable[[int], Job]) -> None:
+    assert job(2)(0) == []
+
+
+def test_a_job_within_a_job_runs_alone(job: Callable[[int], Job]) -> None:
+    seen = job(2)(UNITS, body="outer")
+    assert [times for times, _ in seen] == [1] * UNITS
+    assert {thread for _, thread in seen} == {0}
+
+
+def test_sleeping_workers_are_woken(job: Callable[[int], Job]) -> None:
+    the_job = job(3)
+    the_job(UNITS)
+    words = (ctypes.c_int64 * (at.POOL_BYTES // 8)).from_address(the_job.pool.address)
+    asleep = [at.POOL_WORKERS + w * at.WORKER_SLOTS + at.WORKER_ASLEEP for w in (1, 2)]
+    stop = threading.Event()
+    for _ in range(1000):
+        if all(words[a] for a in asleep):
+            break
+        stop.wait(0.001)
+    assert all(words[a] for a in asleep), "idle workers keep spinning"
+    assert [times for times, _ in the_job(UNITS)] == [1] * UNITS
+
+
+def test_callers_at_once_share_the_pool(job: Callable[[int], Job]) -> None:
+    """The one that comes late runs alone, and its units are done all the same."""
+    the_job, bad = job(2), []
+
+    def call() -> None:
+        for _ in range(30):
+            if {times for times, _ in the_job(UNITS, rounds=20)} != {20}:
+                bad.append(1)
+
+    callers = [threading.Thread(target=call) for _ in range(4)]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join()
+    assert not bad
+
+
+def test_a_forked_child_starts_its_own_workers(job: Callable[[int], Job]) -> None:
+    the_job = job(2)
+    the_job(UNITS)
+    child = os.fork()
+    if child == 0:
+        seen = the_job(UNITS)
+        os._exit(0 if {t for t, _ in seen} == {1} and {o for _, o in seen} == {0, 1} else 1)
+    assert os.waitpid(child, 0)[1] == 0
+    assert {owner for _, owner in the_job(UNITS)} == {0, 1}
+
+
+def _allowed(pool: Pool) -> list[set[int]]:
+    """The CPUs that each other thread of this process may use."""
+    me = threading.get_native_id()
+    return [os.sched_getaffinity(int(t)) for t in os.listdir("/proc/self/task") if int(t) != me]
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="there is one CPU")
+def test_workers_leave_the_callers_cpu(image: Image) -> None:
+    """In a child, which has no other threads; the caller moves to each CPU in turn, and the workers make room."""
+    child = os.fork()
+    if child == 0:
+        cpus = sorted(os.sched_getaffinity(0))
+        the_job = Job(image, Pool(len(cpus), cpus))
+        good = True
+        for cpu in cpus:
+            os.sched_setaffinity(0, {cpu})
+            the_job(UNITS)
+            taken = _allowed(the_job.pool)
+            good &= sorted(c for mask in taken for c in mask) == [c for c in cpus if c != cpu]
+        os._exit(0 if good else 1)
+    assert os.waitpid(child, 0)[1] == 0
+
+
+@pytest.mark.parametrize(("text", "count"), [("1", 1), ("7", 7)])
+def test_tcc_threads_says_how_many(text: str, count: int) -> None:
+    assert thread_count(text) == count
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "two", "1000"])
+def test_nonsense_in_tcc_threads_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="TCC_THREADS"):
+        thread_count(text)
+
+
+def test_signals_are_left_to_the_program(job: Callable[[int], Job]) -> None:
+    """Workers block all signals, so that Ctrl-C interrupts the main thread's system calls."""
+    the_job = job(4)
+    the_job(UNITS)
+    me = str(os.getpid())
+    blocked = [
+        int(line.split()[1], 16)
+        for task in os.listdir("/proc/self/task")
+        if task != me
+        for line in open(f"/proc/self/task/{task}/status")
+        if line.startswith("SigBlk")
+    ]
+    sigint = 1 << (2 - 1)
+    assert sum(bool(mask & sigint) for mask in blocked) >= 3
