@@ -1,0 +1,100 @@
+"""The matrix product, of which dot, tensordot and the batched forms are reshapes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from tcc.ir.core import Attrs, Block, Op
+from tcc.ir.dims import Size, mul
+from tcc.ir.ops.control import want_map, want_params, yielded
+from tcc.ir.ops.rules import NUMBERS, want_dtype, want_same_dtype, want_shape, want_size
+from tcc.ir.optable import OpDef, Sample, define
+from tcc.ir.types import Type
+
+
+def matmul_type(types: Sequence[Type], attrs: Attrs, blocks: Sequence[Block]) -> list[Type]:
+    a, b, *extra = types
+    want_dtype("matmul", "a", a, NUMBERS)
+    want_same_dtype("matmul", [a, b])
+    if a.rank < 2 or a.rank != b.rank:
+        raise TypeError(f"matmul: needs [...,m,k] and [...,k,n], got {a} and {b}")
+    for axis, (left, right) in enumerate(zip(a.shape[:-2], b.shape[:-2])):
+        want_size("matmul", f"axis {axis} of operand b", right, left)
+    want_size("matmul", "the rows of operand b", b.shape[-2], a.shape[-1])
+    result = a.with_shape(*a.shape[:-1], b.shape[-1])
+    if attrs["accumulate"]:
+        if not extra or extra[-1].dtype != result.dtype:
+            raise TypeError(f"matmul: to accumulate needs a last operand of type {result}")
+        want_shape("matmul", "to add to", extra[-1], result.shape, "the product")
+        extra = extra[:-1]
+    if blocks:
+        return _epilogue_types(result, extra, attrs, blocks)
+    if extra:
+        raise TypeError(f"matmul: without a block takes 2 operands, got {len(extra)} more")
+    return [result]
+
+
+def _epilogue_types(result: Type, extra: Sequence[Type], attrs: Attrs, blocks: Sequence[Block]) -> list[Type]:
+    maps = attrs["maps"]
+    if len(blocks) != 1 or len(maps) != len(extra):
+        raise TypeError(f"matmul: needs one block and a map for each further operand, got {list(maps)}")
+    for i, (t, letters) in enumerate(zip(extra, maps)):
+        want_map("matmul", f"extra[{i}]", t, letters, result.shape)
+    want_params("matmul", blocks[0], [Type(result.dtype), *(Type(t.dtype) for t in extra)])
+    out = yielded(blocks[0])
+    if any(t.rank for t in out):
+        raise TypeError("matmul: the block must yield scalars")
+    return [Type(t.dtype, result.shape) for t in out]
+
+
+def transposed(b: Any, x: Any) -> Any:
+    rank = b.rank(x)
+    return b.dimshuffle(x, order=[*range(rank - 2), rank - 1, rank - 2])
+
+
+def matmul_grad(b: Any, op: Any, g: Sequence[Any]) -> list[Any]:
+    x, y = op.operands
+    return [b.matmul(g[0], transposed(b, y)), b.matmul(transposed(b, x), g[0])]
+
+
+def matmul_rop(b: Any, op: Any, t: Sequence[Any]) -> list[Any]:
+    x, y = op.operands
+    parts = [b.matmul(t[0], y)] if t[0] is not None else []
+    parts += [b.matmul(x, t[1])] if t[1] is not None else []
+    return [None if not parts else parts[0] if len(parts) == 1 else b.add(*parts)]
+
+
+def matmul_flops(op: Op) -> Size:
+    a, b = op.operands[0].type, op.operands[1].type
+    return mul(2, *a.shape, b.shape[-1])
+
+
+def matmul_ref(a: Any, b: Any, *total: Any, maps: Sequence[str], accumulate: bool) -> Any:
+    product = np.matmul(a, b)
+    return product + total[0] if accumulate else product
+
+
+define(
+    OpDef(
+        "matmul",
+        "a, b, *extra",
+        matmul_type,
+        matmul_ref,
+        {"maps": (), "accumulate": False},
+        doc="[...,m,k] x [...,k,n] with equal batch axes; a block is applied to each finished element.  With "
+        "`accumulate` the product is added to the last operand.",
+        grad=matmul_grad,
+        rop=matmul_rop,
+        kernel=True,
+        flops=matmul_flops,
+        samples=(
+            Sample(("f32[3,4]", "f32[4,5]")),
+            Sample(("f64[1,3]", "f64[3,2]")),
+            Sample(("f64[2,3,4]", "f64[2,4,5]")),
+            Sample(("i64[2,3]", "i64[3,2]")),
+        ),
+    )
+)
