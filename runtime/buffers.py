@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
+
 from tcc.ir.types import FROM_NUMPY
 from tcc.runtime import layout as at
 from tcc.runtime.machine import available_memory

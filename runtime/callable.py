@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 import numpy as np
+
 from tcc.ir.types import numpy_dtype
 from tcc.runtime import layout as at
 from tcc.runtime import native, threads

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+
 from tcc.ir.types import itemsize, numpy_dtype
 from tcc.runtime.buffers import Array, Storage, inside_call
 

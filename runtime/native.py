@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
+
 from tcc.ir.types import numpy_dtype
 from tcc.runtime import layout as at
 from tcc.runtime.machine import require_linux

@@ -80,8 +80,13 @@ class Signature:
                     f"the size {size} needs {', '.join(sorted(missing))}, which no argument's shape gives"
                 )
 
+    @property
+    def arguments(self) -> tuple[InputSpec | SharedSpec, ...]:
+        """What gives sizes, in the order in which they are bound: inputs from left to right, then containers."""
+        return (*self.inputs, *self.shared)
+
     def _sizes(self) -> Iterator[Size]:
-        for spec in (*self.inputs, *self.shared):
+        for spec in self.arguments:
             yield from spec.shape
         for output in self.outputs:
             yield from () if output.late else output.shape
@@ -89,9 +94,9 @@ class Signature:
 
     @cached_property
     def frame(self) -> Frame:
-        """Sizes stand in the order in which they are bound: inputs from left to right, then containers."""
+        """Its sizes stand in the order in which they are bound."""
         names: dict[str, None] = {}
-        for spec in (*self.inputs, *self.shared):
+        for spec in self.arguments:
             for size in spec.shape:
                 if not isinstance(size, int) and size.plain:
                     names[size.plain] = None
@@ -101,10 +106,9 @@ class Signature:
         self, inputs: Sequence[tuple[int, ...]], shared: Sequence[tuple[int, ...]] = ()
     ) -> Mapping[str, int]:
         """The value of each name, given all shapes; SizeMismatch says which argument does not fit and why."""
-        arguments: tuple[InputSpec | SharedSpec, ...] = (*self.inputs, *self.shared)
         specs: list[tuple[InputSpec | SharedSpec, tuple[int, ...]]] = list(
- zip(arguments, (*inputs, *shared), strict=True)
-)
+            zip(self.arguments, (*inputs, *shared), strict=True)
+        )
         known: dict[str, int] = {}
         giver: dict[str, str] = {}
         for position, (spec, shape) in enumerate(specs):
