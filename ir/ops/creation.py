@@ -112,7 +112,7 @@ define(
         "eye",
         "",
         eye_type,
-        lambda shape, k, dtype: np.eye(*shape, k, dtype=numpy_dtype(dtype)),
+        lambda shape, k, dtype: np.eye(shape[0], shape[1], k).astype(numpy_dtype(dtype)),
         {"shape": REQUIRED, "k": 0, "dtype": REQUIRED},
         doc="1 where column - row is `k`, else 0.",
         expand=eye_expand,

@@ -111,7 +111,7 @@ def binary(
     """A row of two operands `a` and `b`."""
     grad: GradRule | None = None
     if slopes:
-        grad = lambda b, op, g: slopes(b, g[0], *op.operands, op.result)  # noqa: E731
+        grad = lambda b, op, g: slopes(b, g[0], op.operands[0], op.operands[1], op.result)  # noqa: E731
     return define(
         OpDef(
             name,

@@ -10,7 +10,7 @@ import numpy as np
 from tcc.ir.core import Attrs, Block, Op
 from tcc.ir.dims import Size, mul
 from tcc.ir.ops.control import want_map, want_params, yielded
-from tcc.ir.ops.rules import NUMBERS, want_dtype, want_same_dtype, want_shape, want_size
+from tcc.ir.ops.rules import NUMBERS, want_dtype, want_same_dtype, want_size
 from tcc.ir.optable import OpDef, Sample, define
 from tcc.ir.types import Type
 
@@ -25,11 +25,6 @@ def matmul_type(types: Sequence[Type], attrs: Attrs, blocks: Sequence[Block]) ->
         want_size("matmul", f"axis {axis} of operand b", right, left)
     want_size("matmul", "the rows of operand b", b.shape[-2], a.shape[-1])
     result = a.with_shape(*a.shape[:-1], b.shape[-1])
-    if attrs["accumulate"]:
-        if not extra or extra[-1].dtype != result.dtype:
-            raise TypeError(f"matmul: to accumulate needs a last operand of type {result}")
-        want_shape("matmul", "to add to", extra[-1], result.shape, "the product")
-        extra = extra[:-1]
     if blocks:
         return _epilogue_types(result, extra, attrs, blocks)
     if extra:
@@ -72,9 +67,8 @@ def matmul_flops(op: Op) -> Size:
     return mul(2, *a.shape, b.shape[-1])
 
 
-def matmul_ref(a: Any, b: Any, *total: Any, maps: Sequence[str], accumulate: bool) -> Any:
-    product = np.matmul(a, b)
-    return product + total[0] if accumulate else product
+def matmul_ref(a: Any, b: Any, maps: Sequence[str], accumulate: bool) -> Any:
+    return np.matmul(a, b)
 
 
 define(
@@ -84,8 +78,8 @@ define(
         matmul_type,
         matmul_ref,
         {"maps": (), "accumulate": False},
-        doc="[...,m,k] x [...,k,n] with equal batch axes; a block is applied to each finished element.  With "
-        "`accumulate` the product is added to the last operand.",
+        doc="[...,m,k] x [...,k,n] with equal batch axes; a block is applied to each finished element.  "
+        "With `accumulate`, once placed, the product is added to what the result's place holds.",
         grad=matmul_grad,
         rop=matmul_rop,
         kernel=True,

@@ -32,8 +32,8 @@ define(
         "",
         place_type,
         None,
-        {"type": REQUIRED, "offset": 0},
-        doc="New memory of `type`, at `offset` bytes in its space once planned.",
+        {"type": REQUIRED, "offset": None},
+        doc="New memory of `type`; planning sets `offset`, the bytes before it in its space.",
         pure=False,
     )
 )
