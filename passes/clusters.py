@@ -105,7 +105,7 @@ def dependencies(block: Block) -> dict[Op, list[Op]]:
         sources = [v.op for v in read if v.op is not None and v.op.parent is block]
         if makers:
             sources += [makers[n] for n in op_names(op) if n in makers]
-        if not op.defn.pure:
+        if not op.defn.pure or op.defn.fails:
             sources += [effect] if effect is not None else []
             effect = op
         if op.name == "bind":

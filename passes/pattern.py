@@ -1,6 +1,6 @@
 """Rewrite rules written as algebra, and the driver that applies them until nothing changes.
 
-Both sides of a rule are Python expressions over row names: operators stand for `add sub mul div pow neg`, free names
+Both sides of a rule are Python expressions over row names: operators stand for `add sub mul div pow neg not`, free names
 for values (or attributes: `sum(x, axes=A)`), numbers for splat constants.  `keep(r, axes=A)` stands for the usual way
 to bring a reduced `r` back to full rank: the axes A inserted and broadcast.  What algebra cannot say is a function
 rule: it gets the op and a builder before it, and returns the new value or None.
@@ -19,7 +19,7 @@ from tcc.ir.core import Func, Op, Value
 from tcc.ir.optable import TABLE
 from tcc.ir.types import Type
 from tcc.passes.cse import freeze, repeatable
-from tcc.passes.fold import splat
+from tcc.passes.fold import fold_op, splat
 
 OPERATORS: dict[type[ast.AST], str] = {
     ast.Add: "add",
@@ -28,6 +28,7 @@ OPERATORS: dict[type[ast.AST], str] = {
     ast.Div: "div",
     ast.Pow: "pow",
     ast.USub: "neg",
+    ast.Invert: "not",
 }
 STRENGTHS = ("exact", "stable", "fast")  # bit for bit; rounds differently, never worse; needs the user's word
 
@@ -241,6 +242,9 @@ def build(p: Pattern, found: Found, b: Builder, like: Type) -> Value:
     return b.op(p.name, *operands, attrs=attrs).result
 
 
+CONSTANTS = FunctionRule("an operation on splats -> a splat", (), lambda op, b: fold_op(op, 0), "exact")
+
+
 # -- the driver ----------------------------------------------------------------------------------------------------
 
 
@@ -263,11 +267,9 @@ def apply_rules(func: Func, rules: Sequence[AnyRule], *, strength: str = "stable
     while work:
         op = work.popleft()
         waiting.discard(op)
-        if op.parent is None or op.name not in by_root:
+        if op.parent is None or len(op.results) != 1 or (repeatable(op) and not op.result.uses):
             continue
-        if repeatable(op) and not op.result.uses:
-            continue
-        for r in by_root[op.name]:
+        for r in [CONSTANTS, *by_root.get(op.name, ())]:
             changed = _apply(r, op)
             if changed is None:
                 continue

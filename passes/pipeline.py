@@ -7,9 +7,31 @@ import inspect
 import re
 from typing import Any
 
+from tcc.passes.canonicalize import canonicalize
+from tcc.passes.cse import cse
+from tcc.passes.dce import dce
+from tcc.passes.expand import expand
+from tcc.passes.fold import fold
+from tcc.passes.fuse import fuse
+from tcc.passes.hoist import hoist
 from tcc.passes.manager import Pass, Step
 
-VALUES: list[Pass] = []
+VALUES: list[Pass] = [
+    fold,
+    cse,
+    canonicalize,
+    cse,
+    canonicalize,
+    dce,
+    hoist,
+    expand,
+    canonicalize,
+    fold,
+    cse,
+    dce,
+    fuse,
+    dce,
+]
 
 # Without these the code generator does not take the result; the others only make it better.
 NEEDED = frozenset({"expand", "fuse"})

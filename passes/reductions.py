@@ -1,0 +1,142 @@
+"""Rules for reductions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tcc.ir.builder import Builder
+from tcc.ir.core import Op, Value
+from tcc.ir.dims import Size, product
+from tcc.ir.types import FLOATS
+from tcc.passes.access import identity, resolve
+from tcc.passes.fold import splat
+from tcc.passes.pattern import AnyRule, function_rule
+from tcc.passes.views import made_by
+
+KINDS = ("sum", "prod", "max", "min", "any", "all")
+
+
+def reduce_like(op: Op, b: Builder, x: Value, axes: Sequence[int]) -> Value:
+    """The reduction `op` of another operand over other axes, of the same result dtype."""
+    attrs = {**op.attrs, "axes": list(axes)}
+    if "dtype" in attrs:
+        attrs["dtype"] = op.result.type.dtype
+    return b.op(op.name, x, attrs=attrs).result
+
+
+def as_result(op: Op, b: Builder, x: Value) -> Value:
+    dtype = op.result.type.dtype
+    result: Value = x if x.type.dtype == dtype else b.cast(x, dtype=dtype)
+    return result
+
+
+@function_rule(*KINDS)
+def over_size_one(op: Op, b: Builder) -> Value | None:
+    """a reduction over axes of size 1 -> without them"""
+    x, axes = op.operands[0], list(op.attrs["axes"])
+    ones = [a for a in axes if x.type.shape[a] == 1]
+    if axes and not ones:
+        return None
+    if op.name in ("any", "all") and x.type.dtype != "bool":
+        return None
+    kept = [a for a in range(x.type.rank) if a not in ones]
+    smaller = b.dimshuffle(x, order=kept) if ones else x
+    rest = [kept.index(a) for a in axes if a not in ones]
+    return reduce_like(op, b, smaller, rest) if rest else as_result(op, b, smaller)
+
+
+@function_rule(*KINDS)
+def of_dimshuffle(op: Op, b: Builder) -> Value | None:
+    """reduction(dimshuffle(x)) -> dimshuffle(reduction(x))"""
+    inner = made_by(op.operands[0], "dimshuffle")
+    if inner is None:
+        return None
+    x, order = inner.operands[0], list(inner.attrs["order"])
+    axes = [order[a] for a in op.attrs["axes"]]
+    if -1 in axes or len([k for k in order if k != -1]) < x.type.rank:
+        return None
+    rest = [k for k in range(x.type.rank) if k not in axes]
+    left = [k for a, k in enumerate(order) if a not in op.attrs["axes"]]
+    result: Value = b.dimshuffle(
+        reduce_like(op, b, x, sorted(axes)), order=[-1 if k == -1 else rest.index(k) for k in left]
+    )
+    return result
+
+
+@function_rule("sum", "prod", "max", "min", "any", "all")
+def twice(op: Op, b: Builder) -> Value | None:
+    """sum(sum(x, A), B) -> sum(x, A + B)"""
+    inner = made_by(op.operands[0], op.name)
+    if inner is None or len(inner.result.uses) > 1 or inner.result.type.dtype != op.result.type.dtype:
+        return None
+    x = inner.operands[0]
+    rest = [k for k in range(x.type.rank) if k not in inner.attrs["axes"]]
+    return reduce_like(op, b, x, sorted([*inner.attrs["axes"], *(rest[a] for a in op.attrs["axes"])]))
+
+
+@function_rule("sum", "max", "min", strength="stable")
+def of_broadcast(op: Op, b: Builder) -> Value | None:
+    """sum(broadcast(x)) -> x * count, max(broadcast(x)) -> x"""
+    inner = made_by(op.operands[0], "broadcast")
+    if inner is None:
+        return None
+    source, whole = inner.operands[0], inner.result.type
+    extra = whole.rank - source.type.rank
+    axes = list(op.attrs["axes"])
+    spread = [a for a in axes if a < extra or (source.type.shape[a - extra] == 1 and whole.shape[a] != 1)]
+    if not spread:
+        return None
+    inside = [a - extra for a in spread if a >= extra]
+    rest = [a - extra for a in axes if a not in spread]
+    kept = [k for k in range(source.type.rank) if k not in inside]
+    x = as_result(op, b, b.dimshuffle(source, order=kept))
+    if rest:
+        x = reduce_like(op, b, x, [kept.index(k) for k in rest])
+    if op.name == "sum":
+        count = b.size_value(product([whole.shape[a] for a in spread]), dtype=x.type.dtype)
+        x = b.mul(x, b.broadcast(count, shape=list(x.type.shape)))
+    result: Value = b.broadcast(x, shape=list(op.result.type.shape))
+    return result
+
+
+@function_rule("sum")
+def of_negative(op: Op, b: Builder) -> Value | None:
+    """sum(neg(x)) -> neg(sum(x))"""
+    inner = made_by(op.operands[0], "neg")
+    result: Value | None = (
+        b.neg(reduce_like(op, b, inner.operands[0], op.attrs["axes"])) if inner is not None else None
+    )
+    return result
+
+
+@function_rule("sum", strength="stable")
+def of_scaled(op: Op, b: Builder) -> Value | None:
+    """sum(x * r) -> sum(x) * r and sum(x / r) -> sum(x) / r, where r does not vary over the axes"""
+    inner = made_by(op.operands[0], "mul", "div")
+    if inner is None or len(inner.result.uses) > 1 or op.result.type.dtype not in FLOATS:
+        return None
+    if inner.result.type.dtype != op.result.type.dtype:
+        return None
+    for k in (1, 0) if inner.name == "mul" else (1,):
+        scale = without_axes(inner.operands[k], op.attrs["axes"], op.result.type.shape, b)
+        if scale is not None:
+            total = reduce_like(op, b, inner.operands[1 - k], op.attrs["axes"])
+            return b.op(inner.name, total, scale).result
+    return None
+
+
+def without_axes(v: Value, axes: Sequence[int], shape: Sequence[Size], b: Builder) -> Value | None:
+    """`v`, which is the same all along `axes`, as a value of the `shape` without them; None if it varies."""
+    number = splat(v)
+    if number is not None:
+        return b.const(number.item(), v.type.with_shape(*shape))
+    access = resolve(v, identity(v.type.rank))
+    if any(a in axes for a in access.axes) or access.value is v:
+        return None
+    rest = [a for a in range(v.type.rank) if a not in axes]
+    order = [access.axes.index(a) if a in access.axes else -1 for a in rest]
+    result: Value = b.broadcast(b.dimshuffle(access.value, order=order), shape=list(shape))
+    return result
+
+
+RULES: list[AnyRule] = [over_size_one, of_dimshuffle, twice, of_broadcast, of_negative, of_scaled]

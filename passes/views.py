@@ -1,0 +1,257 @@
+"""Rules for operations that only move elements: broadcast, dimshuffle, reshape, slice, concat."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tcc.ir.builder import Builder
+from tcc.ir.core import Op, Value
+from tcc.ir.dims import Size, add, mul, sub
+from tcc.ir.optable import TABLE
+from tcc.passes.fold import splat
+from tcc.passes.pattern import AnyRule, function_rule
+
+MOVES = ("broadcast", "dimshuffle", "reshape", "slice")
+
+
+def made_by(v: Value, *names: str) -> Op | None:
+    """The operation that makes `v`, if it is one of `names`."""
+    return v.op if v.op is not None and v.op.name in names else None
+
+
+@function_rule(*MOVES, "gather", "cumsum")
+def moved_splat(op: Op, b: Builder) -> Value | None:
+    """a constant of equal elements, moved -> the constant"""
+    if op.name == "cumsum" or made_by(op.operands[0], "const") is None:
+        return None
+    number = splat(op.operands[0])
+    return None if number is None else b.const(number.item(), op.result.type)
+
+
+@function_rule(*MOVES)
+def unmoved(op: Op, b: Builder) -> Value | None:
+    """a view that moves nothing -> its operand"""
+    source = op.operands[0]
+    if source.type != op.result.type:
+        return None
+    if op.name == "dimshuffle" and list(op.attrs["order"]) != list(range(source.type.rank)):
+        return None
+    if op.name == "slice" and any(s != 1 for s in op.attrs["step"]):
+        return None
+    return source
+
+
+@function_rule("dimshuffle")
+def dimshuffle_twice(op: Op, b: Builder) -> Value | None:
+    """dimshuffle(dimshuffle(x)) -> dimshuffle(x)"""
+    inner = made_by(op.operands[0], "dimshuffle")
+    if inner is None:
+        return None
+    order = [-1 if k == -1 else inner.attrs["order"][k] for k in op.attrs["order"]]
+    result: Value = b.dimshuffle(inner.operands[0], order=order)
+    return result
+
+
+@function_rule("broadcast")
+def broadcast_twice(op: Op, b: Builder) -> Value | None:
+    """broadcast(broadcast(x)) -> broadcast(x)"""
+    inner = made_by(op.operands[0], "broadcast")
+    return None if inner is None else _broadcast(b, inner.operands[0], op.attrs["shape"])
+
+
+@function_rule("broadcast")
+def broadcast_added_axes(op: Op, b: Builder) -> Value | None:
+    """broadcast(dimshuffle(x, [-1, ...])) -> broadcast(dimshuffle(x, [...])): it adds leading axes by itself"""
+    inner = made_by(op.operands[0], "dimshuffle")
+    if inner is None or not inner.attrs["order"] or inner.attrs["order"][0] != -1:
+        return None
+    order = list(inner.attrs["order"])
+    while order and order[0] == -1:
+        del order[0]
+    return _broadcast(b, b.dimshuffle(inner.operands[0], order=order), op.attrs["shape"])
+
+
+@function_rule("dimshuffle")
+def dimshuffle_of_broadcast(op: Op, b: Builder) -> Value | None:
+    """dimshuffle(broadcast(x)) -> broadcast(dimshuffle(x))"""
+    inner = made_by(op.operands[0], "broadcast")
+    if inner is None:
+        return None
+    source = inner.operands[0]
+    extra = inner.result.type.rank - source.type.rank
+    order = [k - extra if k >= extra else -1 for k in op.attrs["order"]]
+    dropped = [k for k in range(source.type.rank) if k not in order]
+    if any(source.type.shape[k] != 1 for k in dropped):
+        return None
+    return _broadcast(b, b.dimshuffle(source, order=order), op.result.type.shape)
+
+
+@function_rule("reshape")
+def reshape_twice(op: Op, b: Builder) -> Value | None:
+    """reshape(reshape(x)) -> reshape(x)"""
+    inner = made_by(op.operands[0], "reshape")
+    result: Value | None = (
+        b.reshape(inner.operands[0], shape=op.attrs["shape"]) if inner is not None else None
+    )
+    return result
+
+
+@function_rule("reshape")
+def reshape_of_inserted_ones(op: Op, b: Builder) -> Value | None:
+    """reshape(dimshuffle(x) that keeps the order) -> reshape(x)"""
+    inner = made_by(op.operands[0], "dimshuffle")
+    if inner is None:
+        return None
+    kept = [k for k in inner.attrs["order"] if k != -1]
+    result: Value | None = (
+        b.reshape(inner.operands[0], shape=op.attrs["shape"]) if kept == sorted(kept) else None
+    )
+    return result
+
+
+@function_rule("reshape")
+def reshape_is_dimshuffle(op: Op, b: Builder) -> Value | None:
+    """reshape that only adds and drops axes of size 1 -> dimshuffle"""
+    source, shape = op.operands[0], op.result.type.shape
+    order: list[int] = []
+    kept = [k for k, size in enumerate(source.type.shape) if size != 1]
+    wanted = [size for size in shape if size != 1]
+    if [source.type.shape[k] for k in kept] != wanted:
+        return None
+    at = iter(kept)
+    order = [-1 if size == 1 else next(at) for size in shape]
+    result: Value = b.dimshuffle(source, order=order)
+    return result
+
+
+@function_rule("slice")
+def slice_twice(op: Op, b: Builder) -> Value | None:
+    """slice(slice(x)) -> slice(x)"""
+    inner = made_by(op.operands[0], "slice")
+    if inner is None:
+        return None
+    start = [
+        add(s, mul(t, k)) for s, t, k in zip(inner.attrs["start"], op.attrs["start"], inner.attrs["step"])
+    ]
+    step = [s * t for s, t in zip(inner.attrs["step"], op.attrs["step"])]
+    result: Value = b.slice(inner.operands[0], start=start, size=op.attrs["size"], step=step)
+    return result
+
+
+@function_rule("slice")
+def slice_of_broadcast(op: Op, b: Builder) -> Value | None:
+    """slice(broadcast(x)) -> broadcast(slice(x))"""
+    inner = made_by(op.operands[0], "broadcast")
+    if inner is None:
+        return None
+    source, whole = inner.operands[0], inner.result.type
+    extra = whole.rank - source.type.rank
+    start: list[Size] = []
+    size: list[Size] = []
+    step: list[int] = []
+    for k, n in enumerate(source.type.shape):
+        spread = n == 1 and whole.shape[extra + k] != 1
+        if spread and op.attrs["size"][extra + k] == 0:
+            return None
+        start.append(0 if spread else op.attrs["start"][extra + k])
+        size.append(1 if spread else op.attrs["size"][extra + k])
+        step.append(1 if spread else op.attrs["step"][extra + k])
+    return _broadcast(b, b.slice(source, start=start, size=size, step=step), op.result.type.shape)
+
+
+@function_rule("slice")
+def slice_of_concat(op: Op, b: Builder) -> Value | None:
+    """slice(concat(..., x, ...)) that lies within x -> slice(x)"""
+    inner = made_by(op.operands[0], "concat")
+    if inner is None:
+        return None
+    axis = int(inner.attrs["axis"])
+    if op.attrs["step"][axis] != 1:
+        return None
+    begin: Size = 0
+    for part in inner.operands:
+        n = part.type.shape[axis]
+        offset = sub(op.attrs["start"][axis], begin)
+        room = sub(sub(n, offset), op.attrs["size"][axis])
+        if isinstance(offset, int) and isinstance(room, int) and offset >= 0 and room >= 0:
+            start = [offset if k == axis else s for k, s in enumerate(op.attrs["start"])]
+            result: Value = b.slice(part, start=start, size=op.attrs["size"], step=op.attrs["step"])
+            return result
+        begin = add(begin, n)
+    return None
+
+
+@function_rule("concat")
+def concat_of_one(op: Op, b: Builder) -> Value | None:
+    """concat(x) -> x"""
+    return op.operands[0] if len(op.operands) == 1 else None
+
+
+@function_rule("concat")
+def concat_twice(op: Op, b: Builder) -> Value | None:
+    """concat(concat(x, y), z) -> concat(x, y, z)"""
+    axis = op.attrs["axis"]
+    parts: list[Value] = []
+    for v in op.operands:
+        inner = made_by(v, "concat")
+        flat = inner is not None and inner.attrs["axis"] == axis and len(v.uses) == 1
+        parts += inner.operands if flat and inner is not None else [v]
+    if len(parts) == len(op.operands):
+        return None
+    result: Value = b.concat(*parts, axis=axis)
+    return result
+
+
+# -- elementwise operations on views ---------------------------------------------------------------------------------
+
+
+@function_rule(*(name for name, row in TABLE.items() if row.scalar and name != "second"))
+def after_view(op: Op, b: Builder) -> Value | None:
+    """f(view(x), view(y)) -> view(f(x, y)), for one broadcast or dimshuffle of equal shapes; constants follow"""
+    views = [v for v in op.operands if splat(v) is None]
+    if not views:
+        return None
+    first = made_by(views[0], "broadcast", "dimshuffle")
+    if first is None:
+        return None
+    shape = first.operands[0].type.shape
+    for v in views:
+        other = made_by(v, first.name)
+        if other is None or other.operands[0].type.shape != shape or other.attrs != first.attrs:
+            return None
+    if first.name == "dimshuffle" and all(len(v.uses) > 1 for v in views):
+        return None  # the transposed value is wanted anyway
+    operands: list[Value] = []
+    for v in op.operands:
+        number = splat(v)
+        made = v.op
+        assert made is not None
+        operands.append(
+            made.operands[0] if number is None else b.const(number.item(), v.type.with_shape(*shape))
+        )
+    inner = b.op(op.name, *operands, attrs=op.attrs).result
+    return b.op(first.name, inner, attrs=first.attrs).result
+
+
+def _broadcast(b: Builder, source: Value, shape: Sequence[Size]) -> Value:
+    result: Value = b.broadcast(source, shape=list(shape))
+    return result
+
+
+RULES: list[AnyRule] = [
+    moved_splat,
+    unmoved,
+    dimshuffle_twice,
+    broadcast_twice,
+    broadcast_added_axes,
+    dimshuffle_of_broadcast,
+    reshape_twice,
+    reshape_of_inserted_ones,
+    reshape_is_dimshuffle,
+    slice_twice,
+    slice_of_broadcast,
+    slice_of_concat,
+    concat_of_one,
+    concat_twice,
+    after_view,
+]
