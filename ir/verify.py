@@ -107,7 +107,7 @@ class Verifier:
             if r.owner is not op or r.index != i:
                 raise self.error(op, f"result {i} does not know its place")
         if op.name == "bind":
-            self.names |= dims.names_of(op.attrs["size"])
+            self.names.add(str(op.attrs["size"]))
         for value in op.attrs.values():
             self.attr_sizes(op, value)
         for r in op.results:
@@ -119,7 +119,8 @@ class Verifier:
         if block.parent is not op:
             raise self.error(op, "the parent of its block is another operation")
         first, names = len(self.defined), set(self.names)
-        self.names |= dims.names_of(op.attrs.get("index", 0))
+        if "index" in op.attrs:
+            self.names.add(str(op.attrs["index"]))
         self.block(block, op)
         self.visible.difference_update(self.defined[first:])
         if names != self.names:
@@ -143,12 +144,15 @@ class Verifier:
             raise self.error(
                 op, f"its operands or attributes cannot be read: {type(e).__name__}: {e}"
             ) from None
+        made = op.places if into else op.results
         if into and op.results:
             raise self.error(op, "has both results and places to put them")
-        got = [v.type.value for v in (op.places if into else op.results)]
-        if got != want:
+        got = [v.type if w.place else v.type.value for v, w in zip(made, want)]
+        if got != want or len(made) != len(want):
             kind = "places" if into else "results"
-            raise self.error(op, f"its {kind} are {listed(got)}, the type rule says {listed(want)}")
+            raise self.error(
+                op, f"its {kind} are {listed(v.type for v in made)}, the type rule says {listed(want)}"
+            )
         if into:
             self.places(op)
 
