@@ -102,7 +102,7 @@ def _explain(clusters: Clusters, ctx: Context) -> None:
             if producer is None or producer.dims is None or value.op is None:
                 continue
             text = _reason(producer, group, clusters)
-            ctx.remark(value.op, f"not fused: %{value.name} into {group.first.name}: {text}")
+            ctx.remark(value.op, f"not fused into {group.first.name}: {text}")
 
 
 def _reason(producer: Group, reader: Group, clusters: Clusters) -> str:

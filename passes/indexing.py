@@ -180,9 +180,8 @@ def slice_of_inserted(op: Op, b: Builder) -> Value | None:
     return inner.operands[1]
 
 
+STABILISE: list[AnyRule] = [log_of_picked, picked_log_softmax]
 RULES: list[AnyRule] = [
-    log_of_picked,
-    picked_log_softmax,
     gather_all,
     gather_of_number,
     of_sparse,

@@ -16,27 +16,27 @@ from tcc.passes.fuse import fuse
 from tcc.passes.hoist import hoist
 from tcc.passes.manager import Pass, Step
 
-VALUES: list[Pass] = [
-    fold,
-    cse,
-    canonicalize,
-    cse,
-    canonicalize,
-    dce,
-    hoist,
-    expand,
-    canonicalize,
-    fold,
-    cse,
-    dce,
-    fuse,
-    dce,
+VALUES: list[Step] = [
+    Step(fold, {}),
+    Step(cse, {}),
+    Step(canonicalize, {}),
+    Step(cse, {}),
+    Step(canonicalize, {}),
+    Step(dce, {}),
+    Step(hoist, {}),
+    Step(expand, {}),
+    Step(canonicalize, {"composites": False}),
+    Step(fold, {}),
+    Step(cse, {}),
+    Step(dce, {}),
+    Step(fuse, {}),
+    Step(dce, {}),
 ]
 
 # Without these the code generator does not take the result; the others only make it better.
 NEEDED = frozenset({"expand", "fuse"})
 
-PASSES: dict[str, Pass] = {p.__name__: p for p in VALUES}
+PASSES: dict[str, Pass] = {step.name: step.function for step in VALUES}
 OPTIONAL = frozenset(PASSES) - NEEDED
 
 _STEP = re.compile(r"\s*(\w+)\s*(?:\{([^{}]*)\})?\s*(,|$)")
@@ -44,7 +44,7 @@ _STEP = re.compile(r"\s*(\w+)\s*(?:\{([^{}]*)\})?\s*(,|$)")
 
 def default_pipeline() -> list[Step]:
     """From what the frontend makes to fused values."""
-    return [Step(p, {}) for p in VALUES]
+    return list(VALUES)
 
 
 def parse_pipeline(text: str) -> list[Step]:

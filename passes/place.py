@@ -19,6 +19,7 @@ from tcc.ir.types import Type, dense_strides
 from tcc.passes.manager import Context
 
 VIEWS = frozenset({"dimshuffle", "reshape", "slice", "broadcast", "refine"})
+HOST = frozenset({"call", "sort", "argsort"})  # run by Python on dense arrays
 
 
 def place(func: Func, ctx: Context) -> None:
@@ -61,32 +62,45 @@ class _Placement:
             self.bind(p, new, new)
         in_place = self.sink_updates(old, params)
         scope = _Scope(Builder(body), self.last_uses(old))
-        outputs: list[tuple[Value, Value]] = []
         updated = {index: name for name, index in self.updates.items()}
-        commits: list[tuple[Value, Value]] = []
-        for i, v in enumerate(old.yields):
-            name = updated.get(i)
-            if name is None:
-                place = body.add_param(v.type.at("output"), f"out{i}")
-                self.roots[place] = place
-                outputs.append((v, place))
-                self.want(scope, v, place)
+        adopts = [i for i, name in updated.items() if old.yields[i].type != params[name].type]
+        outputs: list[tuple[Value, Value | None]] = []
+        for i in [i for i in range(len(old.yields)) if i not in updated] + adopts:
+            v = old.yields[i]
+            if not self.known_at_entry(v.type):
+                outputs.append((v, None))
                 continue
-            target = self.places[params[name]]
+            place = body.add_param(v.type.at("output"), f"out{i}")
+            self.roots[place] = place
+            outputs.append((v, place))
+            self.want(scope, v, place)
+        commits: list[tuple[Value, Value]] = []
+        for i, name in updated.items():
+            v, target = old.yields[i], self.places[params[name]]
+            if i in adopts:
+                continue
             if v in in_place:
                 scope.destinations[v] = target
             elif v is not params[name]:
                 commits.append((v, target))
         self.block(old, scope)
         b = scope.builder
-        for v, place in outputs:
-            if self.places[v] is not place:
-                self.copy(b, self.places[v], place, "")
+        b.loc = ""
+        for number, (v, known) in enumerate(outputs):
+            if known is None:
+                made = b.op("alloc", attrs={"type": v.type.at("output"), "offset": number}).result
+                self.copy(b, self.places[v], made, "")
+            elif self.places[v] is not known:
+                self.copy(b, self.places[v], known, "")
         self.commit(b, commits)
         b.op("yield")
         self.func.body = body
         body.parent = self.func
-        self.func.attrs["outputs"] = len(outputs)
+        self.func.attrs["outputs"] = [v.type for v, _ in outputs]
+        self.func.attrs["adopts"] = [updated[i] for i in adopts]
+
+    def known_at_entry(self, type: Type) -> bool:
+        return all(dims.names_of(s) <= self.entry_names for s in type.shape)
 
     def bind(self, value: Value, place: Value, root: Value) -> None:
         self.places[value] = place
@@ -209,8 +223,9 @@ class _Placement:
             elif op.name == "scan":
                 self.scan(op, scope)
             elif op.name == "const":
-                place = scope.builder.op("const", attrs=dict(op.attrs)).result
-                place.type = place.type.at("const")
+                place = scope.builder.op(
+                    "const", attrs={**op.attrs, "type": op.result.type.at("const")}
+                ).result
                 place.name = op.result.name
                 self.bind(op.result, place, place)
             else:
@@ -220,6 +235,8 @@ class _Placement:
         """An op that reads places and fills new ones (or checks, and fills none)."""
         b = scope.builder
         reads = [self.places[v] for v in op.operands]
+        if op.name in HOST:
+            reads = [self.dense(b, p, op.loc) for p in reads]
         taken: set[Value] = set()
         places: list[Value] = []
         for r in op.results:
@@ -227,9 +244,6 @@ class _Placement:
             taken.add(self.roots[target])
             places.append(target)
             self.bind(r, target, self.roots[target])
-        if "accumulate" in op.attrs and op.attrs["accumulate"]:
-            self.copy(b, reads[-1], places[0], op.loc)
-            reads = reads[:-1]
         attrs = dict(op.attrs)
         if places:
             attrs["into"] = len(places)
@@ -237,6 +251,12 @@ class _Placement:
         if op.name == "scatter":
             self.start_from(b, reads[0], places[0], op.loc)
         b.block.append(new)
+
+    def dense(self, b: Builder, place: Value, loc: str) -> Value:
+        """The place itself if it is row-major and dense, else a copy that is."""
+        if place.type.strides == dense_strides(place.type.shape):
+            return place
+        return self.copy(b, place, self.alloc(b, place.type.value, ""), loc)
 
     def start_from(self, b: Builder, source: Value, target: Value, loc: str) -> None:
         if source is not target:
@@ -274,8 +294,8 @@ class _Placement:
         return isinstance(root.owner, Op) and root.owner.parent is scope.builder.block
 
     def alloc(self, b: Builder, type: Type, name: str) -> Value:
-        known = all(dims.names_of(s) <= self.entry_names for s in type.shape)
-        value = b.op("alloc", attrs={"type": type.at("arena" if known else "late")}).result
+        space = "arena" if self.known_at_entry(type) else "late"
+        value = b.op("alloc", attrs={"type": type.at(space)}).result
         value.name = name
         self.roots[value] = value
         self.owned.add(value)
@@ -373,7 +393,7 @@ class _Placement:
         b, body = scope.builder, op.block
         seqs, carries = int(op.attrs["seqs"]), int(op.attrs["carries"])
         length: Size = op.attrs["length"]
-        index = f"i{self.loops}"
+        index = dims.name(f"i{self.loops}")
         self.loops += 1
         outs: list[Value] = []
         for k, r in enumerate(op.results):
@@ -387,7 +407,7 @@ class _Placement:
             outs.append(target)
             self.bind(r, target, self.roots[target])
         inner = Block()
-        at = dims.name(index)
+        at = index
         inside = _Scope(Builder(inner), self.last_uses(body))
         for k, p in enumerate(body.params):
             if k < seqs:
@@ -457,7 +477,8 @@ def _moved_blocks(op: Op) -> list[Block]:
 
 
 def _may_fail(op: Op) -> bool:
-    return op.defn.fails or any(o.defn.fails for b in op.blocks for o in b.walk())
+    inside = [op, *(o for b in op.blocks for o in b.walk())]
+    return any(o.defn.fails or o.name in HOST for o in inside)
 
 
 def _top(op: Op, block: Block) -> Op:

@@ -82,6 +82,8 @@ def power_of_two(m: Found) -> bool:
 
 
 STABILISE: list[AnyRule] = [
+    *products.RULES,
+    *indexing.STABILISE,
     rule("log(softmax(x))", "log_softmax(x)", stable),
     rule("exp(log_softmax(x))", "softmax(x)", stable),
     rule(
@@ -182,6 +184,9 @@ ALGEBRA: list[AnyRule] = [
     rule(
         "cast(cast(x, dtype=D), dtype=E)", "cast(x, dtype=E)", when=lossless, samples={"D": "f64", "E": "i32"}
     ),
+    *views.RULES,
+    *reductions.RULES,
+    *indexing.RULES,
 ]
 
 RULES: list[AnyRule] = [
