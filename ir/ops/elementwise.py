@@ -741,8 +741,11 @@ define(
 
 def clip_grad(b: Any, op: Any, g: Sequence[Any]) -> list[Any]:
     x, low, high = op.operands
-    inside = getattr(b, "and")(b.ge(x, low), b.le(x, high))
-    return [routed(b, inside, g[0]), routed(b, b.lt(x, low), g[0]), routed(b, b.gt(x, high), g[0])]
+    both = getattr(b, "and")
+    inside = both(b.ge(x, low), b.le(x, high))
+    below = both(b.lt(x, low), b.le(low, high))
+    above = b.gt(b.maximum(x, low), high)  # also where the bounds have crossed
+    return [routed(b, chosen, g[0]) for chosen in (inside, below, above)]
 
 
 define(
