@@ -1,8 +1,9 @@
 """LLVM text of the thread pool: `tcc_parallel` and the workers behind it.
 
 Needs libc alone (no Python, no C compiler), so the same text serves ahead-of-time binaries.  The caller is thread 0.
-Each worker has a mailbox of its own, so a job for few threads neither wakes nor waits for the others.  Waiting is spinning
-for a bounded time, then a futex.
+Each worker has a mailbox of its own, so a job for few threads neither wakes nor waits for the others.  A range belongs to
+whoever claims it first: its worker, or the caller once it is through with its own, so that a worker which the system keeps
+off its CPU holds nobody up before it has begun.  Waiting is spinning for a bounded time, then a futex.
 """
 
 from __future__ import annotations
@@ -125,7 +126,7 @@ define internal void @tcc_pool_wake(ptr %word) #0 {{
 
 def _worker_text() -> str:
     return f"""
-define internal void @tcc_pool_share(ptr %pool, i64 %index) #0 {{
+define internal void @tcc_pool_share(ptr %pool, i64 %index, i64 %thread) #0 {{
   %body.at = getelementptr i64, ptr %pool, i64 {at.POOL_BODY}
   %ctx.at = getelementptr i64, ptr %pool, i64 {at.POOL_CTX}
   %args.at = getelementptr i64, ptr %pool, i64 {at.POOL_ARGS}
@@ -141,7 +142,7 @@ define internal void @tcc_pool_share(ptr %pool, i64 %index) #0 {{
   %through = mul i64 %units, %next
   %begin = udiv i64 %before, %ranges
   %end = udiv i64 %through, %ranges
-  call void %body(ptr %ctx, ptr %args, i64 %begin, i64 %end, i64 %index)
+  call void %body(ptr %ctx, ptr %args, i64 %begin, i64 %end, i64 %thread)
   ret void
 }}
 
@@ -154,13 +155,19 @@ entry:
   %index = load i64, ptr %index.at
   %pending = getelementptr i64, ptr %pool, i64 {at.POOL_PENDING}
   %waiter = getelementptr i64, ptr %pool, i64 {at.POOL_WAITER}
+  %claim = getelementptr i64, ptr %me, i64 {at.WORKER_CLAIM}
   br label %idle
 idle:
-  %seen = phi i32 [0, %entry], [%turn, %work], [%turn, %wake]
+  %seen = phi i32 [0, %entry], [%turn, %claiming], [%turn, %work], [%turn, %wake]
   %turn = call i32 @tcc_pool_wait(ptr %pool, ptr %me, i32 %seen, ptr %asleep)
-  br label %work
+  br label %claiming
+claiming:
+  %before = sub i32 %turn, 1
+  %swap = cmpxchg ptr %claim, i32 %before, i32 %turn acq_rel monotonic, align 4
+  %mine = extractvalue {{ i32, i1 }} %swap, 1
+  br i1 %mine, label %work, label %idle
 work:
-  call void @tcc_pool_share(ptr %pool, i64 %index)
+  call void @tcc_pool_share(ptr %pool, i64 %index, i64 %index)
   %left = atomicrmw sub ptr %pending, i32 1 seq_cst
   %sleeper = load atomic i32, ptr %waiter seq_cst, align 4
   %asked = icmp ne i32 %sleeper, 0
@@ -389,7 +396,37 @@ next:
   %i1 = add i64 %i, 1
   br label %head
 work:
-  call void @tcc_pool_share(ptr %pool, i64 0)
+  call void @tcc_pool_share(ptr %pool, i64 0, i64 0)
+  br label %steal
+steal:                                            ; what no worker has begun yet is done here: it may be long in coming
+  %s = phi i64 [1, %work], [%s1, %begun]
+  %rest = load atomic i32, ptr %pending acquire, align 4
+  %undone = icmp ne i32 %rest, 0
+  %among = icmp ult i64 %s, %ranges
+  %try = and i1 %undone, %among
+  br i1 %try, label %look, label %joining
+look:
+  %their.offset = mul i64 %s, {at.WORKER_SLOTS}
+  %their.slot = add i64 %their.offset, {at.POOL_WORKERS}
+  %their = getelementptr i64, ptr %pool, i64 %their.slot
+  %their.turn = load atomic i32, ptr %their monotonic, align 4
+  %their.before = sub i32 %their.turn, 1
+  %claim.at = getelementptr i64, ptr %their, i64 {at.WORKER_CLAIM}
+  %taken = load atomic i32, ptr %claim.at monotonic, align 4
+  %open = icmp eq i32 %taken, %their.before
+  br i1 %open, label %grab, label %begun
+grab:
+  %grabbing = cmpxchg ptr %claim.at, i32 %their.before, i32 %their.turn acq_rel monotonic, align 4
+  %grabbed = extractvalue {{ i32, i1 }} %grabbing, 1
+  br i1 %grabbed, label %do, label %begun
+do:
+  call void @tcc_pool_share(ptr %pool, i64 %s, i64 0)
+  %after = atomicrmw sub ptr %pending, i32 1 acq_rel
+  br label %begun
+begun:
+  %s1 = add i64 %s, 1
+  br label %steal
+joining:
   %waiter = getelementptr i64, ptr %pool, i64 {at.POOL_WAITER}
   br label %join
 join:

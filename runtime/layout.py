@@ -13,6 +13,7 @@ A compiled function's body is `i32 @run(ptr %frame)`.  The frame's slots are, in
 (a Python exception is set).  It may call, from the calling thread only, what codegen/support.py defines:
 
     void @tcc_parallel(ptr ctx, ptr body, ptr args, i64 units, i64 grain)
+         ranges may run one after another on one thread, so none may wait for another; `thread` only picks the scratch
     i32  @tcc_poll(ptr ctx)                            STATUS_PYTHON once interrupted: return it at once
     i32  @tcc_host_call(ptr ctx, ptr args, i64 index)  a status; see runtime/host.py for `args`
     ptr  @tcc_output(ptr ctx, i64 output, i64 typenum, i64 rank, ptr dims)   null: return STATUS_PYTHON
@@ -73,6 +74,7 @@ WORKER_POOL = 16
 WORKER_INDEX = 17
 WORKER_CPU = 18
 WORKER_THREAD = 19  # pthread_t
+WORKER_CLAIM = 20  # i32: the last turn that somebody took, this worker or the caller in its stead
 MAX_THREADS = 256
 POOL_BYTES = 8 * (POOL_WORKERS + MAX_THREADS * WORKER_SLOTS)
 

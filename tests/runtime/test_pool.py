@@ -19,7 +19,8 @@ from tcc.runtime.threads import Pool, thread_count
 
 UNITS = 1003
 
-# body: marks[unit] += 1 for its units, owner[unit] = thread.  nested: calls tcc_parallel from within.
+# body: for each of its units, times += 1 and range = where its range begins.
+# outer: the same by a job of its own.  meet: waits (not for ever) until all ranges have begun, then range = thread.
 TEXT = """
 declare void @tcc_parallel(ptr, ptr, ptr, i64, i64)
 define void @body(ptr %ctx, ptr %args, i64 %begin, i64 %end, i64 %thread) #0 {
@@ -35,7 +36,7 @@ one:
   %old = load i64, ptr %mark.at
   %new = add i64 %old, 1
   store i64 %new, ptr %mark.at
-  store i64 %thread, ptr %owner.at
+  store i64 %begin, ptr %owner.at
   %i1 = add i64 %i, 1
   br label %head
 out:
@@ -45,6 +46,26 @@ define void @outer(ptr %ctx, ptr %args, i64 %begin, i64 %end, i64 %thread) #0 {
   %part = getelementptr [2 x i64], ptr %args, i64 %begin
   %units = sub i64 %end, %begin
   call void @tcc_parallel(ptr %ctx, ptr @body, ptr %part, i64 %units, i64 1)
+  ret void
+}
+define void @meet(ptr %ctx, ptr %args, i64 %begin, i64 %end, i64 %thread) #0 {
+entry:
+  %want.at = getelementptr i64, ptr %ctx, i64 1
+  %want = load i64, ptr %want.at
+  %here = atomicrmw add ptr %args, i64 1 seq_cst
+  br label %wait
+wait:
+  %k = phi i64 [0, %entry], [%k1, %wait]
+  %k1 = add i64 %k, 1
+  %now = load atomic i64, ptr %args seq_cst, align 8
+  %all = icmp sge i64 %now, %want
+  %late = icmp ugt i64 %k, 3000000000
+  %go = or i1 %all, %late
+  br i1 %go, label %mark, label %wait
+mark:
+  %unit = getelementptr [2 x i64], ptr %args, i64 %begin
+  %owner.at = getelementptr i64, ptr %unit, i64 1
+  store i64 %thread, ptr %owner.at
   ret void
 }
 define void @rounds(ptr %ctx, ptr %inner, ptr %args, i64 %units, i64 %grain, i64 %rounds) #0 {
@@ -83,7 +104,7 @@ class Job:
     def __call__(
         self, units: int, grain: int = 1, rounds: int = 1, body: str = "body"
     ) -> list[tuple[int, int]]:
-        """(times done, thread) of each unit."""
+        """(times, range) of each unit."""
         seen = (ctypes.c_int64 * (2 * max(1, units)))()
         self.run(self.ctx, self.image.address(body), seen, units, grain, rounds)
         return list(zip(seen[0 : 2 * units : 2], seen[1 : 2 * units : 2]))
@@ -103,15 +124,33 @@ def test_each_unit_is_done_once_a_round(job: Callable[[int], Job], threads: int)
 
 
 @pytest.mark.parametrize("threads", [2, 4])
-def test_threads_get_equal_contiguous_ranges(job: Callable[[int], Job], threads: int) -> None:
-    owners = [thread for _, thread in job(threads)(8 * threads)]
-    assert owners == sorted(list(range(threads)) * 8)
+def test_ranges_are_equal_and_contiguous(job: Callable[[int], Job], threads: int) -> None:
+    ranges = [begin for _, begin in job(threads)(8 * threads)]
+    assert ranges == [8 * (unit // 8) for unit in range(8 * threads)]
 
 
 def test_ranges_have_at_least_grain_units(job: Callable[[int], Job]) -> None:
-    owners = [thread for _, thread in job(4)(100, grain=40)]
-    assert owners == [0] * 50 + [1] * 50
-    assert {thread for _, thread in job(4)(100, grain=51)} == {0}
+    ranges = [begin for _, begin in job(4)(100, grain=40)]
+    assert ranges == [0] * 50 + [50] * 50
+    assert {begin for _, begin in job(4)(100, grain=51)} == {0}
+
+
+def threads_that_met(the_job: Job) -> set[int]:
+    """The threads of a job whose ranges all run at once."""
+    return {thread for _, thread in the_job(the_job.pool.threads, body="meet")}
+
+
+@pytest.mark.parametrize("threads", [2, 4])
+def test_ranges_run_at_once(job: Callable[[int], Job], threads: int) -> None:
+    assert threads_that_met(job(threads)) == set(range(threads))
+
+
+def test_a_worker_that_does_not_come_is_not_waited_for(image: Image) -> None:
+    """Its range is the caller's when that is through: here the worker never starts, and its turn is announced."""
+    the_job = Job(image, Pool(2))
+    words = (ctypes.c_int64 * (at.POOL_BYTES // 8)).from_address(the_job.pool.address)
+    words[at.POOL_STARTED] = 1
+    assert [times for times, _ in the_job(UNITS, rounds=3)] == [3] * UNITS
 
 
 def test_nothing_to_do(job: Callable[[int], Job]) -> None:
@@ -121,12 +160,12 @@ def test_nothing_to_do(job: Callable[[int], Job]) -> None:
 def test_a_job_within_a_job_runs_alone(job: Callable[[int], Job]) -> None:
     seen = job(2)(UNITS, body="outer")
     assert [times for times, _ in seen] == [1] * UNITS
-    assert {thread for _, thread in seen} == {0}
+    assert {begin for _, begin in seen} == {0}  # the inner jobs, whose units count from 0, were not cut
 
 
 def test_sleeping_workers_are_woken(job: Callable[[int], Job]) -> None:
     the_job = job(3)
-    the_job(UNITS)
+    threads_that_met(the_job)
     words = (ctypes.c_int64 * (at.POOL_BYTES // 8)).from_address(the_job.pool.address)
     asleep = [at.POOL_WORKERS + w * at.WORKER_SLOTS + at.WORKER_ASLEEP for w in (1, 2)]
     stop = threading.Event()
@@ -135,7 +174,7 @@ def test_sleeping_workers_are_woken(job: Callable[[int], Job]) -> None:
             break
         stop.wait(0.001)
     assert all(words[a] for a in asleep), "idle workers keep spinning"
-    assert [times for times, _ in the_job(UNITS)] == [1] * UNITS
+    assert threads_that_met(the_job) == {0, 1, 2}
 
 
 def test_callers_at_once_share_the_pool(job: Callable[[int], Job]) -> None:
@@ -157,13 +196,12 @@ def test_callers_at_once_share_the_pool(job: Callable[[int], Job]) -> None:
 
 def test_a_forked_child_starts_its_own_workers(job: Callable[[int], Job]) -> None:
     the_job = job(2)
-    the_job(UNITS)
+    assert threads_that_met(the_job) == {0, 1}
     child = os.fork()
     if child == 0:
-        seen = the_job(UNITS)
-        os._exit(0 if {t for t, _ in seen} == {1} and {o for _, o in seen} == {0, 1} else 1)
+        os._exit(0 if threads_that_met(the_job) == {0, 1} else 1)
     assert os.waitpid(child, 0)[1] == 0
-    assert {owner for _, owner in the_job(UNITS)} == {0, 1}
+    assert threads_that_met(the_job) == {0, 1}
 
 
 def _allowed(pool: Pool) -> list[set[int]]:
