@@ -8,6 +8,7 @@ from tcc.ir.types import FLOATS
 from tcc.passes.access import identity, resolve
 from tcc.passes.fold import splat
 from tcc.passes.pattern import AnyRule, function_rule
+from tcc.passes.reductions import without_axes
 from tcc.passes.views import made_by
 
 
@@ -82,6 +83,15 @@ def gather_of_number(op: Op, b: Builder) -> Value | None:
         return None
     result: Value = b.broadcast(inner.operands[0], shape=list(op.result.type.shape))
     return result
+
+
+@function_rule("gather")
+def gather_of_repeated(op: Op, b: Builder) -> Value | None:
+    """gather(keep(r), iota, y) -> r"""
+    rank = op.operands[0].type.rank
+    if made_by(op.operands[0], "broadcast") is None or not picks(op):
+        return None
+    return without_axes(op.operands[0], [rank - 1], op.result.type.shape, b)
 
 
 # -- scatter ---------------------------------------------------------------------------------------------------------
@@ -184,6 +194,7 @@ STABILISE: list[AnyRule] = [log_of_picked, picked_log_softmax]
 RULES: list[AnyRule] = [
     gather_all,
     gather_of_number,
+    gather_of_repeated,
     of_sparse,
     sum_with_sparse,
     sum_of_sparse,

@@ -12,11 +12,13 @@ from dataclasses import dataclass, field
 from tcc.ir.builder import Builder
 from tcc.ir.core import Op, Value
 from tcc.ir.types import FLOATS
+from tcc.passes.access import Access, identity, resolve
 from tcc.passes.fold import splat
 from tcc.passes.pattern import AnyRule, function_rule, kept
 
 MOST = 12  # factors looked at
 DEPTH = 8  # nested products looked through
+PRODUCTS = ("mul", "div", "neg", "reciprocal", "sqr")
 
 
 @dataclass
@@ -60,6 +62,38 @@ def factors(v: Value, depth: int = DEPTH) -> Product:
     return Product([v])
 
 
+def through_views(p: Product, b: Builder) -> Product:
+    """`p` with each view of a product (a divisor of whole rows, say) written as a product of views."""
+    result = Product(negative=p.negative)
+    for v in p.over:
+        result = result.times(_view_factors(v, b))
+    for v in p.under:
+        result = result.times(_view_factors(v, b).inverse())
+    return result
+
+
+def _view_factors(v: Value, b: Builder) -> Product:
+    if v.op is None:
+        return Product([v])
+    if v.op.name in PRODUCTS:
+        return factors(v)
+    if v.op.name not in ("broadcast", "dimshuffle"):
+        return Product([v])
+    view, inner = v.op, _view_factors(v.op.operands[0], b)
+    if inner.over == view.operands:
+        return Product([v])
+
+    def seen(x: Value) -> Value:
+        return b.op(view.name, x, attrs=view.attrs).result
+
+    return Product([seen(x) for x in inner.over], [seen(x) for x in inner.under], inner.negative)
+
+
+def place(v: Value) -> Access:
+    """Equal for factors that hold the same elements."""
+    return resolve(v, identity(v.type.rank))
+
+
 def terms(v: Value, depth: int = 4) -> list[Product]:
     """`v` as a sum of products; just one if it is no sum."""
     op = v.op
@@ -75,13 +109,17 @@ def terms(v: Value, depth: int = 4) -> list[Product]:
 def cancel(p: Product, b: Builder) -> Product | None:
     """`p` with what it multiplies and divides by left out, and exponentials joined to what they belong to; None if
     nothing can be done."""
+    exponentials = [v for v in p.over if v.op is not None and v.op.name == "exp"]
+    if exponentials:
+        p = through_views(p, b)
     over, under = list(p.over), list(p.under)
     for v in p.over:
-        if v in under:
+        same = next((w for w in under if place(w) == place(v)), None)
+        if same is not None:
             over.remove(v)
-            under.remove(v)
+            under.remove(same)
     changed = len(over) < len(p.over)
-    for e in [v for v in over if v.op is not None and v.op.name == "exp"]:
+    for e in [v for v in over if v in exponentials]:
         joined = _softmax(e, under, b) or _sigmoid(e, over, b)
         if joined is not None:
             over.remove(e)
@@ -148,11 +186,11 @@ def cancel_factors(op: Op, b: Builder) -> Value | None:
 def _distribute(others: Product, total: Value, like: Value, b: Builder) -> Value | None:
     """`others` times the sum `total`, term by term, if that cancels something in one of them."""
     products = [others.times(t) for t in terms(total)]
-    if not any(_cancels(p) for p in products):
+    simpler = [cancel(p, b) for p in products]
+    if not any(simpler):
         return None
     result: Value | None = None
-    for p in products:
-        p = cancel(p, b) or p
+    for p in [s or p for s, p in zip(simpler, products)]:
         negative, p = p.negative, Product(p.over, p.under)
         value = build(p, like, b)
         if result is None:
@@ -160,20 +198,6 @@ def _distribute(others: Product, total: Value, like: Value, b: Builder) -> Value
         else:
             result = b.sub(result, value) if negative else b.add(result, value)
     return result
-
-
-def _cancels(p: Product) -> bool:
-    under = set(p.under)
-    if not under.isdisjoint(p.over):
-        return True
-    for e in p.over:
-        if e.op is None or e.op.name != "exp":
-            continue
-        for v in under:
-            total = kept(v)[0]
-            if total.op is not None and total.op.name == "sum" and total.op.operands[0] is e:
-                return True
-    return False
 
 
 def build(p: Product, like: Value, b: Builder) -> Value:
