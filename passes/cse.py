@@ -14,14 +14,20 @@ from tcc.passes.manager import Context
 
 def cse(func: Func, ctx: Context) -> None:
     """Merges equal pure operations; one in an enclosing block serves the inner ones too."""
-    _visit(func.body, {})
+    merge_equal(func.body)
 
 
-def _visit(block: Block, known: dict[Hashable, Op]) -> None:
+def merge_equal(block: Block) -> int:
+    """Merges equal pure operations in a block and those inside it; returns how many went away."""
+    return _visit(block, {})
+
+
+def _visit(block: Block, known: dict[Hashable, Op]) -> int:
+    merged = 0
     added: list[Hashable] = []  # so that leaving the block forgets its own ops without a copy of `known`
     for op in block.ops:
         for inner in op.blocks:
-            _visit(inner, known)
+            merged += _visit(inner, known)
         if not repeatable(op):
             continue
         key = op_key(op, {})
@@ -31,8 +37,10 @@ def _visit(block: Block, known: dict[Hashable, Op]) -> None:
             added.append(key)
             continue
         op.replace_by(first.results)
+        merged += 1
     for key in added:
         del known[key]
+    return merged
 
 
 def repeatable(op: Op) -> bool:

@@ -20,8 +20,6 @@ VALUES: list[Step] = [
     Step(fold, {}),
     Step(cse, {}),
     Step(canonicalize, {}),
-    Step(cse, {}),
-    Step(canonicalize, {}),
     Step(dce, {}),
     Step(hoist, {}),
     Step(expand, {}),
