@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from tcc.codegen import jit, support
 from tcc.codegen.driver import Lowered
 from tcc.codegen.entry import entry_text
 from tcc.codegen.target import Target
+from tcc.ir import knobs
 from tcc.runtime import cache, native
 from tcc.runtime.symbols import symbols
 
@@ -35,7 +35,8 @@ class Compiled:
 def compile_lowered(lowered: Lowered, target: Target) -> Compiled:
     """Object code of a function with its entry."""
     entry = lowered.name.replace("tcc_run_", "tcc_call_")
-    text = merge([lowered.module_text(), entry_text(entry, lowered.signature, lowered.name)])
+    heads = "\n".join(declarations(merge(lowered.helpers.values())))
+    text = merge([heads, lowered.module_text(), entry_text(entry, lowered.signature, lowered.name)])
     return Compiled(jit.compile_object(text, target), entry, lowered.helpers)
 
 
@@ -81,6 +82,12 @@ def _external(text: str) -> list[str]:
     return [m[1] for m in _DEFINE.finditer(text) if "internal" not in m[0]]
 
 
+def declarations(text: str) -> list[str]:
+    """A `declare` for each function that `text` defines for others."""
+    heads = [line for line in text.splitlines() if line.startswith("define ") and " internal " not in line]
+    return ["declare" + line[len("define") : line.rindex(" #0")] for line in heads]
+
+
 def merge(texts: Iterable[str]) -> str:
     """Texts as one module: each `declare` once, and none of what is defined."""
     bodies: list[str] = []
@@ -101,11 +108,18 @@ def merge(texts: Iterable[str]) -> str:
     return "\n".join([*heads, whole])
 
 
-@functools.cache
 def environment(target: Target) -> str:
     """What changes code besides the text compiled: versions and the machine."""
     return "\n".join(
-        (CODE_VERSION, str(llvmlite.__version__), np.__version__.split(".")[0], target.triple, target.cpu, target.features)
+        (
+            CODE_VERSION,
+            knobs.code_key(),
+            str(llvmlite.__version__),
+            np.__version__.split(".")[0],
+            target.triple,
+            target.cpu,
+            target.features,
+        )
         + (str(target.vector_bits), str(target.avx512), str(target.l2_bytes))
     )
 

@@ -7,7 +7,7 @@ a native loop; `tcc_poll` lets Ctrl-C in between kernels until the first shared 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,6 +15,7 @@ import numpy as np
 
 from tcc.codegen import scalar
 from tcc.codegen.emit import Emit
+from tcc.codegen.entry import TYPENUMS
 from tcc.codegen.kernel import Kernel, OpId, Operand, Runtime, Scratch, size_text
 from tcc.codegen.loops import KERNELS
 from tcc.codegen.support import DECLARATIONS
@@ -22,6 +23,8 @@ from tcc.codegen.target import Target
 from tcc.ir import dims
 from tcc.ir.core import Block, Func, Op, Value
 from tcc.ir.dims import Size
+from tcc.ir.types import Type
+from tcc.passes.place import HOST
 from tcc.runtime.host import HostArray, HostCall
 from tcc.runtime.layout import FRAME_ARENA, FRAME_CTX, STATUS_ERROR, STATUS_PYTHON
 from tcc.runtime.signature import InputSpec, OutputSpec, Returns, SharedSpec, Signature
@@ -74,7 +77,7 @@ class _Driver:
         self.host_calls: list[HostCall] = []
         self.scratch: Size = 0
         self.thread_scratch: Size = 0
-        self.max_slots = 1
+        self.max_slots = 8  # the sizes of an output
         self.written = False
 
     def lower(self) -> Lowered:
@@ -97,7 +100,7 @@ class _Driver:
         shared = tuple(
             SharedSpec(p.type.dtype, p.type.shape, p in written, p.name) for p in by_space["shared"]
         ) + tuple(SharedSpec(v.type.dtype, v.type.shape, False, "a constant") for v in self.const_places)
-        outputs = tuple(OutputSpec(p.type.dtype, p.type.shape) for p in by_space["output"])
+        outputs = self.outputs(by_space["output"], [p.name for p in by_space["shared"]])
         signature = Signature(inputs, shared, outputs, self.returns)
         frame = signature.frame
         self.collect_kernels(func.body)
@@ -110,7 +113,8 @@ class _Driver:
             self.pointers[p] = self.load(frame.input(i))
         for i, p in enumerate([*by_space["shared"], *self.const_places]):
             self.pointers[p] = self.load(frame.container(i))
-        for i, p in enumerate(by_space["output"]):
+        early = [i for i, spec in enumerate(outputs) if not spec.late]
+        for i, p in zip(early, by_space["output"], strict=True):
             self.pointers[p] = self.load(frame.output(i))
         for name in frame.sizes:
             self.names[name] = self.load(frame.size(name), "i64")
@@ -141,6 +145,21 @@ class _Driver:
             e.declared,
         )
 
+    def outputs(self, places: list[Value], shared: list[str]) -> tuple[OutputSpec, ...]:
+        """All outputs in order: those with a place of their own, those made on the way, then new buffers of containers."""
+        types: list[Type] = self.func.attrs["outputs"]
+        adopts: list[str] = self.func.attrs.get("adopts", [])
+        made = {
+            int(o.attrs["offset"])
+            for o in self.func.body.walk()
+            if o.name == "alloc" and _space(o.result) == "output"
+        }
+        first = len(types) - len(adopts)
+        return tuple(
+            OutputSpec(t.dtype, t.shape, i in made, shared.index(adopts[i - first]) if i >= first else None)
+            for i, t in enumerate(types)
+        )
+
     def load(self, slot: int, t: str = "ptr") -> str:
         return self.e.value(f"load {t}, ptr {self.e.gep('%frame', slot, 'i64')}")
 
@@ -162,7 +181,7 @@ class _Driver:
             self.scratch = dims.maximum(self.scratch, scratch)
             self.thread_scratch = dims.maximum(self.thread_scratch, kernel.thread_scratch)
         for op in body.walk():
-            if op.name == "call":
+            if op.name in HOST:
                 self.max_slots = max(self.max_slots, len(op.operands) + sum(v.type.rank for v in op.operands))
 
     def kernel_call(self, op: Op) -> None:
@@ -210,7 +229,7 @@ class _Driver:
                 "for": self.loop,
                 "bind": self.name_size,
                 "check_size": self.check_size,
-                "call": self.host_call,
+                **dict.fromkeys(HOST, self.host_call),
                 "const": lambda op: None,
                 "yield": lambda op: None,
             }.get(op.name)
@@ -240,6 +259,9 @@ class _Driver:
 
     def alloc(self, op: Op) -> None:
         e, t = self.e, op.result.type
+        if _space(op.result) == "output":
+            self.make_output(op)
+            return
         if _space(op.result) == "late":
             e.declare(DECLARATIONS["tcc_late_alloc"])
             pointer = e.value(f"call ptr @tcc_late_alloc(ptr {self.ctx}, i64 {self.size(t.bytes)})")
@@ -248,6 +270,20 @@ class _Driver:
             self.pointers[op.result] = pointer
             return
         self.pointers[op.result] = e.gep(self.arena, self.size(op.attrs["offset"]))
+
+    def make_output(self, op: Op) -> None:
+        """An output whose sizes are known only now."""
+        e, t = self.e, op.result.type
+        for axis, s in enumerate(t.shape):
+            e.line(f"store i64 {self.size(s)}, ptr {e.gep('%args', axis, 'i64')}")
+        e.declare(DECLARATIONS["tcc_output"])
+        pointer = e.value(
+            f"call ptr @tcc_output(ptr {self.ctx}, i64 {op.attrs['offset']}, i64 {TYPENUMS[t.dtype]}, "
+            f"i64 {t.rank}, ptr %args)"
+        )
+        missing = e.value(f"icmp eq ptr {pointer}, null")
+        self.leave_unless_ok(e.value(f"select i1 {missing}, i32 {STATUS_PYTHON}, i32 0"))
+        self.pointers[op.result] = pointer
 
     def view(self, op: Op) -> None:
         offset = self.size(op.attrs["offset"])
@@ -258,7 +294,7 @@ class _Driver:
         e = self.e
 
         def body(index: str, _: list[str]) -> None:
-            self.names[op.attrs["index"]] = index
+            self.names[str(op.attrs["index"])] = index
             self.depth += 1
             if not self.written and not any(_space(v) == "shared" for o in op.block.walk() for v in o.places):
                 self.call_poll()
@@ -274,8 +310,7 @@ class _Driver:
         value = e.value(f"load i64, ptr {self.pointers[op.operands[0]]}")
         negative = e.value(f"icmp slt i64 {value}, 0")
         self.fail_if(negative, op, value, "0")
-        name = op.attrs["size"]
-        self.names[name if isinstance(name, str) else str(name)] = value
+        self.names[str(op.attrs["size"])] = value
 
     def check_size(self, op: Op) -> None:
         left, right = self.size(op.attrs["left"]), self.size(op.attrs["right"])
@@ -303,8 +338,8 @@ class _Driver:
         where = f" ({op.loc})" if op.loc else ""
         self.host_calls.append(
             HostCall(
-                f"{op.attrs['name']}{where}",
-                op.attrs["function"],
+                f"{op.attrs.get('name', op.name)}{where}",
+                op.attrs["function"] if op.name == "call" else _reference(op),
                 tuple(HostArray(v.type.dtype, v.type.rank) for v in op.reads),
                 tuple(HostArray(v.type.dtype, v.type.rank) for v in op.places),
             )
@@ -323,6 +358,14 @@ class _Driver:
                 self.sizes[size] = size_text(self.e, size, self.names)
             return self.sizes[size]
         return self.sizes.get(size) or size_text(self.e, size, self.names)
+
+
+def _reference(op: Op) -> Callable[..., Sequence[Any]]:
+    """What NumPy does for an op that runs on the host."""
+    assert op.defn.ref is not None
+    attrs = {k: v for k, v in op.attrs.items() if k != "into"}
+    ref = op.defn.ref
+    return lambda *arrays: [ref(*arrays, **attrs)]
 
 
 def _space(value: Value) -> str:

@@ -6,6 +6,7 @@ import functools
 from dataclasses import dataclass
 
 from tcc.codegen.emit import VecType
+from tcc.ir import knobs
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,11 @@ def host() -> Target:
         _cache_bytes(1, 32 << 10),
         _cache_bytes(2, 1 << 20),
     )
+
+
+def chosen() -> Target:
+    """The target that the environment asks for: this machine, or its plain form."""
+    return host() if knobs.TARGET.get() == "host" else plain(knobs.VECTOR_BITS.get())
 
 
 def _cache_bytes(level: int, otherwise: int) -> int:

@@ -94,10 +94,10 @@ class Program:
     def artefact(self, fixed: Mapping[str, int]) -> tuple[Artefact, bool]:
         """The code for a set of known sizes, from the cache or made now."""
         from tcc.codegen import compile as compiler
-        from tcc.codegen.target import host
+        from tcc.codegen.target import chosen
         from tcc.runtime import cache
 
-        target = host()
+        target = chosen()
         func = clone(self.func, fixed)
         func.attrs["hints"] = {n: v for n, v in self.seen.items() if n not in fixed}
         func.attrs["returns"] = self.returns
@@ -162,9 +162,9 @@ class Program:
         from tcc.codegen import compile as compiler
         from tcc.codegen import jit
         from tcc.codegen.driver import lower
-        from tcc.codegen.target import host
+        from tcc.codegen.target import chosen
 
-        target = host()
+        target = chosen()
         text = compiler.full_text(lower(func, target, self.returns))
         return text if stage == "llvm" else jit.assembly(text, target)
 
@@ -184,11 +184,14 @@ class Artefact:
     def variant(self, containers: Mapping[str, Container], name: str) -> Variant:
         """The code in memory, bound to its containers."""
         from tcc.codegen import compile as compiler
-        from tcc.codegen.target import host
+        from tcc.codegen.target import chosen
 
         compiled = compiler.Compiled(self.code, self.entry, self.helpers)
-        image, entry, attempt = compiler.load(compiled, host())
-        own = [containers[s.name] for s in self.signature.shared[: len(self.signature.shared) - len(self.constants)]]
+        image, entry, attempt = compiler.load(compiled, chosen())
+        own = [
+            containers[s.name]
+            for s in self.signature.shared[: len(self.signature.shared) - len(self.constants)]
+        ]
         return Variant(
             self.signature,
             entry,

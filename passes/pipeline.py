@@ -7,6 +7,7 @@ import inspect
 import re
 from typing import Any
 
+from tcc.ir import knobs
 from tcc.passes.canonicalize import canonicalize
 from tcc.passes.cse import cse
 from tcc.passes.dce import dce
@@ -14,7 +15,9 @@ from tcc.passes.expand import expand
 from tcc.passes.fold import fold
 from tcc.passes.fuse import fuse
 from tcc.passes.hoist import hoist
-from tcc.passes.manager import Pass, Step
+from tcc.passes.manager import Context, Pass, Step
+from tcc.passes.place import place
+from tcc.passes.plan import plan
 
 VALUES: list[Step] = [
     Step(fold, {}),
@@ -31,10 +34,12 @@ VALUES: list[Step] = [
     Step(dce, {}),
 ]
 
-# Without these the code generator does not take the result; the others only make it better.
-NEEDED = frozenset({"expand", "fuse"})
+CPU: list[Step] = [*VALUES, Step(place, {}), Step(plan, {})]
 
-PASSES: dict[str, Pass] = {step.name: step.function for step in VALUES}
+# Without these the code generator does not take the result; the others only make it better.
+NEEDED = frozenset({"expand", "fuse", "place", "plan"})
+
+PASSES: dict[str, Pass] = {step.name: step.function for step in CPU}
 OPTIONAL = frozenset(PASSES) - NEEDED
 
 _STEP = re.compile(r"\s*(\w+)\s*(?:\{([^{}]*)\})?\s*(,|$)")
@@ -43,6 +48,24 @@ _STEP = re.compile(r"\s*(\w+)\s*(?:\{([^{}]*)\})?\s*(,|$)")
 def default_pipeline() -> list[Step]:
     """From what the frontend makes to fused values."""
     return list(VALUES)
+
+
+def cpu_pipeline() -> list[Step]:
+    """From what the frontend makes to placed ops and a planned arena."""
+    return list(CPU)
+
+
+def context_from_knobs() -> Context:
+    """A context as the environment wants it; ValueError names a pass in TCC_SKIP that cannot be left out."""
+    skip = knobs.SKIP.get()
+    for name in sorted(skip - OPTIONAL):
+        why = "is needed" if name in PASSES else "is no pass"
+        raise ValueError(f"TCC_SKIP: {name} {why} (these can be left out: {', '.join(sorted(OPTIONAL))})")
+    dump = knobs.DUMP.get()
+    after = frozenset() if "all" in dump else dump
+    return Context(
+        verify=knobs.VERIFY.get(), dump=knobs.DUMP_DIR.get() if dump else None, dump_after=after, skip=skip
+    )
 
 
 def parse_pipeline(text: str) -> list[Step]:

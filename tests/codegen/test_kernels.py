@@ -1,0 +1,159 @@
+"""Kernels of every kind against the interpreter, with exact and with run-time sizes."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from native import check
+
+RNG = np.random.default_rng(0)
+SHAPES = [(3, 5), (1, 1), (0, 4), (4, 0), (17, 33), (64, 128), (7, 1000)]
+
+
+def normal(*shape: int) -> np.ndarray:
+    return RNG.standard_normal(shape).astype(np.float32)
+
+
+@pytest.mark.parametrize("n, m", SHAPES)
+def test_map_with_a_broadcast_operand(n, m):
+    text = """
+func @f(%x: f32[n,m], %y: f32[n,m], %b: f32[m]) -> (f32[n,m]) {
+  %z = fuse %x, %y, %b {maps = ["ab", "ab", "b"], dims = [n, m], out = ["ab"]} (%u: f32[], %v: f32[], %w: f32[]) {
+    %s = add %u, %v : f32[]
+    %t = mul %s, %w : f32[]
+    yield %t
+  } : f32[n,m]
+  yield %z
+}"""
+    check(text, [normal(n, m), normal(n, m), normal(m)])
+
+
+@pytest.mark.parametrize("n, m", [(3, 5), (17, 33), (64, 128)])
+def test_an_operand_is_read_transposed(n, m):
+    text = """
+func @f(%x: f32[n,m], %y: f32[m,n]) -> (f32[n,m]) {
+  %z = fuse %x, %y {maps = ["ab", "ba"], dims = [n, m], out = ["ab"]} (%u: f32[], %v: f32[]) {
+    %s = add %u, %v : f32[]
+    yield %s
+  } : f32[n,m]
+  yield %z
+}"""
+    check(text, [normal(n, m), normal(m, n)])
+
+
+@pytest.mark.parametrize("how", ["sum", "max", "min", "prod"])
+@pytest.mark.parametrize("out", ["a", "b", ""])
+@pytest.mark.parametrize("n, m", [(3, 5), (1, 1), (17, 33), (65, 200), (300, 1000), (2, 5000)])
+def test_reduction(how, out, n, m):
+    kind = {"a": "f32[n]", "b": "f32[m]", "": "f32[]"}[out]
+    text = f"""
+func @f(%x: f32[n,m]) -> ({kind}) {{
+  %z = fuse %x {{maps = ["ab"], dims = [n, m], out = ["{out}"], reduce = ["{how}"]}} (%u: f32[]) {{
+    %s = mul %u, %u : f32[]
+    yield %s
+  }} : {kind}
+  yield %z
+}}"""
+    check(text, [normal(n, m)], rtol=1e-4)
+
+
+def test_reduction_over_outer_and_inner_axes_at_once():
+    text = """
+func @f(%x: f32[p,n,m]) -> (f32[n]) {
+  %z = fuse %x {maps = ["abc"], dims = [p, n, m], out = ["b"], reduce = ["sum"]} (%u: f32[]) {
+    yield %u
+  } : f32[n]
+  yield %z
+}"""
+    check(text, [normal(5, 3, 70)], rtol=1e-4)
+
+
+def test_a_map_and_its_sum_at_once():
+    text = """
+func @f(%x: f32[n]) -> (f32[n], f32[]) {
+  %y, %z = fuse %x {maps = ["a"], dims = [n], out = ["a", ""], reduce = ["", "sum"]} (%u: f32[]) {
+    %s = mul %u, %u : f32[]
+    yield %s, %s
+  } : f32[n], f32[]
+  yield %y, %z
+}"""
+    check(text, [normal(40000)], rtol=1e-4)
+
+
+@pytest.mark.parametrize("n, m", [(3, 5), (1, 1), (17, 33), (5, 200), (30, 1000), (2, 5000)])
+def test_softmax_is_one_row_kernel(n, m):
+    text = """
+func @f(%x: f32[n,m]) -> (f32[n,m], f32[n]) {
+  %z, %l = fuse %x {maps = ["ab"], dims = [n, m], out = ["ab", "a"], row = 1, reduce = ["", ""]} (%u: f32[m]) {
+    %mx = max %u {axes = [0]} : f32[]
+    %mb = broadcast %mx {shape = [m]} : f32[m]
+    %d = sub %u, %mb : f32[m]
+    %e = exp %d : f32[m]
+    %s = sum %e {axes = [0]} : f32[]
+    %sb = broadcast %s {shape = [m]} : f32[m]
+    %p = div %e, %sb : f32[m]
+    yield %p, %s
+  } : f32[n,m], f32[n]
+  yield %z, %l
+}"""
+    check(text, [normal(n, m)], rtol=1e-4)
+
+
+@pytest.mark.parametrize("n, k, m", [(3, 5, 4), (1, 1, 1), (17, 33, 10), (60, 78, 50), (0, 3, 2), (3, 0, 2)])
+def test_products_with_an_epilogue_and_an_update_in_place(n, k, m):
+    text = """
+func @f(%x: f32[n,k], %w: f32[k,m], %b: f32[m]) -> (f32[n,m], f32[k,m]) {shared = ["w"], updates = {w = 1}} {
+  %a = matmul %x, %w, %b {maps = ["b"]} (%u: f32[], %v: f32[]) {
+    %s = add %u, %v : f32[]
+    %q = mul %s, %s : f32[]
+    yield %q
+  } : f32[n,m]
+  %xt = dimshuffle %x {order = [1, 0]} : f32[k,n]
+  %g = matmul %xt, %a : f32[k,m]
+  %w2 = fuse %w, %g {maps = ["ab", "ab"], dims = [k, m], out = ["ab"]} (%u: f32[], %v: f32[]) {
+    %s = sub %u, %v : f32[]
+    yield %s
+  } : f32[k,m]
+  yield %a, %w2
+}"""
+    check(text, [normal(n, k), normal(m)], {"w": normal(k, m)}, rtol=1e-3, atol=1e-3)
+
+
+def test_gather_and_scatter_with_negative_and_repeated_indices():
+    text = """
+func @f(%w: f32[n,m], %i: i32[k]) -> (f32[k,m], f32[n,m]) {
+  check_index %i {bound = n}
+  %g = gather %w, %i {axes = [0]} : f32[k,m]
+  %s = scatter %w, %g, %i {axes = [0], mode = "add"} : f32[n,m]
+  yield %g, %s
+}"""
+    check(text, [normal(6, 5), np.array([1, -1, 3, 1], np.int32)])
+
+
+def test_scan_is_a_native_loop():
+    text = """
+func @f(%xs: f32[t,b,i], %h0: f32[b,h], %wx: f32[i,h], %wh: f32[h,h]) -> (f32[b,h], f32[t,b,h]) {
+  %last, %hs = scan %xs, %h0 {seqs = 1, carries = 1, length = t} (%x: f32[b,i], %hp: f32[b,h]) {
+    %a = matmul %x, %wx : f32[b,h]
+    %r = matmul %hp, %wh : f32[b,h]
+    %n = fuse %a, %r {maps = ["ab", "ab"], dims = [b, h], out = ["ab"]} (%u: f32[], %v: f32[]) {
+      %s = add %u, %v : f32[]
+      %q = mul %s, %u : f32[]
+      yield %q
+    } : f32[b,h]
+    yield %n, %n
+  } : f32[b,h], f32[t,b,h]
+  yield %last, %hs
+}"""
+    check(text, [normal(4, 3, 5), normal(3, 6), normal(5, 6) * 0.1, normal(6, 6) * 0.1])
+
+
+def test_carries_that_swap():
+    text = """
+func @f(%a: f32[n], %b: f32[n]) -> (f32[n], f32[n]) {
+  %p, %q = scan %a, %b {seqs = 0, carries = 2, length = 3} (%x: f32[n], %y: f32[n]) {
+    yield %y, %x
+  } : f32[n], f32[n]
+  yield %p, %q
+}"""
+    check(text, [normal(4), normal(4)])
