@@ -8,7 +8,6 @@ import re
 from typing import Any
 
 from tcc.ir import knobs
-from tcc.ir import knobs
 from tcc.passes.canonicalize import canonicalize
 from tcc.passes.cse import cse
 from tcc.passes.dce import dce
@@ -46,29 +45,9 @@ OPTIONAL = frozenset(PASSES) - NEEDED
 _STEP = re.compile(r"\s*(\w+)\s*(?:\{([^{}]*)\})?\s*(,|$)")
 
 
-def values_pipeline() -> list[Step]:
+def default_pipeline() -> list[Step]:
     """From what the frontend makes to fused values."""
     return list(VALUES)
-
-
-def cpu_pipeline() -> list[Step]:
-    """From what the frontend makes to what the code generator takes."""
-    return [*VALUES, *PLACES]
-
-
-def context_from_knobs() -> Context:
-    """The context that the environment asks for; KnobError if TCC_SKIP names a pass that is needed or unknown."""
-    skip, dump = knobs.SKIP.get(), knobs.DUMP.get()
-    if wrong := skip - OPTIONAL:
-        can = ", ".join(sorted(OPTIONAL))
-        raise knobs.KnobError(f"TCC_SKIP must name optional passes ({can}), got {', '.join(sorted(wrong))}")
-    after = dump & frozenset(PASSES)
-    return Context(
-        verify=knobs.VERIFY.get(),
-        skip=skip,
-        dump=knobs.DUMP_DIR.get() if after or "all" in dump else None,
-        dump_after=frozenset() if "all" in dump else after,
-    )
 
 
 def cpu_pipeline() -> list[Step]:
