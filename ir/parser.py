@@ -240,8 +240,9 @@ class Parser:
 
     def body(self, block: Block) -> None:
         self.expect("{")
-        while not self.accept("}"):
+        while self.token.kind != "end" and not self.peek("}"):
             block.append(self.deeper(self.op))
+        self.expect("}")
 
     def define(self, token: Token, value: Value) -> None:
         if token.text in self.scope:

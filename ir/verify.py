@@ -197,9 +197,13 @@ class Verifier:
         for name in shared:
             if name not in params:
                 raise self.error(None, f"the shared variable {name} is not a parameter")
-        for name in self.func.attrs.get("updates", {}):
+        placed = "outputs" in self.func.attrs  # then updates have been written, and results are places
+        count = len(self.func.body.yields)
+        for name, result in self.func.attrs.get("updates", {}).items():
             if name not in shared:
                 raise self.error(None, f"the update of {name}, which is not a shared variable")
+            if not placed and not 0 <= result < count:
+                raise self.error(None, f"the update of {name} is result {result}, but there are {count}")
 
     def uses(self) -> None:
         """Every operand was seen to list its use; equal counts say that no value lists another one."""
