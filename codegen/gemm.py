@@ -11,6 +11,7 @@ One set of functions serves every product of its dtype.  What a call needs stand
 
 from __future__ import annotations
 
+from tcc.codegen.dot import dot_kernel, dot_name, dot_rows, row_kernel, row_name
 from tcc.codegen.emit import Emit, VecType
 from tcc.codegen.index import Index, Size
 from tcc.codegen.microkernel import VECTORS, micro_kernel, tile_name, tile_rows
@@ -18,6 +19,8 @@ from tcc.codegen.pack import copy_elements, copy_rows, copy_transposed, pack_nam
 from tcc.codegen.target import Target
 from tcc.runtime import layout as at
 
+# Forms: register tiles; sums along k in lanes; one row of C as a sum of rows.
+TILES, DOT, ROW = range(3)
 # How B's panels are made.
 UNPACKED, PACK_ROWS, PACK_TURN, PACK_EACH = range(4)
 # How A's rows are copied.
@@ -28,7 +31,7 @@ FIELDS = {
     for slot, name in enumerate(
         (
             *("a", "b", "c", "args", "epilogue"),  # addresses; epilogue may be null
-            *("m", "n", "k", "ars", "acs", "brs", "bcs", "crs", "accumulate"),  # strides in bytes
+            *("m", "n", "k", "ars", "acs", "brs", "bcs", "crs", "ccs", "accumulate"),  # strides in bytes
             *(
                 "batch",
                 "batch_a",
@@ -37,6 +40,7 @@ FIELDS = {
                 "index",
             ),  # index: which of the batch is being computed
             *("kc_most", "nc_most", "pack_a", "pack_b", "by_columns", "grain", "pack_grain", "batch_grain"),
+            *("form", "turned"),  # turned: the record describes the transposed product
             *("shared_bytes",),  # of each thread's scratch, the first part: B's panels
             *(
                 "serial",
@@ -57,6 +61,7 @@ FIELDS = {
 }
 POINTERS = ("a", "b", "c", "args", "epilogue", "panels", "finish")
 _LINE = 64  # bytes of a cache line
+ROW_UNIT = 1024  # columns of C that stay in the first-level cache while rows are added to them
 UNIT_ROWS = 2  # rows are handed to threads in such units
 
 
@@ -93,6 +98,10 @@ def engine(t: VecType, target: Target) -> dict[str, Emit]:
         engine_name(t, "_pack"): _pack_body(t),
         engine_name(t, "_panel"): _row_panel(t),
         engine_name(t, "_block"): _block_body(t, target),
+        dot_name(t): dot_kernel(t),
+        engine_name(t, "_dot"): _dot_body(t),
+        row_name(t): row_kernel(t),
+        engine_name(t, "_row"): _row_body(t),
         engine_name(t, "_one"): _one(t),
         engine_name(t, "_batch"): _batch_body(t),
         engine_name(t): _entry(t),
@@ -281,6 +290,78 @@ def _block_body(t: VecType, target: Target) -> Emit:
     return _finish(e)
 
 
+def _dot_body(t: VecType) -> Emit:
+    """Body over groups of rows: sums along k, for each of few columns while the rows are in the first-level cache."""
+    e = Emit()
+    _function(e, t, "_dot", _BODY)
+    x, r = Index(e), Record(e, "%r")
+    m, n, k, ars, crs, ccs = r["m"], r["n"], r["k"], r["ars"], r["crs"], r["ccs"]
+    a, c, add, finish, args, index = r["a"], r["c"], r["accumulate"], r["epilogue"], r["args"], r["index"]
+    packed = e.value(f"icmp ne i64 {r['pack_b']}, {UNPACKED}")
+    b = e.value(f"select i1 {packed}, ptr {r['panels']}, ptr {r['b']}")
+    b_step = e.value(f"select i1 {packed}, i64 {x.mul(k, t.bytes)}, i64 {r['bcs']}")
+    turned = r["turned"]
+
+    def group(unit: str, _: list[str]) -> None:
+        i = x.mul(unit, dot_rows(t))
+        rows = x.min(x.sub(m, i), dot_rows(t))
+        row, place = e.gep(a, x.mul(i, ars)), e.gep(c, x.mul(i, crs))
+
+        def column(j: str, _: list[str]) -> None:
+            y, z = e.gep(b, x.mul(j, b_step)), e.gep(place, x.mul(j, ccs))
+            operands = (("ptr", row), ("i64", ars), ("ptr", y), ("ptr", z), ("i64", crs))
+            _call(e, dot_name(t), *operands, ("i64", k), ("i64", rows), ("i64", add))
+
+        e.loop(0, n, 1, column)
+
+        def fuse() -> None:
+            step, lines, width = x.pick(turned, ccs, crs), x.pick(turned, n, rows), x.pick(turned, rows, n)
+            first, column = x.pick(turned, 0, i), x.pick(turned, i, 0)
+            e.line(
+                f"call void {finish}(ptr {args}, ptr {place}, i64 {step}, i64 {lines}, i64 {width}, i64 {first}, "
+                f"i64 {column}, i64 {index})"
+            )
+
+        e.when(e.value(f"icmp ne ptr {finish}, null"), fuse)
+
+    e.loop("%begin", "%end", 1, group)
+    return _finish(e)
+
+
+def _row_body(t: VecType) -> Emit:
+    """Body over units of ROW_UNIT columns of a product of one row."""
+    e = Emit()
+    _function(e, t, "_row", _BODY)
+    x, r = Index(e), Record(e, "%r")
+    n, k, acs, brs, add = r["n"], r["k"], r["acs"], r["brs"], r["accumulate"]
+    a, b, c, finish, args, index = r["a"], r["b"], r["c"], r["epilogue"], r["args"], r["index"]
+    fresh = e.value(f"icmp eq i64 {add}, 0")
+
+    def unit(u: str, _: list[str]) -> None:
+        j = x.mul(u, ROW_UNIT)
+        cols = x.min(x.sub(n, j), ROW_UNIT)
+        place = e.gep(c, j, t.elem)
+
+        def clear(i: str, _: list[str]) -> None:
+            e.line(f"store {t.elem} 0.0, ptr {e.gep(place, i, t.elem)}")
+
+        def zeros() -> None:
+            e.loop(0, cols, 1, clear)
+
+        e.when(fresh, zeros)
+        operands = (("ptr", a), ("i64", acs), ("ptr", e.gep(b, j, t.elem)), ("i64", brs), ("ptr", place))
+        _call(e, row_name(t), *operands, ("i64", k), ("i64", cols))
+        e.when(
+            e.value(f"icmp ne ptr {finish}, null"),
+            lambda: e.line(
+                f"call void {finish}(ptr {args}, ptr {place}, i64 0, i64 1, i64 {cols}, i64 0, i64 {j}, i64 {index})"
+            ),
+        )
+
+    e.loop("%begin", "%end", 1, unit)
+    return _finish(e)
+
+
 def _thread_scratch(e: Emit, x: Index, thread: str) -> str:
     base = e.value(f"load ptr, ptr {e.gep('%ctx', at.CTX_SCRATCH, 'i64')}")
     bytes_each = e.value(f"load i64, ptr {e.gep('%ctx', at.CTX_SCRATCH_BYTES, 'i64')}")
@@ -305,7 +386,6 @@ def _one(t: VecType) -> Emit:
     by_columns, grain, pack_grain, epilogue = r["by_columns"], r["grain"], r["pack_grain"], r["epilogue"]
     panels = e.value(f"select i1 {packed}, ptr {r['panels']}, ptr {r['b']}")
     row = e.value(f"select i1 {packed}, i64 {width * t.bytes}, i64 {r['brs']}")
-    r["panel_row"] = row
 
     def parallel(part: str, units: Size, grain: Size) -> None:
         alone, share, after = e.label(), e.label(), e.label()
@@ -324,6 +404,17 @@ def _one(t: VecType) -> Emit:
         )
         e.branch(after)
         e.at(after)
+
+    def dots() -> None:
+        copy = (
+            ("ptr", r["b"]),
+            ("i64", r["bcs"]),
+            ("i64", r["brs"]),
+            ("ptr", r["panels"]),
+            ("i64", x.mul(k, t.bytes)),
+        )
+        e.when(packed, lambda: _call(e, pack_name(t, "each"), *copy, ("i64", n), ("i64", k)))
+        parallel("_dot", x.ceil_div(m, dot_rows(t)), grain)
 
     def columns(jc: str, _: list[str]) -> None:
         nc = x.min(nc_most, x.sub(n, jc))
@@ -347,7 +438,16 @@ def _one(t: VecType) -> Emit:
         # k = 0 still writes zeros: at least one round
         e.loop(0, x.max(k, 1), kc_most, depth)
 
-    e.loop(0, n, nc_most, columns)
+    def tiles() -> None:
+        r["panel_row"] = row
+        e.loop(0, n, nc_most, columns)
+
+    def row_form() -> None:
+        parallel("_row", x.ceil_div(n, ROW_UNIT), grain)
+
+    form = r["form"]
+    for kind, write in ((TILES, tiles), (DOT, dots), (ROW, row_form)):
+        e.when(e.value(f"icmp eq i64 {form}, {kind}"), write)
     return _finish(e)
 
 

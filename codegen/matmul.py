@@ -6,15 +6,20 @@ import functools
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from tcc.codegen.dot import dot_rows
 from tcc.codegen.emit import Emit, VecType
 from tcc.codegen.gemm import (
     A_COLUMNS,
     A_ROWS,
     A_UNPACKED,
+    DOT,
     FIELDS,
     PACK_EACH,
     PACK_ROWS,
     PACK_TURN,
+    ROW,
+    ROW_UNIT,
+    TILES,
     UNIT_ROWS,
     UNPACKED,
     Record,
@@ -75,7 +80,20 @@ _SIZES: dict[str, Callable[[Matmul], int | None]] = {
     "batch_b": lambda s: s.batch_strides[1],
     "batch_c": lambda s: s.batch_strides[2],
 }
-_STRIDES = ("ars", "acs", "brs", "bcs", "crs", "batch_a", "batch_b", "batch_c")
+_STRIDES = ("ars", "acs", "brs", "bcs", "crs", "ccs", "batch_a", "batch_b", "batch_c")
+_TRANSPOSED = {
+    **{
+        "m": "n",
+        "n": "m",
+        "ars": "bcs",
+        "bcs": "ars",
+        "acs": "brs",
+        "brs": "acs",
+        "crs": "ccs",
+        "ccs": "crs",
+    },
+    **{"batch_a": "batch_b", "batch_b": "batch_a"},
+}
 
 
 def matmul_slots(spec: Matmul) -> tuple[str, ...]:
@@ -102,10 +120,12 @@ def matmul_scratch(spec: Matmul, target: Target) -> int:
     sizes = {name: get(spec) for name, get in _SIZES.items()}
     known = {name: value for name, value in sizes.items() if value is not None}
     if len(known) < len(sizes):
-        kc = _KC_BYTES // t.bytes
-        panels = max(_block_bytes(target), (kc + t.lanes) * _least_columns(t) * t.bytes)
-        return panels + int(a_copy_bytes(t, target, kc + t.lanes, x))
-    plan = _plan(spec, t, target, x, {name: value for name, value in known.items()})
+        panels = max(
+            2 * target.l2_bytes, _KC * _LEAST_PANELS * VECTORS * t.lanes * t.bytes, _DOT_COPY * t.bytes
+        )
+        return panels + int(a_copy_bytes(t, target, _KC, x))
+    form, turned = _form(spec, t, x, dict(known))
+    plan = _plan(t, target, x, turned, form)
     rows = int(a_copy_bytes(t, target, plan["kc_most"], x)) if plan["pack_a"] != A_UNPACKED else 0
     return int(plan["shared_bytes"]) + rows
 
@@ -126,16 +146,17 @@ def matmul_kernel(name: str, spec: Matmul, target: Target) -> KernelText:
             return known
         return e.value(f"load i64, ptr {e.gep('%args', slots[field_name], 'i64')}")
 
-    sizes = {field_name: size(field_name) for field_name in _SIZES}
-    for field_name in ("a", "b", "c"):
-        r[field_name] = e.value(f"load ptr, ptr {e.gep('%args', slots[field_name], 'i64')}")
+    given = {field_name: size(field_name) for field_name in _SIZES}
+    addresses = {n: e.value(f"load ptr, ptr {e.gep('%args', slots[n], 'i64')}") for n in ("a", "b", "c")}
+    form, sizes = _form(spec, t, x, given)
+    r["a"] = _pick_pointer(e, form["turned"], addresses["b"], addresses["a"])
+    r["b"] = _pick_pointer(e, form["turned"], addresses["a"], addresses["b"])
+    r["c"] = addresses["c"]
     r["args"] = "%args"
     r["epilogue"] = f"@{name}_epilogue" if spec.epilogue else "null"
     r["accumulate"] = int(spec.accumulate)
-    for field_name, value in sizes.items():
+    for field_name, value in (sizes | form | _plan(t, target, x, sizes, form)).items():
         r[field_name] = x.mul(value, t.bytes) if field_name in _STRIDES else value
-    for field_name, value in _plan(spec, t, target, x, sizes).items():
-        r[field_name] = value
     e.line(f"call void @{engine_name(t)}(ptr %ctx, ptr {record})")
     e.end("i32 0")
     functions = _engine(t, target)
@@ -152,42 +173,64 @@ def _vector(spec: Matmul, target: Target) -> VecType:
 
 # The cost model -------------------------------------------------------------------------------------------------
 
-_KC_BYTES = 4096  # of one column of B in a block of k: long chains make the updates of C rare
+_KC = 1024  # the most of k in one block: long chains make the updates of C rare
+_KC_STREAMED = 256  # where a large B is read in place
+_LEAST_PANELS = 4
+_DOT_COPY = 1 << 16  # elements of the short side that are worth a copy to make them contiguous along k
 _PARALLEL_WORK = 1 << 18  # multiply-adds that pay for a second thread (some microseconds)
 
 
-def _block_bytes(target: Target) -> int:
-    """B's block; it streams past the register tiles fast enough from beyond the second-level cache."""
-    return 2 * target.l2_bytes
+def _form(
+    spec: Matmul, t: VecType, x: Index, sizes: dict[str, Size]
+) -> tuple[dict[str, Size], dict[str, Size]]:
+    """The form, and the sizes it sees: those of the transposed product when `turned`.
+
+    `dot` sums in lanes along k; it is taken when k is contiguous on the long side and the other is half a vector at most,
+    by sizes and layout alone, for its bits differ.  A matrix of contiguous columns times a vector is turned into a row.
+    """
+    few, deep = t.lanes // 2, 4 * t.lanes
+    m, n, k, sizes = sizes["m"], sizes["n"], sizes["k"], sizes | {"ccs": 1}
+
+    def narrow(long: Size, short: Size, long_step: Size, short_step: Size) -> Size:
+        fits = x.both(x.both(x.less(short, few + 1), x.less(deep - 1, k)), x.equal(long_step, 1))
+        copied = x.both(x.less(few * few, long), x.less(x.mul(short, k), _DOT_COPY + 1))
+        return x.both(fits, x.either(x.equal(short_step, 1), copied))
+
+    by_rows = narrow(m, n, sizes["acs"], sizes["brs"])
+    by_columns = x.both(x.sub(1, by_rows), narrow(n, m, sizes["brs"], sizes["acs"]))
+    dot = x.either(by_rows, by_columns)
+    column = x.both(x.both(x.equal(n, 1), x.equal(sizes["ars"], 1)), x.equal(sizes["crs"], 1))
+    turned = x.either(by_columns, x.both(x.sub(1, dot), column) if spec.epilogue is None else 0)
+    seen = {name: x.pick(turned, sizes[_TRANSPOSED.get(name, name)], value) for name, value in sizes.items()}
+    row = x.both(x.equal(seen["m"], 1), x.equal(seen["bcs"], 1))
+    return {"form": x.pick(dot, DOT, x.pick(row, ROW, TILES)), "turned": turned}, seen
 
 
-def _least_columns(t: VecType) -> int:
-    return 4 * VECTORS * t.lanes
-
-
-def _plan(spec: Matmul, t: VecType, target: Target, x: Index, sizes: dict[str, Size]) -> dict[str, Size]:
+def _plan(
+    t: VecType, target: Target, x: Index, sizes: dict[str, Size], form: dict[str, Size]
+) -> dict[str, Size]:
     """The fields of the record that are choices.  Written once for numbers and for run-time values.
 
-    kc: k in equal blocks of at most _KC_BYTES a column.  nc: as many columns as fit _block_bytes with that kc.
-    B is copied when its columns are not contiguous, or when it is larger than the cache share or its rows fall on the same
-    cache sets, and enough rows use the copy; A when its rows fall on the same cache sets, or are columns in memory.
+    B is copied when its columns are not contiguous, or when it is larger than half the second-level cache and many rows use
+    the copy: a block of kc x nc of up to twice that cache streams past the tiles fast enough.  Where B stays in its place,
+    a short kc keeps the number of rows that are read side by side small.  A is copied when its rows (its columns, where
+    those are contiguous) fall on the same cache sets, and enough columns use the copy.
     """
     m, n, k = sizes["m"], sizes["n"], sizes["k"]
     ars, acs, brs, bcs = (sizes[name] for name in ("ars", "acs", "brs", "bcs"))
     width, rows = VECTORS * t.lanes, tile_rows(target)[0]
-    depth = x.max(k, 1)
-    blocks = x.ceil_div(depth, _KC_BYTES // t.bytes)
-    kc = x.round_up(x.ceil_div(depth, blocks), t.lanes)
-    fit = x.div(x.div(_block_bytes(target), x.mul(kc, t.bytes)), width)
-    most = x.max(x.mul(fit, width), _least_columns(t))
-    columns = x.max(n, 1)
-    nc = x.min(x.round_up(x.ceil_div(columns, x.ceil_div(columns, most)), width), most)
-
-    aligned_b = x.equal(x.sub(brs, x.mul(x.div(brs, 2048 // t.bytes), 2048 // t.bytes)), 0)
+    depth, columns = x.max(k, 1), x.max(n, 1)
     large = x.less(target.l2_bytes // 2 // t.bytes, x.mul(n, k))
-    worth = x.both(x.less(4 * rows, m), x.either(large, x.both(aligned_b, x.less(64, k))))
-    by_rows = x.pick(worth, PACK_ROWS, UNPACKED) if target.avx512 else PACK_ROWS
-    pack_b = x.pick(x.equal(bcs, 1), by_rows, x.pick(x.equal(brs, 1), PACK_TURN, PACK_EACH))
+    worth = x.both(x.less(16 * rows, m), large) if target.avx512 else 1
+    pack_b = x.pick(
+        x.equal(bcs, 1), x.pick(worth, PACK_ROWS, UNPACKED), x.pick(x.equal(brs, 1), PACK_TURN, PACK_EACH)
+    )
+    streamed = x.both(x.equal(pack_b, UNPACKED), large)
+    most = x.pick(streamed, _KC_STREAMED, _KC)
+    kc = x.round_up(x.ceil_div(depth, x.ceil_div(depth, most)), t.lanes)
+    fit = x.div(x.div(2 * target.l2_bytes // t.bytes, kc), width)
+    block = x.max(x.mul(fit, width), _LEAST_PANELS * width)
+    nc = x.min(x.round_up(x.ceil_div(columns, x.ceil_div(columns, block)), width), block)
     nc = x.pick(x.equal(pack_b, UNPACKED), x.round_up(columns, width), nc)
 
     aligned_a = x.equal(x.sub(ars, x.mul(x.div(ars, 1024 // t.bytes), 1024 // t.bytes)), 0)
@@ -202,7 +245,11 @@ def _plan(spec: Matmul, t: VecType, target: Target, x: Index, sizes: dict[str, S
     work = x.mul(x.mul(x.max(m, 1), columns), depth)
     small = x.less(work, 16 * _PARALLEL_WORK)
     batch_grain = x.pick(small, x.ceil_div(_PARALLEL_WORK, work), 0)
-    panels_bytes = x.mul(x.mul(x.round_up(kc, t.lanes), nc), t.bytes)
+    dot = x.equal(form["form"], DOT)
+    unit = x.pick(dot, x.mul(n, x.mul(depth, dot_rows(t) // 2)), unit)
+    unit = x.pick(x.equal(form["form"], ROW), x.mul(depth, ROW_UNIT), unit)
+    pack_b = x.pick(dot, x.pick(x.equal(brs, 1), UNPACKED, PACK_EACH), pack_b)
+    panels_bytes = x.mul(x.pick(dot, x.mul(n, k), x.mul(x.round_up(kc, t.lanes), nc)), t.bytes)
     return {
         "kc_most": kc,
         "nc_most": nc,
@@ -214,6 +261,12 @@ def _plan(spec: Matmul, t: VecType, target: Target, x: Index, sizes: dict[str, S
         "batch_grain": x.pick(x.equal(sizes["batch"], 1), 0, batch_grain),
         "shared_bytes": x.pick(x.equal(pack_b, UNPACKED), 0, panels_bytes),
     }
+
+
+def _pick_pointer(e: Emit, cond: Size, a: str, b: str) -> str:
+    if isinstance(cond, int):
+        return a if cond else b
+    return e.value(f"select i1 {e.value(f'icmp ne i64 {cond}, 0')}, ptr {a}, ptr {b}")
 
 
 def _write_epilogue(e: Emit, name: str, spec: Matmul, epilogue: Epilogue, t: VecType, target: Target) -> None:

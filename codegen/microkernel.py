@@ -11,9 +11,8 @@ from tcc.codegen.emit import Emit, VecType
 from tcc.codegen.target import Target
 
 VECTORS = 2  # vector columns of the widest tile
-_ROW_GROUP = (
-    5  # rows addressed from one pointer as 0, 1, 2, 3 and 4 strides: x86 scales an index by 1, 2 and 4
-)
+_AHEAD = 512  # bytes of B to fetch ahead
+_ROW_GROUP = 5  # rows addressed from one pointer, 0 to 4 strides away: x86 scales an index by 1, 2, 4
 
 
 def tile_name(t: VecType, rows: int, vectors: int) -> str:
@@ -96,6 +95,11 @@ def micro_kernel(t: VecType, rows: int, vectors: int, target: Target) -> Emit:
     def step(_: str, v: list[str]) -> list[str]:
         at, bp, acc = v[: len(heads)], v[len(heads)], v[len(heads) + 1 :]
         b = [load(e, t, e.gep(bp, j * step_bytes), b_masks[j]) for j in range(vectors)]
+        # along the row: the next panels' part of B when it is not packed, the next rows' when it is
+        for j in range(vectors):
+            e.line(
+                f"call void @llvm.prefetch.p0(ptr {e.gep(bp, _AHEAD + j * step_bytes)}, i32 0, i32 2, i32 1)"
+            )
         for i in range(rows):
             group, row = divmod(i, _ROW_GROUP)
             p = e.gep(at[group], strides[row]) if row else at[group]

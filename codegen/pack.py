@@ -71,7 +71,11 @@ def copy_transposed(t: VecType) -> Emit:
     (end,) = e.loop(0, full, piece.lanes, lambda c, v: [block(c, v[0], None)], [("ptr", "%dst")])
     rest = e.value(f"sub i64 %cols, {full}")
     mask = lane_mask(e, piece, rest)
-    e.when(e.value(f"icmp ne i64 {rest}, 0"), lambda: block(full, end, mask) and None)
+
+    def edge() -> None:
+        block(full, end, mask)
+
+    e.when(e.value(f"icmp ne i64 {rest}, 0"), edge)
     e.end()
     return e
 
