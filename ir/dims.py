@@ -145,8 +145,9 @@ def _make(terms: Mapping[Monomial, int]) -> Size:
 
 
 def add(*sizes: Size) -> Size:
-    if all(isinstance(s, int) for s in sizes):
-        return sum(sizes)  # type: ignore[arg-type]
+    numbers = [s for s in sizes if isinstance(s, int)]
+    if len(numbers) == len(sizes):
+        return sum(numbers)
     total: dict[Monomial, int] = {}
     for s in sizes:
         for mono, c in _terms(s):
@@ -268,7 +269,12 @@ def evaluate(size: Size, known: Mapping[str, int]) -> int:
     return result
 
 
-FUNCTIONS: dict[str, Callable[[Size, Size], Size]] = {"//": floordiv, "%": mod, "min": minimum, "max": maximum}
+FUNCTIONS: dict[str, Callable[[Size, Size], Size]] = {
+    "//": floordiv,
+    "%": mod,
+    "min": minimum,
+    "max": maximum,
+}
 
 
 def _rebuild(size: Size, leaf: Callable[[str], Size]) -> Size:
