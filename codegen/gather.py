@@ -298,8 +298,8 @@ def arg_kernel(op: Op, target: Target) -> Kernel:
             return [new, e.value(f"select i1 {better}, i64 {i}, i64 {where}")]
 
         start = value_type.const(identity_value(how, t.dtype))
-        _, where = e.loop(0, w.size(t.shape[axis]), 1, step, [(value_type, start), ("i64", "0")])
-        w.store(1, at, where)
+        _, found = e.loop(0, w.size(t.shape[axis]), 1, step, [(value_type, start), ("i64", "0")])
+        w.store(1, at, found)
 
     e.loop("%begin", "%end", 1, unit)
     e.end()

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tcc.ir.core import Op, Value
-from tcc.ir.dims import Size
+from tcc.ir.dims import Size, floordiv
 from tcc.ir.types import Type
 
 EXPENSIVE = 8  # flops an element from which a value is kept rather than computed again
@@ -275,9 +275,8 @@ def _nodes(
 
 def _flops(op: Op) -> int:
     """Of one element."""
-    one = op.defn.flops(op)
-    size = op.result.type.size
-    if isinstance(one, int) and isinstance(size, int):
-        return one // size if size else one
-    quotient = one // size if not isinstance(size, int) else one
+    one, size = op.defn.flops(op), op.result.type.size
+    if size == 0:
+        return 0
+    quotient = floordiv(one, size)
     return quotient if isinstance(quotient, int) else 1
