@@ -2,7 +2,7 @@
 
 No locks: an entry is written under a temporary name and renamed, carries a checksum, and a bad one is removed and counts as
 absent.  Whatever the file system does (full, read-only, written by others at the same time), the program goes on without.
-Settings: TCC_CACHE=0 turns it off, TCC_CACHE_DIR says where, TCC_CACHE_MB bounds its size (default 512).
+TCC_CACHE, TCC_CACHE_DIR and TCC_CACHE_MB say whether, where and how much.
 """
 
 from __future__ import annotations
@@ -17,10 +17,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from tcc.ir import knobs
+
 FORMAT = "v1"  # the subfolder; a change of the format or of what keys cover takes the next one
 MAGIC = b"tcc-object-1\n"
 DIGEST_BYTES = 16
-DEFAULT_MB = 512
 KEEP_AFTER_EVICTION = 0.8  # of the bound
 FRESH_S = (
     3600.0  # an entry's time of use is not written again within this; temporary files this old are leftovers
@@ -50,7 +51,7 @@ class Stats:
 class Cache:
     """`folder` None is a cache that holds nothing."""
 
-    def __init__(self, folder: Path | None, limit: int = DEFAULT_MB << 20) -> None:
+    def __init__(self, folder: Path | None, limit: int = knobs.CACHE_MB.default << 20) -> None:
         self.folder = None if folder is None else folder / FORMAT
         self.limit = limit
         self.hits = self.misses = 0
@@ -180,25 +181,20 @@ def _remove(path: Path) -> bool:
 
 
 def open_default() -> Cache:
-    """The cache that the environment asks for.  A folder of another user is not used: its entries are run as code."""
-    limit = os.environ.get("TCC_CACHE_MB", str(DEFAULT_MB))
-    if not limit.isdecimal():
-        raise ValueError(f"TCC_CACHE_MB must be a number, got {limit!r}")
-    if os.environ.get("TCC_CACHE", "1") == "0":
-        return Cache(None)
-    folder = _default_folder()
+    """The cache that the settings ask for.  A folder of another user is not used: its entries are run as code."""
+    folder = _default_folder() if knobs.CACHE.get() else None
     if folder is not None and folder.exists() and folder.stat().st_uid not in (0, os.getuid()):
         warnings.warn(
             f"compiled code is not kept, {folder} belongs to another user", RuntimeWarning, stacklevel=2
         )
         folder = None
-    return Cache(folder, int(limit) << 20)
+    return Cache(folder, knobs.CACHE_MB.get() << 20)
 
 
 def _default_folder() -> Path | None:
-    given = os.environ.get("TCC_CACHE_DIR")
-    if given:
-        return Path(given).expanduser()
+    given = knobs.CACHE_DIR.get()
+    if given is not None:
+        return given
     base = os.environ.get("XDG_CACHE_HOME")
     if base:
         return Path(base) / "tcc"

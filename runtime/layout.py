@@ -25,6 +25,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from tcc.ir import knobs
+
 STATUS_OK, STATUS_ERROR, STATUS_PYTHON = 0, 1, 2
 
 # The call context.
@@ -75,8 +77,7 @@ WORKER_INDEX = 17
 WORKER_CPU = 18
 WORKER_THREAD = 19  # pthread_t
 WORKER_CLAIM = 20  # i32: the last turn that somebody took, this worker or the caller in its stead
-MAX_THREADS = 256
-POOL_BYTES = 8 * (POOL_WORKERS + MAX_THREADS * WORKER_SLOTS)
+POOL_BYTES = 8 * (POOL_WORKERS + knobs.MAX_THREADS * WORKER_SLOTS)
 
 # A shared variable's container.
 SHARED_DATA = 0

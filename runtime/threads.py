@@ -7,20 +7,16 @@ import mmap
 import os
 from collections.abc import Sequence
 
+from tcc.ir import knobs
 from tcc.runtime import layout as at
 from tcc.runtime.machine import allowed_cpus, usable_cpus
 
 SPIN_NS = 100_000
 
 
-def thread_count(environment: str | None = None) -> int:
-    """How many threads a call may use: TCC_THREADS, else as many as there are CPUs to use.  ValueError for nonsense."""
-    text = os.environ.get("TCC_THREADS", "") if environment is None else environment
-    if not text:
-        return min(usable_cpus(), at.MAX_THREADS)
-    if not text.isdecimal() or not 1 <= int(text) <= at.MAX_THREADS:
-        raise ValueError(f"TCC_THREADS must be a number from 1 to {at.MAX_THREADS}, got {text!r}")
-    return int(text)
+def thread_count() -> int:
+    """How many threads a call may use: TCC_THREADS, else as many as there are CPUs to use."""
+    return knobs.THREADS.get() or min(usable_cpus(), knobs.MAX_THREADS)
 
 
 class Pool:

@@ -56,7 +56,7 @@ def test_no_cgroup_is_no_limit(tmp_path: Path) -> None:
 def test_affinity_counts() -> None:
     code = (
         "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})\n"
-        "from tcc.runtime.threads import thread_count; print(thread_count(''))"
+        "from tcc.runtime.threads import thread_count; print(thread_count())"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "1\n"
