@@ -26,7 +26,7 @@ def dot_kernel(t: VecType) -> Emit:
     """
     e, rows = Emit(), dot_rows(t)
     e.function(
-        f"linkonce_odr void @{dot_name(t)}(ptr noalias readonly %x, i64 %xs, ptr noalias readonly %y, ptr noalias %z, "
+        f"internal void @{dot_name(t)}(ptr noalias readonly %x, i64 %xs, ptr noalias readonly %y, ptr noalias %z, "
         "i64 %zs, i64 %k, i64 %rows, i64 %add)"
     )
     sums = e.value(f"alloca {VecType(t.elem, rows)}, align 64")
@@ -113,7 +113,7 @@ def row_kernel(t: VecType) -> Emit:
     """
     e = Emit()
     e.function(
-        f"linkonce_odr void @{row_name(t)}(ptr noalias readonly %a, i64 %as, ptr noalias readonly %b, i64 %bs, "
+        f"internal void @{row_name(t)}(ptr noalias readonly %a, i64 %as, ptr noalias readonly %b, i64 %bs, "
         "ptr noalias %c, i64 %k, i64 %n)"
     )
     x = Index(e)

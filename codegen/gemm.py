@@ -11,6 +11,8 @@ One set of functions serves every product of its dtype.  What a call needs stand
 
 from __future__ import annotations
 
+import functools
+
 from tcc.codegen.dot import dot_kernel, dot_name, dot_rows, row_kernel, row_name
 from tcc.codegen.emit import Emit, VecType
 from tcc.codegen.index import Index, Size
@@ -84,8 +86,9 @@ def engine_name(t: VecType, part: str = "") -> str:
     return f"tcc_gemm_{t.suffix}{part}"
 
 
-def engine(t: VecType, target: Target) -> dict[str, Emit]:
-    """All functions of the products of `t` by name; the one to call is `void @tcc_gemm_T(ctx, record)`."""
+@functools.cache
+def engine(t: VecType, target: Target) -> dict[str, str]:
+    """All functions of the products of `t`, with what they declare; the one to call is `void @tcc_gemm_T(ctx, record)`."""
     parts = {
         tile_name(t, rows, vectors): micro_kernel(t, rows, vectors, target)
         for rows in tile_rows(target)
@@ -106,7 +109,7 @@ def engine(t: VecType, target: Target) -> dict[str, Emit]:
         engine_name(t, "_batch"): _batch_body(t),
         engine_name(t): _entry(t),
     }
-    return parts
+    return {name: "\n".join([*e.declared, e.text()]) for name, e in parts.items()}
 
 
 def group_rows(t: VecType, target: Target) -> int:
@@ -125,7 +128,8 @@ def _a_row_bytes(t: VecType, kc: Size, x: Index) -> Size:
 
 
 def _function(e: Emit, t: VecType, part: str, params: str) -> None:
-    e.function(f"linkonce_odr void @{engine_name(t, part)}({params})")
+    linkage = "internal " if part else ""
+    e.function(f"{linkage}void @{engine_name(t, part)}({params})")
 
 
 def _finish(e: Emit) -> Emit:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -45,7 +44,7 @@ class Epilogue:
 
     key: str  # equal keys mean equal text
     slots: tuple[tuple[str, str], ...] = ()  # (name, "ptr" or "i64") of what it needs from %args
-    emit: EmitEpilogue = field(compare=False, default=lambda e, target, acc, *_: acc)
+    emit: EmitEpilogue = field(compare=False, repr=False, default=lambda e, target, acc, *_: acc)
 
 
 @dataclass(frozen=True)
@@ -107,7 +106,7 @@ def matmul_slots(spec: Matmul) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class KernelText:
-    """A kernel's functions, the shared ones that must stand in the same module (by name), and what all of them declare."""
+    """A kernel's own functions with what they declare, and by name the shared ones, of which it calls `tcc_gemm_T`."""
 
     text: str
     helpers: dict[str, str]
@@ -159,12 +158,7 @@ def matmul_kernel(name: str, spec: Matmul, target: Target) -> KernelText:
         r[field_name] = x.mul(value, t.bytes) if field_name in _STRIDES else value
     e.line(f"call void @{engine_name(t)}(ptr %ctx, ptr {record})")
     e.end("i32 0")
-    functions = _engine(t, target)
-    declares = frozenset(line for f in (e, *functions.values()) for line in f.declared)
-    return KernelText(e.text(), {key: f.text() for key, f in functions.items()}, declares)
-
-
-_engine = functools.cache(engine)
+    return KernelText(e.text(), engine(t, target), frozenset(e.declared))
 
 
 def _vector(spec: Matmul, target: Target) -> VecType:

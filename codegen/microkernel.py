@@ -62,7 +62,7 @@ def micro_kernel(t: VecType, rows: int, vectors: int, target: Target) -> Emit:
     """
     e = Emit()
     e.function(
-        f"linkonce_odr void @{tile_name(t, rows, vectors)}(ptr noalias readonly %a, i64 %ars, i64 %acs, "
+        f"internal void @{tile_name(t, rows, vectors)}(ptr noalias readonly %a, i64 %ars, i64 %acs, "
         "ptr noalias readonly %b, i64 %brs, ptr noalias %c, i64 %crs, i64 %kc, i64 %cols, i64 %load)"
     )
     mask = lane_mask(e, t, e.value(f"sub i64 %cols, {(vectors - 1) * t.lanes}"))

@@ -20,7 +20,7 @@ def copy_rows(t: VecType) -> Emit:
     """
     e, width = Emit(), t.lanes * t.bytes
     e.function(
-        f"linkonce_odr void @{pack_name(t, 'rows')}(ptr noalias readonly %src, i64 %ss, ptr noalias %dst, i64 %ds, "
+        f"internal void @{pack_name(t, 'rows')}(ptr noalias readonly %src, i64 %ss, ptr noalias %dst, i64 %ds, "
         "i64 %rows, i64 %cols)"
     )
     full = e.value(f"and i64 %cols, {-t.lanes}")
@@ -52,7 +52,7 @@ def copy_transposed(t: VecType) -> Emit:
     """
     e, piece = Emit(), VecType(t.elem, 16 // t.bytes)
     e.function(
-        f"linkonce_odr void @{pack_name(t, 'turn')}(ptr noalias readonly %src, i64 %ss, ptr noalias %dst, i64 %ds, "
+        f"internal void @{pack_name(t, 'turn')}(ptr noalias readonly %src, i64 %ss, ptr noalias %dst, i64 %ds, "
         "i64 %rows, i64 %cols)"
     )
     x = Index(e)
@@ -110,7 +110,7 @@ def copy_elements(t: VecType) -> Emit:
     """LLVM text of `void @tcc_pack_T_each(src, row stride, col stride, dst, dst stride, rows, cols)`: any layout."""
     e = Emit()
     e.function(
-        f"linkonce_odr void @{pack_name(t, 'each')}(ptr noalias readonly %src, i64 %rs, i64 %cs, ptr noalias %dst, "
+        f"internal void @{pack_name(t, 'each')}(ptr noalias readonly %src, i64 %rs, i64 %cs, ptr noalias %dst, "
         "i64 %ds, i64 %rows, i64 %cols)"
     )
 
