@@ -148,110 +148,40 @@ def routed(b: Any, chosen: Any, g: Any) -> Any:
     return b.where(chosen, g, b.full(0, g))
 
 
-# fmt: off  (one row, one or two lines)
+# fmt: off
 # -- arithmetic of one operand ---------------------------------------------------------------------------------------
 
 unary("identity", "a", np.copy, "a itself.", accepts=ANY, flops=0, slope=lambda b, g, x, y: g)
 unary("neg", "-a", np.negative, "-a.", accepts=NUMBERS, slope=lambda b, g, x, y: b.neg(g))
-unary(
-    "abs",
-    "abs(a)",
-    np.abs,
-    "|a|; its gradient at 0 is 0.",
-    accepts=REAL,
-    slope=lambda b, g, x, y: b.mul(g, b.sign(x)),
-)
+unary("abs", "abs(a)", np.abs, "|a|; its gradient at 0 is 0.", accepts=REAL,
+      slope=lambda b, g, x, y: b.mul(g, b.sign(x)))
 unary("sign", "sign(a)", np.sign, "-1, 0 or 1; NaN of NaN.", accepts=REAL, flops=2, slope=flat)
 unary("sqr", "a * a", np.square, "a * a.", accepts=NUMBERS, slope=lambda b, g, x, y: b.mul(b.mul(g, x), 2))
-unary(
-    "sqrt",
-    "sqrt(a)",
-    np.sqrt,
-    "The square root.",
-    accepts=ANALYTIC,
-    flops=6,
-    low=0.1,
-    slope=lambda b, g, x, y: b.div(b.mul(g, 0.5), y),
-)
-unary(
-    "reciprocal",
-    "1 / a",
-    lambda a: np.divide(np.ones_like(a), a),
-    "1 / a.",
-    accepts=ANALYTIC,
-    flops=4,
-    low=0.5,
-    slope=lambda b, g, x, y: b.neg(b.mul(g, b.sqr(y))),
-)
-unary(
-    "deg2rad",
-    f"a * {math.pi / 180!r}",
-    np.deg2rad,
-    "Degrees to radians.",
-    slope=lambda b, g, x, y: b.mul(g, math.pi / 180),
-)
-unary(
-    "rad2deg",
-    f"a * {180 / math.pi!r}",
-    np.rad2deg,
-    "Radians to degrees.",
-    slope=lambda b, g, x, y: b.mul(g, 180 / math.pi),
-)
+unary("sqrt", "sqrt(a)", np.sqrt, "The square root.", accepts=ANALYTIC, flops=6, low=0.1,
+      slope=lambda b, g, x, y: b.div(b.mul(g, 0.5), y))
+unary("reciprocal", "1 / a", lambda a: np.divide(np.ones_like(a), a), "1 / a.", accepts=ANALYTIC, flops=4,
+      low=0.5,
+      slope=lambda b, g, x, y: b.neg(b.mul(g, b.sqr(y))))
+unary("deg2rad", f"a * {math.pi / 180!r}", np.deg2rad, "Degrees to radians.",
+      slope=lambda b, g, x, y: b.mul(g, math.pi / 180))
+unary("rad2deg", f"a * {180 / math.pi!r}", np.rad2deg, "Radians to degrees.",
+      slope=lambda b, g, x, y: b.mul(g, 180 / math.pi))
 
 # -- exponentials and logarithms -------------------------------------------------------------------------------------
 
 unary("exp", "exp(a)", np.exp, "e ** a.", accepts=ANALYTIC, flops=12, slope=lambda b, g, x, y: b.mul(g, y))
-unary(
-    "exp2", "exp2(a)", np.exp2, "2 ** a.", flops=12, slope=lambda b, g, x, y: b.mul(b.mul(g, y), math.log(2))
-)
-unary(
-    "expm1",
-    "expm1(a)",
-    np.expm1,
-    "exp(a) - 1, exact near 0.",
-    flops=16,
-    slope=lambda b, g, x, y: b.mul(g, b.add(y, 1.0)),
-)
-unary(
-    "log",
-    "log(a)",
-    np.log,
-    "The natural logarithm.",
-    accepts=ANALYTIC,
-    flops=14,
-    low=0.1,
-    high=3.0,
-    slope=lambda b, g, x, y: b.div(g, x),
-)
-unary(
-    "log2",
-    "log2(a)",
-    np.log2,
-    "The logarithm to base 2.",
-    flops=14,
-    low=0.1,
-    high=3.0,
-    slope=lambda b, g, x, y: b.div(g, b.mul(x, math.log(2))),
-)
-unary(
-    "log10",
-    "log10(a)",
-    np.log10,
-    "The logarithm to base 10.",
-    flops=15,
-    low=0.1,
-    high=3.0,
-    slope=lambda b, g, x, y: b.div(g, b.mul(x, math.log(10))),
-)
-unary(
-    "log1p",
-    "log1p(a)",
-    np.log1p,
-    "log(1 + a), exact near 0.",
-    flops=18,
-    low=-0.9,
-    slope=lambda b, g, x, y: b.div(g, b.add(x, 1.0)),
-)
+unary("exp2", "exp2(a)", np.exp2, "2 ** a.", flops=12,
+      slope=lambda b, g, x, y: b.mul(b.mul(g, y), math.log(2)))
+unary("expm1", "expm1(a)", np.expm1, "exp(a) - 1, exact near 0.", flops=16,
+      slope=lambda b, g, x, y: b.mul(g, b.add(y, 1.0)))
+unary("log", "log(a)", np.log, "The natural logarithm.", accepts=ANALYTIC, flops=14, low=0.1, high=3.0,
+      slope=lambda b, g, x, y: b.div(g, x))
+unary("log2", "log2(a)", np.log2, "The logarithm to base 2.", flops=14, low=0.1, high=3.0,
+      slope=lambda b, g, x, y: b.div(g, b.mul(x, math.log(2))))
+unary("log10", "log10(a)", np.log10, "The logarithm to base 10.", flops=15, low=0.1, high=3.0,
+      slope=lambda b, g, x, y: b.div(g, b.mul(x, math.log(10))))
+unary("log1p", "log1p(a)", np.log1p, "log(1 + a), exact near 0.", flops=18, low=-0.9,
+      slope=lambda b, g, x, y: b.div(g, b.add(x, 1.0)))
 
 
 def sigmoid(a: Any) -> Any:
@@ -260,172 +190,53 @@ def sigmoid(a: Any) -> Any:
     return np.where(a >= 0, one / (one + small), small / (one + small))
 
 
-unary(
-    "sigmoid",
-    "sigmoid(a)",
-    sigmoid,
-    "1 / (1 + exp(-a)).",
-    flops=16,
-    slope=lambda b, g, x, y: b.mul(g, b.mul(y, b.sub(1.0, y))),
-)
-unary(
-    "softplus",
-    "softplus(a)",
-    lambda a: np.logaddexp(a, np.zeros_like(a)),
-    "log(1 + exp(a)), without overflow.",
-    flops=30,
-    slope=lambda b, g, x, y: b.mul(g, b.sigmoid(x)),
-)
+unary("sigmoid", "sigmoid(a)", sigmoid, "1 / (1 + exp(-a)).", flops=16,
+      slope=lambda b, g, x, y: b.mul(g, b.mul(y, b.sub(1.0, y))))
+unary("softplus", "softplus(a)", lambda a: np.logaddexp(a, np.zeros_like(a)),
+      "log(1 + exp(a)), without overflow.", flops=30,
+      slope=lambda b, g, x, y: b.mul(g, b.sigmoid(x)))
 
 # -- circular and hyperbolic functions -------------------------------------------------------------------------------
 
 unary("sin", "sin(a)", np.sin, "The sine.", flops=16, slope=lambda b, g, x, y: b.mul(g, b.cos(x)))
 unary("cos", "cos(a)", np.cos, "The cosine.", flops=16, slope=lambda b, g, x, y: b.neg(b.mul(g, b.sin(x))))
-unary(
-    "tan",
-    "tan(a)",
-    np.tan,
-    "The tangent.",
-    flops=24,
-    low=-1.0,
-    high=1.0,
-    slope=lambda b, g, x, y: b.mul(g, b.add(b.sqr(y), 1.0)),
-)
-unary(
-    "asin",
-    "asin(a)",
-    np.arcsin,
-    "The inverse sine.",
-    flops=20,
-    low=-0.9,
-    high=0.9,
-    slope=lambda b, g, x, y: b.div(g, b.sqrt(b.sub(1.0, b.sqr(x)))),
-)
-unary(
-    "acos",
-    "acos(a)",
-    np.arccos,
-    "The inverse cosine.",
-    flops=20,
-    low=-0.9,
-    high=0.9,
-    slope=lambda b, g, x, y: b.neg(b.div(g, b.sqrt(b.sub(1.0, b.sqr(x))))),
-)
-unary(
-    "atan",
-    "atan(a)",
-    np.arctan,
-    "The inverse tangent.",
-    flops=20,
-    slope=lambda b, g, x, y: b.div(g, b.add(b.sqr(x), 1.0)),
-)
-unary(
-    "sinh", "sinh(a)", np.sinh, "The hyperbolic sine.", flops=24, slope=lambda b, g, x, y: b.mul(g, b.cosh(x))
-)
-unary(
-    "cosh",
-    "cosh(a)",
-    np.cosh,
-    "The hyperbolic cosine.",
-    flops=20,
-    slope=lambda b, g, x, y: b.mul(g, b.sinh(x)),
-)
-unary(
-    "tanh",
-    "tanh(a)",
-    np.tanh,
-    "The hyperbolic tangent.",
-    flops=18,
-    slope=lambda b, g, x, y: b.mul(g, b.sub(1.0, b.sqr(y))),
-)
-unary(
-    "asinh",
-    "asinh(a)",
-    np.arcsinh,
-    "The inverse hyperbolic sine.",
-    flops=26,
-    slope=lambda b, g, x, y: b.div(g, b.sqrt(b.add(b.sqr(x), 1.0))),
-)
-unary(
-    "acosh",
-    "acosh(a)",
-    np.arccosh,
-    "The inverse hyperbolic cosine.",
-    flops=26,
-    low=1.1,
-    high=3.0,
-    slope=lambda b, g, x, y: b.div(g, b.sqrt(b.sub(b.sqr(x), 1.0))),
-)
-unary(
-    "atanh",
-    "atanh(a)",
-    np.arctanh,
-    "The inverse hyperbolic tangent.",
-    flops=26,
-    low=-0.9,
-    high=0.9,
-    slope=lambda b, g, x, y: b.div(g, b.sub(1.0, b.sqr(x))),
-)
+unary("tan", "tan(a)", np.tan, "The tangent.", flops=24, low=-1.0, high=1.0,
+      slope=lambda b, g, x, y: b.mul(g, b.add(b.sqr(y), 1.0)))
+unary("asin", "asin(a)", np.arcsin, "The inverse sine.", flops=20, low=-0.9, high=0.9,
+      slope=lambda b, g, x, y: b.div(g, b.sqrt(b.sub(1.0, b.sqr(x)))))
+unary("acos", "acos(a)", np.arccos, "The inverse cosine.", flops=20, low=-0.9, high=0.9,
+      slope=lambda b, g, x, y: b.neg(b.div(g, b.sqrt(b.sub(1.0, b.sqr(x))))))
+unary("atan", "atan(a)", np.arctan, "The inverse tangent.", flops=20,
+      slope=lambda b, g, x, y: b.div(g, b.add(b.sqr(x), 1.0)))
+unary("sinh", "sinh(a)", np.sinh, "The hyperbolic sine.", flops=24,
+      slope=lambda b, g, x, y: b.mul(g, b.cosh(x)))
+unary("cosh", "cosh(a)", np.cosh, "The hyperbolic cosine.", flops=20,
+      slope=lambda b, g, x, y: b.mul(g, b.sinh(x)))
+unary("tanh", "tanh(a)", np.tanh, "The hyperbolic tangent.", flops=18,
+      slope=lambda b, g, x, y: b.mul(g, b.sub(1.0, b.sqr(y))))
+unary("asinh", "asinh(a)", np.arcsinh, "The inverse hyperbolic sine.", flops=26,
+      slope=lambda b, g, x, y: b.div(g, b.sqrt(b.add(b.sqr(x), 1.0))))
+unary("acosh", "acosh(a)", np.arccosh, "The inverse hyperbolic cosine.", flops=26, low=1.1, high=3.0,
+      slope=lambda b, g, x, y: b.div(g, b.sqrt(b.sub(b.sqr(x), 1.0))))
+unary("atanh", "atanh(a)", np.arctanh, "The inverse hyperbolic tangent.", flops=26, low=-0.9, high=0.9,
+      slope=lambda b, g, x, y: b.div(g, b.sub(1.0, b.sqr(x))))
 
 # -- special functions -----------------------------------------------------------------------------------------------
 
 _HALF_ROOT_PI = math.sqrt(math.pi) / 2
 
-unary(
-    "erf",
-    "erf(a)",
-    special.erf,
-    "The error function.",
-    flops=24,
-    slope=lambda b, g, x, y: b.mul(g, b.mul(b.exp(b.neg(b.sqr(x))), 1 / _HALF_ROOT_PI)),
-)
-unary(
-    "erfc",
-    "erfc(a)",
-    special.erfc,
-    "1 - erf(a), exact for large a.",
-    flops=30,
-    slope=lambda b, g, x, y: b.mul(g, b.mul(b.exp(b.neg(b.sqr(x))), -1 / _HALF_ROOT_PI)),
-)
-unary(
-    "erfinv",
-    "erfinv(a)",
-    special.erfinv,
-    "The inverse error function.",
-    flops=40,
-    low=-0.9,
-    high=0.9,
-    slope=lambda b, g, x, y: b.mul(g, b.mul(b.exp(b.sqr(y)), _HALF_ROOT_PI)),
-)
-unary(
-    "gamma",
-    "gamma(a)",
-    special.gamma,
-    "The gamma function.",
-    flops=50,
-    low=0.5,
-    high=4.0,
-    slope=lambda b, g, x, y: b.mul(g, b.mul(y, b.psi(x))),
-)
-unary(
-    "gammaln",
-    "gammaln(a)",
-    special.gammaln,
-    "log |gamma(a)|.",
-    flops=50,
-    low=0.5,
-    high=4.0,
-    slope=lambda b, g, x, y: b.mul(g, b.psi(x)),
-)
-unary(
-    "psi",
-    "psi(a)",
-    special.psi,
-    "The digamma function, the derivative of gammaln.",
-    flops=50,
-    low=0.5,
-    high=4.0,
-)
+unary("erf", "erf(a)", special.erf, "The error function.", flops=24,
+      slope=lambda b, g, x, y: b.mul(g, b.mul(b.exp(b.neg(b.sqr(x))), 1 / _HALF_ROOT_PI)))
+unary("erfc", "erfc(a)", special.erfc, "1 - erf(a), exact for large a.", flops=30,
+      slope=lambda b, g, x, y: b.mul(g, b.mul(b.exp(b.neg(b.sqr(x))), -1 / _HALF_ROOT_PI)))
+unary("erfinv", "erfinv(a)", special.erfinv, "The inverse error function.", flops=40, low=-0.9, high=0.9,
+      slope=lambda b, g, x, y: b.mul(g, b.mul(b.exp(b.sqr(y)), _HALF_ROOT_PI)))
+unary("gamma", "gamma(a)", special.gamma, "The gamma function.", flops=50, low=0.5, high=4.0,
+      slope=lambda b, g, x, y: b.mul(g, b.mul(y, b.psi(x))))
+unary("gammaln", "gammaln(a)", special.gammaln, "log |gamma(a)|.", flops=50, low=0.5, high=4.0,
+      slope=lambda b, g, x, y: b.mul(g, b.psi(x)))
+unary("psi", "psi(a)", special.psi, "The digamma function, the derivative of gammaln.", flops=50, low=0.5,
+      high=4.0)
 
 # -- rounding --------------------------------------------------------------------------------------------------------
 
@@ -439,69 +250,26 @@ unary("floor", "floor(a)", np.floor, "The largest whole number not above a.", sl
 unary("ceil", "ceil(a)", np.ceil, "The smallest whole number not below a.", slope=flat)
 unary("trunc", "trunc(a)", np.trunc, "Rounds towards zero.", slope=flat)
 unary("rint", "rint(a)", np.rint, "Rounds to the nearest whole number, halves to the even one.", slope=flat)
-unary(
-    "round_half_away",
-    "where(abs(a - trunc(a)) >= 0.5, trunc(a) + sign(a), trunc(a))",
-    round_half_away,
-    "Rounds to the nearest whole number, halves away from zero.",
-    flops=8,
-    slope=flat,
-)
+unary("round_half_away", "where(abs(a - trunc(a)) >= 0.5, trunc(a) + sign(a), trunc(a))", round_half_away,
+      "Rounds to the nearest whole number, halves away from zero.", flops=8, slope=flat)
 
 # -- predicates and bits ---------------------------------------------------------------------------------------------
 
 unary("isnan", "isnan(a)", np.isnan, "Whether a is NaN.", result="bool", slope=flat)
 unary("isinf", "isinf(a)", np.isinf, "Whether a is infinite.", result="bool", slope=flat)
-unary(
-    "not", "~a", np.invert, "Logical not of bools, bitwise of integers.", accepts=BOOL | INTEGERS, slope=flat
-)
-binary(
-    "and",
-    "a & b",
-    np.bitwise_and,
-    "Logical and of bools, bitwise of integers.",
-    accepts=BOOL | INTEGERS,
-    commutes=True,
-    slopes=flat_both,
-)
-binary(
-    "or",
-    "a | b",
-    np.bitwise_or,
-    "Logical or of bools, bitwise of integers.",
-    accepts=BOOL | INTEGERS,
-    commutes=True,
-    slopes=flat_both,
-)
-binary(
-    "xor",
-    "a ^ b",
-    np.bitwise_xor,
-    "Exclusive or of bools, bitwise of integers.",
-    accepts=BOOL | INTEGERS,
-    commutes=True,
-    slopes=flat_both,
-)
-binary(
-    "shl",
-    "shl(a, b)",
-    np.left_shift,
-    "a << b; 0 where b is not within the width of a.",
-    accepts=INTEGERS,
-    low=0,
-    high=9,
-    slopes=flat_both,
-)
-binary(
-    "shr",
-    "shr(a, b)",
-    np.right_shift,
-    "a >> b, keeping the sign; all sign where b is not within the width of a.",
-    accepts=INTEGERS,
-    low=0,
-    high=9,
-    slopes=flat_both,
-)
+unary("not", "~a", np.invert, "Logical not of bools, bitwise of integers.", accepts=BOOL | INTEGERS,
+      slope=flat)
+binary("and", "a & b", np.bitwise_and, "Logical and of bools, bitwise of integers.", accepts=BOOL | INTEGERS,
+       commutes=True, slopes=flat_both)
+binary("or", "a | b", np.bitwise_or, "Logical or of bools, bitwise of integers.", accepts=BOOL | INTEGERS,
+       commutes=True, slopes=flat_both)
+binary("xor", "a ^ b", np.bitwise_xor, "Exclusive or of bools, bitwise of integers.", accepts=BOOL | INTEGERS,
+       commutes=True, slopes=flat_both)
+binary("shl", "shl(a, b)", np.left_shift, "a << b; 0 where b is not within the width of a.", accepts=INTEGERS,
+       low=0, high=9, slopes=flat_both)
+binary("shr", "shr(a, b)", np.right_shift,
+       "a >> b, keeping the sign; all sign where b is not within the width of a.", accepts=INTEGERS, low=0,
+       high=9, slopes=flat_both)
 
 # -- arithmetic of two operands --------------------------------------------------------------------------------------
 
@@ -534,87 +302,26 @@ def extreme_slopes(b: Any, g: Any, x: Any, y: Any, z: Any) -> tuple[Any, Any]:
     return routed(b, b.eq(z, x), g), routed(b, b.eq(z, y), g)
 
 
-binary(
-    "add",
-    "a + b",
-    np.add,
-    "a + b; of bools, or.",
-    accepts=ANY,
-    commutes=True,
-    slopes=lambda b, g, x, y, z: (g, g),
-)
+binary("add", "a + b", np.add, "a + b; of bools, or.", accepts=ANY, commutes=True,
+       slopes=lambda b, g, x, y, z: (g, g))
 binary("sub", "a - b", np.subtract, "a - b.", slopes=lambda b, g, x, y, z: (g, b.neg(g)))
-binary(
-    "mul",
-    "a * b",
-    np.multiply,
-    "a * b; of bools, and.",
-    accepts=ANY,
-    commutes=True,
-    slopes=lambda b, g, x, y, z: (b.mul(g, y), b.mul(g, x)),
-)
-binary(
-    "div", "a / b", np.divide, "a / b, of floats.", accepts=ANALYTIC, flops=4, low=0.5, slopes=quotient_slopes
-)
-binary(
-    "floordiv",
-    "a // b",
-    np.floor_divide,
-    "floor(a / b); an integer by 0 is 0.",
-    accepts=REAL,
-    flops=8,
-    low=-3.0,
-    high=3.0,
-    slopes=flat_both,
-)
-binary(
-    "mod",
-    "a % b",
-    np.mod,
-    "a - b * floor(a / b), with the sign of b; an integer by 0 is 0.",
-    accepts=REAL,
-    flops=10,
-    low=0.5,
-    high=3.0,
-    slopes=lambda b, g, x, y, z: (g, b.neg(b.mul(g, b.floordiv(x, y)))),
-)
-binary(
-    "pow",
-    "pow(a, b)",
-    power,
-    "a ** b; an integer to a negative power is rounded towards 0.",
-    flops=30,
-    low=0.2,
-    slopes=power_slopes,
-)
-binary(
-    "atan2",
-    "atan2(a, b)",
-    np.arctan2,
-    "The angle of the point (b, a), in -pi..pi.",
-    accepts=FLOATS,
-    flops=30,
-    low=0.5,
-    slopes=atan2_slopes,
-)
-binary(
-    "minimum",
-    "min(a, b)",
-    np.minimum,
-    "The smaller; NaN if either is.",
-    accepts=ORDERED,
-    commutes=True,
-    slopes=extreme_slopes,
-)
-binary(
-    "maximum",
-    "max(a, b)",
-    np.maximum,
-    "The larger; NaN if either is.",
-    accepts=ORDERED,
-    commutes=True,
-    slopes=extreme_slopes,
-)
+binary("mul", "a * b", np.multiply, "a * b; of bools, and.", accepts=ANY, commutes=True,
+       slopes=lambda b, g, x, y, z: (b.mul(g, y), b.mul(g, x)))
+binary("div", "a / b", np.divide, "a / b, of floats.", accepts=ANALYTIC, flops=4, low=0.5,
+       slopes=quotient_slopes)
+binary("floordiv", "a // b", np.floor_divide, "floor(a / b); an integer by 0 is 0.", accepts=REAL, flops=8,
+       low=-3.0, high=3.0, slopes=flat_both)
+binary("mod", "a % b", np.mod, "a - b * floor(a / b), with the sign of b; an integer by 0 is 0.",
+       accepts=REAL, flops=10, low=0.5, high=3.0,
+       slopes=lambda b, g, x, y, z: (g, b.neg(b.mul(g, b.floordiv(x, y)))))
+binary("pow", "pow(a, b)", power, "a ** b; an integer to a negative power is rounded towards 0.", flops=30,
+       low=0.2, slopes=power_slopes)
+binary("atan2", "atan2(a, b)", np.arctan2, "The angle of the point (b, a), in -pi..pi.", accepts=FLOATS,
+       flops=30, low=0.5, slopes=atan2_slopes)
+binary("minimum", "min(a, b)", np.minimum, "The smaller; NaN if either is.", accepts=ORDERED, commutes=True,
+       slopes=extreme_slopes)
+binary("maximum", "max(a, b)", np.maximum, "The larger; NaN if either is.", accepts=ORDERED, commutes=True,
+       slopes=extreme_slopes)
 
 # -- comparisons -----------------------------------------------------------------------------------------------------
 
@@ -662,14 +369,16 @@ def cast_type(types: Sequence[Type], attrs: Attrs, blocks: Sequence[Block]) -> l
 
 def cast_grad(b: Any, op: Any, g: Sequence[Any]) -> list[Any]:
     (x,) = op.operands
-    if b.dtype(x) in ANALYTIC and b.dtype(op.result) in ANALYTIC:
+    if {b.dtype(x), b.dtype(op.result)} <= FLOATS:
         return [b.cast(g[0], dtype=b.dtype(x))]
     return [zeros(b, x)]
 
 
 def cast_rop(b: Any, op: Any, t: Sequence[Any]) -> list[Any]:
-    if t[0] is None or b.dtype(op.operands[0]) in ANALYTIC and b.dtype(op.result) in ANALYTIC:
-        return [t[0] if t[0] is None else b.cast(t[0], dtype=b.dtype(op.result))]
+    if t[0] is None:
+        return [None]
+    if {b.dtype(op.operands[0]), b.dtype(op.result)} <= FLOATS:
+        return [b.cast(t[0], dtype=b.dtype(op.result))]
     return [zeros(b, op.result)]
 
 
