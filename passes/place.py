@@ -108,7 +108,7 @@ class _Placement:
 
     def want(self, scope: _Scope, value: Value, place: Value) -> None:
         """Asks that `value` be made in `place`, if an op of the function's own block makes it."""
-        made = value.op is not None and value.op.name not in VIEWS and value.op.name not in ("const", "scan")
+        made = value.op is not None and value.op.name not in (*VIEWS, "const")
         if made and value.block is self.func.body and value not in scope.destinations:
             scope.destinations[value] = place
 
@@ -397,11 +397,7 @@ class _Placement:
         self.loops += 1
         outs: list[Value] = []
         for k, r in enumerate(op.results):
-            target = None
-            if k >= carries:
-                target = scope.destinations.get(r)
-            if target is None:
-                target = self.alloc(b, r.type, r.name)
+            target = scope.destinations.get(r) or self.alloc(b, r.type, r.name)
             if k < carries:
                 self.copy(b, self.places[op.operands[seqs + k]], target, op.loc)
             outs.append(target)
