@@ -104,8 +104,14 @@ class Expr:
     def __floordiv__(self, other: Size) -> Size:
         return floordiv(self, other)
 
+    def __rfloordiv__(self, other: Size) -> Size:
+        return floordiv(other, self)
+
     def __mod__(self, other: Size) -> Size:
         return mod(self, other)
+
+    def __rmod__(self, other: Size) -> Size:
+        return mod(other, self)
 
 
 class SizeMismatch(TypeError):

@@ -11,7 +11,7 @@ from tcc.ir.builder import Builder
 from tcc.ir.core import Block, Func, Op
 from tcc.ir.interpret import run
 from tcc.ir.optable import TABLE, OpDef, Sample, complete_attrs
-from tcc.ir.samples import draw, in_float64, sample_types
+from tcc.ir.samples import draw, draw_array, in_float64, sample_types
 from tcc.ir.text import parse_func, print_func
 from tcc.ir.types import FLOATS, Type, numpy_dtype
 from tcc.ir.verify import verify
@@ -130,7 +130,7 @@ def test_gradient_is_what_differences_say(row: OpDef, sample: Sample) -> None:
     assert row.grad is not None
     args = operands(row, sample)
     func, b, op = graph(row, sample)
-    weights = np.random.default_rng(1).uniform(0.5, 1.5, [int(s) for s in op.result.type.shape])
+    weights = draw_array(op.result.type, np.random.default_rng(1), 0.5, 1.5)
     gradients = row.grad(b, op, [b.const(weights, op.result.type)])
     assert len(gradients) == len(op.operands)
     b.op("yield", *(g for g in gradients if g is not None))
