@@ -181,6 +181,9 @@ class _Entry:
             value = self.field(item, OB_VALUE, "double")
             if spec.dtype == "f32":
                 narrow = e.value(f"fptrunc double {value} to float")
+                if not spec.rounding:
+                    wide = e.value(f"fpext float {narrow} to double")
+                    self.require(e.value(f"fcmp ueq double {wide}, {value}"))
                 e.line(f"store float {narrow}, ptr {place}")
             else:
                 e.line(f"store double {value}, ptr {place}")
@@ -229,7 +232,7 @@ class _Entry:
         e = self.e
         pool = self.load("%record", at.RECORD_POOL)
         self.store("%ctx", at.CTX_POOL, pool)
-        e.line(f"%threads.at = getelementptr inbounds i64, ptr {pool}, i64 {at.POOL_THREADS}")
+        e.line(f"%threads.at = getelementptr inbounds i64, ptr {pool}, i64 {at.POOL_LIMIT}")
         e.line("%threads = load i64, ptr %threads.at")
         self.store("%ctx", at.CTX_THREADS, "%threads", "i64")
 

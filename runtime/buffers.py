@@ -5,8 +5,10 @@ from __future__ import annotations
 import copy
 import ctypes
 import mmap
+import os
 import threading
 import time
+import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -66,6 +68,7 @@ class Storage:
         self._words = (ctypes.c_int64 * (at.SHARED_DIMS + rank))()
         self._mutex = threading.RLock()
         self.name = ""  # for messages
+        _all.add(self)
 
     @property
     def record(self) -> int:
@@ -109,6 +112,21 @@ class Storage:
 
     def _touched(self) -> None:
         self._words[at.SHARED_VERSION] += 1
+
+
+_all: weakref.WeakSet[Storage] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    """The threads that held containers are not in the child; only what this thread is inside of stays locked."""
+    mine = {id(c) for containers, _ in _active.calls for c in containers}
+    for container in list(_all):
+        if id(container) not in mine:
+            container._words[at.SHARED_LOCK] = container._words[at.SHARED_CLAIMS] = 0
+            container._mutex = threading.RLock()
+
+
+os.register_at_fork(after_in_child=_after_fork)
 
 
 def _wait(busy: Any, container: Storage, write: bool) -> None:

@@ -71,6 +71,9 @@ class Variant:
         objects: Objects | None = None,
         memory_purpose: str = "",
     ) -> None:
+        for spec, container in zip(signature.shared, containers, strict=True):
+            if container.dtype != numpy_dtype(spec.dtype) or container.rank != len(spec.shape):
+                raise TypeError(f"{spec}: its container holds {container.dtype} of rank {container.rank}")
         if len({id(c) for c in containers}) != len(containers):
             raise ValueError("a container is in the list twice, so its lock could never be had")
         self.signature, self.containers, self.objects = signature, tuple(containers), objects

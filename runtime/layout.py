@@ -60,7 +60,8 @@ POOL_ARGS = 34
 POOL_UNITS = 35
 POOL_RANGES = 36
 POOL_THREADS = 48  # the caller included
-POOL_SPIN_NS = 49  # how long a worker or the caller spins before it sleeps
+POOL_LIMIT = 49  # how many of them new calls ask for
+POOL_SPIN_NS = 50  # how long a worker or the caller spins before it sleeps
 POOL_STRICT = (
     50  # 1: as many threads as CPUs, one worker to a CPU; 0: anywhere but on the caller's CPU; -1: not pinned
 )

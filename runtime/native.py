@@ -8,7 +8,6 @@ from __future__ import annotations
 import ctypes
 import functools
 import sys
-import sysconfig
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -74,7 +73,7 @@ class _Member(ctypes.Structure):
 def _make_base() -> type:
     """A type with a vectorcall slot and a record pointer, both null at first; Python subclasses add the rest."""
     require_linux()
-    if sysconfig.get_config_var("Py_GIL_DISABLED") or sys.implementation.name != "cpython":
+    if "t" in sys.abiflags or sys.implementation.name != "cpython":
         raise RuntimeError("tcc's compiled functions need CPython with the GIL")
     offset = 8 * at.OBJECT_VECTORCALL
     members = (_Member * 2)(_Member(b"__vectorcalloffset__", T_PYSSIZET, offset, READONLY, None), _Member())

@@ -21,12 +21,14 @@ class SizeMismatch(ValueError):
 class InputSpec:
     """A C-contiguous array.  A name in `shape` is bound at its first plain occurrence and checked at the others.
 
-    A scalar (rank 0) may be given as NumPy's scalar of that dtype too, and as a Python number if `numbers` says so.
+    A scalar (rank 0) may be given as NumPy's scalar of that dtype too, and as a Python number of the same kind and value
+    if `numbers` says so; `rounding` lets a Python float lose digits.
     """
 
     dtype: str
     shape: tuple[Size, ...] = ()
     numbers: bool = True
+    rounding: bool = False
     name: str = ""
 
     @property

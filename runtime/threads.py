@@ -26,11 +26,23 @@ class Pool:
     """
 
     def __init__(self, threads: int, cpus: Sequence[int] | None = None) -> None:
-        self.threads = threads
+        self.threads = self._limit = threads
         self.address = _pages(at.POOL_BYTES)
         self._words = (ctypes.c_int64 * (at.POOL_BYTES // 8)).from_address(self.address)
         self.reset(cpus)
         os.register_at_fork(after_in_child=self.reset)
+
+    @property
+    def limit(self) -> int:
+        """How many threads calls that begin from now on use, at most `threads`."""
+        return self._limit
+
+    @limit.setter
+    def limit(self, count: int) -> None:
+        if not 1 <= count <= self.threads:
+            raise ValueError(f"the pool has {self.threads} threads, so a call cannot use {count}")
+        self._limit = count
+        self._words[at.POOL_LIMIT] = count
 
     def reset(self, cpus: Sequence[int] | None = None) -> None:
         """As before the first job.  Only for a process that has none of the pool's workers."""
@@ -38,6 +50,7 @@ class Pool:
         words = self._words
         ctypes.memset(self.address, 0, at.POOL_BYTES)
         words[at.POOL_THREADS] = self.threads
+        words[at.POOL_LIMIT] = self._limit
         words[at.POOL_HOME] = cpus[0]
         words[at.POOL_STRICT] = _pinning(self.threads, cpus)
         words[at.POOL_SPIN_NS] = SPIN_NS if self.threads <= len(cpus) else 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import threading
 import time
 
@@ -195,6 +196,25 @@ def test_writers_exclude_each_other_and_readers(make: Build) -> None:
     for thread in threads:
         thread.join()
     assert c.get()[0] == 1200 and not c.busy(write=True)
+
+
+def test_a_forked_child_does_not_wait_for_threads_that_it_lacks(make: Build) -> None:
+    c = Container(np.zeros(1))
+    spec = (SharedSpec("f64", (1,), written=True),)
+    f = make(Signature((InputSpec("i64", (2,)),), spec, (), "none", work=10**6), HOLD, containers=[c])
+    switch = np.zeros(2, "i8")
+    holder = threading.Thread(target=f, args=(switch,))
+    holder.start()
+    while not switch[1]:
+        time.sleep(0.001)
+    assert c.busy(write=True)
+    child = os.fork()
+    if child == 0:
+        c.set(np.ones(1))
+        os._exit(int(c.get()[0]))
+    switch[0] = 1
+    holder.join()
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 1
 
 
 def test_object_containers_copy_deeply() -> None:

@@ -211,9 +211,23 @@ def test_numbers_for_scalars(make: Build, dtype: str, given: Any) -> None:
     assert result.shape == ()
 
 
-@pytest.mark.parametrize(("given", "want"), [(1.5, 1.5), (0.1, np.float32(0.1)), (np.float32(3), 3)])
-def test_a_python_float_becomes_float32(make: Build, given: Any, want: float) -> None:
-    assert make(Signature((InputSpec("f32"),), (), (OutputSpec("f32"),), "array"), COPY32)(given) == want
+@pytest.mark.parametrize(
+    ("given", "exact"), [(1.5, True), (0.1, False), (np.float32(0.1), True), (np.inf, True)]
+)
+@pytest.mark.parametrize("rounding", [False, True])
+def test_a_python_float_becomes_float32(given: Any, exact: bool, rounding: bool) -> None:
+    """Where digits would be lost, the slow path decides."""
+    converted: list[Any] = []
+    signature = Signature((InputSpec("f32", rounding=rounding),), (), (OutputSpec("f32"),), "array")
+    variant = build(signature, COPY32)
+    f = Function(
+        "f", [Parameter("x", "f32", 0, lambda v: converted.append(v) or np.float32(v))], lambda f, a: variant
+    )
+    assert f(np.float32(1)) == 1  # compiles
+    converted.clear()
+    assert f(given) == np.float32(given)
+    assert not converted or not (exact or rounding)
+    assert converted or exact or rounding
 
 
 def test_numbers_out_of_range_are_not_wrapped(make: Build) -> None:

@@ -9,13 +9,15 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from tiny import body, build, function, slot
 
 from tcc.codegen import support
 from tcc.codegen.jit import Image, compile_object
 from tcc.codegen.jit import function as c_function
 from tcc.codegen.target import host
 from tcc.runtime import layout as at
-from tcc.runtime.threads import Pool, thread_count
+from tcc.runtime.signature import OutputSpec, Signature
+from tcc.runtime.threads import Pool, pool, thread_count
 
 UNITS = 1003
 
@@ -233,6 +235,29 @@ def test_tcc_threads_says_how_many(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TCC_THREADS", "two")
     with pytest.raises(ValueError, match="TCC_THREADS"):
         thread_count()
+
+
+def test_calls_may_be_limited_to_fewer_threads() -> None:
+    signature = Signature((), (), (OutputSpec("i64"),), "array")
+    text = body(
+        slot("ctx", 0)
+        + slot("z", 2)
+        + f"""
+  %threads.at = getelementptr i64, ptr %ctx, i64 {at.CTX_THREADS}
+  %threads = load i64, ptr %threads.at
+  store i64 %threads, ptr %z
+  ret i32 0"""
+    )
+    f = function(build(signature, text))
+    the_pool = pool()
+    assert f() == the_pool.threads == the_pool.limit
+    with pytest.raises(ValueError, match="cannot use"):
+        the_pool.limit = the_pool.threads + 1
+    the_pool.limit = 1
+    try:
+        assert f() == 1
+    finally:
+        the_pool.limit = the_pool.threads
 
 
 def test_signals_are_left_to_the_program(job: Callable[[int], Job]) -> None:
