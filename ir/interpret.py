@@ -38,7 +38,7 @@ class Frame:
             Value, tuple[Array, int]
         ] = {}  # place -> its memory as one row, and the element where it begins
         self.point: Sequence[Any] = ()  # in a fuse body: the index along each axis of the iteration space
-        self.arena: Array | None = None  # once planned
+        self.arena = np.empty(0, np.uint8)
         self.outputs: dict[int, Array] = {}
 
     def call(self, func: Func, arrays: Sequence[Any]) -> tuple[Array, ...]:
@@ -54,9 +54,8 @@ class Frame:
         return self.placed(func)
 
     def placed(self, func: Func) -> tuple[Array, ...]:
-        if "arena" in func.attrs:
-            # NaN and its like, to show what is read before it is written
-            self.arena = np.full(self.number(func.attrs["arena"]), 0xFF, np.uint8)
+        # NaN and its like, to show what is read before it is written
+        self.arena = np.full(self.number(func.attrs.get("arena", 0)), 0xFF, np.uint8)
         allocs = [op for op in func.body.walk() if op.name == "alloc"]
         late = {op.attrs["offset"] for op in allocs if space(op.result) == "output"}
         count = len(func.attrs.get("outputs", ())) or sum(space(p) == "output" for p in func.body.params)
@@ -273,7 +272,7 @@ def iota(frame: Frame, op: Op, reads: list[Array]) -> Sequence[Any]:
 
 def alloc(frame: Frame, op: Op) -> None:
     value = op.result
-    if space(value) == "arena" and frame.arena is not None:
+    if space(value) == "arena" and op.attrs["offset"] is not None:
         begin, length = frame.number(op.attrs["offset"]), frame.number(value.type.bytes)
         room = frame.arena[begin : begin + length].view(numpy_dtype(value.type.dtype))
         frame.define(value, room.reshape(frame.shape(value.type)))
@@ -307,17 +306,23 @@ def bind(frame: Frame, op: Op, reads: list[Array]) -> Sequence[Any]:
 
 
 def call(frame: Frame, op: Op, reads: list[Array]) -> Sequence[Any]:
-    function = op.attrs.get("function")
+    """Copies in; a list with one array for each result, of the declared dtype and shape, out."""
+    name, function, types = op.attrs["name"], op.attrs["function"], op.attrs["types"]
     if function is None:
-        raise NotImplementedError(
-            f"{op.attrs['name']} is a Python function, which the text form does not carry"
-        )
-    made = function(*reads)
-    results = made if isinstance(made, tuple | list) else (made,)
-    types = op.attrs["types"]
-    if len(results) != len(types):
-        raise ValueError(f"{op.attrs['name']} returned {len(results)} arrays, {len(types)} were declared")
-    return [np.array(r, numpy_dtype(t.dtype)) for r, t in zip(results, types)]
+        raise NotImplementedError(f"{name} is a Python function, which the text form does not carry")
+    results = function(*(r.copy() for r in reads))
+    if not isinstance(results, list | tuple) or len(results) != len(types):
+        raise TypeError(f"{name}: expected a list of {len(types)} results, got {results!r}")
+    made = [np.array(r) for r in results]
+    for number, (array, t) in enumerate(zip(made, types)):
+        shape = frame.shape(t)
+        if array.dtype != numpy_dtype(t.dtype):
+            raise TypeError(
+                f"{name}: result {number} is of dtype {array.dtype}, wanted {numpy_dtype(t.dtype)}"
+            )
+        if array.shape != shape:
+            raise ValueError(f"{name}: result {number} has the shape {array.shape}, wanted {shape}")
+    return made
 
 
 Handler = Callable[[Frame, Op, list[Array]], Sequence[Any]]

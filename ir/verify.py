@@ -130,8 +130,8 @@ class Verifier:
     # -- types ---------------------------------------------------------------------------------------------------
 
     def types(self, op: Op) -> None:
-        into = op.into
-        if not 0 <= into <= len(op.operands):
+        into = op.attrs.get("into", 0)
+        if not isinstance(into, int) or not 0 <= into <= len(op.operands):
             raise self.error(op, f"into = {into}, but there are {len(op.operands)} operands")
         reads = op.reads if into else op.operands
         try:
@@ -139,11 +139,9 @@ class Verifier:
             attrs = complete_attrs(op.defn, op.attrs)
             want = op.defn.infer([v.type.value for v in reads], attrs, op.blocks)
         except TypeError as e:
-            raise self.error(op, str(e)) from None
-        except (ValueError, IndexError, KeyError, AttributeError, AssertionError) as e:
-            raise self.error(
-                op, f"its operands or attributes cannot be read: {type(e).__name__}: {e}"
-            ) from None
+            raise self.error(op, str(e)) from e
+        except Exception as e:  # the rule met an attribute of a kind that it does not know
+            raise self.error(op, f"its attributes cannot be read: {type(e).__name__}: {e}") from e
         made = op.places if into else op.results
         if into and op.results:
             raise self.error(op, "has both results and places to put them")
@@ -193,16 +191,18 @@ class Verifier:
 
     def attrs(self) -> None:
         params = {p.name for p in self.func.body.params}
-        shared = self.func.attrs.get("shared", [])
+        shared, updates = self.func.attrs.get("shared", []), self.func.attrs.get("updates", {})
+        if not isinstance(shared, list | tuple) or not isinstance(updates, dict):
+            raise self.error(None, "shared is a list of names, updates maps names to results")
         for name in shared:
             if name not in params:
                 raise self.error(None, f"the shared variable {name} is not a parameter")
         placed = "outputs" in self.func.attrs  # then updates have been written, and results are places
         count = len(self.func.body.yields)
-        for name, result in self.func.attrs.get("updates", {}).items():
+        for name, result in updates.items():
             if name not in shared:
                 raise self.error(None, f"the update of {name}, which is not a shared variable")
-            if not placed and not 0 <= result < count:
+            if not placed and result not in range(count):
                 raise self.error(None, f"the update of {name} is result {result}, but there are {count}")
 
     def uses(self) -> None:
