@@ -1,0 +1,385 @@
+"""Matrix products against NumPy in float64, and against themselves: bits depend on sizes and layout alone."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import itertools
+import mmap
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tcc.codegen.emit import Emit, VecType
+from tcc.codegen.gemm import engine, engine_name
+from tcc.codegen.jit import Image, compile_object, function
+from tcc.codegen.matmul import Epilogue, Matmul, matmul_kernel, matmul_scratch, matmul_slots
+from tcc.codegen.target import Target, host, plain
+from tcc.runtime import layout as at
+
+Array = np.ndarray[Any, np.dtype[Any]]
+ANY = Matmul("f32", None, None, None, (None, None), (None, None), None)
+DTYPES = ("f32", "f64")
+LAYOUTS = ("NN", "NT", "TN", "TT")
+SIZES = (0, 1, 2, 3, 7, 13, 16, 17, 31, 64, 65, 97)
+SHAPES = [
+    *((m, n, k) for m, n, k in itertools.product((0, 1, 3, 14, 33), (0, 1, 5, 16, 65), (0, 1, 31, 97))),
+    *((s, s, s) for s in SIZES),
+    *[(1, 1, 200), (1, 1500, 70), (70, 1, 300), (8, 130, 65), (130, 8, 64), (5, 7, 3000), (300, 20, 1100)],
+    *[(250, 300, 700), (20, 600, 600), (29, 31, 2100), (128, 128, 128), (114, 256, 256)],
+]
+
+# The ranges run one after another, the last first: a range that writes into its neighbour is overwritten or overwrites.
+STAND_IN = f"""
+define void @tcc_parallel(ptr %ctx, ptr %body, ptr %args, i64 %units, i64 %grain) #0 {{
+entry:
+  %threads.at = getelementptr i64, ptr %ctx, i64 {at.CTX_THREADS}
+  %threads = load i64, ptr %threads.at
+  %none = icmp slt i64 %units, 1
+  br i1 %none, label %out, label %head
+head:
+  %t = phi i64 [%threads, %entry], [%t1, %head]
+  %t1 = sub i64 %t, 1
+  %before = mul i64 %units, %t1
+  %through = mul i64 %units, %t
+  %begin = udiv i64 %before, %threads
+  %end = udiv i64 %through, %threads
+  call void %body(ptr %ctx, ptr %args, i64 %begin, i64 %end, i64 %t1)
+  %more = icmp ugt i64 %t1, 0
+  br i1 %more, label %head, label %out
+out:
+  ret void
+}}
+"""
+
+
+def module(texts: Sequence[str]) -> str:
+    lines = [line for text in texts for line in text.splitlines()]
+    declares = dict.fromkeys(line for line in lines if line.startswith("declare ") and "@tcc_" not in line)
+    return "\n".join([*declares, *(line for line in lines if not line.startswith("declare "))]) + "\n"
+
+
+@functools.cache
+def shared(dtype: str, target: Target) -> tuple[Image, str]:
+    """The engine in memory with the name of its entry."""
+    t = target.vector({"f32": "float", "f64": "double"}[dtype])
+    text = module([STAND_IN, *engine(t, target).values()])
+    return Image.load([compile_object(text, target)]), engine_name(t)
+
+
+@dataclass
+class Product:
+    spec: Matmul
+    target: Target
+    code: Any
+    image: Image
+
+    def __call__(self, a: Array, b: Array, c: Array, threads: int = 1, extras: Sequence[Array] = ()) -> Array:
+        """C after the product, in a copy of `c` that keeps its strides."""
+        out = like(c)
+        self.run(a, b, out, threads, extras)
+        return out
+
+    def run(self, a: Array, b: Array, c: Array, threads: int = 1, extras: Sequence[Array] = ()) -> None:
+        """Computes into `c`; scratch starts as NaN."""
+        size = c.itemsize
+        strides = [s // size for s in (*a.strides[-2:], *b.strides[-2:], c.strides[-2])]
+        batch = [x.strides[0] // size if x.ndim == 3 else 0 for x in (a, b, c)]
+        count = c.shape[0] if c.ndim == 3 else 1
+        values = dict(
+            zip(
+                ("m", "n", "k", "ars", "acs", "brs", "bcs", "crs", "batch", "batch_a", "batch_b", "batch_c"),
+                (*c.shape[-2:], a.shape[-1], *strides, count, *batch),
+                strict=True,
+            )
+        )
+        values |= {"a": a.ctypes.data, "b": b.ctypes.data, "c": c.ctypes.data}
+        values |= {f"x{i}": x.ctypes.data for i, x in enumerate(extras)}
+        slots = matmul_slots(self.spec)
+        args = (ctypes.c_int64 * len(slots))(*(values[s] for s in slots))
+        each = -(-matmul_scratch(self.spec, self.target) // 64) * 64
+        scratch = np.full(threads * each // 4 + 16, np.nan, np.float32)
+        ctx = (ctypes.c_int64 * at.CTX_SLOTS)()
+        ctx[at.CTX_THREADS] = threads
+        ctx[at.CTX_SCRATCH] = -(-scratch.ctypes.data // 64) * 64
+        ctx[at.CTX_SCRATCH_BYTES] = each
+        assert self.code(ctx, args) == 0
+
+
+def like(c: Array) -> Array:
+    """A copy with the same strides and the same bytes in its gaps."""
+    base = c
+    while isinstance(base.base, np.ndarray):
+        base = base.base
+    whole = base.copy()
+    offset = c.ctypes.data - base.ctypes.data
+    return np.ndarray(c.shape, c.dtype, whole, offset, c.strides)
+
+
+def products(specs: Sequence[Matmul], target: Target | None = None) -> list[Product]:
+    """Kernels of one dtype, compiled together."""
+    target = target or host()
+    image, entry = shared(specs[0].dtype, target)
+    texts = [f"declare void @{entry}(ptr, ptr)\n"]
+    for i, spec in enumerate(specs):
+        kernel = matmul_kernel(f"k{i}", spec, target)
+        texts.append("\n".join([*kernel.declares, kernel.text]))
+    text = f"declare void @{entry}(ptr, ptr)\n" + module(texts)
+    own = Image.load([compile_object(text, target)], {entry: image.address(entry)})
+    codes = [
+        function(own.address(f"k{i}"), ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)
+        for i in range(len(specs))
+    ]
+    return [Product(spec, target, code, own) for spec, code in zip(specs, codes, strict=True)]
+
+
+@functools.cache
+def product(spec: Matmul, target: Target | None = None) -> Product:
+    return products([spec], target)[0]
+
+
+def exact(dtype: str, a: Array, b: Array, c: Array, **more: Any) -> Matmul:
+    """The spec with every size and stride of these operands known."""
+    rows, cols = ([s // x.itemsize for s in x.strides[-2:]] for x in (a, b))
+    size = c.itemsize
+    batch = tuple(x.strides[0] // size if x.ndim == 3 else 0 for x in (a, b, c))
+    count = c.shape[0] if c.ndim == 3 else 1
+    m, n, k = *c.shape[-2:], a.shape[-1]
+    return Matmul(
+        dtype,
+        m,
+        n,
+        k,
+        (rows[0], rows[1]),
+        (cols[0], cols[1]),
+        c.strides[-2] // size,
+        count,
+        (batch[0], batch[1], batch[2]),
+        **more,
+    )
+
+
+def numbers(rows: int, cols: int, dtype: str, turned: bool = False, pad: int = 0, seed: int = 0) -> Array:
+    """A random matrix, stored by columns when `turned`, with NaN in the `pad` elements behind each line of memory."""
+    np_dtype = np.dtype({"f32": "float32", "f64": "float64"}[dtype])
+    lines, length = (cols, rows) if turned else (rows, cols)
+    memory = np.full((lines + 1, length + pad), np.nan, np_dtype)
+    memory[:lines, :length] = np.random.default_rng(seed).standard_normal((lines, length))
+    view = memory[:lines, :length]
+    return view.T if turned else view
+
+
+def operands(
+    shape: tuple[int, int, int], layout: str, dtype: str, pad: int = 0
+) -> tuple[Array, Array, Array]:
+    m, n, k = shape
+    a = numbers(m, k, dtype, layout[0] == "T", pad, 1)
+    b = numbers(k, n, dtype, layout[1] == "T", pad, 2)
+    return a, b, numbers(m, n, dtype, False, pad, 3)
+
+
+def close(got: Array, a: Array, b: Array, c: Array | None = None) -> None:
+    """Within the forward error bound of a sum of k products: (k + 2) eps sum |a| |b|."""
+    wide = [np.asarray(x, np.float64) for x in (a, b)]
+    want = wide[0] @ wide[1] + (0 if c is None else np.asarray(c, np.float64))
+    size = np.abs(wide[0]) @ np.abs(wide[1]) + (0 if c is None else np.abs(c))
+    bound = (a.shape[-1] + 2) * np.finfo(got.dtype).eps * size
+    assert got.shape == want.shape
+    assert (np.abs(got - want) <= bound).all()
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_run_time_sizes(dtype: str, layout: str) -> None:
+    f = product(replace(ANY, dtype=dtype))
+    for shape in SHAPES:
+        a, b, c = operands(shape, layout, dtype)
+        once = f(a, b, c)
+        close(once, a, b)
+        assert np.array_equal(f(a, b, c, threads=3), once), shape
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_known_sizes_give_the_bits_of_run_time_ones(dtype: str, layout: str) -> None:
+    sets = [operands(shape, layout, dtype) for shape in SHAPES]
+    anything = product(replace(ANY, dtype=dtype))
+    known = products([exact(dtype, *s) for s in sets])
+    for f, s in zip(known, sets, strict=True):
+        want = anything(*s)
+        assert np.array_equal(f(*s), want)
+        assert np.array_equal(f(*s, threads=2), want)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_accumulate_starts_from_the_old_values(layout: str) -> None:
+    f = product(replace(ANY, accumulate=True))
+    sets = [operands(shape, layout, "f32") for shape in SHAPES]
+    known = products([exact("f32", *s, accumulate=True) for s in sets])
+    for g, (a, b, c) in zip(known, sets, strict=True):
+        got = f(a, b, c)
+        close(got, a, b, c)
+        assert np.array_equal(f(a, b, c, threads=2), got)
+        assert np.array_equal(g(a, b, c), got)
+
+
+def test_without_terms_the_result_is_zero_or_what_it_was() -> None:
+    a, b, c = operands((5, 6, 0), "NN", "f32")
+    assert (product(ANY)(a, b, c) == 0).all()
+    assert np.array_equal(product(replace(ANY, accumulate=True))(a, b, c), c)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_padded_lines_are_neither_read_nor_written(layout: str) -> None:
+    for shape in [(7, 9, 11), (33, 50, 40), (1, 70, 90), (90, 1, 90), (70, 3, 64), (300, 300, 520)]:
+        a, b, c = operands(shape, layout, "f32", pad=3)
+        out = product(ANY)(a, b, c)
+        close(out, a, b)
+        assert np.isnan(np.ndarray((shape[0], 3), c.dtype, out.base, shape[1] * 4, c.strides)).all()
+
+
+def test_operands_with_no_contiguous_side() -> None:
+    for m, n, k in [
+        (5, 9, 7),
+        (40, 50, 130),
+        (3, 70, 80),
+        (70, 3, 80),
+        (1, 20, 65),
+        (20, 1, 65),
+        (240, 300, 500),
+    ]:
+        a = numbers(2 * m, 3 * k, "f32", seed=1)[::2, ::3]
+        b = numbers(3 * k, 2 * n, "f32", seed=2)[::3, ::2]
+        c = numbers(m, n, "f32")
+        got = product(ANY)(a, b, c)
+        close(got, a, b)
+        assert np.array_equal(products([exact("f32", a, b, c)])[0](a, b, c, threads=2), got)
+
+
+def test_bits_do_not_depend_on_the_tile() -> None:
+    a, b, c = operands((260, 290, 1100), "NN", "f32")
+    whole = product(ANY)(a, b, c)
+    for i, j in [(0, 0), (13, 31), (100, 7), (251, 281)]:
+        rows, cols = slice(i, i + 9), slice(j, j + 9)
+        assert np.array_equal(product(ANY)(a[rows], b[:, cols], c[rows, cols]), whole[rows, cols])
+
+
+@pytest.mark.parametrize("count", [1, 3, 40])
+def test_batch(count: int) -> None:
+    spec = replace(ANY, batch=None, batch_strides=(None, None, None))
+    for m, n, k in [(5, 7, 9), (1, 40, 70), (33, 2, 80), (60, 70, 80)]:
+        a, b, c = (numbers(count * x, y, "f32", seed=i) for i, (x, y) in enumerate([(m, k), (k, n), (m, n)]))
+        a3, b3, c3 = a.reshape(count, m, k), b.reshape(count, k, n), c.reshape(count, m, n)
+        got = product(spec)(a3, b3, c3)
+        close(got, a3, b3)
+        assert np.array_equal(product(spec)(a3, b3, c3, threads=3), got)
+        assert np.array_equal(products([exact("f32", a3, b3, c3)])[0](a3, b3, c3, threads=2), got)
+        one = np.broadcast_to(b3[0], b3.shape)
+        close(product(spec)(a3, one, c3, threads=2), a3, one)
+
+
+def _bias_relu_residual(
+    e: Emit,
+    target: Target,
+    acc: str,
+    t: VecType,
+    row: str,
+    col: str,
+    mask: str,
+    batch: str,
+    slots: dict[str, str],
+) -> str:
+    """max(acc + x0[col], 0) + x1[batch, row]"""
+    bias = e.call(
+        t,
+        f"llvm.masked.load.{t.suffix}.p0",
+        *(("ptr", e.gep(slots["x0"], col, t.elem)), (t.of("i1"), mask), (t, "zeroinitializer")),
+    )
+    total = e.call(
+        t,
+        f"llvm.maxnum.{t.suffix}",
+        (t, e.value(f"fadd {t} {acc}, {bias}")),
+        (t, "zeroinitializer"),
+    )
+    line = e.value(f"add i64 {e.value(f'mul i64 {batch}, 1000')}, {row}")
+    value = e.value(f"load {t.elem}, ptr {e.gep(slots['x1'], line, t.elem)}")
+    one = e.value(f"insertelement {t} poison, {t.elem} {value}, i64 0")
+    splat = e.value(f"shufflevector {t} {one}, {t} poison, {t.of('i32')} zeroinitializer")
+    return e.value(f"fadd {t} {total}, {splat}")
+
+
+FUSED = Epilogue("bias, relu, residual", (("x0", "ptr"), ("x1", "ptr")), _bias_relu_residual)
+
+
+@pytest.mark.parametrize("accumulate", [False, True])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_epilogue_sees_every_finished_element_once(layout: str, accumulate: bool) -> None:
+    plain_spec = replace(ANY, accumulate=accumulate)
+    for shape in [
+        (7, 9, 11),
+        (60, 50, 1100),
+        (1, 1500, 90),
+        (90, 1, 90),
+        (70, 3, 64),
+        (3, 70, 64),
+        (4, 5, 0),
+    ]:
+        a, b, c = operands(shape, layout, "f32")
+        bias, residual = numbers(1, shape[1], "f32", seed=4), numbers(1, shape[0], "f32", seed=5)
+        want = np.maximum(product(plain_spec)(a, b, c) + bias[0], 0) + residual.T
+        fused = product(replace(plain_spec, epilogue=FUSED))
+        got = fused(a, b, c, threads=2, extras=(bias, residual))
+        assert np.allclose(got, want, rtol=1e-4, atol=1e-4)
+        assert np.array_equal(fused(a, b, c, extras=(bias, residual)), got)
+
+
+def test_epilogue_knows_its_place_in_the_batch() -> None:
+    spec = replace(ANY, batch=None, batch_strides=(None, None, None), epilogue=FUSED)
+    a, b, c = (numbers(30, 5, "f32", seed=i).reshape(6, 5, 5) for i in range(3))
+    bias, residual = numbers(1, 5, "f32"), numbers(6, 1000, "f32")
+    want = np.maximum(a @ b + bias[0], 0) + residual[:, :5, None]
+    assert np.allclose(product(spec)(a, b, c, threads=2, extras=(bias, residual)), want, atol=1e-5)
+
+
+@pytest.mark.parametrize("bits", [128, 256])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_plain_vectors(layout: str, bits: int) -> None:
+    f = product(ANY, plain(bits))
+    for shape in [
+        (0, 3, 2),
+        (3, 5, 0),
+        (1, 1, 1),
+        (7, 9, 31),
+        (1, 70, 90),
+        (90, 1, 90),
+        (33, 65, 97),
+        (70, 2, 300),
+    ]:
+        a, b, c = operands(shape, layout, "f32", pad=1)
+        once = f(a, b, c)
+        close(once, a, b)
+        assert np.array_equal(f(a, b, c, threads=3), once)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_memory_behind_the_operands_is_not_touched(layout: str) -> None:
+    """Each operand ends where a page begins that may not be read."""
+    for shape in [(13, 17, 31), (1, 33, 70), (33, 1, 70), (3, 40, 65), (60, 31, 45)]:
+        a, b, c = (_before_a_wall(x) for x in operands(shape, layout, "f32"))
+        product(ANY).run(a, b, c)
+        close(c, a, b)
+
+
+def _before_a_wall(x: Array) -> Array:
+    page = mmap.PAGESIZE
+    order = "C" if x.strides[-1] == x.itemsize else "F"
+    room = -(-x.nbytes // page) * page
+    memory = mmap.mmap(-1, room + page)
+    start = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+    assert ctypes.CDLL(None).mprotect(ctypes.c_void_p(start + room), page, 0) == 0
+    out: Array = np.ndarray(x.shape, x.dtype, memory, room - x.nbytes, order=order)
+    out[...] = x
+    return out
