@@ -30,7 +30,11 @@ class Clusters:
             for source in sources:
                 self.readers[source].append(op)
         self.group_of: dict[Op, Group] = {}
-        self.groups: dict[Group, None] = {}
+        for op in self.feeds:
+            loop = fusable(op) or is_pick(op)
+            self.group_of[op] = Group(space(op) if loop else None, {op: None}, 0)
+        self.groups = dict.fromkeys(self.group_of.values())
+        self._into_readers()
         self._forward()
         self._siblings()
         self._upward()
@@ -41,18 +45,32 @@ class Clusters:
         found = dict.fromkeys(self.group_of[r] for op in group.ops for r in self.readers[op])
         return [g for g in found if g is not group]
 
+    def _into_readers(self) -> None:
+        """Puts each op to its readers where these are in one group and need to read no more for it: its result never
+        goes to memory, and what is cheap to compute waits until it is wanted."""
+        for op in reversed(self.feeds):
+            group = self.group_of[op]
+            readers = self.consumers(group)
+            if len(readers) == 1 and group.dims is not None and readers[0].dims is not None:
+                added = [v for v in group.reads() if v not in readers[0].reads()]
+                if len(added) <= 1:
+                    self._join([group, readers[0]], 0)
+
     def _forward(self) -> None:
-        """A group for each op, merged with its producers of the highest level."""
-        for op, feeds in self.feeds.items():
-            sources = dict.fromkeys(self.group_of[f] for f in feeds)
+        """Gives the groups levels, and merges them with their producers of the highest level."""
+        for group in self._in_order():
+            sources = dict.fromkeys(self.group_of[f] for op in group.ops for f in self.feeds[op])
+            sources.pop(group, None)
             level = max((s.level for s in sources), default=0)
-            loop = fusable(op) or is_pick(op)
-            group = Group(space(op) if loop else None, {op: None}, LAST if op.name == "yield" else level + 1)
-            self.group_of[op] = group
-            self.groups[group] = None
+            group.level = LAST if group.first.name == "yield" else level + 1
             top = [s for s in sources if s.level == level]
-            if loop and top:
+            if top:
                 self._join([*top, group], level)
+
+    def _in_order(self) -> list[Group]:
+        """The groups, each after those that feed it: only the last op of a group has readers outside."""
+        last = {self.group_of[op]: i for i, op in enumerate(self.feeds)}
+        return sorted(last, key=lambda group: last[group])
 
     def _upward(self) -> None:
         """Moves groups up to their lowest consumer."""
@@ -92,6 +110,15 @@ class Clusters:
         self.groups[merged] = None
         self.group_of.update((op, merged) for op in ops)
         return merged
+
+    def absorb(self, product: Op, epilogue: Group, group: Group) -> None:
+        """Makes `epilogue`, a part of `group` that alone reads `product`, one group with it."""
+        del self.groups[self.group_of[product]], self.groups[group]
+        rest = Group(group.dims, {op: None for op in group.ops if op not in epilogue.ops}, group.level)
+        joined = Group(epilogue.dims, {product: None, **epilogue.ops}, group.level, product=product)
+        for part in (joined, rest) if rest.ops else (joined,):
+            self.groups[part] = None
+            self.group_of.update((op, part) for op in part.ops)
 
 
 def dependencies(block: Block) -> dict[Op, list[Op]]:

@@ -7,6 +7,7 @@ import heapq
 from tcc.ir.core import Block, Func, Op
 from tcc.passes.access import inline
 from tcc.passes.clusters import Clusters
+from tcc.passes.epilogue import absorb
 from tcc.passes.groups import Group, Limits, is_pick, judge
 from tcc.passes.manager import Context
 from tcc.passes.nest import write
@@ -26,6 +27,7 @@ def _visit(block: Block, limits: Limits, ctx: Context) -> None:
             _visit(inner, limits, ctx)
     clusters = Clusters(block, limits)
     _explain(clusters, ctx)
+    absorb(clusters, ctx)
     if any(_is_nest(g) for g in clusters.groups):
         _rewrite(block, clusters)
 
@@ -64,7 +66,8 @@ def _ordered(block: Block, clusters: Clusters) -> list[Group | Op]:
     for op, unit in unit_of.items():
         for source in [*_direct(op, block), *clusters.depends[op]]:
             other = unit_of[source]
-            if other is not unit and other not in waiting[unit] and not (inline(source) and _absorbs(unit)):
+            absorbed = inline(source) and _absorbs(unit, op)
+            if other is not unit and other not in waiting[unit] and not absorbed:
                 waiting[unit].add(other)
                 readers[other].append(unit)
     ready = [(key[u], i, u) for i, u in enumerate(key) if not waiting[u]]
@@ -82,8 +85,9 @@ def _ordered(block: Block, clusters: Clusters) -> list[Group | Op]:
     return order
 
 
-def _absorbs(unit: Group | Op) -> bool:
-    return isinstance(unit, Group) and _is_nest(unit)
+def _absorbs(unit: Group | Op, op: Op) -> bool:
+    """Whether inline ops that `op` of `unit` reads are written into its block."""
+    return isinstance(unit, Group) and _is_nest(unit) and op is not unit.product
 
 
 def _direct(op: Op, block: Block) -> list[Op]:

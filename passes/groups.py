@@ -35,6 +35,7 @@ class Group:
     ops: dict[Op, None]
     level: int
     row: bool = False  # numbers of whole rows are read inside
+    product: Op | None = None  # the matrix product among `ops` whose epilogue the others are
 
     @property
     def first(self) -> Op:
@@ -137,8 +138,20 @@ def _judge_row(dims: tuple[Size, ...], reduced: set[tuple[int, ...]], back: bool
     if not dims or reduced - {(len(dims) - 1,)}:
         return Verdict("a reduction is read that is not over the last axis")
     length = dims[-1]
-    if all(n == 1 for n in dims[:-1]) and (
-        not back or (isinstance(length, int) and length > LONGEST_SINGLE_ROW)
-    ):
+    pays = bool(reduced) and back and not (isinstance(length, int) and length > LONGEST_SINGLE_ROW)
+    if all(n == 1 for n in dims[:-1]) and not pays:
         return Verdict("there is only one row")
     return Verdict(row=True)
+
+
+def escapes(value: Value, group: Group) -> bool:
+    """Whether something outside the group reads `value`, directly or through inline ops."""
+    work = [value]
+    while work:
+        for user in work.pop().users:
+            if user in group.ops:
+                continue
+            if not inline(user):
+                return True
+            work.append(user.result)
+    return False

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 from tcc.ir.builder import Builder
-from tcc.ir.core import Block, Op, Value
+from tcc.ir.core import Attrs, Block, Op, Value
 from tcc.ir.dims import Size
 from tcc.ir.types import Type
-from tcc.passes.access import Access, Axes, inline
-from tcc.passes.groups import REDUCTIONS, Group, accesses, space
+from tcc.passes.access import Access, Axes
+from tcc.passes.groups import REDUCTIONS, Group, accesses, escapes, space
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
 
 def write(group: Group, block: Block, before: Op) -> Op:
-    """The `fuse` op of `group`, put before `before`; members' results that are read outside become its results."""
+    """The `fuse` op of `group`, or its product with an epilogue, put before `before`; members' results that are read
+    outside become its results."""
     nest = _Nest(group)
+    if group.product is not None:
+        nest.values[group.product.result] = nest.body.add_param(Type(group.product.result.type.dtype), "acc")
     for op in group.ops:
-        nest.add(op)
+        if op is not group.product:
+            nest.add(op)
     return nest.finish(block, before)
 
 
@@ -115,22 +119,19 @@ class _Nest:
         results = [op.result for op in self.group.ops if escapes(op.result, self.group)]
         self.b.op("yield", *(self.values[r] for r in results))
         outer = Builder(block, before, loc=list(self.group.ops)[-1].loc)
-        fused = outer.op(
-            "fuse",
-            *(without_ones(a, outer) for a in self.params),
-            attrs={
-                "maps": [letters(a.axes) for a in self.params],
-                "dims": list(self.dims),
-                "row": int(self.row is not None),
-                "out": [self.out(r) for r in results],
-                "reduce": [self.how(r) for r in results],
-            },
-            blocks=[self.body],
-        )
-        for old, new in zip(results, fused.results):
-            assert old.type == new.type, f"fuse makes {new.type} of {old!r}"
+        operands = [without_ones(a, outer) for a in self.params]
+        attrs: Attrs = {"maps": [letters(a.axes) for a in self.params]}
+        product = self.group.product
+        if product is not None:
+            made = outer.op("matmul", *product.operands, *operands, attrs=attrs, blocks=[self.body])
+        else:
+            attrs |= {"dims": list(self.dims), "row": int(self.row is not None)}
+            attrs |= {"out": [self.out(r) for r in results], "reduce": [self.how(r) for r in results]}
+            made = outer.op("fuse", *operands, attrs=attrs, blocks=[self.body])
+        for old, new in zip(results, made.results):
+            assert old.type == new.type, f"{made.name} makes {new.type} of {old!r}"
             old.replace_by(new)
-        return fused
+        return made
 
     def out(self, result: Value) -> str:
         op = result.op
@@ -142,16 +143,3 @@ class _Nest:
     def how(self, result: Value) -> str:
         assert result.op is not None
         return result.op.name if self.row is None and result.op.name in REDUCTIONS else ""
-
-
-def escapes(value: Value, group: Group) -> bool:
-    """Whether something outside the group reads `value`, directly or through inline ops."""
-    work = [value]
-    while work:
-        for user in work.pop().users:
-            if user in group.ops:
-                continue
-            if not inline(user):
-                return True
-            work.append(user.result)
-    return False

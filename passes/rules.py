@@ -28,7 +28,7 @@ stable, fast = "stable", "fast"
 # which dtypes hold every value of the key
 WIDER: dict[str, frozenset[str]] = {
     "bool": INTEGERS | FLOATS,
-    "i8": frozenset({"i16", "i32", "i64", "f16", "bf16", "f32", "f64"}) - {"bf16"},
+    "i8": frozenset({"i16", "i32", "i64", "f16", "f32", "f64"}),
     "u8": frozenset({"i16", "i32", "i64", "u16", "u32", "u64", "f16", "f32", "f64"}),
     "i16": frozenset({"i32", "i64", "f32", "f64"}),
     "u16": frozenset({"i32", "i64", "u32", "u64", "f32", "f64"}),

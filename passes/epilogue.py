@@ -1,0 +1,83 @@
+"""Elementwise work on a matrix product as the product's own block, done while its elements are still in registers or
+the nearest cache."""
+
+from __future__ import annotations
+
+from tcc.ir.core import Op, Value
+from tcc.passes.access import Access, identity
+from tcc.passes.clusters import Clusters
+from tcc.passes.groups import REDUCTIONS, Group, accesses, escapes
+from tcc.passes.manager import Context
+
+PRODUCTS = frozenset({"f32", "f64"})  # other dtypes have no kernel with an epilogue
+RANKS = (2, 3)
+
+
+def absorb(clusters: Clusters, ctx: Context) -> None:
+    """Joins groups to the matrix products that they alone read."""
+    for group in list(clusters.groups):
+        if group.dims is None or len(group.dims) not in RANKS:
+            continue
+        products = [
+            v.op
+            for v in group.reads()
+            if v.op is not None and v.op.name == "matmul" and v.op in clusters.group_of
+        ]
+        maps = without_reductions(group)
+        for product in reversed(products):
+            problem = _problem(product, maps)
+            if problem:
+                ctx.remark(product, f"no epilogue: {problem}")
+                continue
+            clusters.absorb(product, maps, group)
+            break
+
+
+def without_reductions(group: Group) -> Group:
+    """The elementwise part of a group that is no row kernel; reductions read it, and so could do it from memory."""
+    return Group(
+        group.dims, {op: None for op in group.ops if op.name not in REDUCTIONS}, group.level, group.row
+    )
+
+
+def _problem(product: Op, group: Group) -> str:
+    """Why `group` cannot be the epilogue of `product`, or ""."""
+    assert group.dims is not None
+    result = product.result
+    if product.blocks or result.type.dtype not in PRODUCTS:
+        return f"a product of {result.type} takes none"
+    if group.row:
+        return "what reads it is a row kernel"
+    if any(user not in group.ops for user in result.users):
+        return "it has another reader"
+    outer = [op.result for op in group.ops if escapes(op.result, group)]
+    if len(outer) != 1 or outer[0].type != result.type:
+        return f"what reads it makes {', '.join(str(v.type) for v in outer)}"
+    for op in group.ops:
+        for a in accesses(op):
+            if not _readable(a, group, result):
+                return f"it would read {a.value!r} across columns"
+    return ""
+
+
+def _readable(a: Access, group: Group, product: Value) -> bool:
+    """Whether an epilogue can read it: a constant, or contiguous along the columns."""
+    assert group.dims is not None
+    column = len(group.dims) - 1
+    if a.generated:
+        return a.value.op is not None and a.value.op.name == "const"
+    if a.value is product:
+        return a.axes == identity(len(group.dims))
+    if a.value.op in group.ops or column not in a.axes:
+        return True
+    return a.axes[-1] == column and contiguous(a.value)
+
+
+def contiguous(value: Value) -> bool:
+    """Whether neighbours along the last axis are neighbours in memory, however the value is placed."""
+    op = value.op
+    if op is None or op.defn.view is None:
+        return True
+    if op.name in ("refine", "reshape"):
+        return contiguous(op.operands[0])
+    return op.name == "slice" and op.attrs["step"][-1] == 1 and contiguous(op.operands[0])
