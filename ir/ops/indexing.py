@@ -293,6 +293,7 @@ define(
         grad=lambda b, op, g: [b.refine(g[0], type=Type(b.dtype(op.operands[0]), b.shape(op.operands[0])))],
         rop=linear("refine"),
         view=0,
+        pure=False,
         fails=True,
         samples=(Sample(("f32[3,4]",), {"type": Type("f32", (3, 4))}),),
     )
