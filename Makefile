@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: help setup check test bench demo clean
+.PHONY: help setup check test bench peers demo clean
 
 help:
 	@echo "make setup   a virtual environment in .venv with tcc and its developers' tools"
@@ -11,7 +11,8 @@ help:
 	@echo "make check   format, lint, types and the fast tests"
 	@echo "make test    all tests"
 	@echo "make bench   speed against whichever of NumPy, torch, JAX and PyTensor are installed"
-	@echo "make clean   removes .venv and build"
+	@echo "make peers   installs those in .peers, for make bench"
+	@echo "make clean   removes .venv, .peers and build"
 
 setup: $(READY)
 
@@ -35,8 +36,12 @@ test: setup
 bench: setup
 	$(BIN)/python -m benchmarks
 
+peers:
+	$(PYTHON) -m venv .peers
+	.peers/bin/python -m pip install --disable-pip-version-check torch jax pytensor
+
 demo: setup
 	$(BIN)/python examples/digits.py
 
 clean:
-	rm -rf .venv build
+	rm -rf .venv .peers build

@@ -187,7 +187,7 @@ def plot(histories: dict[str, History], path: Path) -> None:
 
 def speed(seconds: Sequence[float], pixels: int, hidden: int, batch: int) -> str:
     """The median time of a step, set against what the machine could do and against the book's figures."""
-    from tcc.runtime.machine import thread_count
+    from tcc.runtime.threads import thread_count
     from tcc.tools.peak import fma_peak
 
     step = statistics.median(seconds)
