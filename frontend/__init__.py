@@ -1,1 +1,69 @@
-"""tcc: write array expressions, compile them."""
+"""tcc: write array expressions, compile them.
+
+Names are imported when they are first used, so `import tcc` costs next to nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+assert __name__ == "tcc", "import it as tcc; a bare `import frontend` makes a second copy of every class"
+
+if TYPE_CHECKING:
+    from tcc import gradient, printing, tensor
+    from tcc.compiling import In, MissingInputError, Out, Param, UnusedInputError, function
+    from tcc.gradient import Lop, grad
+    from tcc.graph import clone
+    from tcc.loops import scan
+    from tcc.printing import debugprint, pp, pprint
+    from tcc.settings import change_flags, config
+    from tcc.sharedvar import shared
+    from tcc.user_op import Apply, Op, as_op
+    from tcc.variable import Constant, SharedVariable, Variable
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Apply": "user_op",
+    "Constant": "variable",
+    "In": "compiling",
+    "Lop": "gradient",
+    "MissingInputError": "compiling",
+    "Op": "user_op",
+    "Out": "compiling",
+    "Param": "compiling",
+    "SharedVariable": "variable",
+    "UnusedInputError": "compiling",
+    "Variable": "variable",
+    "as_op": "user_op",
+    "change_flags": "settings",
+    "clone": "graph",
+    "config": "settings",
+    "debugprint": "printing",
+    "explain": "explaining",
+    "function": "compiling",
+    "grad": "gradient",
+    "pp": "printing",
+    "pprint": "printing",
+    "scan": "loops",
+    "shared": "sharedvar",
+}
+_MODULES = frozenset({"gradient", "nnet", "printing", "tensor"})
+
+__all__ = [*_HOMES, *_MODULES]  # noqa: PLE0604
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return importlib.import_module(f"tcc.{name}")
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module 'tcc' has no attribute {name!r}")
+    found = getattr(importlib.import_module(f"tcc.{home}"), name)
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOMES, *_MODULES})

@@ -1,0 +1,306 @@
+"""The frontend's graph: immutable applications of rows of the op table, and walks over them."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from tcc.ir.optable import OpDef
+
+if TYPE_CHECKING:
+    from tcc.types import Type
+    from tcc.variable import Variable
+
+Location = tuple[str, int]  # file and line
+NOWHERE: Location = ("", 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Body:
+    """What a structured op does in each step: a lambda.  Variables of `results` that hang on no parameter are captures."""
+
+    params: tuple[Variable, ...]
+    results: tuple[Variable, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """How a node prints when Theano has one op where the graph has several: its name there, and its inputs there."""
+
+    label: str
+    inputs: tuple[Variable, ...]
+
+
+class Apply:
+    """A row applied to operands.  `extra` are further inputs: variables inside size attributes, and a body's captures.
+
+    `implicit` marks broadcasts and casts that the user did not write: printing passes over them.
+    """
+
+    __slots__ = (
+        "defn",
+        "operands",
+        "attrs",
+        "results",
+        "extra",
+        "body",
+        "loc",
+        "shown",
+        "implicit",
+        "index",
+        "__weakref__",
+    )
+
+    def __init__(
+        self,
+        defn: OpDef,
+        operands: Sequence[Variable],
+        attrs: dict[str, Any],
+        types: Sequence[Type],
+        *,
+        body: Body | None = None,
+        loc: Location | None = None,
+        shown: Shown | None = None,
+        implicit: bool = False,
+    ) -> None:
+        from tcc.variable import result_of
+
+        self.defn, self.operands, self.attrs = defn, tuple(operands), attrs
+        self.extra: tuple[Variable, ...] = tuple(variables_in(attrs))
+        self.body = body
+        if body is not None:
+            self.extra += tuple(captures(body))
+        self.loc = user_location() if loc is None else loc
+        self.shown, self.implicit = shown, implicit
+        self.index: Any = None  # of a subtensor: (whole, index) for set_subtensor
+        self.results = tuple(result_of(t, self, i) for i, t in enumerate(types))
+
+    @property
+    def name(self) -> str:
+        return self.defn.name
+
+    @property
+    def op(self) -> Any:
+        """What was applied: the row, or the user's op."""
+        return self.attrs.get("op", self.defn)
+
+    @property
+    def inputs(self) -> list[Variable]:
+        return [*self.operands, *self.extra]
+
+    @property
+    def outputs(self) -> list[Variable]:
+        return list(self.results)
+
+    @property
+    def result(self) -> Variable:
+        (only,) = self.results
+        return only
+
+    def __repr__(self) -> str:
+        from tcc.printing import label
+
+        return f"{label(self)}({', '.join(map(str, shown_inputs(self)))})"
+
+
+def shown_inputs(node: Apply) -> tuple[Variable, ...]:
+    """The inputs that the user knows of."""
+    return node.shown.inputs if node.shown is not None else node.operands
+
+
+def location_text(loc: Location) -> str:
+    return f"{loc[0]}:{loc[1]}" if loc[0] else ""
+
+
+# Where nodes are said to come from while rules build them; None: from the caller outside tcc.
+_override: list[Location] = []
+
+
+def user_location() -> Location:
+    """The file and line of the innermost frame that is not tcc's own."""
+    if _override:
+        return _override[-1]
+    frame = sys._getframe(1)
+    while frame is not None:
+        module = frame.f_globals.get("__name__", "")
+        if not module.startswith("tcc.") and module != "tcc":
+            return frame.f_code.co_filename, frame.f_lineno
+        frame = frame.f_back  # type: ignore[assignment]
+    return NOWHERE
+
+
+class located_at:
+    """Nodes built inside are said to come from `loc`."""
+
+    def __init__(self, loc: Location) -> None:
+        self.loc = loc
+
+    def __enter__(self) -> None:
+        _override.append(self.loc)
+
+    def __exit__(self, *_: object) -> None:
+        _override.pop()
+
+
+def variables_in(attrs: Mapping[str, Any]) -> Iterator[Variable]:
+    """The variables that stand in size attributes."""
+    for value in attrs.values():
+        if type(value) in (list, tuple):
+            for item in value:
+                if hasattr(item, "owner"):
+                    yield item
+        elif hasattr(value, "owner"):
+            yield value
+
+
+def with_variables(value: Any, change: Callable[[Variable], Any]) -> Any:
+    """An attribute's value with its variables replaced."""
+    if type(value) in (list, tuple):
+        return type(value)(change(v) if hasattr(v, "owner") else v for v in value)
+    return change(value) if hasattr(value, "owner") else value
+
+
+def toposort(outputs: Iterable[Variable], stop: Callable[[Variable], bool] | None = None) -> list[Apply]:
+    """The nodes that `outputs` hang on, operands before users; nothing above a variable where `stop` is true."""
+    order: list[Apply] = []
+    done: set[Apply] = set()
+    stack: list[tuple[Apply, Iterator[Variable] | None]] = []
+    for output in outputs:
+        if output.owner is None or output.owner in done or (stop is not None and stop(output)):
+            continue
+        stack.append((output.owner, None))
+        while stack:
+            node, rest = stack[-1]
+            if rest is None:
+                if node in done:
+                    stack.pop()
+                    continue
+                rest = iter((*node.operands, *node.extra))
+                stack[-1] = (node, rest)
+            for v in rest:
+                if v.owner is not None and v.owner not in done and (stop is None or not stop(v)):
+                    stack.append((v.owner, None))
+                    break
+            else:
+                stack.pop()
+                if node not in done:
+                    done.add(node)
+                    order.append(node)
+    return order
+
+
+def ancestors(outputs: Iterable[Variable]) -> list[Variable]:
+    """Every variable that `outputs` hang on, themselves included, each once, inputs first."""
+    outputs = list(outputs)
+    found: dict[Variable, None] = {}
+    for node in toposort(outputs):
+        found.update(dict.fromkeys(node.inputs))
+        found.update(dict.fromkeys(node.results))
+    found.update(dict.fromkeys(outputs))
+    return list(found)
+
+
+def inputs(outputs: Iterable[Variable]) -> list[Variable]:
+    """The variables without owner that `outputs` hang on: inputs, shared variables and constants."""
+    outputs = list(outputs)
+    found: dict[Variable, None] = {v: None for v in outputs if v.owner is None}
+    for node in toposort(outputs):
+        found.update((v, None) for v in node.inputs if v.owner is None)
+    return list(found)
+
+
+def dependent(body: Body) -> set[Variable]:
+    """The variables of a body that hang on its parameters."""
+    found = set(body.params)
+    for node in toposort(body.results, stop=lambda v: v in found):
+        if any(v in found for v in node.inputs):
+            found.update(node.results)
+    return found
+
+
+def captures(body: Body) -> list[Variable]:
+    """What a body uses from around it."""
+    inner = dependent(body)
+    found: dict[Variable, None] = {v: None for v in body.results if v not in inner}
+    for node in toposort(body.results, stop=lambda v: v not in inner):
+        found.update((v, None) for v in node.inputs if v not in inner)
+    return list(found)
+
+
+def rebuild(outputs: Sequence[Variable], replace: Mapping[Variable, Variable]) -> list[Variable]:
+    """`outputs` with variables replaced; what does not hang on a replaced one is kept as it is."""
+    new: dict[Variable, Variable] = dict(replace)
+    for node in toposort(outputs, stop=lambda v: v in replace):
+        if not any(new.get(v, v) is not v for v in node.inputs):
+            continue
+        copy = copied(node, new)
+        for old, fresh in zip(node.results, copy.results):
+            new.setdefault(old, fresh)
+    return [new.get(v, v) for v in outputs]
+
+
+def copied(node: Apply, new: Mapping[Variable, Variable]) -> Apply:
+    """The same application on other inputs."""
+
+    def change(v: Variable) -> Variable:
+        return new.get(v, v)
+
+    body = node.body
+    if body is not None:
+        outer = {v: new[v] for v in node.extra if new.get(v, v) is not v}
+        body = Body(body.params, tuple(rebuild(body.results, outer)))
+    shown = node.shown
+    if shown is not None:
+        shown = Shown(shown.label, tuple(map(change, shown.inputs)))
+    fresh = Apply(
+        node.defn,
+        [change(v) for v in node.operands],
+        {key: with_variables(value, change) for key, value in node.attrs.items()},
+        [r.type for r in node.results],
+        body=body,
+        loc=node.loc,
+        shown=shown,
+        implicit=node.implicit,
+    )
+    if node.index is not None:
+        whole, index = node.index
+        fresh.index = (change(whole), tuple(with_variables(i, change) for i in index))
+    for old, made in zip(node.results, fresh.results):
+        made.name = old.name
+        if "tag" in old.__dict__:
+            made.tag.__dict__.update(old.tag.__dict__)
+    return fresh
+
+
+def clone(
+    output: Any,
+    replace: Any = None,
+    strict: bool = True,
+    share_inputs: bool = True,
+    copy_inputs: bool | None = None,
+) -> Any:
+    """`output` (a variable, or a list or dict of them) with variables replaced as `replace` (pairs or a dict) says.
+
+    With `share_inputs=False` inputs are new variables too; a shared variable's clone keeps the same container.
+    """
+    from tcc.variable import Constant, SharedVariable, as_variable
+
+    if copy_inputs is not None:
+        share_inputs = not copy_inputs
+    if isinstance(output, Mapping):
+        values = clone(list(output.values()), replace, strict, share_inputs)
+        return dict(zip(output, values))
+    outputs = list(output) if isinstance(output, list | tuple) else [output]
+    pairs = list(replace.items()) if isinstance(replace, Mapping) else list(replace or [])
+    new: dict[Variable, Variable] = {}
+    for old, other in pairs:
+        other = as_variable(other)
+        new[old] = old.type.filter_variable(other) if strict else other
+    if not share_inputs:
+        for v in inputs(outputs):
+            if v not in new and not isinstance(v, Constant):
+                new[v] = v.clone() if isinstance(v, SharedVariable) else v.type(v.name)
+    made = rebuild(outputs, new)
+    return made if isinstance(output, list | tuple) else made[0]

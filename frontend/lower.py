@@ -1,0 +1,555 @@
+"""The frontend's graph as IR: one walk, in which equal sizes become one name and size arithmetic becomes sizes."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from tcc import build
+from tcc.graph import Apply, Location, dependent, toposort
+from tcc.ir import dims
+from tcc.ir.builder import Builder
+from tcc.ir.core import Block, Func, Op, Value
+from tcc.ir.dims import Expr, Size
+from tcc.ir.optable import TABLE
+from tcc.ir.types import Type
+from tcc.printing import label
+from tcc.types import TensorType
+from tcc.variable import Constant, SharedVariable, TensorConstant, Variable
+
+ARITHMETIC: dict[str, Callable[..., Size]] = {
+    "add": dims.add,
+    "sub": dims.sub,
+    "mul": dims.mul,
+    "floordiv": dims.floordiv,
+    "mod": dims.mod,
+    "minimum": dims.minimum,
+    "maximum": dims.maximum,
+    "neg": lambda a: dims.mul(-1, a),
+}
+
+
+@dataclass
+class Lowered:
+    """A function's IR, and the variables behind its parameters: inputs, then one for each shared container.
+
+    `why` says for (parameter, axis) which op and line made that size equal to another.
+    """
+
+    func: Func
+    inputs: list[Variable]
+    shared: list[SharedVariable]
+    why: dict[tuple[int, int], str] = field(default_factory=dict)
+
+
+def lower(
+    inputs: Sequence[Variable],
+    outputs: Sequence[Variable],
+    updates: Sequence[tuple[SharedVariable, Variable]] = (),
+    name: str = "f",
+) -> Lowered:
+    """The function from `inputs` to `outputs`, with its updates of shared variables as further results.
+
+    ValueError if sizes that are known differ, MissingInputError if an input is not given.
+    """
+    return Lowering(name).run(list(inputs), list(outputs), list(updates))
+
+
+class Sizes:
+    """Names of the parameters' sizes, and what each is found to be equal to."""
+
+    def __init__(self) -> None:
+        self.entry: dict[str, tuple[int, int]] = {}  # name -> (parameter, axis)
+        self.known: dict[str, Size] = {}
+        self.why: dict[tuple[int, int], str] = {}
+
+    def resolve(self, size: Size) -> Size:
+        return dims.substitute(size, self.known) if self.known else size
+
+    def merge(self, a: Size, b: Size, reason: str) -> bool:
+        """Makes two sizes equal by definition; False if only running can tell.  The function's entry checks it."""
+        for left, right in ((b, a), (a, b)):
+            if not isinstance(left, Expr) or left.plain is None or left.plain not in self.entry:
+                continue
+            names = dims.names_of(right)
+            if left.plain in names or not names <= self.entry.keys():
+                continue
+            if isinstance(right, Expr) and right.plain is not None and self._older(left.plain, right.plain):
+                continue
+            self._define(left.plain, right)
+            self.why.setdefault(self.entry[left.plain], reason)
+            for n in names:
+                self.why.setdefault(self.entry[n], reason)
+            return True
+        return False
+
+    def _older(self, a: str, b: str) -> bool:
+        return self.entry[a] < self.entry[b]
+
+    def _define(self, name: str, size: Size) -> None:
+        self.known = {n: dims.substitute(s, {name: size}) for n, s in self.known.items()}
+        self.known[name] = size
+
+
+class GraphBuilder(Builder):
+    """Builds at the end of a block.  Sizes that a type rule needs equal are made so, or checked at run time."""
+
+    def __init__(self, block: Block, sizes: Sizes, node: Callable[[], Apply | None]) -> None:
+        super().__init__(block)
+        self.sizes, self.node = sizes, node
+
+    def infer(
+        self, rule: Any, values: Sequence[Value], attrs: dict[str, Any], blocks: Sequence[Block]
+    ) -> list[Type]:
+        assert isinstance(values, list)
+        while True:
+            if self.sizes.known:
+                for v in values:
+                    v.type = v.type.substitute(self.sizes.known)
+                self.resolve_attrs(attrs)
+            try:
+                types: list[Type] = rule([v.type for v in values], attrs, blocks)
+                return types
+            except dims.SizeMismatch as e:
+                self.settle(e, values, attrs, blocks)
+
+    def settle(
+        self, e: dims.SizeMismatch, values: list[Value], attrs: dict[str, Any], blocks: Sequence[Block]
+    ) -> None:
+        node = self.node()
+        what = f"{label(node)}" if node is not None else "the graph"
+        reason = f"{what} at {self.loc}" if self.loc else what
+        left, right = self.sizes.resolve(e.left), self.sizes.resolve(e.right)
+        if isinstance(left, int) and isinstance(right, int):
+            raise ValueError(
+                f"{what}: Input dimension mis-match: the sizes {left} and {right} must be equal ({e}), written at {self.loc}"
+            )
+        if self.sizes.merge(left, right, reason):
+            for block in blocks:
+                resolve_block(block, self.sizes)
+            return
+        self.op(
+            "check_size",
+            attrs={"left": left, "right": right, "message": f"{what}: Input dimension mis-match"},
+        )
+        if not self.refine(values, left, right) and not self.refine(values, right, left):
+            self.replace_in_attrs(attrs, left, right)
+
+    def refine(self, values: list[Value], old: Size, new: Size) -> bool:
+        """Operands of size `old`, which was found to be `new`, under that size."""
+        found = False
+        for i, v in enumerate(values):
+            if old not in v.type.shape:
+                continue
+            found = True
+            shape = tuple(new if s == old else s for s in v.type.shape)
+            values[i] = self.op("refine", v, attrs={"type": Type(v.type.dtype, shape)}).result
+        return found
+
+    def resolve_attrs(self, attrs: dict[str, Any]) -> None:
+        for key, value in attrs.items():
+            attrs[key] = substituted(value, self.sizes.known)
+
+    def replace_in_attrs(self, attrs: dict[str, Any], old: Size, new: Size) -> None:
+        for key, value in attrs.items():
+            if isinstance(value, list | tuple):
+                attrs[key] = type(value)(new if isinstance(s, Expr) and s == old else s for s in value)
+            elif isinstance(value, Expr) and value == old:
+                attrs[key] = new
+
+
+def substituted(value: Any, known: Mapping[str, Size]) -> Any:
+    if isinstance(value, Expr):
+        return dims.substitute(value, known)
+    if isinstance(value, Type):
+        return value.substitute(known)
+    if type(value) in (list, tuple):
+        return type(value)(substituted(v, known) for v in value)
+    return value
+
+
+def resolve_block(block: Block, sizes: Sizes) -> None:
+    """The sizes in a block as they are known now."""
+    for p in block.params:
+        p.type = p.type.substitute(sizes.known)
+    for op in block.walk():
+        for v in op.results:
+            v.type = v.type.substitute(sizes.known)
+        for b in op.blocks:
+            for p in b.params:
+                p.type = p.type.substitute(sizes.known)
+        for key, value in op.attrs.items():
+            op.attrs[key] = substituted(value, sizes.known)
+
+
+class Scope:
+    """One block being filled: what is visible from its start on, and the sizes bound in it."""
+
+    def __init__(self, builder: GraphBuilder) -> None:
+        self.builder = builder
+        self.values: dict[Variable, Value] = {}
+        self.bound: dict[Any, Size] = {}
+
+
+class Lowering:
+    """One walk over a graph.  `exact` holds the integer scalars that are sizes, `keys` what equal scalars share."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.sizes = Sizes()
+        self.scopes: list[Scope] = []
+        self.exact: dict[Variable, Size] = {}
+        self.keys: dict[Variable, Any] = {}
+        self.current: Apply | None = None
+        self.names: set[str] = set()
+        self.fresh = 0
+        self.missing: dict[Variable, Apply] = {}
+
+    def run(
+        self,
+        inputs: list[Variable],
+        outputs: list[Variable],
+        updates: list[tuple[SharedVariable, Variable]],
+    ) -> Lowered:
+        results = [*outputs, *(e for _, e in updates)]
+        nodes = toposort(results)
+        containers = shared_in(nodes, [*results, *(s for s, _ in updates)])
+        body = Block()
+        scope = Scope(GraphBuilder(body, self.sizes, lambda: self.current))
+        self.scopes.append(scope)
+        for number, v in enumerate([*inputs, *(c[0] for c in containers.values())]):
+            value = self.param(body, v, number)
+            for alias in containers[id(v.container)] if isinstance(v, SharedVariable) else [v]:
+                scope.values[alias] = value
+        for node in nodes:
+            self.node(node)
+        self.current = None
+        scope.builder.loc = ""
+        values = [self.value(v) for v in results]
+        scope.builder.op("yield", *values)
+        resolve_block(body, self.sizes)
+        shared = [c[0] for c in containers.values()]
+        attrs: dict[str, Any] = {}
+        if shared:
+            names = {id(s.container): scope.values[s].name for s in shared}
+            attrs["shared"] = [names[id(s.container)] for s in shared]
+            attrs["updates"] = {names[id(s.container)]: len(outputs) + i for i, (s, _) in enumerate(updates)}
+        if self.sizes.why:
+            attrs["why"] = {
+                f"{body.params[p].name}.{axis}": text for (p, axis), text in self.sizes.why.items()
+            }
+        return Lowered(Func(self.name, body, attrs), inputs, shared, self.sizes.why)
+
+    def param(self, body: Block, v: Variable, number: int) -> Value:
+        if not isinstance(v.type, TensorType):
+            raise TypeError(f"{v} is of {v.type}, which only Python ops can read")
+        name = self.unique(v.name or ("shared" if isinstance(v, SharedVariable) else "input"))
+        shape: list[Size] = []
+        for axis, size in enumerate(v.type.shape):
+            if size is not None:
+                shape.append(size)
+                continue
+            text = f"{name}_{axis}"
+            while text in self.sizes.entry:
+                text += "_"
+            self.sizes.entry[text] = (number, axis)
+            shape.append(dims.name(text))
+        return body.add_param(Type(v.type.ir, tuple(shape)), name)
+
+    def unique(self, name: str) -> str:
+        base = re.sub(r"\W", "_", name)
+        base = base if base[:1].isalpha() or base[:1] == "_" else f"v{base}"
+        text, i = base, 1
+        while text in self.names:
+            text, i = f"{base}_{i}", i + 1
+        self.names.add(text)
+        return text
+
+    # -- values and sizes --------------------------------------------------------------------------------------------
+
+    @property
+    def builder(self) -> GraphBuilder:
+        return self.scopes[-1].builder
+
+    def find(self, v: Variable) -> Value | None:
+        for scope in reversed(self.scopes):
+            value = scope.values.get(v)
+            if value is not None:
+                return value
+        return None
+
+    def value(self, v: Variable) -> Value:
+        """The value of a variable here."""
+        found = self.find(v)
+        if found is not None:
+            return found
+        if v in self.exact:
+            made = self.builder.size_value(self.exact[v])
+        elif isinstance(v, TensorConstant):
+            data = v.data if v.data.ndim else v.data.item()
+            made = self.builder.const(data, Type(v.type.ir, v.data.shape))
+            made.name = v.name or ""
+        else:
+            raise self.not_given(v)
+        self.scopes[-1].values[v] = made
+        return made
+
+    def not_given(self, v: Variable) -> Exception:
+        from tcc.compiling import MissingInputError
+
+        by = f", used to compute {self.current}," if self.current is not None else ""
+        return MissingInputError(
+            f"An input of the graph{by} was not provided and not given a value: {v} of {v.type}"
+            + (f", created at {place(v.loc)}" if v.loc[0] else "")
+        )
+
+    def size(self, v: Any) -> Size:
+        """A number or integer scalar as a size: an expression over sizes, or a name bound to its value here."""
+        if isinstance(v, int):
+            return v
+        exact = self.exact_size(v)
+        if exact is not None:
+            return self.sizes.resolve(exact)
+        key = self.keys.get(v, v)
+        for scope in self.scopes:
+            if key in scope.bound:
+                return scope.bound[key]
+        value = self.value(v)
+        if value.type.dtype != "i64":
+            value = self.builder.cast(value, dtype="i64")
+        self.fresh += 1
+        name = dims.name(f"s{self.fresh}")
+        self.builder.op("bind", value, attrs={"size": name})
+        self.scopes[-1].bound[key] = name
+        return name
+
+    def exact_size(self, v: Variable) -> Size | None:
+        if isinstance(v, TensorConstant):
+            return int(v.data) if v.type.dtype[:3] in ("int", "uin") and v.data.ndim == 0 else None
+        return self.exact.get(v)
+
+    def note_scalar(self, node: Apply) -> bool:
+        """Whether the node's result is a size, or arithmetic on sizes; then it is only made when someone reads it."""
+        (v,) = node.results
+        parts = tuple(self.keys.get(x, _constant_key(x)) for x in node.operands)
+        self.keys[v] = (node.name, parts, tuple((k, str(a)) for k, a in node.attrs.items()), node.extra)
+        if node.name == "cast" and node.attrs["dtype"] == "i64":
+            exact = self.exact_size(node.operands[0])
+        elif node.name in ARITHMETIC and v.type.dtype == "int64":
+            sizes = [self.exact_size(x) for x in node.operands]
+            exact = None if None in sizes else ARITHMETIC[node.name](*sizes)
+        else:
+            return False
+        if exact is None:
+            return False
+        self.exact[v] = exact
+        return True
+
+    # -- nodes -------------------------------------------------------------------------------------------------------
+
+    def node(self, node: Apply) -> None:
+        self.current = node
+        self.builder.loc = place(node.loc)
+        first = node.results[0]
+        if len(node.results) == 1 and first.type.dtype[:3] in ("int", "uin") and not first.type.ndim:
+            if node.name != "shape_of" and self.note_scalar(node):
+                return
+        special = SPECIAL.get(node.name)
+        if special is not None:
+            special(self, node)
+            return
+        attrs = {key: self.plain(value) for key, value in node.attrs.items()}
+        op = self.builder.op(node.name, *map(self.value, node.operands), attrs=attrs)
+        self.define(node, op.results)
+
+    def define(self, node: Apply, values: Sequence[Value]) -> None:
+        for v, value in zip(node.results, values, strict=True):
+            self.scopes[-1].values[v] = value
+            if v.name:
+                value.name = value.name or re.sub(r"\W", "_", v.name)
+
+    def plain(self, value: Any) -> Any:
+        """An attribute's value with sizes for variables."""
+        if type(value) in (list, tuple):
+            return type(value)(self.size(v) if isinstance(v, Variable) else v for v in value)
+        return self.size(value) if isinstance(value, Variable) else value
+
+    def shape_of(self, node: Apply) -> None:
+        axis = node.attrs["axis"]
+        x = self.value(node.operands[0])
+        self.exact[node.result] = self.sizes.resolve(x.type.shape[axis])
+
+    def broadcast(self, node: Apply) -> None:
+        """A number stretched to a shape is one constant of that shape."""
+        (x,), shape = node.operands, tuple(self.plain(node.attrs["shape"]))
+        if isinstance(x, TensorConstant) and x.data.size == 1:
+            self.define(
+                node,
+                [self.builder.const(x.data.item(), Type(x.type.ir, tuple(map(self.sizes.resolve, shape))))],
+            )
+            return
+        self.define(node, [self.builder.broadcast(self.value(x), shape=shape)])
+
+    def reshape(self, node: Apply) -> None:
+        """Where the totals cannot be told to be equal, running tells."""
+        x, shape = self.value(node.operands[0]), tuple(self.plain(node.attrs["shape"]))
+        result = self.builder.reshape(x, shape=shape)
+        have, want = self.sizes.resolve(x.type.size), self.sizes.resolve(result.type.size)
+        if have != want:
+            message = f"{label(node)}: total size of new array must be unchanged"
+            check = self.builder.op("check_size", attrs={"left": have, "right": want, "message": message})
+            self.builder.block.move(check, before=result.owner)
+        self.define(node, [result])
+
+    def index(self, node: Apply) -> None:
+        """A position counted from the start; one that cannot be told to be on the axis is checked."""
+        (i,), bound, axis = node.operands, self.size(node.attrs["bound"]), node.attrs["axis"]
+        exact = self.exact_size(i)
+        n = self.sizes.resolve(bound)
+        if isinstance(exact, int):
+            at = exact if exact >= 0 else dims.add(n, exact)
+            if isinstance(n, int):
+                if not -n <= exact < n:
+                    raise IndexError(
+                        f"index {exact} is out of bounds for axis {axis} with size {n}, written at {place(node.loc)}"
+                    )
+            else:
+                value = self.builder.size_value(exact)
+                self.builder.op("check_index", value, attrs={"bound": n, "axis": axis})
+            self.exact[node.result] = at
+            return
+        value = self.value(i)
+        if value.type.dtype != "i64":
+            value = self.builder.cast(value, dtype="i64")
+        self.builder.op("check_index", value, attrs={"bound": n, "axis": axis})
+        b = self.builder
+        self.define(node, [b.where(b.lt(value, 0), b.add(value, b.size_value(n)), value)])
+        self.keys[node.result] = ("index", self.keys.get(i, i), n)
+
+    def indices(self, node: Apply) -> None:
+        value = self.value(node.operands[0])
+        bound = self.size(node.attrs["bound"])
+        made = node.operands[0].owner
+        whole_range = made is not None and made.name == "iota" and dims.sub(bound, value.type.shape[0])
+        if not isinstance(whole_range, int) or isinstance(whole_range, bool) or whole_range < 0:
+            self.builder.op("check_index", value, attrs={"bound": bound, "axis": node.attrs["axis"]})
+        self.define(node, [value])
+
+    def rebroadcast(self, node: Apply) -> None:
+        """A flag that is new says that the size is 1; one that goes says nothing here."""
+        value = self.value(node.operands[0])
+        for axis, flag in enumerate(node.result.type.broadcastable):
+            size = self.sizes.resolve(value.type.shape[axis])
+            if not flag or size == 1:
+                continue
+            if isinstance(size, int):
+                raise ValueError(
+                    f"{label(node)}: axis {axis} has size {size}, not 1, written at {place(node.loc)}"
+                )
+            if self.sizes.merge(size, 1, f"{label(node)} at {place(node.loc)}"):
+                value.type = value.type.substitute(self.sizes.known)
+                continue
+            message = f"{label(node)}: axis {axis} must have size 1"
+            self.builder.op("check_size", attrs={"left": size, "right": 1, "message": message})
+            shape = tuple(1 if k == axis else s for k, s in enumerate(value.type.shape))
+            value = self.builder.refine(value, type=Type(value.type.dtype, shape))
+        self.define(node, [value])
+
+    def scan(self, node: Apply) -> None:
+        """The body is lowered where it stands: what hangs on its parameters goes into the block, all else is around it."""
+        assert node.body is not None
+        operands = [self.value(v) for v in node.operands]
+        seqs, carries = node.attrs["seqs"], node.attrs["carries"]
+        length = self.size(node.attrs["length"])
+        types = [Type(v.type.dtype, v.type.shape[1:]) for v in operands[:seqs]]
+        types += [v.type for v in operands[seqs:]]
+        block = Block(types, [self.unique(p.name) if p.name else "" for p in node.body.params])
+        inner = dependent(node.body)
+        scope = Scope(GraphBuilder(block, self.sizes, lambda: self.current))
+        scope.values.update(zip(node.body.params, block.params))
+        self.scopes.append(scope)
+        for part in toposort(node.body.results, stop=lambda v: v not in inner):
+            self.node(part)
+        results = [self.value(v) for v in node.body.results]
+        for i, (result, carry) in enumerate(zip(results[:carries], operands[seqs:])):
+            results[i] = self.as_shaped(result, carry.type)
+        scope.builder.op("yield", *results)
+        self.scopes.pop()
+        self.current = node
+        resolve_block(block, self.sizes)
+        attrs = {"seqs": seqs, "carries": carries, "length": length}
+        op = self.builder.op("scan", *operands, attrs=attrs, blocks=[block])
+        self.define(node, op.results)
+
+    def as_shaped(self, value: Value, wanted: Type) -> Value:
+        """A value whose sizes must be those of `wanted`."""
+        for axis in range(value.type.rank):
+            have, want = (self.sizes.resolve(t.shape[axis]) for t in (value.type, wanted))
+            if have == want:
+                continue
+            mismatch = dims.SizeMismatch(
+                f"a state's axis {axis} is {have}, its first value's is {want}", have, want
+            )
+            values = [value]
+            self.builder.settle(mismatch, values, {}, [])
+            value = values[0]
+            value.type = value.type.substitute(self.sizes.known)
+        return value
+
+    def call(self, node: Apply) -> None:
+        types = [Type(t.dtype, tuple(self.size(s) for s in t.shape)) for t in node.attrs["types"]]
+        attrs = {"name": node.attrs["name"], "types": types, "function": node.attrs["function"]}
+        op = self.builder.op("call", *map(self.value, node.operands), attrs=attrs)
+        self.define(node, op.results)
+
+
+SPECIAL: dict[str, Callable[[Lowering, Apply], None]] = {
+    "broadcast": Lowering.broadcast,
+    "call": Lowering.call,
+    "index": Lowering.index,
+    "indices": Lowering.indices,
+    "rebroadcast": Lowering.rebroadcast,
+    "reshape": Lowering.reshape,
+    "scan": Lowering.scan,
+    "shape_of": Lowering.shape_of,
+}
+
+
+def shared_in(nodes: Sequence[Apply], also: Sequence[Variable]) -> dict[int, list[SharedVariable]]:
+    """The shared variables that a graph reads, by container; clones share one."""
+    found: dict[int, list[SharedVariable]] = {}
+    seen: set[Variable] = set()
+    for v in [*(x for node in nodes for x in node.inputs), *also, *_inside(nodes)]:
+        if isinstance(v, SharedVariable) and v not in seen:
+            seen.add(v)
+            found.setdefault(id(v.container), []).append(v)
+    return found
+
+
+def _inside(nodes: Sequence[Apply]) -> list[Variable]:
+    """What is read within bodies beside parameters; captures are inputs of the node already."""
+    return [v for node in nodes if node.body is not None for v in node.body.results]
+
+
+def place(loc: Location) -> str:
+    """A location as messages say it: under the current folder without its name."""
+    if not loc[0]:
+        return ""
+    path = loc[0]
+    here = os.getcwd() + os.sep
+    return f"{path[len(here) :] if path.startswith(here) else path}:{loc[1]}"
+
+
+def _constant_key(v: Variable) -> Any:
+    if isinstance(v, TensorConstant) and v.data.ndim == 0:
+        return ("constant", v.data.item())
+    return v
+
+
+__all__ = ["Lowered", "lower"]
+_ = (Constant, Op, TABLE, build, np)

@@ -1,0 +1,276 @@
+"""Reductions.  Sums of small integers are int64, sums of float32 are accumulated in float64."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from tcc import build
+from tcc.build import node, shape_of, size_of, size_product, size_variable
+from tcc.elemwise import DISCRETE, TO_FLOAT, abs_, cast, eq, neg, neq, pow, sqr, sqrt, sub, true_div
+from tcc.elemwise import switch as _switch
+from tcc.graph import Shown
+from tcc.ir.types import FROM_NUMPY
+from tcc.settings import config
+from tcc.shapes import dimshuffle, flatten, reshape
+from tcc.variable import as_variable
+
+Axes = int | Sequence[int] | None
+
+
+def axes_of(axis: Any, rank: int) -> tuple[int, ...]:
+    """The axes, ascending; ValueError for one that is not there."""
+    if axis is None:
+        return tuple(range(rank))
+    if not isinstance(axis, list | tuple | np.ndarray):
+        axis = [axis]
+    numbers = [build.static_size(as_variable(a)) for a in axis]
+    out = []
+    for a in numbers:
+        if a is None:
+            raise TypeError("the axis of a reduction must be known when the graph is built")
+        if not -rank <= a < rank:
+            raise ValueError(f"Not enough dimensions: there is no axis {a} in {rank} dimensions")
+        out.append(a % rank)
+    if len(set(out)) < len(out):
+        raise ValueError(f"duplicate value in axis: {axis}")
+    return tuple(sorted(out))
+
+
+def kept(result: Any, axes: Sequence[int], rank: int) -> Any:
+    """The result with the axes that were reduced as axes that broadcast."""
+    left = iter(range(rank))
+    return dimshuffle(result, *("x" if a in axes else next(left) for a in range(rank)))
+
+
+def _reduce(row: str, x: Any, axis: Any, keepdims: bool, **attrs: Any) -> Any:
+    axes = axes_of(axis, x.type.ndim)
+    result = node(row, x, axes=axes, **attrs).result
+    return kept(result, axes, x.type.ndim) if keepdims else result
+
+
+def _wide(dtype: str) -> str:
+    """The dtype of a sum."""
+    if dtype in DISCRETE:
+        return "uint64" if dtype.startswith("u") else "int64"
+    return dtype
+
+
+def sum(
+    x: Any, axis: Axes = None, dtype: str | None = None, keepdims: bool = False, acc_dtype: str | None = None
+) -> Any:
+    """The sum over `axis`, of `dtype`."""
+    return _accumulate("sum", x, axis, dtype, keepdims)
+
+
+def prod(
+    x: Any,
+    axis: Axes = None,
+    dtype: str | None = None,
+    keepdims: bool = False,
+    acc_dtype: str | None = None,
+    no_zeros_in_input: bool = False,
+) -> Any:
+    """The product over `axis`, of `dtype`."""
+    return _accumulate("prod", x, axis, dtype, keepdims)
+
+
+def _accumulate(row: str, x: Any, axis: Axes, dtype: str | None, keepdims: bool) -> Any:
+    x = as_variable(x)
+    result = (
+        _wide(x.type.dtype)
+        if dtype is None
+        else str(config.floatX)
+        if dtype == "floatX"
+        else np.dtype(dtype).name
+    )
+    if x.type.dtype not in DISCRETE and result in DISCRETE:
+        raise TypeError(f"{row}: a sum of {x.type.dtype} cannot be {result}; cast it")
+    if x.type.dtype == "bool":
+        x = build.cast(x, result)
+    return _reduce(row, x, axis, keepdims, dtype=FROM_NUMPY[result])
+
+
+def mean(
+    x: Any,
+    axis: Axes = None,
+    dtype: str | None = None,
+    op: bool = False,
+    keepdims: bool = False,
+    acc_dtype: str | None = None,
+) -> Any:
+    """The mean over `axis`; of integers float64."""
+    x = as_variable(x)
+    if dtype is None and x.type.dtype in DISCRETE:
+        dtype = "float64"
+    axes = axes_of(axis, x.type.ndim)
+    if dtype is not None and dtype != x.type.dtype and x.type.dtype in DISCRETE:
+        x = build.cast(x, dtype)
+    total = sum(x, axes, dtype=dtype, keepdims=keepdims)
+    count = size_variable(size_product([size_of(x, a) for a in axes]))
+    result = true_div(total, build.cast(count, total.type.dtype))
+    result.name = "mean"
+    return result
+
+
+def var(x: Any, axis: Axes = None, ddof: int = 0, keepdims: bool = False, corrected: bool = False) -> Any:
+    """The variance over `axis`, in two passes; `ddof` is taken off the count."""
+    x = as_variable(x)
+    axes = axes_of(axis, x.type.ndim)
+    centered = sub(x, mean(x, axes, keepdims=True))
+    two = sqr(centered)
+    if ddof == 0:
+        result = mean(two, axes, keepdims=keepdims)
+    else:
+        total = sum(two, axes, keepdims=keepdims)
+        count = size_variable(size_product([size_of(x, a) for a in axes]))
+        result = true_div(total, build.cast(sub(count, ddof), total.type.dtype))
+    if corrected:
+        error = mean(centered, axes, keepdims=keepdims)
+        result = sub(result, sqr(error))
+    result.name = "var"
+    return result
+
+
+def std(x: Any, axis: Axes = None, ddof: int = 0, keepdims: bool = False, corrected: bool = False) -> Any:
+    """The standard deviation over `axis`."""
+    result = sqrt(var(x, axis, ddof, keepdims, corrected))
+    result.name = "std"
+    return result
+
+
+def max(x: Any, axis: Axes = None, keepdims: bool = False) -> Any:
+    """The largest element; its gradient goes to every one that is equal to it."""
+    result = _reduce("max", as_variable(x), axis, keepdims)
+    result.name = "max"
+    return result
+
+
+def min(x: Any, axis: Axes = None, keepdims: bool = False) -> Any:
+    """The smallest element."""
+    result = _reduce("min", as_variable(x), axis, keepdims)
+    result.name = "min"
+    return result
+
+
+def argmax(x: Any, axis: Axes = None, keepdims: bool = False) -> Any:
+    """The position of the (first) largest element along `axis`, or in the flattened x; int64."""
+    return _position("argmax", x, axis, keepdims)
+
+
+def argmin(x: Any, axis: Axes = None, keepdims: bool = False) -> Any:
+    """The position of the (first) smallest element."""
+    return _position("argmin", x, axis, keepdims)
+
+
+def _position(row: str, x: Any, axis: Axes, keepdims: bool) -> Any:
+    x = as_variable(x)
+    rank = x.type.ndim
+    axes = axes_of(axis, rank)
+    if len(axes) == 1:
+        result = node(row, x, axis=axes[0]).result
+    else:
+        others = [a for a in range(rank) if a not in axes]
+        sizes = shape_of(x)
+        rows = reshape(
+            dimshuffle(x, *others, *axes),
+            [*(sizes[a] for a in others), size_product([sizes[a] for a in axes])],
+        )
+        result = node(row, rows, axis=len(others), shown=Shown(row.title(), (x,))).result
+    result = kept(result, axes, rank) if keepdims else result
+    result.name = row
+    return result
+
+
+def max_and_argmax(x: Any, axis: Axes = None, keepdims: bool = False) -> tuple[Any, Any]:
+    """The largest element and its position."""
+    return max(x, axis, keepdims), argmax(x, axis, keepdims)
+
+
+def any(x: Any, axis: Axes = None, keepdims: bool = False) -> Any:
+    """Whether any element is not zero."""
+    return _reduce("any", _truth(x), axis, keepdims)
+
+
+def all(x: Any, axis: Axes = None, keepdims: bool = False) -> Any:
+    """Whether no element is zero."""
+    return _reduce("all", _truth(x), axis, keepdims)
+
+
+def _truth(x: Any) -> Any:
+    x = as_variable(x)
+    return x if x.type.dtype == "bool" else neq(x, 0)
+
+
+def ptp(x: Any, axis: int | None = None) -> Any:
+    """The largest less the smallest element."""
+    result = sub(max(x, axis), min(x, axis))
+    result.name = "ptp"
+    return result
+
+
+def norm(x: Any, ord: Any, axis: Axes = None, keepdims: bool = False) -> Any:
+    """The `ord`-norm over `axis`; 0 counts what is not zero, inf is the largest magnitude."""
+    x = as_variable(x)
+    if x.type.ndim == 0:
+        raise ValueError("'axis' entry is out of bounds.")
+    if ord == 0:
+        return sum(neq(x, 0), axis, keepdims=keepdims)
+    if ord == float("inf"):
+        return max(abs_(x), axis, keepdims)
+    if ord == float("-inf"):
+        return min(abs_(x), axis, keepdims)
+    if ord == 1:
+        return sum(abs_(x), axis, keepdims=keepdims)
+    if ord == 2:
+        return sqrt(sum(sqr(x), axis, keepdims=keepdims))
+    return pow(sum(pow(abs_(x), ord), axis, keepdims=keepdims), 1.0 / ord)
+
+
+def _running(row: str, x: Any, axis: int | None) -> Any:
+    x = as_variable(x)
+    if axis is None:
+        x, axis = flatten(x), 0
+    if x.type.dtype in DISCRETE:
+        x = build.cast(x, _wide(x.type.dtype))
+    (at,) = axes_of(axis, x.type.ndim)
+    return node(row, x, axis=at).result
+
+
+def cumsum(x: Any, axis: int | None = None) -> Any:
+    """Running sums along `axis`, or of the flattened x."""
+    return _running("cumsum", x, axis)
+
+
+def cumprod(x: Any, axis: int | None = None) -> Any:
+    """Running products along `axis`, or of the flattened x."""
+    return _running("cumprod", x, axis)
+
+
+def sort(x: Any, axis: int | None = -1, kind: str = "quicksort", order: Any = None) -> Any:
+    """x in ascending order along `axis`, or flattened with None."""
+    x = as_variable(x)
+    if axis is None:
+        x, axis = flatten(x), 0
+    (at,) = axes_of(axis, x.type.ndim)
+    return node("sort", x, axis=at).result
+
+
+def argsort(x: Any, axis: int | None = -1, kind: str = "quicksort", order: Any = None) -> Any:
+    """The int64 positions that put x in ascending order along `axis`."""
+    x = as_variable(x)
+    if axis is None:
+        x, axis = flatten(x), 0
+    (at,) = axes_of(axis, x.type.ndim)
+    return node("argsort", x, axis=at).result
+
+
+def logsumexp(x: Any, axis: Axes = None, keepdims: bool = False) -> Any:
+    """log(sum(exp(x))), without overflow."""
+    x = as_variable(x)
+    return _reduce("logsumexp", build.cast(x, TO_FLOAT.get(x.type.dtype, x.type.dtype)), axis, keepdims)
+
+
+_ = (cast, eq, neg, _switch)

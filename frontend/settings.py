@@ -1,0 +1,186 @@
+"""`tcc.config`: what the user may choose.  Code wins over TCC_FLAGS, which wins over ~/.tccrc."""
+
+from __future__ import annotations
+
+import configparser
+import functools
+import os
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Flag:
+    """One setting: its default, and what it may be (a tuple of words, or a type)."""
+
+    default: Any
+    allowed: tuple[str, ...] | type
+    doc: str
+
+
+FLAGS: dict[str, Flag] = {
+    "floatX": Flag("float64", ("float64", "float32", "float16"), "dtype of floats that name none"),
+    "device": Flag("cpu", ("cpu", "cuda", "gpu"), "where functions run"),
+    "mode": Flag("FAST_RUN", str, "how functions are compiled unless `mode` says otherwise"),
+    "optimizer": Flag("fast_run", str, "accepted for Theano's sake"),
+    "cast_policy": Flag("custom", ("custom", "numpy+floatX"), "dtypes of Python numbers in expressions"),
+    "int_division": Flag("int", ("int", "raise", "floatX"), "accepted for Theano's sake"),
+    "on_unused_input": Flag("raise", ("raise", "warn", "ignore"), "what an unused input of a function does"),
+    "allow_input_downcast": Flag(None, (), "whether inputs may lose precision: None, True or False"),
+    "compute_test_value": Flag(
+        "off", ("off", "ignore", "warn", "raise"), "whether tag.test_value is carried along"
+    ),
+    "warn_float64": Flag("ignore", ("ignore", "warn", "raise"), "what making a float64 variable does"),
+    "exception_verbosity": Flag("low", ("low", "high"), "accepted for Theano's sake"),
+    "profile": Flag(False, bool, "accepted for Theano's sake"),
+}
+
+# Flags of Theano that programs and their .theanorc still set; they mean nothing here.
+HISTORIC = frozenset(
+    "allow_gc assert_no_cpu_op base_compiledir blas cmodule compiledir contexts conv cuda cxx deterministic dnn "
+    "enable_initial_driver_test floatx force_device gcc gpuarray gpuelemwise init_gpu_device lib linker magma metaopt "
+    "nocleanup numpy nvcc openmp optimizer_excluding optimizer_including optimizer_verbose pool print_active_device "
+    "profile_memory profile_optimizer reoptimize_unpickled_function scan scanOp_pushout_output traceback "
+    "unittests warn".split()
+)
+TRUE, FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
+
+
+class TheanoConfigParser:
+    """Flags as attributes; programs match its name in the message about an unknown flag."""
+
+    def __init__(self) -> None:
+        values = {name: flag.default for name, flag in FLAGS.items()}
+        object.__setattr__(self, "_values", values)
+        object.__setattr__(self, "_historic", {})
+        for name, text in _given():
+            self._take(name, text)
+
+    def _take(self, name: str, text: str) -> None:
+        if name in FLAGS:
+            setattr(self, name, _read(FLAGS[name], text))
+            return
+        if name.split(".")[0] not in HISTORIC:
+            warnings.warn(
+                f"TCC_FLAGS or ~/.tccrc: unknown flag {name!r} (known: {', '.join(FLAGS)})", stacklevel=2
+            )
+        self._historic[name] = text
+
+    def __getattr__(self, name: str) -> Any:
+        if name in self._values:
+            return self._values[name]
+        if name in HISTORIC:
+            return Group(name, self._historic)
+        raise AttributeError(f"'TheanoConfigParser' object has no attribute '{name}'")
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        flag = FLAGS.get(name)
+        if flag is None:
+            if name in HISTORIC:
+                self._historic[name] = value
+                return
+            raise AttributeError(f"'TheanoConfigParser' object has no attribute '{name}'")
+        _check(name, flag, value)
+        self._values[name] = value
+
+    def __dir__(self) -> list[str]:
+        return [*FLAGS, "change_flags"]
+
+    def __str__(self) -> str:
+        return "\n".join(
+            f"{name} ({flag.allowed if isinstance(flag.allowed, tuple) else flag.allowed.__name__})\n"
+            f"    Doc:  {flag.doc}\n    Value:  {self._values[name]}\n"
+            for name, flag in FLAGS.items()
+        )
+
+    def change_flags(self, **flags: Any) -> change_flags:
+        """As `tcc.change_flags`."""
+        return change_flags(**flags)
+
+
+class Group:
+    """A family of Theano's flags, such as `config.nvcc`; it remembers what it is given."""
+
+    def __init__(self, name: str, values: dict[str, Any]) -> None:
+        object.__setattr__(self, "_group", (name, values))
+
+    def __getattr__(self, name: str) -> Any:
+        group, values = self._group
+        return values.get(f"{group}.{name}")
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        group, values = self._group
+        values[f"{group}.{name}"] = value
+
+
+def _check(name: str, flag: Flag, value: Any) -> None:
+    if name == "allow_input_downcast":
+        if value is not None and not isinstance(value, bool):
+            raise ValueError(f"config.{name} is None, True or False, got {value!r}")
+    elif isinstance(flag.allowed, tuple):
+        if value not in flag.allowed:
+            raise ValueError(
+                f"Invalid value ({value!r}) for configuration variable {name!r}: one of {', '.join(flag.allowed)}"
+            )
+    elif not isinstance(value, flag.allowed) and name != "mode":
+        raise ValueError(f"config.{name} takes a {flag.allowed.__name__}, got {value!r}")
+
+
+def _read(flag: Flag, text: str) -> Any:
+    if flag.allowed is bool or flag.default is None:
+        word = text.lower()
+        return True if word in TRUE else False if word in FALSE else None if word == "none" else text
+    return text
+
+
+def _given() -> Iterator[tuple[str, str]]:
+    """Flags of ~/.tccrc, then of TCC_FLAGS, which come later and so win."""
+    path = Path(os.environ.get("TCCRC", Path.home() / ".tccrc"))
+    if path.is_file():
+        parser = configparser.ConfigParser()
+        parser.optionxform = str  # type: ignore[assignment,method-assign]
+        parser.read(path)
+        for section in parser.sections():
+            for key, text in parser.items(section):
+                yield (key if section == "global" else f"{section}.{key}"), text
+    for item in filter(None, os.environ.get("TCC_FLAGS", "").split(",")):
+        key, equals, text = item.partition("=")
+        if not equals:
+            raise ValueError(f"TCC_FLAGS: expected name=value, got {item!r}")
+        yield key.strip(), text.strip()
+
+
+config = TheanoConfigParser()
+
+
+class change_flags:
+    """Sets flags for a `with` block or for the calls of the function that it decorates."""
+
+    def __init__(self, **flags: Any) -> None:
+        self.flags = flags
+        self._saved: list[dict[str, Any]] = []
+
+    def __enter__(self) -> change_flags:
+        self._saved.append({name: getattr(config, name) for name in self.flags})
+        try:
+            for name, value in self.flags.items():
+                setattr(config, name, value)
+        except Exception:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for name, value in self._saved.pop().items():
+            setattr(config, name, value)
+
+    def __call__(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(function)
+        def wrapped(*args: Any, **kwargs: Any) -> Any:
+            with self:
+                return function(*args, **kwargs)
+
+        return wrapped

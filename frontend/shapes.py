@@ -1,0 +1,406 @@
+"""Functions that move elements: reshape, dimshuffle, join, split, stack, tile, and broadcast flags."""
+
+from __future__ import annotations
+
+import builtins
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from tcc import build
+from tcc.build import as_size, node, shape_of, size_arithmetic, size_of, size_product, size_variable
+from tcc.graph import Apply, Shown
+from tcc.types import promote, tensor_type
+from tcc.variable import TensorConstant, Variable, as_variable
+
+
+def shape(x: Any) -> Any:
+    """The sizes of x as an int64 vector."""
+    x = as_variable(x)
+    sizes = [size_variable(s) for s in shape_of(x)]
+    if not sizes:
+        return TensorConstant(tensor_type("int64", (0,)), np.zeros(0, "int64"))
+    made = stack(sizes)
+    made.owner.shown = Shown("Shape", (x,))
+    return made
+
+
+def size(x: Any) -> Any:
+    """The number of elements, as an int64 scalar."""
+    return size_variable(size_product(shape_of(as_variable(x))))
+
+
+def get_vector_length_or_none(x: Any) -> int | None:
+    """The static length of a vector."""
+    known: int | None = x.type.shape[0] if x.type.ndim == 1 else None
+    return known
+
+
+def get_vector_length(x: Any) -> int:
+    """The static length of a vector; ValueError where it is only known at run time."""
+    x = as_variable(x)
+    if x.type.ndim != 1:
+        raise TypeError(f"argument must be symbolic vector, got {x.type}")
+    length = get_vector_length_or_none(x)
+    if length is None:
+        raise ValueError(f"length not known: {x}")
+    return length
+
+
+def vector_items(x: Any) -> list[Any] | None:
+    """The elements of a vector whose length is static, as sizes: ints where they are known."""
+    if isinstance(x, TensorConstant) and x.ndim == 1:
+        return [int(v) for v in x.data]
+    length = get_vector_length_or_none(x)
+    if length is None:
+        return None
+    if x.owner is not None and x.owner.name == "concat":
+        parts = [
+            p.owner.operands[0] if p.owner and p.owner.name == "dimshuffle" else p for p in x.owner.operands
+        ]
+        if len(parts) == length and builtins.all(p.ndim == 0 for p in parts):
+            return [build.static_size(p) if build.static_size(p) is not None else p for p in parts]
+    return [x[i] for i in range(length)]
+
+
+def as_sizes(sizes: Any, what: str) -> list[Any]:
+    """A tuple, number, or vector of static length as a list of sizes."""
+    if isinstance(sizes, Variable) and sizes.type.ndim == 1:
+        items = vector_items(sizes)
+        if items is None:
+            raise ValueError(f"{what}: the length of the shape vector {sizes} is not known; pass ndim=")
+        return items
+    if isinstance(sizes, int | np.integer | Variable):
+        return [as_size(sizes, what)]
+    return [as_size(s, what) for s in sizes]
+
+
+def reshape(x: Any, newshape: Any, ndim: int | None = None) -> Any:
+    """x's elements in row-major order under another shape; one size may be -1."""
+    x = as_variable(x)
+    shown = tuple(
+        v for v in (newshape if isinstance(newshape, list | tuple) else [newshape]) if isinstance(v, Variable)
+    )
+    if ndim is not None and isinstance(newshape, Variable) and newshape.type.shape == (None,):
+        newshape = [newshape[i] for i in range(ndim)]
+    sizes = as_sizes(newshape, "reshape")
+    if ndim is not None and len(sizes) != ndim:
+        raise ValueError(f"reshape: ndim is {ndim}, but the shape has {len(sizes)} sizes")
+    unknown = [k for k, s in enumerate(sizes) if isinstance(s, int) and s == -1]
+    if len(unknown) > 1:
+        raise ValueError(f"reshape: only one size may be -1, got {newshape}")
+    for s in sizes:
+        if isinstance(s, int) and s < -1:
+            raise ValueError(f"reshape: a size cannot be {s}")
+    if unknown:
+        others = size_product([s for k, s in enumerate(sizes) if k != unknown[0]])
+        total = size_product(shape_of(x))
+        if isinstance(total, int) and isinstance(others, int) and (others == 0 or total % others):
+            raise ValueError(f"reshape: {total} elements do not fit the shape {newshape}")
+        sizes[unknown[0]] = size_arithmetic("floordiv", total, others)
+    made = node("reshape", x, shape=sizes)
+    made.shown = Shown(f"Reshape{{{len(sizes)}}}", (x, *shown))
+    return made.result
+
+
+def flatten(x: Any, ndim: int = 1, outdim: int | None = None) -> Any:
+    """x with its last axes made one, so that `ndim` axes are left."""
+    x, ndim = as_variable(x), ndim if outdim is None else outdim
+    if not 1 <= ndim <= builtins.max(1, x.type.ndim):
+        raise ValueError(f"outdim {ndim} out of bound [1,{x.type.ndim + 1})")
+    if x.type.ndim == ndim:
+        return x
+    sizes = list(shape_of(x))
+    return reshape(x, [*sizes[: ndim - 1], size_product(sizes[ndim - 1 :])])
+
+
+def dimshuffle(x: Any, *pattern: Any) -> Any:
+    """x's axes in another order; 'x' is a new axis that broadcasts, an axis left out must broadcast."""
+    x = as_variable(x)
+    if len(pattern) == 1 and isinstance(pattern[0], list | tuple):
+        pattern = tuple(pattern[0])
+    order = [-1 if p == "x" else int(p) for p in pattern]
+    rank = x.type.ndim
+    for p in order:
+        if not -1 <= p < rank:
+            raise ValueError(f"dimshuffle: there is no axis {p} in {x.type}, the order was {pattern}")
+    kept = [p for p in order if p != -1]
+    if len(set(kept)) < len(kept):
+        raise ValueError(f"dimshuffle: an axis may appear only once, got {pattern}")
+    dropped = [a for a in range(rank) if a not in kept]
+    if not builtins.all(x.type.broadcastable[a] for a in dropped):
+        raise ValueError(
+            "You cannot drop a non-broadcastable dimension.", (list(x.type.broadcastable), tuple(kept))
+        )
+    if order == list(range(rank)):
+        return x
+    types = (tensor_type(x.type.dtype, tuple(1 if p == -1 else x.type.shape[p] for p in order)),)
+    return node("dimshuffle", x, order=order, types=types).result
+
+
+def transpose(x: Any, axes: Sequence[int] | None = None) -> Any:
+    """x with its axes reversed, or in the order of `axes`."""
+    x = as_variable(x)
+    reverse = axes is None
+    order = list(reversed(range(x.type.ndim))) if axes is None else [a % x.type.ndim for a in axes]
+    if len(order) != x.type.ndim:
+        raise ValueError(f"transpose: needs {x.type.ndim} axes, got {axes}")
+    made = dimshuffle(x, *order)
+    if reverse and made is not x and x.name:
+        made.name = x.name + ".T"
+    return made
+
+
+def swapaxes(x: Any, axis1: int, axis2: int) -> Any:
+    """x with two axes exchanged."""
+    x = as_variable(x)
+    order = list(range(x.type.ndim))
+    order[axis1], order[axis2] = order[axis2], order[axis1]
+    return dimshuffle(x, *order)
+
+
+def squeeze(x: Any) -> Any:
+    """x without the axes that broadcast."""
+    x = as_variable(x)
+    return dimshuffle(x, *(a for a, b in enumerate(x.type.broadcastable) if not b))
+
+
+def shape_padleft(x: Any, n_ones: int = 1) -> Any:
+    """x with new axes that broadcast in front."""
+    x = as_variable(x)
+    return dimshuffle(x, *["x"] * n_ones, *range(x.type.ndim))
+
+
+def shape_padright(x: Any, n_ones: int = 1) -> Any:
+    """x with new axes that broadcast behind."""
+    x = as_variable(x)
+    return dimshuffle(x, *range(x.type.ndim), *["x"] * n_ones)
+
+
+def shape_padaxis(x: Any, axis: int) -> Any:
+    """x with a new axis that broadcasts at `axis`."""
+    x = as_variable(x)
+    rank = x.type.ndim + 1
+    if not -rank <= axis < rank:
+        raise IndexError(f"axis {axis} is out of bounds [-{rank}, {rank})")
+    order: list[Any] = list(range(x.type.ndim))
+    order.insert(axis % rank, "x")
+    return dimshuffle(x, *order)
+
+
+# -- broadcast flags -------------------------------------------------------------------------------------------------
+
+
+def rebroadcast(x: Any, flags: dict[int, bool]) -> Any:
+    """x with some flags changed.  A new flag is checked when the function runs."""
+    x = as_variable(x)
+    for axis in flags:
+        if not 0 <= axis < builtins.max(1, x.type.ndim):
+            raise ValueError(f"there is no axis {axis} in {x.type}")
+    static = tuple(
+        s if flags.get(a, s == 1) == (s == 1) else 1 if flags[a] else None for a, s in enumerate(x.type.shape)
+    )
+    for a, (old, new) in enumerate(zip(x.type.shape, static)):
+        if new == 1 and old not in (1, None):
+            raise ValueError(f"axis {a} of {x} has size {old}; it cannot broadcast")
+    if static == x.type.shape:
+        return x
+    label = "Rebroadcast{" + ",".join(f"({a},{b})" for a, b in flags.items()) + "}"
+    return Apply(
+        build.REBROADCAST, (x,), {}, (tensor_type(x.type.dtype, static),), shown=Shown(label, (x,))
+    ).result
+
+
+def addbroadcast(x: Any, *axes: int) -> Any:
+    """x with these axes broadcasting."""
+    return rebroadcast(x, {a: True for a in axes})
+
+
+def unbroadcast(x: Any, *axes: int) -> Any:
+    """x with these axes not broadcasting."""
+    return rebroadcast(x, {a: False for a in axes})
+
+
+def patternbroadcast(x: Any, broadcastable: Sequence[bool]) -> Any:
+    """x with exactly these flags."""
+    return rebroadcast(x, dict(enumerate(map(bool, broadcastable))))
+
+
+# -- joining and cutting ---------------------------------------------------------------------------------------------
+
+
+def join(axis: Any, *tensors: Any) -> Any:
+    """The tensors one after the other along `axis`; dtypes are promoted."""
+    parts = [as_variable(t) for t in tensors]
+    if not parts:
+        raise ValueError("Cannot join an empty list of tensors")
+    rank = parts[0].type.ndim
+    if rank == 0:
+        raise TypeError("Join cannot handle scalar arguments; stack() them")
+    if builtins.any(p.type.ndim != rank for p in parts):
+        raise TypeError(
+            f"Join() can only join tensors with the same number of dimensions, got {[p.type.ndim for p in parts]}"
+        )
+    where = build.static_size(as_variable(axis))
+    if where is None:
+        raise NotImplementedError("join: the axis must be known when the graph is built")
+    if not -rank <= where < rank:
+        raise IndexError(f"Join value {where} is out of range with the given input dimensions")
+    where %= rank
+    if len(parts) == 1:
+        return parts[0]
+    dtype = promote(*(p.type.dtype for p in parts))
+    values = [build.cast(p, dtype) for p in parts]
+    flagged = [builtins.any(p.type.broadcastable[a] for p in values) for a in range(rank)]
+    for k, p in enumerate(values):
+        # as in Theano, one flag says that all have size 1 on that axis
+        wanted = {a: True for a in range(rank) if a != where and flagged[a] and not p.type.broadcastable[a]}
+        values[k] = rebroadcast(p, wanted) if wanted else p
+    made = node("concat", *values, axis=where)
+    made.shown = Shown("Join", (as_variable(axis), *parts))
+    result = made.result
+    return result
+
+
+def concatenate(tensor_list: Sequence[Any], axis: Any = 0) -> Any:
+    """The tensors of a list one after the other along `axis`."""
+    if not isinstance(tensor_list, list | tuple):
+        raise TypeError(
+            f"The 'tensors' argument must be either a tuple or a list, make sure you did not forget () or [] around arguments of concatenate. {tensor_list}"
+        )
+    return join(axis, *tensor_list)
+
+
+def stack(*tensors: Any, axis: int = 0) -> Any:
+    """The tensors along a new axis: stack([a, b], axis) or stack(a, b)."""
+    if len(tensors) == 2 and isinstance(tensors[0], list | tuple) and isinstance(tensors[1], int):
+        tensors, axis = (tensors[0],), tensors[1]
+    parts = list(tensors[0]) if len(tensors) == 1 and isinstance(tensors[0], list | tuple) else list(tensors)
+    if len(parts) == 1 and isinstance(parts[0], Variable) and parts[0].type.ndim:
+        parts = (
+            [parts[0][i] for i in range(get_vector_length(parts[0]))] if parts[0].type.ndim == 1 else parts
+        )
+    if not parts:
+        raise Exception("theano.tensor.stack(tensors, axis) needs at least one tensor")
+    values = [as_variable(p) for p in parts]
+    rank = values[0].type.ndim + 1
+    if not -rank <= axis < rank:
+        raise IndexError(f"The axis must be within [-{rank}, {rank}), got {axis}")
+    if builtins.all(isinstance(v, TensorConstant) for v in values):
+        data = np.stack([v.data for v in values], axis % rank)
+        return TensorConstant(tensor_type(data.dtype.name, data.shape), data)
+    joined = join(axis % rank, *(shape_padaxis(v, axis) for v in values))
+    if len(values) == 1:
+        joined = rebroadcast(joined, {axis % rank: False})
+    elif rank == 1:
+        joined.owner.shown = Shown(f"MakeVector{{dtype='{joined.type.dtype}'}}", tuple(values))
+    return joined
+
+
+def stacklists(arg: Any) -> Any:
+    """Nested lists of tensors as one tensor."""
+    if isinstance(arg, list | tuple):
+        return stack([stacklists(a) for a in arg])
+    return as_variable(arg)
+
+
+def split(x: Any, splits_size: Any, n_splits: int, axis: int = 0) -> list[Any]:
+    """`n_splits` pieces of x along `axis`, of the sizes in `splits_size`, which must add up to x's."""
+    x = as_variable(x)
+    axis %= builtins.max(1, x.type.ndim)
+    sizes = (
+        vector_items(as_variable(splits_size))
+        if isinstance(splits_size, Variable)
+        else as_sizes(splits_size, "split")
+    )
+    if sizes is None:
+        sizes = [splits_size[i] for i in range(n_splits)]
+    if len(sizes) != n_splits:
+        raise ValueError(f"split: {len(sizes)} sizes for {n_splits} pieces")
+    total: Any = 0
+    starts = []
+    for s in sizes:
+        starts.append(total)
+        total = size_arithmetic("add", total, s)
+    whole = list(shape_of(x))
+    known = build.static_size(total), build.static_size(whole[axis])
+    if None not in known and known[0] != known[1]:
+        raise ValueError(f"The splits sum to {known[0]}, expected {known[1]}")
+    exact = node("reshape", x, shape=[*whole[:axis], total, *whole[axis + 1 :]]).result  # checks the sum
+    out = []
+    for at, s in zip(starts, sizes):
+        start = [at if a == axis else 0 for a in range(x.type.ndim)]
+        many = [s if a == axis else whole[a] for a in range(x.type.ndim)]
+        out.append(node("slice", exact, start=start, size=many, step=[1] * x.type.ndim).result)
+    return out
+
+
+def tile(x: Any, reps: Any, ndim: int | None = None) -> Any:
+    """x repeated `reps` times along each axis."""
+    x = as_variable(x)
+    many = as_sizes(reps, "tile")
+    rank = builtins.max(len(many), x.type.ndim) if ndim is None else ndim
+    if ndim is not None and ndim < len(many):
+        raise ValueError("ndim should be equal or larger than reps.size")
+    many = [1] * (rank - len(many)) + many
+    x = shape_padleft(x, rank - x.type.ndim) if rank > x.type.ndim else x
+    sizes = shape_of(x)
+    apart: list[Any] = []
+    for k in range(rank):
+        apart += ["x", k]
+    wide = build.broadcast_to(
+        dimshuffle(x, *apart), [s for pair in zip(many, sizes) for s in pair], implicit=False
+    )
+    made = node("reshape", wide, shape=[size_arithmetic("mul", m, s) for m, s in zip(many, sizes)])
+    made.shown = Shown("Tile", (x,))
+    static = tuple(None if s == 1 and m != 1 else s for m, s in zip(many, made.result.type.shape))
+    made.result.type = tensor_type(x.type.dtype, static)
+    return made.result
+
+
+def repeat(x: Any, repeats: Any, axis: int | None = None) -> Any:
+    """Each element of x `repeats` (one number) times along `axis`, or of the flattened x."""
+    x = as_variable(x)
+    if axis is None:
+        x, axis = flatten(x), 0
+    many = as_size(repeats, "repeats")
+    rank = x.type.ndim
+    axis %= rank
+    sizes = list(shape_of(x))
+    spread = dimshuffle(x, *range(axis + 1), "x", *range(axis + 1, rank))
+    wide = build.broadcast_to(spread, [*sizes[: axis + 1], many, *sizes[axis + 1 :]], implicit=False)
+    return node(
+        "reshape", wide, shape=[*sizes[:axis], size_arithmetic("mul", sizes[axis], many), *sizes[axis + 1 :]]
+    ).result
+
+
+def roll(x: Any, shift: int, axis: int | None = None) -> Any:
+    """x with its elements moved by `shift` along `axis`, those at the end coming round."""
+    x = as_variable(x)
+    if axis is None:
+        return reshape(roll(flatten(x), shift, 0), list(shape_of(x)))
+    axis %= x.type.ndim
+    n = size_of(x, axis)
+    at = size_arithmetic("mod", shift, n)
+    at = size_arithmetic("sub", n, at)
+    before = [slice(None)] * axis
+    return join(axis, x[(*before, slice(at, None))], x[(*before, slice(None, at))])
+
+
+def diagonal(x: Any, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Any:
+    """The elements whose indices on two axes differ by `offset`, along a new last axis."""
+    from tcc.creation import arange
+    from tcc.elemwise import maximum, minimum
+
+    x = as_variable(x)
+    rank = x.type.ndim
+    axis1, axis2 = axis1 % rank, axis2 % rank
+    rest = [a for a in range(rank) if a not in (axis1, axis2)]
+    moved = dimshuffle(x, axis1, axis2, *rest)
+    rows, columns = (size_variable(size_of(x, a)) for a in (axis1, axis2))
+    down, right = (-offset, 0) if offset < 0 else (0, offset)
+    count = maximum(minimum(rows - down, columns - right), 0)
+    i = arange(count)
+    picked = moved[i + down, i + right]
+    return dimshuffle(picked, *range(1, picked.type.ndim), 0)

@@ -1,0 +1,119 @@
+"""Shared variables: values that live from call to call."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from tcc.graph import user_location
+from tcc.ir.types import FROM_NUMPY
+from tcc.operators import TensorOperators
+from tcc.runtime.buffers import Container, ObjectContainer
+from tcc.types import TensorType, generic
+from tcc.variable import SharedVariable, Variable
+
+
+class TensorSharedVariable(TensorOperators, SharedVariable):
+    """An array that functions read and update."""
+
+    container: Container
+
+    def __init__(self, type: TensorType, container: Container, name: str | None = None) -> None:
+        self.type, self.owner, self.index, self.name = type, None, None, name
+        self.loc = user_location()
+        self.container = container
+        self.default_update: Any = None
+        if name:
+            container.name = name
+
+    def get_value(self, borrow: Any = False, return_internal_type: bool = False) -> Any:
+        """A copy of the value; with `borrow` the array itself, which later calls may change."""
+        return self.container.get(bool(borrow))
+
+    def set_value(self, new_value: Any, borrow: bool = False) -> None:
+        """A new value of the same dtype and rank, of any sizes; TypeError names the variable."""
+        try:
+            value = self.type.filter(new_value)
+        except (TypeError, ValueError) as e:
+            name = f'Container name "{self.name}"' if self.name else "Container without name"
+            e.args = (f"{name}: {e}",)
+            raise
+        self.container.set(value, borrow=borrow and isinstance(new_value, np.ndarray))
+
+    def zero(self, borrow: bool = False) -> None:
+        """All elements become 0."""
+        self.set_value(np.zeros(self.container.shape, self.type.numpy_dtype), borrow=True)
+
+    def clone(self) -> TensorSharedVariable:
+        """Another variable with the same container."""
+        copy = TensorSharedVariable(self.type, self.container, self.name)
+        copy.default_update = None
+        if "tag" in self.__dict__:
+            copy.tag.__dict__.update(self.tag.__dict__)
+        return copy
+
+    @property
+    def value(self) -> Any:
+        raise Exception(
+            "sharedvar.value does not exist anymore. Use sharedvar.get_value() or sharedvar.set_value() instead."
+        )
+
+    @value.setter
+    def value(self, _: Any) -> None:
+        raise Exception(
+            "sharedvar.value does not exist anymore. Use sharedvar.get_value() or sharedvar.set_value() instead."
+        )
+
+
+class GenericSharedVariable(SharedVariable):
+    """Any Python object as a shared value."""
+
+    container: ObjectContainer
+
+    def __init__(self, container: ObjectContainer, name: str | None = None) -> None:
+        self.type, self.owner, self.index, self.name = generic, None, None, name
+        self.loc = user_location()
+        self.container = container
+
+    def get_value(self, borrow: Any = False, return_internal_type: bool = False) -> Any:
+        return self.container.get(bool(borrow))
+
+    def set_value(self, new_value: Any, borrow: bool = False) -> None:
+        self.container.set(new_value, borrow)
+
+    def clone(self) -> GenericSharedVariable:
+        return GenericSharedVariable(self.container, self.name)
+
+
+def shared(
+    value: Any,
+    name: str | None = None,
+    strict: bool = False,
+    allow_downcast: bool | None = None,
+    borrow: bool = False,
+    broadcastable: Sequence[bool] | None = None,
+    target: str | None = None,
+    shape: Sequence[int | None] | None = None,
+) -> Any:
+    """A variable whose value functions share.  `borrow` keeps the array itself instead of a copy.
+
+    Numbers take NumPy's own dtype (1.0 is float64); lists and other objects are kept as objects.  No axis broadcasts unless
+    `broadcastable` says so; `shape` fixes sizes.
+    """
+    if isinstance(value, Variable):
+        raise TypeError(
+            "Shared variable constructor needs numeric values and not symbolic variables: pass x.get_value() or an array."
+        )
+    if not isinstance(value, np.ndarray | np.generic | bool | int | float):
+        return GenericSharedVariable(ObjectContainer(value, borrow), name)
+    array = np.asarray(value)
+    if array.dtype.hasobject or array.dtype.name not in FROM_NUMPY:
+        return GenericSharedVariable(ObjectContainer(value, borrow), name)
+    sizes = tuple(shape) if shape is not None else (None,) * array.ndim
+    if broadcastable is not None:
+        sizes = tuple(1 if b else s for b, s in zip(broadcastable, sizes, strict=True))
+    type = TensorType(array.dtype.name, shape=sizes)
+    array = type.filter(array, strict, allow_downcast)
+    return TensorSharedVariable(type, Container(array, borrow), name)

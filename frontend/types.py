@@ -1,0 +1,248 @@
+"""Types of variables: dtype, number of axes, and which axes broadcast."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tcc.ir.types import FROM_NUMPY
+from tcc.settings import config
+
+if TYPE_CHECKING:
+    from tcc.variable import Variable
+
+Static = tuple[int | None, ...]  # sizes that are known; exactly the axes of size 1 broadcast
+
+RANK_NAMES = {
+    (): "scalar",
+    (False,): "vector",
+    (False, True): "col",
+    (True, False): "row",
+    (False, False): "matrix",
+}
+
+
+@functools.cache
+def promote(*dtypes: str) -> str:
+    """NumPy's promotion of arrays, on NumPy's names."""
+    return np.result_type(*(np.dtype(d) for d in dtypes)).name
+
+
+class Type:
+    """What a variable may hold."""
+
+    dtype = "object"
+    ndim = 0
+
+    def __call__(self, name: str | None = None) -> Variable:
+        """A new variable of this type."""
+        from tcc.variable import make_variable
+
+        return make_variable(self, name=name)
+
+    make_variable = __call__
+
+    def filter(self, data: Any, strict: bool = False, allow_downcast: bool | None = None) -> Any:
+        """`data` as a value of this type, or TypeError."""
+        raise NotImplementedError
+
+    def is_valid_value(self, data: Any) -> bool:
+        """Whether `data` is such a value as it stands."""
+        try:
+            self.filter(data, strict=True)
+        except (TypeError, ValueError):
+            return False
+        return True
+
+
+class Generic(Type):
+    """Any Python object; only Python code reads it."""
+
+    def filter(self, data: Any, strict: bool = False, allow_downcast: bool | None = None) -> Any:
+        return data
+
+    def __repr__(self) -> str:
+        return "<tcc.types.Generic>"
+
+
+generic = Generic()
+
+
+class TensorType(Type):
+    """Arrays of one dtype and rank.  Axes flagged in `broadcastable` have size 1 and broadcast; others never do.
+
+    `shape` may say sizes, None where unknown; a 1 there is a flag.  Equality is of dtype and flags.
+    """
+
+    def __init__(
+        self,
+        dtype: str | np.dtype[Any] | type,
+        broadcastable: Sequence[bool | int] | None = None,
+        name: str | None = None,
+        shape: Sequence[int | None] | None = None,
+    ) -> None:
+        self.dtype = _dtype_name(dtype)
+        if broadcastable is None and shape is None:
+            raise TypeError("TensorType needs `broadcastable`, one flag for each axis, or `shape`")
+        flags = tuple(bool(b) for b in broadcastable) if broadcastable is not None else None
+        sizes: Static = tuple(shape) if shape is not None else tuple(1 if b else None for b in flags or ())
+        if flags is not None:
+            if len(flags) != len(sizes):
+                raise TypeError(f"TensorType: {len(flags)} broadcast flags for shape {sizes}")
+            for flag, size in zip(flags, sizes):
+                if flag and size not in (None, 1):
+                    raise TypeError(f"TensorType: an axis of size {size} cannot be broadcastable")
+            sizes = tuple(1 if flag else size for flag, size in zip(flags, sizes))
+        self.shape = sizes
+        self.broadcastable = tuple(s == 1 for s in sizes)
+        self.ir = FROM_NUMPY[self.dtype]
+        self.numpy_dtype = np.dtype(self.dtype)
+
+    @property
+    def ndim(self) -> int:  # type: ignore[override]
+        return len(self.shape)
+
+    def __eq__(self, other: object) -> bool:
+        if self is other:
+            return True
+        return (
+            isinstance(other, TensorType)
+            and self.dtype == other.dtype
+            and self.broadcastable == other.broadcastable
+        )
+
+    def __hash__(self) -> int:
+        return hash((self.dtype, self.broadcastable))
+
+    def __repr__(self) -> str:
+        flags = self.broadcastable
+        text = RANK_NAMES.get(flags) or (str(flags) if any(flags) else f"{len(flags)}D")
+        return f"TensorType({self.dtype}, {text})"
+
+    def clone(
+        self,
+        dtype: str | None = None,
+        broadcastable: Sequence[bool] | None = None,
+        shape: Static | None = None,
+    ) -> TensorType:
+        """A type like this one, with some facts changed."""
+        if broadcastable is not None:
+            return TensorType(dtype or self.dtype, broadcastable)
+        return tensor_type(dtype or self.dtype, self.shape if shape is None else shape)
+
+    def filter(
+        self, data: Any, strict: bool = False, allow_downcast: bool | None = None
+    ) -> np.ndarray[Any, Any]:
+        """`data` as an array of this type.  Without `allow_downcast` no value may change.
+
+        Arrays are judged by their dtype, numbers and lists by their values; with None a Python float always fits floatX.
+        """
+        if type(data) is not np.ndarray or data.dtype != self.numpy_dtype:
+            data = self._converted(data, strict, allow_downcast)
+        shape = data.shape
+        if len(shape) != len(self.shape):
+            raise TypeError(
+                f"Wrong number of dimensions: expected {self.ndim}, got {data.ndim} with shape {data.shape}."
+            )
+        for size, wanted in zip(shape, self.shape):
+            if wanted is not None and size != wanted:
+                self._refuse_shape(shape)
+        return data  # type: ignore[no-any-return]
+
+    def _refuse_shape(self, shape: tuple[int, ...]) -> None:
+        if any(b and s != 1 for b, s in zip(self.broadcastable, shape)):
+            raise TypeError(
+                "Non-unit value on shape on a broadcastable dimension.", shape, self.broadcastable
+            )
+        raise ValueError(f"Wrong shape: expected {_shape_text(self.shape)}, got {shape}")
+
+    def _converted(self, data: Any, strict: bool, allow_downcast: bool | None) -> np.ndarray[Any, Any]:
+        from tcc.variable import Variable
+
+        if isinstance(data, Variable):
+            raise TypeError(
+                "Expected an array-like object, but found a Variable: maybe you are trying to call a function on a "
+                "(possibly shared) variable instead of a numeric array?"
+            )
+        if strict:
+            if not isinstance(data, np.ndarray):
+                raise TypeError(
+                    f"{self} expected a ndarray object, got {type(data).__name__}: {_short(data)}"
+                )
+            raise TypeError(f"{self} expected a ndarray object with dtype = {self.dtype} (got {data.dtype}).")
+        if allow_downcast:
+            return np.asarray(data, self.numpy_dtype)
+        if isinstance(data, np.ndarray):
+            if promote(self.dtype, data.dtype.name) == self.dtype:
+                return np.asarray(data, self.numpy_dtype)
+            raise TypeError(
+                f"{self} cannot store a value of dtype {data.dtype} without risking loss of precision. If you do not "
+                f"mind this loss, you can: 1) explicitly cast your data to {self.dtype}, or 2) set "
+                '"allow_input_downcast=True" when calling "function".'
+            )
+        if allow_downcast is None and type(data) is float and self.dtype == config.floatX:
+            return np.asarray(data, self.numpy_dtype)
+        try:
+            exact = np.asarray(data)
+        except ValueError as e:
+            raise TypeError(f"{self} cannot store {_short(data)}: {e}") from e
+        if exact.dtype.name not in FROM_NUMPY or exact.dtype.hasobject:
+            raise TypeError(f"{self} cannot store {_short(data)}, a value of type {type(data).__name__}")
+        with np.errstate(all="ignore"):
+            converted = exact.astype(self.numpy_dtype)
+        if np.array_equal(exact, converted, equal_nan=exact.dtype.kind in "fc"):
+            return converted
+        raise TypeError(
+            f"{self} cannot store accurately value {_short(data)}, it would be represented as {converted}. If you do "
+            "not mind this precision loss, you can: 1) explicitly convert your data to a numpy array of dtype "
+            f'{self.dtype}, or 2) set "allow_input_downcast=True" when calling "function".'
+        )
+
+    def filter_variable(self, other: Any, allow_convert: bool = True) -> Any:
+        """`other` (a variable, array or number) as a variable of exactly this type, or TypeError."""
+        from tcc.variable import Variable, make_constant
+
+        if not isinstance(other, Variable):
+            return make_constant(self, self.filter(other))
+        if other.type == self:
+            return other
+        if allow_convert and isinstance(other.type, TensorType) and other.type.dtype == self.dtype:
+            narrower = len(other.type.shape) == len(self.shape) and all(
+                theirs or not ours for ours, theirs in zip(self.broadcastable, other.type.broadcastable)
+            )
+            if narrower and not any(other.type.broadcastable):
+                return other
+        raise TypeError(
+            f"Cannot convert Type {other.type} (of Variable {other}) into Type {self}. You can try to manually convert "
+            f"{other} into a {self}."
+        )
+
+
+@functools.cache
+def tensor_type(dtype: str, shape: Static) -> TensorType:
+    """The type of this dtype and these static sizes."""
+    return TensorType(dtype, shape=shape)
+
+
+def _dtype_name(dtype: Any) -> str:
+    if isinstance(dtype, str) and dtype == "floatX":
+        return str(config.floatX)
+    try:
+        name = np.dtype(dtype).name
+    except TypeError:
+        name = str(dtype)
+    if name not in FROM_NUMPY or name == "object":
+        raise TypeError(f"Unsupported dtype for TensorType: {dtype}")
+    return name
+
+
+def _shape_text(shape: Static) -> str:
+    return "(" + ", ".join("?" if s is None else str(s) for s in shape) + ")"
+
+
+def _short(data: Any) -> str:
+    text = str(data)
+    return text if len(text) <= 80 else text[:75] + "(...)"

@@ -1,0 +1,229 @@
+"""Variables: what the user's expressions are made of."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+from tcc.graph import Apply, Location, user_location
+from tcc.ir.types import FROM_NUMPY
+from tcc.operators import TensorOperators
+from tcc.settings import config
+from tcc.types import TensorType, Type, generic, promote, tensor_type
+
+Array = np.ndarray[Any, Any]
+
+
+class AsTensorError(TypeError):
+    """The object cannot stand in an expression."""
+
+
+class Variable:
+    """A node of the graph: an input, or result `index` of the node `owner`.  Identity is the object."""
+
+    def __init__(
+        self, type: Type, owner: Apply | None = None, index: int | None = None, name: str | None = None
+    ) -> None:
+        self.type: Any = type
+        self.owner = owner
+        self.index = index
+        self.name = name
+        self.loc: Location = user_location() if owner is None else owner.loc
+
+    @cached_property
+    def tag(self) -> SimpleNamespace:
+        """Notes of the user's, such as `test_value`."""
+        return SimpleNamespace()
+
+    def clone(self) -> Any:
+        """Another variable like this one, without its owner."""
+        return make_variable(self.type, self.name)
+
+    def eval(self, inputs_to_values: dict[Variable, Any] | None = None) -> Any:
+        """The value, given those of the inputs that it hangs on; compiled functions are kept with the variable."""
+        from tcc.compiling import evaluate
+
+        return evaluate(self, inputs_to_values or {})
+
+    def get_parents(self) -> list[Any]:
+        return [self.owner] if self.owner is not None else []
+
+    def __str__(self) -> str:
+        from tcc.printing import variable_text
+
+        return variable_text(self)
+
+    def __repr__(self) -> str:
+        return str(self)
+
+
+class TensorVariable(TensorOperators, Variable):
+    """An array that is computed or given."""
+
+
+class GenericVariable(Variable):
+    """Any object; only Python code reads it."""
+
+
+class Constant(Variable):
+    """A value that the graph itself holds."""
+
+    def __init__(self, type: Type, data: Any, name: str | None = None) -> None:
+        self.type, self.owner, self.index, self.name = type, None, None, name
+        self.data = data
+
+    loc: Location = ("", 0)
+
+    @property
+    def value(self) -> Any:
+        return self.data
+
+    def clone(self) -> Any:
+        return type(self)(self.type, self.data, self.name)
+
+
+class TensorConstant(TensorOperators, Constant):
+    """An array as a constant; `origin` is the constant that an implicit cast made it of, for printing."""
+
+    origin: TensorConstant | None = None
+
+
+class SharedVariable(Variable):
+    """A value that outlives calls: functions read it, and their updates write it.  See tcc.sharedvar."""
+
+    container: Any
+    default_update: Any = None
+
+
+def make_variable(type: Type, name: str | None = None) -> Any:
+    """An input of this type."""
+    if isinstance(type, TensorType):
+        return TensorVariable(type, name=name)
+    return GenericVariable(type, name=name)
+
+
+def result_of(type: Any, owner: Apply, index: int) -> Any:
+    cls = TensorVariable if isinstance(type, TensorType) else GenericVariable
+    v = cls.__new__(cls)
+    v.type, v.owner, v.index, v.name, v.loc = type, owner, index, None, owner.loc
+    return v
+
+
+def make_constant(type: Type, data: Any, name: str | None = None) -> Any:
+    """A constant of this type."""
+    if isinstance(type, TensorType):
+        return TensorConstant(type, data, name)
+    return Constant(type, data, name)
+
+
+_NUMBERS: dict[tuple[str, int], TensorType] = {}
+
+
+def scalar_constant(value: Any, dtype: str) -> TensorConstant:
+    """A 0-d constant."""
+    return TensorConstant(tensor_type(dtype, ()), np.asarray(value, dtype))
+
+
+def number_dtype(value: int | float) -> str:
+    """What dtype a Python number has in an expression (config.cast_policy)."""
+    if isinstance(value, float):
+        if config.floatX == "float64" and config.cast_policy == "custom" and _survives_float32(value):
+            return "float32"
+        return str(config.floatX)
+    if config.cast_policy != "custom":
+        return "int64" if -(2**63) <= value < 2**63 else "uint64"
+    for dtype, limit in (("int8", 2**7), ("int16", 2**15), ("int32", 2**31), ("int64", 2**63)):
+        if -limit <= value < limit:
+            return dtype
+    if 0 <= value < 2**64:
+        return "uint64"
+    raise OverflowError(f"the integer {value} does not fit 64 bits")
+
+
+def _survives_float32(value: float) -> bool:
+    with np.errstate(over="ignore"):
+        return value != value or float(np.float32(value)) == value
+
+
+def constant(
+    value: Any, name: str | None = None, ndim: int | None = None, dtype: str | None = None
+) -> TensorConstant:
+    """A constant: Python numbers take the smallest dtype that holds them, arrays keep theirs; sizes of 1 broadcast."""
+    if dtype is not None:
+        data = np.asarray(value, dtype)
+    elif isinstance(value, bool) and ndim != 0:
+        raise AsTensorError(
+            "Cannot cast True or False as a tensor variable. Please use np.array(True) or np.array(False) if you need "
+            "these constants. This error might be caused by using the == operator on Variables. v == w does not do what "
+            "you think it does, use theano.tensor.eq(v, w) instead."
+        )
+    elif isinstance(value, int | float) and not isinstance(value, np.generic):
+        data = np.asarray(value, number_dtype(value))
+    else:
+        try:
+            data = np.asarray(value)
+        except ValueError as e:
+            raise AsTensorError(f"Cannot convert {value!r} to a tensor: {e}") from e
+    if data.dtype.name not in FROM_NUMPY or data.dtype.hasobject:
+        raise AsTensorError(f"Cannot convert {value!r} to TensorType", type(value))
+    if isinstance(value, np.ndarray) and data is value:
+        data = value.copy()
+    if ndim is not None and data.ndim != ndim:
+        if data.ndim > ndim:
+            raise ValueError(f"ndarray could not be cast to have {ndim} dimensions: it has {data.ndim}")
+        data = data.reshape((1,) * (ndim - data.ndim) + data.shape)
+    if not data.dtype.isnative:
+        data = data.astype(data.dtype.newbyteorder("="))
+    return TensorConstant(tensor_type(data.dtype.name, data.shape), data, name)
+
+
+def as_variable(x: Any, name: str | None = None, ndim: int | None = None) -> Any:
+    """`x` (a variable, number, array, or list of these) as a tensor variable; AsTensorError if it cannot be one."""
+    if isinstance(x, TensorOperators):
+        if ndim is None or x.ndim == ndim:
+            return x
+        from tcc.shapes import shape_padleft
+
+        if x.ndim < ndim:
+            return shape_padleft(x, ndim - x.ndim)
+        raise ValueError(f"TensorType could not be cast to have {ndim} dimensions: it has {x.ndim}", x.type)
+    if isinstance(x, Apply):
+        if len(x.results) != 1:
+            raise ValueError("It is ambiguous which output of a multi-output Op has to be fetched.", x)
+        return as_variable(x.results[0], name, ndim)
+    if isinstance(x, Variable):
+        raise AsTensorError("Variable type field must be a TensorType.", x, x.type)
+    if isinstance(x, list | tuple) and _holds_variable(x):
+        from tcc.shapes import stack
+
+        return as_variable(stack([as_variable(item) for item in x]), name, ndim)
+    return constant(x, name, ndim)
+
+
+as_tensor_variable = as_variable
+
+
+def _holds_variable(items: Any) -> bool:
+    return any(isinstance(i, Variable) or (isinstance(i, list | tuple) and _holds_variable(i)) for i in items)
+
+
+__all__ = [
+    "AsTensorError",
+    "Constant",
+    "SharedVariable",
+    "TensorConstant",
+    "TensorVariable",
+    "Variable",
+    "as_tensor_variable",
+    "as_variable",
+    "constant",
+    "generic",
+    "make_constant",
+    "make_variable",
+    "number_dtype",
+    "promote",
+    "scalar_constant",
+]
