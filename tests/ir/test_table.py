@@ -10,6 +10,7 @@ import pytest
 from tcc.ir.builder import Builder
 from tcc.ir.core import Block, Func, Op
 from tcc.ir.interpret import run
+from tcc.ir.ops import elementwise, special
 from tcc.ir.optable import TABLE, OpDef, Sample, complete_attrs
 from tcc.ir.samples import draw, draw_array, in_float64, sample_types
 from tcc.ir.text import parse_func, print_func
@@ -80,6 +81,34 @@ def test_text_reads_back_to_the_same_verified_function(row: OpDef, sample: Sampl
     again = parse_func(text)
     verify(again)
     assert print_func(again) == text
+
+
+# The expression language of scalar bodies in NumPy
+FUNCTIONS: dict[str, Any] = {
+    **{f: getattr(special, f) for f in "erf erfc erfinv gamma gammaln psi".split()},
+    **{f: getattr(np, f) for f in "abs sign where floor ceil trunc rint sqrt isnan isinf".split()},
+    **{f: getattr(np, f) for f in "exp exp2 expm1 log log2 log10 log1p sin cos tan sinh cosh tanh".split()},
+    **{f"a{f}": getattr(np, f"arc{f}") for f in "sin cos tan sinh cosh tanh tan2".split()},
+    "min": np.minimum,
+    "max": np.maximum,
+    "shl": np.left_shift,
+    "shr": np.right_shift,
+    "pow": elementwise.power,
+    "sigmoid": elementwise.sigmoid,
+    "softplus": lambda a: np.log1p(np.exp(-np.abs(a))) + np.maximum(a, 0),
+}
+
+
+@over([(d, s) for d, s in CASES if d.scalar])
+def test_scalar_body_means_the_same(row: OpDef, sample: Sample) -> None:
+    args = operands(row, sample)
+    func = only(row, sample)
+    (wanted,) = run(func, *args)
+    names: dict[str, Any] = {"cast": lambda a: np.asarray(a).astype(wanted.dtype)}
+    with np.errstate(all="ignore"):
+        got = eval(row.scalar, {**FUNCTIONS, **names}, dict(zip(row.operand_names, args)))
+    assert np.asarray(got).dtype == wanted.dtype
+    np.testing.assert_allclose(got, wanted, rtol=1e-6)
 
 
 @over([(d, s) for d, s in CASES if d.expand])
