@@ -1,0 +1,148 @@
+"""Vectors of one of the language's dtypes: their LLVM types, conversions, and loads and stores."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tcc.codegen.emit import Emit, VecType
+from tcc.codegen.math_core import Math
+from tcc.codegen.target import Target
+
+ELEMS = {"bool": "i1", "f32": "float", "f64": "double"} | {
+    f"{s}{n}": f"i{n}" for s in "iu" for n in (8, 16, 32, 64)
+}
+
+
+def elem(dtype: str) -> str:
+    """LLVM's name of an element in a register; TypeError if kernels do not compute with the dtype."""
+    if dtype not in ELEMS:
+        raise TypeError(f"no vectors of {dtype}: kernels compute with {', '.join(sorted(ELEMS))}")
+    return ELEMS[dtype]
+
+
+def memory_elem(dtype: str) -> str:
+    """LLVM's name of an element in memory."""
+    return "i8" if dtype == "bool" else elem(dtype)
+
+
+@dataclass(frozen=True, slots=True)
+class Lanes:
+    """Where an operation on vectors of one dtype is written."""
+
+    e: Emit
+    target: Target
+    dtype: str
+    lanes: int
+
+    @property
+    def type(self) -> VecType:
+        return VecType(elem(self.dtype), self.lanes)
+
+    @property
+    def is_float(self) -> bool:
+        return self.dtype[0] == "f"
+
+    @property
+    def is_bool(self) -> bool:
+        return self.dtype == "bool"
+
+    @property
+    def signed(self) -> bool:
+        return self.dtype[0] == "i"
+
+    @property
+    def width(self) -> int:
+        """Bits of an integer."""
+        return int(self.dtype[1:])
+
+    @property
+    def math(self) -> Math:
+        return Math(self.e, self.type, self.target)
+
+    def like(self, dtype: str) -> Lanes:
+        """The same number of lanes of another dtype."""
+        return Lanes(self.e, self.target, dtype, self.lanes)
+
+    def const(self, value: float | int | bool) -> str:
+        return self.type.const(value)
+
+    def binary(self, op: str, a: str, b: str) -> str:
+        return self.e.value(f"{op} {self.type} {a}, {b}")
+
+    def icmp(self, predicate: str, a: str, b: str) -> str:
+        return self.e.value(f"icmp {predicate} {self.type} {a}, {b}")
+
+    def select(self, cond: str, a: str, b: str) -> str:
+        return self.e.value(f"select {self.type.of('i1')} {cond}, {self.type} {a}, {self.type} {b}")
+
+    def intrinsic(self, name: str, *args: str) -> str:
+        return self.e.call(self.type, f"llvm.{name}.{self.type.suffix}", *((self.type, a) for a in args))
+
+    def convert(self, op: str, value: str, to: VecType) -> str:
+        return self.e.value(f"{op} {self.type} {value} to {to}")
+
+    def cast(self, value: str, dtype: str) -> str:
+        """`value` as another dtype: floats become integers towards zero, integers wrap, nonzero is true."""
+        to = self.like(dtype)
+        if elem(self.dtype) == elem(dtype):
+            return value
+        if to.is_bool:
+            if self.is_float:
+                return self.e.value(f"fcmp une {self.type} {value}, {self.const(0)}")
+            return self.icmp("ne", value, self.const(0))
+        if self.is_float and to.is_float:
+            return self.convert("fpext" if dtype == "f64" else "fptrunc", value, to.type)
+        if self.is_float:
+            return self.convert("fptosi" if to.signed else "fptoui", value, to.type)
+        if to.is_float:
+            return self.convert("sitofp" if self.signed else "uitofp", value, to.type)
+        if not self.is_bool and self.width > to.width:
+            return self.convert("trunc", value, to.type)
+        return self.convert("sext" if self.signed else "zext", value, to.type)
+
+
+def from_memory(e: Emit, dtype: str, lanes: int, value: str) -> str:
+    """A vector as it was loaded, as registers hold it."""
+    if dtype != "bool":
+        return value
+    return e.value(f"icmp ne {VecType('i8', lanes)} {value}, {VecType('i8', lanes).const(0)}")
+
+
+def to_memory(e: Emit, dtype: str, lanes: int, value: str) -> str:
+    """A vector as it is to be stored."""
+    if dtype != "bool":
+        return value
+    return e.value(f"zext {VecType('i1', lanes)} {value} to {VecType('i8', lanes)}")
+
+
+def load(e: Emit, target: Target, dtype: str, lanes: int, pointer: str, mask: str | None = None) -> str:
+    """`lanes` neighbours at `pointer`, aligned to one element; lanes outside `mask` (of i1) are 0 and not read."""
+    t = VecType(memory_elem(dtype), lanes)
+    if mask is None:
+        return from_memory(e, dtype, lanes, e.value(f"load {t}, ptr {pointer}, align {t.bytes}"))
+    got = e.call(
+        t,
+        f"llvm.masked.load.{t.suffix}.p0",
+        (f"ptr align {t.bytes}", pointer),
+        (t.of("i1"), mask),
+        (t, "zeroinitializer"),
+    )
+    return from_memory(e, dtype, lanes, got)
+
+
+def store(
+    e: Emit, target: Target, dtype: str, lanes: int, value: str, pointer: str, mask: str | None = None
+) -> None:
+    """Stores `lanes` neighbours at `pointer`, aligned to one element; lanes outside `mask` (of i1) are not written."""
+    t = VecType(memory_elem(dtype), lanes)
+    stored = to_memory(e, dtype, lanes, value)
+    if mask is None:
+        e.line(f"store {t} {stored}, ptr {pointer}, align {t.bytes}")
+        return
+    e.call(
+        "void",
+        f"llvm.masked.store.{t.suffix}.p0",
+        (t, stored),
+        (f"ptr align {t.bytes}", pointer),
+        (t.of("i1"), mask),
+    )

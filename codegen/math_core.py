@@ -1,0 +1,281 @@
+"""The vocabulary that the vector functions are written in: one floating type's arithmetic, bits and reductions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from tcc.codegen.emit import Emit, VecType
+from tcc.codegen.target import Target
+
+Operand = str | float | int  # an emitted value, or a number that stands for a constant
+
+
+class Math:
+    """Writes operations on vectors of one type, float or double; a plain number stands for a constant vector.
+
+    `native` says that AVX-512's own instructions serve the type; both forms of a function then give equal bits.
+    """
+
+    def __init__(self, e: Emit, t: VecType, target: Target) -> None:
+        if t.elem not in ("float", "double"):
+            raise TypeError(f"math functions need float or double, got {t}")
+        self.e, self.t, self.target = e, t, target
+        self.single = t.elem == "float"
+        self.integer = t.of("i32" if self.single else "i64")
+        self.bits = 32 if self.single else 64
+        self.mantissa = 23 if self.single else 52
+        self.bias = 127 if self.single else 1023
+        self.native = target.avx512 and t.lanes * self.bits % 512 == 0
+
+    def pick(self, single: Sequence[float], double: Sequence[float]) -> Sequence[float]:
+        """The coefficients for this type."""
+        return single if self.single else double
+
+    # floating arithmetic
+
+    def operand(self, x: Operand) -> str:
+        return x if isinstance(x, str) else self.t.const(x)
+
+    def _binary(self, op: str, a: Operand, b: Operand) -> str:
+        return self.e.value(f"{op} {self.t} {self.operand(a)}, {self.operand(b)}")
+
+    def add(self, a: Operand, b: Operand) -> str:
+        return self._binary("fadd", a, b)
+
+    def sub(self, a: Operand, b: Operand) -> str:
+        return self._binary("fsub", a, b)
+
+    def mul(self, a: Operand, b: Operand) -> str:
+        return self._binary("fmul", a, b)
+
+    def div(self, a: Operand, b: Operand) -> str:
+        return self._binary("fdiv", a, b)
+
+    def neg(self, a: str) -> str:
+        return self.e.value(f"fneg {self.t} {a}")
+
+    def fma(self, a: Operand, b: Operand, c: Operand) -> str:
+        """a * b + c, rounded once."""
+        return self.intrinsic("fma", a, b, c)
+
+    def intrinsic(self, name: str, *args: Operand) -> str:
+        """LLVM's intrinsic of that name, of this type in every place."""
+        return self.e.call(self.t, f"llvm.{name}.{self.t.suffix}", *((self.t, self.operand(a)) for a in args))
+
+    def abs(self, x: str) -> str:
+        return self.intrinsic("fabs", x)
+
+    def copysign(self, x: Operand, sign: str) -> str:
+        return self.intrinsic("copysign", x, sign)
+
+    def sqrt(self, x: Operand) -> str:
+        return self.intrinsic("sqrt", x)
+
+    def compare(self, predicate: str, a: Operand, b: Operand) -> str:
+        """i1 lanes; the predicate is one of LLVM's, such as olt (false for NaN) or ult (true for NaN)."""
+        return self.e.value(f"fcmp {predicate} {self.t} {self.operand(a)}, {self.operand(b)}")
+
+    def select(self, cond: str, a: Operand, b: Operand) -> str:
+        t, i1 = self.t, self.t.of("i1")
+        return self.e.value(f"select {i1} {cond}, {t} {self.operand(a)}, {t} {self.operand(b)}")
+
+    def either(self, a: str, b: str) -> str:
+        return self.e.value(f"or {self.t.of('i1')} {a}, {b}")
+
+    def both(self, a: str, b: str) -> str:
+        return self.e.value(f"and {self.t.of('i1')} {a}, {b}")
+
+    def any(self, cond: str) -> str:
+        """An i1: whether some lane holds."""
+        if self.t.lanes == 1:
+            return cond
+        i1 = self.t.of("i1")
+        return self.e.call("i1", f"llvm.vector.reduce.or.{i1.suffix}", (i1, cond))
+
+    def rarely(self, cond: str, then: Callable[[], str], otherwise: str) -> str:
+        """`then()` if `cond`, an i1, holds; a branch, so `then` costs nothing while it does not."""
+        e = self.e
+        before, inside, after = e.current, e.label(), e.label()
+        e.branch_if(cond, inside, after)
+        e.at(inside)
+        value, latch = then(), e.current
+        e.branch(after)
+        e.at(after)
+        return e.value(f"phi {self.t} [{otherwise}, %{before}], [{value}, %{latch}]")
+
+    def at_most(self, limit: Operand, x: str) -> str:
+        """min(limit, x) in one instruction; a NaN in x stays."""
+        return self.select(self.compare("olt", limit, x), limit, x)
+
+    def at_least(self, limit: Operand, x: str) -> str:
+        """max(limit, x) in one instruction; a NaN in x stays."""
+        return self.select(self.compare("ogt", limit, x), limit, x)
+
+    def clamp(self, low: float, x: str, high: float) -> str:
+        return self.at_least(low, self.at_most(high, x))
+
+    def horner(self, x: str, coefficients: Sequence[float], start: Operand | None = None) -> str:
+        """The polynomial with these coefficients, highest power first; `start` stands before the first one."""
+        rest = list(coefficients)
+        p: Operand = rest.pop(0) if start is None else start
+        for c in rest:
+            p = self.fma(p, x, c)
+        return self.operand(p)
+
+    # bits
+
+    def to_bits(self, x: str) -> str:
+        return self.e.value(f"bitcast {self.t} {x} to {self.integer}")
+
+    def from_bits(self, x: str) -> str:
+        return self.e.value(f"bitcast {self.integer} {x} to {self.t}")
+
+    def int_op(self, op: str, a: str | int, b: str | int) -> str:
+        """add, sub, mul, shl, lshr, ashr, and, or, xor on the integers of the same width."""
+        x, y = (v if isinstance(v, str) else self.integer.const(v) for v in (a, b))
+        return self.e.value(f"{op} {self.integer} {x}, {y}")
+
+    def int_compare(self, predicate: str, a: str, b: str | int) -> str:
+        y = b if isinstance(b, str) else self.integer.const(b)
+        return self.e.value(f"icmp {predicate} {self.integer} {a}, {y}")
+
+    def to_int(self, x: str) -> str:
+        return self.e.value(f"fptosi {self.t} {x} to {self.integer}")
+
+    def from_int(self, x: str) -> str:
+        return self.e.value(f"sitofp {self.integer} {x} to {self.t}")
+
+    def flip_sign(self, x: str, bit: str) -> str:
+        """x with its sign flipped where the integer `bit` is odd."""
+        return self.from_bits(self.int_op("xor", self.to_bits(x), self.int_op("shl", bit, self.bits - 1)))
+
+    # powers of two
+
+    @property
+    def magic(self) -> float:
+        """Added to a small number it leaves the nearest integer in the low bits."""
+        return 1.5 * 2.0**self.mantissa
+
+    def nearest(self, x: Operand, factor: Operand) -> tuple[str, str]:
+        """(z, n): n is x * factor rounded to an integer (|n| < 2^21), the low bits of z hold it as an integer."""
+        z = self.fma(x, factor, self.magic)
+        return z, self.sub(z, self.magic)
+
+    def pow2(self, z: str, n: str, shift: int = 0) -> str:
+        """2^(n + shift), a normal number, from what `nearest` returned."""
+        if self.native:
+            exponent = self.add(n, shift) if shift else n
+            return self.scalef(1.0, exponent)
+        biased = self.int_op("add", self.to_bits(z), self.bias + shift)
+        return self.from_bits(self.int_op("shl", biased, self.mantissa))
+
+    def power(self, n: str) -> str:
+        """2^n, a normal number, for an integer n held as a float."""
+        if self.native:
+            return self.scalef(1.0, n)
+        biased = self.int_op("add", self.to_int(n), self.bias)
+        return self.from_bits(self.int_op("shl", biased, self.mantissa))
+
+    def split_fraction(self, x: str) -> tuple[str, Callable[[str], str]]:
+        """x - floor(x), and a function that multiplies by 2^floor(x), or by more than 2^60 where x > 64; for x >= 0."""
+        if self.native:
+            fraction = self.avx512("reduce", x, immediate=1)
+            return fraction, lambda p: self.scalef(p, x)
+        x = self.at_most(65.0, x)
+        whole = self.intrinsic("floor", x)
+        return self.sub(x, whole), lambda p: self.mul(p, self.power(whole))
+
+    def inverse_pow2(self, z: str, n: str) -> str:
+        """2^-n for n >= -bias; 0 instead of a denormal number."""
+        if self.native:
+            return self.scalef(1.0, self.neg(n))
+        biased = self.int_op("sub", self._magic_bits + self.bias, self.to_bits(z))
+        biased = self._int_max(biased, 0)
+        return self.from_bits(self.int_op("shl", biased, self.mantissa))
+
+    def scale(self, x: str, z: str, n: str, shift: int = 0) -> str:
+        """x * 2^(n + shift), rounded once if it is denormal, for |x| near 1 and n within twice the exponent range."""
+        if self.native:
+            return self.scalef(x, self.add(n, float(shift)) if shift else n)
+        whole = self.int_op("sub", self.to_bits(z), self._magic_bits - shift)
+        half = self.int_op("ashr", whole, 1)
+        for part in (half, self.int_op("sub", whole, half)):
+            biased = self.int_op("add", part, self.bias)
+            x = self.mul(x, self.from_bits(self.int_op("shl", biased, self.mantissa)))
+        return x
+
+    @property
+    def _magic_bits(self) -> int:
+        return 0x4B400000 if self.single else 0x4338000000000000
+
+    def _int_max(self, a: str, b: int) -> str:
+        i = self.integer
+        return self.e.call(i, f"llvm.smax.{i.suffix}", (i, a), (i, i.const(b)))
+
+    def split_exponent(self, x: str) -> tuple[str, str]:
+        """(m, k): x = m * 2^k with m in [0.75, 1.5), k a float.  For positive finite x.
+
+        The native form gives (1, -inf) for 0, (1, inf) for inf, and NaN for negative numbers; see `log_edges`.
+        """
+        if self.native:
+            normalized = 3 | 3 << 2  # [0.75, 1.5); NaN for negative numbers
+            m = self.avx512("getmant", x, immediate=normalized)
+            return m, self.sub(self.avx512("getexp", x), self.avx512("getexp", m))
+        tiny = self.compare("olt", x, 2.0 ** (1 - self.bias))
+        x = self.select(tiny, self.mul(x, 2.0**self.mantissa), x)
+        bits = self.to_bits(x)
+        three_quarters = 0x3F400000 if self.single else 0x3FE8000000000000
+        k = self.int_op("ashr", self.int_op("sub", bits, three_quarters), self.mantissa)
+        m = self.from_bits(self.int_op("sub", bits, self.int_op("shl", k, self.mantissa)))
+        k = self.from_int(k)
+        return m, self.select(tiny, self.sub(k, float(self.mantissa)), k)
+
+    def log_edges(self, x: str, y: str) -> str:
+        """A logarithm's value y put right at 0, inf, NaN and negative x, where `split_exponent` did not."""
+        if self.native:
+            return y
+        inf = float("inf")
+        y = self.select(self.compare("olt", x, inf), y, x)
+        y = self.select(self.compare("oeq", x, 0.0), -inf, y)
+        return self.select(self.compare("olt", x, 0.0), float("nan"), y)
+
+    # AVX-512
+
+    def scalef(self, x: Operand, n: str) -> str:
+        return self.avx512("scalef", x, n)
+
+    def avx512(self, name: str, *args: Operand, immediate: int | None = None) -> str:
+        """`llvm.x86.avx512.mask.<name>` without a mask, on each 512 bits of the operands."""
+        lanes = 512 // self.bits
+        piece = VecType(self.t.elem, lanes)
+        kind = "ps" if self.single else "pd"
+        mask = ("i16", "-1") if self.single else ("i8", "-1")
+        parts: list[str] = []
+        for start in range(0, self.t.lanes, lanes):
+            inputs: list[tuple[VecType | str, str]] = []
+            for a in args:
+                inputs.append((piece, self._lanes(a, start, lanes)))
+            passthrough = inputs[0]
+            if immediate is not None:
+                inputs.append(("i32", str(immediate)))
+            current_rounding = ("i32", "4")
+            operands = [*inputs, passthrough, mask, current_rounding]
+            parts.append(self.e.call(piece, f"llvm.x86.avx512.mask.{name}.{kind}.512", *operands))
+        return self._join(parts, lanes)
+
+    def _lanes(self, x: Operand, start: int, count: int) -> str:
+        if not isinstance(x, str):
+            return VecType(self.t.elem, count).const(x)
+        if count == self.t.lanes:
+            return x
+        index = ", ".join(f"i32 {start + i}" for i in range(count))
+        return self.e.value(f"shufflevector {self.t} {x}, {self.t} poison, <{count} x i32> <{index}>")
+
+    def _join(self, parts: list[str], lanes: int) -> str:
+        while len(parts) > 1:
+            piece = VecType(self.t.elem, lanes)
+            index = ", ".join(f"i32 {i}" for i in range(2 * lanes))
+            form = f"shufflevector {piece} {{}}, {piece} {{}}, <{2 * lanes} x i32> <{index}>"
+            parts = [self.e.value(form.format(a, b)) for a, b in zip(parts[::2], parts[1::2])]
+            lanes *= 2
+        return parts[0]
