@@ -3,6 +3,8 @@ the nearest cache."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from tcc.ir.core import Op, Value
 from tcc.passes.access import Access, identity
 from tcc.passes.clusters import Clusters
@@ -13,8 +15,12 @@ PRODUCTS = frozenset({"f32", "f64"})  # other dtypes have no kernel with an epil
 RANKS = (2, 3)
 
 
-def absorb(clusters: Clusters, ctx: Context) -> None:
-    """Joins groups to the matrix products that they alone read."""
+def absorb(clusters: Clusters, updated: Mapping[Value, Value], ctx: Context) -> None:
+    """Joins groups to the matrix products that they alone read.
+
+    `updated` maps new values of shared variables to these.  A group that reads the old value stays alone: it works in
+    place, where a product's epilogue would need the old value whole while partial sums stand in its memory.
+    """
     for group in list(clusters.groups):
         if group.dims is None or len(group.dims) not in RANKS:
             continue
@@ -24,6 +30,9 @@ def absorb(clusters: Clusters, ctx: Context) -> None:
             if v.op is not None and v.op.name == "matmul" and v.op in clusters.group_of
         ]
         maps = without_reductions(group)
+        reads = set(group.reads())
+        if any(updated.get(op.result) in reads for op in group.ops):
+            continue
         for product in reversed(products):
             problem = _problem(product, maps)
             if problem:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import heapq
+from collections.abc import Mapping
 
-from tcc.ir.core import Block, Func, Op
+from tcc.ir.core import Block, Func, Op, Value
 from tcc.passes.access import inline
 from tcc.passes.clusters import Clusters
 from tcc.passes.epilogue import absorb
@@ -18,16 +19,19 @@ def fuse(func: Func, ctx: Context, *, max_ops: int = 96, max_operands: int = 24)
 
     Afterwards no elementwise operation and no reduction stands outside a `fuse` op.
     """
-    _visit(func.body, Limits(max_ops, max_operands), ctx)
+    params = {p.name: p for p in func.body.params}
+    updates: dict[str, int] = func.attrs.get("updates", {})
+    updated = {func.body.yields[i]: params[name] for name, i in updates.items()}
+    _visit(func.body, Limits(max_ops, max_operands), updated, ctx)
 
 
-def _visit(block: Block, limits: Limits, ctx: Context) -> None:
+def _visit(block: Block, limits: Limits, updated: Mapping[Value, Value], ctx: Context) -> None:
     for op in block.ops:
         for inner in op.blocks if op.name not in ("fuse", "matmul") else ():
-            _visit(inner, limits, ctx)
+            _visit(inner, limits, {}, ctx)
     clusters = Clusters(block, limits)
     _explain(clusters, ctx)
-    absorb(clusters, ctx)
+    absorb(clusters, updated, ctx)
     if any(_is_nest(g) for g in clusters.groups):
         _rewrite(block, clusters)
 
