@@ -17,6 +17,7 @@ number has no name of its own.  A block's operands stand on the line of the oper
 
 from __future__ import annotations
 
+import bisect
 import difflib
 import json
 import re
@@ -54,17 +55,30 @@ class ParseError(Exception):
         return f"{self.path}:{self.line}:{self.col}: error: {self.message}\n{self.source}\n{caret}"
 
 
-def parse(text: str | bytes, path: str = "<text>", constants: Mapping[str, Array] | None = None) -> Module:
+def parse(
+    text: str | bytes,
+    path: str = "<text>",
+    constants: Mapping[str, Array] | None = None,
+    positions: dict[Op, tuple[int, int]] | None = None,
+) -> Module:
     """The functions of `text`.  Large constants come from `constants`, else from safetensors files beside `path`.
 
-    Raises ParseError, and nothing else, for whatever is not the text of a module.
+    `positions` is filled with the line and column (from 1) of every operation.  Raises ParseError, and nothing else, for
+    whatever is not the text of a module.
     """
     try:
         source = text if isinstance(text, str) else text.decode()
     except UnicodeDecodeError as e:
         before = e.object[: e.start].decode()
         raise _error(path, before, len(before), "not UTF-8") from None
-    return Parser(source, path, constants or {}).module()
+    parser = Parser(source, path, constants or {})
+    module = parser.module()
+    if positions is not None:
+        lines = [m.start() for m in re.finditer(r"^", source, re.M)]
+        for op, at in parser.begins.items():
+            line = bisect.bisect_right(lines, at)
+            positions[op] = line, at - lines[line - 1] + 1
+    return module
 
 
 def parse_func(text: str | bytes, path: str = "<text>", constants: Mapping[str, Array] | None = None) -> Func:
@@ -116,6 +130,7 @@ class Parser:
         self.pos = self.depth = 0
         self.scope: dict[str, Value] = {}
         self.visible: list[str] = []  # the names in `scope`, oldest first
+        self.begins: dict[Op, int] = {}  # where in the text each operation stands
         self.tokens: list[Token] = []
         self.tokenize()
 
@@ -252,6 +267,7 @@ class Parser:
         value.name = "" if token.text[1:].isdigit() else self.unquoted(token, 1)
 
     def op(self) -> Op:
+        begin = self.token.at
         names = self.values() if self.token.kind == "value" else []
         if names:
             self.expect("=")
@@ -279,6 +295,7 @@ class Parser:
         except TypeError as e:
             raise self.fail(str(e), token) from None
         op = Op(defn, operands, types, attrs=attrs, blocks=blocks, loc=loc)
+        self.begins[op] = begin
         for name, result in zip(names, op.results):
             self.define(name, result)
         return op
@@ -338,7 +355,7 @@ class Parser:
             return self.tuple_or_size()
         if self.peek("&") or (token.kind == "name" and self.peek("[", 1)):
             return self.read_type()
-        if token.text in WORDS:
+        if token.text in WORDS and (token.text != "complex" or self.peek("(", 1)):
             return self.word()
         return self.number_or_size()
 

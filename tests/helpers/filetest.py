@@ -22,9 +22,9 @@ import numpy as np
 import pytest
 
 from tcc.ir import dims
-from tcc.ir.core import Func
+from tcc.ir.core import Func, Op
 from tcc.ir.interpret import run as interpret
-from tcc.ir.text import ParseError, Printer, parse, print_module
+from tcc.ir.text import ParseError, parse, print_module
 from tcc.ir.types import FLOATS, Type, numpy_dtype
 from tcc.ir.verify import VerifyError, verify
 from tcc.passes import manager
@@ -138,22 +138,15 @@ class Rejection(Case):
         words = re.search(r"// error: (.*)", self.chunk)
         assert words, "a part of a rejection test without // error:"
         line = self.chunk.count("\n", 0, words.start()) + 1
+        positions: dict[Op, tuple[int, int]] = {}
         try:
-            for func in parse(self.chunk, str(self.path)).values():
+            for func in parse(self.chunk, str(self.path), positions=positions).values():
                 verify(func)
         except (ParseError, VerifyError) as e:
             if words[1] not in str(e):
                 raise Mismatch(f"expected {words[1]!r} in:\n{e}") from None
-            where = e.line if isinstance(e, ParseError) else printed_line(self.chunk, e)
+            where = e.line if isinstance(e, ParseError) else positions[e.op][0] if e.op is not None else 1
             if where != line:
                 raise Mismatch(f"reported at line {where}, expected at line {line}:\n{e}") from None
         else:
             raise Mismatch(f"accepted, but should say {words[1]!r}:\n{self.chunk}")
-
-
-def printed_line(chunk: str, e: VerifyError) -> int:
-    """The line on which the operation of `e` (or the head of its function) stands, in a text laid out as it prints."""
-    head = next(i for i, line in enumerate(chunk.splitlines(), 1) if f"@{e.func.name}(" in line)
-    printer = Printer()
-    printer.func(e.func)
-    return head + (printer.line_of[e.op] if e.op is not None else 0)
