@@ -13,12 +13,15 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tcc.codegen import support
 from tcc.codegen.emit import Emit, VecType
 from tcc.codegen.gemm import engine, engine_name
 from tcc.codegen.jit import Image, compile_object, function
 from tcc.codegen.matmul import Epilogue, Matmul, matmul_kernel, matmul_scratch, matmul_slots
 from tcc.codegen.target import Target, host, plain
 from tcc.runtime import layout as at
+from tcc.runtime import native
+from tcc.runtime.threads import Pool
 
 Array = np.ndarray[Any, np.dtype[Any]]
 ANY = Matmul("f32", None, None, None, (None, None), (None, None), None)
@@ -63,11 +66,16 @@ def module(texts: Sequence[str]) -> str:
 
 
 @functools.cache
-def shared(dtype: str, target: Target) -> tuple[Image, str]:
-    """The engine in memory with the name of its entry."""
+def shared(dtype: str, target: Target, pool: bool = False) -> tuple[Image, str]:
+    """The engine in memory, on the stand-in or on the real thread pool, with the name of its entry."""
     t = target.vector({"f32": "float", "f64": "double"}[dtype])
-    text = module([STAND_IN, *engine(t, target).values()])
-    return Image.load([compile_object(text, target)]), engine_name(t)
+    functions = engine(t, target).values()
+    if not pool:
+        return Image.load([compile_object(module([STAND_IN, *functions]), target)]), engine_name(t)
+    support.load()
+    text = "declare void @tcc_parallel(ptr, ptr, ptr, i64, i64)\n" + module([*functions])
+    known = {"tcc_parallel": native.provided("tcc_parallel")}
+    return Image.load([compile_object(text, target)], known), engine_name(t)
 
 
 @dataclass
@@ -76,6 +84,7 @@ class Product:
     target: Target
     code: Any
     image: Image
+    pool: Pool | None
 
     def __call__(self, a: Array, b: Array, c: Array, threads: int = 1, extras: Sequence[Array] = ()) -> Array:
         """C after the product, in a copy of `c` that keeps its strides."""
@@ -103,6 +112,7 @@ class Product:
         each = -(-matmul_scratch(self.spec, self.target) // 64) * 64
         scratch = np.full(threads * each // 4 + 16, np.nan, np.float32)
         ctx = (ctypes.c_int64 * at.CTX_SLOTS)()
+        ctx[at.CTX_POOL] = self.pool.address if self.pool else 0
         ctx[at.CTX_THREADS] = threads
         ctx[at.CTX_SCRATCH] = -(-scratch.ctypes.data // 64) * 64
         ctx[at.CTX_SCRATCH_BYTES] = each
@@ -119,10 +129,12 @@ def like(c: Array) -> Array:
     return np.ndarray(c.shape, c.dtype, whole, offset, c.strides)
 
 
-def products(specs: Sequence[Matmul], target: Target | None = None) -> list[Product]:
+def products(
+    specs: Sequence[Matmul], target: Target | None = None, pool: Pool | None = None
+) -> list[Product]:
     """Kernels of one dtype, compiled together."""
     target = target or host()
-    image, entry = shared(specs[0].dtype, target)
+    image, entry = shared(specs[0].dtype, target, pool is not None)
     texts = [f"declare void @{entry}(ptr, ptr)\n"]
     for i, spec in enumerate(specs):
         kernel = matmul_kernel(f"k{i}", spec, target)
@@ -133,7 +145,7 @@ def products(specs: Sequence[Matmul], target: Target | None = None) -> list[Prod
         function(own.address(f"k{i}"), ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)
         for i in range(len(specs))
     ]
-    return [Product(spec, target, code, own) for spec, code in zip(specs, codes, strict=True)]
+    return [Product(spec, target, code, own, pool) for spec, code in zip(specs, codes, strict=True)]
 
 
 @functools.cache
@@ -279,6 +291,24 @@ def test_batch(count: int) -> None:
         assert np.array_equal(products([exact("f32", a3, b3, c3)])[0](a3, b3, c3, threads=2), got)
         one = np.broadcast_to(b3[0], b3.shape)
         close(product(spec)(a3, one, c3, threads=2), a3, one)
+
+
+def test_threads_do_not_disturb_each_other() -> None:
+    """On the real pool: copies of A and of B, a split by columns, and one product of a batch for each thread."""
+    (f,) = products([replace(ANY, batch=None, batch_strides=(None, None, None))], pool=Pool(2))
+    alone = product(f.spec)
+    for count, m, n, k in [(1, 300, 400, 1024), (1, 20, 700, 512), (9, 60, 70, 256)]:
+        for turned in (False, True):
+            a, b, c = (
+                numbers(count * m, k, "f32", seed=1).reshape(count, m, k),
+                numbers(count * n, k, "f32", seed=2).reshape(count, n, k).transpose(0, 2, 1),
+                numbers(count * m, n, "f32", seed=3).reshape(count, m, n),
+            )
+            if turned:
+                a = np.ascontiguousarray(a.transpose(0, 2, 1)).transpose(0, 2, 1)
+            want = alone(a, b, c)
+            for _ in range(10):
+                assert np.array_equal(f(a, b, c, threads=2), want)
 
 
 def _bias_relu_residual(
