@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from tcc.codegen.emit import Emit, LoopBody, VecType
 from tcc.codegen.index import Index
-from tcc.codegen.microkernel import lane_mask, load, splat, store
+from tcc.codegen.microkernel import each_vector, load, splat, store
+from tcc.codegen.target import Target
 
 ROWS = 8  # chains that run side by side, enough to hide the latency of one
 
@@ -18,7 +19,7 @@ def dot_rows(t: VecType) -> int:
     return min(ROWS, t.lanes)
 
 
-def dot_kernel(t: VecType) -> Emit:
+def dot_kernel(t: VecType, target: Target) -> Emit:
     """`void @tcc_dot_T(x, x stride, y, z, z stride, k, rows, add)`: z[i] = sum over k of x[i, k] y[k], strides in bytes.
 
     For up to `dot_rows` rows, at least one; z[i] is added to where `add` != 0.  Lane l sums k = l, l + lanes, ... in order,
@@ -33,36 +34,35 @@ def dot_kernel(t: VecType) -> Emit:
     index = Index(e)
     last = index.sub("%rows", 1)
     starts = ["%x"] + [e.gep("%x", str(index.mul(index.min(i, last), "%xs"))) for i in range(1, rows)]
-    full = e.value(f"and i64 %k, {-t.lanes}")
 
-    def step(at: str, acc: list[str], mask: str | None) -> list[str]:
+    def step(at: str, mask: str | None, acc: list[str]) -> list[str]:
         y = load(e, t, e.gep("%y", at, t.elem), mask)
         xs = [load(e, t, e.gep(p, at, t.elem), mask) for p in starts]
         return [
             e.call(t, f"llvm.fma.{t.suffix}", (t, x), (t, y), (t, s)) for x, s in zip(xs, acc, strict=True)
         ]
 
-    zero = [(t, "zeroinitializer")] * rows
-    acc = e.loop(0, full, t.lanes, lambda i, v: step(i, v, None), zero)
-    # the masked step adds exact zeros where k is a multiple of the lanes
-    acc = step(full, acc, lane_mask(e, t, e.value(f"sub i64 %k, {full}")))
+    acc = each_vector(e, t, target, "%k", step, [(t, "zeroinitializer")] * rows)
     total, width = _sum_lanes(e, t, acc)
     store(e, width, total, sums)
+
+    def add() -> None:
+        def one(i: str, v: list[str]) -> list[str]:
+            at = e.gep(sums, i, t.elem)
+            old = e.value(f"load {t.elem}, ptr {v[0]}, align {t.bytes}")
+            value = e.value(f"load {t.elem}, ptr {at}, align {t.bytes}")
+            e.line(f"store {t.elem} {e.value(f'fadd {t.elem} {old}, {value}')}, ptr {at}, align {t.bytes}")
+            return [e.gep(v[0], "%zs")]
+
+        e.loop(0, "%rows", 1, one, [("ptr", "%z")])
 
     def put(i: str, v: list[str]) -> list[str]:
         value = e.value(f"load {t.elem}, ptr {e.gep(sums, i, t.elem)}, align {t.bytes}")
 
-        def add() -> None:
-            old = e.value(f"load {t.elem}, ptr {v[0]}, align {t.bytes}")
-            e.line(f"store {t.elem} {e.value(f'fadd {t.elem} {old}, {value}')}, ptr {v[0]}, align {t.bytes}")
-
-        def set_() -> None:
-            e.line(f"store {t.elem} {value}, ptr {v[0]}, align {t.bytes}")
-
-        e.when(e.value("icmp ne i64 %add, 0"), add)
-        e.when(e.value("icmp eq i64 %add, 0"), set_)
+        e.line(f"store {t.elem} {value}, ptr {v[0]}, align {t.bytes}")
         return [e.gep(v[0], "%zs")]
 
+    e.when(e.value("icmp ne i64 %add, 0"), add)
     e.loop(0, "%rows", 1, put, [("ptr", "%z")])
     e.end()
     return e
@@ -106,7 +106,7 @@ def row_name(t: VecType) -> str:
     return f"tcc_row_{t.suffix}"
 
 
-def row_kernel(t: VecType) -> Emit:
+def row_kernel(t: VecType, target: Target) -> Emit:
     """`void @tcc_row_T(a, a stride, b, b stride, c, k, n)`: c[j] += sum over p of a[p] b[p, j], strides in bytes.
 
     Each c[j] is one chain over p in order.  A few rows of B at a time are read along their whole length.
@@ -117,9 +117,6 @@ def row_kernel(t: VecType) -> Emit:
         "ptr noalias %c, i64 %k, i64 %n)"
     )
     x = Index(e)
-    full = e.value(f"and i64 %n, {-t.lanes}")
-    rest = e.value(f"sub i64 %n, {full}")
-    mask, ragged = lane_mask(e, t, rest), e.value(f"icmp ne i64 {rest}, 0")
 
     def rows(count: int) -> LoopBody:
         def body(p: str, _: list[str]) -> None:
@@ -130,16 +127,16 @@ def row_kernel(t: VecType) -> Emit:
                 scale.append(splat(e, t, value))
                 starts.append(e.gep(first_b, x.mul(i, "%bs")))
 
-            def vector(j: str, mask: str | None) -> None:
+            def vector(j: str, mask: str | None, _: list[str]) -> list[str]:
                 c = e.gep("%c", j, t.elem)
                 total = load(e, t, c, mask)
                 for s, start in zip(scale, starts, strict=True):
                     b = load(e, t, e.gep(start, j, t.elem), mask)
                     total = e.call(t, f"llvm.fma.{t.suffix}", (t, s), (t, b), (t, total))
                 store(e, t, total, c, mask)
+                return []
 
-            e.loop(0, full, t.lanes, lambda j, _: vector(j, None))
-            e.when(ragged, lambda: vector(full, mask))
+            each_vector(e, t, target, "%n", vector)
 
         return body
 

@@ -28,37 +28,19 @@ UNPACKED, PACK_ROWS, PACK_TURN, PACK_EACH = range(4)
 # How A's rows are copied.
 A_UNPACKED, A_ROWS, A_COLUMNS = range(3)
 
+# Strides are in bytes.  turned: the record describes the transposed product.  index: which of the batch is being computed.
+# shared_bytes: of each thread's scratch, the first part, for B's panels.  panel_row, panel_column: bytes from one to the
+# next in B's panels.  resume: the tiles start from C.  finish: the epilogue once the sums are complete, else null.
 FIELDS = {
     name: slot
     for slot, name in enumerate(
-        (
-            *("a", "b", "c", "args", "epilogue"),  # addresses; epilogue may be null
-            *("m", "n", "k", "ars", "acs", "brs", "bcs", "crs", "ccs", "accumulate"),  # strides in bytes
-            *(
-                "batch",
-                "batch_a",
-                "batch_b",
-                "batch_c",
-                "index",
-            ),  # index: which of the batch is being computed
-            *("kc_most", "nc_most", "pack_a", "pack_b", "by_columns", "grain", "pack_grain", "batch_grain"),
-            *("form", "turned"),  # turned: the record describes the transposed product
-            *("shared_bytes",),  # of each thread's scratch, the first part: B's panels
-            *(
-                "serial",
-                "panels",
-                "panel_row",
-                "panel_column",
-            ),  # B's panels: address, bytes to the next row, column
-            *(
-                "jc",
-                "nc",
-                "pc",
-                "kc",
-                "resume",
-                "finish",
-            ),  # the block: resume: start from C; finish: epilogue or null
-        )
+        """
+        a b c args epilogue
+        m n k ars acs brs bcs crs ccs accumulate
+        batch batch_a batch_b batch_c
+        form turned kc_most nc_most pack_a pack_b by_columns grain pack_grain batch_grain shared_bytes
+        serial index panels panel_row panel_column jc nc pc kc resume finish
+        """.split()
     )
 }
 POINTERS = ("a", "b", "c", "args", "epilogue", "panels", "finish")
@@ -95,16 +77,17 @@ def engine(t: VecType, target: Target) -> dict[str, str]:
         for vectors in range(1, VECTORS + 1)
     }
     parts |= {
-        pack_name(t, "rows"): copy_rows(t),
+        pack_name(t, "rows"): copy_rows(t, target),
         pack_name(t, "turn"): copy_transposed(t),
         pack_name(t, "each"): copy_elements(t),
         engine_name(t, "_pack"): _pack_body(t),
         engine_name(t, "_panel"): _row_panel(t),
         engine_name(t, "_block"): _block_body(t, target),
-        dot_name(t): dot_kernel(t),
+        dot_name(t): dot_kernel(t, target),
         engine_name(t, "_dot"): _dot_body(t),
-        row_name(t): row_kernel(t),
+        row_name(t): row_kernel(t, target),
         engine_name(t, "_row"): _row_body(t),
+        engine_name(t, "_share"): _share(t),
         engine_name(t, "_one"): _one(t),
         engine_name(t, "_batch"): _batch_body(t),
         engine_name(t): _entry(t),
@@ -130,6 +113,9 @@ def _a_row_bytes(t: VecType, kc: Size, x: Index) -> Size:
 def _function(e: Emit, t: VecType, part: str, params: str) -> None:
     linkage = "internal " if part else ""
     e.function(f"{linkage}void @{engine_name(t, part)}({params})")
+    if part not in _HOT:
+        # control code: the time to compile it counts, the time to run it does not
+        e.lines[-2] = e.lines[-2].replace(" #0 {", " #0 noinline optnone {")
 
 
 def _finish(e: Emit) -> Emit:
@@ -137,6 +123,7 @@ def _finish(e: Emit) -> Emit:
     return e
 
 
+_HOT = ("_panel",)
 _BODY = "ptr %ctx, ptr %r, i64 %begin, i64 %end, i64 %thread"
 
 
@@ -244,7 +231,7 @@ def _row_panel(t: VecType) -> Emit:
 
 def _block_body(t: VecType, target: Target) -> Emit:
     """Body over units of rows (or over panels of columns): the tiles of one block, the larger ones first."""
-    e, width = Emit(), VECTORS * t.lanes
+    e, width, sizes = Emit(), VECTORS * t.lanes, tile_rows(target)
     _function(e, t, "_block", _BODY)
     x, r = Index(e), Record(e, "%r")
     m, nc, kc, by_columns = r["m"], r["nc"], r["kc"], r["by_columns"]
@@ -278,17 +265,29 @@ def _block_body(t: VecType, target: Target) -> Emit:
         )
         e.when(copied, lambda: _call(e, pack_name(t, "rows"), *copy))
         at = e.value(f"select i1 {copied}, ptr {scratch}, ptr {rows_at}")
-        i = "0"
-        for rows in tile_rows(target):
+        pieces: Size = 0
+        left = count
+        for rows in sizes:
+            pieces, left = x.add(pieces, x.div(left, rows)), x.sub(left, x.mul(x.div(left, rows), rows))
 
-            def panel(row: str, _: list[str], rows: int = rows) -> list[str]:
-                a = (("ptr", e.gep(at, x.mul(row, row_step))), ("i64", row_step), ("i64", col_step))
-                place = (("i64", x.add(start, row)), ("i64", rows), ("i64", j0), ("i64", j1))
-                tiles = [("ptr", f"@{tile_name(t, rows, v)}") for v in (VECTORS, 1)]
-                _call(e, engine_name(t, "_panel"), ("ptr", "%r"), *a, *place, *tiles)
-                return [str(x.add(row, rows))]
+        def panel(_: str, v: list[str]) -> list[str]:
+            (row,) = v
+            left = x.sub(count, row)
+            rows: Size = 1
+            tiles = [f"@{tile_name(t, 1, v)}" for v in (VECTORS, 1)]
+            for size in reversed(sizes[:-1]):
+                fits = e.value(f"icmp sge i64 {left}, {size}")
+                rows = e.value(f"select i1 {fits}, i64 {size}, i64 {rows}")
+                names = [f"@{tile_name(t, size, v)}" for v in (VECTORS, 1)]
+                tiles = [
+                    e.value(f"select i1 {fits}, ptr {a}, ptr {b}") for a, b in zip(names, tiles, strict=True)
+                ]
+            a = (("ptr", e.gep(at, x.mul(row, row_step))), ("i64", row_step), ("i64", col_step))
+            place = (("i64", x.add(start, row)), ("i64", rows), ("i64", j0), ("i64", j1))
+            _call(e, engine_name(t, "_panel"), ("ptr", "%r"), *a, *place, *(("ptr", f) for f in tiles))
+            return [str(x.add(row, rows))]
 
-            (i,) = e.loop(i, x.sub(count, rows - 1), rows, panel, [("i64", i)])
+        e.loop(0, pieces, 1, panel, [("i64", "0")])
 
     e.loop(str(first), str(last), group_rows(t, target), group)
     return _finish(e)
@@ -372,6 +371,23 @@ def _thread_scratch(e: Emit, x: Index, thread: str) -> str:
     return e.gep(base, x.mul(thread, bytes_each))
 
 
+def _share(t: VecType) -> Emit:
+    """`share(ctx, r, body, thread, units, grain)`: a body by all threads, or by this one alone in a serial product."""
+    e = Emit()
+    _function(e, t, "_share", "ptr %ctx, ptr %r, ptr %body, i64 %thread, i64 %units, i64 %grain")
+    alone, share, after = e.label(), e.label(), e.label()
+    e.branch_if(e.value(f"icmp ne i64 {Record(e, '%r')['serial']}, 0"), alone, share)
+    e.at(alone)
+    e.line("call void %body(ptr %ctx, ptr %r, i64 0, i64 %units, i64 %thread)")
+    e.branch(after)
+    e.at(share)
+    sizes = (("i64", "%units"), ("i64", "%grain"))
+    e.call("void", "tcc_parallel", ("ptr", "%ctx"), ("ptr", "%body"), ("ptr", "%r"), *sizes)
+    e.branch(after)
+    e.at(after)
+    return _finish(e)
+
+
 def _one(t: VecType) -> Emit:
     """`one(ctx, r, thread)`: one product; the blocks of columns, and of k inside them."""
     e, width = Emit(), VECTORS * t.lanes
@@ -386,28 +402,20 @@ def _one(t: VecType) -> Emit:
         r["accumulate"],
     )
     packed = e.value(f"icmp ne i64 {r['pack_b']}, {UNPACKED}")
-    serial = e.value(f"icmp ne i64 {r['serial']}, 0")
     by_columns, grain, pack_grain, epilogue = r["by_columns"], r["grain"], r["pack_grain"], r["epilogue"]
     panels = e.value(f"select i1 {packed}, ptr {r['panels']}, ptr {r['b']}")
     row = e.value(f"select i1 {packed}, i64 {width * t.bytes}, i64 {r['brs']}")
 
     def parallel(part: str, units: Size, grain: Size) -> None:
-        alone, share, after = e.label(), e.label(), e.label()
-        e.branch_if(serial, alone, share)
-        e.at(alone)
-        body = engine_name(t, part)
-        _call(e, body, ("ptr", "%ctx"), ("ptr", "%r"), ("i64", 0), ("i64", units), ("i64", "%thread"))
-        e.branch(after)
-        e.at(share)
-        e.call(
-            "void",
-            "tcc_parallel",
-            *(("ptr", "%ctx"), ("ptr", f"@{body}"), ("ptr", "%r")),
-            ("i64", str(units)),
-            ("i64", str(grain)),
+        sizes = (("i64", "%thread"), ("i64", units), ("i64", grain))
+        _call(
+            e,
+            engine_name(t, "_share"),
+            ("ptr", "%ctx"),
+            ("ptr", "%r"),
+            ("ptr", f"@{engine_name(t, part)}"),
+            *sizes,
         )
-        e.branch(after)
-        e.at(after)
 
     def dots() -> None:
         copy = (

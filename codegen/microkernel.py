@@ -7,6 +7,8 @@ k in order, which makes the result independent of tile, blocking and thread.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 from tcc.codegen.emit import Emit, VecType
 from tcc.codegen.target import Target
 
@@ -30,10 +32,39 @@ def splat(e: Emit, t: VecType, scalar: str) -> str:
 
 
 def lane_mask(e: Emit, t: VecType, count: str) -> str:
-    """The lanes below `count`, an i64 of any value."""
-    wide = t.of("i64")
-    lanes = ", ".join(f"i64 {i}" for i in range(t.lanes))
-    return e.value(f"icmp slt {wide} <{lanes}>, {splat(e, wide, count)}")
+    """The lanes below `count`, an i64 that is not negative."""
+    wide = t.of(f"i{8 * t.bytes}")
+    few = e.call("i64", "llvm.smin.i64", ("i64", count), ("i64", str(t.lanes)))
+    if wide.elem != "i64":
+        few = e.value(f"trunc i64 {few} to {wide.elem}")
+    lanes = ", ".join(f"{wide.elem} {i}" for i in range(t.lanes))
+    return e.value(f"icmp slt {wide} <{lanes}>, {splat(e, wide, few)}")
+
+
+def each_vector(
+    e: Emit,
+    t: VecType,
+    target: Target,
+    count: str,
+    body: Callable[[str, str | None, list[str]], list[str]],
+    carried: Sequence[tuple[VecType | str, str]] = (),
+) -> list[str]:
+    """`body(index, mask, values)` for each vector of `count` elements; the mask is None where all lanes exist.
+
+    With AVX-512 masks cost nothing, and one masked loop is less to compile than a loop and its ragged end.
+    """
+    if target.avx512:
+
+        def masked(i: str, v: list[str]) -> list[str]:
+            return body(i, lane_mask(e, t, e.value(f"sub i64 {count}, {i}")), v)
+
+        return e.loop(0, count, t.lanes, masked, carried)
+    full = e.value(f"and i64 {count}, {-t.lanes}")
+    whole = e.loop(0, full, t.lanes, lambda i, v: body(i, None, v), carried)
+    rest = e.value(f"sub i64 {count}, {full}")
+    mask = lane_mask(e, t, rest)
+    last = [(kind, value) for (kind, _), value in zip(carried, whole, strict=True)]
+    return e.loop(full, count, t.lanes, lambda i, v: body(i, mask, v), last)
 
 
 def load(e: Emit, t: VecType, pointer: str, mask: str | None = None) -> str:

@@ -4,40 +4,32 @@ from __future__ import annotations
 
 from tcc.codegen.emit import Emit, VecType
 from tcc.codegen.index import Index
-from tcc.codegen.microkernel import lane_mask, load, store
-
-TURN_COLUMNS = 4  # 16 bytes of float32: what `copy_transposed` rounds its columns up to
+from tcc.codegen.microkernel import each_vector, load, store
+from tcc.codegen.target import Target
 
 
 def pack_name(t: VecType, kind: str) -> str:
     return f"tcc_pack_{t.suffix}_{kind}"
 
 
-def copy_rows(t: VecType) -> Emit:
+def copy_rows(t: VecType, target: Target) -> Emit:
     """LLVM text of `void @tcc_pack_T_rows(src, src stride, dst, dst stride, rows, cols)`; strides in bytes.
 
     Columns are contiguous on both sides; each row of dst is filled up with zeros to a whole vector.
     """
-    e, width = Emit(), t.lanes * t.bytes
+    e = Emit()
     e.function(
         f"internal void @{pack_name(t, 'rows')}(ptr noalias readonly %src, i64 %ss, ptr noalias %dst, i64 %ds, "
         "i64 %rows, i64 %cols)"
     )
-    full = e.value(f"and i64 %cols, {-t.lanes}")
-    rest = e.value(f"sub i64 %cols, {full}")
-    mask = lane_mask(e, t, rest)
-    ragged = e.value(f"icmp ne i64 {rest}, 0")
 
     def row(_: str, v: list[str]) -> list[str]:
-        src, dst = v
+        def vector(i: str, mask: str | None, _: list[str]) -> list[str]:
+            store(e, t, load(e, t, e.gep(v[0], i, t.elem), mask), e.gep(v[1], i, t.elem))
+            return []
 
-        def vector(_: str, v: list[str]) -> list[str]:
-            store(e, t, load(e, t, v[0]), v[1])
-            return [e.gep(v[0], width), e.gep(v[1], width)]
-
-        s, d = e.loop(0, full, t.lanes, vector, [("ptr", src), ("ptr", dst)])
-        e.when(ragged, lambda: store(e, t, load(e, t, s, mask), d))
-        return [e.gep(src, "%ss"), e.gep(dst, "%ds")]
+        each_vector(e, t, target, "%cols", vector)
+        return [e.gep(v[0], "%ss"), e.gep(v[1], "%ds")]
 
     e.loop(0, "%rows", 1, row, [("ptr", "%src"), ("ptr", "%dst")])
     e.end()
@@ -47,8 +39,8 @@ def copy_rows(t: VecType) -> Emit:
 def copy_transposed(t: VecType) -> Emit:
     """LLVM text of `void @tcc_pack_T_turn(src, src stride, dst, dst stride, rows, cols)`: dst[c, r] = src[r, c].
 
-    For up to `lanes` rows, at least one; rows beyond repeat the last one.  dst is written to the next multiple of
-    TURN_COLUMNS columns.  A vector is put together from 16-byte pieces of four rows, whose transposes stay in lanes.
+    For up to `lanes` rows, at least one; in most columns a vector is written, in which rows beyond repeat the last one.
+    A vector is put together from 16-byte pieces of rows, whose transposes stay in lanes.
     """
     e, piece = Emit(), VecType(t.elem, 16 // t.bytes)
     e.function(
@@ -60,22 +52,21 @@ def copy_transposed(t: VecType) -> Emit:
     starts = ["%src"] + [e.gep("%src", str(x.mul(x.min(i, last), "%ss"))) for i in range(1, t.lanes)]
     full = e.value(f"and i64 %cols, {-piece.lanes}")
 
-    def block(column: str, dst: str, mask: str | None) -> str:
-        pieces = [load(e, piece, e.gep(p, column, t.elem), mask) for p in starts]
+    def block(column: str, v: list[str]) -> list[str]:
+        pieces = [load(e, piece, e.gep(p, column, t.elem)) for p in starts]
         stacked = [_concat(e, piece, pieces[i :: piece.lanes]) for i in range(piece.lanes)]
+        dst = v[0]
         for vector in _transpose_lanes(e, t, stacked):
             store(e, t, vector, dst)
             dst = e.gep(dst, "%ds")
-        return dst
+        return [dst]
 
-    (end,) = e.loop(0, full, piece.lanes, lambda c, v: [block(c, v[0], None)], [("ptr", "%dst")])
+    (end,) = e.loop(0, full, piece.lanes, block, [("ptr", "%dst")])
     rest = e.value(f"sub i64 %cols, {full}")
-    mask = lane_mask(e, piece, rest)
-
-    def edge() -> None:
-        block(full, end, mask)
-
-    e.when(e.value(f"icmp ne i64 {rest}, 0"), edge)
+    e.line(
+        f"call void @{pack_name(t, 'each')}(ptr {e.gep('%src', full, t.elem)}, i64 {t.bytes}, i64 %ss, ptr {end}, "
+        f"i64 %ds, i64 {rest}, i64 %rows)"
+    )
     e.end()
     return e
 
