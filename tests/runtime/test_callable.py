@@ -230,9 +230,17 @@ def test_a_python_float_becomes_float32(given: Any, exact: bool, rounding: bool)
     assert converted or exact or rounding
 
 
-def test_numbers_out_of_range_are_not_wrapped(make: Build) -> None:
-    f = make(Signature((InputSpec("i32"),), (), (OutputSpec("i32"),), "array"), COPY32)
-    assert f(-(2**31)) == -(2**31)
+def test_numbers_out_of_range_are_not_wrapped() -> None:
+    """They go to the slow path, whose conversion refuses them."""
+
+    def convert(value: Any) -> Any:
+        if not -(2**31) <= value < 2**31:
+            raise OverflowError(value)
+        return np.asarray(value, "i4")
+
+    variant = build(Signature((InputSpec("i32"),), (), (OutputSpec("i32"),), "array"), COPY32)
+    f = Function("f", [Parameter("x", "i32", 0, convert)], lambda f, a: variant)
+    assert f(-(2**31)) == -(2**31) == f(-(2**31))
     for value in (2**31, 2**64):
         with pytest.raises(OverflowError):
             f(value)
