@@ -58,7 +58,7 @@ class _Nest:
             made = self.reduction(op, inputs[0])
         else:
             made = self.b.op(op.name, *inputs, attrs=op.attrs).result
-        made.name = op.result.name
+        made.name = made.name or op.result.name
         self.values[op.result] = made
 
     def reduction(self, op: Op, element: Value) -> Value:

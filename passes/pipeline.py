@@ -8,6 +8,7 @@ import re
 from typing import Any
 
 from tcc.ir import knobs
+from tcc.passes.binds import binds
 from tcc.passes.canonicalize import canonicalize
 from tcc.passes.cse import cse
 from tcc.passes.dce import dce
@@ -22,6 +23,7 @@ from tcc.passes.plan import plan
 VALUES: list[Step] = [
     Step(fold, {}),
     Step(cse, {}),
+    Step(binds, {}),
     Step(canonicalize, {}),
     Step(dce, {}),
     Step(hoist, {}),

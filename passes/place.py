@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from tcc.ir import dims
 from tcc.ir.builder import Builder
@@ -222,6 +223,10 @@ class _Placement:
                 self.insert(op, scope)
             elif op.name == "scan":
                 self.scan(op, scope)
+            elif op.name in ("iota", "size") or (
+                op.name == "const" and not hasattr(op.attrs["value"], "shape")
+            ):
+                self.created(op, scope)
             elif op.name == "const":
                 place = scope.builder.op(
                     "const", attrs={**op.attrs, "type": op.result.type.at("const")}
@@ -251,6 +256,20 @@ class _Placement:
         if op.name == "scatter":
             self.start_from(b, reads[0], places[0], op.loc)
         b.block.append(new)
+
+    def created(self, op: Op, scope: _Scope) -> None:
+        """A value made of nothing, which no kernel took in: a map without operands."""
+        t = op.result.type
+        body = Block()
+        inner = Builder(body, loc=op.loc)
+        attrs: dict[str, Any] = {**op.attrs, "shape": []} if op.name == "iota" else dict(op.attrs)
+        if op.name == "const":
+            attrs["type"] = Type(t.dtype)
+        inner.op("yield", inner.op(op.name, attrs=attrs).result)
+        target = self.destination(op, op.result, scope, set())
+        self.bind(op.result, target, self.roots[target])
+        letters = "abcdefghijklmnop"[: t.rank]
+        scope.builder.block.append(inner_fuse([target], t, letters, body, op.loc))
 
     def dense(self, b: Builder, place: Value, loc: str) -> Value:
         """The place itself if it is row-major and dense, else a copy that is."""

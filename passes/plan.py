@@ -30,14 +30,42 @@ class Interval:
 
 
 def plan(func: Func, ctx: Context) -> None:
-    """Writes `offset` (bytes) on every alloc in the arena, and the arena's size to `func.attrs["arena"]`."""
-    intervals = live_intervals(func)
+    """Writes `offset` (bytes) on every alloc, and the arena's size to `func.attrs["arena"]`.
+
+    Places whose sizes are bound while the function runs lie in arenas of their own, one for each point from which their
+    sizes are known; `func.attrs["late"]` holds the bytes of each, and the allocs' `arena` says which one is theirs.
+    """
     hints = func.attrs.get("hints", {})
+    by_arena: dict[int, list[Interval]] = {-1: []}
+    late = _late_arenas(func)
+    for i in live_intervals(func):
+        by_arena.setdefault(late.get(i.op, -1), []).append(i)
+    totals = {k: _layout(intervals, hints) for k, intervals in by_arena.items()}
+    func.attrs["arena"] = totals.pop(-1)
+    numbers = {k: n for n, k in enumerate(sorted(totals))}
+    for op, k in late.items():
+        op.attrs["arena"] = numbers[k]
+    if totals:
+        func.attrs["late"] = [totals[k] for k in sorted(totals)]
+
+
+def _layout(intervals: list[Interval], hints: Mapping[str, int]) -> Size:
     if all(isinstance(i.bytes, int) for i in intervals):
-        total: Size = _first_fit(intervals)
-    else:
-        total = _slots(intervals, hints)
-    func.attrs["arena"] = total
+        return _first_fit(intervals)
+    return _slots(intervals, hints)
+
+
+def _late_arenas(func: Func) -> dict[Op, int]:
+    """For each late alloc of the function's own block, the position of the last `bind` that its sizes need."""
+    bound: dict[str, int] = {}
+    found: dict[Op, int] = {}
+    for position, op in enumerate(func.body.walk()):
+        if op.name == "bind":
+            bound.update(dict.fromkeys(dims.names_of(op.attrs["size"]), position))
+        place = op.results[0].type.place if op.name == "alloc" else None
+        if place is not None and place.space == "late" and op.parent is func.body:
+            found[op] = max(bound.get(n, 0) for s in op.result.type.shape for n in dims.names_of(s))
+    return found
 
 
 def live_intervals(func: Func) -> list[Interval]:
@@ -56,7 +84,7 @@ def live_intervals(func: Func) -> list[Interval]:
         if op.name == "alloc":
             place = op.result.type.place
             assert place is not None
-            if place.space == "arena":
+            if place.space == "arena" or (place.space == "late" and op.parent is func.body):
                 found[op] = Interval(op, aligned(op.result.type.bytes), i, i)
                 root[op.result] = op
             continue
@@ -124,6 +152,8 @@ def report(func: Func) -> str:
     """The plan as a table: bytes, offset and life of each block, and the peak."""
     lines = [f"arena of @{func.name}: {func.attrs.get('arena', 0)} bytes at its peak"]
     hints = func.attrs.get("hints", {})
+    for bytes in func.attrs.get("late", []):
+        lines.append(f"  and {bytes} bytes once these sizes are known")
     total = func.attrs.get("arena", 0)
     if not isinstance(total, int) and dims.names_of(total) <= hints.keys():
         sizes = ", ".join(f"{n} = {hints[n]}" for n in sorted(dims.names_of(total)))

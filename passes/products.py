@@ -217,4 +217,14 @@ def _times(values: list[Value], b: Builder) -> Value | None:
     return result
 
 
+@function_rule("sub", strength="stable")
+def one_minus_sigmoid(op: Op, b: Builder) -> Value | None:
+    """1 - sigmoid(x) -> sigmoid(neg(x)), where sigmoid(x) is not wanted otherwise"""
+    one, s = op.operands
+    if splat(one) != 1 or s.op is None or s.op.name != "sigmoid" or len(s.uses) > 1:
+        return None
+    result: Value = b.sigmoid(b.neg(s.op.operands[0]))
+    return result
+
+
 RULES: list[AnyRule] = [cancel_factors]

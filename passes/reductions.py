@@ -20,7 +20,8 @@ def reduce_like(op: Op, b: Builder, x: Value, axes: Sequence[int]) -> Value:
     """The reduction `op` of another operand over other axes, of the same result dtype."""
     attrs = {**op.attrs, "axes": list(axes)}
     if "dtype" in attrs:
-        attrs["dtype"] = op.result.type.dtype
+        dtype = op.result.type.dtype
+        attrs["dtype"] = None if dtype == x.type.dtype else dtype
     return b.op(op.name, x, attrs=attrs).result
 
 
@@ -43,6 +44,13 @@ def over_size_one(op: Op, b: Builder) -> Value | None:
     smaller = b.dimshuffle(x, order=kept) if ones else x
     rest = [kept.index(a) for a in axes if a not in ones]
     return reduce_like(op, b, smaller, rest) if rest else as_result(op, b, smaller)
+
+
+@function_rule("sum", "prod")
+def of_own_dtype(op: Op, b: Builder) -> Value | None:
+    """sum(x, dtype of x) -> sum(x)"""
+    x = op.operands[0]
+    return reduce_like(op, b, x, op.attrs["axes"]) if op.attrs["dtype"] == x.type.dtype else None
 
 
 @function_rule(*KINDS)
@@ -139,4 +147,12 @@ def without_axes(v: Value, axes: Sequence[int], shape: Sequence[Size], b: Builde
     return result
 
 
-RULES: list[AnyRule] = [over_size_one, of_dimshuffle, twice, of_broadcast, of_negative, of_scaled]
+RULES: list[AnyRule] = [
+    of_own_dtype,
+    over_size_one,
+    of_dimshuffle,
+    twice,
+    of_broadcast,
+    of_negative,
+    of_scaled,
+]

@@ -57,7 +57,9 @@ def build(p: Pattern, found: dict[str, Any], b: Builder, like: Type) -> Value:
     if p.name != "keep":
         return b.op(p.name, *operands, attrs=attrs).result
     order = iter(range(like.rank))
-    inserted = b.dimshuffle(operands[0], order=[-1 if k in attrs["axes"] else next(order) for k in range(like.rank)])
+    inserted = b.dimshuffle(
+        operands[0], order=[-1 if k in attrs["axes"] else next(order) for k in range(like.rank)]
+    )
     result: Value = b.broadcast(inserted, shape=list(like.shape))
     return result
 
