@@ -1,0 +1,158 @@
+"""`tcc doctor`: what this machine and this installation are, as text to paste into a report."""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.metadata
+import importlib.util
+import os
+import platform
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from tcc.ir import knobs
+from tcc.runtime import cache, machine
+from tcc.tools.describe import columns, knobs_table
+
+SHOWN_FEATURES = (
+    "sse4.2",
+    "avx",
+    "avx2",
+    "fma",
+    "avx512f",
+    "avx512dq",
+    "avx512bw",
+    "avx512vl",
+    "avx512vnni",
+    "neon",
+    "sve",
+)
+
+
+def report() -> tuple[str, list[str]]:
+    """The text, and the problems that were found."""
+    problems: list[str] = []
+    rows = [*versions(), *processor(problems), *accelerator(), ("linker", linker()), *cache_rows(problems)]
+    rows.append(("compiles and runs", trial(problems)))
+    return f"{columns(rows)}\n\nsettings\n{knobs_table()}", problems
+
+
+def versions() -> list[tuple[str, str]]:
+    names = ("tcc", "numpy", "llvmlite", "scipy", "pycuda", "click")
+    rows = [
+        ("python", f"{platform.python_version()} ({platform.python_implementation()}, {platform.platform()})")
+    ]
+    for name in names:
+        try:
+            rows.append((name, importlib.metadata.version(name)))
+        except importlib.metadata.PackageNotFoundError:
+            rows.append((name, "not installed"))
+    return rows
+
+
+def processor(problems: list[str]) -> list[tuple[str, str]]:
+    try:
+        machine.require_linux()
+    except RuntimeError as e:
+        problems.append(str(e))
+        return [("platform", str(e))]
+    import llvmlite.binding as llvm
+
+    from tcc.codegen.target import chosen
+
+    features = llvm.get_host_cpu_features()
+    target = chosen()
+    return [
+        ("llvm", ".".join(map(str, llvm.llvm_version_info))),
+        ("cpu", f"{target.cpu} ({target.triple})"),
+        ("features", " ".join(f for f in SHOWN_FEATURES if features.get(f))),
+        (
+            "vectors",
+            f"{target.vector_bits} bits, {'with' if target.avx512 else 'without'} AVX-512 intrinsics",
+        ),
+        ("caches", f"L1 {target.l1_bytes >> 10} KiB, L2 {target.l2_bytes >> 10} KiB"),
+        ("cpus", f"{machine.usable_cpus()} to use, {os.cpu_count()} in the machine"),
+        ("threads a call", str(_or_error(problems))),
+        ("memory", f"{machine.available_memory() / 2**30:.1f} GiB to be had"),
+    ]
+
+
+def _or_error(problems: list[str]) -> int | str:
+    from tcc.runtime.threads import thread_count
+
+    try:
+        return thread_count()
+    except ValueError as e:
+        problems.append(str(e))
+        return str(e)
+
+
+def accelerator() -> list[tuple[str, str]]:
+    try:
+        driver = ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return [("gpu", "no NVIDIA driver (libcuda.so.1 is not found)")]
+    count, version = ctypes.c_int(), ctypes.c_int()
+    status = driver.cuInit(0)
+    if status != 0:
+        return [("gpu", f"the driver is there, but says error {status}")]
+    driver.cuDeviceGetCount(ctypes.byref(count))
+    driver.cuDriverGetVersion(ctypes.byref(version))
+    rows = [
+        ("gpu driver", f"CUDA {version.value // 1000}.{version.value % 1000 // 10}, {count.value} devices")
+    ]
+    for number in range(count.value):
+        name = ctypes.create_string_buffer(100)
+        driver.cuDeviceGetName(name, 100, number)
+        rows.append((f"gpu {number}", name.value.decode(errors="replace")))
+    return rows
+
+
+def linker() -> str:
+    found = [f"{name} ({path})" for name in ("cc", "clang", "ld.lld") if (path := shutil.which(name))]
+    if importlib.util.find_spec("ziglang"):
+        found.append("ziglang (a Python package)")
+    return ", ".join(found) or "none; needed for nothing but shared libraries"
+
+
+def cache_rows(problems: list[str]) -> list[tuple[str, str]]:
+    try:
+        stats = cache.open_default().stats()
+    except knobs.KnobError as e:
+        problems.append(str(e))
+        return [("cache", str(e))]
+    if stats.folder is None:
+        return [("cache", "off")]
+    size = f"{stats.entries} entries, {stats.bytes / 2**20:.1f} of {stats.limit >> 20} MB"
+    if not _writable(stats.folder):
+        problems.append(f"the cache folder {stats.folder} cannot be written")
+    return [("cache", f"{stats.folder}: {size}")]
+
+
+def _writable(folder: Path) -> bool:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return True
+    except OSError:
+        return False
+
+
+def trial(problems: list[str]) -> str:
+    """Compiles x + 1, and looks at what it gives."""
+    try:
+        from tcc import compiling, tensor
+
+        x = tensor.vector("x", dtype="float32")
+        got = compiling.function([x], x + 1, name="doctor")(np.array([1, 2, 3], np.float32))
+    except Exception as e:
+        problems.append(f"compiling fails: {type(e).__name__}: {e}")
+        return "no"
+    if not np.array_equal(got, [2, 3, 4]):
+        problems.append(f"x + 1 of [1, 2, 3] gave {got}")
+        return "no"
+    return f"yes ({sys.executable})"
