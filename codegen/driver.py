@@ -23,10 +23,18 @@ from tcc.codegen.target import Target
 from tcc.ir import dims
 from tcc.ir.core import Block, Func, Op, Value
 from tcc.ir.dims import Size
-from tcc.ir.types import Type
+from tcc.ir.types import Type, numpy_dtype
 from tcc.passes.place import HOST
 from tcc.runtime.host import HostArray, HostCall
-from tcc.runtime.layout import FRAME_ARENA, FRAME_CTX, STATUS_ERROR, STATUS_PYTHON
+from tcc.runtime.layout import (
+    CTX_SCRATCH,
+    CTX_SCRATCH_BYTES,
+    CTX_THREADS,
+    FRAME_ARENA,
+    FRAME_CTX,
+    STATUS_ERROR,
+    STATUS_PYTHON,
+)
 from tcc.runtime.signature import InputSpec, OutputSpec, Returns, SharedSpec, Signature
 
 POLL_FLOPS = 1 << 22  # a kernel with more work than this is worth a look for Ctrl-C before it
@@ -79,6 +87,7 @@ class _Driver:
         self.thread_scratch: Size = 0
         self.max_slots = 8  # the sizes of an output
         self.written = False
+        self.late_arenas: dict[int, str] = {}  # number -> its address
 
     def lower(self) -> Lowered:
         func, e = self.func, self.e
@@ -87,14 +96,9 @@ class _Driver:
             assert p.type.place is not None
             by_space[p.type.place.space].append(p)
         for op in func.body.walk():
-            if op.name == "const":
+            if op.name == "const" and op.result.type.place is not None:
                 self.const_places.append(op.result)
-                value = np.asarray(op.attrs["value"])
-                t = op.result.type
-                assert all(isinstance(s, int) for s in t.shape), "a constant of unknown size outside a kernel"
-                self.constants.append(
-                    np.ascontiguousarray(np.broadcast_to(value, [int(str(s)) for s in t.shape]))
-                )
+                self.constants.append(np.array(op.attrs["value"], numpy_dtype(op.result.type.dtype)))
         written = _written_places(func)
         inputs = tuple(InputSpec(p.type.dtype, p.type.shape, name=p.name) for p in by_space["input"])
         shared = tuple(
@@ -103,6 +107,7 @@ class _Driver:
         outputs = self.outputs(by_space["output"], [p.name for p in by_space["shared"]])
         signature = Signature(inputs, shared, outputs, self.returns)
         frame = signature.frame
+        self.entry_names = frozenset(frame.sizes)
         self.collect_kernels(func.body)
 
         e.function("i32 @RUN_NAME(ptr %frame)")
@@ -176,10 +181,11 @@ class _Driver:
             self.max_slots = max(self.max_slots, len(kernel.slots))
             scratch: Size = 0
             for slot in kernel.slots:
-                if isinstance(slot, Scratch):
+                if isinstance(slot, Scratch) and self.at_entry(slot.bytes):
                     scratch = dims.add(scratch, _aligned(slot.bytes))
             self.scratch = dims.maximum(self.scratch, scratch)
-            self.thread_scratch = dims.maximum(self.thread_scratch, kernel.thread_scratch)
+            if self.at_entry(kernel.thread_scratch):
+                self.thread_scratch = dims.maximum(self.thread_scratch, kernel.thread_scratch)
         for op in body.walk():
             if op.name in HOST:
                 self.max_slots = max(self.max_slots, len(op.operands) + sum(v.type.rank for v in op.operands))
@@ -195,12 +201,35 @@ class _Driver:
                 e.line(f"store i64 {self.size(slot.size)}, ptr {place}")
             elif isinstance(slot, OpId):
                 e.line(f"store i64 {self.op_id(op)}, ptr {place}")
-            else:
+            elif self.at_entry(slot.bytes):
                 e.line(f"store ptr {e.gep(self.arena, self.size(at))}, ptr {place}")
                 at = dims.add(at, _aligned(slot.bytes))
-        status = e.value(f"call i32 @{kernel.name}(ptr {self.ctx}, ptr %args)")
+            else:
+                e.line(f"store ptr {self.late_alloc(slot.bytes)}, ptr {place}")
+        if self.at_entry(kernel.thread_scratch):
+            status = e.value(f"call i32 @{kernel.name}(ptr {self.ctx}, ptr %args)")
+        else:
+            status = self.call_with_scratch(kernel)
         if op.defn.fails:
             self.leave_unless_ok(status)
+
+    def at_entry(self, size: Size) -> bool:
+        """Whether the arguments alone tell it."""
+        return dims.names_of(size) <= self.entry_names
+
+    def call_with_scratch(self, kernel: Kernel) -> str:
+        """A call whose threads need scratch of a size that is known only now."""
+        e = self.e
+        each = self.size(_aligned(kernel.thread_scratch))
+        threads = e.value(f"load i64, ptr {e.gep(self.ctx, CTX_THREADS, 'i64')}")
+        base_at, each_at = e.gep(self.ctx, CTX_SCRATCH, "i64"), e.gep(self.ctx, CTX_SCRATCH_BYTES, "i64")
+        base, before = e.value(f"load ptr, ptr {base_at}"), e.value(f"load i64, ptr {each_at}")
+        e.line(f"store ptr {self.late_bytes(e.value(f'mul i64 {threads}, {each}'))}, ptr {base_at}")
+        e.line(f"store i64 {each}, ptr {each_at}")
+        status = e.value(f"call i32 @{kernel.name}(ptr {self.ctx}, ptr %args)")
+        e.line(f"store ptr {base}, ptr {base_at}")
+        e.line(f"store i64 {before}, ptr {each_at}")
+        return status
 
     def op_id(self, op: Op) -> int:
         for number, known in self.ops.items():
@@ -263,13 +292,30 @@ class _Driver:
             self.make_output(op)
             return
         if _space(op.result) == "late":
-            e.declare(DECLARATIONS["tcc_late_alloc"])
-            pointer = e.value(f"call ptr @tcc_late_alloc(ptr {self.ctx}, i64 {self.size(t.bytes)})")
-            missing = e.value(f"icmp eq ptr {pointer}, null")
-            self.leave_unless_ok(e.value(f"select i1 {missing}, i32 {STATUS_PYTHON}, i32 0"))
-            self.pointers[op.result] = pointer
+            self.pointers[op.result] = self.late(op, t)
             return
         self.pointers[op.result] = e.gep(self.arena, self.size(op.attrs["offset"]))
+
+    def late(self, op: Op, t: Type) -> str:
+        """Memory whose size is known only now: in the late arena that it was planned into, or, in a loop, on its own."""
+        e = self.e
+        if op.attrs["offset"] is None:
+            return self.late_alloc(t.bytes)
+        number = int(op.attrs["arena"])
+        if number not in self.late_arenas:
+            self.late_arenas[number] = self.late_alloc(self.func.attrs["late"][number])
+        return e.gep(self.late_arenas[number], self.size(op.attrs["offset"]))
+
+    def late_alloc(self, bytes: Size) -> str:
+        return self.late_bytes(self.size(bytes))
+
+    def late_bytes(self, bytes: str) -> str:
+        e = self.e
+        e.declare(DECLARATIONS["tcc_late_alloc"])
+        pointer = e.value(f"call ptr @tcc_late_alloc(ptr {self.ctx}, i64 {bytes})")
+        missing = e.value(f"icmp eq ptr {pointer}, null")
+        self.leave_unless_ok(e.value(f"select i1 {missing}, i32 {STATUS_PYTHON}, i32 0"))
+        return pointer
 
     def make_output(self, op: Op) -> None:
         """An output whose sizes are known only now."""

@@ -322,11 +322,32 @@ class Lowering:
         value = self.value(v)
         if value.type.dtype != "i64":
             value = self.builder.cast(value, dtype="i64")
-        self.fresh += 1
-        name = dims.name(f"s{self.fresh}")
-        self.builder.op("bind", value, attrs={"size": name})
-        self.scopes[-1].bound[key] = name
+        self.scopes[-1].bound[key] = name = self.bound(value)
         return name
+
+    def exact_elements(self, v: Variable) -> list[Size] | None:
+        """The elements of a vector of sizes such as `x.shape[1:]`; None if some of them are not sizes."""
+        node = v.owner
+        if isinstance(v, TensorConstant):
+            whole = v.type.dtype[:3] in ("int", "uin")
+            return [int(n) for n in v.data.ravel()] if whole and v.data.size <= 64 else None
+        if node is None or v.type.ndim > 1:
+            return None
+        if v.type.ndim == 0:
+            exact = self.exact_size(v)
+            return None if exact is None else [exact]
+        if node.name == "dimshuffle" or (node.name == "cast" and node.attrs["dtype"] == "i64"):
+            return self.exact_elements(node.operands[0])
+        if node.name == "concat":
+            parts = [self.exact_elements(x) for x in node.operands]
+            return None if None in parts else [size for part in parts if part is not None for size in part]
+        if node.name == "slice":
+            start, count, step = (node.attrs[k][0] for k in ("start", "size", "step"))
+            inner = self.exact_elements(node.operands[0])
+            if inner is None or not isinstance(start, int) or not isinstance(count, int):
+                return None
+            return [inner[start + k * step] for k in range(count)]
+        return None
 
     def exact_size(self, v: Variable) -> Size | None:
         if isinstance(v, TensorConstant):
@@ -338,8 +359,11 @@ class Lowering:
         (v,) = node.results
         parts = tuple(self.keys.get(x, _constant_key(x)) for x in node.operands)
         self.keys[v] = (node.name, parts, tuple((k, str(a)) for k, a in node.attrs.items()), node.extra)
-        if node.name == "cast" and node.attrs["dtype"] == "i64":
+        if node.name == "identity" or node.name == "cast" and node.attrs["dtype"] == "i64":
             exact = self.exact_size(node.operands[0])
+        elif node.name == "dimshuffle":
+            elements = self.exact_elements(node.operands[0])
+            exact = elements[0] if elements is not None and len(elements) == 1 else None
         elif node.name in ARITHMETIC and v.type.dtype == "int64":
             sizes = [self.exact_size(x) for x in node.operands]
             exact = None if None in sizes else ARITHMETIC[node.name](*sizes)
@@ -357,7 +381,7 @@ class Lowering:
         self.builder.loc = place(node.loc)
         first = node.results[0]
         if len(node.results) == 1 and first.type.dtype[:3] in ("int", "uin") and not first.type.ndim:
-            if node.name != "shape_of" and self.note_scalar(node):
+            if node.name not in ("shape_of", "steps") and self.note_scalar(node):
                 return
         special = SPECIAL.get(node.name)
         if special is not None:
@@ -501,11 +525,46 @@ class Lowering:
             value.type = value.type.substitute(self.sizes.known)
         return value
 
+    def steps(self, node: Apply) -> None:
+        """The number of steps; a sequence that is shorter is an error."""
+        n = self.size(node.operands[0])
+        message = "Sequence is shorter then the required number of steps"
+        for available in map(self.size, node.attrs["available"]):
+            least = dims.minimum(self.sizes.resolve(available), n)
+            if least == n:
+                continue
+            if isinstance(least, int) and isinstance(n, int):
+                raise ValueError(f"{message}: n_steps is {n}, the sequence has {least} (at {place(node.loc)})")
+            self.builder.op("check_size", attrs={"left": least, "right": n, "message": message})
+        self.exact[node.result] = n
+
     def call(self, node: Apply) -> None:
-        types = [Type(t.dtype, tuple(self.size(s) for s in t.shape)) for t in node.attrs["types"]]
-        attrs = {"name": node.attrs["name"], "types": types, "function": node.attrs["function"]}
-        op = self.builder.op("call", *map(self.value, node.operands), attrs=attrs)
+        """A Python function.  Sizes that only it can tell are asked for first."""
+        from tcc.user_op import Probed
+
+        function, name = node.attrs["function"], node.attrs["name"]
+        operands = [self.value(v) for v in node.operands]
+        given = iter(node.attrs["sizes"])
+        shapes = [[next(given) for _ in r.type.shape] for r in node.results]
+        if any(s is None for shape in shapes for s in shape):
+            probed = Probed(function)
+            axes = [Type("i64")] * sum(map(len, shapes))
+            attrs = {"name": f"{name}.sizes", "types": axes, "function": probed.sizes}
+            told = iter(self.builder.op("call", *operands, attrs=attrs).results)
+            shapes, function = [[self.bound(next(told)) for _ in shape] for shape in shapes], probed.results
+        types = [
+            Type(r.type.ir, tuple(self.size(s) if isinstance(s, Variable) else s for s in shape))
+            for r, shape in zip(node.results, shapes)
+        ]
+        op = self.builder.op("call", *operands, attrs={"name": name, "types": types, "function": function})
         self.define(node, op.results)
+
+    def bound(self, value: Value) -> Size:
+        """A new name for a run-time number."""
+        self.fresh += 1
+        name = dims.name(f"s{self.fresh}")
+        self.builder.op("bind", value, attrs={"size": name})
+        return name
 
 
 SPECIAL: dict[str, Callable[[Lowering, Apply], None]] = {
@@ -517,6 +576,7 @@ SPECIAL: dict[str, Callable[[Lowering, Apply], None]] = {
     "reshape": Lowering.reshape,
     "scan": Lowering.scan,
     "shape_of": Lowering.shape_of,
+    "steps": Lowering.steps,
 }
 
 

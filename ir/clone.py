@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from tcc.ir.core import Block, Func, Op, Value
-from tcc.ir.dims import Expr, Size, substitute
+from tcc.ir.dims import Expr, Size, names_of, substitute
 from tcc.ir.types import Type
 
 
@@ -16,6 +16,34 @@ def clone(func: Func, known: Mapping[str, Size] | None = None) -> Func:
     env: dict[Value, Value] = {}
     body = clone_block(func.body, env, known)
     return Func(func.name, body, {k: _attr(v, known) for k, v in func.attrs.items()})
+
+
+def substitute_sizes(func: Func, known: Mapping[str, Size]) -> None:
+    """Puts sizes in for names throughout `func`, in place.  A replacement may use names that are replaced too."""
+    settled: dict[str, Size] = {}
+
+    def settle(name: str) -> Size:
+        if name not in settled:
+            size = known[name]
+            inner = {n: settle(n) for n in names_of(size) if n in known}
+            settled[name] = substitute(size, inner)
+        return settled[name]
+
+    for n in known:
+        settle(n)
+    _substitute_block(func.body, settled)
+
+
+def _substitute_block(block: Block, known: Mapping[str, Size]) -> None:
+    for p in block.params:
+        p.type = p.type.substitute(known)
+    for op in block.ops:
+        for r in op.results:
+            r.type = r.type.substitute(known)
+        if op.attrs:
+            op.attrs = {k: _attr(v, known) for k, v in op.attrs.items()}
+        for b in op.blocks:
+            _substitute_block(b, known)
 
 
 def clone_block(block: Block, env: dict[Value, Value], known: Mapping[str, Size]) -> Block:

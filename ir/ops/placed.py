@@ -32,8 +32,9 @@ define(
         "",
         place_type,
         None,
-        {"type": REQUIRED, "offset": None},
-        doc="New memory of `type`; planning sets `offset`, the bytes before it in its space.",
+        {"type": REQUIRED, "offset": None, "arena": 0},
+        doc="New memory of `type`; planning sets `offset`, the bytes before it in its space, and for memory whose size is "
+        "known late, which of the late arenas it lies in.",
         pure=False,
     )
 )
