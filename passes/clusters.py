@@ -46,15 +46,18 @@ class Clusters:
         return [g for g in found if g is not group]
 
     def _into_readers(self) -> None:
-        """Puts each op to its readers where these are in one group and need to read no more for it: its result never
+        """Puts groups to their readers where these are in one group and need to read no more for it: the result never
         goes to memory, and what is cheap to compute waits until it is wanted."""
-        for op in reversed(self.feeds):
-            group = self.group_of[op]
-            readers = self.consumers(group)
-            if len(readers) == 1 and group.dims is not None and readers[0].dims is not None:
-                added = [v for v in group.reads() if v not in readers[0].reads()]
-                if len(added) <= 1:
-                    self._join([group, readers[0]], 0)
+        joined = True
+        while joined:
+            joined = False
+            for group in reversed(self._in_order()):
+                readers = self.consumers(group)
+                if len(readers) != 1 or group.dims is None or readers[0].dims is None:
+                    continue
+                added = set(group.reads()) - set(readers[0].reads())
+                if len(added) <= 1 and self._join([group, readers[0]], 0) is not None:
+                    joined = True
 
     def _forward(self) -> None:
         """Gives the groups levels, and merges them with their producers of the highest level."""

@@ -3,7 +3,7 @@ the nearest cache."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from tcc.ir.core import Op, Value
 from tcc.passes.access import Access, identity
@@ -29,24 +29,35 @@ def absorb(clusters: Clusters, updated: Mapping[Value, Value], ctx: Context) -> 
             for v in group.reads()
             if v.op is not None and v.op.name == "matmul" and v.op in clusters.group_of
         ]
-        maps = without_reductions(group)
         reads = set(group.reads())
         if any(updated.get(op.result) in reads for op in group.ops):
             continue
         for product in reversed(products):
-            problem = _problem(product, maps)
-            if problem:
-                ctx.remark(product, f"no epilogue: {problem}")
-                continue
-            clusters.absorb(product, maps, group)
-            break
+            problem = ""
+            for part in _parts(group):
+                problem = _problem(product, part)
+                if not problem:
+                    clusters.absorb(product, part, group)
+                    break
+            if not problem:
+                break
+            ctx.remark(product, f"no epilogue: {problem}")
 
 
-def without_reductions(group: Group) -> Group:
-    """The elementwise part of a group that is no row kernel; reductions read it, and so could do it from memory."""
-    return Group(
-        group.dims, {op: None for op in group.ops if op.name not in REDUCTIONS}, group.level, group.row
-    )
+def _parts(group: Group) -> Iterator[Group]:
+    """What of a group could be an epilogue, the most first.  The rest, reductions above all, reads the result from
+    memory; of a group with several results it may be what leads to one of them."""
+    maps = {op: None for op in group.ops if op.name not in REDUCTIONS}
+    yield Group(group.dims, maps, group.level, group.row)
+    results = [op for op in maps if escapes(op.result, group)]
+    for result in results if len(results) > 1 else []:
+        needed: dict[Op, None] = {}
+        work = [result]
+        while work:
+            op = work.pop()
+            needed[op] = None
+            work += [a.value.op for a in accesses(op) if a.value.op in maps]
+        yield Group(group.dims, {op: None for op in maps if op in needed}, group.level, group.row)
 
 
 def _problem(product: Op, group: Group) -> str:

@@ -18,8 +18,8 @@ COUNTS = {
     "softmax_regression": (2, 0, 7, 1),
     "softmax_regression_by_hand": (2, 0, 7, 1),
     "mlp_tanh": (5, 2, 10, 1),
-    "mlp_relu": (5, 1, 11, 1),
-    "mlp_sigmoid": (5, 1, 11, 1),
+    "mlp_relu": (5, 2, 11, 1),
+    "mlp_sigmoid": (5, 2, 10, 1),
 }
 
 
