@@ -48,6 +48,9 @@ INDEX = front(
     "`i` as a position on an axis of size `bound`: IndexError outside -n <= i < n, negatives wrapped",
 )
 INDICES = front("indices", "i", "an index array, checked against `bound`: IndexError outside -n <= i < n")
+STEPS = front(
+    "steps", "n", "`n`, if no size in `available` is less: ValueError for a sequence that is too short"
+)
 REBROADCAST = front("rebroadcast", "x", "the same array with other broadcast flags; a new flag is checked")
 
 

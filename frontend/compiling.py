@@ -10,9 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from tcc.graph import ancestors, inputs as graph_inputs, rebuild, toposort
+from tcc.graph import ancestors, rebuild, toposort
+from tcc.graph import inputs as graph_inputs
 from tcc.lower import Lowered, lower, place
-from tcc.runtime.callable import Function as NativeFunction, Parameter
+from tcc.runtime.callable import Function as NativeFunction
+from tcc.runtime.callable import Parameter
 from tcc.runtime.signature import SizeMismatch
 from tcc.settings import config
 from tcc.types import TensorType

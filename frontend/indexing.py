@@ -18,7 +18,7 @@ from tcc.build import Size, as_size, cast, node, shape_of, size_arithmetic, size
 from tcc.elemwise import switch
 from tcc.graph import Apply, Shown
 from tcc.operators import TensorOperators
-from tcc.shapes import dimshuffle, flatten, reshape, stack
+from tcc.shapes import dimshuffle, flatten, reshape, scalars_of, stack
 from tcc.types import tensor_type
 from tcc.variable import TensorConstant, Variable, as_variable
 
@@ -47,6 +47,9 @@ def subtensor(x: Any, index: Any) -> Any:
     """x[index], with NumPy's rules: numbers, slices, None, `...`, integer arrays and constant masks."""
     x = as_variable(x)
     items = _items(index)
+    parts = _of_made_vector(x, items)
+    if parts is not None:
+        return parts
     if builtins.any(_symbolic_mask(i) for i in items):
         raise NotImplementedError(
             "a symbolic mask selects a number of elements that is only known at run time: use tcc.tensor.switch, or an "
@@ -66,6 +69,27 @@ def subtensor(x: Any, index: Any) -> Any:
     result.owner.shown = Shown(label, (x, *variables))
     result.owner.index = (x, tuple(items))
     return result
+
+
+def _of_made_vector(x: Any, items: Sequence[Any]) -> Any:
+    """An element, or a slice, of a vector of scalars (such as a shape) without the vector."""
+    scalars = scalars_of(x) if len(items) == 1 else None
+    if scalars is None:
+        return None
+    (item,) = items
+    if isinstance(item, slice) and builtins.all(
+        b is None or isinstance(b, int) for b in (item.start, item.stop, item.step)
+    ):
+        return stack(scalars[item]) if scalars[item] else None
+    at = static_size(item) if isinstance(item, int | np.integer | TensorConstant) else None
+    if at is None:
+        return None
+    if not -len(scalars) <= at < len(scalars):
+        raise IndexError(f"index {at} is out of bounds for {x}, of length {len(scalars)}")
+    made = build.node("identity", build.cast(scalars[at], x.type.dtype)).result
+    made.owner.shown = Shown("Subtensor{int64}", (x, as_variable(at)))
+    made.owner.index = (x, (at,))
+    return made
 
 
 def _items(index: Any) -> list[Any]:
@@ -436,6 +460,3 @@ def nonzero_of_constant(a: Any) -> tuple[Any, ...]:
     if not isinstance(a, TensorConstant):
         raise NotImplementedError("nonzero of a symbolic array has a size that is only known at run time")
     return tuple(as_variable(k) for k in a.data.nonzero())
-
-
-_ = (stack, static_size)

@@ -534,7 +534,9 @@ class Lowering:
             if least == n:
                 continue
             if isinstance(least, int) and isinstance(n, int):
-                raise ValueError(f"{message}: n_steps is {n}, the sequence has {least} (at {place(node.loc)})")
+                raise ValueError(
+                    f"{message}: n_steps is {n}, the sequence has {least} (at {place(node.loc)})"
+                )
             self.builder.op("check_size", attrs={"left": least, "right": n, "message": message})
         self.exact[node.result] = n
 

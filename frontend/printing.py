@@ -342,8 +342,6 @@ def _tree(
             f"{prefix}{label(node)}{output}{f' [id {ident}]' if ids else ''}{kind} '{name}'   {number}\n"
         )
         if again or left == 1 or (stop_on_name and v.name):
-            if again and node.operands:
-                pass
             continue
         done[node] = ident
         if node.body is not None:
@@ -351,7 +349,7 @@ def _tree(
         children = [visible(x) for x in shown_inputs(node)]
         for k, child in reversed(list(enumerate(children))):
             last = k == len(children) - 1
-            stack.append((child, below + " |", below + ("   " if last else " | "), left - 1))
+            stack.append((child, below + " |", below + ("  " if last else " |"), left - 1))
 
 
 class Print:

@@ -48,6 +48,22 @@ def get_vector_length(x: Any) -> int:
     return length
 
 
+def scalars_of(x: Any) -> list[Any] | None:
+    """The scalars that a vector, such as a shape, was stacked from."""
+    made = x.owner if x.type.ndim == 1 else None
+    if made is not None and made.name == "rebroadcast":
+        made = made.operands[0].owner
+    if made is None or made.name not in ("concat", "dimshuffle"):
+        return None
+    parts = made.operands if made.name == "concat" else made.results
+    nodes = [p.owner for p in parts]
+    if not builtins.all(
+        n is not None and n.name == "dimshuffle" and n.operands[0].type.ndim == 0 for n in nodes
+    ):
+        return None
+    return [n.operands[0] for n in nodes]
+
+
 def vector_items(x: Any) -> list[Any] | None:
     """The elements of a vector whose length is static, as sizes: ints where they are known."""
     if isinstance(x, TensorConstant) and x.ndim == 1:
@@ -55,12 +71,9 @@ def vector_items(x: Any) -> list[Any] | None:
     length = get_vector_length_or_none(x)
     if length is None:
         return None
-    if x.owner is not None and x.owner.name == "concat":
-        parts = [
-            p.owner.operands[0] if p.owner and p.owner.name == "dimshuffle" else p for p in x.owner.operands
-        ]
-        if len(parts) == length and builtins.all(p.ndim == 0 for p in parts):
-            return [build.static_size(p) if build.static_size(p) is not None else p for p in parts]
+    scalars = scalars_of(x)
+    if scalars is not None:
+        return [v if build.static_size(v) is None else build.static_size(v) for v in scalars]
     return [x[i] for i in range(length)]
 
 

@@ -1,3 +1,4 @@
+# ruff: noqa: F401
 """Array functions under Theano's names: `import tcc.tensor as T`."""
 
 from __future__ import annotations

@@ -1,0 +1,335 @@
+"""Reverse-mode differentiation: one walk from the cost back to what is asked for, by the rows' gradient rules."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from tcc import build
+from tcc.graph import Apply, Shown, located_at, toposort
+from tcc.lower import place
+from tcc.settings import config
+from tcc.types import TensorType, tensor_type
+from tcc.variable import Variable, as_variable, scalar_constant
+
+DISCRETE = ("bool", "int", "uin")
+CUTS = frozenset(
+    {"shape_of", "index", "indices"}
+)  # what they read has no influence that a gradient could see
+PASSING = frozenset(
+    {"disconnected_grad", "zero_grad", "consider_constant", "grad_clip", "grad_scale", "undefined_grad"}
+)
+
+
+class DisconnectedInputError(ValueError):
+    """The cost does not depend on a variable that its gradient is asked for."""
+
+
+class NullTypeGradError(TypeError):
+    """A gradient that is needed is not defined."""
+
+
+class DisconnectedType:
+    """The type of a gradient by something on which the cost does not depend."""
+
+    def __repr__(self) -> str:
+        return "DisconnectedType"
+
+
+class _Zero:
+    """A gradient that is zero everywhere: the result depends on the variable in steps only."""
+
+
+ZERO = _Zero()
+
+
+def grad(
+    cost: Any,
+    wrt: Any,
+    consider_constant: Sequence[Any] | None = None,
+    disconnected_inputs: str = "raise",
+    add_names: bool = True,
+    known_grads: Mapping[Any, Any] | None = None,
+    return_disconnected: str = "zero",
+    null_gradients: str = "raise",
+) -> Any:
+    """d cost / d wrt, as a variable, or a list or tuple like `wrt`.
+
+    The cost is a scalar of floats (or None with `known_grads`, which maps variables to their gradients).  By integers the
+    gradient is of floats.  DisconnectedInputError if the cost does not depend on a `wrt`, unless `disconnected_inputs` is
+    "ignore" or "warn".
+    """
+    if cost is None and known_grads is None:
+        raise ValueError("cost and known_grads can't both be None.")
+    asked = list(wrt) if isinstance(wrt, list | tuple) else [wrt]
+    for v in asked:
+        if not isinstance(v, Variable):
+            raise TypeError(f"Expected Variable, got {v!r} of type {type(v)}")
+    seeds: dict[Any, Any] = {}
+    if cost is not None:
+        seeds[_checked_cost(cost)] = _ones(cost)
+    for v, g in (known_grads or {}).items():
+        g = as_variable(g)
+        if g.type.ndim != v.type.ndim:
+            raise TypeError(f"known_grads: the gradient of {v} has {g.type.ndim} axes, {v} has {v.type.ndim}")
+        seeds[v] = g
+    grads = backward(seeds, asked, set(consider_constant or ()), null_gradients)
+    out = [_finished(v, grads.get(v), disconnected_inputs, return_disconnected) for v in asked]
+    if add_names and cost is not None and cost.name is not None:
+        for v, g in zip(asked, out):
+            if v.name is not None and g is not None and isinstance(g, Variable) and g.owner is not None:
+                g.name = f"(d{cost.name}/d{v.name})"
+    if isinstance(wrt, tuple):
+        return tuple(out)
+    return out if isinstance(wrt, list) else out[0]
+
+
+def _checked_cost(cost: Any) -> Any:
+    if not isinstance(cost, Variable) or not isinstance(cost.type, TensorType):
+        raise TypeError(f"cost must be a scalar variable, got {cost!r}")
+    if cost.type.ndim != 0:
+        raise TypeError(
+            f"cost must be a scalar. It is {cost}, of {cost.type}: take its mean() or sum() first."
+        )
+    return cost
+
+
+def _ones(cost: Any) -> Any:
+    dtype = str(config.floatX) if _discrete(cost) else cost.type.dtype
+    value = scalar_constant(1.0, dtype)
+    made = build.node("second", cost, value, types=(tensor_type(dtype, ()),))
+    made.shown = Shown("Elemwise{second,no_inplace}", (cost, value))
+    return made.result
+
+
+def _discrete(v: Any) -> bool:
+    return isinstance(v.type, TensorType) and v.type.dtype[:3] in DISCRETE or v.type.dtype == "bool"
+
+
+def _finished(v: Any, g: Any, disconnected_inputs: str, return_disconnected: str) -> Any:
+    if g is None:
+        _disconnected(v, disconnected_inputs)
+        if return_disconnected == "None":
+            return None
+        if return_disconnected == "Disconnected":
+            return DisconnectedType()
+        if return_disconnected != "zero":
+            raise ValueError(
+                "invalid value for return_disconnected: must be 'zero', 'None' or 'Disconnected'"
+            )
+    if g is None or g is ZERO:
+        return zeros(v)
+    return _fitted(g, v)
+
+
+def zeros(v: Any) -> Any:
+    """Zeros of the type that a gradient by `v` has."""
+    from tcc.creation import zeros_like
+
+    return zeros_like(v, str(config.floatX) if _discrete(v) else v.type.dtype)
+
+
+def _disconnected(v: Any, policy: str) -> None:
+    message = (
+        "grad method was asked to compute the gradient with respect to a variable that is not part of the computational "
+        f"graph of the cost, or is used only by a non-differentiable operator: {v}"
+        + (f", created at {place(v.loc)}" if v.loc[0] else "")
+        + ". If that is meant, pass disconnected_inputs='ignore' for zeros."
+    )
+    if policy == "raise":
+        raise DisconnectedInputError(message)
+    if policy == "warn":
+        warnings.warn(message, stacklevel=4)
+    elif policy != "ignore":
+        raise ValueError(
+            "Invalid value for keyword 'disconnected_inputs', valid values are 'ignore', 'warn' and 'raise'."
+        )
+
+
+def _fitted(g: Any, v: Any) -> Any:
+    """A gradient with the dtype and flags of what it is by; by integers it stays of floats."""
+    from tcc.shapes import patternbroadcast
+
+    if not _discrete(v):
+        g = build.cast(g, v.type.dtype)
+    if g.type.broadcastable != v.type.broadcastable:
+        g = patternbroadcast(g, v.type.broadcastable)
+    return g
+
+
+def backward(
+    seeds: Mapping[Any, Any], wrt: Sequence[Any], constants: set[Any], null_gradients: str = "raise"
+) -> dict[Any, Any]:
+    """The gradient by each variable between `seeds` and `wrt`: a variable, ZERO, or absent where nothing flows."""
+    wanted = set(wrt)
+    nodes = toposort(list(seeds), stop=lambda v: v in constants)
+    matters: set[Any] = set(wanted)
+    for node in nodes:
+        if any(v in matters for v in node.inputs):
+            matters.update(node.results)
+    grads: dict[Any, Any] = {}
+    for v, g in seeds.items():
+        accumulate(grads, v, g)
+    builder = build.Builder()
+    for node in reversed(nodes):
+        flowing = [grads.get(r) for r in node.results]
+        if all(g is None for g in flowing) or not any(v in matters for v in node.inputs):
+            continue
+        with located_at(node.loc):
+            for v, g in zip(node.operands, pulled(builder, node, flowing, matters)):
+                if g is not None and v in matters and v not in constants:
+                    accumulate(grads, v, g)
+    return grads
+
+
+def accumulate(grads: dict[Any, Any], v: Any, g: Any) -> None:
+    before = grads.get(v)
+    if before is None or before is ZERO:
+        grads[v] = g
+    elif g is not ZERO:
+        from tcc.elemwise import add
+
+        grads[v] = add(before, g)
+
+
+def pulled(b: build.Builder, node: Apply, flowing: Sequence[Any], matters: set[Any]) -> Sequence[Any]:
+    """Gradients by the node's operands, given those by its results."""
+    if node.name in CUTS:
+        return [None] * len(node.operands)
+    if node.name == "call":
+        return called(node, flowing)
+    if all(g is None or g is ZERO for g in flowing) or all(_discrete(r) for r in node.results):
+        return [ZERO if _reaches(node, k) else None for k in range(len(node.operands))]
+    if node.name == "cast":
+        return [
+            flowing[0] if _discrete(node.operands[0]) else build.cast(flowing[0], node.operands[0].type.dtype)
+        ]
+    if node.name == "rebroadcast":
+        from tcc.shapes import patternbroadcast
+
+        return [patternbroadcast(flowing[0], node.operands[0].type.broadcastable)]
+    if node.defn.grad is None:
+        if node.name == "scan":
+            raise NotImplementedError(
+                f"the gradient through scan is not there yet (the loop of {place(node.loc)})"
+            )
+        raise NullTypeGradError(f"{node.name} has no gradient (at {place(node.loc)})")
+    full = [
+        build.cast(_fitted_flags(g, r), r.type.dtype) if g is not None and g is not ZERO else b.full(0, r)
+        for g, r in zip(flowing, node.results)
+    ]
+    return [
+        g if g is None or not _discrete(v) or not isinstance(g, Variable) else _of_floats(g)
+        for v, g in zip(node.operands, node.defn.grad(b, node, full))
+    ]
+
+
+def _fitted_flags(g: Any, r: Any) -> Any:
+    from tcc.shapes import patternbroadcast
+
+    return g if g.type.broadcastable == r.type.broadcastable else patternbroadcast(g, r.type.broadcastable)
+
+
+def _of_floats(g: Any) -> Any:
+    return g if not _discrete(g) else ZERO
+
+
+def _reaches(node: Apply, k: int) -> bool:
+    """Whether operand k has any influence on the values of the result, be it in steps."""
+    if node.name in ("gather", "scatter"):
+        return k < (1 if node.name == "gather" else 2)
+    return not (node.name == "second" and k == 0)
+
+
+def called(node: Apply, flowing: Sequence[Any]) -> Sequence[Any]:
+    """The gradient of a user's op, or of one of those below that are made to change gradients."""
+    rule = node.attrs.get("gradient")
+    if rule is None:
+        raise NullTypeGradError(f"{node.attrs['name']} has no gradient: define grad(inputs, output_grads)")
+    given = [zeros(r) if g is None or g is ZERO else g for g, r in zip(flowing, node.results)]
+    made = rule(list(node.operands), given)
+    made = list(made) if isinstance(made, list | tuple) else [made]
+    if len(made) != len(node.operands):
+        raise ValueError(
+            f"{node.attrs['name']}.grad returned {len(made)} gradients for {len(node.operands)} inputs"
+        )
+    return [None if g is None or isinstance(g, DisconnectedType) else as_variable(g) for g in made]
+
+
+def Lop(
+    f: Any, wrt: Any, eval_points: Any, consider_constant: Any = None, disconnected_inputs: str = "raise"
+) -> Any:
+    """eval_points . d f / d wrt: the product of a row vector with the Jacobian."""
+    outputs = list(f) if isinstance(f, list | tuple) else [f]
+    points = list(eval_points) if isinstance(eval_points, list | tuple) else [eval_points]
+    if len(outputs) != len(points):
+        raise ValueError(f"Lop: {len(outputs)} functions, {len(points)} eval_points")
+    return grad(None, wrt, consider_constant, disconnected_inputs, known_grads=dict(zip(outputs, points)))
+
+
+def jacobian(
+    expression: Any, wrt: Any, consider_constant: Any = None, disconnected_inputs: str = "raise"
+) -> Any:
+    """The Jacobian of a vector of static length: one gradient for each element, stacked."""
+    from tcc.shapes import get_vector_length, stack
+
+    expression = as_variable(expression)
+    if expression.type.ndim != 1:
+        raise TypeError(
+            f"tensor.jacobian expects a 1 dimensional variable as `expression`, got {expression.type}"
+        )
+    asked = list(wrt) if isinstance(wrt, list | tuple) else [wrt]
+    rows = [
+        grad(expression[i], asked, consider_constant, disconnected_inputs)
+        for i in range(get_vector_length(expression))
+    ]
+    made = [stack([row[k] for row in rows]) for k in range(len(asked))]
+    if isinstance(wrt, tuple):
+        return tuple(made)
+    return made if isinstance(wrt, list) else made[0]
+
+
+# -- values that pass, with another gradient -------------------------------------------------------------------------
+
+
+def _passing(name: str, x: Any, rule: Callable[[Any], Any]) -> Any:
+    """x itself, whose gradient is changed by `rule`."""
+    x = as_variable(x)
+    made = build.elementwise("identity", x).owner
+    made.shown = Shown(name, (x,))
+    made.defn = _with_grad(name, rule)
+    return made.result
+
+
+def _with_grad(name: str, rule: Callable[[Any], Any]) -> Any:
+    from dataclasses import replace
+
+    return replace(build.row("identity"), grad=lambda b, op, g: [rule(g[0])], doc=name)
+
+
+def disconnected_grad(x: Any) -> Any:
+    """x, through which no gradient flows: what is only reached through it is disconnected."""
+    return _passing("DisconnectedGrad", x, lambda g: None)
+
+
+def consider_constant(x: Any) -> Any:
+    """x, through which no gradient flows: what is only reached through it has a gradient of zero."""
+    return _passing("ConsiderConstant", x, lambda g: ZERO)
+
+
+def zero_grad(x: Any) -> Any:
+    """x, through which a gradient of zero flows."""
+    return _passing("ZeroGrad", x, lambda g: ZERO)
+
+
+def grad_clip(x: Any, lower_bound: Any, upper_bound: Any) -> Any:
+    """x, whose gradient is clipped."""
+    from tcc.elemwise import clip
+
+    return _passing("GradClip", x, lambda g: clip(g, lower_bound, upper_bound))
+
+
+def grad_scale(x: Any, multiplier: Any) -> Any:
+    """x, whose gradient is multiplied."""
+    return _passing("GradScale", x, lambda g: g * multiplier)

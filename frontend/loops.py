@@ -1,0 +1,385 @@
+"""`tcc.scan`: a loop over sequences with carried states.  The step function is called once, and becomes a body."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from tcc import build
+from tcc.build import Size, size_arithmetic, size_of, size_variable, static_size
+from tcc.compiling import MissingInputError, default_updates
+from tcc.graph import Apply, Body, Shown, captures, rebuild
+from tcc.shapes import join, shape_padleft, unbroadcast
+from tcc.types import TensorType, tensor_type
+from tcc.variable import Constant, SharedVariable, Variable, as_variable
+
+LSCALAR = tensor_type("int64", ())
+
+
+class OrderedUpdates(dict[Any, Any]):
+    """Updates of shared variables; `a + b` has both."""
+
+    def __add__(self, other: Mapping[Any, Any]) -> OrderedUpdates:
+        return OrderedUpdates({**self, **other})
+
+    def __radd__(self, other: Mapping[Any, Any]) -> OrderedUpdates:
+        return OrderedUpdates({**other, **self})
+
+
+class until:
+    """What a step function returns to end the loop after the step on which the condition holds."""
+
+    def __init__(self, condition: Any) -> None:
+        self.condition = as_variable(condition)
+
+
+@dataclass
+class Sequence_:
+    """One input sequence, cut for each tap so that element t of every cut belongs to step t."""
+
+    cuts: list[Any]
+    names: list[str | None]
+
+
+@dataclass
+class State:
+    """One output: its initial value and taps, or neither.  `params` are the carried values, oldest first."""
+
+    initial: Any = None
+    taps: list[int] = field(default_factory=list)
+    first: list[Any] = field(default_factory=list)
+    params: list[Any] = field(default_factory=list)
+
+
+def scan(
+    fn: Callable[..., Any],
+    sequences: Any = None,
+    outputs_info: Any = None,
+    non_sequences: Any = None,
+    n_steps: Any = None,
+    truncate_gradient: int = -1,
+    go_backwards: bool = False,
+    mode: Any = None,
+    name: str | None = None,
+    profile: Any = False,
+    allow_gc: Any = None,
+    strict: bool = False,
+    return_list: bool = False,
+) -> tuple[Any, OrderedUpdates]:
+    """(outputs, updates) of `fn` applied step after step; outputs are stacked along a new first axis.
+
+    `fn` takes elements of the sequences, then prior outputs, then `non_sequences`.  An entry of `outputs_info` is the initial
+    value of an output that feeds back, {"initial": ..., "taps": [...]}, or None.
+    """
+    steps = None if n_steps is None else build.as_size(n_steps, "n_steps")
+    if isinstance(steps, int) and steps < 0:
+        steps, go_backwards = -steps, not go_backwards
+    seqs = [_sequence(s, go_backwards) for s in _listed(sequences)]
+    others = [as_variable(v) if not isinstance(v, Variable) else v for v in _listed(non_sequences)]
+    cuts = [c for s in seqs for c in s.cuts]
+    length = _length(cuts, steps)
+    cuts = [_cut(c, length) for c in cuts]
+    elements = [_element(c, n) for c, n in zip(cuts, [n for s in seqs for n in s.names])]
+    infos = _listed(outputs_info) if outputs_info is not None else None
+    states = [_state(info, k) for k, info in enumerate(infos)] if infos is not None else []
+    prior = [s.params[t] for s in states for t in s.taps]
+    outputs, updates, condition, single = _returned(fn(*elements, *prior, *others))
+    if condition is not None:
+        raise NotImplementedError(
+            "scan: until() is not there yet; run a fixed n_steps and select with T.switch"
+        )
+    if infos is None:
+        states = [State() for _ in outputs]
+    if len(states) != len(outputs):
+        raise ValueError(
+            "Please provide None as outputs_info for any output that does not feed back into scan (i.e. it behaves like a "
+            f"map): fn returned {len(outputs)} outputs, outputs_info has {len(states)}"
+        )
+    outputs = [_checked(o, s, k) for k, (o, s) in enumerate(zip(outputs, states))]
+    updates += default_updates(outputs, updates, {}, False)
+    stacks, made = _built(cuts, elements, states, outputs, updates, length, name, strict, others)
+    result: Any = stacks
+    if len(stacks) == 1 and not return_list:
+        result = stacks[0]
+    if not stacks:
+        result = None
+    return result, made
+
+
+def _listed(value: Any) -> list[Any]:
+    if value is None:
+        return []
+    return list(value) if isinstance(value, list | tuple) else [value]
+
+
+# -- sequences -------------------------------------------------------------------------------------------------------
+
+
+def _sequence(given: Any, backwards: bool) -> Sequence_:
+    info = given if isinstance(given, dict) else {"input": given}
+    whole = as_variable(info["input"])
+    taps = info.get("taps", [0])
+    taps = [taps] if isinstance(taps, int) else list(taps)
+    if whole.type.ndim == 0:
+        raise ValueError(f"scan: a sequence needs an axis to walk along, got {whole} of {whole.type}")
+    low, high = min(0, *taps), max(0, *taps)
+    cuts, names = [], []
+    for k in taps:
+        cut = whole
+        if low != high:
+            cut = whole[k - low :] if k == high else whole[k - low : k - high]
+        cuts.append(cut[::-1] if backwards else cut)
+        suffix = "[t]" if k == 0 else f"[t{k:+d}]"
+        names.append(whole.name + suffix if whole.name else None)
+    return Sequence_(cuts, names)
+
+
+def _length(cuts: Sequence[Any], steps: Size | None) -> Size:
+    sizes = [size_of(c, 0) for c in cuts]
+    if steps is None:
+        if not sizes:
+            raise ValueError(
+                "No information about the number of steps provided. Either provide a value for n_steps argument of scan or "
+                "provide an input sequence"
+            )
+        shortest = sizes[0]
+        for s in sizes[1:]:
+            shortest = size_arithmetic("minimum", shortest, s)
+        return shortest
+    for s in sizes:
+        if isinstance(s, int) and isinstance(steps, int) and s < steps:
+            raise ValueError(
+                f"Sequence is shorter then the required number of steps : (n_steps, seq) ({steps}, {s})"
+            )
+    if isinstance(steps, int) and all(isinstance(s, int) for s in sizes):
+        return steps
+    attrs = {"available": sizes}
+    return Apply(build.STEPS, (size_variable(steps),), attrs, (LSCALAR,), implicit=True).result
+
+
+def _cut(sequence: Any, length: Size) -> Any:
+    """The first `length` elements."""
+    size = size_of(sequence, 0)
+    if size is length or (isinstance(size, int) and size == static_size(length)):
+        return sequence
+    rank = sequence.type.ndim
+    sizes = [length, *(size_of(sequence, k) for k in range(1, rank))]
+    known = static_size(length)
+    types = (tensor_type(sequence.type.dtype, (None if known == 1 else known, *sequence.type.shape[1:])),)
+    return build.node(
+        "slice", sequence, start=[0] * rank, size=sizes, step=[1] * rank, types=types, implicit=True
+    ).result
+
+
+def _element(sequence: Any, name: str | None) -> Any:
+    return tensor_type(sequence.type.dtype, sequence.type.shape[1:])(name)
+
+
+# -- states ----------------------------------------------------------------------------------------------------------
+
+
+def _state(info: Any, number: int) -> State:
+    given = info if isinstance(info, dict) else {"initial": info}
+    initial, taps = given.get("initial"), given.get("taps", [-1])
+    if initial is None:
+        if isinstance(info, dict) and info.get("taps") is not None:
+            raise ValueError(
+                "If you are using slices of an output you need to provide a initial state for it", info
+            )
+        return State()
+    initial = as_variable(initial)
+    taps = [taps] if isinstance(taps, int) else list(taps)
+    if any(t >= 0 for t in taps):
+        raise ValueError(f"All the tap values must be smaller than 0, output {number} has {taps}")
+    oldest = min(taps)
+    if oldest == -1:
+        first = [initial]
+    else:
+        if initial.type.ndim == 0:
+            raise ValueError(
+                f"output {number}: taps {taps} need an initial value with {-oldest} elements on its first axis"
+            )
+        first = [initial[k] for k in range(-oldest)]
+    params = [
+        v.type(f"{initial.name}[t{oldest + k:+d}]" if initial.name else None) for k, v in enumerate(first)
+    ]
+    return State(initial, taps, first, params)
+
+
+def _checked(output: Any, state: State, number: int) -> Any:
+    """The output as a next state: of the dtype and axes of the initial value."""
+    if state.initial is None:
+        return output
+    wanted = state.params[0].type
+    said = (
+        "When compiling the inner function of scan the following error has been encountered: The initial state "
+        f"(`outputs_info` in scan nomenclature) of variable {output} (argument number {number})"
+    )
+    if output.type.dtype != wanted.dtype:
+        raise ValueError(
+            f"{said} has dtype {wanted.dtype}, while the result of the inner function (`fn`) has dtype {output.type.dtype}. "
+            "This can happen if the inner function of scan results in an upcast or downcast."
+        )
+    if output.type.ndim != wanted.ndim:
+        raise ValueError(
+            f"{said} has {wanted.ndim} dimension(s), while the result of the inner function (`fn`) has {output.type.ndim} "
+            "dimension(s). This can happen if the inner function of scan changes its number of dimensions."
+        )
+    if output.type != wanted:
+        raise TypeError(
+            f"Cannot convert Type {output.type} (of Variable {output}) into Type {wanted}. The state of a scan must keep its "
+            "broadcast flags: use tensor.unbroadcast(state, axis) or tensor.addbroadcast(...)."
+        )
+    return output
+
+
+def _returned(made: Any) -> tuple[list[Any], list[tuple[Any, Any]], Any, bool]:
+    """(outputs, updates, condition, whether it was a lone output) of what a step function returned."""
+    outputs: list[Any] = []
+    updates: list[tuple[Any, Any]] = []
+    condition = None
+    parts = list(made) if isinstance(made, tuple) else [made]
+    if isinstance(made, list):
+        parts = [made]
+    flat = isinstance(made, tuple) and not any(isinstance(p, list | tuple | dict | until) for p in parts)
+    if flat:
+        return [as_variable(p) for p in parts], [], None, False
+    single = False
+    for part in parts:
+        if part is None:
+            continue
+        if isinstance(part, until):
+            condition = part.condition
+        elif isinstance(part, dict):
+            updates += list(part.items())
+        elif isinstance(part, list | tuple):
+            if part and all(_is_update(p) for p in part):
+                updates += [(p[0], p[1]) for p in part]
+            else:
+                outputs += [as_variable(p) for p in part]
+        else:
+            outputs.append(as_variable(part))
+            single = True
+    return outputs, [(s, s.type.filter_variable(e)) for s, e in updates], condition, single
+
+
+def _is_update(p: Any) -> bool:
+    return isinstance(p, list | tuple) and len(p) == 2 and isinstance(p[0], SharedVariable)
+
+
+# -- the node --------------------------------------------------------------------------------------------------------
+
+
+def _built(
+    cuts: Sequence[Any],
+    elements: Sequence[Any],
+    states: Sequence[State],
+    outputs: Sequence[Any],
+    updates: Sequence[tuple[Any, Any]],
+    length: Size,
+    name: str | None,
+    strict: bool,
+    others: Sequence[Any],
+) -> tuple[list[Any], OrderedUpdates]:
+    targets = [s for s, _ in updates]
+    held = [s.type(s.name) for s in targets]
+    results = rebuild([*outputs, *(e for _, e in updates)], dict(zip(targets, held)))
+    count = len(outputs)
+    if static_size(length) == 1:
+        return _inlined(cuts, elements, states, results, targets, held, count)
+    params: list[Any] = [*elements]
+    operands: list[Any] = [*cuts]
+    following: list[Any] = []
+    for state, out in zip(states, results):
+        params += state.params
+        operands += state.first
+        following += [*state.params[1:], out] if state.params else []
+    params += held
+    operands += targets
+    following += results[count:]
+    body = Body(tuple(params), (*following, *results[:count]))
+    if strict:
+        _refuse_captures(body, others)
+    known = static_size(length)
+    types: list[TensorType] = [o.type for o in operands[len(cuts) :]]
+    types += [tensor_type(r.type.dtype, (known, *r.type.shape)) for r in results[:count]]
+    attrs = {"seqs": len(cuts), "carries": len(following), "length": length}
+    shown = Shown(f"for{{cpu,{name or 'scan_fn'}}}", (size_variable(length), *operands, *captures(body)))
+    node = Apply(build.row("scan"), operands, attrs, types, body=body, shown=shown)
+    last = node.results[len(following) - len(targets) : len(following)]
+    return list(node.results[len(following) :]), OrderedUpdates(zip(targets, last))
+
+
+def _inlined(
+    cuts: Sequence[Any],
+    elements: Sequence[Any],
+    states: Sequence[State],
+    results: Sequence[Any],
+    targets: Sequence[Any],
+    held: Sequence[Any],
+    count: int,
+) -> tuple[list[Any], OrderedUpdates]:
+    """One step is no loop: the parameters are replaced by what they stand for."""
+    given = {e: c[0] for e, c in zip(elements, cuts)}
+    for state in states:
+        given |= dict(zip(state.params, state.first))
+    given |= dict(zip(held, targets))
+    made = rebuild(results, given)
+    return [unbroadcast(shape_padleft(o), 0) for o in made[:count]], OrderedUpdates(
+        zip(targets, made[count:])
+    )
+
+
+def _refuse_captures(body: Body, given: Sequence[Any]) -> None:
+    for v in captures(body):
+        if v not in given and not isinstance(v, Constant):
+            raise MissingInputError(
+                f"ScanOp is missing an input: {v}. With strict=True pass it through non_sequences."
+            )
+
+
+def map(
+    fn: Callable[..., Any],
+    sequences: Any,
+    non_sequences: Any = None,
+    go_backwards: bool = False,
+    name: str | None = None,
+    **_: Any,
+) -> tuple[Any, OrderedUpdates]:
+    """`fn` applied to each element."""
+    return scan(fn, sequences, None, non_sequences, go_backwards=go_backwards, name=name)
+
+
+def reduce(
+    fn: Callable[..., Any],
+    sequences: Any,
+    outputs_info: Any,
+    non_sequences: Any = None,
+    go_backwards: bool = False,
+    name: str | None = None,
+    **_: Any,
+) -> tuple[Any, OrderedUpdates]:
+    """The last state of `fn` (element, accumulator) -> accumulator."""
+    made, updates = scan(fn, sequences, outputs_info, non_sequences, go_backwards=go_backwards, name=name)
+    last = [m[-1] for m in made] if isinstance(made, list) else made[-1]
+    return last, updates
+
+
+def foldl(
+    fn: Callable[..., Any], sequences: Any, outputs_info: Any, non_sequences: Any = None, **rest: Any
+) -> Any:
+    """`reduce` from the first element on."""
+    return reduce(fn, sequences, outputs_info, non_sequences, go_backwards=False, **rest)
+
+
+def foldr(
+    fn: Callable[..., Any], sequences: Any, outputs_info: Any, non_sequences: Any = None, **rest: Any
+) -> Any:
+    """`reduce` from the last element on."""
+    return reduce(fn, sequences, outputs_info, non_sequences, go_backwards=True, **rest)
+
+
+_ = (np, join)

@@ -1,0 +1,206 @@
+"""Ops written in Python, in Theano's manner: a class with make_node and perform, or a function under `as_op`."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from tcc import graph
+from tcc.build import row, shape_of
+from tcc.lower import place
+from tcc.types import TensorType
+from tcc.variable import Variable, as_variable
+
+Array = np.ndarray[Any, Any]
+
+
+class Apply(graph.Apply):
+    """An op applied to inputs, giving `outputs`: fresh variables that say the results' types."""
+
+    __slots__ = ()
+
+    def __init__(self, op: Any, inputs: Sequence[Any], outputs: Sequence[Any]) -> None:
+        values = [as_variable(v) for v in inputs]
+        types = [o.type for o in outputs]
+        for t in types:
+            if not isinstance(t, TensorType):
+                raise TypeError(f"{op}: outputs must be tensors, got one of {t}")
+        sizes = self._sizes(op, values, types)
+        attrs = {
+            "name": str(op),
+            "types": types,
+            "sizes": [s for one in sizes for s in one],
+            "function": None,
+            "op": op,
+            "gradient": getattr(op, "grad", None),
+        }
+        super().__init__(row("call"), values, attrs, types)
+        attrs["function"] = _performing(op, self)
+        for number, (output, made) in enumerate(zip(outputs, self.results)):
+            output.owner, output.index, output.loc = self, number, made.loc
+        self.results = tuple(outputs)
+
+    def _sizes(self, op: Any, inputs: Sequence[Any], types: Sequence[TensorType]) -> list[list[Any]]:
+        """The results' sizes by the op's infer_shape; None for one that is only known when the op has run."""
+        infer = getattr(op, "infer_shape", None)
+        if infer is None:
+            return [list(t.shape) for t in types]
+        shapes = infer(self, [shape_of(v) for v in inputs])
+        if len(shapes) != len(types) or any(len(s) != t.ndim for s, t in zip(shapes, types)):
+            raise ValueError(f"{op}.infer_shape gave {shapes} for results of {types}")
+        return [
+            [known if known is not None else s for s, known in zip(one, t.shape)]
+            for one, t in zip(shapes, types)
+        ]
+
+
+class Op:
+    """The base of Python ops.  `make_node(*inputs)` returns an Apply; `perform(node, inputs, output_storage)` computes.
+
+    `output_storage[i][0]` takes result i.  `__props__` names the attributes that make two ops equal, and print.
+    `infer_shape(node, input_shapes)` and `grad(inputs, output_grads)` are optional.
+    """
+
+    __props__: tuple[str, ...] = ()
+    itypes: Sequence[TensorType] | None = None
+    otypes: Sequence[TensorType] | None = None
+
+    def make_node(self, *inputs: Any) -> Apply:
+        if self.itypes is None or self.otypes is None:
+            raise NotImplementedError("You can either define itypes and otypes, or implement make_node")
+        values = [as_variable(v) for v in inputs]
+        if len(values) != len(self.itypes):
+            raise ValueError(f"We expected {len(self.itypes)} inputs but got {len(values)}.")
+        for v, t in zip(values, self.itypes):
+            if v.type != t:
+                raise TypeError(
+                    f"We expected inputs of types '{list(self.itypes)}' but got types '{[v.type for v in values]}'"
+                )
+        return Apply(self, values, [t() for t in self.otypes])
+
+    def perform(self, node: Any, inputs: list[Array], output_storage: list[list[Any]]) -> None:
+        raise NotImplementedError(f"{self} has no perform")
+
+    def __call__(self, *inputs: Any, **kwargs: Any) -> Any:
+        name = kwargs.pop("name", None)
+        outputs = list(self.make_node(*inputs, **kwargs).results)
+        if len(outputs) != 1:
+            return outputs
+        outputs[0].name = name
+        return outputs[0]
+
+    def _key(self) -> tuple[Any, ...]:
+        return tuple(getattr(self, p) for p in self.__props__)
+
+    def __eq__(self, other: object) -> bool:
+        if self is other:
+            return True
+        return bool(self.__props__) and type(self) is type(other) and self._key() == other._key()  # type: ignore[attr-defined]
+
+    def __hash__(self) -> int:
+        return hash((type(self), self._key())) if self.__props__ else id(self)
+
+    def __str__(self) -> str:
+        if not self.__props__:
+            return type(self).__name__
+        return f"{type(self).__name__}{{{', '.join(f'{p}={getattr(self, p)}' for p in self.__props__)}}}"
+
+    __repr__ = __str__
+
+
+def _performing(op: Any, node: Apply) -> Callable[..., list[Array]]:
+    """perform as a function from arrays to arrays of the declared types; an exception says which op and line."""
+
+    def run(*arrays: Array) -> list[Array]:
+        storage: list[list[Any]] = [[None] for _ in node.results]
+        try:
+            op.perform(node, list(arrays), storage)
+            return [r.type.filter(np.asarray(s[0])) for r, s in zip(node.results, storage)]
+        except Exception as e:
+            e.add_note(f"in the op {op}, applied at {place(node.loc)}")
+            raise
+
+    return run
+
+
+class Probed:
+    """A function whose results' sizes are only known when it has run: `sizes` runs it, `results` hands out what it made."""
+
+    def __init__(self, function: Callable[..., list[Array]]) -> None:
+        self.function = function
+        self.kept = threading.local()
+
+    def sizes(self, *arrays: Array) -> list[Array]:
+        """The results' sizes, axis by axis, as int64 scalars."""
+        self.kept.results = self.function(*arrays)
+        return [np.asarray(n, np.int64) for r in self.kept.results for n in r.shape]
+
+    def results(self, *arrays: Array) -> list[Array]:
+        made: list[Array] = self.kept.results
+        del self.kept.results
+        return made
+
+
+def call(
+    name: str,
+    function: Callable[..., list[Array]],
+    inputs: Sequence[Any],
+    types: Sequence[Any],
+    like: Sequence[Any],
+) -> Any:
+    """Results of a Python function on arrays; result i has the sizes of the variable like[i], and passes gradients on."""
+    sizes = [s for v in like for s in shape_of(v)]
+    attrs = {
+        "name": name,
+        "types": list(types),
+        "sizes": sizes,
+        "function": function,
+        "gradient": lambda given, grads: grads,
+    }
+    return graph.Apply(row("call"), inputs, attrs, types).results
+
+
+class FromFunctionOp(Op):
+    """A Python function as an op."""
+
+    def __init__(
+        self, fn: Callable[..., Any], itypes: Sequence[Any], otypes: Sequence[Any], infer_shape: Any
+    ) -> None:
+        self.fn, self.itypes, self.otypes = fn, list(itypes), list(otypes)
+        if infer_shape is not None:
+            self.infer_shape = infer_shape
+
+    def perform(self, node: Any, inputs: list[Array], output_storage: list[list[Any]]) -> None:
+        made = self.fn(*inputs)
+        results = list(made) if isinstance(made, list | tuple) else [made]
+        if len(results) != len(output_storage):
+            raise ValueError(f"{self} returned {len(results)} results, otypes has {len(output_storage)}")
+        for storage, result in zip(output_storage, results):
+            storage[0] = result
+
+    def __eq__(self, other: object) -> bool:
+        return type(self) is type(other) and self.fn is other.fn  # type: ignore[attr-defined]
+
+    def __hash__(self) -> int:
+        return hash(self.fn)
+
+    def __str__(self) -> str:
+        return f"FromFunctionOp{{{self.fn.__name__}}}"
+
+
+def as_op(
+    itypes: Any, otypes: Any, infer_shape: Any = None
+) -> Callable[[Callable[..., Any]], FromFunctionOp]:
+    """Turns a function of arrays into an op: `@as_op(itypes=[T.dmatrix], otypes=[T.dmatrix])`."""
+
+    def types(given: Any) -> list[Any]:
+        listed = list(given) if isinstance(given, list | tuple) else [given]
+        return [t if isinstance(t, TensorType) else t().type for t in listed]
+
+    return lambda fn: FromFunctionOp(fn, types(itypes), types(otypes), infer_shape)
+
+
+_ = Variable
