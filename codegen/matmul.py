@@ -170,6 +170,7 @@ def _vector(spec: Matmul, target: Target) -> VecType:
 _KC = 1024  # the most of k in one block: long chains make the updates of C rare
 _KC_STREAMED = 256  # where a large B is read in place
 _LEAST_PANELS = 4
+_SET_BYTES = 1024  # lines of memory a multiple of this apart crowd into few sets of the first-level cache
 _DOT_COPY = 1 << 16  # elements of the short side that are worth a copy to make them contiguous along k
 _PARALLEL_WORK = 1 << 18  # multiply-adds that pay for a second thread (some microseconds)
 
@@ -227,13 +228,12 @@ def _plan(
     nc = x.min(x.round_up(x.ceil_div(columns, x.ceil_div(columns, block)), width), block)
     nc = x.pick(x.equal(pack_b, UNPACKED), x.round_up(columns, width), nc)
 
-    aligned_a = x.equal(x.sub(ars, x.mul(x.div(ars, 1024 // t.bytes), 1024 // t.bytes)), 0)
-    many = x.less(2 * width, n)
-    pack_a = x.pick(
-        x.equal(acs, 1),
-        x.pick(x.both(many, aligned_a), A_ROWS, A_UNPACKED),
-        x.pick(x.both(many, x.equal(ars, 1)), A_COLUMNS, A_UNPACKED),
-    )
+    line, sets = x.pick(x.equal(acs, 1), ars, acs), _SET_BYTES // t.bytes
+    aligned = x.equal(x.mul(x.div(line, sets), sets), line)
+    worth_a = x.both(x.both(aligned, x.less(2 * width, n)), x.less(2 * width, k))
+    by_rows = x.pick(x.equal(acs, 1), A_ROWS, A_UNPACKED)
+    columns_long = x.both(x.equal(ars, 1), x.less(_KC_STREAMED, k))
+    pack_a = x.pick(worth_a, x.pick(columns_long, A_COLUMNS, by_rows), A_UNPACKED)
     by_columns = x.both(x.less(m, 4 * rows), x.less(2 * width, n))
     unit = x.pick(by_columns, x.mul(x.mul(m, depth), width), x.mul(x.mul(n, depth), UNIT_ROWS))
     work = x.mul(x.mul(x.max(m, 1), columns), depth)
