@@ -135,7 +135,7 @@ class Parser:
         self.tokenize()
 
     def tokenize(self) -> None:
-        at, fresh = 0, True
+        at, end, fresh = 0, 0, True
         while at < len(self.text):
             m = _TOKEN.match(self.text, at)
             if m is None:
@@ -144,11 +144,11 @@ class Parser:
             kind = str(m.lastgroup)
             if kind != "space":
                 self.tokens.append(Token(kind, m[0], at, fresh))
-                fresh = False
+                fresh, end = False, m.end()
             elif "\n" in m[0]:
                 fresh = True
             at = m.end()
-        self.tokens.append(Token("end", "", at, fresh))
+        self.tokens.append(Token("end", "", end, fresh))
 
     # -- tokens --------------------------------------------------------------------------------------------------
 
@@ -237,7 +237,7 @@ class Parser:
         if body.last is not None and body.last.name == "yield":
             got = [v.type for v in body.yields]
             if got != types:
-                raise self.fail(f"@{name} yields ({', '.join(map(str, got))})", token)
+                raise self.fail(f"@{name} yields other types, ({', '.join(map(str, got))})", token)
         return Func(name, body, attrs)
 
     def params(self) -> Block:

@@ -36,7 +36,7 @@ def steps_of(text: str) -> list[Step]:
     try:
         return parse_pipeline(text)
     except ValueError as e:
-        raise Failure(f"error: {e}", USAGE) from None
+        raise Failure(f"tcc: error: {e}", USAGE) from None
 
 
 def reproducer_steps(path: str) -> list[Step]:
@@ -61,7 +61,7 @@ def transform(module: Module, steps: Sequence[Step], options: Options) -> None:
             except Exception as e:
                 path = reproduce(func.name, before, steps[i:], options.reproducer)
                 raise Failure(
-                    f"error: pass {step.name} failed in @{func.name}: {type(e).__name__}: {e}\n"
+                    f"tcc: error: pass {step.name} failed in @{func.name}: {type(e).__name__}: {e}\n"
                     f"note: its input is in {path}; rerun with: tcc opt --run-reproducer {path}",
                     INTERNAL,
                 ) from e
