@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-import tcc.tensor
+import tcc
 
 if TYPE_CHECKING:
     from tcc.types import TensorType
