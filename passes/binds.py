@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tcc.ir.clone import substitute_sizes
 from tcc.ir.core import Block, Func, Op, Value
-from tcc.ir.dims import Size
+from tcc.ir.dims import Size, nonnegative, sub
 from tcc.passes.manager import Context
 
 
@@ -19,8 +19,18 @@ def binds(func: Func, ctx: Context) -> None:
     for op in list(func.body.walk()):
         if op.name == "check_size" and op.attrs["left"] == op.attrs["right"]:
             op.erase()
+        elif op.name == "check_index" and _counts_within(op):
+            op.erase()
         elif op.name == "refine" and op.operands[0].type == op.result.type:
             op.replace_by([op.operands[0]])
+
+
+def _counts_within(check: Op) -> bool:
+    """Whether the indices are 0, 1, 2, ... and certainly end before the bound."""
+    made = check.operands[0].op
+    if made is None or made.name != "iota":
+        return False
+    return nonnegative(sub(check.attrs["bound"], made.attrs["shape"][made.attrs["axis"]]))
 
 
 def _collect(block: Block, first: dict[Value, Size], known: dict[str, Size]) -> None:
