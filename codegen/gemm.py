@@ -45,7 +45,8 @@ FIELDS = {
 }
 POINTERS = ("a", "b", "c", "args", "epilogue", "panels", "finish")
 _LINE = 64  # bytes of a cache line
-ROW_UNIT = 1024  # columns of C that stay in the first-level cache while rows are added to them
+ROW_UNIT = 256  # columns of a product of one row are handed to threads in such units
+_ROW_RUN = 4096  # columns that stay in the first-level cache while rows are added to them
 UNIT_ROWS = 2  # rows are handed to threads in such units
 
 
@@ -332,17 +333,17 @@ def _dot_body(t: VecType) -> Emit:
 
 
 def _row_body(t: VecType) -> Emit:
-    """Body over units of ROW_UNIT columns of a product of one row."""
+    """Body over units of ROW_UNIT columns of a product of one row, as long a run of them at a time as fits the cache."""
     e = Emit()
     _function(e, t, "_row", _BODY)
     x, r = Index(e), Record(e, "%r")
     n, k, acs, brs, add = r["n"], r["k"], r["acs"], r["brs"], r["accumulate"]
     a, b, c, finish, args, index = r["a"], r["b"], r["c"], r["epilogue"], r["args"], r["index"]
     fresh = e.value(f"icmp eq i64 {add}, 0")
+    last = x.min(n, x.mul("%end", ROW_UNIT))
 
-    def unit(u: str, _: list[str]) -> None:
-        j = x.mul(u, ROW_UNIT)
-        cols = x.min(x.sub(n, j), ROW_UNIT)
+    def run(j: str, _: list[str]) -> None:
+        cols = x.min(x.sub(last, j), _ROW_RUN)
         place = e.gep(c, j, t.elem)
 
         def clear(i: str, _: list[str]) -> None:
@@ -361,7 +362,7 @@ def _row_body(t: VecType) -> Emit:
             ),
         )
 
-    e.loop("%begin", "%end", 1, unit)
+    e.loop(str(x.mul("%begin", ROW_UNIT)), str(last), _ROW_RUN, run)
     return _finish(e)
 
 

@@ -101,17 +101,20 @@ def micro_kernel(t: VecType, rows: int, vectors: int, target: Target) -> Emit:
     b_masks = masks if target.avx512 else [None] * vectors
     step_bytes = t.lanes * t.bytes
 
-    lines = ["%c"]
-    for _ in range(1, rows):
-        lines.append(e.gep(lines[-1], "%crs"))
-    tile = [(e.gep(line, j * step_bytes), masks[j]) for line in lines for j in range(vectors)]
+    def tile(start: str) -> list[tuple[str, str | None]]:
+        lines = [start]
+        for _ in range(1, rows):
+            lines.append(e.gep(lines[-1], "%crs"))
+        return [(e.gep(line, j * step_bytes), masks[j]) for line in lines for j in range(vectors)]
+
     e.declare("declare void @llvm.prefetch.p0(ptr, i32, i32, i32)")
-    for p, _ in tile:
+    places = tile("%c")
+    for p, _ in places:
         e.line(f"call void @llvm.prefetch.p0(ptr {p}, i32 1, i32 3, i32 1)")
     resume, start, entry = e.label(), e.label(), e.current
     e.branch_if(e.value("icmp ne i64 %load, 0"), resume, start)
     e.at(resume)
-    old = [load(e, t, p, m) for p, m in tile]
+    old = [load(e, t, p, m) for p, m in places]
     e.branch(start)
     e.at(start)
     first = [e.value(f"phi {t} [zeroinitializer, %{entry}], [{x}, %{resume}]") for x in old]
@@ -144,7 +147,8 @@ def micro_kernel(t: VecType, rows: int, vectors: int, target: Target) -> Emit:
 
     carried = [("ptr", p) for p in [*heads, "%b"]] + [(t, x) for x in first]
     done = e.loop(0, "%kc", 1, step, carried)[len(heads) + 1 :]
-    for x, (p, m) in zip(done, tile, strict=True):
+    # the places are worked out again, behind a freeze: kept through the loop they would be spilled
+    for x, (p, m) in zip(done, tile(e.value("freeze ptr %c")), strict=True):
         store(e, t, x, p, m)
     e.end()
     return e
