@@ -123,13 +123,20 @@ def dump(target: str, stage: str, dump_dir: Path | None, pattern: str, sizes: tu
     for name, program in load_programs(target, pattern).items():
         check_sizes(name, program, numbers)
         for s in stages:
-            text = program.text(s, numbers)
+            text = program.text(s, shared_sizes(program) | numbers)
             if dump_dir is not None:
                 write_text(dump_dir / f"{name}.{s}{SUFFIXES.get(s, '.tcir')}", text)
                 continue
             comment = ";" if s == "llvm" else "#" if s in ("asm", "plan") else "//"
             head = f"{comment} {name}: {s}\n" if len(stages) > 1 else ""
             click.echo(head + text, nl=not text.endswith("\n"))
+
+
+def shared_sizes(program: Program) -> dict[str, int]:
+    """The sizes that shared variables have now, which a call would put in."""
+    params = [p for p in program.func.body.params if p.name in program.containers]
+    pairs = [(s, n) for p in params for s, n in zip(p.type.shape, program.containers[p.name].shape)]
+    return {s.plain: n for s, n in pairs if not isinstance(s, int) and s.plain is not None}
 
 
 def read_size(text: str) -> tuple[str, int]:
@@ -160,7 +167,7 @@ def check_sizes(name: str, program: Program, sizes: dict[str, int]) -> None:
 )
 def explain(target: str, pattern: str) -> None:
     """Says why TARGET (model.py:f) was compiled, each time, and what the passes did not do and why."""
-    from tcc.tools.describe import explanation
+    from tcc.explaining import explanation
     from tcc.tools.load import load_programs
 
     for name, program in load_programs(target, pattern).items():

@@ -6,9 +6,7 @@ import inspect
 import textwrap
 from collections.abc import Iterable, Sequence
 
-from tcc.driver import Program
 from tcc.ir import knobs, ops
-from tcc.ir.clone import clone
 from tcc.ir.optable import REQUIRED, TABLE, OpDef
 from tcc.ir.printer import attr_text
 from tcc.passes.pipeline import CPU, OPTIONAL, pass_options
@@ -90,31 +88,6 @@ def passes_table() -> str:
 
 def first_sentence(doc: str) -> str:
     return inspect.cleandoc(doc).split("\n\n")[0].replace("\n", " ").split(".  ")[0].removesuffix(".")
-
-
-# -- tcc explain -------------------------------------------------------------------------------------------------
-
-
-def explanation(name: str, program: Program) -> str:
-    """Why it was compiled, each time, and what the passes remark on it."""
-    lines = [f"@{name}"]
-    for number, c in enumerate(program.history, 1):
-        known = ", ".join(f"{n} = {v}" for n, v in sorted(c.sizes.items())) or "none"
-        varying = f", left to run time: {', '.join(c.varying)}" if c.varying else ""
-        source = "taken from the cache" if c.cached else "compiled"
-        lines.append(
-            f"  {number}. {c.reason}: {source} in {c.seconds * 1e3:.1f} ms; sizes put in: {known}{varying}"
-        )
-    if not program.history:
-        lines.append("  not called yet, so not compiled yet")
-    program.run_passes(clone(program.func, {}))
-    context = program.context
-    assert context is not None
-    remarks = dict.fromkeys(map(str, context.remarks))
-    lines += [f"  {r}" for r in remarks] or ["  the passes have no remarks"]
-    fired = sorted(context.firings.items(), key=lambda item: (-item[1], item[0]))
-    lines += [f"  rule {rule}: {count} times" for rule, count in fired]
-    return "\n".join(lines)
 
 
 # -- settings ----------------------------------------------------------------------------------------------------

@@ -312,6 +312,11 @@ def test_dump_puts_sizes_in(here: Path, capsys: Output) -> None:
     assert "f32[600,4]" in capsys.readouterr().out
 
 
+def test_dump_puts_in_the_sizes_that_shared_variables_have(here: Path, capsys: Output) -> None:
+    assert run(["dump", "model_of_test.py:layer", "--stage", "values"]) == 0
+    assert "(%x: f32[x_0,3], %w: f32[3,4])" in capsys.readouterr().out
+
+
 def test_dump_writes_a_file_for_each_stage(here: Path, capsys: Output) -> None:
     assert run(["dump", "model_of_test.py:build", "--dump-dir", "out", "--fn", "second"]) == 0
     assert capsys.readouterr().out == ""
