@@ -11,7 +11,10 @@ from typing import TYPE_CHECKING, Any
 assert __name__ == "tcc", "import it as tcc; a bare `import frontend` makes a second copy of every class"
 
 if TYPE_CHECKING:
-    from tcc import gradient, printing, tensor
+    from tcc import gradient as gradient
+    from tcc import nnet as nnet
+    from tcc import printing as printing
+    from tcc import tensor as tensor
     from tcc.compiling import In, MissingInputError, Out, Param, UnusedInputError, function
     from tcc.gradient import Lop, grad
     from tcc.graph import clone

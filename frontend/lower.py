@@ -217,7 +217,8 @@ class Lowering:
         updates: list[tuple[SharedVariable, Variable]],
     ) -> Lowered:
         results = [*outputs, *(e for _, e in updates)]
-        nodes = toposort(results)
+        given = set(inputs)
+        nodes = toposort(results, stop=lambda v: v in given)
         containers = shared_in(nodes, [*results, *(s for s, _ in updates)])
         body = Block()
         scope = Scope(GraphBuilder(body, self.sizes, lambda: self.current))
