@@ -38,7 +38,17 @@ class VecType:
     @property
     def bytes(self) -> int:
         """Of one element in memory."""
-        sizes = {"i1": 1, "i8": 1, "i16": 2, "i32": 4, "i64": 8, "half": 2, "bfloat": 2, "float": 4, "double": 8}
+        sizes = {
+            "i1": 1,
+            "i8": 1,
+            "i16": 2,
+            "i32": 4,
+            "i64": 8,
+            "half": 2,
+            "bfloat": 2,
+            "float": 4,
+            "double": 8,
+        }
         return sizes[self.elem]
 
     def of(self, elem: str) -> VecType:

@@ -39,9 +39,13 @@ class Builder:
         check_arity(defn, len(values))
         full = complete_attrs(defn, attrs or {})
         types = self.infer(defn.infer, values, full, blocks)
-        return self.block.append(Op(defn, values, types, attrs=full, blocks=blocks, loc=loc or self.loc), self.before)
+        return self.block.append(
+            Op(defn, values, types, attrs=full, blocks=blocks, loc=loc or self.loc), self.before
+        )
 
-    def infer(self, rule: Any, values: Sequence[Value], attrs: dict[str, Any], blocks: Sequence[Block]) -> list[Type]:
+    def infer(
+        self, rule: Any, values: Sequence[Value], attrs: dict[str, Any], blocks: Sequence[Block]
+    ) -> list[Type]:
         """The type rule applied; the graph builder overrides it to unify sizes."""
         types: list[Type] = rule([v.type.value for v in values], attrs, blocks)
         return types

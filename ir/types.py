@@ -154,7 +154,9 @@ def parse_type(text: str) -> Type:
     shape = tuple(map(parse_size, split_sizes(m[3])))
     if not m[1]:
         if m[4] is not None or m[5] is not None:
-            raise ValueError(f"not a type: {text!r} (only a place, written &{m[2]}[...], has strides or a space)")
+            raise ValueError(
+                f"not a type: {text!r} (only a place, written &{m[2]}[...], has strides or a space)"
+            )
         return Type(m[2], shape)
     strides = None if m[4] is None else tuple(map(parse_size, split_sizes(m[4])))
     if strides is not None and len(strides) != len(shape):
