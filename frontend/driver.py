@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tcc.ir import knobs
 from tcc.ir.clone import clone
 from tcc.ir.core import Func
 from tcc.ir.dims import Size, parse_size
+from tcc.ir.knobs import STAGES
 from tcc.ir.text import print_func
 from tcc.ir.types import itemsize, numpy_dtype, parse_type
 from tcc.runtime.buffers import Container
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
     from tcc.passes.manager import Context
 
 Array = np.ndarray[Any, Any]
-STAGES = ("values", "fused", "placed", "plan", "llvm", "asm")
+SUFFIXES = {"llvm": ".ll", "asm": ".s", "plan": ".txt"}  # of files that hold a stage; the others are .tcir
 
 
 @dataclass(frozen=True)
@@ -101,16 +103,24 @@ class Program:
         func = clone(self.func, fixed)
         func.attrs["hints"] = {n: v for n, v in self.seen.items() if n not in fixed}
         func.attrs["returns"] = self.returns
-        cacheable = not any(op.name == "call" for op in func.body.walk())
+        shown = knobs.DUMP.get()
+        cacheable = not shown and not any(op.name == "call" for op in func.body.walk())
         key = compiler.cache_key("function", print_func(func), target) if cacheable else ""
         if cacheable:
             data = cache.get(key)
             if data is not None:
                 return Artefact.unpack(data), True
+        for stage in [s for s in STAGES if s in shown or "all" in shown]:
+            self.write_dump(stage, fixed)
         artefact = self.make(func, target)
         if cacheable:
             cache.put(key, artefact.pack())
         return artefact, False
+
+    def write_dump(self, stage: str, fixed: Mapping[str, int]) -> None:
+        folder = knobs.DUMP_DIR.get() / self.func.name
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{stage}{SUFFIXES.get(stage, '.tcir')}").write_text(self.text(stage, fixed))
 
     def make(self, func: Func, target: Target) -> Artefact:
         from tcc.codegen import compile as compiler
@@ -135,6 +145,8 @@ class Program:
         from tcc.passes.pipeline import context_from_knobs, cpu_pipeline
 
         self.context = context_from_knobs()
+        if self.context.dump is not None:
+            self.context.dump /= func.name
         run(func, cpu_pipeline(), self.context)
 
     def text(self, stage: str, sizes: Mapping[str, int] | None = None) -> str:
@@ -152,7 +164,9 @@ class Program:
             steps = [s for s in steps if s.name not in ("place", "plan")]
         elif stage == "placed":
             steps = [s for s in steps if s.name != "plan"]
-        run(func, steps, context_from_knobs())
+        context = context_from_knobs()
+        context.dump = None
+        run(func, steps, context)
         if stage in ("fused", "placed"):
             return print_func(func) + "\n"
         if stage == "plan":

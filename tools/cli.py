@@ -28,8 +28,6 @@ from tcc.tools.report import (
 if TYPE_CHECKING:
     from tcc.driver import Program
 
-SUFFIXES = {"llvm": ".ll", "asm": ".s", "plan": ".txt"}
-
 
 class Command(click.Command):
     """A command that also answers `--version`."""
@@ -115,6 +113,7 @@ def cli() -> None:
 )
 def dump(target: str, stage: str, dump_dir: Path | None, pattern: str, sizes: tuple[str, ...]) -> None:
     """Shows the function TARGET (model.py:f, package.module:f or FILE.tcir) at a stage of its compilation."""
+    from tcc.driver import SUFFIXES
     from tcc.tools.load import load_programs
     from tcc.tools.report import write_text
 
