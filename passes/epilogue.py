@@ -19,7 +19,8 @@ def absorb(clusters: Clusters, updated: Mapping[Value, Value], ctx: Context) -> 
     """Joins groups to the matrix products that they alone read.
 
     `updated` maps new values of shared variables to these.  A group that reads the old value stays alone: it works in
-    place, where a product's epilogue would need the old value whole while partial sums stand in its memory.
+    place, where a product's epilogue would need the old value whole while partial sums stand in its memory.  Only a
+    plain sum with the old value can be done there: the product starts from it.
     """
     for group in list(clusters.groups):
         if group.dims is None or len(group.dims) not in RANKS:
@@ -30,8 +31,9 @@ def absorb(clusters: Clusters, updated: Mapping[Value, Value], ctx: Context) -> 
             if v.op is not None and v.op.name == "matmul" and v.op in clusters.group_of
         ]
         reads = set(group.reads())
-        if any(updated.get(op.result) in reads for op in group.ops):
-            continue
+        if len(group.ops) > 1 or group.first.name != "add":
+            if any(updated.get(op.result) in reads for op in group.ops):
+                continue
         for product in reversed(products):
             problem = ""
             for part in _parts(group):
@@ -48,8 +50,9 @@ def _parts(group: Group) -> Iterator[Group]:
     """What of a group could be an epilogue, the most first.  The rest, reductions above all, reads the result from
     memory; of a group with several results it may be what leads to one of them."""
     maps = {op: None for op in group.ops if op.name not in REDUCTIONS}
-    yield Group(group.dims, maps, group.level, group.row)
-    results = [op for op in maps if escapes(op.result, group)]
+    whole = Group(group.dims, maps, group.level, group.row)
+    yield whole
+    results = [op for op in maps if escapes(op.result, whole)]
     for result in results if len(results) > 1 else []:
         needed: dict[Op, None] = {}
         work = [result]

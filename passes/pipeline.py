@@ -8,8 +8,10 @@ import re
 from typing import Any
 
 from tcc.ir import knobs
+from tcc.passes.accumulate import accumulate
 from tcc.passes.binds import binds
 from tcc.passes.canonicalize import canonicalize
+from tcc.passes.checks import checks
 from tcc.passes.cse import cse
 from tcc.passes.dce import dce
 from tcc.passes.expand import expand
@@ -25,8 +27,10 @@ VALUES: list[Step] = [
     Step(cse, {}),
     Step(binds, {}),
     Step(canonicalize, {}),
+    Step(checks, {}),
     Step(dce, {}),
     Step(hoist, {}),
+    Step(accumulate, {}),
     Step(expand, {}),
     Step(canonicalize, {"composites": False}),
     Step(fold, {}),

@@ -249,10 +249,15 @@ class _Placement:
             taken.add(self.roots[target])
             places.append(target)
             self.bind(r, target, self.roots[target])
-        attrs = dict(op.attrs)
+        attrs, blocks = dict(op.attrs), _moved_blocks(op)
         if places:
             attrs["into"] = len(places)
-        new = Op(op.defn, [*reads, *places], [], attrs=attrs, blocks=_moved_blocks(op), loc=op.loc)
+        added = _added_operand(op.defn.name, blocks)
+        if added is not None and reads[added] is places[0]:
+            del reads[added]
+            attrs |= {"accumulate": True, "maps": []}
+            blocks = []
+        new = Op(op.defn, [*reads, *places], [], attrs=attrs, blocks=blocks, loc=op.loc)
         if op.name == "scatter":
             self.start_from(b, reads[0], places[0], op.loc)
         b.block.append(new)
@@ -526,7 +531,19 @@ def _may_reuse(op: Op, i: int, result: Value) -> bool:
         out = op.attrs["out"][result.index]
         reduce = op.attrs.get("reduce") or [""] * len(op.results)
         return bool(op.attrs["maps"][i] == out and not any(reduce))
-    return i in op.defn.reuse
+    return i in op.defn.reuse or i == _added_operand(op.name, op.blocks)
+
+
+def _added_operand(name: str, blocks: Sequence[Block]) -> int | None:
+    """The operand of a matrix product whose epilogue does nothing but add it; the product may start from it instead."""
+    if name != "matmul" or not blocks:
+        return None
+    (block,) = blocks
+    first = block.first
+    if len(block.params) != 2 or first is None or first.name != "add" or block.yields != [first.result]:
+        return None
+    same = first.result.type == block.params[1].type
+    return 2 if same and set(first.operands) == set(block.params) else None
 
 
 def _same_window(op: Op, i: int, result: Value, have: Value, want: Value) -> bool:
