@@ -5,29 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from tcc.codegen.dot import dot_rows
 from tcc.codegen.emit import Emit, VecType
-from tcc.codegen.gemm import (
-    A_COLUMNS,
-    A_ROWS,
-    A_UNPACKED,
-    DOT,
-    FIELDS,
-    PACK_EACH,
-    PACK_ROWS,
-    PACK_TURN,
-    ROW,
-    ROW_UNIT,
-    TILES,
-    UNIT_ROWS,
-    UNPACKED,
-    Record,
-    a_copy_bytes,
-    engine,
-    engine_name,
-)
+from tcc.codegen.gemm import A_UNPACKED, FIELDS, Record, a_copy_bytes, engine, engine_name
 from tcc.codegen.index import Index, Size
-from tcc.codegen.microkernel import VECTORS, lane_mask, load, store, tile_rows
+from tcc.codegen.matmul_plan import KC, choose_form, most_shared_bytes, plan
+from tcc.codegen.microkernel import lane_mask, load, store
 from tcc.codegen.target import Target
 
 EmitEpilogue = Callable[[Emit, Target, str, VecType, str, str, str, str, dict[str, str]], "str | None"]
@@ -80,19 +62,6 @@ _SIZES: dict[str, Callable[[Matmul], int | None]] = {
     "batch_c": lambda s: s.batch_strides[2],
 }
 _STRIDES = ("ars", "acs", "brs", "bcs", "crs", "ccs", "batch_a", "batch_b", "batch_c")
-_TRANSPOSED = {
-    **{
-        "m": "n",
-        "n": "m",
-        "ars": "bcs",
-        "bcs": "ars",
-        "acs": "brs",
-        "brs": "acs",
-        "crs": "ccs",
-        "ccs": "crs",
-    },
-    **{"batch_a": "batch_b", "batch_b": "batch_a"},
-}
 
 
 def matmul_slots(spec: Matmul) -> tuple[str, ...]:
@@ -116,17 +85,13 @@ class KernelText:
 def matmul_scratch(spec: Matmul, target: Target) -> int:
     """Bytes of scratch that each thread needs: an upper bound where sizes are not known."""
     t, x = _vector(spec, target), Index(Emit())
-    sizes = {name: get(spec) for name, get in _SIZES.items()}
-    known = {name: value for name, value in sizes.items() if value is not None}
-    if len(known) < len(sizes):
-        panels = max(
-            2 * target.l2_bytes, _KC * _LEAST_PANELS * VECTORS * t.lanes * t.bytes, _DOT_COPY * t.bytes
-        )
-        return panels + int(a_copy_bytes(t, target, _KC, x))
-    form, turned = _form(spec, t, x, dict(known))
-    plan = _plan(t, target, x, turned, form)
-    rows = int(a_copy_bytes(t, target, plan["kc_most"], x)) if plan["pack_a"] != A_UNPACKED else 0
-    return int(plan["shared_bytes"]) + rows
+    known = {name: value for name, get in _SIZES.items() if (value := get(spec)) is not None}
+    if len(known) < len(_SIZES):
+        return most_shared_bytes(t, target) + int(a_copy_bytes(t, target, KC, x))
+    form, sizes = choose_form(t, x, dict(known), spec.epilogue is not None)
+    chosen = plan(t, target, x, sizes, form)
+    rows = int(a_copy_bytes(t, target, chosen["kc_most"], x)) if chosen["pack_a"] != A_UNPACKED else 0
+    return int(chosen["shared_bytes"]) + rows
 
 
 def matmul_kernel(name: str, spec: Matmul, target: Target) -> KernelText:
@@ -147,14 +112,14 @@ def matmul_kernel(name: str, spec: Matmul, target: Target) -> KernelText:
 
     given = {field_name: size(field_name) for field_name in _SIZES}
     addresses = {n: e.value(f"load ptr, ptr {e.gep('%args', slots[n], 'i64')}") for n in ("a", "b", "c")}
-    form, sizes = _form(spec, t, x, given)
+    form, sizes = choose_form(t, x, given, spec.epilogue is not None)
     r["a"] = _pick_pointer(e, form["turned"], addresses["b"], addresses["a"])
     r["b"] = _pick_pointer(e, form["turned"], addresses["a"], addresses["b"])
     r["c"] = addresses["c"]
     r["args"] = "%args"
     r["epilogue"] = f"@{name}_epilogue" if spec.epilogue else "null"
     r["accumulate"] = int(spec.accumulate)
-    for field_name, value in (sizes | form | _plan(t, target, x, sizes, form)).items():
+    for field_name, value in (sizes | form | plan(t, target, x, sizes, form)).items():
         r[field_name] = x.mul(value, t.bytes) if field_name in _STRIDES else value
     e.line(f"call void @{engine_name(t)}(ptr %ctx, ptr {record})")
     e.end("i32 0")
@@ -163,98 +128,6 @@ def matmul_kernel(name: str, spec: Matmul, target: Target) -> KernelText:
 
 def _vector(spec: Matmul, target: Target) -> VecType:
     return target.vector({"f32": "float", "f64": "double"}[spec.dtype])
-
-
-# The cost model -------------------------------------------------------------------------------------------------
-
-_KC = 1024  # the most of k in one block: long chains make the updates of C rare
-_KC_STREAMED = 256  # where a large B is read in place
-_LEAST_PANELS = 4
-_SET_BYTES = 1024  # lines of memory a multiple of this apart crowd into few sets of the first-level cache
-_DOT_COPY = 1 << 16  # elements of the short side that are worth a copy to make them contiguous along k
-_PARALLEL_WORK = 1 << 18  # multiply-adds that pay for a second thread (some microseconds)
-
-
-def _form(
-    spec: Matmul, t: VecType, x: Index, sizes: dict[str, Size]
-) -> tuple[dict[str, Size], dict[str, Size]]:
-    """The form, and the sizes it sees: those of the transposed product when `turned`.
-
-    `dot` sums in lanes along k; it is taken when k is contiguous on the long side and the other is half a vector at most,
-    by sizes and layout alone, for its bits differ.  A matrix of contiguous columns times a vector is turned into a row.
-    """
-    few, deep = t.lanes // 2, 4 * t.lanes
-    m, n, k, sizes = sizes["m"], sizes["n"], sizes["k"], sizes | {"ccs": 1}
-
-    def narrow(long: Size, short: Size, long_step: Size, short_step: Size) -> Size:
-        fits = x.both(x.both(x.less(short, few + 1), x.less(deep - 1, k)), x.equal(long_step, 1))
-        copied = x.both(x.less(few * few, long), x.less(x.mul(short, k), _DOT_COPY + 1))
-        return x.both(fits, x.either(x.equal(short_step, 1), copied))
-
-    by_rows = narrow(m, n, sizes["acs"], sizes["brs"])
-    by_columns = x.both(x.sub(1, by_rows), narrow(n, m, sizes["brs"], sizes["acs"]))
-    dot = x.either(by_rows, by_columns)
-    column = x.both(x.both(x.equal(n, 1), x.equal(sizes["ars"], 1)), x.equal(sizes["crs"], 1))
-    turned = x.either(by_columns, x.both(x.sub(1, dot), column) if spec.epilogue is None else 0)
-    seen = {name: x.pick(turned, sizes[_TRANSPOSED.get(name, name)], value) for name, value in sizes.items()}
-    row = x.both(x.equal(seen["m"], 1), x.equal(seen["bcs"], 1))
-    return {"form": x.pick(dot, DOT, x.pick(row, ROW, TILES)), "turned": turned}, seen
-
-
-def _plan(
-    t: VecType, target: Target, x: Index, sizes: dict[str, Size], form: dict[str, Size]
-) -> dict[str, Size]:
-    """The fields of the record that are choices.  Written once for numbers and for run-time values.
-
-    B is copied when its columns are not contiguous, or when it is larger than half the second-level cache and many rows use
-    the copy: a block of kc x nc of up to twice that cache streams past the tiles fast enough.  Where B stays in its place,
-    a short kc keeps the number of rows that are read side by side small.  A is copied when its rows (its columns, where
-    those are contiguous) fall on the same cache sets, and enough columns use the copy.
-    """
-    m, n, k = sizes["m"], sizes["n"], sizes["k"]
-    ars, acs, brs, bcs = (sizes[name] for name in ("ars", "acs", "brs", "bcs"))
-    width, rows = VECTORS * t.lanes, tile_rows(target)[0]
-    depth, columns = x.max(k, 1), x.max(n, 1)
-    large = x.less(target.l2_bytes // 2 // t.bytes, x.mul(n, k))
-    worth = x.both(x.less(16 * rows, m), large) if target.avx512 else 1
-    pack_b = x.pick(
-        x.equal(bcs, 1), x.pick(worth, PACK_ROWS, UNPACKED), x.pick(x.equal(brs, 1), PACK_TURN, PACK_EACH)
-    )
-    streamed = x.both(x.equal(pack_b, UNPACKED), large)
-    most = x.pick(streamed, _KC_STREAMED, _KC)
-    kc = x.round_up(x.ceil_div(depth, x.ceil_div(depth, most)), t.lanes)
-    fit = x.div(x.div(2 * target.l2_bytes // t.bytes, kc), width)
-    block = x.max(x.mul(fit, width), _LEAST_PANELS * width)
-    nc = x.min(x.round_up(x.ceil_div(columns, x.ceil_div(columns, block)), width), block)
-    nc = x.pick(x.equal(pack_b, UNPACKED), x.round_up(columns, width), nc)
-
-    line, sets = x.pick(x.equal(acs, 1), ars, acs), _SET_BYTES // t.bytes
-    aligned = x.equal(x.mul(x.div(line, sets), sets), line)
-    worth_a = x.both(x.both(aligned, x.less(2 * width, n)), x.less(2 * width, k))
-    by_rows = x.pick(x.equal(acs, 1), A_ROWS, A_UNPACKED)
-    columns_long = x.both(x.equal(ars, 1), x.less(_KC_STREAMED, k))
-    pack_a = x.pick(worth_a, x.pick(columns_long, A_COLUMNS, by_rows), A_UNPACKED)
-    by_columns = x.both(x.less(m, 4 * rows), x.less(2 * width, n))
-    unit = x.pick(by_columns, x.mul(x.mul(m, depth), width), x.mul(x.mul(n, depth), UNIT_ROWS))
-    work = x.mul(x.mul(x.max(m, 1), columns), depth)
-    small = x.less(work, 16 * _PARALLEL_WORK)
-    batch_grain = x.pick(small, x.ceil_div(_PARALLEL_WORK, work), 0)
-    dot = x.equal(form["form"], DOT)
-    unit = x.pick(dot, x.mul(n, x.mul(depth, dot_rows(t) // 2)), unit)
-    unit = x.pick(x.equal(form["form"], ROW), x.mul(depth, ROW_UNIT), unit)
-    pack_b = x.pick(dot, x.pick(x.equal(brs, 1), UNPACKED, PACK_EACH), pack_b)
-    panels_bytes = x.mul(x.pick(dot, x.mul(n, k), x.mul(x.round_up(kc, t.lanes), nc)), t.bytes)
-    return {
-        "kc_most": kc,
-        "nc_most": nc,
-        "pack_a": pack_a,
-        "pack_b": pack_b,
-        "by_columns": by_columns,
-        "grain": x.ceil_div(_PARALLEL_WORK, x.max(unit, 1)),
-        "pack_grain": x.ceil_div(_PARALLEL_WORK // 8, x.mul(kc, width)),
-        "batch_grain": x.pick(x.equal(sizes["batch"], 1), 0, batch_grain),
-        "shared_bytes": x.pick(x.equal(pack_b, UNPACKED), 0, panels_bytes),
-    }
 
 
 def _pick_pointer(e: Emit, cond: Size, a: str, b: str) -> str:

@@ -110,13 +110,14 @@ class Product:
         slots = matmul_slots(self.spec)
         args = (ctypes.c_int64 * len(slots))(*(values[s] for s in slots))
         each = -(-matmul_scratch(self.spec, self.target) // 64) * 64
-        scratch = np.full(threads * each // 4 + 16, np.nan, np.float32)
+        scratch = np.full(threads * each // 4 + 64, np.nan, np.float32)
         ctx = (ctypes.c_int64 * at.CTX_SLOTS)()
         ctx[at.CTX_POOL] = self.pool.address if self.pool else 0
         ctx[at.CTX_THREADS] = threads
         ctx[at.CTX_SCRATCH] = -(-scratch.ctypes.data // 64) * 64
         ctx[at.CTX_SCRATCH_BYTES] = each
         assert self.code(ctx, args) == 0
+        assert np.isnan(scratch[-48:]).all(), "written behind the scratch that was asked for"
 
 
 def like(c: Array) -> Array:

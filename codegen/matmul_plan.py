@@ -1,0 +1,148 @@
+"""The cost model of matrix products: which form, which blocks, what is copied, how the work is split.
+
+Written once for numbers and for run-time values (tcc.codegen.index), so that a kernel for known sizes and one for any size
+choose alike.  Only the form changes bits; it depends on sizes and layout alone.
+"""
+
+from __future__ import annotations
+
+from tcc.codegen.dot import dot_rows
+from tcc.codegen.emit import VecType
+from tcc.codegen.gemm import (
+    A_COLUMNS,
+    A_ROWS,
+    A_UNPACKED,
+    DOT,
+    PACK_EACH,
+    PACK_ROWS,
+    PACK_TURN,
+    ROW,
+    ROW_UNIT,
+    TILES,
+    UNIT_ROWS,
+    UNPACKED,
+)
+from tcc.codegen.index import Index, Size
+from tcc.codegen.microkernel import VECTORS, tile_rows
+from tcc.codegen.target import Target
+
+KC = 1024  # the most of k in one block: long chains make the updates of C rare
+_KC_STREAMED = 256  # where a large B is read in place: few of its rows side by side
+_LEAST_PANELS = 4
+_MANY_TILES = 16  # rows of tiles that pay for a copy of B whose columns are contiguous
+_SET_BYTES = 1024  # lines of memory a multiple of this apart crowd into few sets of the first-level cache
+_DOT_COPY = 1 << 16  # elements of the short side that are worth a copy to make them contiguous along k
+_PARALLEL_WORK = 1 << 18  # multiply-adds that pay for a second thread (some microseconds)
+
+Sizes = dict[str, Size]
+_TRANSPOSED = {
+    **{
+        "m": "n",
+        "n": "m",
+        "ars": "bcs",
+        "bcs": "ars",
+        "acs": "brs",
+        "brs": "acs",
+        "crs": "ccs",
+        "ccs": "crs",
+    },
+    **{"batch_a": "batch_b", "batch_b": "batch_a"},
+}
+
+
+def choose_form(t: VecType, x: Index, sizes: Sizes, fused: bool) -> tuple[Sizes, Sizes]:
+    """The form, and the sizes it sees (strides in elements): those of the transposed product when `turned`.
+
+    DOT sums in lanes along k; it is taken when k is contiguous on the long side and the other is half a vector at most.
+    ROW adds rows of B; a matrix of contiguous columns times a vector is turned into it, unless an epilogue, which wants
+    vectors along the rows of C, is `fused`.
+    """
+    few, deep = t.lanes // 2, 4 * t.lanes
+    m, n, k, sizes = sizes["m"], sizes["n"], sizes["k"], sizes | {"ccs": 1}
+
+    def narrow(long: Size, short: Size, long_step: Size, short_step: Size) -> Size:
+        fits = x.both(x.both(x.less(short, few + 1), x.less(deep - 1, k)), x.equal(long_step, 1))
+        copied = x.both(x.less(few * few, long), x.less(x.mul(short, k), _DOT_COPY + 1))
+        return x.both(fits, x.either(x.equal(short_step, 1), copied))
+
+    by_rows = narrow(m, n, sizes["acs"], sizes["brs"])
+    by_columns = x.both(x.sub(1, by_rows), narrow(n, m, sizes["brs"], sizes["acs"]))
+    dot = x.either(by_rows, by_columns)
+    column = x.both(x.both(x.equal(n, 1), x.equal(sizes["ars"], 1)), x.equal(sizes["crs"], 1))
+    turned = x.either(by_columns, 0 if fused else x.both(x.sub(1, dot), column))
+    seen = {name: x.pick(turned, sizes[_TRANSPOSED.get(name, name)], value) for name, value in sizes.items()}
+    row = x.both(x.equal(seen["m"], 1), x.equal(seen["bcs"], 1))
+    return {"form": x.pick(dot, DOT, x.pick(row, ROW, TILES)), "turned": turned}, seen
+
+
+def plan(t: VecType, target: Target, x: Index, sizes: Sizes, form: Sizes) -> Sizes:
+    """The fields of the engine's record that are choices, for the sizes that the form sees."""
+    copy = _b_copy(t, target, x, sizes, form["form"])
+    return (
+        copy | {"pack_a": _a_copy(t, x, sizes)} | _split(t, target, x, sizes, form["form"], copy["kc_most"])
+    )
+
+
+def most_shared_bytes(t: VecType, target: Target) -> int:
+    """No plan's `shared_bytes` is more."""
+    least = KC * _LEAST_PANELS * VECTORS * t.lanes
+    return max(2 * target.l2_bytes, max(least, _DOT_COPY) * t.bytes)
+
+
+def _b_copy(t: VecType, target: Target, x: Index, sizes: Sizes, form: Size) -> Sizes:
+    """B's blocks of kc x nc, and whether they are copied.
+
+    B is copied when its columns are not contiguous, or when it is larger than half the second-level cache and many rows
+    use the copy.  A block of up to twice that cache streams past the tiles fast enough.
+    """
+    m, n, k, width = sizes["m"], sizes["n"], sizes["k"], VECTORS * t.lanes
+    depth, columns = x.max(k, 1), x.max(n, 1)
+    large = x.less(target.l2_bytes // 2 // t.bytes, x.mul(n, k))
+    # without AVX-512 the tiles read whole vectors, which only a copy has at the right edge
+    worth = x.both(x.less(_MANY_TILES * tile_rows(target)[0], m), large) if target.avx512 else 1
+    straight = x.pick(worth, PACK_ROWS, UNPACKED)
+    pack = x.pick(x.equal(sizes["bcs"], 1), straight, x.pick(x.equal(sizes["brs"], 1), PACK_TURN, PACK_EACH))
+    unpacked = x.equal(pack, UNPACKED)
+    most = x.pick(x.both(unpacked, large), _KC_STREAMED, KC)
+    kc = x.round_up(x.ceil_div(depth, x.ceil_div(depth, most)), t.lanes)
+    fit = x.div(x.div(2 * target.l2_bytes // t.bytes, kc), width)
+    block = x.max(x.mul(fit, width), _LEAST_PANELS * width)
+    balanced = x.min(x.round_up(x.ceil_div(columns, x.ceil_div(columns, block)), width), block)
+    nc = x.pick(unpacked, x.round_up(columns, width), balanced)
+
+    dot = x.equal(form, DOT)
+    pack = x.pick(dot, x.pick(x.equal(sizes["brs"], 1), UNPACKED, PACK_EACH), pack)
+    elements = x.pick(dot, x.mul(n, k), x.mul(kc, nc))
+    shared = x.pick(x.equal(pack, UNPACKED), 0, x.mul(elements, t.bytes))
+    return {"kc_most": kc, "nc_most": nc, "pack_b": pack, "shared_bytes": shared}
+
+
+def _a_copy(t: VecType, x: Index, sizes: Sizes) -> Size:
+    """A is copied when its lines of memory fall on the same cache sets, and enough columns use the copy."""
+    by_rows, width, sets = x.equal(sizes["acs"], 1), VECTORS * t.lanes, _SET_BYTES // t.bytes
+    line = x.pick(by_rows, sizes["ars"], sizes["acs"])
+    crowded = x.equal(x.mul(x.div(line, sets), sets), line)
+    worth = x.both(x.both(crowded, x.less(2 * width, sizes["n"])), x.less(2 * width, sizes["k"]))
+    columns = x.both(x.equal(sizes["ars"], 1), x.less(_KC_STREAMED, sizes["k"]))
+    return x.pick(worth, x.pick(columns, A_COLUMNS, x.pick(by_rows, A_ROWS, A_UNPACKED)), A_UNPACKED)
+
+
+def _split(t: VecType, target: Target, x: Index, sizes: Sizes, form: Size, kc: Size) -> Sizes:
+    """How threads share the work: the least number of units worth a thread of its own (the grains).
+
+    Columns are split where there are few rows.  Products of a batch go to one thread each when they are small.
+    """
+    m, n, depth, width = sizes["m"], sizes["n"], x.max(sizes["k"], 1), VECTORS * t.lanes
+    by_columns = x.both(x.less(m, 4 * tile_rows(target)[0]), x.less(2 * width, n))
+    unit = x.pick(by_columns, x.mul(x.mul(m, depth), width), x.mul(x.mul(n, depth), UNIT_ROWS))
+    # reading from memory takes twice the time of the multiply-adds
+    unit = x.pick(x.equal(form, DOT), x.mul(n, x.mul(depth, dot_rows(t) // 2)), unit)
+    unit = x.pick(x.equal(form, ROW), x.mul(depth, ROW_UNIT), unit)
+    work = x.mul(x.mul(x.max(m, 1), x.max(n, 1)), depth)
+    alone = x.pick(x.less(work, 16 * _PARALLEL_WORK), x.ceil_div(_PARALLEL_WORK, work), 0)
+    return {
+        "by_columns": by_columns,
+        "grain": x.ceil_div(_PARALLEL_WORK, x.max(unit, 1)),
+        "pack_grain": x.ceil_div(_PARALLEL_WORK // 8, x.mul(kc, width)),
+        "batch_grain": x.pick(x.equal(sizes["batch"], 1), 0, alone),
+    }
