@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tcc.ir import knobs
+
 
 @dataclass(frozen=True)
 class Flag:
@@ -146,11 +148,7 @@ def _given() -> Iterator[tuple[str, str]]:
         for section in parser.sections():
             for key, text in parser.items(section):
                 yield (key if section == "global" else f"{section}.{key}"), text
-    for item in filter(None, os.environ.get("TCC_FLAGS", "").split(",")):
-        key, equals, text = item.partition("=")
-        if not equals:
-            raise ValueError(f"TCC_FLAGS: expected name=value, got {item!r}")
-        yield key.strip(), text.strip()
+    yield from knobs.FLAGS.get().items()
 
 
 config = TheanoConfigParser()

@@ -18,6 +18,7 @@ from tcc.passes.expand import expand
 from tcc.passes.fold import fold
 from tcc.passes.fuse import fuse
 from tcc.passes.hoist import hoist
+from tcc.passes.lift import lift
 from tcc.passes.manager import Context, Pass, Step
 from tcc.passes.place import place
 from tcc.passes.plan import plan
@@ -30,6 +31,7 @@ VALUES: list[Step] = [
     Step(checks, {}),
     Step(dce, {}),
     Step(hoist, {}),
+    Step(lift, {}),
     Step(accumulate, {}),
     Step(expand, {}),
     Step(canonicalize, {"composites": False}),
@@ -68,6 +70,10 @@ def context_from_knobs() -> Context:
         why = "is needed" if name in PASSES else "is no pass"
         raise ValueError(f"TCC_SKIP: {name} {why} (these can be left out: {', '.join(sorted(OPTIONAL))})")
     dump = knobs.DUMP.get()
+    for name in sorted(dump - {"all", *PASSES, *knobs.STAGES}):
+        raise ValueError(
+            f"TCC_DUMP: {name} is no pass and no stage (there are {', '.join([*PASSES, *knobs.STAGES])})"
+        )
     after = frozenset() if "all" in dump else dump
     return Context(
         verify=knobs.VERIFY.get(), dump=knobs.DUMP_DIR.get() if dump else None, dump_after=after, skip=skip

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from tcc.ir import dims
 from tcc.ir.core import Func, Op, Value
 from tcc.ir.dims import Size
+from tcc.ir.printer import Printer
 from tcc.passes.manager import Context
 
 ALIGN = 64
@@ -158,12 +159,15 @@ def report(func: Func) -> str:
     if not isinstance(total, int) and dims.names_of(total) <= hints.keys():
         sizes = ", ".join(f"{n} = {hints[n]}" for n in sorted(dims.names_of(total)))
         lines.append(f"  {dims.evaluate(total, hints)} bytes at {sizes}")
+    printer = Printer()
+    printer.func(func)
+    names = printer.names  # as the text of the placed function has them
     rows = [("place", "type", "bytes", "offset", "alive")]
     for i in live_intervals(func):
         value = i.op.result
         rows.append(
             (
-                f"%{value.name or '?'}",
+                names[value],
                 str(value.type),
                 str(i.bytes),
                 str(i.op.attrs["offset"]),

@@ -21,6 +21,13 @@ def test_tcc_dump_writes_passes_and_stages(tmp_path: Path, monkeypatch: pytest.M
         assert any(op.name == "fuse" for op in load(path)["f"].body.walk())
 
 
+def test_tcc_dump_refuses_what_is_neither_pass_nor_stage(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TCC_DUMP", "fusee")
+    x = T.vector("x", dtype="float32")
+    with pytest.raises(ValueError, match="TCC_DUMP: fusee is no pass and no stage"):
+        tcc.function([x], x + 1)(np.zeros(3, np.float32))
+
+
 def test_explain_takes_what_function_returns() -> None:
     x = T.vector("x", dtype="float32")
     f = tcc.function([x], x * 2, name="f")
