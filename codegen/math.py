@@ -10,7 +10,7 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-from tcc.codegen import math_exp, math_log, math_round
+from tcc.codegen import math_exp, math_log, math_pow, math_round, math_trig
 from tcc.codegen.emit import Emit, VecType
 from tcc.codegen.math_core import Math
 from tcc.codegen.target import Target
@@ -33,6 +33,14 @@ FUNCTIONS: dict[str, tuple[int, Callable[..., str]]] = {
     "asinh": (1, math_log.asinh),
     "acosh": (1, math_log.acosh),
     "atanh": (1, math_log.atanh),
+    "pow": (2, math_pow.pow),
+    "sin": (1, math_trig.sin),
+    "cos": (1, math_trig.cos),
+    "tan": (1, math_trig.tan),
+    "asin": (1, math_trig.asin),
+    "acos": (1, math_trig.acos),
+    "atan": (1, math_trig.atan),
+    "atan2": (2, math_trig.atan2),
     "abs": (1, math_round.absolute),
     "sign": (1, math_round.sign),
     "sqrt": (1, math_round.sqrt),

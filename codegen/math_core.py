@@ -58,6 +58,22 @@ class Math:
         """a * b + c, rounded once."""
         return self.intrinsic("fma", a, b, c)
 
+    def two_sum(self, a: str, b: str) -> tuple[str, str]:
+        """(s, e): s = a + b rounded, and s + e = a + b exactly (Knuth)."""
+        s = self.add(a, b)
+        shift = self.sub(s, a)
+        return s, self.add(self.sub(a, self.sub(s, shift)), self.sub(b, shift))
+
+    def quick_two_sum(self, a: str, b: str) -> tuple[str, str]:
+        """As `two_sum`, for |a| >= |b|."""
+        s = self.add(a, b)
+        return s, self.sub(b, self.sub(s, a))
+
+    def two_product(self, a: Operand, b: Operand) -> tuple[str, str]:
+        """(p, e): p = a * b rounded, and p + e = a * b exactly."""
+        p = self.mul(a, b)
+        return p, self.fma(a, b, self.neg(p))
+
     def intrinsic(self, name: str, *args: Operand) -> str:
         """LLVM's intrinsic of that name, of this type in every place."""
         return self.e.call(self.t, f"llvm.{name}.{self.t.suffix}", *((self.t, self.operand(a)) for a in args))
@@ -92,16 +108,21 @@ class Math:
         i1 = self.t.of("i1")
         return self.e.call("i1", f"llvm.vector.reduce.or.{i1.suffix}", (i1, cond))
 
-    def rarely(self, cond: str, then: Callable[[], str], otherwise: str) -> str:
+    def rarely(
+        self, cond: str, then: Callable[[], Sequence[str]], otherwise: Sequence[str], types: Sequence[VecType]
+    ) -> list[str]:
         """`then()` if `cond`, an i1, holds; a branch, so `then` costs nothing while it does not."""
         e = self.e
         before, inside, after = e.current, e.label(), e.label()
         e.branch_if(cond, inside, after)
         e.at(inside)
-        value, latch = then(), e.current
+        values, latch = then(), e.current
         e.branch(after)
         e.at(after)
-        return e.value(f"phi {self.t} [{otherwise}, %{before}], [{value}, %{latch}]")
+        return [
+            e.value(f"phi {t} [{old}, %{before}], [{new}, %{latch}]")
+            for t, old, new in zip(types, otherwise, values)
+        ]
 
     def at_most(self, limit: Operand, x: str) -> str:
         """min(limit, x) in one instruction; a NaN in x stays."""
@@ -138,6 +159,10 @@ class Math:
     def int_compare(self, predicate: str, a: str, b: str | int) -> str:
         y = b if isinstance(b, str) else self.integer.const(b)
         return self.e.value(f"icmp {predicate} {self.integer} {a}, {y}")
+
+    def int_select(self, cond: str, a: str, b: str) -> str:
+        i = self.integer
+        return self.e.value(f"select {i.of('i1')} {cond}, {i} {a}, {i} {b}")
 
     def to_int(self, x: str) -> str:
         return self.e.value(f"fptosi {self.t} {x} to {self.integer}")

@@ -69,9 +69,9 @@ def fma(m: Math, a: str, b: str, c: str) -> str:
 def fmod(m: Math, a: str, b: str) -> str:
     """The remainder with the sign of `a`, exactly, as C's fmod."""
     divisor = m.select(m.compare("oeq", b, 0.0), math.nan, m.abs(b))
-    rest = m.abs(a)
-    huge = m.compare("oeq", m.div(rest, divisor), math.inf)
-    rest = m.rarely(m.any(huge), lambda: _huge_remainder(m, rest, divisor, huge), rest)
+    first = m.abs(a)
+    huge = m.compare("oeq", m.div(first, divisor), math.inf)
+    (rest,) = m.rarely(m.any(huge), lambda: [_huge_remainder(m, first, divisor, huge)], [first], [m.t])
     rest = _remainder(m, rest, divisor)
     rest = m.select(m.compare("olt", rest, 0.0), m.add(rest, divisor), rest)
     whole = m.both(m.compare("oeq", divisor, math.inf), m.compare("olt", m.abs(a), math.inf))
