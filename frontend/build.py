@@ -182,6 +182,8 @@ def static_size(v: Any) -> int | None:
         return int(v)
     if isinstance(v, TensorConstant):
         return int(v.data)
+    if v.owner is not None and v.owner.defn is STEPS:
+        return static_size(v.owner.operands[0])
     if v.owner is not None and v.owner.defn is SIZE_OF:
         size: int | None = v.owner.operands[0].type.shape[v.owner.attrs["axis"]]
         return size

@@ -40,7 +40,7 @@ def hard_sigmoid(x: Any) -> Any:
 
 
 def ultra_fast_sigmoid(x: Any) -> Any:
-    """A piecewise approximation of the sigmoid, off by at most 0.02."""
+    """A piecewise approximation of the sigmoid, off by less than 0.03."""
     x = _of_floats(x)
     half = mul(x, build.cast(as_variable(0.5), x.type.dtype))
     size = abs_(half)

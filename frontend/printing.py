@@ -284,12 +284,24 @@ def _roots(obj: Any) -> Iterable[tuple[Any, dict[Apply, int]]]:
             yield result, {}
     elif hasattr(obj, "output_variables"):
         outputs = obj.output_variables
-        nodes = [n for n in toposort(outputs) if not n.implicit]
-        order = {n: i for i, n in enumerate(nodes)}
+        seen = _printed(outputs)
+        order = {n: i for i, n in enumerate(n for n in toposort(outputs) if n in seen)}
         for v in outputs:
             yield v, order
     else:
         raise TypeError("debugprint cannot print an object of this type", obj)
+
+
+def _printed(outputs: Iterable[Any]) -> set[Apply]:
+    """The nodes that show."""
+    found: set[Apply] = set()
+    stack = [visible(v) for v in outputs]
+    while stack:
+        node = stack.pop().owner
+        if node is not None and node not in found:
+            found.add(node)
+            stack += map(visible, shown_inputs(node))
+    return found
 
 
 def _ident(key: Any, ids: str, given: dict[Any, str]) -> str:

@@ -208,7 +208,7 @@ def test_deep_graphs_need_no_recursion():
         y = y + 1
     assert y.eval({x: 0}) == 10_000
     assert tcc.grad(y, x).eval({x: 0}) == 1
-    assert len(tcc.printing.debugprint(y, file="str").splitlines()) == 20_001
+    assert len(tcc.printing.debugprint(y, depth=3, file="str").splitlines()) == 5
 
 
 def test_signature():

@@ -1,0 +1,270 @@
+"""Elementwise functions, reductions, shapes and creation against NumPy."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import tcc
+import tcc.tensor as T
+
+A = np.array([[0.3, -0.7, 1.2], [2.5, -1.5, 0.5]])
+P = np.abs(A) + 0.1
+SMALL = A / 3
+
+UNARY = {
+    "exp": (np.exp, A),
+    "exp2": (np.exp2, A),
+    "expm1": (np.expm1, A),
+    "log": (np.log, P),
+    "log2": (np.log2, P),
+    "log10": (np.log10, P),
+    "log1p": (np.log1p, P),
+    "sqrt": (np.sqrt, P),
+    "sqr": (np.square, A),
+    "sin": (np.sin, A),
+    "cos": (np.cos, A),
+    "tan": (np.tan, A),
+    "arcsin": (np.arcsin, SMALL),
+    "arccos": (np.arccos, SMALL),
+    "arctan": (np.arctan, A),
+    "sinh": (np.sinh, A),
+    "cosh": (np.cosh, A),
+    "tanh": (np.tanh, A),
+    "arcsinh": (np.arcsinh, A),
+    "arccosh": (np.arccosh, P + 1),
+    "arctanh": (np.arctanh, SMALL),
+    "floor": (np.floor, A),
+    "ceil": (np.ceil, A),
+    "trunc": (np.trunc, A),
+    "sgn": (np.sign, A),
+    "abs_": (np.abs, A),
+    "neg": (np.negative, A),
+    "inv": (np.reciprocal, A),
+    "isnan": (np.isnan, A),
+    "isinf": (np.isinf, A),
+    "round_half_to_even": (np.rint, A),
+    "deg2rad": (np.deg2rad, A),
+    "rad2deg": (np.rad2deg, A),
+    "identity": (np.copy, A),
+}
+BINARY = {
+    "add": np.add,
+    "sub": np.subtract,
+    "mul": np.multiply,
+    "true_div": np.divide,
+    "int_div": np.floor_divide,
+    "mod": np.mod,
+    "minimum": np.minimum,
+    "maximum": np.maximum,
+    "arctan2": np.arctan2,
+    "eq": np.equal,
+    "neq": np.not_equal,
+    "lt": np.less,
+    "le": np.less_equal,
+    "gt": np.greater,
+    "ge": np.greater_equal,
+}
+
+
+@pytest.mark.parametrize("name", UNARY)
+def test_unary(name):
+    reference, value = UNARY[name]
+    x = T.matrix("x")
+    np.testing.assert_allclose(getattr(T, name)(x).eval({x: value}), reference(value), rtol=1e-12)
+
+
+@pytest.mark.parametrize("name", BINARY)
+def test_binary(name):
+    x, y = T.matrices("x", "y")
+    np.testing.assert_allclose(getattr(T, name)(x, y).eval({x: A, y: A[::-1]}), BINARY[name](A, A[::-1]))
+
+
+def test_operators():
+    x, y = T.matrices("x", "y")
+    i, j = T.lvector("i"), T.lvector("j")
+    made = tcc.function(
+        [x, y], [2 + x, 2 - x, 2 * x, 2 / x, 7 // y, 7 % y, 2**x, -x, abs(x), +x, x <= y, 1 > x]
+    )
+    expected = [2 + A, 2 - A, 2 * A, 2 / A, 7 // P, 7 % P, 2**A, -A, abs(A), A, A <= P, 1 > A]
+    for got, want in zip(made(A, P), expected):
+        np.testing.assert_allclose(got, want)
+    bits = tcc.function([i, j], [i & j, i | j, i ^ j, ~i, 1 & j])([5, 6], [3, 4])
+    for got, want in zip(bits, [[1, 4], [7, 6], [6, 2], [-6, -7], [1, 0]]):
+        assert got.tolist() == want
+
+
+def test_numpy_on_the_left():
+    x = T.vector("x")
+    made = np.ones(2) + x
+    assert isinstance(made, T.Variable) and made.eval({x: [1.0, 2.0]}).tolist() == [2, 3]
+
+
+def test_rounding():
+    x = T.vector("x")
+    half = [0.5, 1.5, -0.5, 2.4]
+    assert T.round(x).eval({x: half}).tolist() == [1, 2, -1, 2]
+    assert T.round(x, mode="half_to_even").eval({x: half}).tolist() == [0, 2, 0, 2]
+    assert T.iround(x).dtype == "int64"
+
+
+def test_special_cases():
+    x = T.vector("x")
+    v = np.array([np.nan, np.inf, -np.inf, 0, 1])
+    assert T.isnan(x).eval({x: v}).tolist() == [True, False, False, False, False]
+    assert T.isinf(x).eval({x: v}).tolist() == [False, True, True, False, False]
+    assert T.isclose(x, x).eval({x: v}).tolist() == [False, True, True, True, True]
+    assert T.isclose(x, x, equal_nan=True).eval({x: v}).all()
+    assert T.clip(x, 0, 0.5).eval({x: [-1.0, 0.2, 3]}).tolist() == [0, 0.2, 0.5]
+    assert T.switch(x, 1, 2).eval({x: [0.0, 3.0]}).tolist() == [2, 1]
+    assert T.add(x, x, x).eval({x: [1.0]}).tolist() == [3]
+
+
+def test_book_typos_are_aliases():
+    assert T.abs is T.abs_ and T.intdiv is T.int_div and T.truediv is T.true_div and T.one_like is T.ones_like
+
+
+def test_cast():
+    x = T.vector("x")
+    assert T.cast(x, "int32").eval({x: [1.9, -1.9]}).tolist() == [1, -1]
+    with tcc.change_flags(floatX="float32"):
+        assert x.astype("floatX").dtype == "float32"
+    with pytest.raises(TypeError):
+        x.astype("nope")
+
+
+@pytest.mark.parametrize("axis", [None, 0, 1, -1, (0, 1), [1]])
+@pytest.mark.parametrize("keepdims", [False, True])
+def test_reductions(axis, keepdims):
+    x = T.matrix("x")
+    at = tuple(axis) if isinstance(axis, list) else axis
+    names = ["sum", "prod", "mean", "max", "min", "var", "std", "any", "all"]
+    made = tcc.function([x], [getattr(T, n)(x, axis=axis, keepdims=keepdims) for n in names])(A)
+    for n, got in zip(names, made):
+        want = getattr(np, n)(A, axis=at, keepdims=keepdims)
+        assert got.shape == np.shape(want), n
+        np.testing.assert_allclose(got, want, err_msg=n)
+
+
+def test_positions_of_extremes():
+    x = T.tensor3("x")
+    a = np.random.default_rng(0).normal(size=(2, 3, 4))
+    for axis in (None, 0, 1, -1):
+        assert np.array_equal(T.argmax(x, axis=axis).eval({x: a}), np.argmax(a, axis))
+        assert np.array_equal(T.argmin(x, axis=axis).eval({x: a}), np.argmin(a, axis))
+    assert np.array_equal(T.argmax(x, axis=(1, 2)).eval({x: a}), a.reshape(2, -1).argmax(1))
+    top, where = T.max_and_argmax(x, axis=1)
+    assert np.array_equal(top.eval({x: a}), a.max(1)) and np.array_equal(where.eval({x: a}), a.argmax(1))
+
+
+def test_more_reductions():
+    x = T.matrix("x")
+    np.testing.assert_allclose(T.ptp(x, axis=0).eval({x: A}), np.ptp(A, 0))
+    np.testing.assert_allclose(x.norm(2).eval({x: A}), np.sqrt((A**2).sum()))
+    np.testing.assert_allclose(T.var(x, ddof=1).eval({x: A}), A.var(ddof=1))
+    np.testing.assert_allclose(T.cumsum(x, axis=1).eval({x: A}), A.cumsum(1))
+    np.testing.assert_allclose(T.cumprod(x).eval({x: A}), A.cumprod())
+    np.testing.assert_allclose(T.sort(x, axis=0).eval({x: A}), np.sort(A, 0))
+    assert np.array_equal(T.argsort(x).eval({x: A}), np.argsort(A))
+    np.testing.assert_allclose(x.sum(dtype="float32").eval({x: A}), A.sum(), rtol=1e-6)
+    with pytest.raises(ValueError):
+        x.sum(axis=2)
+    with pytest.raises(ValueError):
+        x.sum(axis=(0, 0))
+
+
+def test_shapes():
+    x = T.tensor3("x")
+    a = np.arange(24.0).reshape(2, 3, 4)
+    n = T.lscalar("n")
+    cases = [
+        (x.reshape((4, 6)), a.reshape(4, 6)),
+        (x.reshape((x.shape[0], -1)), a.reshape(2, -1)),
+        (x.reshape([-1]), a.reshape(-1)),
+        (T.reshape(x, T.as_tensor_variable([6, 4])), a.reshape(6, 4)),
+        (x.flatten(), a.flatten()),
+        (x.flatten(2), a.reshape(2, 12)),
+        (x.dimshuffle(2, "x", 0, 1), a.transpose(2, 0, 1)[:, None]),
+        (x.T, a.T),
+        (x.transpose(0, 2, 1), a.transpose(0, 2, 1)),
+        (x.transpose((0, 2, 1)), a.transpose(0, 2, 1)),
+        (x.swapaxes(0, 2), a.swapaxes(0, 2)),
+        (T.shape_padleft(x, 2), a[None, None]),
+        (T.shape_padright(x), a[..., None]),
+        (T.shape_padaxis(x, 1), a[:, None]),
+        (T.squeeze(x[:, None]), a),
+        (T.stack([x, x * 2]), np.stack([a, a * 2])),
+        (T.stack(x, x), np.stack([a, a])),
+        (T.stack([x, x], axis=-1), np.stack([a, a], -1)),
+        (T.concatenate([x, x], axis=1), np.concatenate([a, a], 1)),
+        (T.join(-1, x, x), np.concatenate([a, a], -1)),
+        (T.stacklists([[x[0, 0, 0], 1.0], [2.0, 3.0]]), np.array([[0, 1], [2, 3.0]])),
+        (T.split(x, [1, 3], 2, axis=2)[1], a[:, :, 1:]),
+        (T.tile(x, (2, 1, 3)), np.tile(a, (2, 1, 3))),
+        (T.tile(x, (2,)), np.tile(a, 2)),
+        (T.repeat(x, 2, axis=1), a.repeat(2, 1)),
+        (x.repeat(3), a.repeat(3)),
+        (T.roll(x, 1, axis=2), np.roll(a, 1, 2)),
+        (T.roll(x, -5), np.roll(a, -5)),
+        (x.diagonal(1, 1, 2), a.diagonal(1, 1, 2)),
+        (x.shape, np.array(a.shape)),
+        (x.size, np.array(24)),
+        (T.outer(x[0, 0], x[1, 1]), np.outer(a[0, 0], a[1, 1])),
+    ]
+    made = tcc.function([x], [c[0] for c in cases])(a)
+    for k, (got, (_, want)) in enumerate(zip(made, cases)):
+        assert got.shape == want.shape and np.allclose(got, want), k
+    assert x.reshape((n, 24 // 2)).eval({x: a, n: 2}).shape == (2, 12)
+    with pytest.raises(ValueError):
+        x.reshape((n, 5)).eval({x: a, n: 2})
+    with pytest.raises(ValueError):
+        T.split(x, [1, 2], 2, axis=2)[1].eval({x: a})
+
+
+def test_reshape_by_a_vector_of_unknown_length_needs_ndim():
+    x, s = T.vector("x"), T.lvector("s")
+    with pytest.raises(ValueError, match="ndim"):
+        T.reshape(x, s)
+    assert T.reshape(x, s, ndim=2).eval({x: np.arange(6.0), s: [2, 3]}).shape == (2, 3)
+
+
+def test_creation():
+    n = T.lscalar("n")
+    x = T.matrix("x")
+    cases = [
+        (T.zeros((2, n)), np.zeros((2, 3))),
+        (T.ones(n), np.ones(3)),
+        (T.eye(n), np.eye(3)),
+        (T.eye(2, n, 1), np.eye(2, 3, 1)),
+        (T.arange(n), np.arange(3)),
+        (T.arange(1, n * 4, 2), np.arange(1, 12, 2)),
+        (T.arange(n, 0, -1), np.arange(3, 0, -1)),
+        (T.arange(5, n), np.arange(5, 3)),
+        (T.arange(0.0, 1.0, 0.25), np.arange(0, 1, 0.25)),
+        (T.arange(T.cast(n, "float64") / 2), np.arange(1.5)),
+        (T.alloc(x[0], n, 3), np.broadcast_to(A[0], (3, 3))),
+        (T.fill(x, 2), np.full(A.shape, 2)),
+        (T.zeros_like(x), np.zeros_like(A)),
+        (T.ones_like(x, dtype="int8"), np.ones(A.shape, "int8")),
+        (T.identity_like(x), np.eye(2, 3)),
+        (T.full((n,), 7), np.full(3, 7)),
+        (T.mgrid[0:2, 0:3][1], np.mgrid[0:2, 0:3][1]),
+        (T.ogrid[0:2, 0:3][0], np.ogrid[0:2, 0:3][0]),
+        (T.tri(n), np.tri(3)),
+        (T.tril(x), np.tril(A)),
+        (T.triu(x), np.triu(A)),
+    ]
+    made = tcc.function([n, x], [c[0] for c in cases])(3, A)
+    for k, (got, (_, want)) in enumerate(zip(made, cases)):
+        assert got.shape == want.shape and np.array_equal(got, want), k
+
+
+def test_constructors():
+    assert [v.name for v in T.matrices("x", "y")] == ["x", "y"]
+    assert [v.type for v in T.imatrices(2)] == [T.imatrix().type] * 2
+    assert T.tensor3s(2)[1].ndim == 3 and T.vectors("a", "b")[0].ndim == 1
+    assert T.tensor("float32", (True, False)).type == T.frow().type
+    assert T.matrix("x", shape=(None, 784)).type.shape == (None, 784)
+    assert T.scalar("s", dtype="uint8").dtype == "uint8"
+    with pytest.raises(AttributeError):
+        T.nope  # noqa: B018

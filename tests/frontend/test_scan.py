@@ -1,0 +1,179 @@
+"""scan in its plain form."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import tcc
+import tcc.tensor as T
+
+V = np.arange(1.0, 5.0)
+
+
+def test_a_map():
+    x = T.vector("x")
+    made, updates = tcc.scan(lambda a: a * 2, sequences=x)
+    assert isinstance(made, T.Variable) and updates == {}
+    assert made.eval({x: V}).tolist() == [2, 4, 6, 8]
+    assert made.eval({x: []}).tolist() == []
+    listed, _ = tcc.scan(lambda a: [a * 2], sequences=x, return_list=True)
+    assert type(listed) is list
+    alone, _ = tcc.scan(lambda a: [a * 2], sequences=x)
+    assert isinstance(alone, T.Variable)
+
+
+def test_a_recurrence_with_captures_and_two_outputs():
+    x, w = T.matrix("x"), T.matrix("w")
+    h0 = T.vector("h0")
+    (hs, doubled), _ = tcc.scan(
+        lambda a, h, m: (T.tanh(a + T.dot(h, w)), (h * m).sum()), [x], [h0, None], [2.0]
+    )
+    f = tcc.function([x, h0, w], [hs, doubled])
+    a, m = np.random.default_rng(0).normal(size=(5, 3)), np.eye(3) * 0.5
+    h, expected, sums = np.zeros(3), [], []
+    for row in a:
+        sums.append(h.sum() * 2)
+        h = np.tanh(row + h @ m)
+        expected.append(h)
+    made, other = f(a, np.zeros(3), m)
+    np.testing.assert_allclose(made, expected)
+    np.testing.assert_allclose(other, sums)
+
+
+def test_the_initial_value_is_not_in_the_output():
+    made, _ = tcc.scan(lambda h: h + 1, outputs_info=np.float64(0), n_steps=3)
+    assert made.eval().tolist() == [1, 2, 3]
+
+
+def test_powers():
+    k, a = T.iscalar("k"), T.vector("a")
+    made, updates = tcc.scan(
+        lambda prior, base: prior * base, outputs_info=T.ones_like(a), non_sequences=a, n_steps=k
+    )
+    f = tcc.function([a, k], made[-1], updates=updates)
+    assert f(range(5), 3).tolist() == [0, 1, 8, 27, 64]
+
+
+def test_taps():
+    x = T.vector("x")
+    made, _ = tcc.scan(lambda before, after: before * after, sequences=[{"input": x, "taps": [-1, 1]}])
+    assert made.eval({x: V}).tolist() == [3, 8]
+    fib, _ = tcc.scan(
+        lambda two, one: two + one,
+        outputs_info=[{"initial": T.constant([0.0, 1.0]), "taps": [-2, -1]}],
+        n_steps=5,
+    )
+    assert fib.eval().tolist() == [1, 2, 3, 5, 8]
+
+
+def test_the_shortest_sequence_decides():
+    x, y = T.vectors("x", "y")
+    made, _ = tcc.scan(lambda a, b: a + b, sequences=[x, y])
+    assert made.eval({x: V, y: V[:2]}).tolist() == [2, 4]
+
+
+def test_a_sequence_that_is_too_short():
+    x, n = T.vector("x"), T.lscalar("n")
+    made, _ = tcc.scan(lambda a: a, sequences=x, n_steps=n)
+    assert made.eval({x: V, n: 2}).tolist() == [1, 2]
+    with pytest.raises(ValueError, match="Sequence is shorter then the required number of steps"):
+        made.eval({x: V, n: 5})
+    with pytest.raises(ValueError):
+        made.eval({x: V, n: -1})
+    with pytest.raises(ValueError, match="Sequence is shorter"):
+        tcc.scan(lambda a: a, sequences=T.constant(V), n_steps=9)
+
+
+def test_backwards():
+    x = T.vector("x")
+    for options in ({"go_backwards": True}, {"n_steps": -4}):
+        made, _ = tcc.scan(lambda a, h: h * 2 + a, sequences=x, outputs_info=np.float64(0), **options)
+        assert made.eval({x: V}).tolist() == [4, 11, 24, 49]
+
+
+def test_one_step_is_no_loop():
+    x = T.vector("x")
+    made, _ = tcc.scan(lambda a, h: a + h, sequences=x, outputs_info=np.float64(1), n_steps=1)
+    assert made.eval({x: V}).tolist() == [2]
+    assert "for{" not in tcc.printing.debugprint(made, file="str")
+
+
+def test_fn_is_called_once():
+    calls = []
+    tcc.scan(lambda a: calls.append(1) or a, sequences=T.vector())
+    assert calls == [1]
+
+
+def test_dtypes_of_states_must_agree():
+    x = T.fvector("x")
+    with pytest.raises(
+        ValueError, match=r"The initial state .* has dtype int8, while the result .* has dtype float32"
+    ):
+        tcc.scan(lambda a, h: a + h, sequences=x, outputs_info=0)
+
+
+def test_flags_of_states_must_agree():
+    x = T.tensor3("x")
+    start = T.zeros((4, 1))
+    with pytest.raises(TypeError, match="Cannot convert Type .* into Type"):
+        tcc.scan(lambda a, h: h + a, sequences=x, outputs_info=start)
+    made, _ = tcc.scan(lambda a, h: h + a, sequences=x, outputs_info=T.unbroadcast(start, 1))
+    assert made.eval({x: np.ones((2, 4, 1))})[-1].sum() == 8
+
+
+def test_updates():
+    total, x = tcc.shared(0.0, "total"), T.vector("x")
+    made, updates = tcc.scan(lambda a: (a * total, {total: total + a}), sequences=x)
+    assert list(updates) == [total]
+    assert tcc.function([x], made, updates=updates)(V).tolist() == [0, 2, 9, 24]
+    assert total.get_value() == 10
+    more = updates + {x: 1}
+    assert len(more) == 2
+
+
+def test_strict():
+    w, x = tcc.shared(2.0, "W"), T.vector("x")
+    with pytest.raises(tcc.MissingInputError, match="ScanOp is missing an input: W"):
+        tcc.scan(lambda a: a * w, sequences=x, strict=True)
+    made, _ = tcc.scan(lambda a, m: a * m, sequences=x, non_sequences=w, strict=True)
+    assert made.eval({x: V}).tolist() == [2, 4, 6, 8]
+
+
+def test_nested():
+    m = T.matrix("m")
+
+    def row_sums(row):
+        made, _ = tcc.scan(lambda a, h: a + h, sequences=row, outputs_info=np.float64(0))
+        return made[-1]
+
+    made, _ = tcc.scan(row_sums, sequences=m)
+    assert made.eval({m: [[1, 2], [3, 4]]}).tolist() == [3, 7]
+
+
+def test_no_length():
+    with pytest.raises(ValueError, match="No information about the number of steps"):
+        tcc.scan(lambda: T.constant(1.0))
+
+
+def test_what_outputs_info_must_hold():
+    with pytest.raises(ValueError, match="Please provide None as outputs_info"):
+        tcc.scan(lambda a: (a, a), sequences=T.vector(), outputs_info=[None])
+
+
+def test_givens_reach_into_the_body():
+    x, k = T.vector("x"), T.scalar("k")
+    made, _ = tcc.scan(lambda a: a * (k + 1), sequences=x)
+    assert tcc.function([x], made, givens={k: np.float64(2)})(V).tolist() == [3, 6, 9, 12]
+
+
+def test_text():
+    from tcc.ir.text import parse_func, print_func
+    from tcc.ir.verify import verify
+
+    x, h = T.matrix("x"), T.vector("h")
+    made, _ = tcc.scan(lambda a, b: T.tanh(a + b), sequences=x, outputs_info=h)
+    func = tcc.function([x, h], made).func
+    verify(func)
+    text = print_func(func)
+    assert print_func(parse_func(text)) == text
