@@ -12,6 +12,7 @@ from tcc.ir.printer import window
 from tcc.ir.types import Type
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"  # the axes of an iteration space
+CONTROL = frozenset({"for", "ifelse"})  # their blocks hold operations on places, once placed
 
 
 class VerifyError(Exception):
@@ -49,6 +50,9 @@ class Verifier:
         self.defined: list[Value] = []
         self.checked: set[Type] = set()  # types whose sizes are all known; only while nothing leaves `names`
         self.slots = 0  # operands seen
+        self.placed = "outputs" in func.attrs or any(p.type.place for p in func.body.params)
+        self.writer: Op | None = None  # the first that writes a shared variable
+        self.bodies = 0  # kernels' blocks around, whose values are in registers
 
     def run(self) -> None:
         body = self.func.body
@@ -112,16 +116,33 @@ class Verifier:
             self.attr_sizes(op, value)
         for r in op.results:
             self.sizes(op, r.type)
+            if self.placed and not self.bodies and r.type.place is None:
+                raise self.error(op, "its result has no place, where everything has one")
         self.define(op.results)
+        self.failure(op)
+
+    def failure(self, op: Op) -> None:
+        """An error must find all shared variables as they were, so what can fail comes before what writes them."""
+        if op.defn.fails and self.writer is not None:
+            raise self.error(op, f"can fail after {self.writer.name} has written a shared variable")
+        if self.writer is None and op.attrs.get("into") and any(written_shared(p) for p in op.places):
+            self.writer = op
 
     def inner(self, op: Op, block: Block) -> None:
         """A block of `op`, with what is visible only inside of it."""
         if block.parent is not op:
             raise self.error(op, "the parent of its block is another operation")
         first, names = len(self.defined), set(self.names)
+        before = self.writer
+        self.bodies += op.name not in CONTROL
         if "index" in op.attrs:
             self.names.add(str(op.attrs["index"]))
         self.block(block, op)
+        self.bodies -= op.name not in CONTROL
+        if op.name == "for" and before is None and self.writer is not None:
+            failing = next((o for o in block.walk() if o.defn.fails), None)
+            if failing is not None:
+                raise self.error(failing, f"can fail after {self.writer.name} has written a shared variable")
         self.visible.difference_update(self.defined[first:])
         if names != self.names:
             self.names = names
@@ -213,6 +234,10 @@ class Verifier:
             for user, i in v.uses:
                 if user not in self.ops or i >= len(user.operands) or user.operands[i] is not v:
                     raise self.error(v.op, f"%{v.name} lists a use by {user.name} that is not there")
+
+
+def written_shared(place: Value) -> bool:
+    return place.type.place is not None and place.type.place.space == "shared"
 
 
 def may_reuse(op: Op, read: int, result: int) -> bool:
