@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -165,8 +166,8 @@ def save(model: Model, folder: Path) -> Path:
     return path
 
 
-def plot(histories: dict[str, History], path: Path) -> None:
-    """The curves of the cost and of the validation error."""
+def plot(histories: dict[str, History], path: Path) -> Path:
+    """The curves of the cost and of the validation error, as a PNG."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -183,6 +184,7 @@ def plot(histories: dict[str, History], path: Path) -> None:
         axes.grid(True, which="both", alpha=0.3)
         axes.legend()
     figure.savefig(path, dpi=120)
+    return path
 
 
 def speed(seconds: Sequence[float], pixels: int, hidden: int, batch: int) -> str:
@@ -246,9 +248,11 @@ def run(options: argparse.Namespace) -> None:
     updates = optimizer(second.parameters, gradients, options.rate or rate)
     histories["mlp"] = train(second, digits, updates, options.batch, options.epochs, options.seed)
 
-    curves = options.out / "losses.png"
-    plot(histories, curves)
-    print("wrote", *(save(model, options.out) for model in (first, second)), curves)
+    print("wrote", *(save(model, options.out) for model in (first, second)))
+    if find_spec("matplotlib"):
+        print("wrote", plot(histories, options.out / "losses.png"))
+    else:
+        print("no plot of the losses: matplotlib is not installed")
     shown = digits.test.images[:20]
     print("the first test digits:", *digits.test.labels[:20])
     print("       the mlp reads: ", *compile_predict(second)(shown))

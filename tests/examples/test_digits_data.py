@@ -11,9 +11,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import digits_data
 import numpy as np
 import pytest
+
+import digits_data
 from digits_data import DataError
 
 RNG = np.random.default_rng(7)
