@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from tcc.ir.core import Attrs, Block, Op, Value
@@ -63,12 +64,12 @@ class OpDef:
     blocks: int = 0
     samples: tuple[Sample, ...] = ()
 
-    @property
+    @cached_property
     def arity(self) -> int | None:
         """Number of operands; None when the last name takes any number."""
         return None if "*" in self.operands else len(self.operand_names)
 
-    @property
+    @cached_property
     def operand_names(self) -> list[str]:
         return [n.strip() for n in self.operands.split(",")] if self.operands.strip() else []
 
