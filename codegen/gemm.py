@@ -167,21 +167,8 @@ def _pack_body(t: VecType) -> Emit:
         )
 
         def turned() -> None:
-            def vector(v: str, _: list[str]) -> None:
-                count = x.min(x.sub(cols, v), t.lanes)
-                s, d = e.gep(src, x.mul(v, bcs)), e.gep(dst, v, t.elem)
-                _call(
-                    e,
-                    pack_name(t, "turn"),
-                    (ptr, s),
-                    (i64, bcs),
-                    (ptr, d),
-                    (i64, row),
-                    (i64, count),
-                    (i64, kc),
-                )
-
-            e.loop(0, cols, t.lanes, vector)
+            squares = (("ptr", src), ("i64", bcs), ("ptr", dst), ("i64", row), ("i64", cols), ("i64", kc))
+            _call(e, pack_name(t, "turn"), *squares)
 
         e.when(turn, turned)
 

@@ -39,30 +39,32 @@ def copy_rows(t: VecType, target: Target) -> Emit:
 def copy_transposed(t: VecType) -> Emit:
     """LLVM text of `void @tcc_pack_T_turn(src, src stride, dst, dst stride, rows, cols)`: dst[c, r] = src[r, c].
 
-    For up to `lanes` rows, at least one; in most columns a vector is written, in which rows beyond repeat the last one.
-    A vector is put together from 16-byte pieces of rows, whose transposes stay in lanes.
+    By squares of 16-byte rows.  In most columns whole squares are written, in which rows beyond repeat the last one.
     """
     e, piece = Emit(), VecType(t.elem, 16 // t.bytes)
+    side = piece.lanes
     e.function(
         f"internal void @{pack_name(t, 'turn')}(ptr noalias readonly %src, i64 %ss, ptr noalias %dst, i64 %ds, "
         "i64 %rows, i64 %cols)"
     )
     x = Index(e)
     last = x.sub("%rows", 1)
-    starts = ["%src"] + [e.gep("%src", str(x.mul(x.min(i, last), "%ss"))) for i in range(1, t.lanes)]
-    full = e.value(f"and i64 %cols, {-piece.lanes}")
+    full = e.value(f"and i64 %cols, {-side}")
 
-    def block(column: str, v: list[str]) -> list[str]:
-        pieces = [load(e, piece, e.gep(p, column, t.elem)) for p in starts]
-        stacked = [_concat(e, piece, pieces[i :: piece.lanes]) for i in range(piece.lanes)]
-        dst = v[0]
-        for vector in _transpose_lanes(e, t, stacked):
-            store(e, t, vector, dst)
-            dst = e.gep(dst, "%ds")
-        return [dst]
+    def strip(r: str, _: list[str]) -> None:
+        starts = [e.gep("%src", str(x.mul(x.min(x.add(r, i), last), "%ss"))) for i in range(side)]
 
-    (end,) = e.loop(0, full, piece.lanes, block, [("ptr", "%dst")])
-    rest = e.value(f"sub i64 %cols, {full}")
+        def square(c: str, v: list[str]) -> list[str]:
+            dst = v[0]
+            for vector in _transpose(e, piece, [load(e, piece, e.gep(p, c, t.elem)) for p in starts]):
+                store(e, piece, vector, dst)
+                dst = e.gep(dst, "%ds")
+            return [dst]
+
+        e.loop(0, full, side, square, [("ptr", e.gep("%dst", r, t.elem))])
+
+    e.loop(0, "%rows", side, strip)
+    rest, end = x.sub("%cols", full), e.gep("%dst", str(x.mul(full, "%ds")))
     e.line(
         f"call void @{pack_name(t, 'each')}(ptr {e.gep('%src', full, t.elem)}, i64 {t.bytes}, i64 %ss, ptr {end}, "
         f"i64 %ds, i64 {rest}, i64 %rows)"
@@ -71,22 +73,10 @@ def copy_transposed(t: VecType) -> Emit:
     return e
 
 
-def _concat(e: Emit, t: VecType, parts: list[str]) -> str:
-    while len(parts) > 1:
-        order = ", ".join(f"i32 {i}" for i in range(2 * t.lanes))
-        pairs = zip(parts[::2], parts[1::2], strict=True)
-        parts = [
-            e.value(f"shufflevector {t} {a}, {t} {b}, <{2 * t.lanes} x i32> <{order}>") for a, b in pairs
-        ]
-        t = VecType(t.elem, 2 * t.lanes)
-    return parts[0]
-
-
-def _transpose_lanes(e: Emit, t: VecType, rows: list[str]) -> list[str]:
-    """Transposes the square block in each 16 bytes: log2 rounds of interleaving row i with row i + half."""
-    side = len(rows)
-    half = side // 2
-    low = [lane + i // 2 + (i % 2) * t.lanes for lane in range(0, t.lanes, side) for i in range(side)]
+def _transpose(e: Emit, t: VecType, rows: list[str]) -> list[str]:
+    """The transpose of a square: log2(side) rounds of interleaving row i with row i + side / 2."""
+    half = t.lanes // 2
+    low = [i // 2 + (i % 2) * t.lanes for i in range(t.lanes)]
     for _ in range(half.bit_length()):
         following = []
         for a, b in zip(rows[:half], rows[half:], strict=True):
