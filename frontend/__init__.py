@@ -1,3 +1,4 @@
+# ruff: noqa: F401
 """tcc: write array expressions, compile them.
 
 Names are imported when they are first used, so `import tcc` costs next to nothing.

@@ -108,7 +108,7 @@ def function(
     parameters = [_parameter(i, number, name) for number, i in enumerate(ins)]
     keys = sorted(outputs) if isinstance(outputs, dict) else None
     returns = "none" if outputs is None else "list" if isinstance(outputs, list | tuple | dict) else "array"
-    make = InterpretedFunction if _interpreted(mode) else compiled
+    make: Any = InterpretedFunction if _interpreted(mode) else compiled
     made = make(name, parameters, lowered, returns)
     made.output_variables = results[:count]
     made.update_variables = pairs
@@ -336,9 +336,8 @@ def _parameter(i: In, number: int, function_name: str) -> Parameter:
     default: Callable[[], Any] | None = None
     if i.value is not None:
         held = i.value
-        default = held.get_value if isinstance(held, SharedVariable) else lambda: held
-        if not isinstance(held, SharedVariable):
-            kind.filter(held, strict, allow)
+        kind.filter(held, strict, allow)
+        default = lambda: held  # noqa: E731
     return Parameter(i.name or f"input_{number}", kind.ir, kind.ndim, convert, default)
 
 

@@ -204,14 +204,10 @@ def _python_floats(*values: Any) -> bool:
 
 def _count(first: Any, last: Any, by: Any) -> Any:
     """How many steps of `by` lead from `first` to below `last`."""
-    numbers = [v.data.item() if isinstance(v, TensorConstant) else None for v in (first, last, by)]
-    if None not in numbers:
-        return len(np.arange(*numbers))
+    if all(isinstance(v, TensorConstant) for v in (first, last, by)):
+        return len(np.arange(first.data.item(), last.data.item(), by.data.item()))
     if all(v.type.dtype in DISCRETE for v in (first, last, by)):
-        a, b, s = (
-            static_size(v) if static_size(v) is not None else build.cast(v, "int64")
-            for v in (first, last, by)
-        )
+        a, b, s = (as_size(build.cast(v, "int64")) for v in (first, last, by))
         span = build.size_arithmetic("sub", b, a)
         if s != 1:
             # ceil(span / s) == -(span // -s)

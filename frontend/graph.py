@@ -96,6 +96,7 @@ class Apply:
 
     @property
     def result(self) -> Variable:
+        only: Variable
         (only,) = self.results
         return only
 

@@ -66,8 +66,8 @@ def subtensor(x: Any, index: Any) -> Any:
     if len(plan.arrays) == 1 and list(plan.arrays) == [0] and len(items) == 1:
         label = "AdvancedSubtensor1"
     variables = [v for i in items for v in _variables(i)]
-    result.owner.shown = Shown(label, (x, *variables))
-    result.owner.index = (x, tuple(items))
+    made: Any = result.owner
+    made.shown, made.index = Shown(label, (x, *variables)), (x, tuple(items))
     return result
 
 
@@ -86,10 +86,9 @@ def _of_made_vector(x: Any, items: Sequence[Any]) -> Any:
         return None
     if not -len(scalars) <= at < len(scalars):
         raise IndexError(f"index {at} is out of bounds for {x}, of length {len(scalars)}")
-    made = build.node("identity", build.cast(scalars[at], x.type.dtype)).result
-    made.owner.shown = Shown("Subtensor{int64}", (x, as_variable(at)))
-    made.owner.index = (x, (at,))
-    return made
+    made = build.node("identity", build.cast(scalars[at], x.type.dtype))
+    made.shown, made.index = Shown("Subtensor{int64}", (x, as_variable(at))), (x, (at,))
+    return made.result
 
 
 def _items(index: Any) -> list[Any]:

@@ -137,10 +137,10 @@ class GraphBuilder(Builder):
             "check_size",
             attrs={"left": left, "right": right, "message": f"{what}: Input dimension mis-match"},
         )
-        if not self.refine(values, left, right) and not self.refine(values, right, left):
+        if not self.refined(values, left, right) and not self.refined(values, right, left):
             self.replace_in_attrs(attrs, left, right)
 
-    def refine(self, values: list[Value], old: Size, new: Size) -> bool:
+    def refined(self, values: list[Value], old: Size, new: Size) -> bool:
         """Operands of size `old`, which was found to be `new`, under that size."""
         found = False
         for i, v in enumerate(values):

@@ -90,7 +90,7 @@ def label(node: Apply) -> str:
 
 
 def _whole(node: Apply) -> bool:
-    return len(node.attrs["axes"]) == node.operands[0].type.ndim
+    return len(node.attrs["axes"]) == int(node.operands[0].type.ndim)
 
 
 def _axes(node: Apply) -> str:
@@ -98,7 +98,7 @@ def _axes(node: Apply) -> str:
 
 
 def _accumulator(node: Apply) -> str:
-    dtype = node.result.type.dtype
+    dtype = str(node.result.type.dtype)
     return ACCUMULATORS.get(dtype, dtype)
 
 
@@ -155,8 +155,8 @@ def pp(v: Any) -> str:
     """The expression as one line of text."""
     if not isinstance(v, Variable):
         return pp_function(v)
-    done: dict[Variable, str] = {}
-    stack = [v]
+    done: dict[Any, str] = {}
+    stack: list[Any] = [v]
     while stack:
         top = stack[-1]
         if top in done:
@@ -195,7 +195,7 @@ def _parts(v: Any) -> Sequence[Any]:
     return [node.operands[0]] if node.implicit else shown_inputs(node)
 
 
-def _expression(node: Apply, done: dict[Variable, str]) -> str:
+def _expression(node: Apply, done: dict[Any, str]) -> str:
     texts = [done[visible(x)] for x in (node.operands[:1] if node.implicit else shown_inputs(node))]
     if node.implicit:
         return texts[0]
@@ -225,7 +225,7 @@ def _expression(node: Apply, done: dict[Variable, str]) -> str:
     return f"{title}({', '.join(texts)})"
 
 
-def _index_text(i: Any, done: dict[Variable, str]) -> str:
+def _index_text(i: Any, done: dict[Any, str]) -> str:
     if isinstance(i, slice):
         start, stop, step = (None if b is None else _index_text(b, done) for b in (i.start, i.stop, i.step))
         return f"{start or ''}:{stop or ''}" + (f":{step}" if step is not None else "")

@@ -126,7 +126,7 @@ def _contract(x: Any, y: Any, first: Sequence[int], second: Sequence[int], batch
             y.type.broadcastable[k] for k in free_y
         ]
         assert len(flags) == result.type.ndim
-    result.owner.shown = Shown(label, (x, y))
+    _show(result, label, x, y)
     return result
 
 

@@ -96,7 +96,8 @@ def reshape(x: Any, newshape: Any, ndim: int | None = None) -> Any:
         v for v in (newshape if isinstance(newshape, list | tuple) else [newshape]) if isinstance(v, Variable)
     )
     if ndim is not None and isinstance(newshape, Variable) and newshape.type.shape == (None,):
-        newshape = [newshape[i] for i in range(ndim)]
+        vector: Any = newshape
+        newshape = [vector[i] for i in range(ndim)]
     sizes = as_sizes(newshape, "reshape")
     if ndim is not None and len(sizes) != ndim:
         raise ValueError(f"reshape: ndim is {ndim}, but the shape has {len(sizes)} sizes")
@@ -288,12 +289,11 @@ def concatenate(tensor_list: Sequence[Any], axis: Any = 0) -> Any:
 def stack(*tensors: Any, axis: int = 0) -> Any:
     """The tensors along a new axis: stack([a, b], axis) or stack(a, b)."""
     if len(tensors) == 2 and isinstance(tensors[0], list | tuple) and isinstance(tensors[1], int):
-        tensors, axis = (tensors[0],), tensors[1]
-    parts = list(tensors[0]) if len(tensors) == 1 and isinstance(tensors[0], list | tuple) else list(tensors)
-    if len(parts) == 1 and isinstance(parts[0], Variable) and parts[0].type.ndim:
-        parts = (
-            [parts[0][i] for i in range(get_vector_length(parts[0]))] if parts[0].type.ndim == 1 else parts
-        )
+        axis = tensors[1]
+        tensors = tensors[:1]
+    parts: list[Any] = (
+        list(tensors[0]) if len(tensors) == 1 and isinstance(tensors[0], list | tuple) else list(tensors)
+    )
     if not parts:
         raise Exception("theano.tensor.stack(tensors, axis) needs at least one tensor")
     values = [as_variable(p) for p in parts]

@@ -41,7 +41,8 @@ class Type:
         """A new variable of this type."""
         from tcc.variable import make_variable
 
-        return make_variable(self, name=name)
+        made: Variable = make_variable(self, name=name)
+        return made
 
     make_variable = __call__
 
@@ -231,7 +232,7 @@ def _dtype_name(dtype: Any) -> str:
     if isinstance(dtype, str) and dtype == "floatX":
         return str(config.floatX)
     try:
-        name = np.dtype(dtype).name
+        name = str(np.dtype(dtype).name)
     except TypeError:
         name = str(dtype)
     if name not in FROM_NUMPY or name == "object":

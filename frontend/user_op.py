@@ -98,7 +98,7 @@ class Op:
     def __eq__(self, other: object) -> bool:
         if self is other:
             return True
-        return bool(self.__props__) and type(self) is type(other) and self._key() == other._key()  # type: ignore[attr-defined]
+        return bool(self.__props__) and type(self) is type(other) and self._key() == other._key()
 
     def __hash__(self) -> int:
         return hash((type(self), self._key())) if self.__props__ else id(self)
@@ -182,7 +182,7 @@ class FromFunctionOp(Op):
             storage[0] = result
 
     def __eq__(self, other: object) -> bool:
-        return type(self) is type(other) and self.fn is other.fn  # type: ignore[attr-defined]
+        return type(self) is type(other) and self.fn is other.fn
 
     def __hash__(self) -> int:
         return hash(self.fn)
