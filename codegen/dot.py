@@ -7,33 +7,29 @@ from tcc.codegen.index import Index
 from tcc.codegen.microkernel import each_vector, load, splat, store
 from tcc.codegen.target import Target
 
-ROWS = 8  # chains that run side by side, enough to hide the latency of one
+DOT_ROWS = 8  # chains that run side by side, enough to hide the latency of one
+_ROWS = 8  # rows of B that are read side by side
 
 
 def dot_name(t: VecType) -> str:
     return f"tcc_dot_{t.suffix}"
 
 
-def dot_rows(t: VecType) -> int:
-    """Rows of one call, a power of two and at most the lanes, so that their sums fit one vector."""
-    return min(ROWS, t.lanes)
-
-
 def dot_kernel(t: VecType, target: Target) -> Emit:
     """`void @tcc_dot_T(x, x stride, y, z, z stride, k, rows, add)`: z[i] = sum over k of x[i, k] y[k], strides in bytes.
 
-    For up to `dot_rows` rows, at least one; z[i] is added to where `add` != 0.  Lane l sums k = l, l + lanes, ... in order,
+    For up to DOT_ROWS rows, at least one; z[i] is added to where `add` != 0.  Lane l sums k = l, l + lanes, ... in order,
     then the lanes are added in a fixed tree: the result depends on the values and k alone.
     """
-    e, rows = Emit(), dot_rows(t)
+    e = Emit()
     e.function(
         f"internal void @{dot_name(t)}(ptr noalias readonly %x, i64 %xs, ptr noalias readonly %y, ptr noalias %z, "
         "i64 %zs, i64 %k, i64 %rows, i64 %add)"
     )
-    sums = e.value(f"alloca {VecType(t.elem, rows)}, align 64")
+    sums = e.value(f"alloca [{DOT_ROWS} x {t}], align 64")
     index = Index(e)
     last = index.sub("%rows", 1)
-    starts = ["%x"] + [e.gep("%x", str(index.mul(index.min(i, last), "%xs"))) for i in range(1, rows)]
+    starts = ["%x"] + [e.gep("%x", str(index.mul(index.min(i, last), "%xs"))) for i in range(1, DOT_ROWS)]
 
     def step(at: str, mask: str | None, acc: list[str]) -> list[str]:
         y = load(e, t, e.gep("%y", at, t.elem), mask)
@@ -42,64 +38,39 @@ def dot_kernel(t: VecType, target: Target) -> Emit:
             e.call(t, f"llvm.fma.{t.suffix}", (t, x), (t, y), (t, s)) for x, s in zip(xs, acc, strict=True)
         ]
 
-    acc = each_vector(e, t, target, "%k", step, [(t, "zeroinitializer")] * rows)
-    total, width = _sum_lanes(e, t, acc)
-    store(e, width, total, sums)
-
-    def add() -> None:
-        def one(i: str, v: list[str]) -> list[str]:
-            at = e.gep(sums, i, t.elem)
-            old = e.value(f"load {t.elem}, ptr {v[0]}, align {t.bytes}")
-            value = e.value(f"load {t.elem}, ptr {at}, align {t.bytes}")
-            e.line(f"store {t.elem} {e.value(f'fadd {t.elem} {old}, {value}')}, ptr {at}, align {t.bytes}")
-            return [e.gep(v[0], "%zs")]
-
-        e.loop(0, "%rows", 1, one, [("ptr", "%z")])
+    acc = each_vector(e, t, target, "%k", step, [(t, "zeroinitializer")] * DOT_ROWS)
+    for i, vector in enumerate(acc):
+        store(e, t, vector, e.gep(sums, i, str(t)))
+    adds = e.value("icmp ne i64 %add, 0")
 
     def put(i: str, v: list[str]) -> list[str]:
-        value = e.value(f"load {t.elem}, ptr {e.gep(sums, i, t.elem)}, align {t.bytes}")
-
-        e.line(f"store {t.elem} {value}, ptr {v[0]}, align {t.bytes}")
+        total = _sum_lanes(e, t, load(e, t, e.gep(sums, i, str(t))))
+        old = e.value(f"load {t.elem}, ptr {v[0]}, align {t.bytes}")
+        start = e.value(
+            f"select i1 {adds}, {t.elem} {old}, {t.elem} -0.0"
+        )  # which adds nothing, not even a sign
+        e.line(f"store {t.elem} {e.value(f'fadd {t.elem} {start}, {total}')}, ptr {v[0]}, align {t.bytes}")
         return [e.gep(v[0], "%zs")]
 
-    e.when(e.value("icmp ne i64 %add, 0"), add)
     e.loop(0, "%rows", 1, put, [("ptr", "%z")])
     e.end()
     return e
 
 
-def _sum_lanes(e: Emit, t: VecType, vectors: list[str]) -> tuple[str, VecType]:
-    """The sums of the vectors, in order in one vector: pairs share a vector from the first round on."""
-
-    def halves(a: str, b: str, groups: int) -> tuple[str, str]:
-        """The first and the second half of each of the `groups` runs of lanes in a, then of those in b."""
-        size = t.lanes // groups // 2
-        runs = [start * 2 * size for start in range(2 * groups)]
-        out = []
-        for offset in (0, size):
-            order = ", ".join(f"i32 {run + offset + i}" for run in runs for i in range(size))
-            out.append(e.value(f"shufflevector {t} {a}, {t} {b}, <{t.lanes} x i32> <{order}>"))
-        return out[0], out[1]
-
-    groups = 1
-    while len(vectors) > 1:
-        pairs = [halves(a, b, groups) for a, b in zip(vectors[::2], vectors[1::2], strict=True)]
-        vectors = [e.value(f"fadd {t} {a}, {b}") for a, b in pairs]
-        groups *= 2
-    total, width = vectors[0], t
-    while width.lanes > groups:
-        size = width.lanes // groups // 2
+def _sum_lanes(e: Emit, t: VecType, vector: str) -> str:
+    """The sum of the lanes: the upper half is added to the lower one until one is left."""
+    while t.lanes > 1:
+        half = VecType(t.elem, t.lanes // 2)
         parts = []
-        for offset in (0, size):
-            order = ", ".join(
-                f"i32 {run * 2 * size + offset + i}" for run in range(groups) for i in range(size)
-            )
+        for start in (0, half.lanes):
+            order = ", ".join(f"i32 {start + i}" for i in range(half.lanes))
             parts.append(
-                e.value(f"shufflevector {width} {total}, {width} poison, <{groups * size} x i32> <{order}>")
+                e.value(f"shufflevector {t} {vector}, {t} poison, <{half.lanes} x i32> <{order}>")
+                if half.lanes > 1
+                else e.value(f"extractelement {t} {vector}, i64 {start}")
             )
-        width = VecType(t.elem, groups * size)
-        total = e.value(f"fadd {width} {parts[0]}, {parts[1]}")
-    return total, width
+        vector, t = e.value(f"fadd {half} {parts[0]}, {parts[1]}"), half
+    return vector
 
 
 def row_name(t: VecType) -> str:
@@ -140,8 +111,8 @@ def row_kernel(t: VecType, target: Target) -> Emit:
 
         return body
 
-    most = e.value(f"and i64 %k, {-ROWS}")
-    e.loop(0, most, ROWS, rows(ROWS))
+    most = e.value(f"and i64 %k, {-_ROWS}")
+    e.loop(0, most, _ROWS, rows(_ROWS))
     e.loop(most, "%k", 1, rows(1))
     e.end()
     return e

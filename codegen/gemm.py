@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import functools
 
-from tcc.codegen.dot import dot_kernel, dot_name, dot_rows, row_kernel, row_name
+from tcc.codegen.dot import DOT_ROWS, dot_kernel, dot_name, row_kernel, row_name
 from tcc.codegen.emit import Emit, VecType
 from tcc.codegen.index import Index, Size
 from tcc.codegen.microkernel import VECTORS, micro_kernel, tile_name, tile_rows
@@ -294,8 +294,8 @@ def _dot_body(t: VecType) -> Emit:
     turned = r["turned"]
 
     def group(unit: str, _: list[str]) -> None:
-        i = x.mul(unit, dot_rows(t))
-        rows = x.min(x.sub(m, i), dot_rows(t))
+        i = x.mul(unit, DOT_ROWS)
+        rows = x.min(x.sub(m, i), DOT_ROWS)
         row, place = e.gep(a, x.mul(i, ars)), e.gep(c, x.mul(i, crs))
 
         def column(j: str, _: list[str]) -> None:
@@ -414,7 +414,7 @@ def _one(t: VecType) -> Emit:
             ("i64", x.mul(k, t.bytes)),
         )
         e.when(packed, lambda: _call(e, pack_name(t, "each"), *copy, ("i64", n), ("i64", k)))
-        parallel("_dot", x.ceil_div(m, dot_rows(t)), grain)
+        parallel("_dot", x.ceil_div(m, DOT_ROWS), grain)
 
     def columns(jc: str, _: list[str]) -> None:
         nc = x.min(nc_most, x.sub(n, jc))

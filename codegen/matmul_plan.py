@@ -6,7 +6,7 @@ choose alike.  Only the form changes bits; it depends on sizes and layout alone.
 
 from __future__ import annotations
 
-from tcc.codegen.dot import dot_rows
+from tcc.codegen.dot import DOT_ROWS
 from tcc.codegen.emit import VecType
 from tcc.codegen.gemm import (
     A_COLUMNS,
@@ -136,7 +136,7 @@ def _split(t: VecType, target: Target, x: Index, sizes: Sizes, form: Size, kc: S
     by_columns = x.both(x.less(m, 4 * tile_rows(target)[0]), x.less(2 * width, n))
     unit = x.pick(by_columns, x.mul(x.mul(m, depth), width), x.mul(x.mul(n, depth), UNIT_ROWS))
     # reading from memory takes twice the time of the multiply-adds
-    unit = x.pick(x.equal(form, DOT), x.mul(n, x.mul(depth, dot_rows(t) // 2)), unit)
+    unit = x.pick(x.equal(form, DOT), x.mul(n, x.mul(depth, DOT_ROWS // 2)), unit)
     unit = x.pick(x.equal(form, ROW), x.mul(depth, ROW_UNIT), unit)
     work = x.mul(x.mul(x.max(m, 1), x.max(n, 1)), depth)
     alone = x.pick(x.less(work, 16 * _PARALLEL_WORK), x.ceil_div(_PARALLEL_WORK, work), 0)
