@@ -107,7 +107,7 @@ def function(
     lowered = lower([i.variable for i in ins], results[:count], pairs, _symbol(name))
     parameters = [_parameter(i, number, name) for number, i in enumerate(ins)]
     keys = sorted(outputs) if isinstance(outputs, dict) else None
-    returns = "none" if outputs is None else "list" if isinstance(outputs, list | tuple | dict) else "array"
+    returns = "list" if outputs is None or isinstance(outputs, list | tuple | dict) else "array"
     make: Any = InterpretedFunction if _interpreted(mode) else compiled
     made = make(name, parameters, lowered, returns)
     made.output_variables = results[:count]
@@ -393,9 +393,7 @@ class InterpretedFunction:
         values = NativeFunction._arguments(self, args, kwargs)  # type: ignore[arg-type]
         arrays = [p.convert(v) for p, v in zip(self.parameters, values, strict=True)]
         results = self.run(arrays)
-        if self.returns == "array":
-            return results[0]
-        return results if self.returns == "list" else []
+        return results[0] if self.returns == "array" else results
 
     def run(self, arrays: Sequence[np.ndarray[Any, Any]]) -> list[np.ndarray[Any, Any]]:
         """New arrays; updates are stored when everything is computed."""

@@ -221,3 +221,40 @@ def test_signature():
         "updates",
         "givens",
     ]
+
+
+@pytest.mark.parametrize("mode", ["FAST_COMPILE", "FAST_RUN"])
+def test_checks_that_fail_for_the_sizes_at_hand(mode):
+    x = T.vector("x")
+    third = tcc.function([x], x[2], mode=mode)
+    square = tcc.function([x], x.reshape((x.shape[0] // 2, 2)), mode=mode)
+    assert third([1.0, 2, 3]) == 3 and square([1.0, 2]).tolist() == [[1, 2]]
+    for _ in range(2):
+        with pytest.raises(IndexError, match="2"):
+            third([1.0, 2])
+        with pytest.raises(ValueError, match="total size of new array must be unchanged"):
+            square([1.0, 2, 3])
+    assert third([1.0, 2, 3, 4]) == 3
+
+
+def test_the_same_in_native_code():
+    x, y = T.matrices("x", "y")
+    i = T.lscalar("i")
+    w = tcc.shared(np.zeros(3), "w")
+    f = tcc.function([x, y], [x + y, (x * 2).mean(axis=0), T.dot(x, y.T)], mode="FAST_RUN")
+    a = np.arange(6.0).reshape(2, 3)
+    for got, want in zip(f(a, a), [a + a, 2 * a.mean(0), a @ a.T]):
+        np.testing.assert_allclose(got, want)
+    with pytest.raises(ValueError, match=r"test_function\.py"):
+        f(a, a[:1])
+    g = tcc.function([i], w[i], updates=[(w, w + i)], mode="FAST_RUN")
+    assert g(1) == 0 and g(i=2) == 1
+    with pytest.raises(IndexError):
+        g(3)
+    assert w.get_value().tolist() == [3, 3, 3]
+
+
+def test_host_calls_are_not_taken_from_the_cache():
+    for _ in range(2):
+        x = T.vector("x")
+        assert tcc.function([x], T.sort(x), mode="FAST_RUN")([3.0, 1, 2]).tolist() == [1, 2, 3]
