@@ -148,14 +148,9 @@ class _Columns(Nest):
                     result=access.dtype,
                 )
             new.append(fold.combine(self.e, self.target, acc, value, pos.lanes, access.dtype))
-        for node, access in self.maps:
-            self.store(
-                access.dtype,
-                self.vector(node, pos, memo),
-                self.bases[access.slot],
-                access.strides[self.inner],
-                pos,
-            )
+        values = [self.vector(node, pos, memo) for node, _ in self.maps]
+        for (_, access), value in zip(self.maps, values):
+            self.store(access.dtype, value, self.bases[access.slot], access.strides[self.inner], pos)
         return new
 
     def vector(self, node: Node, pos: Position, memo: Memo) -> str:

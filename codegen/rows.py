@@ -190,9 +190,10 @@ class _Rows(Nest):
 
     def store_scalars(self) -> None:
         stored = self._stored()
-        for node, access in zip(self.results, self.program.writes):
-            if node not in stored:
-                self.store(access.dtype, self.scalar(node), self.bases[access.slot], 1, Position("0", 1))
+        left = [(n, access) for n, access in zip(self.results, self.program.writes) if n not in stored]
+        values = [self.scalar(node) for node, _ in left]
+        for (_, access), value in zip(left, values):
+            self.store(access.dtype, value, self.bases[access.slot], 1, Position("0", 1))
 
     def enter(self, indices: Sequence[str]) -> None:
         self.scalars, self.splats, self.vectors = {}, {}, {}
@@ -240,6 +241,10 @@ class _Rows(Nest):
             new = []
             for node, acc in zip(reduces, accumulators, strict=True):
                 new.append(self.accumulate(node, acc, pos, memo))
+            for (
+                node
+            ) in others:  # a result may lie where an operand lies: all is read before anything is written
+                self.vector(node, pos, memo)
             for node in others:
                 self.write(node, phase, pos, memo, spills)
             return new
