@@ -5,8 +5,8 @@ from __future__ import annotations
 from tcc.ir.builder import Builder
 from tcc.ir.core import Block, Func, Op, Value
 from tcc.ir.dims import mul
-from tcc.passes.batch import Batch, extend
 from tcc.passes.manager import Context
+from tcc.passes.steps import Steps, extend
 
 
 def lift(func: Func, ctx: Context) -> None:
@@ -25,7 +25,7 @@ def _visit(block: Block) -> None:
 
 def _before(scan: Op) -> Op:
     """Products whose left side is known for all steps become sequences."""
-    batch = Batch(scan)
+    batch = Steps(scan)
     products = [op.result for op in scan.block.ops if op.name == "matmul" and op.result in batch.free]
     if not products:
         return scan
@@ -35,7 +35,7 @@ def _before(scan: Op) -> Op:
 
 def _after(scan: Op) -> None:
     """A carry that only adds up products becomes one product over all steps."""
-    batch = Batch(scan)
+    batch = Steps(scan)
     sums: list[tuple[int, Op]] = []
     for i in range(int(scan.attrs["carries"])):
         product = _added_product(scan, i)
