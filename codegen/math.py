@@ -10,7 +10,7 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-from tcc.codegen import math_exp, math_log, math_pow, math_round, math_trig
+from tcc.codegen import math_exp, math_gamma, math_log, math_pow, math_round, math_special, math_trig
 from tcc.codegen.emit import Emit, VecType
 from tcc.codegen.math_core import Math
 from tcc.codegen.target import Target
@@ -41,6 +41,12 @@ FUNCTIONS: dict[str, tuple[int, Callable[..., str]]] = {
     "acos": (1, math_trig.acos),
     "atan": (1, math_trig.atan),
     "atan2": (2, math_trig.atan2),
+    "erf": (1, math_special.erf),
+    "erfc": (1, math_special.erfc),
+    "erfinv": (1, math_special.erfinv),
+    "gamma": (1, math_gamma.gamma),
+    "gammaln": (1, math_gamma.gammaln),
+    "psi": (1, math_gamma.psi),
     "abs": (1, math_round.absolute),
     "sign": (1, math_round.sign),
     "sqrt": (1, math_round.sqrt),

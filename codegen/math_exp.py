@@ -51,9 +51,15 @@ class Reduced(NamedTuple):
 
 def reduce(m: Math, x: str) -> Reduced:
     """For |x| < 150 (float) or 2000 (double)."""
+    r, z, n = split_ln2(m, x)
+    return Reduced(expm1_small(m, r), z, n)
+
+
+def split_ln2(m: Math, x: str) -> tuple[str, str, str]:
+    """(r, z, n): x = n ln 2 + r with |r| <= ln(2)/2, and z and n as `Math.nearest` returns them."""
     z, n = m.nearest(x, LOG2E)
     high, low = LN2_SINGLE if m.single else LN2_DOUBLE
-    return Reduced(expm1_small(m, m.fma(n, -low, m.fma(n, -high, x))), z, n)
+    return m.fma(n, -low, m.fma(n, -high, x)), z, n
 
 
 def expm1_small(m: Math, r: str) -> str:
