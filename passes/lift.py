@@ -25,17 +25,17 @@ def _visit(block: Block) -> None:
 
 def _before(scan: Op) -> Op:
     """Products whose left side is known for all steps become sequences."""
-    batch = Steps(scan)
-    products = [op.result for op in scan.block.ops if op.name == "matmul" and op.result in batch.free]
+    steps = Steps(scan)
+    products = [op.result for op in scan.block.ops if op.name == "matmul" and op.result in steps.free]
     if not products:
         return scan
-    new, _ = extend(scan, [(batch.all_steps(p), p) for p in products], [])
+    new, _ = extend(scan, [(steps.all_steps(p), p) for p in products], [])
     return new
 
 
 def _after(scan: Op) -> None:
     """A carry that only adds up products becomes one product over all steps."""
-    batch = Steps(scan)
+    steps = Steps(scan)
     sums: list[tuple[int, Op]] = []
     for i in range(int(scan.attrs["carries"])):
         product = _added_product(scan, i)
@@ -46,9 +46,9 @@ def _after(scan: Op) -> None:
     sides = [
         _side(v, turned) for _, p in sums for v, turned in ((p.operands[0], True), (p.operands[1], False))
     ]
-    stacked = list(dict.fromkeys(v for v, _ in sides if v not in batch.free and not batch.outer(v)))
-    ready = {v: batch.all_steps(v) for v, _ in sides if v in batch.free}
-    constant = [v for v, _ in sides if batch.outer(v)]
+    stacked = list(dict.fromkeys(v for v, _ in sides if v not in steps.free and not steps.outer(v)))
+    ready = {v: steps.all_steps(v) for v, _ in sides if v in steps.free}
+    constant = [v for v, _ in sides if steps.outer(v)]
     following = scan.next
     assert scan.parent is not None
     block = scan.parent
