@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tcc.ir.optable import OpDef
+from tcc.settings import config
 
 if TYPE_CHECKING:
     from tcc.types import Type
@@ -76,6 +77,10 @@ class Apply:
         self.shown, self.implicit = shown, implicit
         self.index: Any = None  # of a subtensor: (whole, index) for set_subtensor
         self.results = tuple(result_of(t, self, i) for i, t in enumerate(types))
+        if config.compute_test_value != "off" and defn.name != "call":
+            from tcc.testvalues import attach
+
+            attach(self)
 
     @property
     def name(self) -> str:

@@ -12,7 +12,9 @@ from tcc import build
 from tcc.build import Size, size_arithmetic, size_of, size_variable, static_size
 from tcc.compiling import MissingInputError, default_updates
 from tcc.graph import Apply, Body, Shown, captures, rebuild
+from tcc.settings import config
 from tcc.shapes import join, shape_padleft, unbroadcast
+from tcc.testvalues import value_of
 from tcc.types import TensorType, tensor_type
 from tcc.variable import Constant, SharedVariable, Variable, as_variable
 
@@ -175,7 +177,17 @@ def _cut(sequence: Any, length: Size) -> Any:
 
 
 def _element(sequence: Any, name: str | None) -> Any:
-    return tensor_type(sequence.type.dtype, sequence.type.shape[1:])(name)
+    element = tensor_type(sequence.type.dtype, sequence.type.shape[1:])(name)
+    return _with_test_value(element, sequence, lambda whole: whole[0] if len(whole) else None)
+
+
+def _with_test_value(param: Any, source: Any, part: Callable[[Any], Any]) -> Any:
+    """A parameter of the body, with a test value where what it stands for has one."""
+    if config.compute_test_value != "off":
+        value = source.data if isinstance(source, Constant) else value_of(source)
+        if value is not None:
+            param.tag.test_value = part(value)
+    return param
 
 
 # -- states ----------------------------------------------------------------------------------------------------------
@@ -203,9 +215,8 @@ def _state(info: Any, number: int) -> State:
                 f"output {number}: taps {taps} need an initial value with {-oldest} elements on its first axis"
             )
         first = [initial[k] for k in range(-oldest)]
-    params = [
-        v.type(f"{initial.name}[t{oldest + k:+d}]" if initial.name else None) for k, v in enumerate(first)
-    ]
+    names = [f"{initial.name}[t{oldest + k:+d}]" if initial.name else None for k in range(-oldest)]
+    params = [_with_test_value(v.type(n), v, lambda value: value) for v, n in zip(first, names)]
     return State(initial, taps, first, params)
 
 

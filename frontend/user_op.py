@@ -11,6 +11,8 @@ import numpy as np
 from tcc import graph
 from tcc.build import row, shape_of
 from tcc.lower import place
+from tcc.settings import config
+from tcc.testvalues import attach
 from tcc.types import TensorType
 from tcc.variable import Variable, as_variable
 
@@ -42,6 +44,8 @@ class Apply(graph.Apply):
         for number, (output, made) in enumerate(zip(outputs, self.results)):
             output.owner, output.index, output.loc = self, number, made.loc
         self.results = tuple(outputs)
+        if config.compute_test_value != "off":
+            attach(self)
 
     def _sizes(self, op: Any, inputs: Sequence[Any], types: Sequence[TensorType]) -> list[list[Any]]:
         """The results' sizes by the op's infer_shape; None for one that is only known when the op has run."""

@@ -1,0 +1,59 @@
+"""config.compute_test_value: mistakes show where they are made."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import pytest
+
+import tcc
+import tcc.tensor as T
+
+
+@pytest.fixture
+def x():
+    x = T.matrix("x")
+    x.tag.test_value = np.ones((2, 3))
+    return x
+
+
+@tcc.change_flags(compute_test_value="raise")
+def test_values_travel(x):
+    w = tcc.shared(np.full(3, 2.0))
+    y = T.dot(x, w).sum() + x.shape[0]
+    assert y.tag.test_value == 14
+
+
+@tcc.change_flags(compute_test_value="raise")
+def test_a_mismatch_is_raised_where_it_is_made(x):
+    with pytest.raises(ValueError):
+        T.dot(x, x)
+    with pytest.raises(IndexError):
+        x[5]
+    with pytest.raises(TypeError):
+        x.tag.test_value = np.ones(2)
+        x + 1
+
+
+def test_missing_values(x):
+    nt = T.matrix("nt")
+    with tcc.change_flags(compute_test_value="raise"):
+        with pytest.raises(
+            AttributeError, match=r"Cannot compute test value: input 0 \(nt\) of Op .* missing default value"
+        ):
+            T.exp(nt)
+    with (
+        tcc.change_flags(compute_test_value="warn"),
+        pytest.warns(UserWarning, match="missing default value"),
+    ):
+        T.exp(nt)
+    with tcc.change_flags(compute_test_value="ignore"), warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert not hasattr(T.exp(nt).tag, "test_value")
+
+
+@tcc.change_flags(compute_test_value="raise")
+def test_inside_a_loop(x):
+    made, _ = tcc.scan(lambda row, h: h + row.sum(), sequences=x, outputs_info=np.float64(0))
+    assert made.tag.test_value.tolist() == [3, 6]
