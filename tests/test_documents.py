@@ -1,0 +1,34 @@
+"""What the documents show is what happens."""
+
+from __future__ import annotations
+
+import doctest
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+DOCUMENTS = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+TOURS = [path for path in DOCUMENTS if ">>> " in path.read_text()]
+
+
+@pytest.mark.parametrize("path", TOURS, ids=lambda path: path.name)
+def test_the_tour_prints_what_it_says(path: Path) -> None:
+    """The Python blocks of a page are one program."""
+    blocks = "\n".join(re.findall(r"```python\n(.*?)```", path.read_text(), re.DOTALL))
+    tour = doctest.DocTestParser().get_doctest(blocks, {}, path.name, str(path), 0)
+    assert tour.examples
+    assert doctest.DocTestRunner().run(tour).failed == 0
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_links_lead_somewhere(path: Path) -> None:
+    links = re.findall(r"\]\((?!https?:)([^)#]+)", path.read_text())
+    assert [link for link in links if not (path.parent / link).exists()] == []
+
+
+def test_every_target_that_the_readme_names_is_in_the_makefile() -> None:
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    named = set(re.findall(r"\bmake ([a-z]+)", (ROOT / "README.md").read_text()))
+    assert named and named <= targets
