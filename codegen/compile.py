@@ -89,7 +89,7 @@ def declarations(text: str) -> list[str]:
 
 
 def merge(texts: Iterable[str]) -> str:
-    """Texts as one module: each `declare` once, and none of what is defined."""
+    """Texts as one module: each `declare` once, none of what is defined, and each internal one-line helper once."""
     bodies: list[str] = []
     declares: dict[str, str] = {}
     for text in texts:
@@ -99,6 +99,8 @@ def merge(texts: Iterable[str]) -> str:
                 found = _DECLARE.search(line)
                 assert found is not None, line
                 declares.setdefault(found[1], line)
+            elif line.startswith("@tcc_") or (line.startswith("define internal ") and line.endswith("}")):
+                declares.setdefault(line, line)
             else:
                 kept.append(line)
         bodies.append("\n".join(kept))
