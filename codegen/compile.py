@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import functools
+import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import llvmlite
 import numpy as np
 
+import tcc.codegen
+import tcc.ir
+import tcc.passes
+import tcc.runtime
 from tcc.codegen import jit, support
 from tcc.codegen.driver import Lowered
 from tcc.codegen.entry import entry_text
@@ -17,8 +23,6 @@ from tcc.ir import knobs
 from tcc.runtime import cache, native
 from tcc.runtime.symbols import symbols
 
-# Part of every key: raise it when the same IR should give other code.
-CODE_VERSION = "1"
 _DEFINE = re.compile(r"^define [^@]*@([\w.]+)\(", re.M)
 _DECLARE = re.compile(r"@([\w.]+)\(")
 
@@ -114,7 +118,7 @@ def environment(target: Target) -> str:
     """What changes code besides the text compiled: versions and the machine."""
     return "\n".join(
         (
-            CODE_VERSION,
+            sources(),
             knobs.code_key(),
             str(llvmlite.__version__),
             np.__version__.split(".")[0],
@@ -124,6 +128,24 @@ def environment(target: Target) -> str:
         )
         + (str(target.vector_bits), str(target.avx512), str(target.l2_bytes))
     )
+
+
+@functools.cache
+def sources() -> str:
+    """tcc's own version, to the file: another version of a pass makes other code of the same IR."""
+    packages = (tcc.ir, tcc.passes, tcc.codegen, tcc.runtime)
+    return repr([sorted(_python_files(folder)) for p in packages for folder in p.__path__])
+
+
+def _python_files(folder: str) -> Iterator[tuple[str, int, int]]:
+    """(name, time of the last change, size) of each module below a folder."""
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=True) and entry.name != "__pycache__":
+                yield from _python_files(entry.path)
+            elif entry.name.endswith(".py"):
+                stat = entry.stat()
+                yield entry.name, stat.st_mtime_ns, stat.st_size
 
 
 def cache_key(kind: str, text: str, target: Target) -> str:
