@@ -12,7 +12,7 @@ from tcc.graph import Apply, Location, Shown
 from tcc.ir import dims
 from tcc.ir import ops as _ops  # noqa: F401  (fills the table)
 from tcc.ir import types as ir
-from tcc.ir.optable import TABLE, OpDef, check_arity, complete_attrs, define
+from tcc.ir.optable import TABLE, OpDef, check_arity, complete_attrs
 from tcc.types import Static, TensorType, promote, tensor_type
 from tcc.variable import TensorConstant, Variable, as_variable, number_dtype, scalar_constant
 
@@ -399,6 +399,3 @@ def _number(value: Any, dtype: str) -> TensorConstant:
     if isinstance(plain, int) and not isinstance(plain, bool):
         made.origin = scalar_constant(plain, number_dtype(plain))
     return made
-
-
-__all__ = ["FRONT", "Builder", "Size", "define", "elementwise", "node"]

@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from tcc.graph import ancestors, rebuild, toposort
-from tcc.graph import inputs as graph_inputs
+from tcc.ir.core import Func
 from tcc.lower import Lowered, lower, place
 from tcc.runtime.callable import Function as NativeFunction
 from tcc.runtime.callable import Parameter
@@ -283,15 +283,11 @@ def _check_inputs(given: Sequence[Variable], results: Sequence[Any], on_unused: 
             + "To make this error into a warning, you can pass the parameter on_unused_input='warn' to theano.function. "
             "To disable it completely, use on_unused_input='ignore'."
         )
-    above = rebuild_stop(given)
+    above = set(given)
     leaves = [v for v in _leaves(results, above) if not isinstance(v, Constant | SharedVariable)]
     missing = [v for v in leaves if v not in above]
     if missing:
         _refuse_missing(missing[0], leaves, results)
-
-
-def rebuild_stop(given: Sequence[Variable]) -> set[Variable]:
-    return set(given)
 
 
 def _leaves(results: Sequence[Any], given: set[Variable]) -> list[Any]:
@@ -420,6 +416,14 @@ class CompiledFunction(NativeFunction):
 
     output_variables: Sequence[Any] = ()
     update_variables: Sequence[Any] = ()
+    program: Any
+
+    def optimised(self) -> Func:
+        """The function after the passes, for the sizes of its last compile."""
+        from tcc.ir.text import parse_func
+
+        history = self.program.history
+        return parse_func(self.program.text("fused", history[-1].sizes if history else {}))
 
 
 def compiled(name: str, parameters: Sequence[Parameter], lowered: Lowered, returns: str) -> Any:
@@ -452,6 +456,3 @@ class DictFunction:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.inner, name)
-
-
-_: Iterable[Any] = (graph_inputs,)

@@ -12,7 +12,7 @@ from tcc.graph import Shown
 from tcc.ir.types import FROM_NUMPY
 from tcc.settings import config
 from tcc.types import promote
-from tcc.variable import AsTensorError, TensorConstant, Variable, as_variable
+from tcc.variable import TensorConstant, as_variable
 
 # What a function of floats makes of other dtypes.
 TO_FLOAT = {
@@ -119,7 +119,7 @@ rad2deg = _float_function("rad2deg", "rad2deg", "Radians to degrees.")
 neg = _keeping("neg", "neg", "-x.")
 sqr = _keeping("sqr", "sqr", "x * x.")
 sgn = _keeping("sign", "sgn", "-1, 0 or 1.")
-_invert = _keeping(
+invert = _keeping(
     "not",
     "invert",
     "Logical not of bools, bitwise of integers.",
@@ -145,9 +145,8 @@ _FLOATS = frozenset({"float16", "float32", "float64"})
 and_ = _two("and", "and_", "Logical and of bools, bitwise of integers.", refused=_FLOATS)
 or_ = _two("or", "or_", "Logical or of bools, bitwise of integers.", refused=_FLOATS)
 xor = _two("xor", "xor", "Exclusive or of bools, bitwise of integers.", refused=_FLOATS)
-invert = _invert
 bitwise_and, bitwise_or, bitwise_xor, bitwise_not = and_, or_, xor, invert
-square, inverse_cosine = sqr, arccos
+square = sqr
 
 
 def abs_(x: Any) -> Any:
@@ -287,7 +286,3 @@ def xlogx(x: Any) -> Any:
     """x * log(x), and 0 at 0."""
     x = as_variable(x)
     return switch(eq(x, 0), build.Builder().full(0, x), mul(x, log(x)))
-
-
-__all__ = [n for n in dir() if not n.startswith("_") and n not in ("annotations", "Any", "Callable")]
-_ = (AsTensorError, Variable)

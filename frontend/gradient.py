@@ -17,9 +17,6 @@ DISCRETE = ("bool", "int", "uin")
 CUTS = frozenset(
     {"shape_of", "index", "indices"}
 )  # what they read has no influence that a gradient could see
-PASSING = frozenset(
-    {"disconnected_grad", "zero_grad", "consider_constant", "grad_clip", "grad_scale", "undefined_grad"}
-)
 
 
 class DisconnectedInputError(ValueError):

@@ -452,10 +452,3 @@ def take(a: Any, indices: Any, axis: int | None = None, mode: str = "raise") -> 
     elif mode != "raise":
         raise ValueError(f"take: mode must be raise, clip or wrap, got {mode!r}")
     return a[(*[slice(None)] * axis, indices)]
-
-
-def nonzero_of_constant(a: Any) -> tuple[Any, ...]:
-    """The positions of a constant's elements that are not zero."""
-    if not isinstance(a, TensorConstant):
-        raise NotImplementedError("nonzero of a symbolic array has a size that is only known at run time")
-    return tuple(as_variable(k) for k in a.data.nonzero())

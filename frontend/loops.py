@@ -6,14 +6,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-
 from tcc import build
 from tcc.build import Size, size_arithmetic, size_of, size_variable, static_size
 from tcc.compiling import MissingInputError, default_updates
 from tcc.graph import Apply, Body, Shown, captures, rebuild
 from tcc.settings import config
-from tcc.shapes import join, shape_padleft, unbroadcast
+from tcc.shapes import shape_padleft, unbroadcast
 from tcc.testvalues import value_of
 from tcc.types import TensorType, tensor_type
 from tcc.variable import Constant, SharedVariable, Variable, as_variable
@@ -88,7 +86,7 @@ def scan(
     infos = _listed(outputs_info) if outputs_info is not None else None
     states = [_state(info, k) for k, info in enumerate(infos)] if infos is not None else []
     prior = [s.params[t] for s in states for t in s.taps]
-    outputs, updates, condition, single = _returned(fn(*elements, *prior, *others))
+    outputs, updates, condition = _returned(fn(*elements, *prior, *others))
     if condition is not None:
         raise NotImplementedError(
             "scan: until() is not there yet; run a fixed n_steps and select with T.switch"
@@ -247,8 +245,8 @@ def _checked(output: Any, state: State, number: int) -> Any:
     return output
 
 
-def _returned(made: Any) -> tuple[list[Any], list[tuple[Any, Any]], Any, bool]:
-    """(outputs, updates, condition, whether it was a lone output) of what a step function returned."""
+def _returned(made: Any) -> tuple[list[Any], list[tuple[Any, Any]], Any]:
+    """(outputs, updates, condition) of what a step function returned."""
     outputs: list[Any] = []
     updates: list[tuple[Any, Any]] = []
     condition = None
@@ -257,8 +255,7 @@ def _returned(made: Any) -> tuple[list[Any], list[tuple[Any, Any]], Any, bool]:
         parts = [made]
     flat = isinstance(made, tuple) and not any(isinstance(p, list | tuple | dict | until) for p in parts)
     if flat:
-        return [as_variable(p) for p in parts], [], None, False
-    single = False
+        return [as_variable(p) for p in parts], [], None
     for part in parts:
         if part is None:
             continue
@@ -273,8 +270,7 @@ def _returned(made: Any) -> tuple[list[Any], list[tuple[Any, Any]], Any, bool]:
                 outputs += [as_variable(p) for p in part]
         else:
             outputs.append(as_variable(part))
-            single = True
-    return outputs, [(s, s.type.filter_variable(e)) for s, e in updates], condition, single
+    return outputs, [(s, s.type.filter_variable(e)) for s, e in updates], condition
 
 
 def _is_update(p: Any) -> bool:
@@ -391,6 +387,3 @@ def foldr(
 ) -> Any:
     """`reduce` from the last element on."""
     return reduce(fn, sequences, outputs_info, non_sequences, go_backwards=True, **rest)
-
-
-_ = (np, join)

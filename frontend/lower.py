@@ -8,19 +8,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-
-from tcc import build
 from tcc.graph import Apply, Location, dependent, toposort
 from tcc.ir import dims
 from tcc.ir.builder import Builder
-from tcc.ir.core import Block, Func, Op, Value
+from tcc.ir.core import Block, Func, Value
 from tcc.ir.dims import Expr, Size
-from tcc.ir.optable import TABLE
 from tcc.ir.types import Type
 from tcc.printing import label
 from tcc.types import TensorType
-from tcc.variable import Constant, SharedVariable, TensorConstant, Variable
+from tcc.variable import SharedVariable, TensorConstant, Variable
 
 ARITHMETIC: dict[str, Callable[..., Size]] = {
     "add": dims.add,
@@ -612,7 +608,3 @@ def _constant_key(v: Variable) -> Any:
     if isinstance(v, TensorConstant) and v.data.ndim == 0:
         return ("constant", v.data.item())
     return v
-
-
-__all__ = ["Lowered", "lower"]
-_ = (Constant, Op, TABLE, build, np)

@@ -134,13 +134,3 @@ def sigmoid_binary_crossentropy(output: Any, target: Any) -> Any:
     """binary_crossentropy(sigmoid(x), t), without overflow."""
     x, t = as_variable(output), as_variable(target)
     return add(mul(x, _sub(1.0, t)), softplus(neg(x)))
-
-
-def confusion_matrix(actual: Any, pred: Any) -> list[Any]:
-    """[counts, order] is not offered: the number of classes is only known at run time."""
-    raise NotImplementedError(
-        "confusion_matrix needs the unique classes, a size that is only known at run time"
-    )
-
-
-_ = dimshuffle

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from io import StringIO
 from typing import Any
 
@@ -250,7 +250,7 @@ def debugprint(
     print_storage: bool = False,
     used_ids: dict[Any, str] | None = None,
 ) -> Any:
-    """The graph as an indented tree: of a variable, a list of them, or a compiled function.
+    """The graph as an indented tree: of a variable, a list of them, or a function (after the passes, if it is compiled).
 
     Goes to `file` (standard output without one); `file="str"` returns the text.
     """
@@ -258,6 +258,13 @@ def debugprint(
     ids_given: dict[Any, str] = {} if used_ids is None else used_ids
     shown: dict[Any, str] = {} if done is None else done
     scans: list[Apply] = []
+    optimised = getattr(obj, "optimised", None)
+    if optimised is not None:
+        from tcc.irtree import tree
+
+        lines = tree(optimised(), lambda key: _ident(key, ids, ids_given), depth, print_type)
+        out.write("".join(line + "\n" for line in lines))
+        obj = []
     for root, order in _roots(obj):
         _tree(root, out, depth, print_type, stop_on_name, ids, ids_given, shown, order, scans)
     if scans:
@@ -382,6 +389,3 @@ class Print:
             value = getattr(x, attr)
             print(self.message, attr, "=", value() if callable(value) else value)
         return [x]
-
-
-Formatter = Callable[[Any], str]

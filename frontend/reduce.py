@@ -9,8 +9,7 @@ import numpy as np
 
 from tcc import build
 from tcc.build import node, shape_of, size_of, size_product, size_variable
-from tcc.elemwise import DISCRETE, TO_FLOAT, abs_, cast, eq, neg, neq, pow, sqr, sqrt, sub, true_div
-from tcc.elemwise import switch as _switch
+from tcc.elemwise import DISCRETE, TO_FLOAT, abs_, neq, pow, sqr, sqrt, sub, true_div
 from tcc.graph import Shown
 from tcc.ir.types import FROM_NUMPY
 from tcc.settings import config
@@ -271,6 +270,3 @@ def logsumexp(x: Any, axis: Axes = None, keepdims: bool = False) -> Any:
     """log(sum(exp(x))), without overflow."""
     x = as_variable(x)
     return _reduce("logsumexp", build.cast(x, TO_FLOAT.get(x.type.dtype, x.type.dtype)), axis, keepdims)
-
-
-_ = (cast, eq, neg, _switch)

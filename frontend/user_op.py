@@ -14,7 +14,7 @@ from tcc.lower import place
 from tcc.settings import config
 from tcc.testvalues import attach
 from tcc.types import TensorType
-from tcc.variable import Variable, as_variable
+from tcc.variable import as_variable
 
 Array = np.ndarray[Any, Any]
 
@@ -205,6 +205,3 @@ def as_op(
         return [t if isinstance(t, TensorType) else t().type for t in listed]
 
     return lambda fn: FromFunctionOp(fn, types(itypes), types(otypes), infer_shape)
-
-
-_ = Variable

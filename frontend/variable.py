@@ -12,7 +12,7 @@ from tcc.graph import Apply, Location, user_location
 from tcc.ir.types import FROM_NUMPY
 from tcc.operators import TensorOperators
 from tcc.settings import config
-from tcc.types import TensorType, Type, generic, promote, tensor_type
+from tcc.types import TensorType, Type, tensor_type
 
 Array = np.ndarray[Any, Any]
 
@@ -119,9 +119,6 @@ def make_constant(type: Type, data: Any, name: str | None = None) -> Any:
     return Constant(type, data, name)
 
 
-_NUMBERS: dict[tuple[str, int], TensorType] = {}
-
-
 def scalar_constant(value: Any, dtype: str) -> TensorConstant:
     """A 0-d constant."""
     return TensorConstant(tensor_type(dtype, ()), np.asarray(value, dtype))
@@ -208,22 +205,3 @@ as_tensor_variable = as_variable
 
 def _holds_variable(items: Any) -> bool:
     return any(isinstance(i, Variable) or (isinstance(i, list | tuple) and _holds_variable(i)) for i in items)
-
-
-__all__ = [
-    "AsTensorError",
-    "Constant",
-    "SharedVariable",
-    "TensorConstant",
-    "TensorVariable",
-    "Variable",
-    "as_tensor_variable",
-    "as_variable",
-    "constant",
-    "generic",
-    "make_constant",
-    "make_variable",
-    "number_dtype",
-    "promote",
-    "scalar_constant",
-]

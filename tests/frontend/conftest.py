@@ -1,4 +1,6 @@
-"""Every test starts with default flags; `FAST_COMPILE` interprets, so that these tests are about the frontend alone."""
+"""Every test starts with default flags.  What runs is interpreted, so that these tests are about the frontend; modules in
+BOTH run as native code too.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +10,24 @@ import pytest
 
 import tcc
 
+BOTH = frozenset(
+    {"test_function", "test_updates", "test_scan", "test_user_op", "test_indexing", "test_broadcast"}
+)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    native = metafunc.module.__name__.rpartition(".")[2] in BOTH
+    metafunc.parametrize(
+        "mode_of_all", ["FAST_COMPILE", "FAST_RUN"] if native else ["FAST_COMPILE"], indirect=True
+    )
+
+
+@pytest.fixture
+def mode_of_all(request: pytest.FixtureRequest) -> Iterator[None]:
+    with tcc.change_flags(mode=request.param, floatX="float64", cast_policy="custom"):
+        yield
+
 
 @pytest.fixture(autouse=True)
-def flags() -> Iterator[None]:
-    with tcc.change_flags(mode="FAST_COMPILE", floatX="float64", cast_policy="custom"):
-        yield
+def flags(mode_of_all: None) -> None:
+    """Settings of one test do not reach the next."""

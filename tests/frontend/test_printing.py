@@ -120,3 +120,11 @@ def test_repr_of_types():
     assert repr(T.fmatrix().type) == "TensorType(float32, matrix)"
     assert T.fmatrix().type == T.TensorType("float32", (False, False)) != T.frow().type
     assert len({T.fmatrix().type, T.TensorType("float32", (False, False))}) == 1
+
+
+def test_debugprint_after_compilation_shows_what_runs():
+    f = tcc.function([x, y], T.tanh(x + y) * 2, mode="FAST_RUN")
+    f(np.ones((2, 3), "float32"), np.ones((2, 3), "float32"))
+    text = tcc.printing.debugprint(f, file="str")
+    assert text.startswith("Elemwise{Composite{") and "tanh((i0 + i1))" in text
+    assert " |x [id B]" in text and len(text.splitlines()) == 3

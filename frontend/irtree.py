@@ -1,0 +1,86 @@
+"""A compiled function's graph, after the passes, in the form of `debugprint`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from tcc.ir.core import Block, Func, Op, Value
+from tcc.printing import INFIX, THEANO_NAMES, TITLES
+
+FILLED = 20  # characters of a constant before it is cut
+
+
+def tree(func: Func, ident: Callable[[Any], str], depth: int, print_type: bool) -> list[str]:
+    """One line for each value that the results hang on: the op, its id, its name and its number in the order of running."""
+    order = {op: number for number, op in enumerate(op for op in func.body.ops if op.name != "yield")}
+    lines: list[str] = []
+    done: set[Op] = set()
+    for result in func.body.yields:
+        stack = [(result, "", "", depth)]
+        while stack:
+            value, prefix, below, left = stack.pop()
+            op = value.op
+            kind = f" <{value.type}>" if print_type else ""
+            if op is None or op.name == "const":
+                text = value.name if op is None else constant_text(op)
+                lines.append(f"{prefix}{text} [id {ident(value)}]{kind}")
+                continue
+            number = f".{value.index}" if len(op.results) > 1 else ""
+            lines.append(
+                f"{prefix}{op_label(op)}{number} [id {ident(op)}]{kind} '{value.name}'   {order.get(op, '')}"
+            )
+            if op in done or left == 1:
+                continue
+            done.add(op)
+            for k, operand in reversed(list(enumerate(op.operands))):
+                last = k == len(op.operands) - 1
+                stack.append((operand, below + " |", below + ("  " if last else " |"), left - 1))
+    return lines
+
+
+def constant_text(op: Op) -> str:
+    text = str(op.attrs["value"])
+    if op.result.type.shape and not getattr(op.attrs["value"], "shape", ()):
+        text = f"({','.join(map(str, op.result.type.shape))}) of {text}"
+    if len(text) > FILLED:
+        text = text[:10] + ".." + text[-10:]
+    return f"TensorConstant{{{text}}}"
+
+
+def op_label(op: Op) -> str:
+    """`Elemwise{add}`, `Elemwise{Composite{tanh((i0 + i1))}}`, `dot`: Theano's names after optimisation."""
+    if op.name == "fuse":
+        return f"Elemwise{{Composite{{{'; '.join(reduced(op, texts(op.block)))}}}}}"
+    if op.name == "matmul" and op.blocks:
+        return f"Gemm{{{'; '.join(texts(op.block))}}}"
+    if op.name == "call":
+        return str(op.attrs["name"])
+    if op.defn.scalar:
+        return f"Elemwise{{{THEANO_NAMES.get(op.name, op.name)}}}"
+    return TITLES.get(op.name, op.name)
+
+
+def reduced(op: Op, parts: Sequence[str]) -> list[str]:
+    """The expressions of a fused op with the reductions that are done as it runs."""
+    how = op.attrs["reduce"] or [""] * len(parts)
+    return [f"{h}({p})" if h else p for h, p in zip(how, parts)]
+
+
+def texts(block: Block) -> list[str]:
+    """What a block yields, as expressions over its parameters i0, i1, ..."""
+    known: dict[Value, str] = {p: f"i{k}" for k, p in enumerate(block.params)}
+    for op in block.ops:
+        if op.name == "yield":
+            continue
+        parts = [known.get(v, v.name or "?") for v in op.operands]
+        if op.name == "const":
+            text = str(op.attrs["value"])
+        elif op.name == "broadcast":
+            text = parts[0]
+        elif op.name in INFIX and len(parts) == 2:
+            text = f"({parts[0]} {INFIX[op.name]} {parts[1]})"
+        else:
+            text = f"{THEANO_NAMES.get(op.name, op.name)}({', '.join(parts)})"
+        known.update(dict.fromkeys(op.results, text))
+    return [known.get(v, v.name or "?") for v in block.yields]
