@@ -16,7 +16,7 @@ import numpy as np
 from tcc.codegen import scalar
 from tcc.codegen.emit import Emit
 from tcc.codegen.entry import TYPENUMS
-from tcc.codegen.kernel import Kernel, OpId, Operand, Runtime, Scratch, size_text
+from tcc.codegen.kernel import Kernel, Operand, OpId, Runtime, Scratch, size_text
 from tcc.codegen.loops import KERNELS
 from tcc.codegen.support import DECLARATIONS
 from tcc.codegen.target import Target
@@ -39,6 +39,7 @@ from tcc.runtime.signature import InputSpec, OutputSpec, Returns, SharedSpec, Si
 
 POLL_FLOPS = 1 << 22  # a kernel with more work than this is worth a look for Ctrl-C before it
 ALIGN = 64
+LATE_SIZE = 256
 
 
 @dataclass
@@ -127,13 +128,15 @@ class _Driver:
         e.end("i32 0")
         text = e.text()
         name = "tcc_run_" + hashlib.sha256((text + ",".join(self.kernels)).encode()).hexdigest()[:20]
-        arena: Size = func.attrs.get("arena", 0)
+        arena = dims.add(func.attrs.get("arena", 0), self.scratch)
+        if not isinstance(arena, int):
+            arena = dims.add(arena, ALIGN)  # a function takes a block of its arena only if it has some bytes
         signature = Signature(
             inputs,
             shared,
             outputs,
             self.returns,
-            dims.add(arena, self.scratch),
+            arena,
             self.thread_scratch,
             work(func),
         )
@@ -460,7 +463,7 @@ def op_work(op: Op) -> Size:
 
 
 def work(func: Func) -> Size:
-    """Estimated nanoseconds of one thread for a call."""
+    """Estimated nanoseconds of one thread for a call; a size that is known late is taken to be LATE_SIZE."""
     entry = frozenset().union(*(dims.names_of(s) for p in func.body.params for s in p.type.shape))
 
     def of(block: Block) -> Size:
@@ -472,8 +475,8 @@ def work(func: Func) -> Size:
                 cost = op_work(op)
             else:
                 continue
-            if dims.names_of(cost) <= entry:
-                total = dims.add(total, cost)
+            late = dims.names_of(cost) - entry
+            total = dims.add(total, dims.substitute(cost, dict.fromkeys(late, LATE_SIZE)))
         return total
 
     return of(func.body) // 64

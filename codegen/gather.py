@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from tcc.codegen import scalar
 from tcc.codegen.emit import Emit, VecType
-from tcc.codegen.kernel import Kernel, OpId, Operand, Slots, finish, memo_sizes, plus, times
+from tcc.codegen.kernel import Kernel, Operand, OpId, Slots, finish, memo_sizes, plus, times
 from tcc.codegen.nest import PARALLEL_WORK, Position, identity_value, iota
 from tcc.codegen.target import Target
 from tcc.ir.core import Op
@@ -298,8 +298,8 @@ def arg_kernel(op: Op, target: Target) -> Kernel:
             return [new, e.value(f"select i1 {better}, i64 {i}, i64 {where}")]
 
         start = value_type.const(identity_value(how, t.dtype))
-        _, found = e.loop(0, w.size(t.shape[axis]), 1, step, [(value_type, start), ("i64", "0")])
-        w.store(1, at, found)
+        last = e.loop(0, w.size(t.shape[axis]), 1, step, [(value_type, start), ("i64", "0")])
+        w.store(1, at, last[1])
 
     e.loop("%begin", "%end", 1, unit)
     e.end()

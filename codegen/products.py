@@ -14,6 +14,7 @@ from tcc.codegen.target import Target
 from tcc.ir.core import Op, Value
 from tcc.ir.dims import Size
 from tcc.ir.types import Type
+from tcc.passes.batchaxes import merged_batch
 
 
 def product_kernel(op: Op, target: Target) -> Kernel:
@@ -21,7 +22,7 @@ def product_kernel(op: Op, target: Target) -> Kernel:
     if op.operands[0].type.dtype not in ("f32", "f64"):
         return _integer_kernel(op, target)
     a, b, c = op.operands[0].type, op.operands[1].type, op.operands[-1].type
-    batch, strides = _batch(a, b, c)
+    (batch, batch_a), (_, batch_b), (_, batch_c) = _batch(a), _batch(b), _batch(c)
     sizes: dict[str, Size] = {
         "m": c.shape[-2],
         "n": c.shape[-1],
@@ -32,9 +33,9 @@ def product_kernel(op: Op, target: Target) -> Kernel:
         "bcs": b.strides[-1],
         "crs": c.strides[-2],
         "batch": batch,
-        "batch_a": strides[0],
-        "batch_b": strides[1],
-        "batch_c": strides[2],
+        "batch_a": batch_a,
+        "batch_b": batch_b,
+        "batch_c": batch_c,
     }
     known = {name: s if isinstance(s, int) else None for name, s in sizes.items()}
     extras = list(range(2, len(op.operands) - 1))
@@ -62,31 +63,10 @@ def product_kernel(op: Op, target: Target) -> Kernel:
     )
 
 
-def _batch(a: Type, b: Type, c: Type) -> tuple[Size, tuple[Size, Size, Size]]:
-    """Batch axes as one: its size, and the stride of each place along it."""
-    count: Size = 1
-    strides: tuple[Size, Size, Size] = (0, 0, 0)
-    for axis in reversed(range(c.rank - 2)):
-        size = c.shape[axis]
-        if size == 1:
-            continue
-        here = (a.strides[axis], b.strides[axis], c.strides[axis])
-        if count == 1:
-            count, strides = size, here
-            continue
-        if any(h != count * s for h, s in zip(here, strides)):
-            raise ValueError(f"the batch axes of {a}, {b} and {c} do not lie one after another in memory")
-        count = count * size
-    return count, strides
-
-
-def batch_is_dense(a: Type, b: Type, c: Type) -> bool:
-    """Whether one stride walks all batch axes of each place."""
-    try:
-        _batch(a, b, c)
-    except ValueError:
-        return False
-    return True
+def _batch(type: Type) -> tuple[Size, Size]:
+    merged = merged_batch(type)
+    assert merged is not None, f"placement left batch axes that no stride walks: {type}"
+    return merged
 
 
 def _epilogue(op: Op, extras: Sequence[int]) -> tuple[Epilogue, dict[str, Slot]]:

@@ -179,15 +179,16 @@ def _axes_read(op: Op) -> set[int]:
 
 
 def _inner_axis(reads: list[Access], writes: list[Access], sizes: list[Size]) -> int:
-    """The axis to vectorise: the one along which most accesses, writes counted twice, are dense."""
+    """The axis to vectorise: the one along which most memory is dense.  An access counts by how many axes it walks, as
+    a guess at its elements, and a write twice."""
     if not sizes:
         return -1
-    best, best_score = len(sizes) - 1, -1.0
+    weights = [(access, 8 ** sum(s != 0 for s in access.strides)) for access in reads]
+    weights += [(access, 2 * 8 ** sum(s != 0 for s in access.strides)) for access in writes]
+    best, best_score = len(sizes) - 1, -1
     for a in range(len(sizes)):
-        if sizes[a] == 1:
-            continue
-        score = sum(2 * (w.strides[a] == 1) for w in writes) + sum((r.strides[a] == 1) for r in reads)
-        if score >= best_score:
+        score = sum(w for access, w in weights if access.strides[a] == 1)
+        if sizes[a] != 1 and score >= best_score:
             best, best_score = a, score
     return best
 

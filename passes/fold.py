@@ -84,7 +84,8 @@ def _dense(v: Value, value: Any, limit: int) -> Any:
 
 
 def _small(t: Type, limit: int) -> bool:
-    return isinstance(t.size, int) and t.size <= limit
+    size = t.size  # a product with an empty axis is 0, whatever the other sizes are
+    return isinstance(size, int) and size <= limit and all(isinstance(s, int) for s in t.shape)
 
 
 def _numbers(value: Any) -> bool:

@@ -8,8 +8,8 @@ be merged, and a lower one can be moved up to a consumer when its other consumer
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 
 from tcc.ir.core import Op, Value
 from tcc.ir.dims import Size
@@ -27,12 +27,17 @@ class Limits:
     operands: int
 
 
+Members = dict[
+    Op, tuple[Access, ...]
+]  # operations with what they read; what is generated in place is left out
+
+
 @dataclass(eq=False)
 class Group:
     """Operations that become one kernel.  `dims` is the iteration space; None: not a loop nest, one op by itself."""
 
     dims: tuple[Size, ...] | None
-    ops: dict[Op, None]
+    ops: Members
     level: int
     row: bool = False  # numbers of whole rows are read inside
     product: Op | None = None  # the matrix product among `ops` whose epilogue the others are
@@ -41,12 +46,13 @@ class Group:
     def first(self) -> Op:
         return next(iter(self.ops))
 
-    def reads(self) -> list[Value]:
+    @cached_property
+    def reads(self) -> dict[Value, None]:
         """The values from outside that it reads over its whole space."""
         assert self.dims is not None
         whole = identity(len(self.dims))
-        found = [a.value for op in self.ops for a in accesses(op) if a.axes == whole and not a.generated]
-        return [v for v in dict.fromkeys(found) if v.op not in self.ops]
+        found = (a.value for read in self.ops.values() for a in read if a.axes == whole)
+        return {v: None for v in found if v.op not in self.ops}
 
 
 def fusable(op: Op) -> bool:
@@ -87,6 +93,11 @@ def accesses(op: Op) -> list[Access]:
     return [resolve(v, identity(rank)) for v in op.operands]
 
 
+def member(op: Op) -> tuple[Access, ...]:
+    """What a group notes of an operation."""
+    return tuple(a for a in accesses(op) if not a.generated)
+
+
 # -- may these operations share a kernel? --------------------------------------------------------------------------
 
 
@@ -98,10 +109,9 @@ class Verdict:
     row: bool = False
 
 
-def judge(ops: Iterable[Op], dims: tuple[Size, ...], limits: Limits) -> Verdict:
-    """Whether `ops` can be one loop nest over `dims`.  In a row kernel some of them work on one number for each row:
+def judge(members: Members, dims: tuple[Size, ...], limits: Limits) -> Verdict:
+    """Whether `members` can be one loop nest over `dims`.  In a row kernel some of them work on one number for each row:
     their space is `dims` without the last axis."""
-    members = set(ops)
     if len(members) > limits.ops:
         return Verdict(f"{len(members)} operations (the limit is {limits.ops})")
     reduced = {tuple(sorted(o.attrs["axes"])) for o in members if o.name in REDUCTIONS}
@@ -110,20 +120,19 @@ def judge(ops: Iterable[Op], dims: tuple[Size, ...], limits: Limits) -> Verdict:
     full, prefix = identity(len(dims)), identity(max(len(dims) - 1, 0))
     read: set[Access] = set()
     row = back = False
-    for op in members:
-        whole = len(space(op)) == len(dims)
-        if not whole and op.name in REDUCTIONS:
-            return Verdict("a reduction over the rows' numbers")
+    rank = len(dims)
+    for op, reads in members.items():
+        whole = len(space(op)) == rank
+        if not whole and op.name in (*REDUCTIONS, "gather"):
+            return Verdict(f"a {op.name} over the rows' numbers")
         row = row or not whole or op.name == "gather"
-        for k, a in enumerate(accesses(op)):
+        for a in reads:
             source = a.value.op
-            if a.generated:
-                continue
             if source is None or source not in members:
                 read.add(a)
                 continue
-            of_rows = source.name in REDUCTIONS or source.name == "gather" or len(space(source)) < len(dims)
-            if not of_rows and (not whole or a.axes != full or (op.name == "gather" and k > 0)):
+            of_rows = source.name in REDUCTIONS or source.name == "gather" or len(space(source)) < rank
+            if not of_rows and (not whole or a.axes != full):
                 return Verdict(f"%{a.value.name} is read at another place than it is made")
             if of_rows and (a.axes != prefix or op.name in REDUCTIONS):
                 return Verdict(f"%{a.value.name} is not one number for each row")

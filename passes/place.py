@@ -17,6 +17,7 @@ from tcc.ir.core import Block, Func, Op, Value
 from tcc.ir.dims import Size
 from tcc.ir.optable import TABLE, complete_attrs
 from tcc.ir.types import Type, dense_strides
+from tcc.passes.batchaxes import merged_batch
 from tcc.passes.manager import Context
 
 VIEWS = frozenset({"dimshuffle", "reshape", "slice", "broadcast", "refine"})
@@ -242,6 +243,10 @@ class _Placement:
         reads = [self.places[v] for v in op.operands]
         if op.name in HOST:
             reads = [self.dense(b, p, op.loc) for p in reads]
+        if op.name == "matmul":
+            reads = [
+                p if _product_reads(op, i, p.type) else self.dense(b, p, op.loc) for i, p in enumerate(reads)
+            ]
         taken: set[Value] = set()
         places: list[Value] = []
         for r in op.results:
@@ -544,6 +549,16 @@ def _added_operand(name: str, blocks: Sequence[Block]) -> int | None:
         return None
     same = first.result.type == block.params[1].type
     return 2 if same and set(first.operands) == set(block.params) else None
+
+
+def _product_reads(op: Op, i: int, type: Type) -> bool:
+    """Whether a product's kernel can read its operand i in this place: one stride walks the batch, and what an epilogue
+    reads along columns is contiguous."""
+    if i < 2:
+        return merged_batch(type) is not None
+    column = chr(ord("a") + op.result.type.rank - 1)
+    letters: str = op.attrs["maps"][i - 2]
+    return column not in letters or type.shape[-1] == 1 or (letters[-1] == column and type.strides[-1] == 1)
 
 
 def _same_window(op: Op, i: int, result: Value, have: Value, want: Value) -> bool:

@@ -1,0 +1,49 @@
+"""Random programs, and those that once failed, by the interpreter and natively."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tcc.passes.pipeline import OPTIONAL
+from tcc.tools.compare import arguments, disagreement
+from tcc.tools.fuzz import read
+from tcc.tools.programs import program
+
+BATCH = 10
+BATCHES = range(0, 200, BATCH)
+KEPT = sorted((Path(__file__).parent / "regressions").glob("*.tcir"))
+
+
+@pytest.fixture(autouse=True)
+def nothing_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TCC_CACHE", "0")
+
+
+def failures(seeds: range) -> dict[int, str]:
+    """What is wrong, by seed; `python -m tcc.tools.fuzz --start SEED --seeds 1` makes the program small."""
+    found = {}
+    for seed in seeds:
+        func, sizes = program(seed)
+        found[seed] = disagreement(func, arguments(func, sizes, seed))
+    return {seed: text for seed, text in found.items() if text}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("start", BATCHES)
+def test_random_programs(start: int) -> None:
+    assert failures(range(start, start + BATCH)) == {}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("skip", [*sorted(OPTIONAL), ",".join(sorted(OPTIONAL))])
+def test_random_programs_without_a_pass(skip: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TCC_SKIP", skip)
+    assert failures(range(1000, 1004)) == {}
+
+
+@pytest.mark.parametrize("path", KEPT, ids=lambda p: p.stem)
+def test_programs_that_once_failed(path: Path) -> None:
+    func, sizes, seed = read(path)
+    assert disagreement(func, arguments(func, sizes, seed)) == ""

@@ -1,0 +1,238 @@
+"""One function by the interpreter and by the whole CPU pipeline, and how far the two may be apart.
+
+The tolerance is measured: the interpreter runs again with every rounded result moved at random by a few units in the
+last place, as in stochastic arithmetic (CESTAC, Vignes 1974), and what moves far may be far off.  An element that such
+a run turns into another integer, truth value or kind of infinity is not compared.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from tcc.driver import Program
+from tcc.ir import dims, interpret
+from tcc.ir.arrays import Array
+from tcc.ir.core import Func, Op, Value
+from tcc.ir.types import numpy_dtype
+from tcc.runtime.buffers import Container
+from tcc.runtime.callable import Function, Parameter
+
+RUNS = 3  # shaken runs
+SLACK = 24  # times what the shaken runs differ by
+# Rows whose float results are exact, or as exact as their operands.
+EXACT = frozenset(
+    "identity neg abs sign floor ceil trunc rint round_half_away where clip minimum maximum second cast broadcast "
+    "dimshuffle reshape slice refine concat gather max min sort const iota size".split()
+)
+BASIC = frozenset("add sub mul div sqr sqrt reciprocal insert scatter".split())
+# Rows that add up: their terms are moved, because their total may be small by cancellation.
+CONTRACTIONS = frozenset(
+    "sum prod cumsum cumprod matmul logsumexp softmax log_softmax xent insert scatter".split()
+)
+# Rows whose zeros are no exact numbers, so that near them digits are lost.
+NEAR_ZERO = frozenset(("gammaln", "psi"))
+
+
+def compile_native(
+    func: Func, containers: Mapping[str, Container], *, exact: bool
+) -> tuple[Function, Program]:
+    """`func` as native code, made at its first call: for the sizes of that call, or with all sizes left to run time."""
+    from tcc.codegen import support
+
+    support.load()
+    names = frozenset().union(*(dims.names_of(s) for p in func.body.params for s in p.type.shape))
+    program = Program(func, containers, varying=frozenset() if exact else names)
+    parameters = [
+        Parameter(p.name, p.type.dtype, p.type.rank, np.asarray)
+        for p in func.body.params
+        if p.name not in containers
+    ]
+    return Function(func.name, parameters, program.specialise), program
+
+
+def run_native(func: Func, arrays: Sequence[Array], *, exact: bool = True) -> list[Array]:
+    """What the interpreter would give, one array for each result, updates of shared variables among them."""
+    shared = func.attrs.get("shared", ())
+    pairs = list(zip(func.body.params, arrays, strict=True))
+    containers = {p.name: Container(np.array(a)) for p, a in pairs if p.name in shared}
+    function, _ = compile_native(func, containers, exact=exact)
+    outputs = iter(function(*(a for p, a in pairs if p.name not in containers)))
+    updates = {index: name for name, index in func.attrs.get("updates", {}).items()}
+    count = len(func.body.yields)
+    return [containers[updates[i]].get() if i in updates else next(outputs) for i in range(count)]
+
+
+class Shaken(interpret.Frame):
+    """The interpreter with results moved by a few units in the last place."""
+
+    def __init__(self, rng: np.random.Generator) -> None:
+        super().__init__()
+        self.rng = rng
+
+    def op(self, op: Op) -> None:
+        if op.name not in CONTRACTIONS:
+            super().op(op)
+            return
+        kept = {v: self.env[v] for v in op.operands}
+        self.env.update((v, self.moved(a, 2)) for v, a in kept.items())
+        super().op(op)
+        self.env.update(kept)
+
+    def checked(self, op: Op, value: Value, result: object) -> Array:
+        array = super().checked(op, value, result)
+        if op.name in EXACT or op.blocks:
+            return array
+        return self.moved(array, 1 if op.name in BASIC else 4, 1.0 if op.name in NEAR_ZERO else 0.0)
+
+    def moved(self, array: Array, ulps: int, least: float = 0.0) -> Array:
+        if array.dtype.kind != "f":
+            return array
+        info = np.finfo(array.dtype)
+        whole = (array == np.rint(array)) & (np.abs(array) < 1 << 16)  # most likely made without rounding
+        with np.errstate(all="ignore"):
+            step = np.maximum(np.maximum(np.abs(array), least) * info.eps, info.tiny) * ulps
+            shift = np.where(whole | ~np.isfinite(array), 0, step * self.rng.uniform(-1, 1, array.shape))
+        return np.asarray(array + shift).astype(array.dtype)
+
+
+def shaken_runs(func: Func, arrays: Sequence[Array]) -> list[Sequence[Array]]:
+    with np.errstate(all="ignore"):
+        return [Shaken(np.random.default_rng(k)).call(func, arrays) for k in range(RUNS)]
+
+
+def difference(got: Array, want: Array, shaken: Sequence[Array], fused: Array) -> str:
+    """What is wrong with `got`, or nothing.  Where `want` is not finite, `fused` (the interpreter's result after the
+    passes, which may cancel infinities) says what it must be."""
+    if got.dtype != want.dtype or got.shape != want.shape:
+        return f"is {got.dtype}{list(got.shape)}, wanted {want.dtype}{list(want.shape)}"
+    if want.dtype.kind != "f":
+        settled = np.all([s == want for s in shaken], axis=0)
+        return first_of(settled & (got != want), got, want)
+    with np.errstate(all="ignore"):
+        finite = np.isfinite(want) & np.all([np.isfinite(s) for s in shaken], axis=0)
+        spread = np.max([np.abs(s.astype(np.float64) - want) for s in shaken], axis=0)
+        info = np.finfo(want.dtype)
+        allowed = SLACK * spread + 4 * info.eps * np.abs(want) + 4 * info.tiny
+        off = finite & ~(np.abs(got.astype(np.float64) - want) <= allowed)
+        same = np.all([kind(s) == kind(want) for s in shaken], axis=0)
+        wrong = ~np.isfinite(want) & same & (kind(fused) == kind(want)) & (kind(got) != kind(want))
+    return first_of(off | wrong, got, want)
+
+
+def kind(array: Array) -> Array:
+    """0 for a number, 1 for NaN, 2 and 3 for the infinities."""
+    return np.asarray(np.isnan(array) + 2 * np.isposinf(array) + 3 * np.isneginf(array))
+
+
+def first_of(wrong: Array, got: Array, want: Array) -> str:
+    if not np.any(wrong):
+        return ""
+    at = tuple(int(i) for i in np.argwhere(wrong)[0])
+    count = int(np.count_nonzero(wrong))
+    return f"is {got[at]!r} at {list(at)}, wanted {want[at]!r} ({count} of {wrong.size} differ)"
+
+
+def same_bits(a: Array, b: Array) -> bool:
+    """Equal to the last bit, NaN of any payload being NaN."""
+    if a.dtype.kind != "f":
+        return np.array_equal(a, b)
+    return np.array_equal(a, b, equal_nan=True) and np.array_equal(
+        np.signbit(a)[a == 0], np.signbit(b)[b == 0]
+    )
+
+
+def disagreement(func: Func, arrays: Sequence[Array]) -> str:
+    """How native code and the interpreter differ on these arguments, or nothing.
+
+    Exact and run-time sizes must agree to the bit where no size is 1, and an error must be raised by both, or by neither.
+    """
+    try:
+        want = interpret.run(func, *arrays)
+    except (IndexError, ValueError) as e:
+        return missed_error(func, arrays, e)
+    shaken = shaken_runs(func, arrays)
+    try:
+        fused = after_passes(func, arrays)
+    except Exception as e:
+        return f"after the passes: {type(e).__name__}: {e}"
+    seen = []
+    for exact in (True, False):
+        sizes = "exact sizes" if exact else "run-time sizes"
+        try:
+            got = run_native(func, arrays, exact=exact)
+        except Exception as e:
+            return f"with {sizes}: {type(e).__name__}: {e}"
+        for i, g in enumerate(got):
+            found = difference(
+                g, np.asarray(want[i]), [np.asarray(s[i]) for s in shaken], np.asarray(fused[i])
+            )
+            if found:
+                return f"with {sizes} result {i} {found}"
+        seen.append(got)
+    if any(1 in a.shape for a in arrays):
+        return ""  # an axis known to have one element is left out of the loops, which may change the order of a sum
+    for i, (a, b) in enumerate(zip(*seen)):
+        if not same_bits(a, b):
+            return f"result {i} differs between exact and run-time sizes: {a!r} against {b!r}"
+    return ""
+
+
+def after_passes(func: Func, arrays: Sequence[Array]) -> Sequence[Array]:
+    from tcc.ir.clone import clone
+    from tcc.passes.manager import run
+    from tcc.passes.pipeline import context_from_knobs, default_pipeline
+
+    fused = clone(func, {})
+    run(fused, default_pipeline(), context_from_knobs())
+    return interpret.run(fused, *arrays)
+
+
+def missed_error(func: Func, arrays: Sequence[Array], error: Exception) -> str:
+    for exact in (True, False):
+        try:
+            run_native(func, arrays, exact=exact)
+        except type(error):
+            continue
+        return f"no {type(error).__name__}, wanted: {error}"
+    return ""
+
+
+# -- arguments ---------------------------------------------------------------------------------------------------
+
+
+def arguments(func: Func, sizes: Mapping[str, int], seed: int) -> list[Array]:
+    """Arrays of these sizes, each a function of its parameter's name, its use and the seed: what is checked as an index
+    is in range, what is bound as a size is that size."""
+    return [argument(p, sizes, seed) for p in func.body.params]
+
+
+def argument(param: Value, sizes: Mapping[str, int], seed: int) -> Array:
+    rng = np.random.default_rng([seed, zlib.crc32(param.name.encode())])
+    shape = tuple(dims.evaluate(s, sizes) for s in param.type.shape)
+    dtype = numpy_dtype(param.type.dtype)
+    for op in param.users:
+        if op.name == "bind":
+            return np.asarray(sizes[str(op.attrs["size"])], dtype)
+        if op.name == "check_index":
+            bound = dims.evaluate(op.attrs["bound"], sizes)
+            low = 0 if dtype.kind == "u" else -bound
+            return np.asarray(rng.integers(low, max(bound, low + 1), shape)).astype(dtype)
+    if dtype.kind == "b":
+        return np.asarray(rng.integers(0, 2, shape)).astype(dtype)
+    if dtype.kind in "iu":
+        low, high = (0, 9) if dtype.kind == "u" else (-5, 6)
+        return np.asarray(rng.integers(low, high, shape)).astype(dtype)
+    return floats(rng, shape, seed % 8 == 0).astype(dtype)
+
+
+def floats(rng: np.random.Generator, shape: tuple[int, ...], odd: bool) -> Array:
+    """Around 1 in magnitude, some whole; with `odd`, some zeros of both signs, infinities and NaN."""
+    out = rng.standard_normal(shape) * 1.5
+    out = np.where(rng.random(shape) < 0.15, np.rint(out), out)
+    if odd:
+        special = rng.choice([0.0, -0.0, np.inf, -np.inf, np.nan], shape, p=[0.3, 0.3, 0.15, 0.15, 0.1])
+        out = np.where(rng.random(shape) < 0.1, special, out)
+    return np.asarray(out)
