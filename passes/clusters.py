@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from tcc.ir.core import Block, Op, Value
 from tcc.ir.dims import Size
 from tcc.passes.access import inline
-from tcc.passes.groups import Group, Limits, fusable, is_pick, judge, space
+from tcc.passes.groups import Group, Limits, fusable, is_pick, judge, member, space
 from tcc.passes.sizes import op_names
 
 LAST = 1 << 60  # the level of `yield`
@@ -32,7 +32,7 @@ class Clusters:
         self.group_of: dict[Op, Group] = {}
         for op in self.feeds:
             loop = fusable(op) or is_pick(op)
-            self.group_of[op] = Group(space(op) if loop else None, {op: None}, 0)
+            self.group_of[op] = Group(space(op) if loop else None, {op: member(op) if loop else ()}, 0)
         self.groups = dict.fromkeys(self.group_of.values())
         self._into_readers()
         self._forward()
@@ -55,7 +55,7 @@ class Clusters:
                 readers = self.consumers(group)
                 if len(readers) != 1 or group.dims is None or readers[0].dims is None:
                     continue
-                added = set(group.reads()) - set(readers[0].reads())
+                added = group.reads.keys() - readers[0].reads.keys()
                 if len(added) <= 1 and self._join([group, readers[0]], 0) is not None:
                     joined = True
 
@@ -90,7 +90,7 @@ class Clusters:
         for group in list(self.groups):
             if group.dims is None or group not in self.groups:
                 continue
-            for value in group.reads() if group.dims else [None]:
+            for value in list(group.reads) if group.dims else [None]:
                 key = (group.level, group.dims, value)
                 other = seen.get(key)
                 if other is not None and other is not group and other in self.groups:
@@ -103,7 +103,7 @@ class Clusters:
         dims = max(spaces, key=len, default=())
         if len(spaces) < len(parts) or any(d not in (dims, dims[:-1]) for d in spaces):
             return None
-        ops = {op: None for p in parts for op in p.ops}
+        ops = {op: read for p in parts for op, read in p.ops.items()}
         verdict = judge(ops, dims, self.limits)
         if verdict.problem:
             return None
@@ -117,8 +117,10 @@ class Clusters:
     def absorb(self, product: Op, epilogue: Group, group: Group) -> None:
         """Makes `epilogue`, a part of `group` that alone reads `product`, one group with it."""
         del self.groups[self.group_of[product]], self.groups[group]
-        rest = Group(group.dims, {op: None for op in group.ops if op not in epilogue.ops}, group.level)
-        joined = Group(epilogue.dims, {product: None, **epilogue.ops}, group.level, product=product)
+        rest = Group(
+            group.dims, {op: read for op, read in group.ops.items() if op not in epilogue.ops}, group.level
+        )
+        joined = Group(epilogue.dims, {product: (), **epilogue.ops}, group.level, product=product)
         for part in (joined, rest) if rest.ops else (joined,):
             self.groups[part] = None
             self.group_of.update((op, part) for op in part.ops)

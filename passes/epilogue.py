@@ -25,14 +25,10 @@ def absorb(clusters: Clusters, updated: Mapping[Value, Value], ctx: Context) -> 
     for group in list(clusters.groups):
         if group.dims is None or len(group.dims) not in RANKS:
             continue
-        products = [
-            v.op
-            for v in group.reads()
-            if v.op is not None and v.op.name == "matmul" and v.op in clusters.group_of
-        ]
-        reads = set(group.reads())
+        made = [v.op for v in group.reads if v.op in clusters.group_of]
+        products = [op for op in made if op is not None and op.name == "matmul"]
         if len(group.ops) > 1 or group.first.name != "add":
-            if any(updated.get(op.result) in reads for op in group.ops):
+            if any(updated.get(op.result) in group.reads for op in group.ops):
                 continue
         for product in reversed(products):
             problem = ""
@@ -49,7 +45,7 @@ def absorb(clusters: Clusters, updated: Mapping[Value, Value], ctx: Context) -> 
 def _parts(group: Group) -> Iterator[Group]:
     """What of a group could be an epilogue, the most first.  The rest, reductions above all, reads the result from
     memory; of a group with several results it may be what leads to one of them."""
-    maps = {op: None for op in group.ops if op.name not in REDUCTIONS}
+    maps = {op: read for op, read in group.ops.items() if op.name not in REDUCTIONS}
     whole = Group(group.dims, maps, group.level, group.row)
     yield whole
     results = [op for op in maps if escapes(op.result, whole)]
@@ -60,7 +56,9 @@ def _parts(group: Group) -> Iterator[Group]:
             op = work.pop()
             needed[op] = None
             work += [a.value.op for a in accesses(op) if a.value.op in maps]
-        yield Group(group.dims, {op: None for op in maps if op in needed}, group.level, group.row)
+        yield Group(
+            group.dims, {op: read for op, read in maps.items() if op in needed}, group.level, group.row
+        )
 
 
 def _problem(product: Op, group: Group) -> str:

@@ -105,7 +105,7 @@ def _explain(clusters: Clusters, ctx: Context) -> None:
     for group in clusters.groups:
         if not _is_nest(group):
             continue
-        for value in group.reads():
+        for value in group.reads:
             producer = clusters.group_of.get(value.op) if value.op is not None else None
             if producer is None or producer.dims is None or value.op is None:
                 continue
