@@ -27,9 +27,8 @@ class Limits:
     operands: int
 
 
-Members = dict[
-    Op, tuple[Access, ...]
-]  # operations with what they read; what is generated in place is left out
+# operations with what they read; what is generated in place is left out
+Members = dict[Op, tuple[Access, ...]]
 
 
 @dataclass(eq=False)
