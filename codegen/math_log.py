@@ -46,10 +46,12 @@ def log(m: Math, x: str) -> str:
     return m.log_edges(x, natural(m, m.sub(mantissa, 1.0), k))
 
 
-def natural(m: Math, f: str, k: str) -> str:
-    """log(1 + f) + k ln 2 for f in [-0.25, 0.5]."""
+def natural(m: Math, f: str, k: str, small: str | None = None) -> str:
+    """log(1 + f) + k ln 2 for f in [-0.25, 0.5]; plus `small`, of the order of f's last bit."""
     high, low = LN2_SINGLE if m.single else LN2_DOUBLE
     w = m.fma(k, low, beyond(m, f))
+    if small is not None:
+        w = m.add(w, small)
     return m.fma(k, high, m.add(f, w))
 
 
@@ -85,17 +87,19 @@ def log10(m: Math, x: str) -> str:
 
 def log1p(m: Math, x: str) -> str:
     """1 + x = 2^k (1 + f) gives f = 2^-k x + (2^-k - 1), without the rounding of 1 + x."""
+    return log1p_sum(m, x, None)
+
+
+def log1p_sum(m: Math, x: str, low: str | None) -> str:
+    """log(1 + x + low), where `low` is what a sum rounded to x has lost."""
     _, k = m.split_exponent(m.add(x, 1.0))
-    y = m.copysign(natural(m, shifted_fraction(m, x, k), k), x)
-    y = m.select(m.compare("olt", x, math.inf), y, x)
+    # four times f, since 2^-k alone may be a denormal number
+    four = m.power(m.sub(2.0, k))
+    f = m.mul(m.fma(x, four, m.sub(four, 4.0)), 0.25)
+    y = natural(m, f, k, None if low is None else m.mul(m.mul(low, four), 0.25))
+    y = m.select(m.compare("olt", x, math.inf), m.copysign(y, x), x)
     y = m.select(m.compare("oeq", x, -1.0), -math.inf, y)
     return y if m.native else m.select(m.compare("olt", x, -1.0), math.nan, y)
-
-
-def shifted_fraction(m: Math, x: str, k: str) -> str:
-    """2^-k (1 + x) - 1.  Four times it is computed, since 2^-k alone may be a denormal number."""
-    four = m.power(m.sub(2.0, k))
-    return m.mul(m.fma(x, four, m.sub(four, 4.0)), 0.25)
 
 
 def softplus(m: Math, x: str) -> str:
@@ -116,19 +120,23 @@ def asinh(m: Math, x: str) -> str:
     a = m.abs(x)
     square = m.mul(a, a)
     near = m.add(a, m.div(square, m.add(m.sqrt(m.add(square, 1.0)), 1.0)))
-    return m.copysign(log1p_or_double(m, near, a), x)
+    return m.copysign(log1p_or_double(m, near, None, a), x)
 
 
 def acosh(m: Math, x: str) -> str:
     """log1p(t + sqrt(t^2 + 2t)) with t = x - 1; log(2x) when t^2 could overflow."""
     t = m.sub(x, 1.0)
-    return log1p_or_double(m, m.add(t, m.sqrt(m.fma(t, t, m.add(t, t)))), x)
+    near, low = m.quick_two_sum(m.sqrt(m.fma(t, t, m.add(t, t))), t)
+    y = log1p_or_double(m, near, low, x)
+    return m.select(m.compare("olt", x, 1.0), math.nan, y)
 
 
-def log1p_or_double(m: Math, near: str, x: str) -> str:
-    """log(2x) where x is so large that 1 + x is x, else log1p(near)."""
+def log1p_or_double(m: Math, near: str, low: str | None, x: str) -> str:
+    """log(2x) where x is so large that 1 + x is x, else log(1 + near + low)."""
     large = m.compare("ogt", x, 2.0**30 if m.single else 2.0**60)
-    y = log1p(m, m.select(large, x, near))
+    if low is not None:
+        low = m.select(large, 0.0, low)
+    y = log1p_sum(m, m.select(large, x, near), low)
     return m.select(large, m.add(y, math.log(2.0)), y)
 
 
