@@ -156,19 +156,21 @@ def pp(v: Any) -> str:
     if not isinstance(v, Variable):
         return pp_function(v)
     done: dict[Any, str] = {}
-    stack: list[Any] = [v]
+    target = visible(v)
+    stack: list[Any] = [target]
     while stack:
         top = stack[-1]
         if top in done:
             stack.pop()
             continue
-        needed = [] if _leaf(top) else [x for x in map(visible, _parts(top)) if x not in done]
+        leaf = top.owner is None or (top is not target and _leaf(top))
+        needed = [] if leaf else [x for x in map(visible, shown_inputs(top.owner)) if x not in done]
         if needed:
             stack.extend(reversed(needed))
             continue
-        done[top] = variable_text(top) if _leaf(top) else _expression(top.owner, done)
+        done[top] = variable_text(top) if leaf else _expression(top.owner, done)
         stack.pop()
-    return done[v]
+    return done[target]
 
 
 pprint = pp
@@ -181,7 +183,8 @@ def pp_function(f: Any) -> str:
 
 
 def _leaf(v: Any) -> bool:
-    return v.owner is None or (v.name is not None and v.owner.shown is None and not _transposed(v.owner))
+    """Whether an inner variable prints as its name."""
+    return v.name is not None and not _transposed(v.owner)
 
 
 def _transposed(node: Apply) -> bool:
@@ -190,15 +193,8 @@ def _transposed(node: Apply) -> bool:
     )
 
 
-def _parts(v: Any) -> Sequence[Any]:
-    node = v.owner
-    return [node.operands[0]] if node.implicit else shown_inputs(node)
-
-
 def _expression(node: Apply, done: dict[Any, str]) -> str:
-    texts = [done[visible(x)] for x in (node.operands[:1] if node.implicit else shown_inputs(node))]
-    if node.implicit:
-        return texts[0]
+    texts = [done[visible(x)] for x in shown_inputs(node)]
     title = label(node)
     if node.index is not None and title.startswith(("Subtensor", "AdvancedSubtensor")):
         return f"{texts[0]}[{', '.join(_index_text(i, done) for i in node.index[1])}]"
@@ -389,3 +385,23 @@ class Print:
             value = getattr(x, attr)
             print(self.message, attr, "=", value() if callable(value) else value)
         return [x]
+
+
+def pydotprint(obj: Any, outfile: str | None = None, format: str = "png", **_: Any) -> None:
+    """Draws the graph of a variable or function into a file; RuntimeError without pydot and graphviz."""
+    try:
+        import pydot
+    except ImportError as e:
+        raise RuntimeError(
+            "Failed to import pydot. You must install graphviz and either pydot or pydot-ng for `pydotprint` to work."
+        ) from e
+    graph = pydot.Dot(graph_type="digraph")
+    for root, _order in _roots(obj):
+        for node in _printed([root]):
+            graph.add_node(pydot.Node(str(id(node)), label=label(node), shape="ellipse"))
+            for x in map(visible, shown_inputs(node)):
+                source: Any = x if x.owner is None else x.owner
+                if x.owner is None:
+                    graph.add_node(pydot.Node(str(id(x)), label=variable_text(x), shape="box"))
+                graph.add_edge(pydot.Edge(str(id(source)), str(id(node))))
+    graph.write(outfile or f"graph.{format}", format=format)

@@ -326,6 +326,7 @@ _LATER = {
     "Lop": "tcc.gradient",
     "jacobian": "tcc.gradient",
     "TensorSharedVariable": "tcc.sharedvar",
+    "scan": "tcc.loops",
 }
 # Names that a well-known book prints and Theano never had.
 _ALIASES = {

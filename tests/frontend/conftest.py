@@ -18,16 +18,12 @@ BOTH = frozenset(
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     native = metafunc.module.__name__.rpartition(".")[2] in BOTH
     metafunc.parametrize(
-        "mode_of_all", ["FAST_COMPILE", "FAST_RUN"] if native else ["FAST_COMPILE"], indirect=True
+        "settings", ["FAST_COMPILE", "FAST_RUN"] if native else ["FAST_COMPILE"], indirect=True
     )
 
 
-@pytest.fixture
-def mode_of_all(request: pytest.FixtureRequest) -> Iterator[None]:
+@pytest.fixture(autouse=True)
+def settings(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Settings of one test do not reach the next."""
     with tcc.change_flags(mode=request.param, floatX="float64", cast_policy="custom"):
         yield
-
-
-@pytest.fixture(autouse=True)
-def flags(mode_of_all: None) -> None:
-    """Settings of one test do not reach the next."""

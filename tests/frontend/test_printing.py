@@ -128,3 +128,15 @@ def test_debugprint_after_compilation_shows_what_runs():
     text = tcc.printing.debugprint(f, file="str")
     assert text.startswith("Elemwise{Composite{") and "tanh((i0 + i1))" in text
     assert " |x [id B]" in text and len(text.splitlines()) == 3
+
+
+def test_pp_shows_inner_names_but_expands_the_whole():
+    mean = T.mean(x)
+    assert tcc.pp(mean * 2) == "(mean * TensorConstant{2})"
+    assert tcc.pp(mean).startswith("(Sum{acc_dtype=float64}(x) / ")
+
+
+def test_pydotprint_without_pydot(monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "pydot", None)
+    with pytest.raises(RuntimeError, match="Failed to import pydot"):
+        tcc.printing.pydotprint(x + y)
