@@ -19,6 +19,7 @@ from tcc.codegen.target import host, plain
 pytestmark = pytest.mark.skipif(np.finfo(np.longdouble).nmant < 63, reason="needs an 80-bit longdouble")
 
 Long = np.longdouble
+SQRT_PI = np.sqrt(np.arccos(Long(-1)))
 N = 12_000  # points of each kind
 TARGETS = {
     "host": (host(), 0),
@@ -26,7 +27,7 @@ TARGETS = {
     "plain128": (plain(128), 0),
     "scalar": (host(), 1),
 }
-DTYPES = {"f32": (np.float32, "float"), "f64": (np.float64, "double")}
+DTYPES: dict[str, tuple[Any, str]] = {"f32": (np.float32, "float"), "f64": (np.float64, "double")}
 
 
 @functools.cache
@@ -47,11 +48,12 @@ def library(kind: str, dtype: str) -> Library:
 
 def erf(x: Array) -> Array:
     """2/sqrt(pi) exp(-x^2) sum of 2^n x^(2n+1) / (2n+1)!!, in which nothing cancels."""
-    term = total = x
+    term: Array = x
+    total: Array = x
     for n in range(1, 160):
         term = term * 2 * x * x / (2 * n + 1)
         total = total + term
-    return 2 / np.sqrt(np.arccos(Long(-1))) * np.exp(-x * x) * total
+    return 2 / SQRT_PI * np.exp(-x * x) * total
 
 
 def erfc(x: Array) -> Array:
@@ -62,7 +64,7 @@ def erfc(x: Array) -> Array:
         tail = k / Long(2) / (a + tail)
     high = a.astype(np.float32).astype(Long)  # its square is exact
     power = np.exp(-high * high) * np.exp((high - a) * (high + a))
-    return np.where(x < 1, 1 - erf(np.clip(x, -6, 1)), power / np.sqrt(np.arccos(Long(-1))) / (a + tail))
+    return np.where(x < 1, 1 - erf(np.clip(x, -6, 1)), power / SQRT_PI / (a + tail))
 
 
 def stirling(x: Array) -> tuple[Array, Array]:
@@ -87,7 +89,9 @@ def gammaln(x: Array) -> Array:
 
 def psi(x: Array) -> Array:
     y = x + 30
-    total = np.log(y) - 1 / (2 * y) - 1 / (12 * y**2) + 1 / (120 * y**4) - 1 / (252 * y**6) + 1 / (240 * y**8)
+    total: Array = (
+        np.log(y) - 1 / (2 * y) - 1 / (12 * y**2) + 1 / (120 * y**4) - 1 / (252 * y**6) + 1 / (240 * y**8)
+    )
     for k in range(30):
         total = total - 1 / (x + k)
     return total
@@ -192,7 +196,7 @@ def test_erfinv_inverts_erf(dtype: str) -> None:
     x = np.abs(x[np.abs(x) < 1])
     got = library("host", dtype)("erfinv", x)
     y = got.astype(Long)
-    slope = 2 / np.sqrt(np.arccos(Long(-1))) * np.exp(-y * y)
+    slope = 2 / SQRT_PI * np.exp(-y * y)
     exact = y - np.where(x < 0.9, erf(y) - x, (1 - x.astype(Long)) - erfc(y)) / slope  # one step of Newton's
     assert ulps(got, exact).max() <= (0.51 if dtype == "f32" else 6.0)
     assert np.array_equal(library("host", dtype)("erfinv", -x), -got)
@@ -219,7 +223,20 @@ def test_reflection(name: str) -> None:
 
 def special_values(dtype: type[np.floating[Any]]) -> Array:
     info = np.finfo(dtype)
-    some = [0, 1, 0.5, 2, 3, 2.5, np.inf, info.max, info.tiny, info.smallest_subnormal, 2**24 + 1, 1e30]
+    some: list[Any] = [
+        0,
+        1,
+        0.5,
+        2,
+        3,
+        2.5,
+        np.inf,
+        info.max,
+        info.tiny,
+        info.smallest_subnormal,
+        2**24 + 1,
+        1e30,
+    ]
     return np.array([v for s in some for v in (s, -s)] + [np.nan], dtype)
 
 
@@ -327,7 +344,7 @@ def test_pow(dtype: str) -> None:
 
 
 def test_fma_rounds_once() -> None:
-    a, b = np.float32([1 + 2**-12]), np.float32([-1])
+    a, b = np.array([1 + 2**-12], np.float32), np.array([-1], np.float32)
     assert library("host", "f32")("fma", a, a, b)[0] == np.float32(2**-11 + 2**-24)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -26,6 +26,7 @@ SHAPES: dict[str, tuple[Target, int]] = {
     "plain": (plain(256), 8),
     "scalar": (plain(128), 1),
 }
+Case = tuple[str, str, Array, tuple[Array, ...]]  # text, dtype of the result, what is wanted, operands
 Body = tuple[str, tuple[str, ...], str]  # text, dtypes of the operands, dtype of the result
 
 BINARY: dict[str, Callable[..., Any]] = {
@@ -92,8 +93,7 @@ def library(shape: str, bodies: tuple[Body, ...]) -> Library:
     return Library(functions, target, lanes)
 
 
-def check(shape: str, cases: list[tuple[str, str, Array, tuple[Array, ...]]]) -> None:
-    """Each case is (body, dtype of the result, what is wanted, operands)."""
+def check(shape: str, cases: Sequence[Case]) -> None:
     bodies = tuple((text, tuple(map(dtype_of, arrays)), result) for text, result, _, arrays in cases)
     run = library(shape, bodies)
     for k, (text, result, wanted, arrays) in enumerate(cases):
@@ -109,7 +109,7 @@ def test_operators_are_numpy_s(dtype: str, shape: str) -> None:
     binary = dict(BINARY) if number else dict(list(BINARY.items())[:4])
     binary |= BITS if integer or not number else {}
     with np.errstate(all="ignore"):
-        cases = [(text, dtype, f(a, b), (a, b)) for text, f in binary.items()]
+        cases: list[Case] = [(text, dtype, f(a, b), (a, b)) for text, f in binary.items()]
         cases += [(text, "bool", f(a, b), (a, b)) for text, f in COMPARISONS.items()]
         if number:
             cases += [(text, dtype, f(a).astype(a.dtype), (a,)) for text, f in UNARY.items()]
@@ -130,7 +130,7 @@ def test_operators_are_numpy_s(dtype: str, shape: str) -> None:
 @pytest.mark.parametrize("dtype", ALL)
 def test_casts_are_c_s(dtype: str, shape: str) -> None:
     a, _ = values(dtype)
-    cases = []
+    cases: list[Case] = []
     for to in ALL:
         x = a
         if dtype[0] == "f" and to in INTEGERS:  # C leaves it open what does not fit
@@ -170,11 +170,11 @@ def test_masked_lanes_are_neither_read_nor_written() -> None:
         store(e, target, dtype, 16, load(e, target, dtype, 16, x, mask), y, mask)
     e.end()
     image = Image.load([compile_object("\n".join([*e.declared, e.text()]), target)])
-    x, y = np.ones((len(ALL), 128), np.uint8), np.full((len(ALL), 128), 9, np.uint8)
-    function(image.address("f"), None, *[ctypes.c_void_p] * 2)(x.ctypes.data, y.ctypes.data)
-    for row, dtype in zip(y, ALL):
+    source, sink = np.ones((len(ALL), 128), np.uint8), np.full((len(ALL), 128), 9, np.uint8)
+    function(image.address("f"), None, *[ctypes.c_void_p] * 2)(source.ctypes.data, sink.ctypes.data)
+    for k, dtype in enumerate(ALL):
         n = 5 * np.dtype(DTYPES[dtype][0]).itemsize
-        assert (row[:n] == 1).all() and (row[n:] == 9).all(), dtype
+        assert set(sink[k, :n]) == {1} and set(sink[k, n:]) == {9}, dtype
 
 
 @pytest.mark.parametrize(
