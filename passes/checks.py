@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from tcc.ir import dims
 from tcc.ir.core import Func, Op
 from tcc.passes.access import identity, resolve
+from tcc.passes.fold import constant
 from tcc.passes.manager import Context
 from tcc.passes.rules import WIDER
 
@@ -36,7 +39,11 @@ def certain(op: Op) -> bool:
         return False
     index = op.operands[0]
     made = resolve(index, identity(index.type.rank)).value.op
+    bound = op.attrs["bound"]
+    if made is not None and made.name == "const" and isinstance(bound, int):
+        values = np.asarray(constant(made.result))
+        return bool(((values >= -bound) & (values < bound)).all())
     if made is None or made.name != "iota":
         return False
     count = made.result.type.shape[int(made.attrs["axis"])]
-    return dims.nonnegative(dims.sub(op.attrs["bound"], count))
+    return dims.nonnegative(dims.sub(bound, count))

@@ -190,6 +190,22 @@ def slice_of_inserted(op: Op, b: Builder) -> Value | None:
     return inner.operands[1]
 
 
+@function_rule("slice")
+def last_of_stack(op: Op, b: Builder) -> Value | None:
+    """slice(the stack of a carry) at the last step -> the last carry, so that the stack may go"""
+    stack = op.operands[0]
+    scan = made_by(stack, "scan")
+    if scan is None or stack.index < scan.attrs["carries"] or op.attrs["size"][0] != 1:
+        return None
+    yields, carries = scan.block.yields, int(scan.attrs["carries"])
+    same = [j for j in range(carries) if yields[j] is yields[stack.index]]
+    if not same or op.attrs["start"][0] != scan.attrs["length"] - 1:
+        return None
+    last = b.dimshuffle(scan.results[same[0]], order=[-1, *range(stack.type.rank - 1)])
+    rest = {k: [{"start": 0, "size": 1, "step": 1}[k], *op.attrs[k][1:]] for k in ("start", "size", "step")}
+    return b.op("slice", last, attrs=rest).result
+
+
 STABILISE: list[AnyRule] = [log_of_picked, picked_log_softmax]
 RULES: list[AnyRule] = [
     gather_all,
@@ -202,4 +218,5 @@ RULES: list[AnyRule] = [
     insert_added_to_zeros,
     sum_with_inserted,
     slice_of_inserted,
+    last_of_stack,
 ]
