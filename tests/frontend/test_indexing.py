@@ -43,10 +43,6 @@ INDICES = {
 }
 
 
-def symbolic(index):
-    return index
-
-
 @pytest.mark.parametrize("name", INDICES)
 def test_reading(name):
     x = T.tensor3("x")
