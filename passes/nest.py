@@ -141,5 +141,7 @@ class _Nest:
         return LETTERS[: result.type.rank]
 
     def how(self, result: Value) -> str:
-        assert result.op is not None
-        return result.op.name if self.row is None and result.op.name in REDUCTIONS else ""
+        op = result.op
+        assert op is not None
+        reduces = self.row is None and op.name in REDUCTIONS and len(op.attrs["axes"]) > 0
+        return op.name if reduces else ""
