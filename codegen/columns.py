@@ -1,7 +1,7 @@
 """Reductions over outer axes with the inner axis kept, such as the sum of a matrix over its rows.
 
-Each unit of work is a strip of the inner axis whose accumulators stay in registers while the outer axes go by.  float32
-sums go to float64 totals every ROWS steps, so the order depends on the sizes alone.
+Each unit of work is a strip of the inner axis whose accumulators stay in registers while the outer axes go by in order.
+float32 is added up in float64.
 """
 
 from __future__ import annotations
@@ -9,13 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tcc.codegen import scalar
-from tcc.codegen.emit import VecType
 from tcc.codegen.kernel import Kernel, finish, plus, times
 from tcc.codegen.nest import Fold, Memo, Nest, Position, read_access
 from tcc.codegen.program import Access, Node, Program
 from tcc.codegen.target import Target
-
-ROWS = 64  # steps of the innermost reduced axis between two additions to a total
 
 
 def column_kernel(program: Program, target: Target) -> Kernel:
@@ -34,7 +31,6 @@ class _Columns(Nest):
         self.reduces = [(n, w) for n, w in pairs if w.reduce]
         self.maps = [(n, w) for n, w in pairs if not w.reduce]
         self.folds = [Fold(w.reduce, w.dtype) for _, w in self.reduces]
-        self.blocked = any(f.widens for f in self.folds)
 
     def kernel(self) -> Kernel:
         e = self.e
@@ -86,9 +82,8 @@ class _Columns(Nest):
         """All reduced axes for some neighbouring vectors of the inner axis."""
         e = self.e
         count = len(self.folds)
-        types = [VecType(scalar.elem(f.total_dtype), self.lanes) for f in self.folds] * len(positions)
-        inner_types = [VecType(scalar.elem(f.dtype), self.lanes) for f in self.folds] * len(positions)
-        totals = [f.identity(self.lanes, f.total_dtype) for f in self.folds] * len(positions)
+        types = [f.total_type(self.lanes) for f in self.folds] * len(positions)
+        totals = [f.identity(self.lanes) for f in self.folds] * len(positions)
 
         def point(at: Sequence[str], values: list[str]) -> list[str]:
             self.enter_point(at)
@@ -97,26 +92,11 @@ class _Columns(Nest):
                 new += self.visit(pos, values[w * count : (w + 1) * count])
             return new
 
-        def add_up(values: list[str], sums: list[str]) -> list[str]:
-            return [
-                f.combine(e, self.target, t, f.widen(e, s, self.lanes), self.lanes, f.total_dtype)
-                for f, t, s in zip(self.folds * len(positions), values, sums, strict=True)
-            ]
-
         def nest(axes: list[int], at: list[str], values: list[str]) -> list[str]:
+            if not axes:
+                return point(at, values)
             end = self.size(self.program.sizes[axes[0]])
-            if len(axes) > 1:
-                return e.loop(0, end, 1, lambda i, v: nest(axes[1:], [*at, i], v), list(zip(types, values)))
-            if not self.blocked:
-                return e.loop(0, end, 1, lambda i, v: point([*at, i], v), list(zip(types, values)))
-
-            def block(start: str, v: list[str]) -> list[str]:
-                stop = e.call("i64", "llvm.smin.i64", ("i64", plus(e, start, str(ROWS))), ("i64", end))
-                zeros = [f.identity(self.lanes, f.dtype) for f in self.folds] * len(positions)
-                sums = e.loop(start, stop, 1, lambda i, a: point([*at, i], a), list(zip(inner_types, zeros)))
-                return add_up(v, sums)
-
-            return e.loop(0, end, ROWS, block, list(zip(types, values)))
+            return e.loop(0, end, 1, lambda i, v: nest(axes[1:], [*at, i], v), list(zip(types, values)))
 
         totals = nest(self.summed, list(kept), totals)
         at = [*kept, *["0"] * len(self.summed)]
@@ -147,7 +127,7 @@ class _Columns(Nest):
                     lanes=pos.lanes,
                     result=access.dtype,
                 )
-            new.append(fold.combine(self.e, self.target, acc, value, pos.lanes, access.dtype))
+            new.append(fold.add(self.e, self.target, acc, value, pos.lanes))
         values = [self.vector(node, pos, memo) for node, _ in self.maps]
         for (_, access), value in zip(self.maps, values):
             self.store(access.dtype, value, self.bases[access.slot], access.strides[self.inner], pos)

@@ -211,26 +211,42 @@ def lanes_of(program: Program, target: Target) -> int:
 
 @dataclass(frozen=True)
 class Fold:
-    """How one reduction accumulates: element type while inside a block, and of the total."""
+    """How one reduction adds up: what it is, the dtype of its elements, and the dtype of its total."""
 
     how: str
     dtype: str
 
     @property
     def total_dtype(self) -> str:
-        """float32 sums are collected in float64 from block to block."""
+        """float32 is added up in float64."""
         return "f64" if self.how == "sum" and self.dtype == "f32" else self.dtype
+
+    @property
+    def wide(self) -> Fold:
+        """The same over elements of the total's dtype."""
+        return Fold(self.how, self.total_dtype)
 
     @property
     def widens(self) -> bool:
         return self.total_dtype != self.dtype
 
-    def identity(self, lanes: int, dtype: str) -> str:
-        """The value that changes nothing; -0.0 for sums of floats, so that a sum of -0.0 is -0.0."""
-        t = VecType(scalar.elem(dtype), lanes)
-        return t.const(identity_value(self.how, dtype))
+    def total_type(self, lanes: int) -> VecType:
+        return VecType(scalar.elem(self.total_dtype), lanes)
 
-    def combine(self, e: Emit, target: Target, a: str, b: str, lanes: int, dtype: str) -> str:
+    def identity(self, lanes: int) -> str:
+        """The total of nothing; -0.0 for sums of floats, so that a sum of -0.0 is -0.0."""
+        return self.total_type(lanes).const(identity_value(self.how, self.total_dtype))
+
+    def neutral(self, lanes: int) -> str:
+        """The element that changes no total."""
+        return VecType(scalar.elem(self.dtype), lanes).const(identity_value(self.how, self.dtype))
+
+    def add(self, e: Emit, target: Target, total: str, value: str, lanes: int) -> str:
+        """The total with an element added."""
+        return self.combine(e, target, total, self.widen(e, value, lanes), lanes)
+
+    def combine(self, e: Emit, target: Target, a: str, b: str, lanes: int) -> str:
+        """Two totals as one."""
         body = {
             "sum": "a + b",
             "prod": "a * b",
@@ -239,6 +255,7 @@ class Fold:
             "any": "a | b",
             "all": "a & b",
         }
+        dtype = self.total_dtype
         operands = {"a": (dtype, a), "b": (dtype, b)}
         return scalar.emit_scalar(e, target, body[self.how], operands, lanes=lanes, result=dtype)
 
@@ -249,8 +266,7 @@ class Fold:
 
     def across(self, e: Emit, target: Target, value: str, lanes: int) -> str:
         """One value from a vector of totals, halves first; then in the result's dtype."""
-        dtype = self.total_dtype
-        elem = scalar.elem(dtype)
+        elem = scalar.elem(self.total_dtype)
         while lanes > 1:
             half = lanes // 2
             t = VecType(elem, lanes)
@@ -261,7 +277,7 @@ class Fold:
             if half == 1:
                 a = e.value(f"extractelement <1 x {elem}> {a}, i64 0")
                 b = e.value(f"extractelement <1 x {elem}> {b}, i64 0")
-            value = self.combine(e, target, a, b, half, dtype)
+            value = self.combine(e, target, a, b, half)
             lanes = half
         return self.narrow(e, value, 1)
 

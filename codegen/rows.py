@@ -2,8 +2,8 @@
 
 The inner axis is the row.  A row is visited once a phase (tcc.codegen.program), and it stays in the nearest cache between
 phases; short rows of a known size are unrolled and stay in registers.  The order in which a reduction adds up depends
-on the row's length alone: vector k of a block of BLOCK elements goes to accumulator k % ways (the ragged end to the
-first), the accumulators are folded pairwise, blocks are added to a total, and the total's lanes are folded by halves.
+on the row's length alone: vector k goes to accumulator k % ways (the ragged end to the first), the accumulators are
+folded pairwise, then the lanes of the one that is left by halves.  float32 is added up in float64.
 """
 
 from __future__ import annotations
@@ -12,14 +12,13 @@ from collections.abc import Callable, Sequence
 
 from tcc.codegen import scalar
 from tcc.codegen.emit import VecType
-from tcc.codegen.kernel import Kernel, Operand, Scratch, finish, plus, times
+from tcc.codegen.kernel import Kernel, Scratch, finish, plus, times
 from tcc.codegen.nest import Fold, Memo, Nest, Position, fold_of, read_access
-from tcc.codegen.program import EXPENSIVE, Access, Node, Program
+from tcc.codegen.program import EXPENSIVE, Node, Program
 from tcc.codegen.target import Target
 from tcc.ir.dims import Size
 from tcc.ir.types import itemsize
 
-BLOCK = 4096  # elements between two additions to a reduction's total
 FLAT_UNIT = 2048  # elements of a one-axis map that make one unit of parallel work
 CHUNK = 16384  # elements of a full reduction that make one partial result
 UNROLLED = 8  # vectors of a row of known size that are kept in registers
@@ -172,7 +171,7 @@ class _Rows(Nest):
         """A reduction along the row and along outer axes too: the totals go from row to row."""
         reduces = [n for n in self.targets[0] if n.kind == "reduce"]
         folds = [fold_of(n) for n in reduces]
-        types = [VecType(scalar.elem(f.total_dtype), self.lanes) for f in folds]
+        types = [f.total_type(self.lanes) for f in folds]
 
         def nest(axes: list[int], at: list[str], values: list[str]) -> list[str]:
             if not axes:
@@ -182,7 +181,7 @@ class _Rows(Nest):
             end = self.size(self.program.sizes[axes[0]])
             return self.e.loop(0, end, 1, lambda i, v: nest(axes[1:], [*at, i], v), list(zip(types, values)))
 
-        totals = nest(self.summed, list(indices), [f.identity(self.lanes, f.total_dtype) for f in folds])
+        totals = nest(self.summed, list(indices), [f.identity(self.lanes) for f in folds])
         self.enter([*indices, *["0"] * len(self.summed)])
         for node, fold, total in zip(reduces, folds, totals):
             self.scalars[node] = fold.across(self.e, self.target, total, self.lanes)
@@ -283,9 +282,9 @@ class _Rows(Nest):
             )
         if pos.mask:
             t = VecType(scalar.elem(node.dtype), pos.lanes)
-            rest = fold.identity(pos.lanes, node.dtype)
+            rest = fold.neutral(pos.lanes)
             value = self.e.value(f"select <{pos.lanes} x i1> {pos.mask}, {t} {value}, {t} {rest}")
-        return fold.combine(self.e, self.target, acc, value, pos.lanes, node.dtype)
+        return fold.add(self.e, self.target, acc, value, pos.lanes)
 
     def visit_range(
         self,
@@ -296,25 +295,12 @@ class _Rows(Nest):
         carried: list[str] | None,
     ) -> list[str]:
         """Calls `visit` for every vector of [start, stop); returns the folds' totals, begun from `carried`."""
-        e, lanes = self.e, self.lanes
-        blocked = any(f.widens for f in folds)
-        totals = carried or [f.identity(lanes, f.total_dtype) for f in folds]
-        if self.unrolled:
-            return self.add_up(folds, totals, self.unrolled_block(folds, visit))
-        if not blocked:
-            return self.add_up(folds, totals, self.block(start, stop, folds, visit))
-
-        def body(at: str, values: list[str]) -> list[str]:
-            end = e.call("i64", "llvm.smin.i64", ("i64", plus(e, at, str(BLOCK))), ("i64", stop))
-            return self.add_up(folds, values, self.block(at, end, folds, visit))
-
-        types = [VecType(scalar.elem(f.total_dtype), lanes) for f in folds]
-        return e.loop(start, stop, BLOCK, body, list(zip(types, totals)))
-
-    def add_up(self, folds: list[Fold], totals: list[str], sums: list[str]) -> list[str]:
+        sums = self.unrolled_block(folds, visit) if self.unrolled else self.block(start, stop, folds, visit)
+        if carried is None:
+            return sums
         return [
-            f.combine(self.e, self.target, t, f.widen(self.e, s, self.lanes), self.lanes, f.total_dtype)
-            for f, t, s in zip(folds, totals, sums, strict=True)
+            f.combine(self.e, self.target, t, s, self.lanes)
+            for f, t, s in zip(folds, carried, sums, strict=True)
         ]
 
     def block(
@@ -323,8 +309,8 @@ class _Rows(Nest):
         """The folds of the vectors of [start, stop), from their identities."""
         e, lanes, ways = self.e, self.lanes, self.ways
         step = lanes * ways
-        types = [VecType(scalar.elem(f.dtype), lanes) for f in folds]
-        zeros = [f.identity(lanes, f.dtype) for f in folds]
+        types = [f.total_type(lanes) for f in folds]
+        zeros = [f.identity(lanes) for f in folds]
         length = e.value(f"sub i64 {stop}, {start}")
         whole = e.value(f"and i64 {length}, {-step}")
         middle = plus(e, start, whole)
@@ -352,7 +338,7 @@ class _Rows(Nest):
         assert isinstance(self.length, int)
         lanes, ways = self.lanes, self.ways
         whole = self.length // (lanes * ways) * ways  # vectors of the main part
-        accs = [[f.identity(lanes, f.dtype) for f in folds] for _ in range(ways)]
+        accs = [[f.identity(lanes) for f in folds] for _ in range(ways)]
         for k in range(-(-self.length // lanes)):
             live = min(lanes, self.length - k * lanes)
             mask = "" if live == lanes else lane_mask(live, lanes)
@@ -364,7 +350,7 @@ class _Rows(Nest):
         while len(accs) > 1:
             accs = [
                 [
-                    f.combine(self.e, self.target, x, y, self.lanes, f.dtype)
+                    f.combine(self.e, self.target, x, y, self.lanes)
                     for f, x, y in zip(folds, accs[i], accs[i + 1], strict=True)
                 ]
                 for i in range(0, len(accs), 2)
@@ -492,16 +478,12 @@ class _Rows(Nest):
             totals = self.phase(0, start, stop, None)
             for node, pointer in zip(nodes, pointers):
                 fold = fold_of(node)
-                one = self.total_across(fold, totals[node])
+                one = fold.wide.across(e, self.target, totals[node], self.lanes)
                 elem = scalar.memory_elem(fold.total_dtype)
                 at = e.gep(pointer, times(e, unit, str(8 // VecType(elem).bytes)), elem)
                 scalar.store(e, self.target, fold.total_dtype, 1, one, at, None)
 
         e.loop("%begin", "%end", 1, body)
-
-    def total_across(self, fold: Fold, total: str) -> str:
-        wide = Fold(fold.how, fold.total_dtype)
-        return wide.across(self.e, self.target, total, self.lanes)
 
     def collect(self, units: str) -> None:
         """Adds the chunks' partial results up in order, and stores what depends on them alone."""
@@ -512,14 +494,13 @@ class _Rows(Nest):
             dtype = fold.total_dtype
             elem = scalar.memory_elem(dtype)
             pointer = self.partial_pointer(node)
-            t = VecType(scalar.elem(dtype), 1)
 
             def add(unit: str, values: list[str]) -> list[str]:
                 at = e.gep(pointer, times(e, unit, str(8 // VecType(elem).bytes)), elem)
                 one = scalar.load(e, self.target, dtype, 1, at, None)
-                return [fold.combine(e, self.target, values[0], one, 1, dtype)]
+                return [fold.combine(e, self.target, values[0], one, 1)]
 
-            (total,) = e.loop(0, units, 1, add, [(t, fold.identity(1, dtype))])
+            (total,) = e.loop(0, units, 1, add, [(fold.total_type(1), fold.identity(1))])
             self.scalars[node] = fold.narrow(e, total, 1)
         self.store_scalars()
 
@@ -536,6 +517,3 @@ def _with_reductions(program: Program) -> list[Node]:
             node = Node("reduce", access.dtype, False, node.phase + 1, [node], how=access.reduce)
         out.append(node)
     return out
-
-
-__all__ = ["Access", "Operand", "row_kernel"]
