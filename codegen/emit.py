@@ -58,9 +58,7 @@ class VecType:
     def const(self, value: float | int | bool) -> str:
         """`value` in every lane."""
         one = scalar_const(self.elem, value)
-        if self.lanes == 1:
-            return one
-        return "<" + ", ".join([f"{self.elem} {one}"] * self.lanes) + ">"
+        return one if self.lanes == 1 else f"splat ({self.elem} {one})"
 
 
 def scalar_const(elem: str, value: float | int | bool) -> str:

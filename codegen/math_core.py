@@ -25,7 +25,8 @@ class Math:
         self.bits = 32 if self.single else 64
         self.mantissa = 23 if self.single else 52
         self.bias = 127 if self.single else 1023
-        self.native = target.avx512 and t.lanes * self.bits % 512 == 0
+        pieces = t.lanes * self.bits // 512
+        self.native = target.avx512 and pieces in (1, 2, 4, 8)
 
     def pick(self, single: Sequence[float], double: Sequence[float]) -> Sequence[float]:
         """The coefficients for this type."""

@@ -72,7 +72,7 @@ def gammaln(m: Math, x: str) -> str:
     mirrored = m.sub(math.log(math.pi), m.add(log(m, sine), positive))
     y = m.select(reflected, mirrored, positive)
     y = m.select(_is_pole(m, x), math.inf, y)
-    return m.select(m.compare("oeq", m.abs(x), math.inf), x, y)
+    return m.select(m.compare("oeq", m.abs(x), math.inf), math.inf, y)
 
 
 def _gammaln_positive(m: Math, x: str) -> str:

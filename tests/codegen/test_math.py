@@ -53,7 +53,8 @@ def erf(x: Array) -> Array:
     for n in range(1, 160):
         term = term * 2 * x * x / (2 * n + 1)
         total = total + term
-    return 2 / SQRT_PI * np.exp(-x * x) * total
+    result: Array = 2 / SQRT_PI * np.exp(-x * x) * total
+    return result
 
 
 def erfc(x: Array) -> Array:
