@@ -44,6 +44,10 @@ def floats(m: Found) -> bool:
     return m["x"].type.dtype in FLOATS
 
 
+def numbers(m: Found) -> bool:
+    return m["x"].type.dtype != "bool"
+
+
 def last_axis(m: Found) -> bool:
     """A is the last axis of x alone."""
     return list(m["A"]) == [m["x"].type.rank - 1]
@@ -139,7 +143,7 @@ ALGEBRA: list[AnyRule] = [
     rule("reciprocal(reciprocal(x))", "x", stable, low=0.5),
     rule("x * reciprocal(y)", "x / y", stable, low=0.5),
     rule("x / reciprocal(y)", "x * y", stable, low=0.5),
-    rule("x * x", "sqr(x)"),
+    rule("x * x", "sqr(x)", when=numbers),
     rule("(x * c) * d", "x * (c * d)", stable, when=constants, samples=SCALES),
     rule("(x / c) * d", "x * (d / c)", stable, when=constants, samples=SCALES),
     rule("(x * c) / d", "x * (c / d)", stable, when=constants, samples=SCALES),
@@ -148,7 +152,7 @@ ALGEBRA: list[AnyRule] = [
     rule("x / c", "x * (1 / c)", when=power_of_two, samples={"c": 4.0}),
     rule("abs(neg(x))", "abs(x)"),
     rule("abs(abs(x))", "abs(x)"),
-    rule("abs(sqr(x))", "sqr(x)"),
+    rule("abs(sqr(x))", "sqr(x)", when=floats),  # an integer's square may wrap to below 0
     rule("sqr(neg(x))", "sqr(x)"),
     rule("sqr(abs(x))", "sqr(x)"),
     rule("sqr(sqrt(x))", "x", fast, low=0.1),

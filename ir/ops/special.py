@@ -37,7 +37,8 @@ def _psi(x: float) -> float:
     if x == 0:
         return -math.copysign(math.inf, x)
     if x < 0:
-        return math.nan if x == math.floor(x) else _psi(1 - x) - math.pi / math.tan(math.pi * x)
+        whole = math.isinf(x) or x == math.floor(x)
+        return math.nan if whole else _psi(1 - x) - math.pi / math.tan(math.pi * x)
     total = 0.0
     while x < 10:
         total -= 1 / x
