@@ -245,8 +245,6 @@ def may_reuse(op: Op, read: int, result: int) -> bool:
     if op.name == "fuse":
         reduced = any(op.attrs["reduce"][result : result + 1])
         return bool(op.attrs["maps"][read] == op.attrs["out"][result]) and not reduced
-    if op.name == "matmul" and op.blocks and read >= 2:
-        return bool(op.attrs["maps"][read - 2] == LETTERS[: op.places[result].type.rank])
     return read in op.defn.reuse
 
 

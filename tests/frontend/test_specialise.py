@@ -1,0 +1,52 @@
+"""One function called with many sizes: how often it compiles, and why."""
+
+from __future__ import annotations
+
+import numpy as np
+
+import tcc
+import tcc.tensor as T
+
+RNG = np.random.default_rng(0)
+
+
+def likelihood():
+    x, y = T.fmatrix("x"), T.ivector("y")
+    cost = -T.mean(T.log(T.nnet.softmax(x))[T.arange(y.shape[0]), y])
+    return tcc.function([x, y], [cost, T.grad(cost, x)])
+
+
+def batch(n: int, labels: int | None = None):
+    return RNG.standard_normal((n, 10)).astype("f"), RNG.integers(0, 10, labels or n).astype("i4")
+
+
+def test_fifty_batch_sizes_compile_twice_and_the_history_says_why():
+    f = likelihood()
+    for n in range(1, 51):
+        f(*batch(n))
+    assert [h.reason for h in f.program.history] == ["first call", "x_0, y_0 changed"]
+    assert f.program.history[1].varying == ("x_0", "y_0")
+
+
+def test_sizes_that_always_were_equal_go_by_one_name_until_a_call_says_otherwise():
+    f = likelihood()
+    f(*batch(3))
+    f(*batch(5))
+    assert f.program.alike() == {"y_0": tcc.ir.dims.name("x_0")}
+    x, y = batch(6, 4)
+    cost, grad = f(x, y)
+    shifted = x.astype("f8") - x.max(1, keepdims=True)
+    p = np.exp(shifted) / np.exp(shifted).sum(1, keepdims=True)
+    np.testing.assert_allclose(cost, -np.log(p[np.arange(4), y]).mean(), rtol=1e-5)
+    assert not grad[4:].any() and grad[:4].any()
+    assert len(f.program.history) == 3 and f.program.alike() == {}
+    f(*batch(9, 2))
+    assert len(f.program.history) == 3
+
+
+def test_any_size_code_and_exact_code_agree_to_the_bit():
+    f, g = likelihood(), likelihood()
+    f(*batch(2))
+    x, y = batch(7)
+    for varying, exact in zip(f(x, y), g(x, y), strict=True):
+        np.testing.assert_array_equal(varying, exact)
