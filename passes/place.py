@@ -153,11 +153,11 @@ class _Placement:
                 only_updates = all(u.name == "yield" for r in op.results for u in r.users)
                 for value, target in pairs:
                     readers = {order[_top(u, body)] for a in aliases[target] for u in a.users}
-                    direct = any(
-                        y in aliases[target] for i, y in enumerate(yields) if i not in self.updates.values()
+                    kept = any(
+                        y in aliases[target] and not (y is target and i == self.updates[target.name])
+                        for i, y in enumerate(yields)
                     )
-                    kept = any(y in aliases[target] and y is not target for y in yields)
-                    if direct or kept or not free or not (late or only_updates):
+                    if kept or not free or not (late or only_updates):
                         self.ctx.remark(op, f"%{target.name} is not updated in place")
                         continue
                     others = readers - {order[op], order[body.last]}

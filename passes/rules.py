@@ -45,7 +45,7 @@ def floats(m: Found) -> bool:
 
 
 def numbers(m: Found) -> bool:
-    return m["x"].type.dtype != "bool"
+    return bool(m["x"].type.dtype != "bool")
 
 
 def last_axis(m: Found) -> bool:

@@ -109,11 +109,9 @@ class Draft:
         return op.results[0] if op.results else op  # type: ignore[return-value]
 
     def run(self, op: Op) -> None:
-        with np.errstate(all="ignore"):
-            made = [o for o in op.parent.ops if o.name in ("const", "iota", "size")]  # type: ignore[union-attr]
-            for o in [*(o for o in made if o.result not in self.frame.env), op]:
-                if not o.results or o.results[0] not in self.frame.env:
-                    self.frame.op(o)
+        made = [o for o in self.block.ops if o.name == "const" and o.result not in self.frame.env]
+        for o in dict.fromkeys([*made, op]):
+            self.frame.op(o)
 
     def wild(self, v: Value) -> bool:
         a = self.array(v)
@@ -148,9 +146,7 @@ class Draft:
         same = [v for v in self.visible if v.type == type]
         if same and self.chance(0.6):
             return self.choice(same)  # type: ignore[no-any-return]
-        wide = [
-            v for v in self.visible if v.type.dtype == type.dtype and fits(v.type, type)
-        ]
+        wide = [v for v in self.visible if v.type.dtype == type.dtype and fits(v.type, type)]
         if wide and self.chance(0.5):
             return self.op("broadcast", self.choice(wide), shape=type.shape)
         if type.rank and self.chance(0.5):
@@ -558,6 +554,11 @@ def grow(d: Draft, steps: int, table: list[tuple[Callable[[Draft], None], int]])
 
 def program(seed: int) -> tuple[Func, dict[str, int]]:
     """The program of a seed, and the sizes that it was drawn with."""
+    with np.errstate(all="ignore"):
+        return drawn(seed)
+
+
+def drawn(seed: int) -> tuple[Func, dict[str, int]]:
     rng = np.random.default_rng(seed)
     count = int(rng.integers(1, 5))
     d = Draft(rng, {f"n{k}": int(rng.choice(SIZES)) for k in range(count)}, seed)

@@ -59,13 +59,13 @@ def candidates(func: Func, sizes: Mapping[str, int]) -> Iterator[Case]:
 
 def changes(func: Func) -> Iterator[Change]:
     count = len(func.body.yields)
-    for i in range(count) if count > 1 else ():
+    for i in range(count if count > 1 else 0):
         yield partial(keep_only, kept=[i])
-    for i in range(count) if count > 1 else ():
+    for i in range(count if count > 1 else 0):
         yield partial(keep_only, kept=[k for k in range(count) if k != i])
     if func.attrs.get("shared"):
         yield forget_shared
-    for name in func.attrs.get("updates", {}):
+    for name in list(func.attrs.get("updates", {})):
         yield partial(forget_update, name=name)
     ops = list(func.body.walk())
     for k in reversed(range(len(ops))):
@@ -84,7 +84,7 @@ def forget_shared(func: Func) -> bool:
 
 
 def forget_update(func: Func, name: str) -> bool:
-    del func.attrs["updates"][name]
+    func.attrs["updates"] = {n: i for n, i in func.attrs["updates"].items() if n != name}
     return True
 
 
