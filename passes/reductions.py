@@ -94,6 +94,8 @@ def of_broadcast(op: Op, b: Builder) -> Value | None:
     spread = [a for a in axes if a < extra or (source.type.shape[a - extra] == 1 and whole.shape[a] != 1)]
     if not spread:
         return None
+    if op.name != "sum" and not all(isinstance(s, int) and s for s in (whole.shape[a] for a in spread)):
+        return None  # of nothing the maximum is -inf
     inside = [a - extra for a in spread if a >= extra]
     rest = [a - extra for a in axes if a not in spread]
     kept = [k for k in range(source.type.rank) if k not in inside]
