@@ -16,7 +16,7 @@ import numpy as np
 from tcc.codegen import scalar
 from tcc.codegen.emit import Emit
 from tcc.codegen.entry import TYPENUMS
-from tcc.codegen.kernel import Kernel, Operand, OpId, Runtime, Scratch, size_text
+from tcc.codegen.kernel import Kernel, Operand, OpId, Runtime, Scratch, bytes_text, size_text
 from tcc.codegen.loops import KERNELS
 from tcc.codegen.support import DECLARATIONS
 from tcc.codegen.target import Target
@@ -25,8 +25,10 @@ from tcc.ir.core import Block, Func, Op, Value
 from tcc.ir.dims import Size
 from tcc.ir.types import Type, numpy_dtype
 from tcc.passes.place import HOST
+from tcc.runtime.arenas import Claim
 from tcc.runtime.host import HostArray, HostCall
 from tcc.runtime.layout import (
+    CTX_LATE_USED,
     CTX_SCRATCH,
     CTX_SCRATCH_BYTES,
     CTX_THREADS,
@@ -53,6 +55,7 @@ class Lowered:
     constants: list[np.ndarray[Any, Any]]  # read-only containers behind the function's own shared ones
     ops: dict[int, Op]  # op id -> the op that can fail with it
     host_calls: list[HostCall]
+    claims: list[Claim]
     declares: dict[str, None] = field(default_factory=dict)
 
     @property
@@ -89,6 +92,9 @@ class _Driver:
         self.max_slots = 8  # the sizes of an output
         self.written = False
         self.late_arenas: dict[int, str] = {}  # number -> its address
+        self.claims: list[Claim] = []
+        self.entry_claims: list[Claim] = []
+        self.makers = _makers(func)
 
     def lower(self) -> Lowered:
         func, e = self.func, self.e
@@ -139,9 +145,11 @@ class _Driver:
             arena,
             self.thread_scratch,
             work(func),
+            DECLARATIONS["tcc_late_alloc"] in e.declared,
         )
         for call in self.kernels:
             e.declare(f"declare i32 @{call}(ptr, ptr)")
+        self.claims += self.known_claims()
         return Lowered(
             name,
             text.replace("RUN_NAME", name),
@@ -150,6 +158,7 @@ class _Driver:
             self.constants,
             self.ops,
             self.host_calls,
+            self.claims,
             e.declared,
         )
 
@@ -186,6 +195,7 @@ class _Driver:
             for slot in kernel.slots:
                 if isinstance(slot, Scratch) and self.at_entry(slot.bytes):
                     scratch = dims.add(scratch, _aligned(slot.bytes))
+                    self.entry_claims.append(Claim(_purpose(op), slot.bytes))
             self.scratch = dims.maximum(self.scratch, scratch)
             if self.at_entry(kernel.thread_scratch):
                 self.thread_scratch = dims.maximum(self.thread_scratch, kernel.thread_scratch)
@@ -208,11 +218,11 @@ class _Driver:
                 e.line(f"store ptr {e.gep(self.arena, self.size(at))}, ptr {place}")
                 at = dims.add(at, _aligned(slot.bytes))
             else:
-                e.line(f"store ptr {self.late_alloc(slot.bytes)}, ptr {place}")
+                e.line(f"store ptr {self.late_alloc(slot.bytes, [op])}, ptr {place}")
         if self.at_entry(kernel.thread_scratch):
             status = e.value(f"call i32 @{kernel.name}(ptr {self.ctx}, ptr %args)")
         else:
-            status = self.call_with_scratch(kernel)
+            status = self.call_with_scratch(op, kernel)
         if op.defn.fails:
             self.leave_unless_ok(status)
 
@@ -220,14 +230,14 @@ class _Driver:
         """Whether the arguments alone tell it."""
         return dims.names_of(size) <= self.entry_names
 
-    def call_with_scratch(self, kernel: Kernel) -> str:
+    def call_with_scratch(self, op: Op, kernel: Kernel) -> str:
         """A call whose threads need scratch of a size that is known only now."""
         e = self.e
-        each = self.size(_aligned(kernel.thread_scratch))
+        each = self.bytes(_aligned(kernel.thread_scratch))
         threads = e.value(f"load i64, ptr {e.gep(self.ctx, CTX_THREADS, 'i64')}")
         base_at, each_at = e.gep(self.ctx, CTX_SCRATCH, "i64"), e.gep(self.ctx, CTX_SCRATCH_BYTES, "i64")
         base, before = e.value(f"load ptr, ptr {base_at}"), e.value(f"load i64, ptr {each_at}")
-        e.line(f"store ptr {self.late_bytes(e.value(f'mul i64 {threads}, {each}'))}, ptr {base_at}")
+        e.line(f"store ptr {self.late_bytes(e.value(f'mul i64 {threads}, {each}'), [op])}, ptr {base_at}")
         e.line(f"store i64 {each}, ptr {each_at}")
         status = e.value(f"call i32 @{kernel.name}(ptr {self.ctx}, ptr %args)")
         e.line(f"store ptr {base}, ptr {base_at}")
@@ -303,26 +313,50 @@ class _Driver:
         """Memory whose size is known only now: in the late arena that it was planned into, or, in a loop, on its own."""
         e = self.e
         if op.attrs["offset"] is None:
-            return self.late_alloc(t.bytes)
+            return self.late_alloc(t.bytes, [self.makers.get(op.result, op)])
         number = int(op.attrs["arena"])
         if number not in self.late_arenas:
-            self.late_arenas[number] = self.late_alloc(self.func.attrs["late"][number])
+            tenants = [o for o in self.func.body.ops if o.name == "alloc" and o.attrs.get("arena") == number]
+            tenants.sort(key=lambda o: -_guess(o.result.type.bytes))
+            makers = [self.makers.get(o.result, o) for o in tenants]
+            self.late_arenas[number] = self.late_alloc(self.func.attrs["late"][number], makers)
         return e.gep(self.late_arenas[number], self.size(op.attrs["offset"]))
 
-    def late_alloc(self, bytes: Size) -> str:
-        return self.late_bytes(self.size(bytes))
+    def late_alloc(self, bytes: Size, makers: Sequence[Op]) -> str:
+        return self.late_bytes(self.bytes(bytes), makers)
 
-    def late_bytes(self, bytes: str) -> str:
+    def late_bytes(self, bytes: str, makers: Sequence[Op]) -> str:
         e = self.e
         e.declare(DECLARATIONS["tcc_late_alloc"])
-        pointer = e.value(f"call ptr @tcc_late_alloc(ptr {self.ctx}, i64 {bytes})")
+        pointer = e.value(f"call ptr @tcc_late_alloc(ptr {self.ctx}, i64 {self.claim(makers)}, i64 {bytes})")
         missing = e.value(f"icmp eq ptr {pointer}, null")
         self.leave_unless_ok(e.value(f"select i1 {missing}, i32 {STATUS_PYTHON}, i32 0"))
         return pointer
 
+    def claim(self, makers: Sequence[Op]) -> int:
+        """The number of a new claim for memory that these ops fill, the one that takes most first."""
+        more = f" and {len(makers) - 1} more" if len(makers) > 1 else ""
+        self.claims.append(Claim(_purpose(makers[0]) + more, None))
+        return len(self.claims) - 1
+
+    def known_claims(self) -> list[Claim]:
+        """What the memory that a call takes at its beginning is for; of sizes that are numbers, the largest alone."""
+        body = self.func.body
+        places = [p for p in body.params if _space(p) == "output"]
+        places += [o.result for o in body.walk() if o.name == "alloc" and _space(o.result) == "arena"]
+        claims = [Claim(_purpose(self.makers[p]), p.type.bytes) for p in places if p in self.makers]
+        claims += self.entry_claims
+        numbers = [c for c in claims if isinstance(c.bytes, int)]
+        largest = max(numbers, key=lambda c: dims.evaluate(c.bytes or 0, {}), default=None)
+        return [c for c in claims if c is largest or not isinstance(c.bytes, int)]
+
     def make_output(self, op: Op) -> None:
         """An output whose sizes are known only now."""
         e, t = self.e, op.result.type
+        e.declare(DECLARATIONS["tcc_grant"])
+        claim = self.claim([self.makers.get(op.result, op)])
+        bytes = self.bytes(t.bytes)
+        self.leave_unless_ok(e.value(f"call i32 @tcc_grant(ptr {self.ctx}, i64 {claim}, i64 {bytes})"))
         for axis, s in enumerate(t.shape):
             e.line(f"store i64 {self.size(s)}, ptr {e.gep('%args', axis, 'i64')}")
         e.declare(DECLARATIONS["tcc_output"])
@@ -347,11 +381,25 @@ class _Driver:
             self.depth += 1
             if not self.written and not any(_space(v) == "shared" for o in op.block.walk() for v in o.places):
                 self.call_poll()
-            self.block(op.block)
+            self.turn(op.block)
             self.depth -= 1
 
         end = self.size(op.attrs["length"])
         e.loop(0, end, 1, body)
+
+    def turn(self, block: Block) -> None:
+        """One turn of a loop, which leaves no late memory in use."""
+        e, first, claims = self.e, len(self.e.lines), len(self.claims)
+        self.block(block)
+        if len(self.claims) == claims:
+            return
+        mark, mark_at = e.fresh(), e.fresh()
+        e.lines[first:first] = [
+            f"  {mark_at} = getelementptr i64, ptr {self.ctx}, i64 {CTX_LATE_USED}",
+            f"  {mark} = load ptr, ptr {mark_at}",
+        ]
+        e.declare(DECLARATIONS["tcc_late_release"])
+        e.line(f"call void @tcc_late_release(ptr {self.ctx}, ptr {mark})")
 
     def name_size(self, op: Op) -> None:
         """A run-time i64 becomes a size; a negative one is an error."""
@@ -399,6 +447,9 @@ class _Driver:
 
     # -- sizes ----------------------------------------------------------------------------------------------------
 
+    def bytes(self, size: Size) -> str:
+        return bytes_text(self.e, size, self.names)
+
     def size(self, size: Size) -> str:
         if isinstance(size, int):
             return str(size)
@@ -442,6 +493,32 @@ def _written_places(func: Func) -> set[Value]:
             if v in root:
                 found.add(root[v])
     return found
+
+
+def _makers(func: Func) -> dict[Value, Op]:
+    """The first op that writes to each place, or to a window of it."""
+    root: dict[Value, Value] = {}
+    found: dict[Value, Op] = {}
+    for op in func.body.walk():
+        if op.name == "view":
+            root[op.result] = root.get(op.operands[0], op.operands[0])
+        for v in op.places:
+            found.setdefault(root.get(v, v), op)
+    return found
+
+
+def _guess(size: Size) -> int:
+    return dims.evaluate(size, dict.fromkeys(dims.names_of(size), LATE_SIZE))
+
+
+def _purpose(op: Op) -> str:
+    """An op as messages about memory name it."""
+    types = ", ".join(str(v.type.value) for v in op.places)
+    name = op.name
+    if name == "fuse":
+        inner = [o.name for o in op.block.ops if o.name != "yield"]
+        name = " of ".join([*filter(None, op.attrs.get("reduce", [])), *reversed(inner[-2:])])
+    return f"{name} {types}" + (f", written at {op.loc}" if op.loc else "")
 
 
 def _aligned(bytes: Size) -> Size:

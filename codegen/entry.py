@@ -11,8 +11,9 @@ locks are one step.  See runtime/layout.py for what the body gets.
 from __future__ import annotations
 
 from tcc.codegen.emit import Emit
-from tcc.codegen.kernel import size_text
+from tcc.codegen.kernel import bytes_text, size_text
 from tcc.codegen.support import DECLARATIONS
+from tcc.ir import dims
 from tcc.ir.dims import Size
 from tcc.ir.types import INTEGERS, itemsize
 from tcc.runtime import layout as at
@@ -258,9 +259,9 @@ class _Entry:
             return ""
         head = self.load("%record", at.RECORD_ARENA)
         self.require(e.value(f"icmp ne ptr {head}, null"))
-        capacity = self.load(head, at.ARENA_CAPACITY, "i64")
+        capacity = self.load(head, at.BLOCK_CAPACITY, "i64")
         self.require(e.value(f"icmp ule i64 {block}, {capacity}"))
-        base = e.gep(head, at.ARENA_HEADER)
+        base = e.gep(head, at.BLOCK_HEADER)
         self.store("%frame", at.FRAME_ARENA, base)
         self.store("%ctx", at.CTX_SCRATCH, e.gep(base, arena))
         self.store("%ctx", at.CTX_SCRATCH_BYTES, scratch, "i64")
@@ -283,14 +284,11 @@ class _Entry:
     def _aligned(self, size: Size) -> str:
         if isinstance(size, int):
             return str(-(-size // ALIGN) * ALIGN)
-        padded = self.e.value(f"add i64 {self.size(size)}, {ALIGN - 1}")
+        padded = self.e.value(f"add i64 {bytes_text(self.e, size, self.env)}, {ALIGN - 1}")
         return self.e.value(f"and i64 {padded}, {-ALIGN}")
 
     def _bytes(self, dtype: str, shape: tuple[Size, ...]) -> str:
-        total = str(itemsize(dtype))
-        for size in shape:
-            total = self.e.value(f"mul i64 {total}, {self.size(size)}")
-        return total
+        return bytes_text(self.e, dims.mul(itemsize(dtype), *shape), self.env)
 
     def _lock(self, records: list[str]) -> None:
         e = self.e
@@ -302,7 +300,7 @@ class _Entry:
             self.store(record, at.SHARED_LOCK, e.value(f"add i64 {readers}, 1"), "i64")
         if self.needs_arena:
             head = self.load("%record", at.RECORD_ARENA)
-            self.store("%record", at.RECORD_ARENA, self.load(head, at.ARENA_NEXT))
+            self.store("%record", at.RECORD_ARENA, self.load(head, at.BLOCK_NEXT))
 
     @property
     def needs_arena(self) -> bool:
@@ -319,7 +317,7 @@ class _Entry:
             readers = self.load(record, at.SHARED_LOCK, "i64")
             self.store(record, at.SHARED_LOCK, e.value(f"sub i64 {readers}, 1"), "i64")
         if block:
-            self.store(block, at.ARENA_NEXT, self.load("%record", at.RECORD_ARENA))
+            self.store(block, at.BLOCK_NEXT, self.load("%record", at.RECORD_ARENA))
             self.store("%record", at.RECORD_ARENA, block)
 
     def _output(self, index: int) -> None:
@@ -349,9 +347,11 @@ class _Entry:
             (at.CTX_RECORD, "%record"),
             (at.CTX_OBJECTS, "%objects"),
             (at.CTX_OUTPUTS, "%outputs"),
-            (at.CTX_LATE, "null"),
+            (at.CTX_FUNCTION, "%self"),
         ):
             self.store("%ctx", slot, value)
+        if self.signature.late:
+            self.e.line("call void @tcc_late_enter(ptr %ctx)")
 
     def _run(self) -> str:
         """The status of the body, which runs without the GIL when there is much to do."""
@@ -361,7 +361,8 @@ class _Entry:
         e.when(long, lambda: e.line("call void @tcc_gil_release(ptr %ctx)"))
         status = e.value(f"call i32 @{self.body}(ptr %frame)")
         e.line("call void @tcc_gil_acquire(ptr %ctx)")
-        e.line("call void @tcc_late_free(ptr %ctx)")
+        if self.signature.late:
+            e.line("call void @tcc_late_leave(ptr %ctx)")
         return status
 
     def _adopt(self, status: str) -> None:
@@ -371,14 +372,14 @@ class _Entry:
         e.at(wrong)
         e.branch_if(e.value(f"icmp eq i32 {status}, {at.STATUS_PYTHON}"), "failed", said)
         e.at(said)
-        e.line("call void @tcc_raise(ptr %self, ptr %ctx)")
+        e.line("call void @tcc_raise(ptr %ctx)")
         e.branch("failed")
         e.at(fine)
         for index, spec in enumerate(self.signature.outputs):
             if spec.adopt is None:
                 continue
             array = self.load("%outputs", index)
-            done = e.value(f"call i1 @tcc_adopt(ptr %self, ptr %ctx, i64 {spec.adopt}, ptr {array})")
+            done = e.value(f"call i1 @tcc_adopt(ptr %ctx, i64 {spec.adopt}, ptr {array})")
             following = e.label()
             e.branch_if(done, following, "failed")
             e.at(following)

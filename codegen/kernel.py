@@ -11,9 +11,10 @@ import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from tcc.codegen.emit import Emit
+from tcc.codegen.emit import Emit, scalar_const
 from tcc.ir import dims
 from tcc.ir.dims import Size
+from tcc.runtime.layout import MOST_BYTES
 
 PLACEHOLDER = "KERNEL_NAME"  # stands for the name while the text is being written
 
@@ -148,6 +149,43 @@ def size_text(e: Emit, size: Size, names: Mapping[str, str]) -> str:
             factor = times(e, factor, _atom_text(e, atom, names))
         total = plus(e, total, factor)
     return total
+
+
+def bytes_text(e: Emit, size: Size, names: Mapping[str, str]) -> str:
+    """A number of bytes as `size_text` has it, but never wrapped around: more than MOST_BYTES counts as that."""
+    if isinstance(size, int):
+        return str(min(size, MOST_BYTES))
+    exact, estimate = size_text(e, size, names), _estimate(e, size, names)
+    few = e.value(f"fcmp olt double {estimate}, {scalar_const('double', MOST_BYTES)}")
+    return e.value(f"select i1 {few}, i64 {exact}, i64 {MOST_BYTES}")
+
+
+def _estimate(e: Emit, size: Size, names: Mapping[str, str]) -> str:
+    """A size as a double, which does not overflow."""
+    if isinstance(size, int):
+        return scalar_const("double", size)
+    total = scalar_const("double", 0)
+    for mono, scale in size.terms:
+        factor = scalar_const("double", scale)
+        for atom in mono:
+            factor = e.value(f"fmul double {factor}, {_atom_estimate(e, atom, names)}")
+        total = e.value(f"fadd double {total}, {factor}")
+    return total
+
+
+def _atom_estimate(e: Emit, atom: dims.Atom, names: Mapping[str, str]) -> str:
+    if atom.kind == "name":
+        return e.value(f"sitofp i64 {names[atom.name]} to double")
+    a, b = (_estimate(e, x, names) for x in atom.args)
+    if atom.kind == "%":
+        return b
+    if atom.kind == "//":
+        one = scalar_const("double", 1)
+        small = e.value(f"fcmp olt double {b}, {one}")
+        return e.value(f"fdiv double {a}, {e.value(f'select i1 {small}, double {one}, double {b}')}")
+    less = e.value(f"fcmp olt double {a}, {b}")
+    first, second = (a, b) if atom.kind == "min" else (b, a)
+    return e.value(f"select i1 {less}, double {first}, double {second}")
 
 
 def _atom_text(e: Emit, atom: dims.Atom, names: Mapping[str, str]) -> str:

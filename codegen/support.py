@@ -26,13 +26,16 @@ DECLARATIONS: dict[str, str] = {
     "tcc_poll": "declare i32 @tcc_poll(ptr)",
     "tcc_host_call": "declare i32 @tcc_host_call(ptr, ptr, i64)",
     "tcc_output": "declare ptr @tcc_output(ptr, i64, i64, i64, ptr)",
-    "tcc_late_alloc": "declare ptr @tcc_late_alloc(ptr, i64)",
-    "tcc_late_free": "declare void @tcc_late_free(ptr)",
+    "tcc_grant": "declare i32 @tcc_grant(ptr, i64, i64)",
+    "tcc_late_alloc": "declare ptr @tcc_late_alloc(ptr, i64, i64)",
+    "tcc_late_release": "declare void @tcc_late_release(ptr, ptr)",
+    "tcc_late_enter": "declare void @tcc_late_enter(ptr)",
+    "tcc_late_leave": "declare void @tcc_late_leave(ptr)",
     "tcc_gil_release": "declare void @tcc_gil_release(ptr)",
     "tcc_gil_acquire": "declare void @tcc_gil_acquire(ptr)",
     "tcc_slow": "declare ptr @tcc_slow(ptr, ptr, i64, ptr)",
-    "tcc_raise": "declare void @tcc_raise(ptr, ptr)",
-    "tcc_adopt": "declare i1 @tcc_adopt(ptr, ptr, i64, ptr)",
+    "tcc_raise": "declare void @tcc_raise(ptr)",
+    "tcc_adopt": "declare i1 @tcc_adopt(ptr, i64, ptr)",
     "tcc_drop": "declare void @tcc_drop(ptr, i64)",
 }
 
@@ -52,7 +55,7 @@ def support_text(target: Target) -> str:
             _late_text(),
             _slow_text(),
             _callback_text(),
-            _arena_text(),
+            _list_text(),
         )
     )
 
@@ -71,12 +74,12 @@ declare ptr @PyDict_New()
 declare i32 @PyDict_SetItem(ptr, ptr, ptr)
 declare ptr @PyObject_CallFunctionObjArgs(ptr, ...)
 declare ptr @PyObject_CallFunction(ptr, ptr, ...)
-declare ptr @PyErr_NoMemory()
-declare ptr @calloc(i64, i64)
-declare void @free(ptr)
+declare i64 @PyLong_AsLongLongAndOverflow(ptr, ptr)
 @tcc_format_host = internal constant [4 x i8] c"nnO\\00"
 @tcc_format_raise = internal constant [8 x i8] c"OnLLLLL\\00"
 @tcc_format_adopt = internal constant [5 x i8] c"OnnO\\00"
+@tcc_format_grant = internal constant [5 x i8] c"OnLL\\00"
+@tcc_format_late = internal constant [6 x i8] c"OnLLn\\00"
 """
 
 
@@ -259,44 +262,139 @@ out:
 
 
 def _late_text() -> str:
+    """Memory of sizes that only running tells.  A call takes a bag of blocks and gives it back, with the GIL held; in
+    between the bag is its own.  What does not fit is asked of Python, which takes a smaller block back for it.
+    """
     return f"""
-define ptr @tcc_late_alloc(ptr %ctx, i64 %bytes) #0 {{
-entry:
-  %rounded = add i64 %bytes, 191
-  %block = call ptr @calloc(i64 %rounded, i64 1)
-  %failed = icmp eq ptr %block, null
-  br i1 %failed, label %none, label %keep
-keep:                                             ; linked by the first word; the memory begins at the second next line of 64
-  %head.at = getelementptr i64, ptr %ctx, i64 {at.CTX_LATE}
-  %head = load ptr, ptr %head.at
-  store ptr %head, ptr %block
-  store ptr %block, ptr %head.at
-  %past = getelementptr i8, ptr %block, i64 127
-  %memory = call ptr @llvm.ptrmask.p0.i64(ptr %past, i64 -64)
-  ret ptr %memory
-none:
-  %released = call i1 @tcc_gil_enter(ptr %ctx)
-  %r = call ptr @PyErr_NoMemory()
-  call void @tcc_gil_leave(ptr %ctx, i1 %released)
-  ret ptr null
+define void @tcc_late_enter(ptr %ctx) #0 {{
+  %record.at = getelementptr i64, ptr %ctx, i64 {at.CTX_RECORD}
+  %record = load ptr, ptr %record.at
+  %bags.at = getelementptr i64, ptr %record, i64 {at.RECORD_LATE}
+  %bag = load ptr, ptr %bags.at
+  %used.at = getelementptr i64, ptr %ctx, i64 {at.CTX_LATE_USED}
+  store ptr null, ptr %used.at
+  %free.at = getelementptr i64, ptr %ctx, i64 {at.CTX_LATE_FREE}
+  store ptr %bag, ptr %free.at
+  %none = icmp eq ptr %bag, null
+  br i1 %none, label %out, label %take
+take:
+  %next.at = getelementptr i64, ptr %bag, i64 {at.BLOCK_BAG}
+  %next = load ptr, ptr %next.at
+  store ptr %next, ptr %bags.at
+  br label %out
+out:
+  ret void
 }}
-declare ptr @llvm.ptrmask.p0.i64(ptr, i64)
 
-define void @tcc_late_free(ptr %ctx) #0 {{
+define ptr @tcc_late_alloc(ptr %ctx, i64 %claim, i64 %bytes) #0 {{
 entry:
-  %head.at = getelementptr i64, ptr %ctx, i64 {at.CTX_LATE}
-  %head = load ptr, ptr %head.at
+  %overflow = alloca i32
+  %free.at = getelementptr i64, ptr %ctx, i64 {at.CTX_LATE_FREE}
   br label %look
 look:
-  %block = phi ptr [%head, %entry], [%next, %one]
+  %link = phi ptr [%free.at, %entry], [%block, %skip]
+  %block = load ptr, ptr %link
   %end = icmp eq ptr %block, null
-  br i1 %end, label %out, label %one
-one:
+  br i1 %end, label %ask, label %weigh
+weigh:
+  %capacity.at = getelementptr i64, ptr %block, i64 {at.BLOCK_CAPACITY}
+  %capacity = load i64, ptr %capacity.at
+  %fits = icmp uge i64 %capacity, %bytes
+  br i1 %fits, label %unlink, label %skip
+skip:
+  br label %look
+unlink:
+  %rest = load ptr, ptr %block
+  store ptr %rest, ptr %link
+  br label %keep
+ask:
+  %old = load ptr, ptr %free.at
+  %bare = icmp eq ptr %old, null
+  br i1 %bare, label %call, label %drop
+drop:
+  %others = load ptr, ptr %old
+  store ptr %others, ptr %free.at
+  br label %call
+call:
+  %released = call i1 @tcc_gil_enter(ptr %ctx){_callee(at.API_LATE)}
+  %result = call ptr (ptr, ptr, ...) @PyObject_CallFunction(ptr %callee, ptr @tcc_format_late, ptr %self, ptr %record, i64 %claim, i64 %bytes, ptr %old)
+  %failed = icmp eq ptr %result, null
+  br i1 %failed, label %leave, label %read
+read:
+  %address = call i64 @PyLong_AsLongLongAndOverflow(ptr %result, ptr %overflow)
+  call void @Py_DecRef(ptr %result)
+  br label %leave
+leave:
+  %got = phi i64 [0, %call], [%address, %read]
+  call void @tcc_gil_leave(ptr %ctx, i1 %released)
+  %made = getelementptr i8, ptr null, i64 %got
+  br i1 %failed, label %none, label %keep
+none:
+  ret ptr null
+keep:
+  %mine = phi ptr [%block, %unlink], [%made, %leave]
+  %used.at = getelementptr i64, ptr %ctx, i64 {at.CTX_LATE_USED}
+  %used = load ptr, ptr %used.at
+  store ptr %used, ptr %mine
+  store ptr %mine, ptr %used.at
+  %memory = getelementptr i8, ptr %mine, i64 {at.BLOCK_HEADER}
+  ret ptr %memory
+}}
+
+define void @tcc_late_release(ptr %ctx, ptr %mark) #0 {{
+entry:
+  %used.at = getelementptr i64, ptr %ctx, i64 {at.CTX_LATE_USED}
+  %free.at = getelementptr i64, ptr %ctx, i64 {at.CTX_LATE_FREE}
+  br label %look
+look:
+  %block = load ptr, ptr %used.at
+  %end = icmp eq ptr %block, %mark
+  br i1 %end, label %out, label %move
+move:
   %next = load ptr, ptr %block
-  call void @free(ptr %block)
+  store ptr %next, ptr %used.at
+  %free = load ptr, ptr %free.at
+  store ptr %free, ptr %block
+  store ptr %block, ptr %free.at
   br label %look
 out:
   ret void
+}}
+
+define void @tcc_late_leave(ptr %ctx) #0 {{
+entry:
+  call void @tcc_late_release(ptr %ctx, ptr null)
+  %free.at = getelementptr i64, ptr %ctx, i64 {at.CTX_LATE_FREE}
+  %bag = load ptr, ptr %free.at
+  %none = icmp eq ptr %bag, null
+  br i1 %none, label %out, label %give
+give:
+  %record.at = getelementptr i64, ptr %ctx, i64 {at.CTX_RECORD}
+  %record = load ptr, ptr %record.at
+  %bags.at = getelementptr i64, ptr %record, i64 {at.RECORD_LATE}
+  %bags = load ptr, ptr %bags.at
+  %next.at = getelementptr i64, ptr %bag, i64 {at.BLOCK_BAG}
+  store ptr %bags, ptr %next.at
+  store ptr %bag, ptr %bags.at
+  br label %out
+out:
+  ret void
+}}
+
+define i32 @tcc_grant(ptr %ctx, i64 %claim, i64 %bytes) #0 {{
+entry:
+  %small = icmp ult i64 %bytes, {at.UNCHECKED_BYTES}
+  br i1 %small, label %fine, label %ask
+ask:
+  %released = call i1 @tcc_gil_enter(ptr %ctx){_callee(at.API_GRANT)}
+  %result = call ptr (ptr, ptr, ...) @PyObject_CallFunction(ptr %callee, ptr @tcc_format_grant, ptr %self, ptr %record, i64 %claim, i64 %bytes)
+  %failed = icmp eq ptr %result, null
+  call void @Py_DecRef(ptr %result)
+  call void @tcc_gil_leave(ptr %ctx, i1 %released)
+  %status = select i1 %failed, i32 {at.STATUS_PYTHON}, i32 {at.STATUS_OK}
+  ret i32 %status
+fine:
+  ret i32 {at.STATUS_OK}
 }}
 """
 
@@ -368,11 +466,11 @@ call:
 """
 
 
-def _callback_text() -> str:
-    """Calls of the Python functions of the API table, on behalf of the call whose context is given."""
-
-    def callee(slot: int) -> str:
-        return f"""
+def _callee(slot: int) -> str:
+    """Loads the Python function in a slot of the API table, and the function and record that the context is of."""
+    return f"""
+  %self.at = getelementptr i64, ptr %ctx, i64 {at.CTX_FUNCTION}
+  %self = load ptr, ptr %self.at
   %record.at = getelementptr i64, ptr %ctx, i64 {at.CTX_RECORD}
   %record = load ptr, ptr %record.at
   %api.at = getelementptr i64, ptr %record, i64 {at.RECORD_API}
@@ -380,6 +478,9 @@ def _callback_text() -> str:
   %callee.at = getelementptr i64, ptr %api, i64 {slot}
   %callee = load ptr, ptr %callee.at"""
 
+
+def _callback_text() -> str:
+    """Calls of the Python functions of the API table, on behalf of the call whose context is given."""
     call = "%result = call ptr (ptr, ptr, ...) @PyObject_CallFunction(ptr %callee, ptr"
     errors = "".join(
         f"""
@@ -388,14 +489,14 @@ def _callback_text() -> str:
         for i in range(5)
     )
     return f"""
-define i1 @tcc_adopt(ptr %self, ptr %ctx, i64 %container, ptr %array) #0 {{{callee(at.API_ADOPT)}
+define i1 @tcc_adopt(ptr %ctx, i64 %container, ptr %array) #0 {{{_callee(at.API_ADOPT)}
   {call} @tcc_format_adopt, ptr %self, ptr %record, i64 %container, ptr %array)
   %ok = icmp ne ptr %result, null
   call void @Py_DecRef(ptr %result)
   ret i1 %ok
 }}
 
-define void @tcc_raise(ptr %self, ptr %ctx) #0 {{{callee(at.API_RAISE)}{errors}
+define void @tcc_raise(ptr %ctx) #0 {{{_callee(at.API_RAISE)}{errors}
   {call} @tcc_format_raise, ptr %self, ptr %record, {", ".join(f"i64 %e{i}" for i in range(5))})
   call void @Py_DecRef(ptr %result)
   ret void
@@ -403,20 +504,18 @@ define void @tcc_raise(ptr %self, ptr %ctx) #0 {{{callee(at.API_RAISE)}{errors}
 """
 
 
-def _arena_text() -> str:
-    """For Python, which changes a record's free list in one step by calling these with the GIL held."""
+def _list_text() -> str:
+    """For Python, which changes a record's free lists in one step by calling these with the GIL held."""
     return f"""
-define void @tcc_arena_push(ptr %record, ptr %block) #0 {{
-  %head.at = getelementptr i64, ptr %record, i64 {at.RECORD_ARENA}
+define void @tcc_list_push(ptr %head.at, ptr %block) #0 {{
   %head = load ptr, ptr %head.at
-  %next.at = getelementptr i64, ptr %block, i64 {at.ARENA_NEXT}
+  %next.at = getelementptr i64, ptr %block, i64 {at.BLOCK_NEXT}
   store ptr %head, ptr %next.at
   store ptr %block, ptr %head.at
   ret void
 }}
 
-define ptr @tcc_arena_take(ptr %record) #0 {{
-  %head.at = getelementptr i64, ptr %record, i64 {at.RECORD_ARENA}
+define ptr @tcc_list_take(ptr %head.at) #0 {{
   %head = load ptr, ptr %head.at
   store ptr null, ptr %head.at
   ret ptr %head
@@ -435,6 +534,6 @@ def load() -> Mapping[str, int]:
         data = compile_object(text, target)
         cache.put(key, data)
     image = Image.load([data], symbols())
-    addresses = {name: image.address(name) for name in (*DECLARATIONS, "tcc_arena_push", "tcc_arena_take")}
+    addresses = {name: image.address(name) for name in (*DECLARATIONS, "tcc_list_push", "tcc_list_take")}
     provide(addresses, image)
     return addresses

@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tcc.ir import knobs
+from tcc.ir import dims, knobs
 from tcc.ir.clone import clone
 from tcc.ir.core import Func
 from tcc.ir.dims import Size, parse_size
 from tcc.ir.knobs import STAGES
 from tcc.ir.text import print_func
 from tcc.ir.types import itemsize, numpy_dtype, parse_type
+from tcc.runtime.arenas import Claim
 from tcc.runtime.buffers import Container
 from tcc.runtime.callable import Failure, Function, Variant
 from tcc.runtime.host import HostCall
@@ -59,6 +60,7 @@ class Program:
     explain_mismatch: Callable[[SizeMismatch], Exception] = lambda e: e
     varying: frozenset[str] = frozenset()
     seen: dict[str, int] = field(default_factory=dict)
+    trail: list[dict[str, int]] = field(default_factory=list)  # the sizes of each compilation
     history: list[Compilation] = field(default_factory=list)
     context: Context | None = None  # of the last compile that ran the passes
 
@@ -69,14 +71,29 @@ class Program:
         changed = sorted(n for n, v in sizes.items() if self.seen.get(n, v) != v)
         self.varying |= frozenset(changed)
         self.seen = dict(sizes)
+        self.trail.append(self.seen)
         fixed = {n: v for n, v in sizes.items() if n not in self.varying}
-        artefact, cached = self.artefact(fixed)
+        artefact, cached = self.artefact({**fixed, **self.alike()})
         variant = artefact.variant(self.containers, self.func.name)
         reason = f"{', '.join(changed)} changed" if changed else "first call"
         self.history.append(
             Compilation(reason, fixed, tuple(sorted(self.varying)), time.perf_counter() - start, cached)
         )
         return variant
+
+    def alike(self) -> dict[str, Size]:
+        """Varying sizes that were equal at every compilation so far go by one name: arrays of one batch, as a rule.
+
+        The entry checks it, so the first call that is otherwise gets code of its own.
+        """
+        first: dict[tuple[int, ...], str] = {}
+        found: dict[str, Size] = {}
+        for name in self.seen:
+            if name in self.varying:
+                leader = first.setdefault(tuple(sizes[name] for sizes in self.trail), name)
+                if leader != name:
+                    found[name] = dims.name(leader)
+        return found
 
     def bind(self, arrays: Sequence[Array]) -> dict[str, int]:
         """The number behind each size name; a mismatch names the user's line."""
@@ -93,7 +110,7 @@ class Program:
         except SizeMismatch as e:
             raise self.explain_mismatch(e) from None
 
-    def artefact(self, fixed: Mapping[str, int]) -> tuple[Artefact, bool]:
+    def artefact(self, fixed: Mapping[str, Size]) -> tuple[Artefact, bool]:
         """The code for a set of known sizes, from the cache or made now."""
         from tcc.codegen import compile as compiler
         from tcc.codegen.target import chosen
@@ -118,7 +135,7 @@ class Program:
             cache.put(key, artefact.pack())
         return artefact, False
 
-    def write_dump(self, stage: str, fixed: Mapping[str, int]) -> None:
+    def write_dump(self, stage: str, fixed: Mapping[str, Size]) -> None:
         folder = knobs.DUMP_DIR.get() / self.func.name
         folder.mkdir(parents=True, exist_ok=True)
         (folder / f"{stage}{SUFFIXES.get(stage, '.tcir')}").write_text(self.text(stage, fixed))
@@ -138,6 +155,7 @@ class Program:
             lowered.signature,
             lowered.constants,
             failures,
+            lowered.claims,
             lowered.host_calls,
         )
 
@@ -150,7 +168,7 @@ class Program:
             self.context.dump /= func.name
         run(func, cpu_pipeline(), self.context)
 
-    def text(self, stage: str, sizes: Mapping[str, int] | None = None) -> str:
+    def text(self, stage: str, sizes: Mapping[str, Size] | None = None) -> str:
         """The function at one of STAGES, for the sizes given (all others stay names)."""
         from tcc.passes.manager import run
         from tcc.passes.pipeline import context_from_knobs, cpu_pipeline
@@ -194,6 +212,7 @@ class Artefact:
     signature: Signature
     constants: list[Array]
     failures: dict[int, dict[str, str]]
+    claims: list[Claim]
     host_calls: Sequence[HostCall] = ()
 
     def variant(self, containers: Mapping[str, Container], name: str) -> Variant:
@@ -215,6 +234,7 @@ class Artefact:
             containers=[*own, *(Container(c, borrow=True) for c in self.constants)],
             failures={number: failure(record) for number, record in self.failures.items()},
             host_calls=self.host_calls,
+            claims=self.claims,
         )
 
     def pack(self) -> bytes:
@@ -227,6 +247,8 @@ class Artefact:
             "outputs": [[o.dtype, list(map(str, o.shape)), o.late, o.adopt] for o in s.outputs],
             "returns": s.returns,
             "sizes": [str(s.arena), str(s.scratch), str(s.work)],
+            "late": s.late,
+            "claims": [[c.purpose, None if c.bytes is None else str(c.bytes)] for c in self.claims],
             "constants": [f"{_dtype_name(c)}[{','.join(map(str, c.shape))}]" for c in self.constants],
             "failures": self.failures,
             "code": len(self.code),
@@ -257,9 +279,11 @@ class Artefact:
             arena,
             scratch,
             work,
+            head["late"],
         )
         failures = {int(k): v for k, v in head["failures"].items()}
-        return cls(code, head["entry"], head["helpers"], signature, constants, failures)
+        claims = [Claim(p, None if b is None else parse_size(b)) for p, b in head["claims"]]
+        return cls(code, head["entry"], head["helpers"], signature, constants, failures, claims)
 
 
 def _dtype_name(array: Array) -> str:

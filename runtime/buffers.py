@@ -1,10 +1,9 @@
-"""Memory that outlives a call: the containers of shared variables, and the arenas of functions."""
+"""Containers: what the values of shared variables are kept in, and who may use them when."""
 
 from __future__ import annotations
 
 import copy
 import ctypes
-import mmap
 import os
 import threading
 import time
@@ -17,10 +16,7 @@ import numpy as np
 
 from tcc.ir.types import FROM_NUMPY
 from tcc.runtime import layout as at
-from tcc.runtime.machine import available_memory
-from tcc.runtime.native import provided
 
-HUGE_PAGE = 2 << 20
 WRITER_WAITS = 1 << 32  # one waiting writer, in SHARED_CLAIMS
 FIRST_NAP, LONGEST_NAP = 20e-6, 1e-3  # seconds
 
@@ -31,8 +27,8 @@ def aligned_empty(shape: Sequence[int], dtype: Any) -> Array:
     """A C-contiguous array at a multiple of 64 bytes, as full-width vectors like it."""
     dtype = np.dtype(dtype)
     count = int(np.prod(shape, dtype=np.int64))
-    raw = np.empty(count * dtype.itemsize + at.ARENA_HEADER, np.uint8)
-    start = -raw.ctypes.data % at.ARENA_HEADER
+    raw = np.empty(count * dtype.itemsize + at.BLOCK_HEADER, np.uint8)
+    start = -raw.ctypes.data % at.BLOCK_HEADER
     out: Array = raw[start : start + count * dtype.itemsize].view(dtype).reshape(shape)
     return out
 
@@ -224,83 +220,3 @@ class ObjectContainer(Storage):
         """For a call that holds the container for writing."""
         self._value = value
         self._touched()
-
-
-class Arenas:
-    """A function's working memory: a free list of blocks, which begins in the native record.
-
-    Native code takes the first block and gives it back, with the GIL held; here blocks are made.  One for each call that
-    runs at the same time is enough.
-    """
-
-    def __init__(self, record: int) -> None:
-        self._record = record
-        self._blocks: dict[int, mmap.mmap] = {}
-        self._mutex = threading.Lock()
-
-    @property
-    def bytes(self) -> int:
-        """Held by all blocks, in use or not."""
-        return sum(len(block) for block in self._blocks.values())
-
-    def provide(self, wanted: int) -> bool:
-        """Sees to a free block of at least `wanted` bytes; whether it made one.  Smaller free ones are given back."""
-        with self._mutex:
-            if self._drop_free(smaller_than=wanted) or wanted == 0:
-                return False
-            address, block = _map(wanted + at.ARENA_HEADER)
-            (ctypes.c_int64 * 2).from_address(address)[at.ARENA_CAPACITY] = wanted
-            self._blocks[address] = block
-            self._push(address)
-            return True
-
-    def trim(self) -> None:
-        """Gives all free blocks back to the system."""
-        with self._mutex:
-            self._drop_free(smaller_than=1 << 63)
-
-    def _drop_free(self, smaller_than: int) -> int:
-        """The number of free blocks that stay."""
-        address, stayed = self._take(), 0
-        while address:
-            header = (ctypes.c_int64 * 2).from_address(address)
-            following, capacity = header[at.ARENA_NEXT], header[at.ARENA_CAPACITY]
-            if capacity < smaller_than:
-                del self._blocks[address]
-            else:
-                self._push(address)
-                stayed += 1
-            address = following
-        return stayed
-
-    def _push(self, address: int) -> None:
-        """One step for all threads: the GIL is held during the call."""
-        ctypes.PYFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p)(provided("tcc_arena_push"))(
-            self._record, address
-        )
-
-    def _take(self) -> int:
-        """The first block of the list, which is empty afterwards."""
-        take = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p)(provided("tcc_arena_take"))
-        return int(take(self._record) or 0)
-
-
-def _map(size: int) -> tuple[int, mmap.mmap]:
-    """Fresh zeroed pages; large ones begin at a huge page's boundary and ask for huge pages."""
-    large = size >= HUGE_PAGE
-    try:
-        block = mmap.mmap(-1, size + HUGE_PAGE if large else size)
-    except OSError as e:
-        raise MemoryError(f"the system refuses {size:,} bytes of working memory") from e
-    address = ctypes.addressof(ctypes.c_char.from_buffer(block))
-    if not large:
-        return address, block
-    block.madvise(mmap.MADV_HUGEPAGE)
-    return address + -address % HUGE_PAGE, block
-
-
-def require_memory(wanted: int, held: int, purpose: str) -> None:
-    """MemoryError if `wanted` bytes, of which `held` are there already, are more than can be had."""
-    available = available_memory()
-    if wanted - held > available:
-        raise MemoryError(f"{purpose} needs {wanted:,} bytes, and {available:,} are available")

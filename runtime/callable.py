@@ -13,10 +13,12 @@ from typing import Any, NoReturn
 
 import numpy as np
 
+from tcc.ir.dims import evaluate
 from tcc.ir.types import numpy_dtype
 from tcc.runtime import layout as at
 from tcc.runtime import native, threads
-from tcc.runtime.buffers import Arenas, Array, Container, ObjectContainer, Storage, require_memory
+from tcc.runtime.arenas import Arenas, Claim, LateBlocks, require_memory
+from tcc.runtime.buffers import Array, Container, ObjectContainer, Storage
 from tcc.runtime.host import HostCall, trampoline
 from tcc.runtime.native import Native
 from tcc.runtime.signature import Signature, SizeMismatch
@@ -55,7 +57,8 @@ class Variant:
     """One compilation of a function: its code, its record, its arenas.  `entry` and `attempt` are the addresses of
     `@NAME` and `@NAME_try` of codegen/entry.py; `image` keeps them in memory.
 
-    `containers` go with `signature.shared` one to one, each only once.  `failures` maps op ids to exceptions.
+    `containers` go with `signature.shared` one to one, each only once.  `failures` maps op ids to exceptions; `claims` says
+    what the memory is for.
     """
 
     def __init__(
@@ -69,7 +72,7 @@ class Variant:
         failures: Mapping[int, Failure] | None = None,
         host_calls: Sequence[HostCall] = (),
         objects: Objects | None = None,
-        memory_purpose: str = "",
+        claims: Sequence[Claim] = (),
     ) -> None:
         for spec, container in zip(signature.shared, containers, strict=True):
             if container.dtype != numpy_dtype(spec.dtype) or container.rank != len(spec.shape):
@@ -78,7 +81,7 @@ class Variant:
             raise ValueError("a container is in the list twice, so its lock could never be had")
         self.signature, self.containers, self.objects = signature, tuple(containers), objects
         self.failures = failures or {}
-        self.memory_purpose = memory_purpose
+        self.claims = tuple(claims)
         self.entry = native.provided("tcc_slow") if objects else entry
         self._image = image
         written = [s.written for s in signature.shared]
@@ -92,7 +95,7 @@ class Variant:
         self._words[at.RECORD_HOST] = id(self._host)
         for index, container in enumerate(containers):
             self._words[at.RECORD_SHARED + index] = container.record
-        self.arenas = Arenas(self.record)
+        self.arenas, self.late = Arenas(self.record), LateBlocks(self.record)
         self._attempt = ctypes.PYFUNCTYPE(
             ctypes.py_object, ctypes.py_object, ctypes.c_void_p, ctypes.c_void_p
         )(attempt)
@@ -116,15 +119,27 @@ class Variant:
             return e
         return None
 
-    def grow(self, name: str) -> bool:
+    def grow(self, name: str, arrays: Sequence[Array]) -> bool:
         """Whether a call that found too little memory may try again; MemoryError if there is not as much to be had."""
         arena, total = self._words[at.RECORD_WANTED_ARENA], self._words[at.RECORD_WANTED_TOTAL]
         raised = total > self._words[at.RECORD_CHECKED]
         if raised:
-            purpose = name + (f" ({self.memory_purpose})" if self.memory_purpose else "")
-            require_memory(total, self.arenas.bytes, purpose)
+            sizes = self.signature.bind([a.shape for a in arrays], [c.shape for c in self.containers])
+            wanted = self.signature.bytes(sizes, threads.pool().limit)
+            require_memory(wanted, self.arenas.bytes, name, self._largest(sizes))
             self._words[at.RECORD_CHECKED] = total
         return self.arenas.provide(arena) or raised
+
+    def _largest(self, sizes: Mapping[str, int]) -> str:
+        """What most of the memory is for."""
+        known = [(evaluate(c.bytes, sizes), c.purpose) for c in self.claims if c.bytes is not None]
+        return f", of which {max(known)[0]:,} for {max(known)[1]}" if known else ""
+
+    def grant(self, name: str, claim: int, bytes: int) -> None:
+        """MemoryError if a running call cannot have so much memory for a claim."""
+        if bytes >= at.UNCHECKED_BYTES:
+            purpose = self.claims[claim].purpose if claim < len(self.claims) else "a value"
+            require_memory(bytes, 0, name, f" for {purpose}")
 
     def wait(self) -> bool:
         """Whether a container was in use, and now is not."""
@@ -136,7 +151,7 @@ class Variant:
 
 def _record(containers: int) -> ctypes.Array[ctypes.c_int64]:
     words = (ctypes.c_int64 * (at.RECORD_SHARED + containers))()
-    words[at.RECORD_API] = ctypes.addressof(native.api_table(_slow, _raise, _adopt))
+    words[at.RECORD_API] = ctypes.addressof(native.api_table(_slow, _raise, _adopt, _grant, _late))
     words[at.RECORD_POOL] = threads.pool().address
     words[at.RECORD_CHECKED] = at.UNCHECKED_BYTES
     return words
@@ -180,6 +195,7 @@ class Function(Native):
         """Gives the working memory back; the next call takes it anew."""
         for variant in self.variants:
             variant.arenas.trim()
+            variant.late.trim()
 
     def call_slowly(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         """The whole meaning of a call: arguments are converted, code is compiled, memory found and locks waited for."""
@@ -235,7 +251,7 @@ class Function(Native):
                 return result
             if variant.mismatch(arrays):
                 self._compile(variant, arrays)
-            elif not variant.grow(self.name) and not variant.wait():
+            elif not variant.grow(self.name, arrays) and not variant.wait():
                 time.sleep(0)
         raise RuntimeError(f"{self.name}: the native entry refuses arguments that fit: {_described(arrays)}")
 
@@ -292,3 +308,15 @@ def _raise(function: Function, record: int, op: int, a: int, b: int, c: int, d: 
 
 def _adopt(function: Function, record: int, index: int, array: Array) -> None:
     _variant_of(function, record).containers[index].adopt(array)
+
+
+def _grant(function: Function, record: int, claim: int, bytes: int) -> None:
+    _variant_of(function, record).grant(function.name, claim, bytes)
+
+
+def _late(function: Function, record: int, claim: int, bytes: int, old: int) -> int:
+    """The address of a new late block; `old`, which is too small, is given back."""
+    variant = _variant_of(function, record)
+    variant.late.drop(old)
+    variant.grant(function.name, claim, bytes)
+    return variant.late.make(bytes)

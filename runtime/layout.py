@@ -17,7 +17,9 @@ A compiled function's body is `i32 @run(ptr %frame)`.  The frame's slots are, in
     i32  @tcc_poll(ptr ctx)                            STATUS_PYTHON once interrupted: return it at once
     i32  @tcc_host_call(ptr ctx, ptr args, i64 index)  a status; see runtime/host.py for `args`
     ptr  @tcc_output(ptr ctx, i64 output, i64 typenum, i64 rank, ptr dims)   null: return STATUS_PYTHON
-    ptr  @tcc_late_alloc(ptr ctx, i64 bytes)           zeroed memory freed when the call ends; null: return STATUS_PYTHON
+    i32  @tcc_grant(ptr ctx, i64 claim, i64 bytes)     STATUS_PYTHON if so much memory cannot be had
+    ptr  @tcc_late_alloc(ptr ctx, i64 claim, i64 bytes)   memory until the call ends; null: return STATUS_PYTHON
+    void @tcc_late_release(ptr ctx, ptr mark)          gives back what came since CTX_LATE_USED was `mark`
     void @tcc_fail(ptr ctx, i64 op, i64 a, i64 b, i64 c, i64 d)   the first error of a call stays; from any thread
 """
 
@@ -40,8 +42,10 @@ CTX_NEXT_POLL = 10  # nanoseconds on the coarse clock; 0 before the first poll
 CTX_RECORD = 11  # the function's record
 CTX_OBJECTS = 12  # Python list of the call's object values, or null
 CTX_OUTPUTS = 13  # array of the output arrays (PyObject*)
-CTX_LATE = 14  # list of late allocations, linked by their first word
-CTX_SLOTS = 16
+CTX_LATE_USED = 14  # the late blocks that this call uses, the newest first
+CTX_LATE_FREE = 15  # those that it may use: one bag of the function's
+CTX_FUNCTION = 16  # the function, a Python object
+CTX_SLOTS = 18
 
 # The frame.
 FRAME_CTX = 0
@@ -102,12 +106,16 @@ RECORD_CHECKED = (
 )
 RECORD_WANTED_ARENA = 5  # what the entry would need, left there when it gives up for lack of memory
 RECORD_WANTED_TOTAL = 6
+RECORD_LATE = (
+    7  # free list of bags of late blocks; a call takes one bag, and gives it back with what it added
+)
 RECORD_SHARED = 8  # containers' records from here on
 
-# An arena block: this header, and the memory 64 bytes after it.
-ARENA_NEXT = 0
-ARENA_CAPACITY = 1  # bytes after the header
-ARENA_HEADER = 64
+# A block of working memory, of an arena or late: this header, and the memory 64 bytes after it.
+BLOCK_NEXT = 0
+BLOCK_CAPACITY = 1  # bytes after the header
+BLOCK_BAG = 2  # in a bag's first block: the next bag
+BLOCK_HEADER = 64
 
 # Addresses of Python's and NumPy's things, which differ from one process to the next.
 API_NDARRAY = 0
@@ -119,13 +127,17 @@ API_FLOAT = 5
 API_SLOW = 6  # slow(function, args, kwargs)
 API_RAISE = 7  # raise_error(function, record, op, a, b, c, d)
 API_ADOPT = 8  # adopt(function, record, container, array)
+API_GRANT = 9  # grant(function, record, claim, bytes)
+API_LATE = 10  # late(function, record, claim, bytes, old) -> the address of a block of memory
 API_DTYPES = 16  # for each dtype of DTYPES: its descriptor, then its scalar type
 
 DTYPES = ("bool", "i8", "i16", "i32", "i64", "u8", "u16", "u32", "u64", "f32", "f64")
 API_SLOTS = API_DTYPES + 2 * len(DTYPES)
 
-# Calls that take less memory than this, outputs included, do not ask how much there is.
+# What takes less memory than this, outputs included, does not ask how much there is.
 UNCHECKED_BYTES = 64 << 20
+# Sizes of memory are worked out up to here, where no address space reaches; what is more counts as this.
+MOST_BYTES = 1 << 48
 
 # Above this many estimated nanoseconds of work a call releases the GIL.
 RELEASE_NS = 20_000

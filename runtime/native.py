@@ -132,7 +132,11 @@ def array_api() -> Callable[[int], int]:
 
 @functools.cache
 def api_table(
-    slow: Callable[..., Any], raise_error: Callable[..., Any], adopt: Callable[..., Any]
+    slow: Callable[..., Any],
+    raise_error: Callable[..., Any],
+    adopt: Callable[..., Any],
+    grant: Callable[..., Any],
+    late: Callable[..., Any],
 ) -> ctypes.Array[ctypes.c_int64]:
     """The API table that all records point to."""
     numpy_slot = array_api()
@@ -146,6 +150,8 @@ def api_table(
         at.API_SLOW: slow,
         at.API_RAISE: raise_error,
         at.API_ADOPT: adopt,
+        at.API_GRANT: grant,
+        at.API_LATE: late,
     }
     for index, name in enumerate(at.DTYPES):
         dtype = numpy_dtype(name)

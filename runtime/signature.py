@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
-from tcc.ir.dims import Size, evaluate, names_of
+from tcc.ir.dims import Size, evaluate, mul, names_of
+from tcc.ir.types import itemsize
 from tcc.runtime.layout import Frame
 
 Returns = Literal["array", "list", "none"]
@@ -60,9 +61,8 @@ class OutputSpec:
 
 @dataclass(frozen=True)
 class Signature:
-    """`arena` and `scratch` (for each thread) are in bytes, `work` in estimated nanoseconds of one thread.
-
-    ValueError if a size uses a name that no input and no container binds.
+    """`arena` and `scratch` (for each thread) are in bytes, `work` in estimated nanoseconds of one thread; `late` says
+    that the body may call `tcc_late_alloc`.  ValueError if a size uses a name that no input and no container binds.
     """
 
     inputs: tuple[InputSpec, ...] = ()
@@ -72,6 +72,7 @@ class Signature:
     arena: Size = 0
     scratch: Size = 0
     work: Size = 0
+    late: bool = False
 
     def __post_init__(self) -> None:
         known = set(self.frame.sizes)
@@ -103,6 +104,12 @@ class Signature:
                 if not isinstance(size, int) and size.plain:
                     names[size.plain] = None
         return Frame(len(self.inputs), len(self.shared), len(self.outputs), tuple(names))
+
+    def bytes(self, sizes: Mapping[str, int], threads: int) -> int:
+        """What a call takes that brings these sizes, but for what only running tells."""
+        wanted = [self.arena, *[self.scratch] * threads]
+        wanted += [mul(itemsize(o.dtype), *o.shape) for o in self.outputs if not o.late]
+        return sum(evaluate(size, sizes) for size in wanted)
 
     def bind(
         self, inputs: Sequence[tuple[int, ...]], shared: Sequence[tuple[int, ...]] = ()

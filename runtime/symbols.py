@@ -6,9 +6,7 @@ import ctypes
 import functools
 
 LIBC = (
-    "calloc",
     "clock_gettime",
-    "free",
     "pthread_create",
     "pthread_detach",
     "pthread_setaffinity_np",
@@ -20,7 +18,6 @@ PYTHON = (
     "PyDict_New",
     "PyDict_SetItem",
     "PyErr_CheckSignals",
-    "PyErr_NoMemory",
     "PyErr_Occurred",
     "PyEval_RestoreThread",
     "PyEval_SaveThread",

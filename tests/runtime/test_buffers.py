@@ -11,10 +11,9 @@ import numpy as np
 import pytest
 from tiny import Build, body, slot
 
-from tcc.codegen import support
 from tcc.ir import dims
 from tcc.runtime import layout as at
-from tcc.runtime.buffers import Arenas, Container, ObjectContainer, aligned_empty
+from tcc.runtime.buffers import Container, ObjectContainer, aligned_empty
 from tcc.runtime.signature import InputSpec, OutputSpec, SharedSpec, Signature
 
 n = dims.name("n")
@@ -224,33 +223,3 @@ def test_object_containers_copy_deeply() -> None:
     assert c.get() == {"key": [1]}
     c.set(state, borrow=True)
     assert c.get(borrow=True) is state and c.get() is not state
-
-
-def test_arenas_are_reused_and_given_back() -> None:
-    support.load()
-    record = (ctypes.c_int64 * at.RECORD_SHARED)()
-    arenas = Arenas(ctypes.addressof(record))
-    assert arenas.provide(1000) and not arenas.provide(1000) and not arenas.provide(0)
-    first = record[at.RECORD_ARENA]
-    assert (first + at.ARENA_HEADER) % 64 == 0
-    assert arenas.provide(5 << 20) and record[at.RECORD_ARENA] % (2 << 20) == 0
-    assert 5 << 20 < arenas.bytes < 8 << 20  # the small one is gone
-    record[at.RECORD_ARENA] = 0  # in use
-    assert arenas.provide(1000) and not arenas.provide(500)
-    arenas.trim()
-    assert record[at.RECORD_ARENA] == 0 and arenas.bytes > 5 << 20
-    with pytest.raises(MemoryError, match="refuses 1,152,921,504,606,847,040 bytes"):
-        arenas.provide(1 << 60)
-
-
-def test_a_call_takes_nothing_new_after_the_first(make: Build) -> None:
-    f = make(
-        Signature((InputSpec("f32", (n,)),), (), (), "none", arena=4 * n, scratch=100), body("  ret i32 0")
-    )
-    for size in (10, 100_000, 10, 100_000):
-        f(np.zeros(size, "f4"))
-        held = f.variants[0].arenas.bytes
-    assert held == f.variants[0].arenas.bytes and len(f.variants[0].arenas._blocks) == 1
-    f.free()
-    assert f.variants[0].arenas.bytes == 0
-    f(np.zeros(10, "f4"))
