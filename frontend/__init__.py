@@ -16,15 +16,29 @@ if TYPE_CHECKING:
     from tcc import nnet as nnet
     from tcc import printing as printing
     from tcc import tensor as tensor
-    from tcc.compiling import In, MissingInputError, Out, Param, UnusedInputError, function
-    from tcc.gradient import Lop, grad
-    from tcc.graph import clone
-    from tcc.loops import scan
-    from tcc.printing import debugprint, pp, pprint
-    from tcc.settings import change_flags, config
-    from tcc.sharedvar import shared
-    from tcc.user_op import Apply, Op, as_op
-    from tcc.variable import Constant, SharedVariable, Variable
+    from tcc.compiling import In as In
+    from tcc.compiling import MissingInputError as MissingInputError
+    from tcc.compiling import Out as Out
+    from tcc.compiling import Param as Param
+    from tcc.compiling import UnusedInputError as UnusedInputError
+    from tcc.compiling import function as function
+    from tcc.explaining import explain as explain
+    from tcc.gradient import Lop as Lop
+    from tcc.gradient import grad as grad
+    from tcc.graph import clone as clone
+    from tcc.loops import scan as scan
+    from tcc.printing import debugprint as debugprint
+    from tcc.printing import pp as pp
+    from tcc.printing import pprint as pprint
+    from tcc.settings import change_flags as change_flags
+    from tcc.settings import config as config
+    from tcc.sharedvar import shared as shared
+    from tcc.user_op import Apply as Apply
+    from tcc.user_op import Op as Op
+    from tcc.user_op import as_op as as_op
+    from tcc.variable import Constant as Constant
+    from tcc.variable import SharedVariable as SharedVariable
+    from tcc.variable import Variable as Variable
 
 __version__ = "0.1.0"
 
