@@ -22,6 +22,7 @@ from tcc.ir.types import itemsize
 FLAT_UNIT = 2048  # elements of a one-axis map that make one unit of parallel work
 CHUNK = 16384  # elements of a full reduction that make one partial result
 UNROLLED = 8  # vectors of a row of known size that are kept in registers
+UNROLLED_FLOPS = 256  # most flops a lane in the straight-line text of such a row, which takes long to compile
 
 
 def row_kernel(program: Program, target: Target) -> Kernel:
@@ -41,7 +42,8 @@ class _Rows(Nest):
         reduces = [n for n in self.all_nodes if n.kind == "reduce"]
         self.final = max([n.phase - 1 for n in reduces] + [n.phase for n in self._stored()], default=0)
         self.ways = 4 if self.light else 2
-        self.unrolled = isinstance(self.length, int) and -(-self.length // self.lanes) <= UNROLLED
+        vectors = -(-self.length // self.lanes) if isinstance(self.length, int) else UNROLLED + 1
+        self.unrolled = vectors <= UNROLLED and vectors * program.flops <= UNROLLED_FLOPS
         self.targets, self.spills = self._schedule()
         self.flat = not outer and not reduces
         # one axis that is only reduced may be cut into chunks

@@ -142,8 +142,10 @@ class Program:
 
     def make(self, func: Func, target: Target) -> Artefact:
         from tcc.codegen import compile as compiler
+        from tcc.codegen.coverage import require_native
         from tcc.codegen.driver import lower
 
+        require_native(func)
         self.run_passes(func)
         lowered = lower(func, target, self.returns)
         compiled = compiler.compile_lowered(lowered, target)

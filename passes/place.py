@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from tcc.ir import dims
 from tcc.ir.builder import Builder
 from tcc.ir.core import Block, Func, Op, Value
@@ -224,9 +226,7 @@ class _Placement:
                 self.insert(op, scope)
             elif op.name == "scan":
                 self.scan(op, scope)
-            elif op.name in ("iota", "size") or (
-                op.name == "const" and not hasattr(op.attrs["value"], "shape")
-            ):
+            elif op.name in ("iota", "size") or (op.name == "const" and np.ndim(op.attrs["value"]) == 0):
                 self.created(op, scope)
             elif op.name == "const":
                 place = scope.builder.op(

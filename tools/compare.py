@@ -94,7 +94,9 @@ class Shaken(interpret.Frame):
         if array.dtype.kind != "f":
             return array
         info = np.finfo(array.dtype)
-        whole = (array == np.rint(array)) & (np.abs(array) < 1 << 16)  # most likely made without rounding
+        whole = (
+            (array == np.rint(array)) & (np.abs(array) < 1 << 16) & (least == 0)
+        )  # most likely made without rounding
         with np.errstate(all="ignore"):
             step = np.maximum(np.maximum(np.abs(array), least) * info.eps, info.tiny) * ulps
             shift = np.where(whole | ~np.isfinite(array), 0, step * self.rng.uniform(-1, 1, array.shape))
