@@ -10,6 +10,7 @@ import ctypes
 import statistics
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -90,7 +91,7 @@ def rows(dtype: str, threads: int) -> Iterator[str]:
         a, b = (x.T if turned == "T" else x for x, turned in zip((a, b), layout, strict=True))
         c, theirs = np.empty((m, n), np_dtype), np.empty((m, n), np_dtype)
         call, spent = kernel(dtype, a, b, c, threads)
-        ours, numpy = by_turns(call, lambda a=a, b=b, out=theirs: np.dot(a, b, out=out))
+        ours, numpy = by_turns(call, partial(np.dot, a, b, out=theirs))
         assert np.allclose(c, theirs, rtol=1e-4, atol=1e-3)
         flops = 2 * m * n * k
         yield (

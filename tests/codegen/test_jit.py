@@ -5,6 +5,7 @@ import gc
 import mmap
 
 import pytest
+
 from tcc.codegen.jit import Image, assembly, compile_object, function
 from tcc.codegen.target import host
 
