@@ -7,6 +7,7 @@ time; so a function is compiled at most once more than it has sizes that vary.
 from __future__ import annotations
 
 import json
+import re
 import struct
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -123,16 +124,17 @@ class Program:
         func.attrs["returns"] = self.returns
         shown = knobs.DUMP.get()
         cacheable = not shown and not any(op.name == "call" for op in func.body.walk())
-        key = compiler.cache_key("function", print_func(func), target) if cacheable else ""
+        text, locs = without_places(func)
+        key = compiler.cache_key("function", text, target) if cacheable else ""
         if cacheable:
             data = cache.get(key)
             if data is not None:
-                return Artefact.unpack(data), True
+                return Artefact.unpack(data, locs), True
         for stage in [s for s in STAGES if s in shown or "all" in shown]:
             self.write_dump(stage, fixed)
         artefact = self.make(func, target)
         if cacheable and not artefact.host_calls:
-            cache.put(key, artefact.pack())
+            cache.put(key, artefact.pack(locs))
         return artefact, False
 
     def write_dump(self, stage: str, fixed: Mapping[str, Size]) -> None:
@@ -239,7 +241,8 @@ class Artefact:
             claims=self.claims,
         )
 
-    def pack(self) -> bytes:
+    def pack(self, locs: Sequence[str]) -> bytes:
+        """As bytes, with the user's places in `locs` by their numbers."""
         s = self.signature
         head = {
             "entry": self.entry,
@@ -255,13 +258,18 @@ class Artefact:
             "failures": self.failures,
             "code": len(self.code),
         }
-        text = json.dumps(head).encode()
+        written = json.dumps(head)
+        for loc in sorted(filter(None, locs), key=len, reverse=True):
+            written = written.replace(json.dumps(loc)[1:-1], f"<place {locs.index(loc)}>")
+        text = written.encode()
         return struct.pack("<q", len(text)) + text + self.code + b"".join(c.tobytes() for c in self.constants)
 
     @classmethod
-    def unpack(cls, data: bytes) -> Artefact:
+    def unpack(cls, data: bytes, locs: Sequence[str]) -> Artefact:
+        """What `pack` made of equal IR, which may stand at other places of the user's program."""
         (length,) = struct.unpack_from("<q", data)
-        head = json.loads(data[8 : 8 + length])
+        text = data[8 : 8 + length].decode()
+        head = json.loads(_PLACE.sub(lambda m: json.dumps(locs[int(m[1])])[1:-1], text))
         at = 8 + length
         code = data[at : at + head["code"]]
         at += head["code"]
@@ -286,6 +294,23 @@ class Artefact:
         failures = {int(k): v for k, v in head["failures"].items()}
         claims = [Claim(p, None if b is None else parse_size(b)) for p, b in head["claims"]]
         return cls(code, head["entry"], head["helpers"], signature, constants, failures, claims)
+
+
+_PLACE = re.compile(r"<place (\d+)>")
+_LOC = re.compile(r' loc ("(?:[^"\\]|\\.)*")')
+
+
+def without_places(func: Func) -> tuple[str, list[str]]:
+    """The text of a function as the cache's key wants it, without names and lines of the user's program, and these lines.
+
+    A guess at sizes, and the reasons why sizes are equal, are left out too: they change no result.
+    """
+    attrs = {k: v for k, v in func.attrs.items() if k not in ("why", "hints")}
+    locs: dict[str, int] = {}
+    bare = Func("f", func.body, attrs)
+    text = _LOC.sub(lambda m: f" loc {locs.setdefault(json.loads(m[1]), len(locs))}", print_func(bare))
+    func.body.parent = func
+    return text, list(locs)
 
 
 def _dtype_name(array: Array) -> str:
