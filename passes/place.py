@@ -152,7 +152,7 @@ class _Placement:
             for op in free or list(pending)[:1]:
                 pairs = pending.pop(op)
                 late = order[op] > last_failure
-                only_updates = all(u.name == "yield" for r in op.results for u in r.users)
+                only_updates = all(u is body.last for r in op.results for u in r.users)
                 for value, target in pairs:
                     readers = {order[_top(u, body)] for a in aliases[target] for u in a.users}
                     kept = any(
