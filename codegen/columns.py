@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tcc.codegen import scalar
 from tcc.codegen.kernel import Kernel, finish, plus, times
-from tcc.codegen.nest import Fold, Memo, Nest, Position, read_access
-from tcc.codegen.program import Access, Node, Program
+from tcc.codegen.nest import Fold, Memo, Nest, Position
+from tcc.codegen.program import Program
 from tcc.codegen.target import Target
 
 
@@ -86,7 +85,7 @@ class _Columns(Nest):
         totals = [f.identity(self.lanes) for f in self.folds] * len(positions)
 
         def point(at: Sequence[str], values: list[str]) -> list[str]:
-            self.enter_point(at)
+            self.at_point(at)
             new: list[str] = []
             for w, pos in enumerate(positions):
                 new += self.visit(pos, values[w * count : (w + 1) * count])
@@ -106,78 +105,15 @@ class _Columns(Nest):
                 value = self.folds[k].narrow(e, totals[w * count + k], self.lanes)
                 self.store(access.dtype, value, base, access.strides[self.inner], pos)
 
-    # -- one point of the reduced axes -----------------------------------------------------------------------------
-
-    def enter_point(self, at: Sequence[str]) -> None:
-        self.indices = list(at)
-        self.scalars: Memo = {}
-        self.bases = {a.slot: self.base(a, at) for a in [*self.program.reads, *(w for _, w in self.maps)]}
-
     def visit(self, pos: Position, accumulators: list[str]) -> list[str]:
         memo: Memo = {}
         new: list[str] = []
         for (node, access), fold, acc in zip(self.reduces, self.folds, accumulators, strict=True):
             value = self.vector(node, pos, memo)
             if node.dtype != access.dtype:
-                value = scalar.emit_scalar(
-                    self.e,
-                    self.target,
-                    "cast(a)",
-                    {"a": (node.dtype, value)},
-                    lanes=pos.lanes,
-                    result=access.dtype,
-                )
+                value = self.cast(node.dtype, value, access.dtype, pos.lanes)
             new.append(fold.add(self.e, self.target, acc, value, pos.lanes))
         values = [self.vector(node, pos, memo) for node, _ in self.maps]
         for (_, access), value in zip(self.maps, values):
             self.store(access.dtype, value, self.bases[access.slot], access.strides[self.inner], pos)
         return new
-
-    def vector(self, node: Node, pos: Position, memo: Memo) -> str:
-        if node not in memo:
-            memo[node] = self._vector(node, pos, memo)
-        return memo[node]
-
-    def _vector(self, node: Node, pos: Position, memo: Memo) -> str:
-        e = self.e
-        if node.kind == "const":
-            return self.constant(node, pos.lanes)
-        if not node.varies:
-            return self.splat(self.node_type(node, pos.lanes), self.scalar(node))
-        if node.kind == "param":
-            access: Access = read_access(self.program, node)
-            return self.load(access.dtype, self.bases[access.slot], access.strides[self.inner], pos)
-        if node.kind == "index":
-            return scalar.emit_scalar(
-                e,
-                self.target,
-                "cast(a)",
-                {"a": ("i64", self.lane_index(pos))},
-                lanes=pos.lanes,
-                result=node.dtype,
-            )
-        return self.apply(node, [self.vector(i, pos, memo) for i in node.inputs], pos.lanes)
-
-    def scalar(self, node: Node) -> str:
-        if node not in self.scalars:
-            self.scalars[node] = self._scalar(node)
-        return self.scalars[node]
-
-    def _scalar(self, node: Node) -> str:
-        if node.kind == "param":
-            access = read_access(self.program, node)
-            return self.load(access.dtype, self.bases[access.slot], 1, Position("0", 1))
-        if node.kind == "const":
-            return self.constant(node, 1)
-        if node.kind == "size":
-            return self.size(node.value)
-        if node.kind == "index":
-            return scalar.emit_scalar(
-                self.e,
-                self.target,
-                "cast(a)",
-                {"a": ("i64", self.indices[node.value])},
-                lanes=1,
-                result=node.dtype,
-            )
-        return self.apply(node, [self.scalar(i) for i in node.inputs], 1)

@@ -42,6 +42,11 @@ class Nest:
         self.light = program.flops <= 12
         for access in [*program.reads, *program.writes]:
             self.slots.index(Operand(access.slot))
+        # the current row
+        self.indices: list[str] = []
+        self.bases: dict[int, str] = {}
+        self.scalars: Memo = {}
+        self.splats: Memo = {}
 
     # -- heads -----------------------------------------------------------------------------------------------------
 
@@ -190,8 +195,59 @@ class Nest:
             self.e, self.target, node.op.defn.scalar, operands, lanes=lanes, result=node.dtype
         )
 
-    def constant(self, node: Node, lanes: int) -> str:
-        return self.node_type(node, lanes).const(node.value)
+    def cast(self, dtype: str, value: str, to: str, lanes: int) -> str:
+        operands = {"a": (dtype, value)}
+        return scalar.emit_scalar(self.e, self.target, "cast(a)", operands, lanes=lanes, result=to)
+
+    def at_point(self, indices: Sequence[str]) -> None:
+        """Goes to the row at these outer indices; values of another row are forgotten."""
+        self.scalars, self.splats = {}, {}
+        self.indices = list(indices)
+        for access in [*self.program.reads, *self.program.writes]:
+            self.bases[access.slot] = self.base(access, indices)
+
+    def scalar(self, node: Node) -> str:
+        """A value that does not vary along the row, made where first asked for."""
+        if node not in self.scalars:
+            self.scalars[node] = self._scalar(node)
+        return self.scalars[node]
+
+    def _scalar(self, node: Node) -> str:
+        if node.kind == "param":
+            access = read_access(self.program, node)
+            return self.load(access.dtype, self.bases[access.slot], 1, Position("0", 1))
+        if node.kind == "const":
+            return self.node_type(node, 1).const(node.value)
+        if node.kind == "size":
+            return self.size(node.value)
+        if node.kind == "index":
+            index = self.indices[node.value] if node.value < len(self.indices) else "0"
+            return self.cast("i64", index, node.dtype, 1)
+        return self.apply(node, [self.scalar(i) for i in node.inputs], 1)
+
+    def splatted(self, node: Node) -> str:
+        """The same in every lane."""
+        if node not in self.splats:
+            t = self.node_type(node, self.lanes)
+            constant = node.kind == "const"
+            self.splats[node] = t.const(node.value) if constant else self.splat(t, self.scalar(node))
+        return self.splats[node]
+
+    def vector(self, node: Node, pos: Position, memo: Memo) -> str:
+        """A value at a position; `memo` holds those already made there."""
+        if not node.varies:
+            return self.splatted(node)
+        if node not in memo:
+            memo[node] = self._varying(node, pos, lambda i: self.vector(i, pos, memo))
+        return memo[node]
+
+    def _varying(self, node: Node, pos: Position, get: Callable[[Node], str]) -> str:
+        if node.kind == "param":
+            access = read_access(self.program, node)
+            return self.load(access.dtype, self.bases[access.slot], access.strides[self.inner], pos)
+        if node.kind == "index":
+            return self.cast("i64", self.lane_index(pos), node.dtype, pos.lanes)
+        return self.apply(node, [get(i) for i in node.inputs], pos.lanes)
 
 
 def iota(lanes: int) -> str:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from tcc.codegen import scalar
 from tcc.codegen.emit import VecType
 from tcc.codegen.kernel import Kernel, Scratch, finish, plus, times
-from tcc.codegen.nest import Fold, Memo, Nest, Position, fold_of, read_access
+from tcc.codegen.nest import Fold, Memo, Nest, Position, fold_of
 from tcc.codegen.program import EXPENSIVE, Node, Program
 from tcc.codegen.target import Target
 from tcc.ir.dims import Size
@@ -53,12 +53,7 @@ class _Rows(Nest):
             and self.final == 0
             and all(n in reduces or n.phase == 0 for n in self.results)
         )
-        # the current row
-        self.scalars: Memo = {}
-        self.splats: Memo = {}
-        self.vectors: dict[tuple[str, int], Memo] = {}
-        self.indices: list[str] = []
-        self.bases: dict[int, str] = {}
+        self.vectors: dict[tuple[str, int], Memo] = {}  # of the current row
         self.spill_base = ""
 
     # -- what is computed when ------------------------------------------------------------------------------------
@@ -197,10 +192,8 @@ class _Rows(Nest):
             self.store(access.dtype, value, self.bases[access.slot], 1, Position("0", 1))
 
     def enter(self, indices: Sequence[str]) -> None:
-        self.scalars, self.splats, self.vectors = {}, {}, {}
-        self.indices = list(indices)
-        for access in [*self.program.reads, *self.program.writes]:
-            self.bases[access.slot] = self.base(access, indices)
+        self.vectors = {}
+        self.at_point(indices)
         if self.spills:
             e = self.e
             base = e.value(f"load ptr, ptr {e.gep('%ctx', 2, 'i64')}")
@@ -274,14 +267,7 @@ class _Rows(Nest):
         fold = fold_of(node)
         value = self.vector(source, pos, memo)
         if source.dtype != node.dtype:
-            value = scalar.emit_scalar(
-                self.e,
-                self.target,
-                "cast(a)",
-                {"a": (source.dtype, value)},
-                lanes=pos.lanes,
-                result=node.dtype,
-            )
+            value = self.cast(source.dtype, value, node.dtype, pos.lanes)
         if pos.mask:
             t = VecType(scalar.elem(node.dtype), pos.lanes)
             rest = fold.neutral(pos.lanes)
@@ -381,73 +367,24 @@ class _Rows(Nest):
             for start in t.inputs if t.kind == "reduce" else [t]:
                 visit(start)
 
-    def splatted(self, node: Node) -> str:
-        if node not in self.splats:
-            t = self.node_type(node, self.lanes)
-            if node.kind == "const":
-                self.splats[node] = self.constant(node, self.lanes)
-            else:
-                self.splats[node] = self.splat(t, self.scalar(node))
-        return self.splats[node]
-
-    def scalar(self, node: Node) -> str:
-        """A value that does not vary along the row, made where first asked for."""
-        if node not in self.scalars:
-            self.scalars[node] = self._scalar(node)
-        return self.scalars[node]
-
     def _scalar(self, node: Node) -> str:
+        if node.kind != "take":
+            return super()._scalar(node)
         e = self.e
-        if node.kind == "param":
-            access = read_access(self.program, node)
-            return self.load(access.dtype, self.bases[access.slot], 1, Position("0", 1))
-        if node.kind == "const":
-            return self.constant(node, 1)
-        if node.kind == "size":
-            return self.size(node.value)
-        if node.kind == "index":
-            return self.as_dtype(
-                self.indices[node.value] if node.value < len(self.indices) else "0", node.dtype, 1
-            )
-        if node.kind == "take":
-            row, index = node.inputs
-            wide = scalar.emit_scalar(
-                e, self.target, "cast(a)", {"a": (index.dtype, self.scalar(index))}, lanes=1, result="i64"
-            )
-            negative = e.value(f"icmp slt i64 {wide}, 0")
-            wrapped = e.value(f"add i64 {wide}, {self.size(self.length)}")
-            at = e.value(f"select i1 {negative}, i64 {wrapped}, i64 {wide}")
-            return self.element(row, at, {})
-        return self.apply(node, [self.scalar(i) for i in node.inputs], 1)
+        row, index = node.inputs
+        wide = self.cast(index.dtype, self.scalar(index), "i64", 1)
+        negative = e.value(f"icmp slt i64 {wide}, 0")
+        wrapped = e.value(f"add i64 {wide}, {self.size(self.length)}")
+        at = e.value(f"select i1 {negative}, i64 {wrapped}, i64 {wide}")
+        return self.element(row, at, {})
 
     def element(self, node: Node, at: str, memo: Memo) -> str:
         """One element of a varying value."""
         if not node.varies:
             return self.scalar(node)
         if node not in memo:
-            memo[node] = self._varying(node, Position(at, 1), memo, lambda i: self.element(i, at, memo))
+            memo[node] = self._varying(node, Position(at, 1), lambda i: self.element(i, at, memo))
         return memo[node]
-
-    def vector(self, node: Node, pos: Position, memo: Memo) -> str:
-        if not node.varies:
-            return self.splatted(node)
-        if node not in memo:
-            memo[node] = self._varying(node, pos, memo, lambda i: self.vector(i, pos, memo))
-        return memo[node]
-
-    def _varying(self, node: Node, pos: Position, memo: Memo, get: Callable[[Node], str]) -> str:
-        if node.kind == "param":
-            access = read_access(self.program, node)
-            return self.load(access.dtype, self.bases[access.slot], access.strides[self.inner], pos)
-        if node.kind == "index":
-            return self.as_dtype(self.lane_index(pos), node.dtype, pos.lanes)
-        return self.apply(node, [get(i) for i in node.inputs], pos.lanes)
-
-    def as_dtype(self, index: str, dtype: str, lanes: int) -> str:
-        """An i64 index in the dtype asked for."""
-        return scalar.emit_scalar(
-            self.e, self.target, "cast(a)", {"a": ("i64", index)}, lanes=lanes, result=dtype
-        )
 
     # -- full reductions -------------------------------------------------------------------------------------------
 
