@@ -16,7 +16,7 @@ import numpy as np
 from tcc.codegen import scalar
 from tcc.codegen.emit import Emit
 from tcc.codegen.entry import TYPENUMS
-from tcc.codegen.kernel import Kernel, Operand, OpId, Runtime, Scratch, bytes_text, size_text
+from tcc.codegen.kernel import Kernel, Operand, OpId, Runtime, Scratch, bytes_text, quick_heads, size_text
 from tcc.codegen.loops import KERNELS
 from tcc.codegen.support import DECLARATIONS
 from tcc.codegen.target import Target
@@ -152,7 +152,7 @@ class _Driver:
         self.claims += self.known_claims()
         return Lowered(
             name,
-            text.replace("RUN_NAME", name),
+            quick_heads(text).replace("RUN_NAME", name),
             self.kernels,
             signature,
             self.constants,

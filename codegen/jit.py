@@ -17,12 +17,13 @@ from tcc.codegen.target import Target, host
 _image_names = itertools.count()
 
 
-def compile_object(text: str, target: Target) -> bytes:
+def compile_object(text: str, target: Target, level: int = 2) -> bytes:
     """The relocatable object of a module; RuntimeError with LLVM's words if the text is wrong.
 
     The target's triple and its attribute group #0 are added to the text.  No IR pass runs: kernels are explicit vectors.
+    `level` is the code generator's: 0 is quick, for what runs a few times a call (one function can have it too: `optnone`).
     """
-    machine = _machine(target)
+    machine = _machine(target, level)
     with _parse(text, target) as module:
         return bytes(machine.emit_object(module))
 
@@ -82,7 +83,7 @@ def _parse(text: str, target: Target) -> Any:
 
 
 @functools.cache
-def _machine(target: Target) -> Any:
+def _machine(target: Target, level: int = 2) -> Any:
     from llvmlite import binding as llvm
 
     if target.triple == llvm.get_process_triple():
@@ -93,7 +94,7 @@ def _machine(target: Target) -> Any:
         llvm.initialize_all_asmprinters()
     described = llvm.Target.from_triple(target.triple)
     return described.create_target_machine(
-        cpu=target.cpu, features=target.features, opt=2, reloc="pic", codemodel="small"
+        cpu=target.cpu, features=target.features, opt=level, reloc="pic", codemodel="small"
     )
 
 

@@ -8,6 +8,7 @@ hash of the text, so equal kernels of different functions are one.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
@@ -71,7 +72,19 @@ def finish(
     body = e.text()
     declares = frozenset(e.declared)
     name = f"tcc_{kind}_{hashlib.sha256(body.encode()).hexdigest()[:20]}"
-    return Kernel(name, body.replace(PLACEHOLDER, name), slots, thread_scratch, helpers or {}, declares)
+    return Kernel(
+        name, quick_heads(body).replace(PLACEHOLDER, name), slots, thread_scratch, helpers or {}, declares
+    )
+
+
+_HEAD = re.compile(r"^define i32 .*?^}", re.M | re.S)
+
+
+def quick_heads(text: str) -> str:
+    """`text` with those functions marked for LLVM's quick way to code that run once a call: kernels without a loop."""
+    return _HEAD.sub(
+        lambda m: m[0] if " phi " in m[0] else m[0].replace("#0", "#0 noinline optnone", 1), text
+    )
 
 
 class Slots:

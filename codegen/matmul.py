@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from tcc.codegen.emit import Emit, VecType
 from tcc.codegen.gemm import A_UNPACKED, FIELDS, Record, a_copy_bytes, engine, engine_name
 from tcc.codegen.index import Index, Size
+from tcc.codegen.kernel import quick_heads
 from tcc.codegen.matmul_plan import KC, choose_form, most_shared_bytes, plan
 from tcc.codegen.microkernel import lane_mask, load, store
 from tcc.codegen.target import Target
@@ -123,7 +124,7 @@ def matmul_kernel(name: str, spec: Matmul, target: Target) -> KernelText:
         r[field_name] = x.mul(value, t.bytes) if field_name in _STRIDES else value
     e.line(f"call void @{engine_name(t)}(ptr %ctx, ptr {record})")
     e.end("i32 0")
-    return KernelText(e.text(), engine(t, target), frozenset(e.declared))
+    return KernelText(quick_heads(e.text()), engine(t, target), frozenset(e.declared))
 
 
 def _vector(spec: Matmul, target: Target) -> VecType:

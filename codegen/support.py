@@ -531,7 +531,7 @@ def load() -> Mapping[str, int]:
     key = cache.key("support", text, repr(target))
     data = cache.get(key)
     if data is None:
-        data = compile_object(text, target)
+        data = compile_object(text, target, level=0)
         cache.put(key, data)
     image = Image.load([data], symbols())
     addresses = {name: image.address(name) for name in (*DECLARATIONS, "tcc_list_push", "tcc_list_take")}
