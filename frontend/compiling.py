@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from tcc.graph import ancestors, rebuild, toposort
+from tcc.graph import ancestors, rebuild, shown_inputs, toposort
 from tcc.ir.core import Func
 from tcc.lower import Lowered, lower, place
+from tcc.printing import visible
 from tcc.runtime.callable import Function as NativeFunction
 from tcc.runtime.callable import Parameter
 from tcc.runtime.signature import SizeMismatch
@@ -302,7 +303,8 @@ def _leaves(results: Sequence[Any], given: set[Variable]) -> list[Any]:
 
 
 def _refuse_missing(v: Variable, leaves: Sequence[Any], results: Sequence[Any]) -> None:
-    node = next((n for n in toposort(results) if v in n.inputs and not n.implicit), None)
+    shown = [n for n in toposort(results) if not n.implicit and v in map(visible, shown_inputs(n))]
+    node = min(shown, key=lambda n: n.name == "shape_of", default=None)
     by = f", used to compute {node!r}," if node is not None else ""
     number = list(leaves).index(v)
     raise MissingInputError(

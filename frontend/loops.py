@@ -9,7 +9,7 @@ from typing import Any
 from tcc import build
 from tcc.build import Size, size_arithmetic, size_of, size_variable, static_size
 from tcc.compiling import MissingInputError, default_updates
-from tcc.graph import Apply, Body, Shown, captures, rebuild
+from tcc.graph import Apply, Body, Shown, captures, rebuild, toposort
 from tcc.settings import config
 from tcc.shapes import shape_padleft, unbroadcast
 from tcc.testvalues import value_of
@@ -341,8 +341,12 @@ def _inlined(
 
 
 def _refuse_captures(body: Body, given: Sequence[Any]) -> None:
-    for v in captures(body):
-        if v not in given and not isinstance(v, Constant):
+    """What a body uses must hang on what is given alone."""
+    above = set(given)
+    used = captures(body)
+    leaves = [*used, *(v for n in toposort(used, stop=lambda v: v in above) for v in n.inputs)]
+    for v in leaves:
+        if v.owner is None and v not in above and not isinstance(v, Constant):
             raise MissingInputError(
                 f"ScanOp is missing an input: {v}. With strict=True pass it through non_sequences."
             )

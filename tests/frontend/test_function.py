@@ -93,6 +93,11 @@ def test_duplicate_unused_and_missing_inputs():
         "Input 1 of the graph (indices start from 0), used to compute Elemwise{add,no_inplace}(x, y)"
     )
     assert "was not provided and not given a value" in text and "test_function.py:" in text
+    m, v = T.matrix("m"), T.vector("v")
+    with pytest.raises(tcc.MissingInputError, match=r"used to compute Elemwise\{add,no_inplace\}\(m, v\)"):
+        tcc.function([m], m + v)
+    with pytest.raises(tcc.MissingInputError, match=r"used to compute Shape_i\(v\)"):
+        tcc.function([], v.shape[0])
 
 
 def test_a_shared_variable_is_no_input():
