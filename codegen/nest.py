@@ -290,7 +290,7 @@ class Fold:
         return VecType(scalar.elem(self.total_dtype), lanes)
 
     def identity(self, lanes: int) -> str:
-        """The total of nothing; -0.0 for sums of floats, so that a sum of -0.0 is -0.0."""
+        """The total of nothing."""
         return self.total_type(lanes).const(identity_value(self.how, self.total_dtype))
 
     def neutral(self, lanes: int) -> str:
@@ -345,7 +345,7 @@ class Fold:
 
 def identity_value(how: str, dtype: str) -> float | int | bool:
     if how == "sum":
-        return -0.0 if dtype in FLOATS else 0
+        return 0
     if how == "prod":
         return 1
     if how in ("any", "all"):

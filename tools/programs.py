@@ -24,7 +24,8 @@ from tcc.ir.types import COMPILED, FLOATS, INTEGERS, Type
 from tcc.tools.compare import argument
 
 SIZES = (0, 1, 2, 3, 5, 16, 17, 33)
-MOST = 1 << 14  # elements of a value
+LARGE_SIZES = (129, 300)
+MOST = 1 << 15  # elements of a value
 LARGE = 1e4  # numbers above are mostly avoided
 ROWS = [d for d in TABLE.values() if d.scalar]
 DTYPES = ["f32"] * 8 + ["f64"] * 3 + ["i64"] * 3 + sorted(COMPILED)
@@ -38,13 +39,13 @@ class Draft:
     """A block being written, and the value of everything in it on the program's own arguments."""
 
     def __init__(
-        self, rng: np.random.Generator, sizes: dict[str, int], seed: int, top: Draft | None = None
+        self, rng: np.random.Generator, sizes: dict[str, int], seed: int, outer: Draft | None = None
     ) -> None:
-        self.rng, self.sizes, self.seed = rng, sizes, seed
+        self.rng, self.sizes, self.seed, self.outer = rng, sizes, seed, outer
         self.block = Block()
         self.b = Builder(self.block)
-        self.top = top or self
-        self.frame: Frame = top.frame if top else Frame()
+        self.top: Draft = outer.top if outer else self
+        self.frame: Frame = outer.frame if outer else Frame()
         self.frame.sizes = dict(sizes)
         self.values: list[Value] = []
         self.bound: set[str] = set()  # sizes that are bound at run time
@@ -74,7 +75,7 @@ class Draft:
 
     @property
     def visible(self) -> list[Value]:
-        return self.top.values if self is self.top else [*self.top.values, *self.values]
+        return [*self.outer.visible, *self.values] if self.outer else self.values
 
     def pick(self, fits: Callable[[Value], bool] = lambda v: True) -> Value:
         """A value that fits, recent ones more often."""
@@ -330,8 +331,6 @@ def index(d: Draft, shape: Sequence[Size], bound: Size, dtype: str) -> Value:
 
 
 def gather(d: Draft) -> None:
-    if d is not d.top:
-        raise Reject
     x = d.pick(lambda v: v.type.rank > 0)
     axes = [a for a in range(x.type.rank) if d.chance(0.5)] or [0]
     shape = d.shape(d.choice([0, 1, 1, 2]))
@@ -348,8 +347,6 @@ def gather(d: Draft) -> None:
 
 def pick_of_rows(d: Draft) -> None:
     """One element of each row, as a cross-entropy picks it."""
-    if d is not d.top:
-        raise Reject
     x = d.pick(lambda v: v.type.rank == 2 and v.type.dtype in FLOATS)
     n, m = x.type.shape
     labels = index(d, (n,), m, d.choice(["i64", "i32"]))
@@ -431,10 +428,10 @@ def refine(d: Draft) -> None:
 
 def scan(d: Draft) -> None:
     """A loop over sequences and carries, whose body is a small program that reads outer values."""
-    if d is not d.top:
+    if d.outer is not None and d.outer.outer is not None:
         raise Reject
     length = d.size()
-    if dims.names_of(length) & d.bound:
+    if dims.names_of(length) & d.top.bound:
         raise Reject
     sequences = [
         d.like(Type("f32", (length, *d.shape(d.choice([0, 1, 2]))))) for _ in range(d.choice([0, 1, 1, 2]))
@@ -465,7 +462,7 @@ def scan(d: Draft) -> None:
     outs = (
         [d.choice(inner.values) for _ in range(d.choice([0, 1, 2]) if carries else 1)] if inner.values else []
     )
-    outs = [v for v in outs if v.type.rank < 4 and not type_names(v.type) & d.bound]
+    outs = [v for v in outs if v.type.rank < 4 and not type_names(v.type) & d.top.bound]
     if not nexts and not outs:
         raise Reject
     inner.b.op("yield", *nexts, *outs)
@@ -539,7 +536,7 @@ STEPS: list[tuple[Callable[[Draft], None], int]] = [
     (scan, 4),
     (gradients, 2),
 ]
-INNER = [(s, w) for s, w in STEPS if s not in (scan, gradients, gather, pick_of_rows, refine)]
+INNER = [(s, w) for s, w in STEPS if s not in (gradients, refine)]
 
 
 def grow(d: Draft, steps: int, table: list[tuple[Callable[[Draft], None], int]]) -> None:
@@ -561,7 +558,8 @@ def program(seed: int) -> tuple[Func, dict[str, int]]:
 def drawn(seed: int) -> tuple[Func, dict[str, int]]:
     rng = np.random.default_rng(seed)
     count = int(rng.integers(1, 5))
-    d = Draft(rng, {f"n{k}": int(rng.choice(SIZES)) for k in range(count)}, seed)
+    choices = (*SIZES, *LARGE_SIZES) if rng.random() < 0.2 else SIZES
+    d = Draft(rng, {f"n{k}": int(rng.choice(choices)) for k in range(count)}, seed)
     for _ in range(int(rng.integers(1, 4))):
         try:
             d.param(Type(d.choice(DTYPES[:12]), d.shape()))
@@ -569,7 +567,7 @@ def drawn(seed: int) -> tuple[Func, dict[str, int]]:
             continue
     if not d.values:
         d.param(Type("f32", ()))
-    grow(d, int(rng.integers(3, 18)), STEPS)
+    grow(d, int(rng.integers(3, 30)), STEPS)
     return finish(d), d.sizes
 
 
