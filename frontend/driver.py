@@ -349,6 +349,10 @@ def failure_record(op: Any) -> dict[str, str]:
     return record
 
 
+def _side(size: str, number: int) -> str:
+    return size if size == str(number) else f"{size} = {number}"
+
+
 def failure(record: Mapping[str, str]) -> Failure:
     """The exception for an op's failure, made from the integers of the error record."""
     where = f"\nwritten at {record['loc']}" if record["loc"] else ""
@@ -357,9 +361,8 @@ def failure(record: Mapping[str, str]) -> Failure:
         if record["op"] == "check_index":
             return IndexError(f"index {a} is out of bounds for an axis of size {b} (index number {c}){where}")
         if record["op"] == "check_size":
-            return ValueError(
-                f"{record['message']}: {record['left']} is {a}, {record['right']} is {b}{where}"
-            )
+            sides = " against ".join(_side(record[k], n) for k, n in (("left", a), ("right", b)))
+            return ValueError(f"{record['message']} ({sides}){where}")
         if record["op"] == "bind":
             return ValueError(f"a size must not be negative, got {a}{where}")
         return RuntimeError(f"{record['op']} failed with {(a, b, c, d)}{where}")

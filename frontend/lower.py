@@ -427,6 +427,17 @@ class Lowering:
             self.builder.block.move(check, before=result.owner)
         self.define(node, [result])
 
+    def extreme(self, node: Apply) -> None:
+        """The largest or smallest element, or its position; where there is none, running tells."""
+        x, attrs = self.value(node.operands[0]), node.attrs
+        axes = attrs["axes"] if "axes" in attrs else (attrs["axis"],)
+        count = dims.product([self.sizes.resolve(x.type.shape[a]) for a in axes])
+        least = dims.minimum(count, 1)
+        if least != 1:
+            message = f"{label(node)} of no elements"
+            self.builder.op("check_size", attrs={"left": least, "right": 1, "message": message})
+        self.define(node, self.builder.op(node.name, x, attrs=attrs).results)
+
     def index(self, node: Apply) -> None:
         """A position counted from the start; one that cannot be told to be on the axis is checked."""
         (i,), bound, axis = node.operands, self.size(node.attrs["bound"]), node.attrs["axis"]
@@ -568,6 +579,7 @@ class Lowering:
 
 SPECIAL: dict[str, Callable[[Lowering, Apply], None]] = {
     "broadcast": Lowering.broadcast,
+    **dict.fromkeys(("argmax", "argmin", "max", "min"), Lowering.extreme),
     "call": Lowering.call,
     "index": Lowering.index,
     "indices": Lowering.indices,

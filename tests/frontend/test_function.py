@@ -228,6 +228,27 @@ def test_signature():
     ]
 
 
+def test_nothing_has_no_extreme():
+    x = T.matrix("x")
+    functions = [tcc.function([x], f(x, axis=0)) for f in (T.max, T.min, T.argmax, T.argmin)]
+    for f in functions:
+        for rows in (2, 3):
+            assert f(np.ones((rows, 4))).shape == (4,) and f(np.ones((rows, 0))).shape == (0,)
+        with pytest.raises(ValueError, match=r"of no elements \(.*0 against 1\)"):
+            f(np.ones((0, 4)))
+
+
+def test_a_failed_check_of_sizes_shows_both():
+    x = T.matrix("x")
+    f = tcc.function([x], x.reshape((x.shape[0] * 2, x.shape[1] // 2)), mode="FAST_RUN")
+    text = "total size of new array must be unchanged"
+    with pytest.raises(ValueError, match=rf"{text} \(6 against 4\)\nwritten at .*test_function.py:"):
+        f(np.ones((2, 3)))
+    assert f(np.ones((2, 4))).shape == (4, 2) and f(np.ones((3, 6))).shape == (6, 3)
+    with pytest.raises(ValueError, match=rf"{text} \(x_0\*x_1 = 6 against 2\*\(x_1//2\)\*x_0 = 4\)"):
+        f(np.ones((2, 3)))
+
+
 @pytest.mark.parametrize("mode", ["FAST_COMPILE", "FAST_RUN"])
 def test_checks_that_fail_for_the_sizes_at_hand(mode):
     x = T.vector("x")
