@@ -15,8 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from tcc.codegen import compile as compiler
-from tcc.codegen import jit, support
+from tcc.codegen import engines, jit, support
 from tcc.codegen.matmul import Matmul, matmul_kernel, matmul_scratch
 from tcc.codegen.target import host
 from tcc.runtime import layout as at
@@ -43,10 +42,9 @@ def kernel(dtype: str, a: Array, b: Array, c: Array, threads: int) -> tuple[Call
     spec, target = Matmul(dtype, m, n, k, strides[0], strides[1], n), host()
     began = time.perf_counter()
     text = matmul_kernel("product", spec, target)
-    heads = "\n".join(compiler.declarations(compiler.merge(text.helpers.values())))
-    code = jit.compile_object(compiler.merge([heads, *sorted(text.declares), text.text]), target)
+    code = jit.compile_object("\n".join([*sorted(text.declares), text.text]), target)
     spent = 1e3 * (time.perf_counter() - began)
-    image = jit.Image.load([code], compiler.helper_addresses(text.helpers, target))
+    image = jit.Image.load([code], engines.addresses({text.engine: dtype}, target))
     run = jit.function(image.address("product"), ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)
 
     each = -(-matmul_scratch(spec, target) // 64) * 64

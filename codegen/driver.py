@@ -59,9 +59,9 @@ class Lowered:
     declares: dict[str, None] = field(default_factory=dict)
 
     @property
-    def helpers(self) -> dict[str, str]:
-        """The functions that its kernels share with those of other functions."""
-        return {name: text for k in self.kernels.values() for name, text in k.helpers.items()}
+    def engines(self) -> dict[str, str]:
+        """What its kernels share with those of other functions: names and dtypes."""
+        return {name: dtype for k in self.kernels.values() for name, dtype in k.engines.items()}
 
     def module_text(self) -> str:
         """Its kernels, each once, and `run`; what they call is declared."""

@@ -6,12 +6,15 @@ LLVM IR pass has to run over what is written here.
 
 from __future__ import annotations
 
+import re
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+_DEFINE = re.compile(r"^define [^@]*@([\w.]+)\(", re.M)
+_DECLARE = re.compile(r"@([\w.]+)\(")
 LoopBody = Callable[[str, list[str]], "Sequence[str] | None"]
 
 
@@ -184,3 +187,25 @@ class Emit:
 
     def text(self) -> str:
         return "\n".join(self.lines) + "\n"
+
+
+def merge(texts: Iterable[str]) -> str:
+    """Texts as one module: each `declare` once, none of what is defined, and each internal one-line helper once."""
+    bodies: list[str] = []
+    declares: dict[str, str] = {}
+    for text in texts:
+        kept = []
+        for line in text.splitlines():
+            if line.startswith("declare "):
+                found = _DECLARE.search(line)
+                assert found is not None, line
+                declares.setdefault(found[1], line)
+            elif line.startswith("@tcc_") or (line.startswith("define internal ") and line.endswith("}")):
+                declares.setdefault(line, line)
+            else:
+                kept.append(line)
+        bodies.append("\n".join(kept))
+    whole = "\n".join(bodies)
+    defined = {m[1] for m in _DEFINE.finditer(whole)}
+    heads = [line for name, line in declares.items() if name not in defined]
+    return "\n".join([*heads, whole])

@@ -51,14 +51,14 @@ Slot = Operand | Runtime | Scratch | OpId
 
 @dataclass(frozen=True)
 class Kernel:
-    """Text and calling sequence of one kernel.  `helpers` maps names to functions that several kernels share."""
+    """Text and calling sequence of one kernel.  `engines` are those that it calls, by name, and their dtypes."""
 
     name: str
     text: str
     slots: tuple[Slot, ...]
     thread_scratch: Size = 0  # bytes that each thread may use at its own scratch address
-    helpers: Mapping[str, str] = field(default_factory=dict)
     declares: frozenset[str] = frozenset()
+    engines: Mapping[str, str] = field(default_factory=dict)
 
 
 def finish(
@@ -66,15 +66,12 @@ def finish(
     slots: tuple[Slot, ...],
     kind: str,
     thread_scratch: Size = 0,
-    helpers: Mapping[str, str] | None = None,
 ) -> Kernel:
     """The kernel whose text, with PLACEHOLDER for its name, is in `e`."""
     body = e.text()
     declares = frozenset(e.declared)
     name = f"tcc_{kind}_{hashlib.sha256(body.encode()).hexdigest()[:20]}"
-    return Kernel(
-        name, quick_heads(body).replace(PLACEHOLDER, name), slots, thread_scratch, helpers or {}, declares
-    )
+    return Kernel(name, quick_heads(body).replace(PLACEHOLDER, name), slots, thread_scratch, declares)
 
 
 _HEAD = re.compile(r"^define i32 .*?^}", re.M | re.S)

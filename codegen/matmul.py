@@ -6,7 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from tcc.codegen.emit import Emit, VecType
-from tcc.codegen.gemm import A_UNPACKED, FIELDS, Record, a_copy_bytes, engine, engine_name
+from tcc.codegen.engines import vector
+from tcc.codegen.gemm import A_UNPACKED, FIELDS, Record, a_copy_bytes, engine_name
 from tcc.codegen.index import Index, Size
 from tcc.codegen.kernel import quick_heads
 from tcc.codegen.matmul_plan import KC, choose_form, most_shared_bytes, plan
@@ -76,10 +77,10 @@ def matmul_slots(spec: Matmul) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class KernelText:
-    """A kernel's own functions with what they declare, and by name the shared ones, of which it calls `tcc_gemm_T`."""
+    """A kernel's own functions with what they declare, and the name of the engine that they call."""
 
     text: str
-    helpers: dict[str, str]
+    engine: str
     declares: frozenset[str]
 
 
@@ -122,13 +123,13 @@ def matmul_kernel(name: str, spec: Matmul, target: Target) -> KernelText:
     r["accumulate"] = int(spec.accumulate)
     for field_name, value in (sizes | form | plan(t, target, x, sizes, form)).items():
         r[field_name] = x.mul(value, t.bytes) if field_name in _STRIDES else value
-    e.line(f"call void @{engine_name(t)}(ptr %ctx, ptr {record})")
+    e.call("void", engine_name(t), ("ptr", "%ctx"), ("ptr", record))
     e.end("i32 0")
-    return KernelText(quick_heads(e.text()), engine(t, target), frozenset(e.declared))
+    return KernelText(quick_heads(e.text()), engine_name(t), frozenset(e.declared))
 
 
 def _vector(spec: Matmul, target: Target) -> VecType:
-    return target.vector({"f32": "float", "f64": "double"}[spec.dtype])
+    return vector(spec.dtype, target)
 
 
 def _pick_pointer(e: Emit, cond: Size, a: str, b: str) -> str:

@@ -59,7 +59,12 @@ def product_kernel(op: Op, target: Target) -> Kernel:
     key = hashlib.sha256(repr(spec).encode()).hexdigest()[:20]
     text = matmul_kernel(f"tcc_matmul_{key}", spec, target)
     return Kernel(
-        f"tcc_matmul_{key}", text.text, slots, matmul_scratch(spec, target), text.helpers, text.declares
+        f"tcc_matmul_{key}",
+        text.text,
+        slots,
+        matmul_scratch(spec, target),
+        text.declares,
+        {text.engine: spec.dtype},
     )
 
 

@@ -10,6 +10,7 @@ import functools
 from collections.abc import Mapping
 
 from tcc.codegen.jit import Image, compile_object
+from tcc.codegen.keys import cache_key
 from tcc.codegen.pool import CLOCK_MONOTONIC_COARSE, clock_text, pool_text
 from tcc.codegen.target import Target, host
 from tcc.runtime import cache
@@ -527,11 +528,10 @@ define ptr @tcc_list_take(ptr %head.at) #0 {{
 def load() -> Mapping[str, int]:
     """The addresses of the support functions in this process, also given to tcc.runtime.native."""
     target = host()
-    text = support_text(target)
-    key = cache.key("support", text, repr(target))
+    key = cache_key("support", "", target)
     data = cache.get(key)
     if data is None:
-        data = compile_object(text, target, level=0)
+        data = compile_object(support_text(target), target, level=0)
         cache.put(key, data)
     image = Image.load([data], symbols())
     addresses = {name: image.address(name) for name in (*DECLARATIONS, "tcc_list_push", "tcc_list_take")}

@@ -113,7 +113,7 @@ class Program:
 
     def artefact(self, fixed: Mapping[str, Size]) -> tuple[Artefact, bool]:
         """The code for a set of known sizes, from the cache or made now."""
-        from tcc.codegen import compile as compiler
+        from tcc.codegen.keys import cache_key
         from tcc.codegen.target import chosen
         from tcc.runtime import cache
 
@@ -125,7 +125,7 @@ class Program:
         shown = knobs.DUMP.get()
         cacheable = not shown and not any(op.name == "call" for op in func.body.walk())
         text, locs = without_places(func)
-        key = compiler.cache_key("function", text, target) if cacheable else ""
+        key = cache_key("function", text, target) if cacheable else ""
         if cacheable:
             data = cache.get(key)
             if data is not None:
@@ -144,10 +144,13 @@ class Program:
 
     def make(self, func: Func, target: Target) -> Artefact:
         from tcc.codegen import compile as compiler
+        from tcc.codegen import engines
         from tcc.codegen.coverage import require_native
         from tcc.codegen.driver import lower
 
         require_native(func)
+        products = (op.result.type.dtype for op in func.body.walk() if op.name == "matmul")
+        engines.prepare(products, target)
         self.run_passes(func)
         lowered = lower(func, target, self.returns)
         compiled = compiler.compile_lowered(lowered, target)
@@ -155,7 +158,7 @@ class Program:
         return Artefact(
             compiled.code,
             compiled.entry,
-            dict(compiled.helpers),
+            dict(compiled.engines),
             lowered.signature,
             lowered.constants,
             failures,
@@ -202,7 +205,7 @@ class Program:
         from tcc.codegen.target import chosen
 
         target = chosen()
-        text = compiler.full_text(lower(func, target, self.returns))
+        text = compiler.full_text(lower(func, target, self.returns), target)
         return text if stage == "llvm" else jit.assembly(text, target)
 
 
@@ -212,7 +215,7 @@ class Artefact:
 
     code: bytes
     entry: str
-    helpers: dict[str, str]
+    engines: dict[str, str]
     signature: Signature
     constants: list[Array]
     failures: dict[int, dict[str, str]]
@@ -221,11 +224,10 @@ class Artefact:
 
     def variant(self, containers: Mapping[str, Container], name: str) -> Variant:
         """The code in memory, bound to its containers."""
-        from tcc.codegen import compile as compiler
+        from tcc.codegen.image import Compiled, load
         from tcc.codegen.target import chosen
 
-        compiled = compiler.Compiled(self.code, self.entry, self.helpers)
-        image, entry, attempt = compiler.load(compiled, chosen())
+        image, entry, attempt = load(Compiled(self.code, self.entry, self.engines), chosen())
         own = [
             containers[s.name]
             for s in self.signature.shared[: len(self.signature.shared) - len(self.constants)]
@@ -246,7 +248,7 @@ class Artefact:
         s = self.signature
         head = {
             "entry": self.entry,
-            "helpers": self.helpers,
+            "engines": self.engines,
             "inputs": [[i.dtype, list(map(str, i.shape)), i.name] for i in s.inputs],
             "shared": [[i.dtype, list(map(str, i.shape)), i.written, i.name] for i in s.shared],
             "outputs": [[o.dtype, list(map(str, o.shape)), o.late, o.adopt] for o in s.outputs],
@@ -293,7 +295,7 @@ class Artefact:
         )
         failures = {int(k): v for k, v in head["failures"].items()}
         claims = [Claim(p, None if b is None else parse_size(b)) for p, b in head["claims"]]
-        return cls(code, head["entry"], head["helpers"], signature, constants, failures, claims)
+        return cls(code, head["entry"], head["engines"], signature, constants, failures, claims)
 
 
 _PLACE = re.compile(r"<place (\d+)>")

@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from tcc.codegen import compile as compiler
+from tcc.codegen.compile import compile_lowered
 from tcc.codegen.driver import lower
+from tcc.codegen.image import load
 from tcc.codegen.target import host
 from tcc.ir.clone import clone
 from tcc.ir.core import Func
@@ -36,7 +37,7 @@ def native(func: Func, containers: Mapping[str, Container], sizes: Mapping[str, 
         step(g, Context())
         verify(g)
     lowered = lower(g, host())
-    image, entry, attempt = compiler.load(compiler.compile_lowered(lowered, host()), host())
+    image, entry, attempt = load(compile_lowered(lowered, host()), host())
     own = [containers[s.name] for s in lowered.signature.shared if s.name in containers]
     variant = Variant(
         lowered.signature,

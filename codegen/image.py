@@ -1,0 +1,30 @@
+"""Compiled functions in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from tcc.codegen import engines, jit, support
+from tcc.codegen.target import Target
+from tcc.runtime import native
+from tcc.runtime.symbols import symbols
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """Object code with the name of its entry point, and the engines that it calls: their names and dtypes."""
+
+    code: bytes
+    entry: str
+    engines: Mapping[str, str]
+
+
+def load(compiled: Compiled, target: Target) -> tuple[jit.Image, int, int]:
+    """The code in memory, and the addresses of the entry and of its inner part."""
+    support.load()
+    known = dict(symbols())
+    known.update({name: native.provided(name) for name in support.DECLARATIONS})
+    known.update(engines.addresses(compiled.engines, target))
+    image = jit.Image.load([compiled.code], known)
+    return image, image.address(compiled.entry), image.address(compiled.entry + "_try")

@@ -1,0 +1,58 @@
+"""Keys of the cache: what compiled code depends on besides the text that it is made from."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Iterator
+
+import llvmlite
+import numpy as np
+
+import tcc.codegen
+import tcc.ir
+import tcc.passes
+import tcc.runtime
+from tcc.codegen.target import Target
+from tcc.ir import knobs
+from tcc.runtime import cache
+
+
+def cache_key(kind: str, text: str, target: Target) -> str:
+    """The cache's key of what `text` becomes on this machine."""
+    return cache.key(kind, environment(target), text)
+
+
+@functools.cache
+def environment(target: Target) -> str:
+    """What changes code besides the text compiled: versions and the machine."""
+    return "\n".join(
+        (
+            sources(),
+            knobs.code_key(),
+            str(llvmlite.__version__),
+            np.__version__.split(".")[0],
+            target.triple,
+            target.cpu,
+            target.features,
+        )
+        + (str(target.vector_bits), str(target.avx512), str(target.l2_bytes))
+    )
+
+
+@functools.cache
+def sources() -> str:
+    """tcc's own version, to the file: another version of a pass makes other code of the same IR."""
+    packages = (tcc.ir, tcc.passes, tcc.codegen, tcc.runtime)
+    return repr([sorted(_python_files(folder)) for p in packages for folder in p.__path__])
+
+
+def _python_files(folder: str) -> Iterator[tuple[str, int, int]]:
+    """(name, time of the last change, size) of each module below a folder."""
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=True) and entry.name != "__pycache__":
+                yield from _python_files(entry.path)
+            elif entry.name.endswith(".py"):
+                stat = entry.stat()
+                yield entry.name, stat.st_mtime_ns, stat.st_size
