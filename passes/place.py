@@ -22,7 +22,7 @@ from tcc.ir.types import Type, dense_strides
 from tcc.passes.batchaxes import merged_batch
 from tcc.passes.manager import Context
 
-VIEWS = frozenset({"dimshuffle", "reshape", "slice", "broadcast", "refine"})
+VIEWS = frozenset({"dimshuffle", "reshape", "slice", "broadcast", "refine", "identity"})
 HOST = frozenset({"call", "sort", "argsort"})  # run by Python on dense arrays
 
 
@@ -517,7 +517,7 @@ def _top(op: Op, block: Block) -> Op:
 
 def _can_write(op: Op, result: Value, target: Value) -> bool:
     """Whether `op` could make `result` in the memory of `target`, as far as what it reads of it goes."""
-    if op.name in VIEWS or op.name in ("const", "scan", "concat", "call") or result.type != target.type:
+    if op.name in VIEWS or op.name in ("const", "scan", "concat", *HOST) or result.type != target.type:
         return False
     return all(v is not target or _may_reuse(op, i, result) for i, v in enumerate(op.operands)) and not any(
         v is not target and _root_value(v) is target for v in op.operands
@@ -568,6 +568,8 @@ def _same_window(op: Op, i: int, result: Value, have: Value, want: Value) -> boo
 def window_of(op: Op, source: Type) -> tuple[Size, tuple[Size, ...]] | None:
     """(offset, strides) in elements of a view's result in the memory of its operand; None if it is no window of it."""
     strides = source.strides
+    if op.name == "identity":
+        return 0, strides
     if op.name == "dimshuffle":
         return 0, tuple(1 if d < 0 else strides[d] for d in op.attrs["order"])
     if op.name == "broadcast":
