@@ -69,18 +69,42 @@ def reduced(op: Op, parts: Sequence[str]) -> list[str]:
 
 def texts(block: Block) -> list[str]:
     """What a block yields, as expressions over its parameters i0, i1, ..."""
-    known: dict[Value, str] = {p: f"i{k}" for k, p in enumerate(block.params)}
+    return filled(block, [f"i{k}" for k in range(len(block.params))])
+
+
+def filled(block: Block, given: Sequence[str]) -> list[str]:
+    """What a block yields, as expressions over the texts given for its parameters."""
+    known: dict[Value, str] = dict(zip(block.params, given, strict=True))
     for op in block.ops:
-        if op.name == "yield":
-            continue
-        parts = [known.get(v, v.name or "?") for v in op.operands]
-        if op.name == "const":
-            text = str(op.attrs["value"])
-        elif op.name == "broadcast":
-            text = parts[0]
-        elif op.name in INFIX and len(parts) == 2:
-            text = f"({parts[0]} {INFIX[op.name]} {parts[1]})"
-        else:
-            text = f"{THEANO_NAMES.get(op.name, op.name)}({', '.join(parts)})"
-        known.update(dict.fromkeys(op.results, text))
+        known.update(zip(op.results, expressions(op, [known.get(v, v.name or "?") for v in op.operands])))
     return [known.get(v, v.name or "?") for v in block.yields]
+
+
+def expressions(op: Op, parts: Sequence[str]) -> list[str]:
+    """An op's results, as expressions over the texts of its operands."""
+    if op.name == "fuse":
+        return reduced(op, filled(op.block, parts))
+    if op.name == "size":
+        return [str(op.attrs["value"])]
+    if op.name == "const":
+        shape = getattr(op.attrs["value"], "shape", ())
+        return [constant_text(op) if shape else str(op.attrs["value"])]
+    if op.name in INFIX and len(parts) >= 2:
+        both = f"({parts[0]} {INFIX[op.name]} {parts[1]})"
+        return filled(op.block, [both, *parts[2:]]) if op.blocks else [both]
+    if op.name == "broadcast":
+        return [parts[0]]
+    if op.name == "dimshuffle" and list(op.attrs["order"]) == [1, 0]:
+        return [f"{parts[0]}.T"]
+    if op.name == "call":
+        title = str(op.attrs["name"])
+    else:
+        title = THEANO_NAMES.get(op.name) or TITLES.get(op.name, op.name)
+    text = f"{title}({', '.join(parts)})"
+    return [text] if len(op.results) == 1 else [f"{text}.{k}" for k in range(len(op.results))]
+
+
+def lines(func: Func) -> list[str]:
+    """Each result but those that are updates, as an expression over the parameters."""
+    every = filled(func.body, [p.name for p in func.body.params])
+    return every[: len(every) - len(func.attrs.get("updates", ()))]

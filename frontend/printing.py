@@ -177,8 +177,14 @@ pprint = pp
 
 
 def pp_function(f: Any) -> str:
-    """What a compiled function computes."""
-    texts = [pp(o) for o in f.output_variables]
+    """What a function computes, as the passes leave it if it is compiled."""
+    optimised = getattr(f, "optimised", None)
+    if optimised is not None:
+        from tcc.irtree import lines
+
+        texts = lines(optimised())
+    else:
+        texts = [pp(o) for o in f.output_variables]
     return texts[0] if len(texts) == 1 else "[" + ", ".join(texts) + "]"
 
 

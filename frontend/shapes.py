@@ -340,7 +340,10 @@ def split(x: Any, splits_size: Any, n_splits: int, axis: int = 0) -> list[Any]:
     known = build.static_size(total), build.static_size(whole[axis])
     if None not in known and known[0] != known[1]:
         raise ValueError(f"The splits sum to {known[0]}, expected {known[1]}")
-    exact = node("reshape", x, shape=[*whole[:axis], total, *whole[axis + 1 :]]).result  # checks the sum
+    shown = Shown(f"Split{{{n_splits}}}", (x,))
+    exact = node(
+        "reshape", x, shape=[*whole[:axis], total, *whole[axis + 1 :]], shown=shown
+    ).result  # checks the sum
     out = []
     for at, s in zip(starts, sizes):
         start = [at if a == axis else 0 for a in range(x.type.ndim)]

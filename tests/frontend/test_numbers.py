@@ -217,7 +217,7 @@ def test_shapes():
     assert x.reshape((n, 24 // 2)).eval({x: a, n: 2}).shape == (2, 12)
     with pytest.raises(ValueError):
         x.reshape((n, 5)).eval({x: a, n: 2})
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match=r"Split\{2\}"):
         T.split(x, [1, 2], 2, axis=2)[1].eval({x: a})
 
 

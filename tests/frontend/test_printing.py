@@ -83,6 +83,13 @@ def test_pp_of_a_function():
     assert tcc.pp(tcc.function([x, y], x + y)) == "(x + y)"
 
 
+def test_pp_of_a_compiled_function_shows_what_runs():
+    s, m, w = T.scalar("s"), T.matrix("m"), T.matrix("w")
+    assert tcc.pp(tcc.function([s], tcc.grad(s**2, s), mode="FAST_RUN")) == "(2.0 * s)"
+    f = tcc.function([m, w], [T.tanh(T.dot(m, w)), m - m.max(axis=0)], mode="FAST_RUN")
+    assert tcc.pp(f) == "[tanh((m \\dot w)), (m - max(m))]"
+
+
 def test_debugprint():
     z = x + y * 2
     assert tcc.printing.debugprint(z, file="str") == (
