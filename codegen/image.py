@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from tcc.codegen import engines, jit, support
 from tcc.codegen.target import Target
@@ -11,8 +11,7 @@ from tcc.runtime import native
 from tcc.runtime.symbols import symbols
 
 
-@dataclass(frozen=True)
-class Compiled:
+class Compiled(NamedTuple):
     """Object code with the name of its entry point, and the engines that it calls: their names and dtypes."""
 
     code: bytes

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from tcc.codegen.emit import Emit, VecType
 from tcc.codegen.engines import vector
@@ -75,8 +76,7 @@ def matmul_slots(spec: Matmul) -> tuple[str, ...]:
     return ("a", "b", "c", *extra, *(name for name, get in _SIZES.items() if get(spec) is None))
 
 
-@dataclass(frozen=True)
-class KernelText:
+class KernelText(NamedTuple):
     """A kernel's own functions with what they declare, and the name of the engine that they call."""
 
     text: str

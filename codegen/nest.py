@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from tcc.codegen import scalar
 from tcc.codegen.emit import Emit, VecType
@@ -16,8 +17,7 @@ from tcc.ir.types import FLOATS, itemsize
 PARALLEL_WORK = 640_000  # sixteenths of a cycle that a thread should have at least
 
 
-@dataclass(frozen=True)
-class Position:
+class Position(NamedTuple):
     """Some elements of a row: `lanes` from `offset` on, of which `mask` (an i1 vector; "" for all) are live."""
 
     offset: str

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from tcc.codegen import math as vector_math
 from tcc.codegen.lanes import Lanes
@@ -11,8 +11,7 @@ from tcc.codegen.lanes import Lanes
 Write = Callable[..., str]  # (Lanes, *operands) -> text
 
 
-@dataclass(frozen=True, slots=True)
-class Primitive:
+class Primitive(NamedTuple):
     """`arity` operands of one dtype.  `result` is "same" or "bool"; `write` maps a kind of dtype to what writes it.
 
     Kinds are "f" (floats), "i" (signed), "u" (unsigned integers) and "b" (bool).

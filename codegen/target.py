@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from tcc.codegen.emit import VecType
 from tcc.ir import knobs
 
 
-@dataclass(frozen=True)
-class Target:
+class Target(NamedTuple):
     """A CPU.  `avx512` allows x86's own intrinsics; without it the text is plain vectors that any target can select."""
 
     triple: str

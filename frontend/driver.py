@@ -12,7 +12,7 @@ import struct
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -37,8 +37,7 @@ Array = np.ndarray[Any, Any]
 SUFFIXES = {"llvm": ".ll", "asm": ".s", "plan": ".txt"}  # of files that hold a stage; the others are .tcir
 
 
-@dataclass(frozen=True)
-class Compilation:
+class Compilation(NamedTuple):
     """One compile: why it was made, for which sizes, how long it took, and whether the cache had it."""
 
     reason: str

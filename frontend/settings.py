@@ -7,15 +7,13 @@ import functools
 import os
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from tcc.ir import knobs
 
 
-@dataclass(frozen=True)
-class Flag:
+class Flag(NamedTuple):
     """One setting: its default, and what it may be (a tuple of words, or a type)."""
 
     default: Any

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 from tcc.ir.core import Op, Value
 from tcc.ir.dims import Size
@@ -19,8 +20,7 @@ REDUCTIONS = frozenset({"sum", "prod", "max", "min", "any", "all"})
 LONGEST_SINGLE_ROW = 65536  # elements; a longer row that is the only one is better reduced in parallel
 
 
-@dataclass(frozen=True)
-class Limits:
+class Limits(NamedTuple):
     """What a kernel may hold."""
 
     ops: int
@@ -100,8 +100,7 @@ def member(op: Op) -> tuple[Access, ...]:
 # -- may these operations share a kernel? --------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Verdict:
+class Verdict(NamedTuple):
     """Whether operations can be one loop nest: `problem` says why not; `row` whether it is a row kernel."""
 
     problem: str = ""

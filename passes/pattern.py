@@ -12,7 +12,7 @@ import ast
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from tcc.ir.builder import Builder
 from tcc.ir.core import Func, Op, Value
@@ -55,8 +55,7 @@ class Name:
 Pattern = Name | int | float | Call
 
 
-@dataclass(frozen=True)
-class Rule:
+class Rule(NamedTuple):
     """`left` may be replaced by `right` where `when` holds.  `samples` (name -> type) are for the test on numbers."""
 
     text: str
@@ -79,8 +78,7 @@ class Rule:
         return build(self.right, found, b, op.result.type)
 
 
-@dataclass(frozen=True)
-class FunctionRule:
+class FunctionRule(NamedTuple):
     """A rewrite of the ops named `roots` that algebra cannot say."""
 
     text: str

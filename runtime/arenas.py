@@ -6,7 +6,7 @@ import contextlib
 import ctypes
 import mmap
 import threading
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from tcc.ir.dims import Size
 from tcc.runtime import layout as at
@@ -17,8 +17,7 @@ HUGE_PAGE = 2 << 20
 LATE_SLACK = 8  # a late block is a part in so many larger than asked for: the next call's size is often near
 
 
-@dataclass(frozen=True)
-class Claim:
+class Claim(NamedTuple):
     """Memory that a function takes: for which op's result (and where that was written), and how many bytes.
 
     None when only running tells; then code names it by its number in the function's list of claims.

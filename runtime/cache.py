@@ -14,8 +14,8 @@ import tempfile
 import time
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from tcc.ir import knobs
 
@@ -38,8 +38,7 @@ def key(*parts: str | bytes) -> str:
     return digest.hexdigest()
 
 
-@dataclass(frozen=True)
-class Stats:
+class Stats(NamedTuple):
     folder: Path | None  # None: turned off
     entries: int
     bytes: int

@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 
@@ -28,8 +28,7 @@ Failure = Callable[[int, int, int, int], Exception]
 PATIENCE = 1000  # tries without progress before the entry and the slow path are taken to disagree
 
 
-@dataclass(frozen=True)
-class Parameter:
+class Parameter(NamedTuple):
     """One argument.  `convert` takes what the user gave and returns it as an array (any object, if dtype is "object").
 
     It raises TypeError or ValueError for what does not fit.  `default` is asked at each call that leaves the argument out.

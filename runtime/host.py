@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -19,19 +18,16 @@ from tcc.ir.types import itemsize, numpy_dtype
 from tcc.runtime.buffers import Array, Storage, inside_call
 
 
-@dataclass(frozen=True)
-class HostArray:
+class HostArray(NamedTuple):
     dtype: str
     rank: int
 
 
-@dataclass(frozen=True)
-class HostObject:
+class HostObject(NamedTuple):
     position: int  # in the call's list of objects
 
 
-@dataclass(frozen=True)
-class HostCall:
+class HostCall(NamedTuple):
     """`function(*operands)` returns one value for each result, in a list or tuple; operands are copies that it may keep."""
 
     name: str  # of the op and where it was written, for messages

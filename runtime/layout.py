@@ -25,7 +25,7 @@ A compiled function's body is `i32 @run(ptr %frame)`.  The frame's slots are, in
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from tcc.ir import knobs
 
@@ -143,8 +143,7 @@ MOST_BYTES = 1 << 48
 RELEASE_NS = 20_000
 
 
-@dataclass(frozen=True)
-class Frame:
+class Frame(NamedTuple):
     """The slots of one function's frame."""
 
     inputs: int

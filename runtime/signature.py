@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from tcc.ir.dims import Size, evaluate, mul, names_of
 from tcc.ir.types import itemsize
@@ -18,8 +18,7 @@ class SizeMismatch(ValueError):
     """An argument or a shared variable has other sizes than this code was compiled for."""
 
 
-@dataclass(frozen=True)
-class InputSpec:
+class InputSpec(NamedTuple):
     """A C-contiguous array.  A name in `shape` is bound at its first plain occurrence and checked at the others.
 
     A scalar (rank 0) may be given as NumPy's scalar of that dtype too, and as a Python number of the same kind and value
@@ -37,8 +36,7 @@ class InputSpec:
         return len(self.shape)
 
 
-@dataclass(frozen=True)
-class SharedSpec:
+class SharedSpec(NamedTuple):
     """A container that the function reads, or reads and writes."""
 
     dtype: str
@@ -47,8 +45,7 @@ class SharedSpec:
     name: str = ""
 
 
-@dataclass(frozen=True)
-class OutputSpec:
+class OutputSpec(NamedTuple):
     """A new array.  `late`: `run` makes it by `tcc_output`.  `adopt`: it becomes the buffer of that container instead of
     being returned; such outputs come last.
     """
