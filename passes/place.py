@@ -167,6 +167,7 @@ class _Placement:
                         in_place.add(value)
                 if only_updates:
                     moved.append(op)
+                    order[op] = len(order) + len(moved)  # behind all that stays, in this order
         for op in moved:
             body.move(op, before=body.last)
         return in_place

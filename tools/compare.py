@@ -22,7 +22,7 @@ from tcc.ir.types import INTEGERS, numpy_dtype
 from tcc.runtime.buffers import Container
 from tcc.runtime.callable import Function, Parameter
 
-RUNS = 3  # shaken runs
+RUNS = 4  # shaken runs
 SLACK = 24  # times what the shaken runs differ by
 # Rows whose float results are exact, or as exact as their operands.
 EXACT = frozenset(
@@ -164,7 +164,10 @@ def difference(got: Array, want: Array, shaken: Sequence[Array]) -> str:
         settled = np.all([kind(s) == kind(want) for s in shaken], axis=0)
         spread = np.max([np.abs(s.astype(np.float64) - want) for s in shaken], axis=0)
         info = np.finfo(want.dtype)
-        allowed = SLACK * spread + 4 * info.eps * np.abs(want) + 4 * info.tiny
+        size = np.abs(want.astype(np.float64))
+        shares = (spread / size)[(size > 0) & np.isfinite(size)]
+        usual = np.median(shares) if shares.size else 0.0  # moves that cancel by chance say nothing
+        allowed = SLACK * np.maximum(spread, usual * size) + 4 * info.eps * size + 4 * info.tiny
         close = np.abs(got.astype(np.float64) - want) <= allowed
     wrong = settled & np.where(np.isfinite(want), ~close, kind(got) != kind(want))
     return first_of(wrong, got, want)
