@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import tempfile
 import time
 import warnings
 from collections.abc import Iterator
@@ -129,13 +128,14 @@ class Cache:
 
     def _write(self, path: Path, whole: bytes) -> None:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        handle, temporary = tempfile.mkstemp(prefix=".tmp-", dir=path.parent)
+        temporary = path.parent / f".tmp-{os.urandom(8).hex()}"
+        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         try:
             with os.fdopen(handle, "wb") as f:
                 f.write(whole)
             os.replace(temporary, path)
         except BaseException:
-            _remove(Path(temporary))
+            _remove(temporary)
             raise
 
     def _files(self) -> Iterator[tuple[Path, os.stat_result]]:
