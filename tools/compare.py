@@ -166,8 +166,9 @@ def difference(got: Array, want: Array, shaken: Sequence[Array]) -> str:
         spread = np.max([np.abs(s.astype(np.float64) - want) for s in shaken], axis=0)
         info = np.finfo(want.dtype)
         size = np.abs(want.astype(np.float64))
-        shares = (spread / size)[(size > 0) & np.isfinite(size)]
-        usual = np.median(shares) if shares.size else 0.0  # moves that cancel by chance say nothing
+        shares = (spread / size)[size > 0]
+        shares = shares[np.isfinite(shares)]
+        usual = float(np.median(shares)) if shares.size else 0.0  # moves that cancel by chance say nothing
         allowed = SLACK * np.maximum(spread, usual * size) + 4 * info.eps * size + 4 * info.tiny
         close = np.abs(got.astype(np.float64) - want) <= allowed
     wrong = settled & np.where(np.isfinite(want), ~close, kind(got) != kind(want))

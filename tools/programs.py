@@ -26,6 +26,11 @@ from tcc.tools.compare import argument
 SIZES = (0, 1, 2, 3, 5, 16, 17, 33)
 LARGE_SIZES = (129, 300)
 MOST = 1 << 15  # elements of a value
+MOST_INSIDE = 1 << 11  # in a loop
+SLOW = frozenset(
+    "erf erfc erfinv gamma gammaln psi".split()
+)  # in NumPy, where they are Python element by element
+MOST_SLOW = 1 << 9
 LARGE = 1e4  # numbers above are mostly avoided
 ROWS = [d for d in TABLE.values() if d.scalar]
 DTYPES = ["f32"] * 8 + ["f64"] * 3 + ["i64"] * 3 + sorted(COMPILED)
@@ -98,8 +103,8 @@ class Draft:
             op = self.b.op(name, *operands, attrs=attrs)
         except TypeError:
             raise Reject from None
-        if any(self.number(s) < 0 for r in op.results for s in r.type.shape) or (
-            op.results and self.number(op.results[0].type.size) > MOST
+        if any(self.number(s) < 0 for r in op.results for s in r.type.shape) or any(
+            self.number(r.type.size) > self.most(name) for r in op.results
         ):
             op.erase()
             raise Reject
@@ -108,6 +113,12 @@ class Draft:
             op.erase()
             raise Reject
         return op.results[0] if op.results else op  # type: ignore[return-value]
+
+    def most(self, name: str) -> int:
+        """Elements of a result that are not too many for the interpreter."""
+        if name in SLOW:
+            return MOST_SLOW if self.outer is None else MOST_SLOW // 8
+        return MOST if self.outer is None else MOST_INSIDE
 
     def run(self, op: Op) -> None:
         made = [o for o in self.block.ops if o.name == "const" and o.result not in self.frame.env]
@@ -431,7 +442,8 @@ def scan(d: Draft) -> None:
     if d.outer is not None and d.outer.outer is not None:
         raise Reject
     length = d.size()
-    if dims.names_of(length) & d.top.bound:
+    longest = 33 if d.outer is None else 5  # the interpreter takes long
+    if dims.names_of(length) & d.top.bound or d.number(length) > longest:
         raise Reject
     sequences = [
         d.like(Type("f32", (length, *d.shape(d.choice([0, 1, 2]))))) for _ in range(d.choice([0, 1, 1, 2]))
