@@ -112,7 +112,7 @@ def categorical_crossentropy(coding_dist: Any, true_dist: Any) -> Any:
 
         if p.type.ndim != 2:
             raise TypeError("rank mismatch between coding and true distributions")
-        rows = arange(build.size_variable(build.size_of(t, 0)))
+        rows = arange(build.size_variable(build.size_of(p, 0)))
         made = neg(log(p[rows, t]))
         made.owner.shown = Shown("CrossentropyCategorical1Hot", (p, t))
         return made

@@ -131,3 +131,11 @@ def test_batched_products():
         np.tensordot(a, a[0].T[:, :1][None][:0:-1], 0),
     )
     assert T.outer(x[0], [1.0, 2.0]).eval({x: a}).shape == (8, 2)
+
+
+@pytest.mark.parametrize("labels", [1, 3])
+def test_there_is_one_label_for_each_row(labels):
+    x, y = T.matrix("x"), T.ivector("y")
+    f = tcc.function([x, y], T.nnet.categorical_crossentropy(T.nnet.softmax(x), y))
+    with pytest.raises(ValueError, match=f"y, axis 0: its size is {labels}, wanted x_0 = 2"):
+        f(np.zeros((2, 3)), np.zeros(labels, "int32"))
