@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from tcc.ir.text import parse_func
+from tcc.runtime.threads import pool
 from tcc.tools.compare import arguments, disagreement, run_native
 
 
@@ -316,6 +317,31 @@ func @f(%xs: f32[t,u,n], %a: f32[n], %w: f32[n]) -> (f32[n], f32[t,u,n], f32[t,n
     )
 
 
+def test_an_epilogue_reads_what_is_not_contiguous() -> None:
+    """Elements of a transposed sequence, in the place of a bias and of a whole matrix."""
+    agree(
+        """
+func @f(%xs: f32[n,m,t], %bs: f32[n,t], %a: f32[m,n], %w: f32[n,n]) -> (f32[m,n], f32[t,m,n]) {
+  %st = dimshuffle %xs {order = [2, 1, 0]} : f32[t,m,n]
+  %bt = dimshuffle %bs {order = [1, 0]} : f32[t,n]
+  %last, %all = scan %st, %bt, %a {seqs = 2, carries = 1, length = t} (%x: f32[m,n], %b: f32[n], %c: f32[m,n]) {
+    %p = matmul %c, %w : f32[m,n]
+    %bb = broadcast %b {shape = [m, n]} : f32[m,n]
+    %q = add %p, %bb : f32[m,n]
+    %r = mul %q, %x : f32[m,n]
+    %s = tanh %r : f32[m,n]
+    %u = matmul %s, %w : f32[m,n]
+    %v = add %u, %bb : f32[m,n]
+    yield %s, %v
+  } : f32[m,n], f32[t,m,n]
+  yield %last, %all
+}""",
+        n=17,
+        m=5,
+        t=3,
+    )
+
+
 @pytest.mark.parametrize("t", [0, 1, 4])
 def test_carries_that_turn_round(t: int) -> None:
     agree(
@@ -332,6 +358,41 @@ func @f(%a: f32[n], %b: f32[n], %c: f32[n], %s: f32[n], %of_t: bool[t]) -> (f32[
         n=17,
         t=t,
     )
+
+
+# -- threads ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(pool().threads < 2, reason="one CPU")
+def test_one_thread_and_two_agree_to_the_bit() -> None:
+    func = parse_func("""
+func @f(%x: f32[n,m], %y: f32[m,n], %i: i64[n])
+    -> (f32[n,m], f32[], f32[n], f32[m], f32[n,m], f32[n,n], i64[m], f32[n,m], f32[n,m]) {
+  check_index %i {bound = n}
+  %t = dimshuffle %y {order = [1, 0]} : f32[n,m]
+  %a = mul %x, %t : f32[n,m]
+  %b = tanh %a : f32[n,m]
+  %c = sum %b {axes = [0, 1]} : f32[]
+  %d = sum %b {axes = [1]} : f32[n]
+  %e = sum %b {axes = [0]} : f32[m]
+  %s = softmax %x : f32[n,m]
+  %p = matmul %x, %y : f32[n,n]
+  %k = argmax %x {axis = 0} : i64[m]
+  %g = gather %x, %i {axes = [0]} : f32[n,m]
+  %h = cumsum %x {axis = 0} : f32[n,m]
+  yield %b, %c, %d, %e, %s, %p, %k, %g, %h
+}""")
+    args = arguments(func, {"n": 513, "m": 1031}, 1)
+    seen = []
+    for limit in (1, 2):
+        pool().limit = limit
+        try:
+            seen += [run_native(func, args, exact=exact) for exact in (True, False)]
+        finally:
+            pool().limit = pool().threads
+    for other in seen[1:]:
+        for first, second in zip(seen[0], other, strict=True):
+            np.testing.assert_array_equal(first, second)
 
 
 # -- sizes that are known late ---------------------------------------------------------------------------------------
@@ -355,6 +416,33 @@ func @f(%count: i64[], %x: f32[n], %w: f32[n,m]) -> (f32[s,n], f32[n], f32[s,m],
 }""",
         n=17,
         m=5,
+        s=s,
+    )
+
+
+@pytest.mark.parametrize("s", [0, 1, 7])
+def test_memory_of_a_size_bound_at_run_time_inside_a_loop(s: int) -> None:
+    agree(
+        """
+func @f(%count: i64[], %xs: f32[t,n], %w: f32[n,n]) -> (f32[n], f32[t,n], f32[s,n]) {
+  bind %count {size = s}
+  %i = iota {shape = [s, n], axis = 1, dtype = "f32"} : f32[s,n]
+  %a = const {value = 0.5, type = f32[n]} : f32[n]
+  %z = const {value = 0.0, type = f32[s,n]} : f32[s,n]
+  %last, %all, %rows = scan %xs, %a, %z {seqs = 1, carries = 2, length = t} (%x: f32[n], %c: f32[n], %d: f32[s,n]) {
+    %b = broadcast %x {shape = [s, n]} : f32[s,n]
+    %y = mul %b, %i : f32[s,n]
+    %p = matmul %y, %w : f32[s,n]
+    %o = softmax %p : f32[s,n]
+    %r = sum %o {axes = [0]} : f32[n]
+    %e = add %r, %c : f32[n]
+    %f = add %d, %o : f32[s,n]
+    yield %e, %f, %r
+  } : f32[n], f32[s,n], f32[t,n]
+  yield %last, %rows, %all
+}""",
+        n=17,
+        t=3,
         s=s,
     )
 
