@@ -163,9 +163,11 @@ look:
 ask:
   %released = call i1 @tcc_gil_enter(ptr %ctx)
   %signal = call i32 @PyErr_CheckSignals()
-  call void @tcc_gil_leave(ptr %ctx, i1 %released)
   %clear = icmp eq i32 %signal, 0
-  br i1 %clear, label %arm, label %stop
+  br i1 %clear, label %go, label %stop
+go:                                               ; a call that was taken to be short goes on without the GIL
+  call void @tcc_gil_release(ptr %ctx)
+  br label %arm
 arm:
   %later = add i64 %now, {POLL_NS}
   store i64 %later, ptr %next.at
@@ -173,6 +175,7 @@ arm:
 fine:
   ret i32 {at.STATUS_OK}
 stop:
+  call void @tcc_gil_leave(ptr %ctx, i1 %released)
   ret i32 {at.STATUS_PYTHON}
 }}
 """

@@ -14,7 +14,7 @@ A compiled function's body is `i32 @run(ptr %frame)`.  The frame's slots are, in
 
     void @tcc_parallel(ptr ctx, ptr body, ptr args, i64 units, i64 grain)
          ranges may run one after another on one thread, so none may wait for another; `thread` only picks the scratch
-    i32  @tcc_poll(ptr ctx)                            STATUS_PYTHON once interrupted: return it at once
+    i32  @tcc_poll(ptr ctx)                            STATUS_PYTHON once interrupted: return it at once.  Gives up the GIL in a call that lasts
     i32  @tcc_host_call(ptr ctx, ptr args, i64 index)  a status; see runtime/host.py for `args`
     ptr  @tcc_output(ptr ctx, i64 output, i64 typenum, i64 rank, ptr dims)   null: return STATUS_PYTHON
     i32  @tcc_grant(ptr ctx, i64 claim, i64 bytes)     STATUS_PYTHON if so much memory cannot be had

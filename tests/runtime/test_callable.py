@@ -366,8 +366,10 @@ def test_an_error_record_becomes_its_exception(make: Build) -> None:
 # The GIL, threads, signals.
 
 
-def test_long_work_releases_the_gil(make: Build) -> None:
-    f = make(Signature((InputSpec("i64", (1,)),), (), (), "none", work=LONG), SPIN)
+@pytest.mark.parametrize("work", [0, LONG])
+def test_long_work_releases_the_gil(make: Build, work: int) -> None:
+    """Also when it was taken to be short."""
+    f = make(Signature((InputSpec("i64", (1,)),), (), (), "none", work=work), SPIN)
     stop = np.zeros(1, "i8")
     caller = threading.Thread(target=f, args=(stop,))
     caller.start()
