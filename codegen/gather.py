@@ -156,7 +156,8 @@ def check_index_kernel(op: Op, target: Target) -> Kernel:
     w.begin_kernel([bound_size])
     op_id = e.value(f"load i64, ptr {e.gep('%args', w.slots.index(OpId()), 'i64')}")
     bound = w.size(bound_size)
-    low = e.value(f"sub i64 0, {bound}")
+    # of unsigned indices only one of 64 bits can look negative, and that is too large
+    low = "0" if t.dtype[0] == "u" else e.value(f"sub i64 0, {bound}")
 
     def body(i: str, _: list[str]) -> None:
         value = w.as_i64(t.dtype, w.load(0, w.unravel(i, t.shape)))

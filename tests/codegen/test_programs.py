@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from tcc.ir.text import parse_func
+from tcc.ir.types import numpy_dtype
 from tcc.runtime.threads import pool
 from tcc.tools.compare import arguments, disagreement, run_native
 
@@ -264,6 +265,22 @@ func @f(%w: f32[n], %i: i64[k]) -> (f32[n], f32[k]) {shared = ["w"], updates = {
         with pytest.raises(IndexError, match="index 9 is out of bounds"):
             function(np.array([1, 9]))
         assert w.get().tolist() == [1, 1, 1, 1]
+
+
+@pytest.mark.parametrize(
+    "dtype, index", [("u64", 2**64 - 1), ("u8", 255), ("i8", -4), ("i64", 3), ("i32", -(2**31))]
+)
+def test_an_index_out_of_range_is_an_error(dtype: str, index: int) -> None:
+    func = parse_func(f"""
+func @f(%x: f32[n], %i: {dtype}[k]) -> (f32[k]) {{
+  check_index %i {{bound = n}}
+  %g = gather %x, %i {{axes = [0]}} : f32[k]
+  yield %g
+}}""")
+    args = [np.ones(3, np.float32), np.array([0, 2, index], numpy_dtype(dtype))]
+    assert disagreement(func, args) == ""
+    with pytest.raises(IndexError, match="out of bounds for an axis of size 3"):
+        run_native(func, args)
 
 
 # -- loops -----------------------------------------------------------------------------------------------------------
