@@ -26,6 +26,10 @@ if TYPE_CHECKING:
     from tcc.gradient import Lop as Lop
     from tcc.gradient import grad as grad
     from tcc.graph import clone as clone
+    from tcc.loops import foldl as foldl
+    from tcc.loops import foldr as foldr
+    from tcc.loops import map as map
+    from tcc.loops import reduce as reduce
     from tcc.loops import scan as scan
     from tcc.printing import debugprint as debugprint
     from tcc.printing import pp as pp
@@ -60,10 +64,14 @@ _HOMES = {
     "config": "settings",
     "debugprint": "printing",
     "explain": "explaining",
+    "foldl": "loops",
+    "foldr": "loops",
     "function": "compiling",
     "grad": "gradient",
+    "map": "loops",
     "pp": "printing",
     "pprint": "printing",
+    "reduce": "loops",
     "scan": "loops",
     "shared": "sharedvar",
 }

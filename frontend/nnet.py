@@ -8,7 +8,7 @@ from tcc import build
 from tcc.elemwise import TO_FLOAT, abs_, add, clip, expm1, log, lt, mul, neg, switch, true_div
 from tcc.elemwise import sub as _sub
 from tcc.graph import Shown
-from tcc.reduce import sum as _sum
+from tcc.reductions import sum as _sum
 from tcc.shapes import dimshuffle
 from tcc.variable import as_variable
 

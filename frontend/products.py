@@ -9,7 +9,7 @@ from tcc import build
 from tcc.build import node, shape_of, size_of, size_product
 from tcc.elemwise import mul
 from tcc.graph import Shown
-from tcc.reduce import sum as _sum
+from tcc.reductions import sum as _sum
 from tcc.shapes import dimshuffle, reshape
 from tcc.types import promote
 from tcc.variable import as_variable

@@ -102,7 +102,7 @@ from tcc.elemwise import (
 )
 from tcc.indexing import inc_subtensor, set_subtensor, subtensor, take
 from tcc.products import batched_dot, batched_tensordot, dot, matmul, outer, tensordot
-from tcc.reduce import (
+from tcc.reductions import (
     all,
     any,
     argmax,

@@ -148,6 +148,18 @@ def test_strict_allows_what_hangs_on_the_given():
     assert made.eval({x: V, m: np.ones((2, 3))}).tolist() == (3 * (V + 1)).tolist()
 
 
+def test_map_and_folds():
+    x = T.vector("x")
+    squares, updates = tcc.map(lambda a, c: a * a + c, x, non_sequences=x[0])
+    assert not updates and squares.eval({x: V}).tolist() == [2, 5, 10, 17]
+    start = T.zeros(())
+    for fold, want in ((tcc.reduce, 4), (tcc.foldl, 4), (tcc.foldr, 1)):
+        last, _ = fold(lambda element, accumulator: element + 0 * accumulator, x, start)
+        assert last.ndim == 0 and last.eval({x: V}) == want
+    total, _ = tcc.foldl(lambda element, accumulator: element - accumulator, x, start)
+    assert total.eval({x: V}) == 4 - (3 - (2 - 1))
+
+
 def test_nested():
     m = T.matrix("m")
 
