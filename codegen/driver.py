@@ -195,7 +195,7 @@ class _Driver:
             for slot in kernel.slots:
                 if isinstance(slot, Scratch) and self.at_entry(slot.bytes):
                     scratch = dims.add(scratch, _aligned(slot.bytes))
-                    self.entry_claims.append(Claim(_purpose(op), slot.bytes))
+                    self.entry_claims.append(Claim(_purpose(op, op.places), slot.bytes))
             self.scratch = dims.maximum(self.scratch, scratch)
             if self.at_entry(kernel.thread_scratch):
                 self.thread_scratch = dims.maximum(self.thread_scratch, kernel.thread_scratch)
@@ -218,7 +218,7 @@ class _Driver:
                 e.line(f"store ptr {e.gep(self.arena, self.size(at))}, ptr {place}")
                 at = dims.add(at, _aligned(slot.bytes))
             else:
-                e.line(f"store ptr {self.late_alloc(slot.bytes, [op])}, ptr {place}")
+                e.line(f"store ptr {self.late_alloc(slot.bytes, [_purpose(op, op.places)])}, ptr {place}")
         if self.at_entry(kernel.thread_scratch):
             status = e.value(f"call i32 @{kernel.name}(ptr {self.ctx}, ptr %args)")
         else:
@@ -237,7 +237,9 @@ class _Driver:
         threads = e.value(f"load i64, ptr {e.gep(self.ctx, CTX_THREADS, 'i64')}")
         base_at, each_at = e.gep(self.ctx, CTX_SCRATCH, "i64"), e.gep(self.ctx, CTX_SCRATCH_BYTES, "i64")
         base, before = e.value(f"load ptr, ptr {base_at}"), e.value(f"load i64, ptr {each_at}")
-        e.line(f"store ptr {self.late_bytes(e.value(f'mul i64 {threads}, {each}'), [op])}, ptr {base_at}")
+        e.line(
+            f"store ptr {self.late_bytes(e.value(f'mul i64 {threads}, {each}'), [_purpose(op, op.places)])}, ptr {base_at}"
+        )
         e.line(f"store i64 {each}, ptr {each_at}")
         status = e.value(f"call i32 @{kernel.name}(ptr {self.ctx}, ptr %args)")
         e.line(f"store ptr {base}, ptr {base_at}")
@@ -313,38 +315,44 @@ class _Driver:
         """Memory whose size is known only now: in the late arena that it was planned into, or, in a loop, on its own."""
         e = self.e
         if op.attrs["offset"] is None:
-            return self.late_alloc(t.bytes, [self.makers.get(op.result, op)])
+            return self.late_alloc(t.bytes, [self.purpose(op.result)])
         number = int(op.attrs["arena"])
         if number not in self.late_arenas:
             tenants = [o for o in self.func.body.ops if o.name == "alloc" and o.attrs.get("arena") == number]
             tenants.sort(key=lambda o: -_guess(o.result.type.bytes))
-            makers = [self.makers.get(o.result, o) for o in tenants]
-            self.late_arenas[number] = self.late_alloc(self.func.attrs["late"][number], makers)
+            purposes = [self.purpose(o.result) for o in tenants]
+            self.late_arenas[number] = self.late_alloc(self.func.attrs["late"][number], purposes)
         return e.gep(self.late_arenas[number], self.size(op.attrs["offset"]))
 
-    def late_alloc(self, bytes: Size, makers: Sequence[Op]) -> str:
-        return self.late_bytes(self.bytes(bytes), makers)
+    def late_alloc(self, bytes: Size, purposes: Sequence[str]) -> str:
+        return self.late_bytes(self.bytes(bytes), purposes)
 
-    def late_bytes(self, bytes: str, makers: Sequence[Op]) -> str:
+    def late_bytes(self, bytes: str, purposes: Sequence[str]) -> str:
         e = self.e
         e.declare(DECLARATIONS["tcc_late_alloc"])
-        pointer = e.value(f"call ptr @tcc_late_alloc(ptr {self.ctx}, i64 {self.claim(makers)}, i64 {bytes})")
+        pointer = e.value(
+            f"call ptr @tcc_late_alloc(ptr {self.ctx}, i64 {self.claim(purposes)}, i64 {bytes})"
+        )
         missing = e.value(f"icmp eq ptr {pointer}, null")
         self.leave_unless_ok(e.value(f"select i1 {missing}, i32 {STATUS_PYTHON}, i32 0"))
         return pointer
 
-    def claim(self, makers: Sequence[Op]) -> int:
-        """The number of a new claim for memory that these ops fill, the one that takes most first."""
-        more = f" and {len(makers) - 1} more" if len(makers) > 1 else ""
-        self.claims.append(Claim(_purpose(makers[0]) + more, None))
+    def claim(self, purposes: Sequence[str]) -> int:
+        """The number of a new claim for these purposes, the one that takes most first."""
+        more = f" and {len(purposes) - 1} more" if len(purposes) > 1 else ""
+        self.claims.append(Claim(purposes[0] + more, None))
         return len(self.claims) - 1
+
+    def purpose(self, place: Value) -> str:
+        maker = self.makers.get(place, place.op)
+        return _purpose(maker, [place]) if maker is not None else str(place.type.value)
 
     def known_claims(self) -> list[Claim]:
         """What the memory that a call takes at its beginning is for; of sizes that are numbers, the largest alone."""
         body = self.func.body
         places = [p for p in body.params if _space(p) == "output"]
         places += [o.result for o in body.walk() if o.name == "alloc" and _space(o.result) == "arena"]
-        claims = [Claim(_purpose(self.makers[p]), p.type.bytes) for p in places if p in self.makers]
+        claims = [Claim(self.purpose(p), p.type.bytes) for p in places]
         claims += self.entry_claims
         numbers = [c for c in claims if isinstance(c.bytes, int)]
         largest = max(numbers, key=lambda c: dims.evaluate(c.bytes or 0, {}), default=None)
@@ -354,7 +362,7 @@ class _Driver:
         """An output whose sizes are known only now."""
         e, t = self.e, op.result.type
         e.declare(DECLARATIONS["tcc_grant"])
-        claim = self.claim([self.makers.get(op.result, op)])
+        claim = self.claim([self.purpose(op.result)])
         bytes = self.bytes(t.bytes)
         self.leave_unless_ok(e.value(f"call i32 @tcc_grant(ptr {self.ctx}, i64 {claim}, i64 {bytes})"))
         for axis, s in enumerate(t.shape):
@@ -496,14 +504,15 @@ def _written_places(func: Func) -> set[Value]:
 
 
 def _makers(func: Func) -> dict[Value, Op]:
-    """The first op that writes to each place, or to a window of it."""
+    """The first op that writes to each place, or to a window of it; of a copy, what wrote its source."""
     root: dict[Value, Value] = {}
     found: dict[Value, Op] = {}
     for op in func.body.walk():
         if op.name == "view":
             root[op.result] = root.get(op.operands[0], op.operands[0])
         for v in op.places:
-            found.setdefault(root.get(v, v), op)
+            source = root.get(op.operands[0], op.operands[0]) if op.name == "copy" else None
+            found.setdefault(root.get(v, v), found.get(source, op) if source is not None else op)
     return found
 
 
@@ -511,9 +520,9 @@ def _guess(size: Size) -> int:
     return dims.evaluate(size, dict.fromkeys(dims.names_of(size), LATE_SIZE))
 
 
-def _purpose(op: Op) -> str:
-    """An op as messages about memory name it."""
-    types = ", ".join(str(v.type.value) for v in op.places)
+def _purpose(op: Op, places: Sequence[Value]) -> str:
+    """An op as messages about memory for its results name it."""
+    types = ", ".join(str(v.type.value) for v in places)
     name = op.name
     if name == "fuse":
         inner = [o.name for o in op.block.ops if o.name != "yield"]
