@@ -19,10 +19,10 @@ def made_by(v: Value, *names: str) -> Op | None:
     return v.op if v.op is not None and v.op.name in names else None
 
 
-@function_rule(*MOVES, "gather", "cumsum")
+@function_rule(*MOVES, "gather")
 def moved_splat(op: Op, b: Builder) -> Value | None:
     """a constant of equal elements, moved -> the constant"""
-    if op.name == "cumsum" or made_by(op.operands[0], "const") is None:
+    if made_by(op.operands[0], "const") is None:
         return None
     number = splat(op.operands[0])
     return None if number is None else b.const(number.item(), op.result.type)
