@@ -415,21 +415,26 @@ func @f(%x: f32[n,m], %y: f32[m,n], %i: i64[n])
 # -- sizes that are known late ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("s", [0, 1, 3, 40])
+@pytest.mark.parametrize("s", [0, 1, 3, 40, 5000])
 def test_sizes_bound_at_run_time(s: int) -> None:
+    """Outputs, working memory, and the scratch of kernels, all of a size that no argument tells."""
     agree(
         """
-func @f(%count: i64[], %x: f32[n], %w: f32[n,m]) -> (f32[s,n], f32[n], f32[s,m], f32[s,n], i64[s]) {
+func @f(%count: i64[], %x: f32[n], %w: f32[n,m]) -> (f32[s,n], f32[n], f32[s,m], f32[s,n], i64[s], f32[n,s], f32[]) {
   bind %count {size = s}
   %b = broadcast %x {shape = [s, n]} : f32[s,n]
   %i = iota {shape = [s, n], axis = 0, dtype = "f32"} : f32[s,n]
-  %y = add %b, %i : f32[s,n]
+  %j = sin %i : f32[s,n]
+  %y = add %b, %j : f32[s,n]
   %t = sum %y {axes = [0]} : f32[n]
   %p = matmul %y, %w : f32[s,m]
   %z = softmax %y : f32[s,n]
   %c = iota {shape = [s]} : i64[s]
   %r = slice %c {start = [s-1], size = [s], step = [-1]} : i64[s]
-  yield %y, %t, %p, %z, %r
+  %yt = dimshuffle %y {order = [1, 0]} : f32[n,s]
+  %zt = log_softmax %yt : f32[n,s]
+  %all = sum %y {axes = [0, 1]} : f32[]
+  yield %y, %t, %p, %z, %r, %zt, %all
 }""",
         n=17,
         m=5,
