@@ -274,8 +274,8 @@ class Fold:
 
     @property
     def total_dtype(self) -> str:
-        """float32 is added up in float64."""
-        return "f64" if self.how == "sum" and self.dtype == "f32" else self.dtype
+        """float32 is added up, and multiplied, in float64."""
+        return "f64" if self.how in ("sum", "prod") and self.dtype == "f32" else self.dtype
 
     @property
     def wide(self) -> Fold:
