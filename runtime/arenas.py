@@ -14,6 +14,7 @@ from tcc.runtime.machine import available_memory
 from tcc.runtime.native import provided
 
 HUGE_PAGE = 2 << 20
+PRIVATE = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS  # a forked child gets a copy, and huge pages are to be had
 LATE_SLACK = 8  # a late block is a part in so many larger than asked for: the next call's size is often near
 
 
@@ -140,7 +141,7 @@ def _map(size: int) -> tuple[int, mmap.mmap]:
     """Fresh zeroed pages; large ones begin at a huge page's boundary and ask for huge pages."""
     large = size >= HUGE_PAGE
     try:
-        block = mmap.mmap(-1, size + HUGE_PAGE if large else size)
+        block = mmap.mmap(-1, size + HUGE_PAGE if large else size, PRIVATE)
     except (OSError, OverflowError) as e:
         raise MemoryError(f"the system refuses {size:,} bytes of working memory") from e
     address = ctypes.addressof(ctypes.c_char.from_buffer(block))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import os
 import threading
 import weakref
 
@@ -36,6 +37,19 @@ def test_arenas_are_reused_and_given_back() -> None:
     assert record[at.RECORD_ARENA] == 0 and arenas.bytes > 5 << 20
     with pytest.raises(MemoryError, match="refuses 1,152,921,504,606,847,040 bytes"):
         arenas.provide(1 << 60)
+
+
+def test_a_forked_child_has_memory_of_its_own() -> None:
+    support.load()
+    record = (ctypes.c_int64 * at.RECORD_SHARED)()
+    arenas = Arenas(ctypes.addressof(record))
+    arenas.provide(1000)
+    word = ctypes.c_int64.from_address(record[at.RECORD_ARENA] + at.BLOCK_HEADER)
+    child = os.fork()
+    if child == 0:
+        word.value = 42
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0 and word.value == 0
 
 
 def test_a_call_takes_nothing_new_after_the_first(make: Build) -> None:
