@@ -579,7 +579,9 @@ def drawn(seed: int) -> tuple[Func, dict[str, int]]:
             continue
     if not d.values:
         d.param(Type("f32", ()))
-    grow(d, int(rng.integers(3, 30)), STEPS)
+    # each program from a few kinds of steps, which meet more often than if all had their share (swarm testing)
+    some = [(step, w * int(rng.integers(1, 5))) for step, w in STEPS if rng.random() < 0.6]
+    grow(d, int(rng.integers(3, 30)), [*some, (easy, 5)])
     return finish(d), d.sizes
 
 
