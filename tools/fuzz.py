@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import click
 
+from tcc.codegen import support
 from tcc.ir.core import Func
 from tcc.ir.text import parse, print_func
 from tcc.tools.compare import arguments, disagreement
@@ -25,8 +27,22 @@ HEADER = re.compile(r"^// sizes:(.*?); arguments: (\d+)", re.M)
 
 
 def problem(func: Func, sizes: Mapping[str, int], seed: int) -> str:
-    """What is wrong with native code for this program on the arguments of `seed`, or nothing."""
-    return disagreement(func, arguments(func, sizes, seed))
+    """What is wrong with native code for this program on the arguments of `seed`, or nothing; found in a child process,
+    which the code may take down."""
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            text = disagreement(func, arguments(func, sizes, seed))
+        except BaseException as e:
+            text = f"{type(e).__name__}: {e}"
+        os.write(writing, text.encode()[: 1 << 15])
+        os._exit(0)
+    os.close(writing)
+    with os.fdopen(reading, "rb") as pipe:
+        found = pipe.read().decode(errors="replace")
+    _, status = os.waitpid(child, 0)
+    return f"killed by {signal.Signals(os.WTERMSIG(status)).name}" if os.WIFSIGNALED(status) else found
 
 
 def as_text(func: Func, sizes: Mapping[str, int], seed: int) -> str:
@@ -46,16 +62,6 @@ def read(path: Path) -> tuple[Func, dict[str, int], int]:
     return func, sizes, int(header[2])
 
 
-def smaller(func: Func, sizes: Mapping[str, int], seed: int) -> tuple[Func, dict[str, int]]:
-    def fails(f: Func, s: Mapping[str, int]) -> bool:
-        try:
-            return bool(problem(f, s, seed))
-        except Exception:
-            return False
-
-    return reduced(func, sizes, fails)
-
-
 @click.command()
 @click.option("--seeds", default=100, show_default=True, help="How many programs.")
 @click.option("--start", default=0, show_default=True, help="The first seed.")
@@ -66,7 +72,14 @@ def smaller(func: Func, sizes: Mapping[str, int], seed: int) -> tuple[Func, dict
 @click.argument("files", nargs=-1, type=click.Path(path_type=Path, exists=True))
 def main(seeds: int, start: int, keep: Path | None, shrink: bool, files: tuple[Path, ...]) -> None:
     """Runs random programs, or the FILES that an earlier run kept, by the interpreter and natively."""
-    os.environ.setdefault("TCC_CACHE", "0")
+    support.load()
+    with tempfile.TemporaryDirectory() as folder:  # keeps the engines of products for all children
+        os.environ["TCC_CACHE_DIR"] = folder
+        sys.exit(run(seeds, start, keep or Path(tempfile.gettempdir()), shrink, files) > 0)
+
+
+def run(seeds: int, start: int, keep: Path, shrink: bool, files: Sequence[Path]) -> int:
+    """How many programs failed."""
     failed = 0
     begin = time.perf_counter()
     cases = [(str(p), *read(p)) for p in files] or (
@@ -78,18 +91,17 @@ def main(seeds: int, start: int, keep: Path | None, shrink: bool, files: tuple[P
             continue
         failed += 1
         if shrink:
-            func, sizes = smaller(func, sizes, seed)
+            func, sizes = reduced(func, sizes, lambda f, s: bool(problem(f, s, seed)))
             found = problem(func, sizes, seed) or found
-        folder = keep or Path(tempfile.gettempdir())
-        folder.mkdir(parents=True, exist_ok=True)
-        path = folder / f"{func.name}.tcir"
+        keep.mkdir(parents=True, exist_ok=True)
+        path = keep / f"{func.name}.tcir"
         path.write_text(as_text(func, sizes, seed))
         click.echo(
             f"{name}: {found}\n{as_text(func, sizes, seed)}rerun with: python -m tcc.tools.fuzz {path}\n"
         )
     seconds = time.perf_counter() - begin
     click.echo(f"{len(files) or seeds} programs, {failed} failed, {seconds:.1f} s")
-    sys.exit(failed > 0)
+    return failed
 
 
 if __name__ == "__main__":
