@@ -80,7 +80,10 @@ class Program:
 def strides_for(type: Type, letters: str, axes: int) -> tuple[Size, ...]:
     """The stride of a place along each iteration axis, from its map; 0 where the map lacks the axis or the size is 1."""
     out: list[Size] = [0] * axes
-    for letter, stride, size in zip(letters, type.strides, type.shape, strict=True):
+    strides = type.strides
+    if 0 in type.shape:  # those of an empty place may be 0, and would say that it does not vary
+        strides = (1,) * type.rank
+    for letter, stride, size in zip(letters, strides, type.shape, strict=True):
         if size != 1:
             out[ord(letter) - ord("a")] = stride
     return tuple(out)
