@@ -11,9 +11,6 @@ INTERPRETED = frozenset({"ifelse"})
 
 def require_native(func: Func) -> None:
     """TypeError names the first op of a function of values that only the interpreter runs, its types and its line."""
-    for p in func.body.params:
-        if p.type.dtype not in COMPILED:
-            raise TypeError(f"%{p.name} is {p.type}: {_advice(p.type.dtype)}")
     for op in func.body.walk():
         types = [v.type for v in (*op.operands, *op.results)]
         odd = next((t.dtype for t in types if t.dtype not in COMPILED), None)
@@ -22,6 +19,9 @@ def require_native(func: Func) -> None:
         takes = ", ".join(str(v.type) for v in op.operands)
         where = f"\nwritten at {op.loc}" if op.loc else ""
         raise TypeError(f"{op.name}({takes}): {_advice(odd or op.name)}{where}")
+    for p in func.body.params:
+        if p.type.dtype not in COMPILED:
+            raise TypeError(f"%{p.name} is {p.type}: {_advice(p.type.dtype)}")
 
 
 def _advice(what: str) -> str:
