@@ -47,7 +47,6 @@ POINTERS = ("a", "b", "c", "args", "epilogue", "panels", "finish")
 _LINE = 64  # bytes of a cache line
 ROW_UNIT = 256  # columns of a product of one row are handed to threads in such units
 _ROW_RUN = 4096  # columns that stay in the first-level cache while rows are added to them
-UNIT_ROWS = 2  # rows are handed to threads in such units
 
 
 class Record:
@@ -63,6 +62,11 @@ class Record:
     def __setitem__(self, name: str, value: Size) -> None:
         t = "ptr" if name in POINTERS else "i64"
         self.e.line(f"store {t} {value}, ptr {self.e.gep(self.pointer, FIELDS[name], 'i64')}")
+
+
+def unit_rows(target: Target) -> int:
+    """Rows are handed to threads in such units: whole tiles."""
+    return tile_rows(target)[0]
 
 
 def engine_name(t: VecType, part: str = "") -> str:
@@ -89,7 +93,7 @@ def engine(t: VecType, target: Target) -> dict[str, str]:
         row_name(t): row_kernel(t, target),
         engine_name(t, "_row"): _row_body(t),
         engine_name(t, "_share"): _share(t),
-        engine_name(t, "_one"): _one(t),
+        engine_name(t, "_one"): _one(t, target),
         engine_name(t, "_batch"): _batch_body(t),
         engine_name(t): _entry(t),
     }
@@ -219,12 +223,12 @@ def _row_panel(t: VecType) -> Emit:
 
 def _block_body(t: VecType, target: Target) -> Emit:
     """Body over units of rows (or over panels of columns): the tiles of one block, the larger ones first."""
-    e, width, sizes = Emit(), VECTORS * t.lanes, tile_rows(target)
+    e, width, sizes, unit = Emit(), VECTORS * t.lanes, tile_rows(target), unit_rows(target)
     _function(e, t, "_block", _BODY)
     x, r = Index(e), Record(e, "%r")
     m, nc, kc, by_columns = r["m"], r["nc"], r["kc"], r["by_columns"]
-    first = x.pick(by_columns, 0, x.mul("%begin", UNIT_ROWS))
-    last = x.pick(by_columns, m, x.min(m, x.mul("%end", UNIT_ROWS)))
+    first = x.pick(by_columns, 0, x.mul("%begin", unit))
+    last = x.pick(by_columns, m, x.min(m, x.mul("%end", unit)))
     j0 = x.pick(by_columns, x.mul("%begin", width), 0)
     j1 = x.pick(by_columns, x.min(nc, x.mul("%end", width)), nc)
     scratch = e.gep(_thread_scratch(e, x, "%thread"), r["shared_bytes"])
@@ -376,7 +380,7 @@ def _share(t: VecType) -> Emit:
     return _finish(e)
 
 
-def _one(t: VecType) -> Emit:
+def _one(t: VecType, target: Target) -> Emit:
     """`one(ctx, r, thread)`: one product; the blocks of columns, and of k inside them."""
     e, width = Emit(), VECTORS * t.lanes
     _function(e, t, "_one", "ptr %ctx, ptr %r, i64 %thread")
@@ -433,7 +437,7 @@ def _one(t: VecType) -> Emit:
                 e.value(f"zext i1 {packed} to i64"), x.mul(x.round_up(kc, t.lanes), t.bytes), t.bytes
             )
             e.when(packed, lambda: parallel("_pack", count, pack_grain))
-            parallel("_block", x.pick(by_columns, count, x.ceil_div(m, UNIT_ROWS)), grain)
+            parallel("_block", x.pick(by_columns, count, x.ceil_div(m, unit_rows(target))), grain)
 
         # k = 0 still writes zeros: at least one round
         e.loop(0, x.max(k, 1), kc_most, depth)

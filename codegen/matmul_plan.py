@@ -19,8 +19,8 @@ from tcc.codegen.gemm import (
     ROW,
     ROW_UNIT,
     TILES,
-    UNIT_ROWS,
     UNPACKED,
+    unit_rows,
 )
 from tcc.codegen.index import Index, Size
 from tcc.codegen.microkernel import VECTORS, tile_rows
@@ -134,7 +134,7 @@ def _split(t: VecType, target: Target, x: Index, sizes: Sizes, form: Size, kc: S
     """
     m, n, depth, width = sizes["m"], sizes["n"], x.max(sizes["k"], 1), VECTORS * t.lanes
     by_columns = x.both(x.less(m, 4 * tile_rows(target)[0]), x.less(2 * width, n))
-    unit = x.pick(by_columns, x.mul(x.mul(m, depth), width), x.mul(x.mul(n, depth), UNIT_ROWS))
+    unit = x.pick(by_columns, x.mul(x.mul(m, depth), width), x.mul(x.mul(n, depth), unit_rows(target)))
     # these wait for memory: a number read takes the time of two multiply-adds of a tile, or more
     unit = x.pick(x.equal(form, DOT), x.mul(n, x.mul(depth, 2 * DOT_ROWS)), unit)
     unit = x.pick(x.equal(form, ROW), x.mul(depth, 2 * ROW_UNIT), unit)

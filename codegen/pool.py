@@ -1,9 +1,14 @@
 """LLVM text of the thread pool: `tcc_parallel` and the workers behind it.
 
 Needs libc alone (no Python, no C compiler), so the same text serves ahead-of-time binaries.  The caller is thread 0.
-Each worker has a mailbox of its own, so a job for few threads neither wakes nor waits for the others.  A range belongs to
-whoever claims it first: its worker, or the caller once it is through with its own, so that a worker which the system keeps
-off its CPU holds nobody up before it has begun.  Waiting is spinning for a bounded time, then a futex.
+Each worker has a mailbox of its own, so a job for few threads neither wakes nor waits for the others.  Each thread has a
+run of neighbouring pieces of the work, which keeps what it touches in its cache from one job to the next; a thread that is
+through with its own pieces takes those that others have not begun, so one that the system keeps off its CPU holds the others
+up for no more than a piece.  Waiting is spinning for a bounded time, then a futex.
+
+A claim word says which pieces of a thread's run are left: the job's number (32 bits), how many pieces there are (16), and
+the next one (16).  All of it changes in one step, so a thread that is late by a job or more finds nothing to claim, and one
+that has claimed a piece can rely on the job's fields until it says that the piece is done.
 """
 
 from __future__ import annotations
@@ -20,6 +25,7 @@ MACHINES = {
 FUTEX_WAIT_PRIVATE, FUTEX_WAKE_PRIVATE = 128, 129
 SIG_SETMASK = 2
 CLOCK_MONOTONIC, CLOCK_MONOTONIC_COARSE = 1, 6
+PIECES = 4  # of each thread's share, where there is work enough for them
 
 
 def clock_text(name: str, clock: int) -> str:
@@ -126,23 +132,71 @@ define internal void @tcc_pool_wake(ptr %word) #0 {{
 
 def _worker_text() -> str:
     return f"""
-define internal void @tcc_pool_share(ptr %pool, i64 %index, i64 %thread) #0 {{
+define internal void @tcc_pool_work(ptr %pool, i64 %self, i64 %job) #0 {{
+entry:
+  %team.at = getelementptr i64, ptr %pool, i64 {at.POOL_TEAM}
+  %team = load i64, ptr %team.at
+  %pending = getelementptr i64, ptr %pool, i64 {at.POOL_PENDING}
+  br label %next
+next:                                             ; whose pieces: first one's own, then those of the threads behind
+  %k = phi i64 [0, %entry], [%k1, %through]
+  %more = icmp ult i64 %k, %team
+  br i1 %more, label %whose, label %out
+whose:
+  %around = add i64 %self, %k
+  %owner = urem i64 %around, %team
+  %offset = mul i64 %owner, {at.WORKER_SLOTS}
+  %slot = add i64 %offset, {at.POOL_WORKERS + at.WORKER_CLAIM}
+  %claim = getelementptr i64, ptr %pool, i64 %slot
+  br label %look
+look:
+  %word = load atomic i64, ptr %claim acquire, align 8
+  %of = lshr i64 %word, 32
+  %current = icmp eq i64 %of, %job
+  %high = lshr i64 %word, 16
+  %pieces = and i64 %high, 65535
+  %piece = and i64 %word, 65535
+  %left = icmp ult i64 %piece, %pieces
+  %open = and i1 %current, %left
+  br i1 %open, label %take, label %through
+take:
+  %after = add i64 %word, 1
+  %swap = cmpxchg ptr %claim, i64 %word, i64 %after acq_rel monotonic, align 8
+  %mine = extractvalue {{ i64, i1 }} %swap, 1
+  br i1 %mine, label %do, label %look
+do:
   %body.at = getelementptr i64, ptr %pool, i64 {at.POOL_BODY}
   %ctx.at = getelementptr i64, ptr %pool, i64 {at.POOL_CTX}
   %args.at = getelementptr i64, ptr %pool, i64 {at.POOL_ARGS}
   %units.at = getelementptr i64, ptr %pool, i64 {at.POOL_UNITS}
-  %ranges.at = getelementptr i64, ptr %pool, i64 {at.POOL_RANGES}
   %body = load ptr, ptr %body.at
   %ctx = load ptr, ptr %ctx.at
   %args = load ptr, ptr %args.at
   %units = load i64, ptr %units.at
-  %ranges = load i64, ptr %ranges.at
-  %next = add i64 %index, 1
+  %first = mul i64 %owner, %pieces
+  %index = add i64 %first, %piece
+  %all = mul i64 %team, %pieces
+  %following = add i64 %index, 1
   %before = mul i64 %units, %index
-  %through = mul i64 %units, %next
-  %begin = udiv i64 %before, %ranges
-  %end = udiv i64 %through, %ranges
-  call void %body(ptr %ctx, ptr %args, i64 %begin, i64 %end, i64 %thread)
+  %upto = mul i64 %units, %following
+  %begin = udiv i64 %before, %all
+  %end = udiv i64 %upto, %all
+  call void %body(ptr %ctx, ptr %args, i64 %begin, i64 %end, i64 %self)
+  %undone = atomicrmw sub ptr %pending, i32 1 seq_cst
+  %last = icmp eq i32 %undone, 1
+  br i1 %last, label %tell, label %look
+tell:
+  %waiter = getelementptr i64, ptr %pool, i64 {at.POOL_WAITER}
+  %sleeper = load atomic i32, ptr %waiter seq_cst, align 4
+  %asked = icmp ne i32 %sleeper, 0
+  br i1 %asked, label %wake, label %out
+wake:
+  call void @tcc_pool_wake(ptr %pending)
+  br label %out
+through:
+  %k1 = add i64 %k, 1
+  br label %next
+out:
   ret void
 }}
 
@@ -153,29 +207,14 @@ entry:
   %index.at = getelementptr i64, ptr %me, i64 {at.WORKER_INDEX}
   %pool = load ptr, ptr %pool.at
   %index = load i64, ptr %index.at
-  %pending = getelementptr i64, ptr %pool, i64 {at.POOL_PENDING}
-  %waiter = getelementptr i64, ptr %pool, i64 {at.POOL_WAITER}
   %claim = getelementptr i64, ptr %me, i64 {at.WORKER_CLAIM}
   br label %idle
 idle:
-  %seen = phi i32 [0, %entry], [%turn, %claiming], [%turn, %work], [%turn, %wake]
+  %seen = phi i32 [0, %entry], [%turn, %idle]
   %turn = call i32 @tcc_pool_wait(ptr %pool, ptr %me, i32 %seen, ptr %asleep)
-  br label %claiming
-claiming:
-  %before = sub i32 %turn, 1
-  %swap = cmpxchg ptr %claim, i32 %before, i32 %turn acq_rel monotonic, align 4
-  %mine = extractvalue {{ i32, i1 }} %swap, 1
-  br i1 %mine, label %work, label %idle
-work:
-  call void @tcc_pool_share(ptr %pool, i64 %index, i64 %index)
-  %left = atomicrmw sub ptr %pending, i32 1 seq_cst
-  %sleeper = load atomic i32, ptr %waiter seq_cst, align 4
-  %asked = icmp ne i32 %sleeper, 0
-  %last = icmp eq i32 %left, 1
-  %wanted = and i1 %asked, %last
-  br i1 %wanted, label %wake, label %idle
-wake:
-  call void @tcc_pool_wake(ptr %pending)
+  %word = load atomic i64, ptr %claim acquire, align 8
+  %job = lshr i64 %word, 32
+  call void @tcc_pool_work(ptr %pool, i64 %index, i64 %job)
   br label %idle
 }}
 """
@@ -360,25 +399,44 @@ move:
 count:
   %threads.at = getelementptr i64, ptr %pool, i64 {at.POOL_THREADS}
   %threads = load i64, ptr %threads.at
-  %ranges = call i64 @llvm.umin.i64(i64 %wanted, i64 %threads)
+  %team = call i64 @llvm.umin.i64(i64 %wanted, i64 %threads)
+  %each = udiv i64 %most, %team
+  %pieces = call i64 @llvm.umin.i64(i64 %each, i64 {PIECES})
   %body.at = getelementptr i64, ptr %pool, i64 {at.POOL_BODY}
   %ctx.at = getelementptr i64, ptr %pool, i64 {at.POOL_CTX}
   %args.at = getelementptr i64, ptr %pool, i64 {at.POOL_ARGS}
   %units.at = getelementptr i64, ptr %pool, i64 {at.POOL_UNITS}
-  %ranges.at = getelementptr i64, ptr %pool, i64 {at.POOL_RANGES}
+  %team.at = getelementptr i64, ptr %pool, i64 {at.POOL_TEAM}
+  %job.at = getelementptr i64, ptr %pool, i64 {at.POOL_JOB}
   store ptr %body, ptr %body.at
   store ptr %ctx, ptr %ctx.at
   store ptr %args, ptr %args.at
   store i64 %units, ptr %units.at
-  store i64 %ranges, ptr %ranges.at
-  %others = sub i64 %ranges, 1
-  %others32 = trunc i64 %others to i32
+  store i64 %team, ptr %team.at
+  %job.before = load i64, ptr %job.at
+  %job.after = add i64 %job.before, 1
+  %job = and i64 %job.after, 4294967295
+  store i64 %job, ptr %job.at
+  %all = mul i64 %team, %pieces
+  %all32 = trunc i64 %all to i32
   %pending = getelementptr i64, ptr %pool, i64 {at.POOL_PENDING}
-  store atomic i32 %others32, ptr %pending monotonic, align 4
-  br label %head
+  store atomic i32 %all32, ptr %pending monotonic, align 4
+  %job.high = shl i64 %job, 32
+  %pieces.high = shl i64 %pieces, 16
+  %word = or i64 %job.high, %pieces.high
+  br label %offer
+offer:
+  %t = phi i64 [0, %count], [%t1, %offer]
+  %their.offset = mul i64 %t, {at.WORKER_SLOTS}
+  %their.slot = add i64 %their.offset, {at.POOL_WORKERS + at.WORKER_CLAIM}
+  %their.claim = getelementptr i64, ptr %pool, i64 %their.slot
+  store atomic i64 %word, ptr %their.claim release, align 8
+  %t1 = add i64 %t, 1
+  %offered = icmp uge i64 %t1, %team
+  br i1 %offered, label %head, label %offer
 head:
-  %i = phi i64 [1, %count], [%i1, %next]
-  %more = icmp ult i64 %i, %ranges
+  %i = phi i64 [1, %offer], [%i1, %next]
+  %more = icmp ult i64 %i, %team
   br i1 %more, label %call, label %work
 call:
   %offset = mul i64 %i, {at.WORKER_SLOTS}
@@ -396,37 +454,7 @@ next:
   %i1 = add i64 %i, 1
   br label %head
 work:
-  call void @tcc_pool_share(ptr %pool, i64 0, i64 0)
-  br label %steal
-steal:                                            ; what no worker has begun yet is done here: it may be long in coming
-  %s = phi i64 [1, %work], [%s1, %begun]
-  %rest = load atomic i32, ptr %pending acquire, align 4
-  %undone = icmp ne i32 %rest, 0
-  %among = icmp ult i64 %s, %ranges
-  %try = and i1 %undone, %among
-  br i1 %try, label %look, label %joining
-look:
-  %their.offset = mul i64 %s, {at.WORKER_SLOTS}
-  %their.slot = add i64 %their.offset, {at.POOL_WORKERS}
-  %their = getelementptr i64, ptr %pool, i64 %their.slot
-  %their.turn = load atomic i32, ptr %their monotonic, align 4
-  %their.before = sub i32 %their.turn, 1
-  %claim.at = getelementptr i64, ptr %their, i64 {at.WORKER_CLAIM}
-  %taken = load atomic i32, ptr %claim.at monotonic, align 4
-  %open = icmp eq i32 %taken, %their.before
-  br i1 %open, label %grab, label %begun
-grab:
-  %grabbing = cmpxchg ptr %claim.at, i32 %their.before, i32 %their.turn acq_rel monotonic, align 4
-  %grabbed = extractvalue {{ i32, i1 }} %grabbing, 1
-  br i1 %grabbed, label %do, label %begun
-do:
-  call void @tcc_pool_share(ptr %pool, i64 %s, i64 0)
-  %after = atomicrmw sub ptr %pending, i32 1 acq_rel
-  br label %begun
-begun:
-  %s1 = add i64 %s, 1
-  br label %steal
-joining:
+  call void @tcc_pool_work(ptr %pool, i64 0, i64 %job)
   %waiter = getelementptr i64, ptr %pool, i64 {at.POOL_WAITER}
   br label %join
 join:

@@ -56,23 +56,24 @@ FRAME_FIRST = 2
 POOL_BUSY = 0  # i32: 1 while a caller uses the workers
 POOL_HOME = 1  # the caller's CPU at the last dispatch; no worker is pinned there
 POOL_STARTED = 2  # 1 when the workers run
-POOL_PENDING = 16  # i32 futex: workers still at the job
+POOL_PENDING = 16  # i32 futex: pieces of the job that are not done
 POOL_WAITER = 17  # i32: 1 while the caller sleeps on POOL_PENDING
 POOL_BODY = 32
 POOL_CTX = 33
 POOL_ARGS = 34
 POOL_UNITS = 35
-POOL_RANGES = 36
+POOL_TEAM = 36  # threads that share the job, the caller included
+POOL_JOB = 37  # its number, of 32 bits
 POOL_THREADS = 48  # the caller included
 POOL_LIMIT = 49  # how many of them new calls ask for
 POOL_SPIN_NS = 50  # how long a worker or the caller spins before it sleeps
 POOL_STRICT = (
-    50  # 1: as many threads as CPUs, one worker to a CPU; 0: anywhere but on the caller's CPU; -1: not pinned
+    51  # 1: as many threads as CPUs, one worker to a CPU; 0: anywhere but on the caller's CPU; -1: not pinned
 )
 POOL_MASK = 64  # the CPUs that may be used, one bit each
 POOL_MASK_SLOTS = 16
 POOL_WORKERS = (
-    96  # the record of worker 0, which is the caller and has none; worker w follows at w * WORKER_SLOTS
+    96  # the record of worker 0, the caller, who uses the claim alone; worker w follows at w * WORKER_SLOTS
 )
 WORKER_SLOTS = 32
 WORKER_TURN = 0  # i32 futex: goes up by one for each job
@@ -81,7 +82,7 @@ WORKER_POOL = 16
 WORKER_INDEX = 17
 WORKER_CPU = 18
 WORKER_THREAD = 19  # pthread_t
-WORKER_CLAIM = 20  # i32: the last turn that somebody took, this worker or the caller in its stead
+WORKER_CLAIM = 20  # what is left of its pieces; see codegen/pool.py
 POOL_BYTES = 8 * (POOL_WORKERS + knobs.MAX_THREADS * WORKER_SLOTS)
 
 # A shared variable's container.

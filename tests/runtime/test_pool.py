@@ -14,6 +14,7 @@ from tiny import body, build, function, slot
 from tcc.codegen import support
 from tcc.codegen.jit import Image, compile_object
 from tcc.codegen.jit import function as c_function
+from tcc.codegen.pool import PIECES
 from tcc.codegen.target import host
 from tcc.runtime import layout as at
 from tcc.runtime.signature import OutputSpec, Signature
@@ -22,6 +23,7 @@ from tcc.runtime.threads import Pool, pool, thread_count
 UNITS = 1003
 
 # body: for each of its units, times += 1 and range = where its range begins.
+# linger: the first range waits (not for ever) until all others are done; range = thread.
 # outer: the same by a job of its own.  meet: waits (not for ever) until all ranges have begun, then range = thread.
 TEXT = """
 declare void @tcc_parallel(ptr, ptr, ptr, i64, i64)
@@ -70,6 +72,27 @@ mark:
   store i64 %thread, ptr %owner.at
   ret void
 }
+define void @linger(ptr %ctx, ptr %args, i64 %begin, i64 %end, i64 %thread) #0 {
+entry:
+  %unit = getelementptr [2 x i64], ptr %args, i64 %begin
+  %owner.at = getelementptr i64, ptr %unit, i64 1
+  store i64 %thread, ptr %owner.at
+  %first = icmp eq i64 %begin, 0
+  br i1 %first, label %wait, label %count
+wait:
+  %k = phi i64 [0, %entry], [%k1, %wait]
+  %k1 = add i64 %k, 1
+  %now = load atomic i64, ptr %args seq_cst, align 8
+  %all = icmp sge i64 %now, OTHERS
+  %late = icmp ugt i64 %k, 3000000000
+  %go = or i1 %all, %late
+  br i1 %go, label %out, label %wait
+count:
+  %before = atomicrmw add ptr %args, i64 1 seq_cst
+  br label %out
+out:
+  ret void
+}
 define void @rounds(ptr %ctx, ptr %inner, ptr %args, i64 %units, i64 %grain, i64 %rounds) #0 {
 entry:
   br label %head
@@ -84,7 +107,7 @@ one:
 out:
   ret void
 }
-"""
+""".replace("OTHERS", str(2 * PIECES - 1))
 
 
 @pytest.fixture(scope="module")
@@ -127,14 +150,15 @@ def test_each_unit_is_done_once_a_round(job: Callable[[int], Job], threads: int)
 
 @pytest.mark.parametrize("threads", [2, 4])
 def test_ranges_are_equal_and_contiguous(job: Callable[[int], Job], threads: int) -> None:
-    ranges = [begin for _, begin in job(threads)(8 * threads)]
-    assert ranges == [8 * (unit // 8) for unit in range(8 * threads)]
+    units = 2 * PIECES * threads
+    assert [begin for _, begin in job(threads)(units)] == [2 * (unit // 2) for unit in range(units)]
 
 
 def test_ranges_have_at_least_grain_units(job: Callable[[int], Job]) -> None:
     ranges = [begin for _, begin in job(4)(100, grain=40)]
     assert ranges == [0] * 50 + [50] * 50
     assert {begin for _, begin in job(4)(100, grain=51)} == {0}
+    assert {begin for _, begin in job(2)(100, grain=12)} == {0, 12, 25, 37, 50, 62, 75, 87}
 
 
 def threads_that_met(the_job: Job) -> set[int]:
@@ -148,11 +172,25 @@ def test_ranges_run_at_once(job: Callable[[int], Job], threads: int) -> None:
 
 
 def test_a_worker_that_does_not_come_is_not_waited_for(image: Image) -> None:
-    """Its range is the caller's when that is through: here the worker never starts, and its turn is announced."""
+    """Its pieces are the caller's when that is through: here the worker never starts, and its turn is announced."""
     the_job = Job(image, Pool(2))
     words = (ctypes.c_int64 * (at.POOL_BYTES // 8)).from_address(the_job.pool.address)
     words[at.POOL_STARTED], words[at.POOL_STRICT] = 1, -1  # there is no thread to pin either
     assert [times for times, _ in the_job(UNITS, rounds=3)] == [3] * UNITS
+
+
+def test_a_worker_that_is_held_up_costs_a_piece(job: Callable[[int], Job]) -> None:
+    """A thread that lingers over one piece finds the rest of its pieces done by the others."""
+    the_job = job(2)
+    done = [thread for _, thread in the_job(2 * PIECES, body="linger")]
+    slow = done[0]
+    assert done.count(slow) == 1 and set(done) == {0, 1}
+
+
+def test_the_pools_slots_are_distinct() -> None:
+    slots = {name: getattr(at, name) for name in vars(at) if name.startswith("POOL_")}
+    places = [slot for name, slot in slots.items() if name not in ("POOL_MASK_SLOTS", "POOL_BYTES")]
+    assert len(set(places)) == len(places)
 
 
 def test_nothing_to_do(job: Callable[[int], Job]) -> None:
