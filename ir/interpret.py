@@ -14,6 +14,7 @@ from tcc.ir.dims import Expr, Size
 from tcc.ir.optable import TABLE, complete_attrs
 from tcc.ir.types import Type, numpy_dtype
 
+UNADDRESSABLE = 1 << 48
 LETTERS = "abcdefghijklmnopqrstuvwxyz"  # the axes of an iteration space
 
 
@@ -109,12 +110,19 @@ class Frame:
             try:
                 self.op(op)
             except Exception as e:
+                if isinstance(e, ValueError) and (huge := self.unaddressable(op)):
+                    e = MemoryError(f"{op.name} needs {huge:,} bytes")
                 where = f", written at {op.loc}" if op.loc else ""
                 note = f"in {op.name}{where}"
                 if note not in getattr(e, "__notes__", ()):
                     e.add_note(note)
-                raise
+                raise e
         raise AssertionError("a block without yield")
+
+    def unaddressable(self, op: Op) -> int:
+        """The bytes of a result that no address space holds, which NumPy refuses as a wrong value; else 0."""
+        sizes = [r.type.bytes for r in op.results if dims.names_of(r.type.bytes) <= self.sizes.keys()]
+        return next((n for n in map(self.number, sizes) if n > UNADDRESSABLE), 0)
 
     def op(self, op: Op) -> None:
         if op.name in PLACES:

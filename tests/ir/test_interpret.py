@@ -286,3 +286,11 @@ def test_a_size_known_only_in_an_expression_is_solved_for() -> None:
 def test_dtypes_are_not_converted() -> None:
     with pytest.raises(TypeError, match="argument %x is f32.*got float64"):
         run(parse_func("func @f(%x: f32[n]) -> () { yield }"), np.zeros(2))
+
+
+def test_a_result_that_no_address_space_holds() -> None:
+    func = parse_func(
+        "func @f(%x: f32[]) -> (f32[1073741824,1073741824,4]) {\n  %y = broadcast %x {shape = (1073741824, 1073741824, 4)} : f32[1073741824,1073741824,4]\n  yield %y\n}"
+    )
+    with pytest.raises(MemoryError, match="broadcast needs 18,446,744,073,709,551,616 bytes"):
+        run(func, np.float32(1))
