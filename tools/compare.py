@@ -76,6 +76,7 @@ class Shaken(interpret.Frame):
         self.sign = 1 - 2 * (number % 2)  # every second run moves everything the other way
         self.odd = False  # whether some result was not finite, which the passes may cancel
         self.empty = False  # whether some result had no elements
+        self.rounds = False  # whether the terms that are being added up are not all whole
         self.undefined = False  # whether some float that is no integer of the dtype was cast to one
 
     def op(self, op: Op) -> None:
@@ -85,7 +86,9 @@ class Shaken(interpret.Frame):
             super().op(op)
             return
         kept = {v: self.env[v] for v in op.operands}
-        self.env.update((v, self.moved(a, 2)) for v, a in kept.items())
+        # among other terms whole ones are rounded too, once they are added to them
+        self.rounds = not all(np.all(is_whole(a) | ~np.isfinite(a)) for a in kept.values())
+        self.env.update((v, self.moved(a, 2, self.rounds)) for v, a in kept.items())
         super().op(op)
         self.env.update(kept)
 
@@ -96,7 +99,7 @@ class Shaken(interpret.Frame):
         if op.name in EXACT or op.blocks:
             return array
         if op.name in BASIC or op.name in CONTRACTIONS - NEAR_ZERO - {"softmax"}:
-            return self.moved(array, 1)
+            return self.moved(array, 1, self.rounds and op.name in CONTRACTIONS)
         return self.moved(array, 4, whole=True, least=1.0 if op.name in NEAR_ZERO else 0.0)
 
     def moved(self, array: Array, ulps: int, whole: bool = False, least: float = 0.0) -> Array:
@@ -104,12 +107,17 @@ class Shaken(interpret.Frame):
         if array.dtype.kind != "f":
             return array
         info = np.finfo(array.dtype)
-        kept = ~np.isfinite(array) | ((array == np.rint(array)) & (np.abs(array) < 1 << 16) & (not whole))
+        kept = ~np.isfinite(array) | (is_whole(array) & (not whole))
         with np.errstate(all="ignore"):
             step = np.maximum(np.maximum(np.abs(array), least) * info.eps, info.tiny) * ulps
             far = self.sign * self.rng.uniform(0.5, 1, array.shape) * self.rng.choice([-1, 1], array.shape)
             shift = np.where(kept, 0, step * far)
         return np.asarray(array + shift).astype(array.dtype)
+
+
+def is_whole(array: Array) -> Array:
+    """Which elements are small whole numbers, that are added and multiplied without rounding."""
+    return np.asarray((array == np.rint(array)) & (np.abs(array) < 1 << 16))
 
 
 def outside(array: Array, dtype: np.dtype[Any]) -> bool:
