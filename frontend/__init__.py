@@ -13,6 +13,7 @@ assert __name__ == "tcc", "import it as tcc; a bare `import frontend` makes a se
 
 if TYPE_CHECKING:
     from tcc import gradient as gradient
+    from tcc import modes as modes
     from tcc import nnet as nnet
     from tcc import printing as printing
     from tcc import tensor as tensor
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from tcc.loops import map as map
     from tcc.loops import reduce as reduce
     from tcc.loops import scan as scan
+    from tcc.modes import Mode as Mode
     from tcc.printing import debugprint as debugprint
     from tcc.printing import pp as pp
     from tcc.printing import pprint as pprint
@@ -52,6 +54,7 @@ _HOMES = {
     "In": "compiling",
     "Lop": "gradient",
     "MissingInputError": "compiling",
+    "Mode": "modes",
     "Op": "user_op",
     "Out": "compiling",
     "Param": "compiling",
@@ -75,7 +78,7 @@ _HOMES = {
     "scan": "loops",
     "shared": "sharedvar",
 }
-_MODULES = frozenset({"gradient", "nnet", "printing", "tensor"})
+_MODULES = frozenset({"gradient", "modes", "nnet", "printing", "tensor"})
 
 __all__ = [*_HOMES, *_MODULES]  # noqa: PLE0604
 

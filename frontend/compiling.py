@@ -11,18 +11,18 @@ from typing import Any
 import numpy as np
 
 from tcc.graph import ancestors, rebuild, shown_inputs, toposort
+from tcc.ir import interpret
 from tcc.ir.core import Func
 from tcc.lower import Lowered, lower, place
+from tcc.modes import BadOptimization, get_mode
 from tcc.printing import visible
+from tcc.runtime.buffers import Container
 from tcc.runtime.callable import Function as NativeFunction
 from tcc.runtime.callable import Parameter
 from tcc.runtime.signature import SizeMismatch
 from tcc.settings import config
 from tcc.types import TensorType
 from tcc.variable import Constant, SharedVariable, Variable, as_variable
-
-INTERPRETED = frozenset({"FAST_COMPILE", "DebugMode", "DEBUG_MODE"})
-MODES = INTERPRETED | {"FAST_RUN", "Mode", "NanGuardMode", "MonitorMode", "JAX", "NUMBA"}
 
 
 class UnusedInputError(Exception):
@@ -109,8 +109,7 @@ def function(
     parameters = [_parameter(i, number, name) for number, i in enumerate(ins)]
     keys = sorted(outputs) if isinstance(outputs, dict) else None
     returns = "list" if outputs is None or isinstance(outputs, list | tuple | dict) else "array"
-    make: Any = InterpretedFunction if _interpreted(mode) else compiled
-    made = make(name, parameters, lowered, returns)
+    made = get_mode(mode).make(name, parameters, lowered, returns)
     made.output_variables = results[:count]
     made.update_variables = pairs
     return made if keys is None else DictFunction(made, keys)
@@ -352,14 +351,6 @@ def _symbol(name: str) -> str:
     return text if text[:1].isalpha() or text[:1] == "_" else f"f{text}"
 
 
-def _interpreted(mode: Any) -> bool:
-    chosen = config.mode if mode is None else mode
-    name = chosen if isinstance(chosen, str) else getattr(chosen, "name", type(chosen).__name__)
-    if isinstance(chosen, str) and chosen not in MODES:
-        raise ValueError(f"no mode {chosen!r} (there are {', '.join(sorted(MODES))})")
-    return name in INTERPRETED
-
-
 # -- what is called --------------------------------------------------------------------------------------------------
 
 
@@ -380,12 +371,23 @@ def explained(lowered: Lowered) -> Callable[[SizeMismatch], Exception]:
 
 
 class InterpretedFunction:
-    """Runs the IR as it was lowered, with NumPy: no compilation, for graphs that run once."""
+    """Runs the IR as it was lowered, with NumPy: no compilation, for graphs that run once.
 
-    def __init__(self, name: str, parameters: Sequence[Parameter], lowered: Lowered, returns: str) -> None:
+    `frame` is the interpreter, or one that looks at what passes through it (tcc.modes).
+    """
+
+    def __init__(
+        self,
+        name: str,
+        parameters: Sequence[Parameter],
+        lowered: Lowered,
+        returns: str,
+        frame: type[interpret.Frame] = interpret.Frame,
+    ) -> None:
         self.name, self.parameters, self.lowered, self.returns = name, tuple(parameters), lowered, returns
         self.func = lowered.func
         self.program = _program(lowered, returns)
+        self.frame = frame
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         values = NativeFunction._arguments(self, args, kwargs)  # type: ignore[arg-type]
@@ -395,22 +397,56 @@ class InterpretedFunction:
 
     def run(self, arrays: Sequence[np.ndarray[Any, Any]]) -> list[np.ndarray[Any, Any]]:
         """New arrays; updates are stored when everything is computed."""
-        from tcc.ir import interpret
+        results, updates = self.computed(arrays)
+        for n, value in updates.items():
+            self.program.containers[n].set(value)
+        return results
 
+    def computed(
+        self, arrays: Sequence[np.ndarray[Any, Any]]
+    ) -> tuple[list[np.ndarray[Any, Any]], dict[str, np.ndarray[Any, Any]]]:
+        """The results, and the new values of shared variables by their names."""
         self.program.bind(arrays)
         containers = self.program.containers
         func = self.lowered.func
         shared = func.attrs.get("shared", [])
-        made = interpret.run(func, *arrays, *(containers[n].get() for n in shared))
-        updates = {n: made[index] for n, index in func.attrs.get("updates", {}).items()}
+        made = interpret.run(func, *arrays, *(containers[n].get() for n in shared), frame=self.frame())
+        updates = {n: np.asarray(made[index]) for n, index in func.attrs.get("updates", {}).items()}
         count = len(made) - len(updates)
-        results = [np.array(r) for r in made[:count]]
-        for n, value in updates.items():
-            containers[n].set(np.asarray(value))
-        return results
+        return [np.array(r) for r in made[:count]], updates
 
     def copy(self, name: str | None = None) -> InterpretedFunction:
-        return InterpretedFunction(name or self.name, self.parameters, self.lowered, self.returns)
+        return type(self)(name or self.name, self.parameters, self.lowered, self.returns, self.frame)
+
+
+class DebugFunction(InterpretedFunction):
+    """Interprets, and compares with compiled code that works on copies of the shared variables."""
+
+    def computed(
+        self, arrays: Sequence[np.ndarray[Any, Any]]
+    ) -> tuple[list[np.ndarray[Any, Any]], dict[str, np.ndarray[Any, Any]]]:
+        results, updates = super().computed(arrays)
+        if any(op.name == "call" for op in self.func.body.walk()):
+            return results, updates
+        from tcc.driver import Program
+
+        copies = {n: Container(c.get()) for n, c in self.program.containers.items()}
+        program = Program(self.func, copies, "list", explained(self.lowered))
+        native = NativeFunction(self.name, self.parameters, program.specialise)(*arrays)
+        self.compare([(f"output {i}", a, b) for i, (a, b) in enumerate(zip(results, native, strict=True))])
+        self.compare([(f"the new value of {n}", v, copies[n].get()) for n, v in updates.items()])
+        return results, updates
+
+    def compare(self, pairs: Sequence[tuple[str, Any, Any]]) -> None:
+        for what, want, got in pairs:
+            precision = np.finfo(want.dtype).eps if want.dtype.kind in "fc" else 0
+            scale = np.max(np.abs(want[np.isfinite(want)]), initial=0) if precision else 0
+            if not np.allclose(
+                got, want, rtol=1000 * precision, atol=1000 * precision * scale, equal_nan=True
+            ):
+                raise BadOptimization(
+                    f"{what} of {self.name}: compiled code gives\n{got}\nand the program as written\n{want}"
+                )
 
 
 class CompiledFunction(NativeFunction):

@@ -18,7 +18,7 @@ UNADDRESSABLE = 1 << 48
 LETTERS = "abcdefghijklmnopqrstuvwxyz"  # the axes of an iteration space
 
 
-def run(func: Func, *arrays: Any) -> tuple[Array, ...]:
+def run(func: Func, *arrays: Any, frame: Frame | None = None) -> tuple[Array, ...]:
     """The results of `func` for `arrays`, one for each parameter.
 
     Of a placed function the arrays stand for the inputs and the shared variables, which are written in place; the
@@ -26,7 +26,7 @@ def run(func: Func, *arrays: Any) -> tuple[Array, ...]:
     operation carries a note with where it was written.
     """
     with np.errstate(all="ignore"):
-        return Frame().call(func, arrays)
+        return (frame or Frame()).call(func, arrays)
 
 
 class Frame:

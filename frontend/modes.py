@@ -1,0 +1,275 @@
+"""How a function is made: compiled, interpreted, or interpreted under watch.  What `mode=` of `tcc.function` names.
+
+A mode's `make` turns what was lowered into something to call.  The watching modes run operation by operation in the IR's
+interpreter, so what they report is an operation of the user's program with its line, not a fused kernel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tcc.settings import config
+
+if TYPE_CHECKING:
+    from tcc.ir.core import Op, Value
+    from tcc.lower import Lowered
+    from tcc.runtime.callable import Parameter
+
+Array = np.ndarray[Any, Any]
+LINKERS = (
+    "py",
+    "c|py",
+    "c|py_nogc",
+    "c",
+    "cvm",
+    "cvm_nogc",
+    "vm",
+    "vm_nogc",
+    "vm_py",
+    "auto",
+    "jax",
+    "numba",
+)
+OPTIMIZERS = (
+    "default",
+    "fast_run",
+    "fast_compile",
+    "merge",
+    "None",
+    "o1",
+    "o2",
+    "o3",
+    "o4",
+    "unsafe",
+    "stabilize",
+)
+WITHOUT_REWRITES = ("None", "fast_compile", "merge")
+BIG = 1e10  # what NanGuardMode takes for a number that got out of hand
+
+
+class Mode:
+    """Compiled with every pass, or, when `linker` or `optimizer` say so, interpreted as written.
+
+    linker: "py" interprets.  optimizer: None, "fast_compile" and "merge" rewrite nothing, so there is nothing to compile.
+    Theano's other words are taken and mean the same code; ValueError names an unknown one.
+    """
+
+    def __init__(self, linker: Any = None, optimizer: Any = "default", name: str | None = None) -> None:
+        for what, word, known in (("linker", linker, LINKERS), ("optimizer", optimizer, OPTIMIZERS)):
+            if isinstance(word, str) and word not in known:
+                raise ValueError(f"no {what} {word!r} (there are {', '.join(known)})")
+        self.linker, self.optimizer = linker, optimizer
+        self.name = name or type(self).__name__
+        self.tags: tuple[str, ...] = ()
+
+    @property
+    def interpreted(self) -> bool:
+        return self.linker == "py" or self.optimizer is None or self.optimizer in WITHOUT_REWRITES
+
+    def including(self, *tags: str) -> Mode:
+        """This mode: which rewrites run is not chosen by Theano's names for its own."""
+        return self
+
+    excluding = including
+
+    def clone(self, **_: Any) -> Mode:
+        return self
+
+    def make(self, name: str, parameters: Sequence[Parameter], lowered: Lowered, returns: str) -> Any:
+        """The function; see tcc.compiling."""
+        from tcc.compiling import InterpretedFunction, compiled
+
+        build: Any = InterpretedFunction if self.interpreted else compiled
+        return build(name, parameters, lowered, returns)
+
+    def __repr__(self) -> str:
+        return f"{self.name}(linker={self.linker!r}, optimizer={self.optimizer!r})"
+
+    __str__ = __repr__
+
+
+# -- watching modes ----------------------------------------------------------------------------------------------------
+
+
+class NanGuardMode(Mode):
+    """Interprets, and raises AssertionError at the first NaN, infinity or number beyond 1e10 that an operation makes.
+
+    The message names the operation and the user's line; inputs and shared variables are looked at before it runs.
+    """
+
+    def __init__(
+        self,
+        nan_is_error: bool = True,
+        inf_is_error: bool = True,
+        big_is_error: bool = True,
+        optimizer: Any = "default",
+        linker: Any = None,
+    ) -> None:
+        super().__init__(linker, optimizer)
+        self.nan_is_error, self.inf_is_error, self.big_is_error = nan_is_error, inf_is_error, big_is_error
+
+    def make(self, name: str, parameters: Sequence[Parameter], lowered: Lowered, returns: str) -> Any:
+        from tcc.compiling import InterpretedFunction
+        from tcc.ir import interpret
+
+        mode = self
+
+        class Guard(interpret.Frame):
+            def call(self, func: Any, arrays: Sequence[Any]) -> tuple[Array, ...]:
+                for p, a in zip(func.body.params, arrays):
+                    mode.look(np.asarray(a), f"the input {p.name}")
+                return super().call(func, arrays)
+
+            def checked(self, op: Op, value: Value, result: Any) -> Array:
+                array = super().checked(op, value, result)
+                if op.name != "const":
+                    mode.look(array, described(op, value))
+                return array
+
+        return InterpretedFunction(name, parameters, lowered, returns, Guard)
+
+    def look(self, array: Array, what: str) -> None:
+        """AssertionError if `array`, the value of `what`, holds what this mode looks for."""
+        if array.dtype.kind not in "fc" or not array.size:
+            return
+        size = np.abs(array)
+        for found, wanted, text in (
+            (np.isnan(size).any(), self.nan_is_error, "NaN"),
+            (np.isinf(size).any(), self.inf_is_error, "Inf"),
+            (np.max(np.where(np.isfinite(size), size, 0)) > BIG, self.big_is_error, "Big value"),
+        ):
+            if found and wanted:
+                raise AssertionError(f"{text} detected\nNanGuardMode found an error in {what}")
+
+
+class MonitorMode(Mode):
+    """Interprets, and calls `pre_func(i, node, fn)` before and `post_func(i, node, fn)` behind each operation.
+
+    i counts operations; `node` is the operation, whose text and `loc` say what and where it is; `fn.inputs` and
+    `fn.outputs` are lists of one-element lists of arrays, as Theano's are.
+    """
+
+    def __init__(
+        self,
+        pre_func: Callable[..., Any] | None = None,
+        post_func: Callable[..., Any] | None = None,
+        optimizer: Any = "default",
+        linker: Any = None,
+    ) -> None:
+        super().__init__(linker, optimizer)
+        self.pre_func, self.post_func = pre_func, post_func
+
+    def make(self, name: str, parameters: Sequence[Parameter], lowered: Lowered, returns: str) -> Any:
+        from tcc.compiling import InterpretedFunction
+        from tcc.ir import interpret
+
+        mode = self
+
+        class Monitor(interpret.Frame):
+            count = 0
+
+            def op(self, op: Op) -> None:
+                seen = Cells([[self.env[v]] for v in op.reads], [[None] for _ in op.results])
+                number, self.count = self.count, self.count + 1
+                if mode.pre_func is not None:
+                    mode.pre_func(number, op, seen)
+                super().op(op)
+                seen.outputs = [[self.env[v]] for v in op.results]
+                if mode.post_func is not None:
+                    mode.post_func(number, op, seen)
+
+        return InterpretedFunction(name, parameters, lowered, returns, Monitor)
+
+
+class Cells:
+    """What a monitor sees of an operation that runs."""
+
+    def __init__(self, inputs: list[list[Any]], outputs: list[list[Any]]) -> None:
+        self.inputs, self.outputs = inputs, outputs
+
+
+class DebugModeError(Exception):
+    """DebugMode found something wrong."""
+
+
+class BadOptimization(DebugModeError):
+    """Compiled code gives other results than the program as written."""
+
+
+class InvalidValueError(DebugModeError):
+    """An operation gave NaN or an infinity, and `check_isfinite` was asked for."""
+
+
+class DebugMode(Mode):
+    """Interprets the program as written, checks each result against its type, and compares with compiled code.
+
+    BadOptimization names a result or an update that compiled code gives otherwise, beyond rounding; with `check_isfinite`
+    InvalidValueError names the operation that made a NaN or an infinity.  Programs that call Python are not run twice.
+    """
+
+    def __init__(
+        self,
+        optimizer: Any = "default",
+        check_isfinite: bool | None = False,
+        linker: Any = None,
+        **_: Any,
+    ) -> None:
+        super().__init__(linker, optimizer)
+        self.check_isfinite = check_isfinite
+
+    def make(self, name: str, parameters: Sequence[Parameter], lowered: Lowered, returns: str) -> Any:
+        from tcc.compiling import DebugFunction
+        from tcc.ir import interpret
+
+        guard = NanGuardMode(big_is_error=False)
+
+        class Finite(interpret.Frame):
+            def checked(self, op: Op, value: Value, result: Any) -> Array:
+                array = super().checked(op, value, result)
+                try:
+                    guard.look(array, described(op, value))
+                except AssertionError as e:
+                    raise InvalidValueError(str(e)) from None
+                return array
+
+        frame = Finite if self.check_isfinite else interpret.Frame
+        return DebugFunction(name, parameters, lowered, returns, frame)
+
+
+def described(op: Op, value: Value) -> str:
+    where = f", written at {op.loc}" if op.loc else ""
+    takes = ", ".join(str(v.type) for v in op.reads)
+    return f"the output of {op.name}({takes}) : {value.type}{where}"
+
+
+# -- names -------------------------------------------------------------------------------------------------------------
+
+PREDEFINED: dict[str, Mode] = {
+    "FAST_RUN": Mode(name="FAST_RUN"),
+    "FAST_COMPILE": Mode(optimizer="fast_compile", name="FAST_COMPILE"),
+    "Mode": Mode(name="Mode"),
+    "JAX": Mode(name="JAX"),
+    "NUMBA": Mode(name="NUMBA"),
+    "DebugMode": DebugMode(),
+    "DEBUG_MODE": DebugMode(),
+    "NanGuardMode": NanGuardMode(),
+    "MonitorMode": MonitorMode(),
+}
+
+
+def get_mode(mode: Any = None) -> Mode:
+    """A mode by its name, or itself; None is `config.mode`.  ValueError lists the names."""
+    chosen = config.mode if mode is None else mode
+    if isinstance(chosen, Mode):
+        return chosen
+    if isinstance(chosen, str) and chosen in PREDEFINED:
+        return PREDEFINED[chosen]
+    raise ValueError(f"no mode {chosen!r} (there are {', '.join(sorted(PREDEFINED))})")
+
+
+def get_default_mode() -> Mode:
+    """What `config.mode` names."""
+    return get_mode()

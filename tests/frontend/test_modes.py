@@ -1,0 +1,111 @@
+"""Modes: what is compiled, what is interpreted, and what the watching ones report."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import tcc
+import tcc.tensor as T
+from tcc.compiling import CompiledFunction, DebugFunction, InterpretedFunction
+from tcc.modes import BadOptimization, DebugMode, InvalidValueError, Mode, MonitorMode, NanGuardMode, get_mode
+
+x = T.dvector("x")
+
+
+@pytest.mark.parametrize(
+    ("mode", "kind"),
+    [
+        ("FAST_RUN", CompiledFunction),
+        ("FAST_COMPILE", InterpretedFunction),
+        (Mode(), CompiledFunction),
+        (Mode(linker="py"), InterpretedFunction),
+        (Mode(optimizer=None), InterpretedFunction),
+        (Mode("cvm", "fast_run").including("fusion"), CompiledFunction),
+        ("DebugMode", DebugFunction),
+        ("NanGuardMode", InterpretedFunction),
+    ],
+)
+def test_what_a_mode_makes(mode: Any, kind: type) -> None:
+    f = tcc.function([x], x * 2, mode=mode)
+    assert type(f) is kind
+    np.testing.assert_array_equal(f([1.0, 2.0]), [2.0, 4.0])
+
+
+def test_the_default_comes_from_config() -> None:
+    with tcc.change_flags(mode="FAST_COMPILE"):
+        assert type(tcc.function([x], x + 1)) is InterpretedFunction
+
+
+@pytest.mark.parametrize(
+    "make", [lambda: get_mode("FAST"), lambda: Mode(linker="d"), lambda: Mode(optimizer="x")]
+)
+def test_unknown_words(make: Any) -> None:
+    with pytest.raises(ValueError, match="there are"):
+        make()
+
+
+@pytest.mark.parametrize(
+    ("expression", "value", "text"),
+    [
+        (lambda: T.log(x), -1.0, r"NaN detected.*the output of log\(f64\[x_0\]\).*test_modes.py:\d+"),
+        (lambda: 1 / x, 0.0, "Inf detected"),
+        (lambda: x * 1e9, 1e9, "Big value detected"),
+        (lambda: x + 1, np.nan, "NaN detected.*the input x"),
+    ],
+)
+def test_nan_guard_names_the_operation(expression: Any, value: float, text: str) -> None:
+    f = tcc.function([x], expression(), mode=NanGuardMode())
+    np.testing.assert_array_equal(f([2.0]).shape, (1,))
+    with pytest.raises(AssertionError, match=f"(?s){text}"):
+        f([value])
+
+
+def test_nan_guard_overlooks_what_it_is_told_to() -> None:
+    f = tcc.function([x], 1 / x, mode=NanGuardMode(inf_is_error=False, big_is_error=False))
+    assert f([0.0])[0] == np.inf
+
+
+def test_nan_guard_stops_before_an_update() -> None:
+    w = tcc.shared(np.ones(2), "w")
+    f = tcc.function([x], [], updates=[(w, T.log(x))], mode=NanGuardMode())
+    with pytest.raises(AssertionError, match="NaN"):
+        f([-1.0, 1.0])
+    np.testing.assert_array_equal(w.get_value(), [1, 1])
+
+
+def test_a_monitor_sees_each_operation() -> None:
+    seen: list[Any] = []
+
+    def before(i: int, node: Any, fn: Any) -> None:
+        seen.append((i, "before", [c[0].copy() for c in fn.inputs], fn.outputs[0][0]))
+
+    def after(i: int, node: Any, fn: Any) -> None:
+        seen.append((i, node.name, [c[0].copy() for c in fn.outputs]))
+
+    tcc.function([x], T.exp(-x), mode=MonitorMode(before, after))([0.0])
+    names = [s[1] for s in seen if s[1] != "before"]
+    assert names == ["neg", "exp"]
+    assert seen[-1][2][0] == [1.0] and seen[0][3] is None
+
+
+def test_debug_mode_compares_with_compiled_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    w = tcc.shared(np.ones(2), "w")
+    f = tcc.function([x], T.exp(x).sum(), updates=[(w, w + x)], mode=DebugMode())
+    assert f([0.0, 0.0]) == 2.0
+    f([1.0, 2.0])
+    np.testing.assert_array_equal(w.get_value(), [2, 3])
+    monkeypatch.setattr(
+        "tcc.ir.interpret.Frame.checked", lambda self, op, value, result: np.asarray(result) + 1
+    )
+    with pytest.raises(BadOptimization, match="output 0"):
+        f([1.0, 2.0])
+    np.testing.assert_array_equal(w.get_value(), [2, 3])
+
+
+def test_debug_mode_looks_for_what_is_not_finite() -> None:
+    f = tcc.function([x], T.log(x), mode=DebugMode(check_isfinite=True))
+    with pytest.raises(InvalidValueError, match="Inf detected"):
+        f([0.0])
