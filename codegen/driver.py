@@ -39,6 +39,7 @@ from tcc.runtime.layout import (
 )
 from tcc.runtime.signature import InputSpec, OutputSpec, Returns, SharedSpec, Signature
 
+PRODUCTS = ("matmul", "conv", "conv_input", "conv_filter")
 POLL_FLOPS = 1 << 22  # a kernel with more work than this is worth a look for Ctrl-C before it
 ALIGN = 64
 LATE_SIZE = 256
@@ -292,7 +293,7 @@ class _Driver:
             self.written
             or (isinstance(cost, int) and cost < POLL_FLOPS // 16)
             or not self.depth
-            and op.name != "matmul"
+            and op.name not in PRODUCTS
         ):
             return
         self.call_poll()
@@ -539,6 +540,8 @@ def op_work(op: Op) -> Size:
     if op.name == "matmul":
         c = op.operands[-1].type
         return dims.mul(c.size, op.operands[0].type.shape[-1])
+    if op.name in PRODUCTS:
+        return dims.floordiv(op.defn.flops(op), 2)
     if op.name == "fuse":
         body = sum(2 if o.defn.scalar else 4 for o in op.block.ops)
         return dims.mul(*op.attrs["dims"], 2 * body + 4 * len(op.operands))

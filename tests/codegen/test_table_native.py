@@ -191,7 +191,8 @@ def named(size: Any) -> Any:
 
 
 SIZES = ("shape", "bound", "value", "left", "right", "type")
-FIXED = ("const", "reshape", "slice", "insert")  # their sizes depend on each other, or on an array
+# Their sizes depend on each other, or on an array.
+FIXED = ("const", "reshape", "slice", "insert", "conv", "conv_input", "conv_filter")
 
 
 def other(samples: Sequence[tuple[OpDef, Sample]]) -> tuple[Func, list[Any], dict[str, int]]:
