@@ -10,7 +10,7 @@ help:
 	@echo "make demo    trains two classifiers of handwritten digits"
 	@echo "make check   format, lint, types and the fast tests"
 	@echo "make test    all tests"
-	@echo "make bench   speed against whichever of NumPy, torch, JAX and PyTensor are installed"
+	@echo "make bench   speed against whichever of NumPy, torch, JAX, PyTensor and ONNX Runtime are installed"
 	@echo "make peers   installs those in .peers, for make bench"
 	@echo "make clean   removes .venv, .peers and build"
 
@@ -38,7 +38,7 @@ bench: setup
 
 peers:
 	$(PYTHON) -m venv .peers
-	.peers/bin/python -m pip install --disable-pip-version-check torch jax pytensor
+	.peers/bin/python -m pip install --disable-pip-version-check torch jax pytensor onnx onnxruntime
 
 demo: setup
 	$(BIN)/python examples/digits.py

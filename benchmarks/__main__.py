@@ -3,141 +3,108 @@
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import platform
-import statistics
 import sys
 import tempfile
-import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
-import numpy as np
+import tcc
+from benchmarks.case import Case
+from benchmarks.cases import CASES
+from benchmarks.measure import ROUNDS, SECONDS, allowed_cpus, measure, measure_compilation
+from benchmarks.processes import PEERS, ROOT, start
+from benchmarks.report import page, table
+from benchmarks.results import Results, Row, machine
 
-from benchmarks.cases import CASES, Case, inputs_of
-from benchmarks.numpy_peer import reference
-from benchmarks.processes import PEERS, Peer, start
-from benchmarks.report import Row, table
-from tcc.tools.peak import copy_bandwidth, fma_peak
-
-ROUNDS = 5
-SECONDS = 0.15  # that a peer runs a case in one round
-PAUSE = 0.02  # lets the last peer's idle threads fall asleep
-TOLERANCE = 2e-4  # of float32 results against float64, relative to the largest of an array
-COMPILE_RUNS = 3
-
-
-def disagreement(case: Case, path: Path) -> str | None:
-    """How a peer's saved results differ from the reference, or None."""
-    with np.load(path) as saved:
-        results = [saved[name] for name in saved.files]
-    wanted = reference(case.kind, inputs_of(case))
-    if len(results) != len(wanted):
-        return f"{len(results)} results, wanted {len(wanted)}"
-    for k, (got, want) in enumerate(zip(results, wanted)):
-        if got.shape != want.shape:
-            return f"result {k} has shape {got.shape}, wanted {want.shape}"
-        worst = float(np.abs(got - want).max() / max(np.abs(want).max(), 1e-30))
-        if not worst <= TOLERANCE:
-            return f"result {k} is off by {worst:.1e} of its largest element"
-    return None
-
-
-def measure(
-    case: Case,
-    peers: dict[str, Peer],
-    threads: int,
-    folder: Path,
-    rounds: int = ROUNDS,
-    seconds: float = SECONDS,
-) -> Row:
-    """Compares the results of every peer, then lets those that agree take turns."""
-    row = Row(case.name, threads, case.flops, case.bytes)
-    ready = {}
-    for name, peer in peers.items():
-        path = folder / f"{name}.npz"
-        failure = peer.ask("prepare", case.name, results=str(path)).get("error") or disagreement(case, path)
-        if failure:
-            row.failures[name] = failure
-            continue
-        ready[name] = peer
-    spans: dict[str, list[float]] = {name: [] for name in ready}
-    for _ in range(rounds):
-        for name, peer in ready.items():
-            time.sleep(PAUSE)
-            spans[name] += peer.ask("time", case.name, seconds=seconds)["seconds"]
-    row.seconds = {name: statistics.median(found) for name, found in spans.items()}
-    return row
-
-
-def measure_compilation(names: list[str], others: str | None, cpus: list[int]) -> list[Row]:
-    """From the graph to the first result of the MLP's step, imports not counted: no cache, then a new process with it."""
-    case = next(case for case in CASES if case.kind == "mlp")
-    cold, warm = Row("cold compile of the mlp step", len(cpus)), Row("the same from the cache", len(cpus))
-    found: dict[Row, dict[str, list[float]]] = {cold: {}, warm: {}}
-    for _ in range(COMPILE_RUNS):
-        for name in names:
-            with tempfile.TemporaryDirectory(prefix="tcc-bench-") as fresh:
-                for row in (cold, warm):
-                    for peer in start([name], others, cpus, Path(fresh)).values():
-                        reply = peer.ask("cold", case.name)
-                        peer.close()
-                        if "error" in reply:
-                            row.failures[name] = reply["error"]
-                        else:
-                            found[row].setdefault(name, []).extend(reply["seconds"])
-    for row, runs in found.items():
-        row.seconds = {name: statistics.median(seconds) for name, seconds in runs.items()}
-    return [cold, warm]
+PAGE = ROOT / "docs" / "performance.md"
+QUICK_ROUNDS, QUICK_SECONDS = 3, 0.05
+COMPILERS = ("tcc", "jax", "pytensor", "torch.compile")
 
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--peers", metavar="PYTHON", help="an interpreter that has the peers installed")
-    parser.add_argument("--only", metavar="WORDS", default="", help="cases whose names contain this")
+    parser.add_argument(
+        "--only",
+        metavar="WORDS",
+        action="append",
+        help="cases whose topic is this or whose name contains it (may be repeated)",
+    )
     parser.add_argument("--peer", action="append", choices=PEERS, help="only this one (may be repeated)")
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2], help="thread counts (1 2)")
-    parser.add_argument("--no-compile", action="store_true", help="leave out the compilation times")
-    parser.add_argument("--json", metavar="FILE", type=Path, help="write the medians there")
+    parser.add_argument("--quick", action="store_true", help="few and short rounds")
+    parser.add_argument("--check", action="store_true", help="compare results, measure nothing")
+    parser.add_argument("--compile", choices=("also", "only", "no"), default="also", help="compilation times")
+    parser.add_argument("--cache", metavar="FOLDER", type=Path, help="keep what the peers compile there")
+    parser.add_argument(
+        "--json", metavar="FILE", type=Path, help="write the medians there; rows of other cases stay"
+    )
+    parser.add_argument("--page", metavar="FILE", type=Path, help=f"write {PAGE.name} from this file and end")
+    parser.add_argument("--list", action="store_true", help="name the cases and end")
     return parser.parse_args()
 
 
-def machine() -> dict[str, Any]:
-    cpu = next((line.split(":")[1] for line in Path("/proc/cpuinfo").open() if "model name" in line), "?")
-    return {"cpu": cpu.strip(), "cpus": len(os.sched_getaffinity(0)), "python": platform.python_version()}
+@contextmanager
+def cache(folder: Path | None) -> Iterator[Path]:
+    if folder is None:
+        with tempfile.TemporaryDirectory(prefix="tcc-bench-") as made:
+            yield Path(made)
+    else:
+        folder.mkdir(parents=True, exist_ok=True)
+        yield folder.resolve()
+
+
+def chosen(words: list[str] | None) -> list[Case]:
+    return [c for c in CASES if not words or any(w == c.topic or w in c.name for w in words)]
+
+
+def measure_all(options: argparse.Namespace, folder: Path, versions: dict[str, str]) -> Iterator[Row]:
+    """The rows of the cases chosen; `versions` takes the peers'."""
+    names, cpus, cases = options.peer or list(PEERS), allowed_cpus(), chosen(options.only)
+    rounds, seconds = (QUICK_ROUNDS, QUICK_SECONDS) if options.quick else (ROUNDS, SECONDS)
+    rounds = 0 if options.check else rounds
+    for threads in options.threads if options.compile != "only" else []:
+        if threads > len(cpus):
+            print(f"{threads} threads: only {len(cpus)} CPUs to run on", file=sys.stderr)
+            continue
+        peers = start(names, options.peers, cpus[:threads], folder)
+        versions.update((name, peer.version) for name, peer in peers.items())
+        for case in cases:
+            if case.timed:
+                print(f"{case.name}, threads {threads}", file=sys.stderr)
+                yield measure(case, peers, threads, folder, rounds, seconds)
+        for peer in peers.values():
+            peer.close()
+    for case in cases if options.compile != "no" and not options.check else []:
+        if case.compiled:
+            print(f"{case.name}, compilation", file=sys.stderr)
+            compilers = [name for name in names if name in COMPILERS]
+            yield from measure_compilation(case, compilers, options.peers, cpus[:1])
 
 
 def main() -> int:
     options = arguments()
-    names = options.peer or list(PEERS)
-    allowed = sorted(os.sched_getaffinity(0))
-    rows = []
-    peaks = {}
-    with tempfile.TemporaryDirectory(prefix="tcc-bench-") as folder:
-        for threads in options.threads:
-            if threads > len(allowed):
-                print(f"{threads} threads: only {len(allowed)} CPUs to run on", file=sys.stderr)
-                continue
-            cpus = allowed[:threads]
-            peaks[threads] = fma_peak(threads)
-            peers = start(names, options.peers, cpus, Path(folder))
-            for case in CASES:
-                if options.only in case.name:
-                    rows.append(measure(case, peers, threads, Path(folder)))
-                    print(f"measured: {case.name}, threads {threads}", file=sys.stderr)
-            for peer in peers.values():
-                peer.close()
-    if not options.no_compile:
-        compilers = [name for name in names if name not in ("numpy", "torch")]
-        rows += measure_compilation(compilers, options.peers, allowed[:1])
-    bandwidth = copy_bandwidth()
-    print(table(rows, peaks, bandwidth))
-    if options.json:
-        facts = {"machine": machine(), "fma_peak": peaks, "copy_bandwidth": bandwidth}
-        options.json.write_text(
-            json.dumps({**facts, "rows": [row.as_dict() for row in rows]}, indent=1) + "\n"
-        )
+    if options.list:
+        print("\n".join(f"{case.topic:14}{case.name}" for case in CASES))
+        return 0
+    if options.page:
+        PAGE.write_text(page(Results.load(options.page), options.page.stem))
+        return 0
+    versions: dict[str, str] = {}
+    with cache(options.cache) as folder:
+        rows = []
+        try:
+            for row in measure_all(options, folder, versions):
+                rows.append(row)
+        except KeyboardInterrupt:
+            print("interrupted: what was measured until now", file=sys.stderr)
+    print(table(rows))
+    if options.json and not options.check:
+        results = Results(tcc.__version__, machine(), versions, rows)
+        if options.json.exists():
+            results = Results.load(options.json).merged(results)
+        results.save(options.json)
     return any("tcc" in row.failures for row in rows)
 
 

@@ -46,6 +46,7 @@ class Peer:
         if "absent" in first:
             self.close()
             raise Absent(first["absent"])
+        self.version: str = first.get("version", "?")
 
     def ask(self, do: str, case: str, **more: Any) -> Message:
         """The worker's answer, which holds `error` when the peer could not do it."""

@@ -1,38 +1,9 @@
-"""The table of medians."""
+"""The table of medians, for the terminal and for docs/performance.md."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
-from typing import Any
-
-
-@dataclass(eq=False)
-class Row:
-    """One case at one number of threads: median seconds of each peer, or why there are none."""
-
-    case: str
-    threads: int
-    flops: float = 0
-    bytes: float = 0
-    seconds: dict[str, float] = field(default_factory=dict)
-    failures: dict[str, str] = field(default_factory=dict)
-
-    @property
-    def best_peer(self) -> str | None:
-        others = {name: s for name, s in self.seconds.items() if name != "tcc"}
-        return min(others, key=others.__getitem__, default=None)
-
-    def share(self, fma_peak: float, bandwidth: float) -> str:
-        """What tcc's median says of the machine's peak: `67 % fma`, `40 % mem`."""
-        seconds = self.seconds.get("tcc")
-        if not seconds or not (self.flops or self.bytes):
-            return ""
-        if self.flops:
-            return f"{100 * self.flops / seconds / fma_peak:.0f} % fma"
-        return f"{100 * self.bytes / seconds / bandwidth:.0f} % mem"
-
-    def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
+from benchmarks.cases import CASES, TOPICS
+from benchmarks.results import COLD, WARM, Results, Row
 
 
 def quantity(seconds: float | None) -> str:
@@ -41,29 +12,96 @@ def quantity(seconds: float | None) -> str:
         return "-"
     units = (("s", 1.0), ("ms", 1e-3), ("us", 1e-6), ("ns", 1e-9))
     unit, scale = next((u for u in units if seconds >= u[1]), units[-1])
-    return f"{seconds / scale:.3g} {unit}"
+    value = seconds / scale
+    return f"{value:.0f} {unit}" if value >= 100 else f"{value:.3g} {unit}"
 
 
-def table(rows: list[Row], fma_peaks: dict[int, float], bandwidth: float) -> str:
+def cell(row: Row, name: str) -> str:
+    """A peer's median; tcc's want of a function is said, a peer's is a dash."""
+    if name in row.failures:
+        return "failed"
+    if name in row.not_yet:
+        return "not yet" if name == "tcc" else "-"
+    return quantity(row.seconds.get(name))
+
+
+def share(row: Row, name: str | None = "tcc") -> str:
+    found = row.share(name) if name else None
+    return "" if found is None else f"{100 * found:.0f} % {row.limit}"
+
+
+def table(rows: list[Row]) -> str:
     """Medians; `ratio` is the best peer's time over tcc's: above 1, tcc is ahead."""
-    peers = list(dict.fromkeys(name for row in rows for name in (*row.seconds, *row.failures)))
-    head = ["case", "threads", *peers, "ratio", "to", "peak"]
+    peers = list(dict.fromkeys(name for row in rows for name in (*row.seconds, *row.failures, *row.not_yet)))
+    head = ["case", "threads", *peers, "ratio", "to", "limit"]
     lines = [head]
     for row in rows:
-        best, own = row.best_peer, row.seconds.get("tcc")
-        ratio = f"{row.seconds[best] / own:.2f}" if best and own else "-"
-        cells = ["failed" if name in row.failures else quantity(row.seconds.get(name)) for name in peers]
-        share = row.share(fma_peaks.get(row.threads, float("inf")), bandwidth)
-        lines.append([row.case, str(row.threads), *cells, ratio, best or "-", share])
+        ratio = f"{row.ratio:.2f}" if row.ratio else "-"
+        cells = [cell(row, name) for name in peers]
+        lines.append([row.case, str(row.threads), *cells, ratio, row.best_peer or "-", share(row)])
     widths = [max(len(line[k]) for line in lines) for k in range(len(head))]
     text = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip() for line in lines]
     text.insert(1, "-" * len(text[0]))
     for row in rows:
         text += [f"{row.case}, {row.threads} threads: {name}: {why}" for name, why in row.failures.items()]
-    measured = ", ".join(
-        f"{peak / 1e9:.0f} GFLOP/s on {threads} threads" for threads, peak in fma_peaks.items()
-    )
-    text.append(
-        f"measured peaks: {measured or 'none'} (float32 multiply-adds), {bandwidth / 1e9:.1f} GB/s (copy)"
-    )
     return "\n".join(text)
+
+
+HEAD = """# Performance
+
+The medians of one run of `python -m benchmarks`, which wrote this page from `benchmarks/results/{name}.json`: {cpu}, {cpus} CPUs,
+Python {python}, tcc {version}, {peers}. Times from another machine say little: run it on yours.
+
+Every case's results agree with a reference in float64 before anything is timed. The peers then take turns, each in a process of
+its own on the same CPUs. *Ratio* is the best peer's time over tcc's: above 1, tcc is ahead. *Limit* is the share of what this
+machine reached in the same run: of multiply-adds on registers alone (fma), or of reading and writing as many bytes as the answer
+needs (memory). *Not yet* is what tcc cannot do."""
+
+
+def page(results: Results, name: str) -> str:
+    """docs/performance.md."""
+    peers = ", ".join(f"{name} {version}" for name, version in results.peers.items() if name != "tcc")
+    text = [HEAD.format(name=name, version=results.version, peers=peers, **results.machine)]
+    order = {case.name: k for k, case in enumerate(CASES)}
+    for topic in TOPICS:
+        rows = [
+            row
+            for row in results.rows
+            if row.topic == topic and COLD not in row.case and WARM not in row.case
+        ]
+        if rows:
+            rows.sort(key=lambda row: (order.get(row.case, len(order)), row.threads))
+            text += ["", f"## {topic.capitalize()}", "", *markdown(rows), *notes(rows)]
+    compiled = [row for row in results.rows if COLD in row.case or WARM in row.case]
+    if compiled:
+        text += ["", "## Compilation", "", "From the graph to the first result, imports not counted.", ""]
+        text += markdown(compiled)
+    return "\n".join(text) + "\n"
+
+
+def markdown(rows: list[Row]) -> list[str]:
+    lines = [
+        "| case | threads | tcc | best peer | | ratio | limit | peer's |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        best = row.best_peer
+        ratio = f"{row.ratio:.2f}" if row.ratio else "-"
+        cells = [
+            row.case,
+            row.threads,
+            cell(row, "tcc"),
+            quantity(row.seconds[best]) if best else "-",
+            best or "-",
+        ]
+        lines.append(f"| {' | '.join(map(str, [*cells, ratio, share(row), share(row, best)]))} |")
+    return lines
+
+
+def notes(rows: list[Row]) -> list[str]:
+    """What limits each case, where its definition says so."""
+    said = {case.name: case.note for case in CASES if case.note}
+    found = [
+        f"- **{name}**: {said[name]}" for name in dict.fromkeys(row.case for row in rows) if name in said
+    ]
+    return ["", *found] if found else []

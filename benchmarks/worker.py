@@ -3,6 +3,7 @@
 {"do": "prepare", "case": NAME, "results": PATH}   builds the case, runs it once, saves the results
 {"do": "time", "case": NAME, "seconds": S}         seconds for each run, one number for each of several spans
 {"do": "cold", "case": NAME}                       seconds from nothing but imports to the first result
+{"do": "forget", "case": NAME}                     lets go of a case's memory
 """
 
 from __future__ import annotations
@@ -12,21 +13,34 @@ import os
 import sys
 import time
 import timeit
-from importlib import import_module
-from typing import Any
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from importlib import import_module, metadata
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from benchmarks.cases import CASES, Build, Case, Task, inputs_of
+from benchmarks.case import Case, NotYet, Task
+from benchmarks.cases import function_of, named
 
-# peer -> module, the table in it, what has to be installed
+
+class PeerSpec(NamedTuple):
+    """Its module in benchmarks.peers, the function there that builds tasks, and whose functions it runs."""
+
+    module: str
+    build: str
+    library: str
+    package: str
+
+
 PEERS = {
-    "tcc": ("benchmarks.tcc_peer", "BUILD"),
-    "numpy": ("benchmarks.numpy_peer", "BUILD"),
-    "torch": ("benchmarks.torch_peer", "EAGER"),
-    "torch.compile": ("benchmarks.torch_peer", "COMPILED"),
-    "jax": ("benchmarks.jax_peer", "BUILD"),
-    "pytensor": ("benchmarks.pytensor_peer", "BUILD"),
+    "tcc": PeerSpec("tcc_peer", "task", "tcc", "tcc"),
+    "numpy": PeerSpec("numpy_peer", "task", "numpy", "numpy"),
+    "torch": PeerSpec("torch_peer", "task", "torch", "torch"),
+    "torch.compile": PeerSpec("torch_peer", "compiled", "torch", "torch"),
+    "jax": PeerSpec("jax_peer", "task", "jax", "jax"),
+    "pytensor": PeerSpec("pytensor_peer", "task", "pytensor", "pytensor"),
+    "onnxruntime": PeerSpec("onnx_peer", "task", "torch", "onnxruntime"),
 }
 SPAN = 0.01  # seconds at least between two looks at the clock
 
@@ -37,43 +51,54 @@ class Worker:
     """The tasks of one peer that are ready to run."""
 
     def __init__(self, peer: str) -> None:
-        module, table = PEERS[peer]
-        self.module = import_module(module)
-        self.build: dict[str, Build] = getattr(self.module, table)
-        self.timers: dict[str, timeit.Timer] = {}
+        self.peer, self.spec = peer, PEERS[peer]
+        self.module = import_module(f"benchmarks.peers.{self.spec.module}")
+        self.ready: dict[str, tuple[timeit.Timer, Callable[[], AbstractContextManager[Any]]]] = {}
+
+    def build(self, case: Case) -> Task:
+        """NotYet if the peer has nothing to run."""
+        if self.peer in case.without:
+            raise NotYet(f"{self.peer} is left out")
+        task: Task = getattr(self.module, self.spec.build)(
+            case, function_of(self.spec.library, case), case.arrays()
+        )
+        return task
 
     def prepare(self, case: Case, results: str) -> Message:
-        task = self.build[case.kind](inputs_of(case))
+        task = self.build(case)
         np.savez(results, *task.results())
-        self.timers[case.name] = timer(task)
+        timer = timeit.Timer(task.statement, globals=dict(task.names))
+        self.ready[case.name] = timer, task.around
         return {}
 
     def time(self, case: Case, seconds: float) -> Message:
-        run = self.timers[case.name].timeit
-        count = 1
-        while (span := run(count)) < SPAN:
-            count = max(2 * count, int(count * SPAN / max(span, 1e-7)))
-        spans = max(3, int(seconds / span))
-        return {"seconds": [run(count) / count for _ in range(spans)]}
+        timer, around = self.ready[case.name]
+        with around():
+            count = 1
+            while (span := timer.timeit(count)) < SPAN:
+                count = max(2 * count, int(count * SPAN / max(span, 1e-7)))
+            spans = max(1, int(seconds / span))
+            return {"seconds": [timer.timeit(count) / count for _ in range(spans)]}
 
     def cold(self, case: Case) -> Message:
         self.module.warm_up()
-        inputs = inputs_of(case)
+        f, inputs = function_of(self.spec.library, case), case.arrays()
         start = time.perf_counter()
-        self.build[case.kind](inputs).results()
+        getattr(self.module, self.spec.build)(case, f, inputs).results()
         return {"seconds": [time.perf_counter() - start]}
 
-
-def timer(task: Task) -> timeit.Timer:
-    return timeit.Timer(task.statement, globals=dict(task.names))
+    def forget(self, case: Case) -> Message:
+        self.ready.pop(case.name, None)
+        return {}
 
 
 def answer(worker: Worker, message: Message) -> Message:
     """What the message asks for; an exception becomes an answer, since one failing case must not end the others."""
     do, name = message.pop("do"), message.pop("case")
-    case = next(case for case in CASES if case.name == name)
     try:
-        result: Message = getattr(worker, do)(case, **message)
+        result: Message = getattr(worker, do)(named(name), **message)
+    except NotYet as e:
+        return {"not yet": str(e)}
     except Exception as e:
         return {"error": f"{type(e).__name__}: {str(e).strip().splitlines()[0] if str(e).strip() else ''}"}
     return result
@@ -87,7 +112,8 @@ def main() -> None:
     except ModuleNotFoundError as e:
         print(json.dumps({"absent": f"{e.name} is not installed"}), file=replies)
         return
-    print(json.dumps({"ready": os.getpid()}), file=replies)
+    version = metadata.version(worker.spec.package)
+    print(json.dumps({"ready": os.getpid(), "version": version}), file=replies)
     for line in sys.stdin:
         print(json.dumps(answer(worker, json.loads(line))), file=replies)
 

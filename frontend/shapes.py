@@ -22,7 +22,8 @@ def shape(x: Any) -> Any:
     if not sizes:
         return TensorConstant(tensor_type("int64", (0,)), np.zeros(0, "int64"))
     made = stack(sizes)
-    made.owner.shown = Shown("Shape", (x,))
+    if made.owner is not None:  # sizes that are all known make a constant
+        made.owner.shown = Shown("Shape", (x,))
     return made
 
 

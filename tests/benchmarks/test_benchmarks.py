@@ -9,62 +9,34 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.__main__ import disagreement, measure
-from benchmarks.cases import CASES, RATE, Array, inputs_of
-from benchmarks.numpy_peer import cost_and_slope, reference
+from benchmarks.case import Array
+from benchmarks.cases import CASES, named
+from benchmarks.measure import disagreement, measure
 from benchmarks.processes import Peer, start
-from benchmarks.report import Row, quantity, table
+from benchmarks.report import page, quantity, table
+from benchmarks.results import Results, Row
 
-ADD = next(case for case in CASES if case.kind == "add_one")
-
-
-def slope_by_differences(z: Array, y: Array, step: float = 1e-6) -> Array:
-    slope = np.empty_like(z)
-    for at in np.ndindex(z.shape):
-        up, down = z.copy(), z.copy()
-        up[at] += step
-        down[at] -= step
-        slope[at] = (cost_and_slope(up, y)[0] - cost_and_slope(down, y)[0]) / (2 * step)
-    return slope
-
-
-def test_the_reference_slope_is_that_of_the_cost() -> None:
-    rng = np.random.default_rng(0)
-    z, y = rng.standard_normal((4, 5)), rng.integers(0, 5, 4)
-    np.testing.assert_allclose(cost_and_slope(z, y)[1], slope_by_differences(z, y), atol=1e-8)
-
-
-@pytest.mark.parametrize("kind", ["logistic", "mlp"])
-def test_the_reference_step_goes_downhill(kind: str) -> None:
-    """The cost falls by about the rate times the squared norm of the gradient."""
-    inputs = inputs_of(next(case for case in CASES if case.kind == kind))
-    names = ("w", "b") if kind == "logistic" else ("w1", "b1", "w2", "b2")
-    cost, *after = reference(kind, inputs)
-    slopes = [(inputs[name].astype(np.float64) - new) / RATE for name, new in zip(names, after)]
-    expected = RATE * sum(float((slope**2).sum()) for slope in slopes)
-    tiny = 1e-3  # a step so short that the slope is that of its start
-    for name, slope in zip(names, slopes):
-        inputs[name] = inputs[name].astype(np.float64) - tiny * RATE * slope
-    assert (cost - reference(kind, inputs)[0]) / tiny == pytest.approx(expected, rel=0.01)
+ADD = named("x + 1, 8 floats")
+STEP = named("784-500-10 mlp step")
 
 
 @pytest.mark.parametrize(
     "results, words",
     [
-        ((), "0 results, wanted 1"),
-        ((np.zeros((8, 1), np.float32),), "shape (8, 1), wanted (8,)"),
-        ((np.zeros(8, np.float32),), "off by"),
-        ((np.full(8, np.nan, np.float32),), "off by nan"),
+        ([], "0 results, wanted 1"),
+        ([np.zeros((8, 1), np.float32)], "shape (8, 1), wanted (8,)"),
+        ([np.zeros(8, np.float32)], "off by"),
+        ([np.full(8, np.nan, np.float32)], "off by nan"),
     ],
 )
-def test_a_wrong_result_is_noticed(tmp_path: Path, results: tuple[Array, ...], words: str) -> None:
-    np.savez(tmp_path / "r.npz", *results)
-    assert words in str(disagreement(ADD, tmp_path / "r.npz"))
+def test_a_wrong_result_is_noticed(results: list[Array], words: str) -> None:
+    wanted = [ADD.arrays()["x"] + 1]
+    assert words in str(disagreement(results, wanted, ADD.tolerance))
 
 
-def test_a_right_result_is_accepted(tmp_path: Path) -> None:
-    np.savez(tmp_path / "r.npz", inputs_of(ADD)["x"] + 1)
-    assert disagreement(ADD, tmp_path / "r.npz") is None
+def test_a_right_result_is_accepted() -> None:
+    wanted = [ADD.arrays()["x"] + 1]
+    assert disagreement(wanted, wanted, ADD.tolerance) is None
 
 
 @pytest.fixture
@@ -80,23 +52,53 @@ def test_a_peer_in_its_own_process_is_timed(numpy_peer: dict[str, Peer], tmp_pat
     assert not row.failures and 1e-8 < row.seconds["numpy"] < 1e-3
 
 
+def test_what_a_peer_cannot_do_is_said(numpy_peer: dict[str, Peer], tmp_path: Path) -> None:
+    row = measure(named("log-density + gradient, 1000 float64"), numpy_peer, 1, tmp_path, rounds=0)
+    assert row.not_yet == ["numpy"] and not row.seconds and not row.failures
+
+
 def test_a_case_that_fails_is_named(numpy_peer: dict[str, Peer], tmp_path: Path) -> None:
     reply = numpy_peer["numpy"].ask("prepare", ADD.name, results=str(tmp_path / "no" / "such.npz"))
     assert reply["error"].startswith("FileNotFoundError")
 
 
-def test_the_table_sets_tcc_against_the_best_peer() -> None:
-    row = Row("product", 2, flops=1e9)
+def product() -> Row:
+    row = Row("product", "products", 2, limit="fma", least=0.005)
     row.seconds = {"tcc": 0.010, "numpy": 0.025, "jax": 0.020}
-    row.failures = {"torch": "off by nan"}
-    text = table([row], {2: 200e9}, 1e10)
-    assert text.splitlines()[2].split() == "product 2 10 ms 25 ms 20 ms failed 2.00 jax 50 % fma".split()
+    row.failures, row.not_yet = {"torch": "off by nan"}, ["pytensor"]
+    return row
+
+
+def test_the_table_sets_tcc_against_the_best_peer() -> None:
+    text = table([product()])
+    assert text.splitlines()[2].split() == "product 2 10 ms 25 ms 20 ms failed - 2.00 jax 50 % fma".split()
     assert "product, 2 threads: torch: off by nan" in text
 
 
+def test_what_tcc_cannot_do_yet_stays_in_the_table() -> None:
+    row = Row("x", "maps", 1, seconds={"jax": 1.0}, not_yet=["tcc"])
+    assert table([row]).splitlines()[2].split() == "x 1 1 s not yet - jax".split()
+    assert "| x | 1 | not yet | 1 s | jax |" in page(
+        Results("0", {"cpu": "c", "cpus": 1, "python": "3"}, {}, [row]), "r"
+    )
+
+
+def test_a_file_takes_the_rows_of_several_runs(tmp_path: Path) -> None:
+    facts = {"cpu": "c", "cpus": 1, "python": "3"}
+    old = Results("0", facts, {"jax": "1"}, [product(), Row("x", "maps", 1, seconds={"tcc": 1.0})])
+    old.save(tmp_path / "r.json")
+    new = Results("0", facts, {"numpy": "2"}, [Row("x", "maps", 1, seconds={"tcc": 2.0})])
+    both = Results.load(tmp_path / "r.json").merged(new)
+    assert [row.seconds["tcc"] for row in both.rows] == [0.010, 2.0]
+    assert both.peers == {"jax": "1", "numpy": "2"}
+    with pytest.raises(ValueError, match="version"):
+        both.merged(Results("1", facts, {}, []))
+
+
 def test_quantities_carry_their_unit() -> None:
-    assert [quantity(s) for s in (2.5, 7.71e-3, 42e-6, 84e-9, None)] == [
+    assert [quantity(s) for s in (2.5, 0.1584, 7.71e-3, 42e-6, 84e-9, None)] == [
         "2.5 s",
+        "158 ms",
         "7.71 ms",
         "42 us",
         "84 ns",
@@ -104,5 +106,12 @@ def test_quantities_carry_their_unit() -> None:
     ]
 
 
-def test_every_case_has_a_name_of_its_own() -> None:
-    assert len({case.name for case in CASES}) == len(CASES)
+def test_every_case_says_what_is_least() -> None:
+    """Work counts are of the sizes measured; a case without any is bound by the call or by its many small kernels."""
+    without = {case.name for case in CASES if case.timed and not (case.least().flops or case.least().read)}
+    assert without == {
+        "x + 1, 8 floats",
+        "hessian-vector product, 16-32-1 mlp, batch 32",
+        "log-density + gradient, 1000 float64",
+    }
+    assert STEP.least().flops == 600 * 500 * (4 * 784 + 6 * 10)

@@ -173,6 +173,18 @@ def test_more_reductions():
         x.sum(axis=(0, 0))
 
 
+def test_the_shape_of_what_is_declared_whole():
+    x = T.TensorType("float32", shape=(5, 19))("x")
+    assert x.shape.eval().tolist() == [5, 19]
+    assert (T.arange(x.shape[0]) + x.sum(axis=1)).eval({x: np.ones((5, 19), "f4")}).tolist() == [
+        19,
+        20,
+        21,
+        22,
+        23,
+    ]
+
+
 def test_shapes():
     x = T.tensor3("x")
     a = np.arange(24.0).reshape(2, 3, 4)

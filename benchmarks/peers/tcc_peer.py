@@ -1,0 +1,23 @@
+"""tcc, as a user of Theano would write it."""
+
+from __future__ import annotations
+
+from functools import partial
+from importlib import import_module
+from pkgutil import walk_packages
+
+import tcc
+import tcc.tensor as T
+from benchmarks.peers import symbolic
+
+tcc.config.floatX = "float32"
+task = partial(symbolic.task, tcc, T)
+
+
+def warm_up() -> None:
+    """Imports every module of tcc's lower floors, and llvmlite."""
+    import llvmlite.binding  # noqa: F401
+
+    for module in walk_packages(tcc.__path__, "tcc."):
+        if not module.name.startswith("tcc.tools") and not module.name.endswith("__main__"):
+            import_module(module.name)
