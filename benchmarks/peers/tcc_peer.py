@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from functools import partial
 from importlib import import_module
 from pkgutil import walk_packages
 
 import tcc
 import tcc.tensor as T
+from benchmarks.case import Case, Function, Inputs, Task
 from benchmarks.peers import symbolic
 
-tcc.config.floatX = "float32"
-task = partial(symbolic.task, tcc, T)
+
+def task(case: Case, f: Function, inputs: Inputs) -> Task:
+    with tcc.change_flags(floatX="float32"):
+        return symbolic.task(tcc, T, case, f, inputs)
 
 
 def warm_up() -> None:
