@@ -3,13 +3,14 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: help setup check test bench peers demo clean
+.PHONY: help setup check test test-exhaustive bench peers demo clean
 
 help:
 	@echo "make setup   a virtual environment in .venv with tcc and its developers' tools"
 	@echo "make demo    trains two classifiers of handwritten digits"
 	@echo "make check   format, lint, types and the fast tests"
 	@echo "make test    all tests"
+	@echo "make test-exhaustive   every float32 value through every vector function; takes most of an hour"
 	@echo "make bench   speed against whichever of NumPy, torch, JAX, PyTensor and ONNX Runtime are installed"
 	@echo "make peers   installs those in .peers, for make bench"
 	@echo "make clean   removes .venv, .peers and build"
@@ -32,6 +33,9 @@ check: setup
 
 test: setup
 	$(BIN)/python -m pytest
+
+test-exhaustive: setup
+	$(BIN)/python -m pytest -s tests/exhaustive/math_floats.py
 
 bench: setup
 	$(BIN)/python -m benchmarks

@@ -190,8 +190,7 @@ class Math:
     def pow2(self, z: str, n: str, shift: int = 0) -> str:
         """2^(n + shift), a normal number, from what `nearest` returned."""
         if self.native:
-            exponent = self.add(n, shift) if shift else n
-            return self.scalef(1.0, exponent)
+            return self.scalef(2.0**shift, n)
         biased = self.int_op("add", self.to_bits(z), self.bias + shift)
         return self.from_bits(self.int_op("shl", biased, self.mantissa))
 

@@ -22,17 +22,20 @@ EXPM1_DOUBLE = (
     0.001388888893879377, 0.008333333333248268, 0.04166666666654265, 0.16666666666666946, 0.5000000000000011,
 )  # fmt: skip
 
-# 2^f on [0, 1] for tanh's far branch: the error of float is spread so that it is 2^-25.4 there, double's is 2^-58.0
-EXP2_SINGLE = (0.0018758724, 0.00899567, 0.055818796, 0.24015704, 0.69315255, 0.99999994)
-EXP2_DOUBLE = (
-    6.27092793677316e-10, 6.555688246066803e-09, 1.0254062011124419e-07, 1.320826172438819e-06,
-    1.5253183142366687e-05, 0.0001540351191520562, 0.0013333558641779215, 0.009618129099318803,
-    0.055504108665627334, 0.24022650695906198, 0.693147180559946, 1.0,
+# minimax of expm1(2 r) / (2 r) for |r| <= ln(2)/4, for tanh's far branch; absolute error 2^-26 and 2^-55
+EXPM1_TWICE_SINGLE = (0.044587873, 0.13386941, 0.33333182, 0.6666616, 1.0, 1.0)
+EXPM1_TWICE_DOUBLE = (
+    2.571183542493648e-05, 0.00014144724356132966, 0.0007054654387878186, 0.0031745925443024594, 0.012698412727443995,
+    0.04444444458402893, 0.13333333333314284, 0.3333333333325869, 0.6666666666666671, 1.000000000000001, 1.0,
 )  # fmt: skip
-# minimax of (tanh(a) - a) / a^3 in a^2 for a < 0.625; 2^-27.7.  The rational one is Cephes' tanh.c
-TANH_SINGLE = (-0.0056924173, 0.0206282, -0.053736515, 0.13331406, -0.3333328)
-TANH_NUMERATOR = (-0.964399179425052238628, -99.2877231001918586564, -1614.68768441708447952)
-TANH_DENOMINATOR = (1.0, 112.811678491632931402, 2235.48839060100448583, 4844.06305325125486048)
+# minimax of (tanh(a) - a) / a^3 in a^2 for a <= 0.95; relative error of tanh 2^-28.6 and 2^-58.2
+TANH_SINGLE = (-0.00040148894, 0.0024326474, -0.008101865, 0.02157697, -0.05390606, 0.13332692, -0.3333331)
+TANH_DOUBLE = (
+    -7.958014726451363e-08, 7.706044381212424e-07, -3.778699103548511e-06, 1.3000676487249067e-05,
+    -3.688671694890463e-05, 9.54433605752797e-05, -0.00023844999685835534, 0.000589794246478835,
+    -0.001455775615067267, 0.003592117412463898, -0.008863234200824249, 0.02186948842728577,
+    -0.053968253962914124, 0.13333333333319972, -0.33333333333333215,
+)  # fmt: skip
 # minimax of (sinh(a) - a) / a^3 in a^2 for a <= 1; relative error 2^-31.6 and 2^-61.8
 SINH_SINGLE = (2.7822132e-06, 0.00019842896, 0.0083333105, 0.16666667)
 SINH_DOUBLE = (
@@ -68,21 +71,25 @@ def expm1_small(m: Math, r: str) -> str:
     return m.fma(m.mul(r, r), q, r)
 
 
+def exp_small(m: Math, r: str) -> str:
+    """exp for |r| <= ln(2)/2."""
+    return m.horner(r, [*m.pick(EXPM1_SINGLE, EXPM1_DOUBLE), 1.0, 1.0])
+
+
 def exp(m: Math, x: str) -> str:
     return exp_times(m, x, 0)
 
 
 def exp_times(m: Math, x: str, shift: int) -> str:
     """exp(x) * 2^shift for |shift| <= 2, without an overflow before the product's own."""
-    r = reduce(m, m.clamp(-106.0, x, 91.0) if m.single else m.clamp(-748.0, x, 712.0))
-    return m.scale(m.add(r.p, 1.0), r.z, r.n, shift)
+    r, z, n = split_ln2(m, m.clamp(-106.0, x, 91.0) if m.single else m.clamp(-748.0, x, 712.0))
+    return m.scale(exp_small(m, r), z, n, shift)
 
 
 def exp2(m: Math, x: str) -> str:
     x = m.clamp(-151.0, x, 129.0) if m.single else m.clamp(-1076.0, x, 1025.0)
     z, n = m.nearest(x, 1.0)
-    p = expm1_small(m, m.mul(m.sub(x, n), LN2))
-    return m.scale(m.add(p, 1.0), z, n)
+    return m.scale(exp_small(m, m.mul(m.sub(x, n), LN2)), z, n)
 
 
 def expm1(m: Math, x: str) -> str:
@@ -97,33 +104,39 @@ def expm1_times(m: Math, x: str, shift: int) -> str:
 
 
 def tanh(m: Math, x: str) -> str:
-    """1 - 2 / (exp(2a) + 1) with a = |x|; near 0 an odd polynomial (float) or rational function (double)."""
+    """An odd polynomial for a = |x| < 0.95; beyond, 1 - 1 / (1/2 + exp(2a)/2), whose quotient is so small that its errors are."""
     a = m.abs(x)
-    small = m.compare("olt", a, 0.625)
-    fraction, by_power = m.split_fraction(m.mul(a, 2 * LOG2E))
-    denominator = m.add(by_power(m.horner(fraction, m.pick(EXP2_SINGLE, EXP2_DOUBLE))), 1.0)
     square = m.mul(a, a)
-    if m.single:
-        near = m.fma(m.mul(square, a), m.horner(square, TANH_SINGLE), a)
-        far = m.sub(1.0, m.div(2.0, denominator))
-        return m.copysign(m.select(small, near, far), x)
-    numerator = m.mul(m.mul(square, a), m.horner(square, TANH_NUMERATOR))
-    ratio = m.div(
-        m.select(small, numerator, -2.0),
-        m.select(small, m.horner(square, TANH_DENOMINATOR), denominator),
-    )
-    return m.copysign(m.add(m.select(small, a, 1.0), ratio), x)
+    near = m.fma(m.mul(square, a), m.horner(square, m.pick(TANH_SINGLE, TANH_DOUBLE)), a)
+    z, n = m.nearest(m.at_most(9.2 if m.single else 19.2, a), -2.0 * LOG2E)
+    high, low = LN2_SINGLE if m.single else LN2_DOUBLE
+    r = m.fma(n, low / 2.0, m.fma(n, high / 2.0, a))
+    inverse_power = m.pow2(z, n)
+    half_p = m.mul(r, m.horner(r, m.pick(EXPM1_TWICE_SINGLE, EXPM1_TWICE_DOUBLE)))
+    denominator = m.add(m.fma(inverse_power, 0.5, 0.5), half_p)
+    far = m.sub(1.0, m.div(inverse_power, denominator))
+    return m.copysign(m.select(m.compare("olt", a, 0.95), near, far), x)
 
 
 def sigmoid(m: Math, x: str) -> str:
-    """c / (c + c exp(-x)), where c keeps the denominator finite while the quotient is still a denormal number."""
+    """1 / (1 + exp(a)) with a = |x| for negative x, or 1 minus that.
+
+    The denominator is a sum of two and the quotient is corrected by its remainder, so that only the last operation rounds.
+    c = 2^-24 or 2^-54, a factor on both sides, keeps the denominator finite while the quotient is still a denormal number.
+    """
     shift = -24 if m.single else -54
     c = 2.0**shift
-    x = m.clamp(-104.0, x, 40.0) if m.single else m.clamp(-746.0, x, 80.0)
-    r = reduce(m, m.neg(x))
+    a = m.at_most(104.0 if m.single else 746.0, m.abs(x))
+    r = reduce(m, a)
     power = m.pow2(r.z, r.n, shift)
-    smaller = m.fma(power, r.p, m.at_most(c, power))
-    return m.div(c, m.add(smaller, m.at_least(c, power)))
+    power_and_c = m.add(power, c)
+    denominator = m.fma(power, r.p, power_and_c)
+    lost = m.sub(c, m.sub(power_and_c, power))
+    low = m.add(m.fma(power, r.p, m.sub(power_and_c, denominator)), lost)
+    quotient = m.div(c, denominator)
+    rest = m.fma(m.neg(quotient), low, m.fma(m.neg(quotient), denominator, c))
+    y = m.fma(rest, m.mul(quotient, 1.0 / c), quotient)
+    return m.select(m.compare("olt", x, 0.0), y, m.sub(1.0, y))
 
 
 def cosh(m: Math, x: str) -> str:

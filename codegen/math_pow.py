@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 
 from tcc.codegen.math_core import Math
-from tcc.codegen.math_exp import LN2, expm1_small
+from tcc.codegen.math_exp import LN2, exp_small
 
 # minimax of log2((1 + s) / (1 - s)) / s in s^2 for |s| <= 0.2, relative error 2^-35.5; of 2^f for |f| <= 1/2, 2^-29.0
 LOG2_SHORT = (
@@ -73,7 +73,7 @@ def _pow_double(m: Math, x: str, y: str) -> str:
     power = m.clamp(-1100.0, power, 1100.0)
     z, n = m.nearest(power, 1.0)
     fraction = m.add(m.sub(power, n), lost)
-    return m.scale(m.add(expm1_small(m, m.mul(fraction, LN2)), 1.0), z, n)
+    return m.scale(exp_small(m, m.mul(fraction, LN2)), z, n)
 
 
 def log2_twice(m: Math, x: str) -> tuple[str, str]:

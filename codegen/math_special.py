@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 
 from tcc.codegen.math_core import Math
-from tcc.codegen.math_exp import EXP2_SINGLE, expm1_small, split_ln2
+from tcc.codegen.math_exp import expm1_small, split_ln2
 from tcc.codegen.math_log import log
 
 # minimax of (erf(a) - a) / a in a^2 for a <= 0.875; relative error 2^-26.0 and 2^-56.3
@@ -20,6 +20,8 @@ ERF_DOUBLE = (
 LOG2_ERFC_SINGLE = (
     0.0002901346, -0.004462745, 0.032351397, -0.15052462, -0.9186045, -1.6272755, -0.00019091442,
 )  # fmt: skip
+# 2^f on [0, 1], with an error of 2^-25.4 spread so that erf's is small
+EXP2_SINGLE = (0.0018758724, 0.00899567, 0.055818796, 0.24015704, 0.69315255, 0.99999994)
 # minimax of exp(a^2) erfc(a) (1 + 2a) in (a - 4) / (a + 4) on [0.75, 27.3] (Shepherd and Laframboise 1981); 2^-54.3
 ERFCX_DOUBLE = (
     -8.051152415549213e-09, -1.3657354839155099e-08, 9.939724267512335e-08, 7.051015693518974e-08,
