@@ -48,6 +48,7 @@ FUNCTIONS: dict[str, tuple[int, Callable[..., str]]] = {
     "gamma": (1, math_gamma.gamma),
     "gammaln": (1, math_gamma.gammaln),
     "psi": (1, math_gamma.psi),
+    "trigamma": (1, math_gamma.trigamma),
     "abs": (1, math_round.absolute),
     "sign": (1, math_round.sign),
     "sqrt": (1, math_round.sqrt),

@@ -1,4 +1,4 @@
-"""The gamma function, its logarithm and the digamma function.
+"""The gamma function, its logarithm, and the first two derivatives of that: the digamma and trigamma functions.
 
 Arguments below 10 or 13 move by the recurrence to where a polynomial serves, above Stirling's series does; negative
 ones are reflected.  float is correctly rounded but for rare ties; double is off by a few ULP, and near the zeros on the
@@ -40,6 +40,8 @@ PSI = (
     -0.011908219419969326, 0.017907252481501143, -0.02697579669123212, 0.04076083381080915, -0.06192213327469615,
     0.09498872445497253, -0.14840492305389005, 0.24054248424077398, -0.4236274212814606, 0.951055876031833,
 )  # fmt: skip
+# B_2k for k = 8 ... 1: the series of trigamma in 1/x^2
+BERNOULLI = (-3617 / 510, 7 / 6, -691 / 2730, 5 / 66, -1 / 30, 1 / 42, -1 / 30, 1 / 6)
 HALF_LOG_2PI = 0.9189385332046728
 
 
@@ -163,3 +165,33 @@ def _psi_positive(m: Math, x: str) -> str:
     square = m.mul(inverse, inverse)
     series = m.fma(m.horner(square, DIGAMMA), square, m.mul(inverse, 0.5))
     return m.select(m.compare("olt", x, 10.0), near, m.sub(log(m, x), series))
+
+
+@in_double
+def trigamma(m: Math, x: str) -> str:
+    """The derivative of psi; inf at its poles."""
+    reflected = m.compare("olt", x, 0.0)
+    positive = _trigamma_positive(m, m.select(reflected, m.sub(1.0, x), x))
+    sine, _ = _sin_pi(m, x)
+    ratio = m.div(math.pi, sine)
+    result = m.select(reflected, m.fma(ratio, ratio, m.neg(positive)), positive)
+    return m.select(_is_pole(m, x), math.inf, result)
+
+
+def _trigamma_positive(m: Math, x: str) -> str:
+    # 1/x^2 for x < 1, which may be infinite, apart; then by trigamma(y) = 1/y^2 + trigamma(y + 1), as one quotient, to y >= 10
+    below = m.compare("olt", x, 1.0)
+    y = m.select(below, m.add(x, 1.0), x)
+    total, denominator = m.operand(0.0), m.operand(1.0)
+    for _ in range(9):
+        near = m.compare("olt", y, 10.0)
+        square = m.mul(y, y)
+        total = m.select(near, m.fma(total, square, denominator), total)
+        denominator = m.select(near, m.mul(denominator, square), denominator)
+        y = m.select(near, m.add(y, 1.0), y)
+    inverse = m.div(1.0, y)
+    square = m.mul(inverse, inverse)
+    series = m.mul(inverse, m.fma(m.horner(square, BERNOULLI), square, m.mul(inverse, 0.5)))
+    far = m.add(inverse, series)
+    first = m.div(1.0, m.select(below, x, math.inf))
+    return m.fma(first, first, m.add(m.div(total, denominator), far))

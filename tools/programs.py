@@ -28,7 +28,7 @@ LARGE_SIZES = (129, 300)
 MOST = 1 << 15  # elements of a value
 MOST_INSIDE = 1 << 11  # in a loop
 SLOW = frozenset(
-    "erf erfc erfinv gamma gammaln psi".split()
+    "erf erfc erfinv gamma gammaln psi trigamma".split()
 )  # in NumPy, where they are Python element by element
 MOST_SLOW = 1 << 9
 LARGE = 1e4  # numbers above are mostly avoided

@@ -236,7 +236,9 @@ unary("gamma", "gamma(a)", special.gamma, "The gamma function.", flops=50, low=0
 unary("gammaln", "gammaln(a)", special.gammaln, "log |gamma(a)|.", flops=50, low=0.5, high=4.0,
       slope=lambda b, g, x, y: b.mul(g, b.psi(x)))
 unary("psi", "psi(a)", special.psi, "The digamma function, the derivative of gammaln.", flops=50, low=0.5,
-      high=4.0)
+      high=4.0, slope=lambda b, g, x, y: b.mul(g, b.trigamma(x)))
+unary("trigamma", "trigamma(a)", special.trigamma, "The trigamma function, the derivative of psi.", flops=50,
+      low=0.5, high=4.0)
 
 # -- rounding --------------------------------------------------------------------------------------------------------
 

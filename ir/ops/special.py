@@ -51,6 +51,23 @@ def _psi(x: float) -> float:
     return total + math.log(x) - 0.5 / x - series
 
 
+def _trigamma(x: float) -> float:
+    """The derivative of `_psi`: recurrence up to 10, then the asymptotic series (Abramowitz and Stegun 6.4.12)."""
+    if x <= 0 and (math.isinf(x) or x == math.floor(x)):
+        return math.inf
+    if x < 0:
+        return (math.pi / math.sin(math.pi * (x - round(x)))) ** 2 - _trigamma(1 - x)
+    total = 0.0
+    while x < 10:
+        total += 1 / x / x if x > 1e-150 else math.inf
+        x += 1
+    square = 1 / (x * x)
+    series = 0.0
+    for c in (7 / 6, -691 / 2730, 5 / 66, -1 / 30, 1 / 42, -1 / 30, 1 / 6):
+        series = (series + c) * square
+    return total + 1 / x + square / 2 + series / x
+
+
 def _erfinv(x: float) -> float:
     """Winitzki's approximation, then Halley's method, on erfc where erf is close to 1."""
     if not -1 < x < 1:
@@ -72,3 +89,4 @@ erfinv = _vectorised(_erfinv)
 gamma = _vectorised(_gamma)
 gammaln = _vectorised(_gammaln)
 psi = _vectorised(_psi)
+trigamma = _vectorised(_trigamma)

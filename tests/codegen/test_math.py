@@ -140,7 +140,19 @@ def special_values(dtype: type[np.floating[Any]]) -> Array:
 REFERENCES: dict[str, Callable[..., Any]] = {
     name: reference
     for name, (reference, *_) in ACCURACY.items()
-    if name not in ("erf", "erfc", "gamma", "gammaln", "psi", "sigmoid", "softplus", "log_sigmoid", "sign")
+    if name
+    not in (
+        "erf",
+        "erfc",
+        "gamma",
+        "gammaln",
+        "psi",
+        "trigamma",
+        "sigmoid",
+        "softplus",
+        "log_sigmoid",
+        "sign",
+    )
 } | {
     "erf": np.vectorize(math.erf),
     "erfc": np.vectorize(math.erfc),

@@ -28,6 +28,7 @@ REFERENCES: dict[str, Callable[..., Any]] = {
     "gamma": special.gamma,
     "gammaln": special.gammaln,
     "psi": special.psi,
+    "trigamma": lambda x: special.polygamma(1, x),
     "softplus": lambda x: np.logaddexp(x, 0),
     "log_sigmoid": lambda x: -np.logaddexp(-x, 0),
 }

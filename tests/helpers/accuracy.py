@@ -66,6 +66,16 @@ def psi(x: Array) -> Array:
     return total
 
 
+def trigamma(x: Array) -> Array:
+    y = x + 30
+    total: Array = (
+        1 / y + 1 / (2 * y**2) + 1 / (6 * y**3) - 1 / (30 * y**5) + 1 / (42 * y**7) - 1 / (30 * y**9)
+    )
+    for k in range(30):
+        total = total + 1 / (x + k) / (x + k)
+    return total
+
+
 def softplus(x: Array) -> Array:
     return np.maximum(x, 0) + np.log1p(np.exp(-np.abs(x)))
 
@@ -104,6 +114,7 @@ ACCURACY: dict[str, tuple[Callable[..., Any], str, float, float]] = {
     "gamma": (gamma, "within 30, positive", 0.51, 6.0),
     "gammaln": (gammaln, "within 30, positive", 0.51, 7.0),
     "psi": (psi, "within 30, positive", 0.51, 4.0),
+    "trigamma": (trigamma, "within 30, positive", 0.51, 6.0),
     "sqrt": (np.sqrt, "positive", 0.5, 0.5),
     "rsqrt": (lambda x: 1 / np.sqrt(x), "positive", 1.5, 1.5),
     "floor": (np.floor, "any", 0.0, 0.0),
