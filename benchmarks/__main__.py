@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import tcc
-from benchmarks.case import Case
-from benchmarks.cases import CASES
+from benchmarks.case import Case, NotYet
+from benchmarks.cases import CASES, function_of
 from benchmarks.measure import ROUNDS, SECONDS, allowed_cpus, measure, measure_compilation
 from benchmarks.processes import PEERS, ROOT, start
 from benchmarks.report import page, table
@@ -41,8 +41,21 @@ def arguments() -> argparse.Namespace:
         "--json", metavar="FILE", type=Path, help="write the medians there; rows of other cases stay"
     )
     parser.add_argument("--page", metavar="FILE", type=Path, help=f"write {PAGE.name} from this file and end")
+    parser.add_argument("--profile", action="store_true", help="time each kernel of tcc's functions and end")
     parser.add_argument("--list", action="store_true", help="name the cases and end")
     return parser.parse_args()
+
+
+def profiled(case: Case) -> str:
+    """The kernels' times in this process, whose thread count is TCC_THREADS."""
+    from benchmarks.peers import tcc_peer
+    from tcc.tools import profile
+
+    try:
+        names = dict(tcc_peer.task(case, function_of("tcc", case), case.arrays()).names)
+    except NotYet as e:
+        return str(e)
+    return profile.table(*profile.profile(names.pop("f").program, list(names.values())))
 
 
 @contextmanager
@@ -87,6 +100,10 @@ def main() -> int:
     options = arguments()
     if options.list:
         print("\n".join(f"{case.topic:14}{case.name}" for case in CASES))
+        return 0
+    if options.profile:
+        for case in chosen(options.only):
+            print(f"{case.name}\n{profiled(case)}\n")
         return 0
     if options.page:
         PAGE.write_text(page(Results.load(options.page), options.page.stem))

@@ -74,6 +74,7 @@ def measure(
             row.failures[name] = failure
         else:
             ready[name] = peer
+            row.agreed += [name]
         path.unlink(missing_ok=True)
     spans: dict[str, list[float]] = {name: [] for name in ready}
     for _ in range(rounds):

@@ -22,7 +22,7 @@ def cell(row: Row, name: str) -> str:
         return "failed"
     if name in row.not_yet:
         return "not yet" if name == "tcc" else "-"
-    return quantity(row.seconds.get(name))
+    return "agrees" if name in row.agreed and name not in row.seconds else quantity(row.seconds.get(name))
 
 
 def share(row: Row, name: str | None = "tcc") -> str:
@@ -32,7 +32,11 @@ def share(row: Row, name: str | None = "tcc") -> str:
 
 def table(rows: list[Row]) -> str:
     """Medians; `ratio` is the best peer's time over tcc's: above 1, tcc is ahead."""
-    peers = list(dict.fromkeys(name for row in rows for name in (*row.seconds, *row.failures, *row.not_yet)))
+    peers = list(
+        dict.fromkeys(
+            name for row in rows for name in (*row.agreed, *row.seconds, *row.failures, *row.not_yet)
+        )
+    )
     head = ["case", "threads", *peers, "ratio", "to", "limit"]
     lines = [head]
     for row in rows:

@@ -19,6 +19,7 @@ class Row:
     case: str
     topic: str
     threads: int
+    agreed: list[str] = field(default_factory=list)  # with the reference
     seconds: dict[str, float] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
     not_yet: list[str] = field(default_factory=list)  # peers that have no function for it

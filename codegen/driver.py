@@ -57,6 +57,7 @@ class Lowered:
     ops: dict[int, Op]  # op id -> the op that can fail with it
     host_calls: list[HostCall]
     claims: list[Claim]
+    timed: list[Op]  # the ops whose kernels' calls are timed, in the order of their records
     declares: dict[str, None] = field(default_factory=dict)
 
     @property
@@ -70,14 +71,18 @@ class Lowered:
         return "\n".join([*self.declares, *declares, *(k.text for k in self.kernels.values()), self.text])
 
 
-def lower(func: Func, target: Target, returns: Returns = "list") -> Lowered:
-    """A placed and planned function as text."""
-    return _Driver(func, target, returns).lower()
+def lower(func: Func, target: Target, returns: Returns = "list", clock: int = 0) -> Lowered:
+    """A placed and planned function as text.
+
+    With a `clock`, the address of pairs of i64, each kernel call of the text adds its cycles and 1 to a pair.
+    """
+    return _Driver(func, target, returns, clock).lower()
 
 
 class _Driver:
-    def __init__(self, func: Func, target: Target, returns: Returns) -> None:
-        self.func, self.target, self.returns = func, target, returns
+    def __init__(self, func: Func, target: Target, returns: Returns, clock: int) -> None:
+        self.func, self.target, self.returns, self.clock = func, target, returns, clock
+        self.timed: list[Op] = []
         self.e = Emit()
         self.kernels: dict[str, Kernel] = {}
         self.pointers: dict[Value, str] = {}
@@ -160,6 +165,7 @@ class _Driver:
             self.ops,
             self.host_calls,
             self.claims,
+            self.timed,
             e.declared,
         )
 
@@ -227,6 +233,18 @@ class _Driver:
         if op.defn.fails:
             self.leave_unless_ok(status)
 
+    def timed_call(self, op: Op) -> None:
+        """A call between two looks at the processor's clock."""
+        e, pair = self.e, self.clock + 16 * len(self.timed)
+        self.timed.append(op)
+        before = e.call("i64", "llvm.readcyclecounter")
+        self.kernel_call(op)
+        spent = e.value(f"sub i64 {e.call('i64', 'llvm.readcyclecounter')}, {before}")
+        for address, more in ((pair, spent), (pair + 8, "1")):
+            place = e.value(f"inttoptr i64 {address} to ptr")
+            total = e.value(f"load i64, ptr {place}")
+            e.line(f"store i64 {e.value(f'add i64 {total}, {more}')}, ptr {place}")
+
     def at_entry(self, size: Size) -> bool:
         """Whether the arguments alone tell it."""
         return dims.names_of(size) <= self.entry_names
@@ -283,7 +301,7 @@ class _Driver:
                     raise AssertionError(f"op {op.name} has no kernel for the CPU")
                 self.poll(op)
                 self.written = self.written or any(_space(v) == "shared" for v in op.places)
-                handler = self.kernel_call
+                handler = self.timed_call if self.clock else self.kernel_call
             handler(op)
 
     def poll(self, op: Op) -> None:

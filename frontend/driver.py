@@ -18,7 +18,7 @@ import numpy as np
 
 from tcc.ir import dims, knobs
 from tcc.ir.clone import clone
-from tcc.ir.core import Func
+from tcc.ir.core import Func, Op
 from tcc.ir.dims import Size, parse_size
 from tcc.ir.knobs import STAGES
 from tcc.ir.text import print_func
@@ -63,6 +63,7 @@ class Program:
     trail: list[dict[str, int]] = field(default_factory=list)  # the sizes of each compilation
     history: list[Compilation] = field(default_factory=list)
     context: Context | None = None  # of the last compile that ran the passes
+    timed: list[Op] = field(default_factory=list)  # the ops of a compile with a clock
 
     def specialise(self, function: Function, arrays: Sequence[Array]) -> Variant:
         """Code for these arguments and for what the containers hold."""
@@ -141,7 +142,8 @@ class Program:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / f"{stage}{SUFFIXES.get(stage, '.tcir')}").write_text(self.text(stage, fixed))
 
-    def make(self, func: Func, target: Target) -> Artefact:
+    def make(self, func: Func, target: Target, clock: int = 0) -> Artefact:
+        """The code; with a `clock`, its kernels' times are taken there (codegen/driver.py)."""
         from tcc.codegen import compile as compiler
         from tcc.codegen import engines
         from tcc.codegen.coverage import require_native
@@ -151,7 +153,8 @@ class Program:
         products = (op.result.type.dtype for op in func.body.walk() if op.name == "matmul")
         engines.prepare(products, target)
         self.run_passes(func)
-        lowered = lower(func, target, self.returns)
+        lowered = lower(func, target, self.returns, clock)
+        self.timed = lowered.timed
         compiled = compiler.compile_lowered(lowered, target)
         failures = {number: failure_record(op) for number, op in lowered.ops.items()}
         return Artefact(

@@ -174,6 +174,28 @@ def explain(target: str, pattern: str) -> None:
 
 
 @cli.command()
+@click.argument("target")
+@click.option(
+    "--size", "sizes", multiple=True, metavar="NAME=N", help="The number behind a size; repeatable."
+)
+@click.option("--seconds", type=float, default=1.0, help="How long to call it.")
+def profile(target: str, sizes: tuple[str, ...], seconds: float) -> None:
+    """Times each kernel of the function TARGET (model.py:f), called with random numbers, beside the machine's limits."""
+    from tcc.tools.load import load_programs
+    from tcc.tools.profile import profile as measured
+    from tcc.tools.profile import random_arguments, table
+
+    for name, program in load_programs(target).items():
+        numbers = shared_sizes(program) | dict(map(read_size, sizes))
+        check_sizes(name, program, numbers)
+        try:
+            args = random_arguments(program, numbers)
+        except ValueError as e:
+            raise click.BadParameter(f"@{name}: {e}", param_hint="--size") from None
+        click.echo(f"@{name}\n{table(*measured(program, args, seconds))}")
+
+
+@cli.command()
 @click.argument("file", required=False)
 @click.option(
     "-p",

@@ -45,7 +45,10 @@ def both(r: int, c: int, f: int, size: int, n: int, stride: int, pad: int) -> tu
             sizes,
             tiny,
             lambda **s: Work(flops=2 * flops(**s)),
-            without=("torch.compile",),  # calls what torch calls
+            without=(
+                "torch.compile",
+                "onnxruntime",
+            ),  # the one calls what torch calls, the other has no gradients
         ),
     )
 

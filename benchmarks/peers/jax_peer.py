@@ -47,7 +47,11 @@ def task(case: Case, f: Function, inputs: Inputs) -> Task:
         outputs, state[:] = jitted(list(state), *given)
         return jax.block_until_ready((outputs, state))[0]
 
-    return Task("run()", {"run": run}, lambda: arrays(*jax.tree.leaves(run()), *state), around)
+    def results() -> list[Array]:
+        with around():
+            return arrays(*jax.tree.leaves(run()), *state)
+
+    return Task("run()", {"run": run}, results, around)
 
 
 def waiting(f: Function, values: dict[str, Value], around: Any) -> Task:
@@ -55,7 +59,12 @@ def waiting(f: Function, values: dict[str, Value], around: Any) -> Task:
     names = {f"a{k}": value for k, value in enumerate(values.values())}
     statement = f"block(f({', '.join(names)}))"
     bound = {"f": jitted, "block": jax.block_until_ready, **names}
-    return Task(statement, bound, lambda: arrays(*jax.tree.leaves(jitted(*names.values()))), around)
+
+    def results() -> list[Array]:
+        with around():
+            return arrays(*jax.tree.leaves(jitted(*names.values())))
+
+    return Task(statement, bound, results, around)
 
 
 def slopes(form: Slopes, f: Function, order: list[str]) -> Function:
