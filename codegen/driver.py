@@ -116,7 +116,10 @@ class _Driver:
         inputs = tuple(InputSpec(p.type.dtype, p.type.shape, name=p.name) for p in by_space["input"])
         shared = tuple(
             SharedSpec(p.type.dtype, p.type.shape, p in written, p.name) for p in by_space["shared"]
-        ) + tuple(SharedSpec(v.type.dtype, v.type.shape, False, "a constant") for v in self.const_places)
+        ) + tuple(
+            SharedSpec(v.type.dtype, v.type.shape, name="a constant", constant=True)
+            for v in self.const_places
+        )
         outputs = self.outputs(by_space["output"], [p.name for p in by_space["shared"]])
         signature = Signature(inputs, shared, outputs, self.returns)
         frame = signature.frame

@@ -27,6 +27,9 @@ TYPENUMS = dict(
     zip(("bool", "i8", "u8", "i16", "u16", "i32", "u32", "i64", "u64", "f32", "f64"), (*range(9), 11, 12))
 )
 ALIGN = 64
+MANY = 64  # arguments, containers and results, from which on the entry is compiled the quick way, in time linear in them
+
+Records = list[tuple[str, bool]]  # of the containers that are locked: the address, and whether it is written
 
 PYTHON = {
     "Py_IncRef": "declare void @Py_IncRef(ptr)",
@@ -83,6 +86,8 @@ class _Entry:
     def _try(self) -> None:
         e, outputs = self.e, self.signature.outputs
         e.function(f"ptr @{self.name}_try(ptr %self, ptr %args, ptr %objects)")
+        if len(self.signature.inputs) + len(self.signature.shared) + len(outputs) > MANY:
+            e.quick()
         self._allocas()
         e.line(f"%record.at = getelementptr inbounds i64, ptr %self, i64 {at.OBJECT_RECORD}")
         e.line("%record = load ptr, ptr %record.at")
@@ -209,12 +214,17 @@ class _Entry:
             else:
                 self.later.append((size, got))
 
-    def _shared(self) -> list[str]:
-        """Reads the containers; goes to the slow path if one is in use in a way that excludes ours."""
-        e, records = self.e, []
+    def _shared(self) -> Records:
+        """Reads the containers; goes to the slow path if one is in use in a way that excludes ours.  Those to lock come
+        back, and whether they are written."""
+        e = self.e
+        records: Records = []
         for index, spec in enumerate(self.signature.shared):
             record = self.load("%record", at.RECORD_SHARED + index)
-            records.append(record)
+            if spec.constant:
+                self.store("%frame", self.frame.container(index), self.load(record, at.SHARED_DATA))
+                continue
+            records.append((record, spec.written))
             lock = self.load(record, at.SHARED_LOCK, "i64")
             claims = self.load(record, at.SHARED_CLAIMS, "i64")
             if spec.written:
@@ -290,10 +300,10 @@ class _Entry:
     def _bytes(self, dtype: str, shape: tuple[Size, ...]) -> str:
         return bytes_text(self.e, dims.mul(itemsize(dtype), *shape), self.env)
 
-    def _lock(self, records: list[str]) -> None:
+    def _lock(self, records: Records) -> None:
         e = self.e
-        for spec, record in zip(self.signature.shared, records):
-            if spec.written:
+        for record, written in records:
+            if written:
                 self.store(record, at.SHARED_LOCK, "-1", "i64")
                 continue
             readers = self.load(record, at.SHARED_LOCK, "i64")
@@ -306,10 +316,10 @@ class _Entry:
     def needs_arena(self) -> bool:
         return self.signature.arena != 0 or self.signature.scratch != 0
 
-    def _unlock(self, records: list[str], block: str) -> None:
+    def _unlock(self, records: Records, block: str) -> None:
         e = self.e
-        for spec, record in zip(self.signature.shared, records):
-            if spec.written:
+        for record, written in records:
+            if written:
                 self.store(record, at.SHARED_LOCK, "0", "i64")
                 version = self.load(record, at.SHARED_VERSION, "i64")
                 self.store(record, at.SHARED_VERSION, e.value(f"add i64 {version}, 1"), "i64")
@@ -407,7 +417,7 @@ class _Entry:
             e.value(f"call i32 @PyList_SetItem(ptr {items}, i64 {index}, ptr {self.load('%outputs', index)})")
         e.line(f"ret ptr {items}")
 
-    def _failed(self, records: list[str], block: str) -> None:
+    def _failed(self, records: Records, block: str) -> None:
         """With a Python exception set."""
         e = self.e
         e.at("failed")

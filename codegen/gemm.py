@@ -119,8 +119,7 @@ def _function(e: Emit, t: VecType, part: str, params: str) -> None:
     linkage = "internal " if part else ""
     e.function(f"{linkage}void @{engine_name(t, part)}({params})")
     if part not in _HOT:
-        # control code: the time to compile it counts, the time to run it does not
-        e.lines[-2] = e.lines[-2].replace(" #0 {", " #0 noinline optnone {")
+        e.quick()
 
 
 def _finish(e: Emit) -> Emit:

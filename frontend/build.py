@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -19,7 +20,6 @@ from tcc.variable import TensorConstant, Variable, as_variable, number_dtype, sc
 Size = int | Variable  # of an array in the graph; a variable is an integer scalar
 LSCALAR = tensor_type("int64", ())
 FROM_IR = {ours: numpy for numpy, ours in ir.FROM_NUMPY.items()}
-_NAMES = [dims.name(f"size{i}") for i in range(64)]
 
 
 def row(name: str) -> OpDef:
@@ -77,7 +77,7 @@ def infer(defn: OpDef, operands: Sequence[Variable], attrs: dict[str, Any]) -> l
     if defn.scalar:
         dtype = scalar_rule(defn.name, tuple(v.type.ir for v in operands), attrs.get("dtype"))
         return [tensor_type(dtype, merged_shape(defn.name, operands))]
-    fresh = iter(_NAMES)
+    fresh = map(_unknown, itertools.count())
     types = [
         ir.Type(v.type.ir, tuple(next(fresh) if s is None else s for s in v.type.shape)) for v in operands
     ]
@@ -88,7 +88,7 @@ def infer(defn: OpDef, operands: Sequence[Variable], attrs: dict[str, Any]) -> l
         return sizes.setdefault(v, next(fresh)) if known is None else known
 
     plain = {key: _with_sizes(value, static) for key, value in attrs.items()}
-    for _ in range(len(_NAMES)):
+    while True:  # a name goes away each time
         try:
             results = defn.infer(types, plain, [])
             return [tensor_type(FROM_IR[t.dtype], _static(t.shape)) for t in results]
@@ -96,7 +96,12 @@ def infer(defn: OpDef, operands: Sequence[Variable], attrs: dict[str, Any]) -> l
             known = _unify(e)
             types = [t.substitute(known) for t in types]
             plain = {key: _substitute(value, known) for key, value in plain.items()}
-    raise AssertionError(f"the type rule of {defn.name} does not settle")
+
+
+@functools.cache
+def _unknown(number: int) -> dims.Size:
+    """A name for a size that is not known while a type is inferred."""
+    return dims.name(f"size{number}")
 
 
 @functools.cache

@@ -252,7 +252,7 @@ class Artefact:
             "entry": self.entry,
             "engines": self.engines,
             "inputs": [[i.dtype, list(map(str, i.shape)), i.name] for i in s.inputs],
-            "shared": [[i.dtype, list(map(str, i.shape)), i.written, i.name] for i in s.shared],
+            "shared": [[i.dtype, list(map(str, i.shape)), i.written, i.name, i.constant] for i in s.shared],
             "outputs": [[o.dtype, list(map(str, o.shape)), o.late, o.adopt] for o in s.outputs],
             "returns": s.returns,
             "sizes": [str(s.arena), str(s.scratch), str(s.work)],
@@ -287,7 +287,7 @@ class Artefact:
         arena, scratch, work = (parse_size(t) for t in head["sizes"])
         signature = Signature(
             tuple(InputSpec(d, _shape(s), name=n) for d, s, n in head["inputs"]),
-            tuple(SharedSpec(d, _shape(s), w, n) for d, s, w, n in head["shared"]),
+            tuple(SharedSpec(d, _shape(s), *more) for d, s, *more in head["shared"]),
             tuple(OutputSpec(d, _shape(s), late, adopt) for d, s, late, adopt in head["outputs"]),
             head["returns"],
             arena,

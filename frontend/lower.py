@@ -18,6 +18,8 @@ from tcc.printing import label
 from tcc.types import TensorType
 from tcc.variable import SharedVariable, TensorConstant, Variable
 
+LONGEST_SIZE = 1000  # characters; a longer one is computed by the program and gets a name
+
 ARITHMETIC: dict[str, Callable[..., Size]] = {
     "add": dims.add,
     "sub": dims.sub,
@@ -62,6 +64,7 @@ class Sizes:
     def __init__(self) -> None:
         self.entry: dict[str, tuple[int, int]] = {}  # name -> (parameter, axis)
         self.known: dict[str, Size] = {}
+        self.named: dict[str, list[str]] = {}  # name -> those whose known size is made of it
         self.why: dict[tuple[int, int], str] = {}
 
     def resolve(self, size: Size) -> Size:
@@ -88,8 +91,12 @@ class Sizes:
         return self.entry[a] < self.entry[b]
 
     def _define(self, name: str, size: Size) -> None:
-        self.known = {n: dims.substitute(s, {name: size}) for n, s in self.known.items()}
+        changed = self.named.pop(name, [])
+        for n in changed:
+            self.known[n] = dims.substitute(self.known[n], {name: size})
         self.known[name] = size
+        for n in dims.names_of(size):
+            self.named.setdefault(n, []).extend([name, *changed])
 
 
 class GraphBuilder(Builder):
@@ -201,8 +208,9 @@ class Lowering:
         self.scopes: list[Scope] = []
         self.exact: dict[Variable, Size] = {}
         self.keys: dict[Variable, Any] = {}
+        self.numbers: dict[Any, tuple[str, int]] = {}  # what an integer scalar is made of -> its key
         self.current: Apply | None = None
-        self.names: set[str] = set()
+        self.names: dict[str, int] = {}  # those that are taken, with the last number that was put behind each
         self.fresh = 0
         self.missing: dict[Variable, Apply] = {}
 
@@ -261,10 +269,12 @@ class Lowering:
     def unique(self, name: str) -> str:
         base = re.sub(r"\W", "_", name)
         base = base if base[:1].isalpha() or base[:1] == "_" else f"v{base}"
-        text, i = base, 1
+        text, i = base, self.names.get(base, 0)
         while text in self.names:
-            text, i = f"{base}_{i}", i + 1
-        self.names.add(text)
+            i += 1
+            text = f"{base}_{i}"
+        self.names[base] = i
+        self.names.setdefault(text, 0)
         return text
 
     # -- values and sizes --------------------------------------------------------------------------------------------
@@ -355,7 +365,8 @@ class Lowering:
         """Whether the node's result is a size, or arithmetic on sizes; then it is only made when someone reads it."""
         (v,) = node.results
         parts = tuple(self.keys.get(x, _constant_key(x)) for x in node.operands)
-        self.keys[v] = (node.name, parts, tuple((k, str(a)) for k, a in node.attrs.items()), node.extra)
+        key = (node.name, parts, tuple((k, str(a)) for k, a in node.attrs.items()), node.extra)
+        self.keys[v] = self.numbers.setdefault(key, ("scalar", len(self.numbers)))
         if node.name == "identity" or node.name == "cast" and node.attrs["dtype"] == "i64":
             exact = self.exact_size(node.operands[0])
         elif node.name == "dimshuffle":
@@ -366,7 +377,7 @@ class Lowering:
             exact = None if None in sizes else ARITHMETIC[node.name](*sizes)
         else:
             return False
-        if exact is None:
+        if exact is None or isinstance(exact, Expr) and len(exact.text) > LONGEST_SIZE:
             return False
         self.exact[v] = exact
         return True

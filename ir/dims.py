@@ -158,7 +158,20 @@ def add(*sizes: Size) -> Size:
     for s in sizes:
         for mono, c in _terms(s):
             total[mono] = total.get(mono, 0) + c
-    return _make(total)
+    shorter = _without_min(total)
+    return _make(total) if shorter is None else shorter
+
+
+def _without_min(total: Mapping[Monomial, int]) -> Size | None:
+    """`a - min(a, b)` is `max(a - b, 0)`, which stays short where a size is cut again and again."""
+    for mono, c in total.items():
+        if c != -1 or len(mono) != 1 or mono[0].kind != "min":
+            continue
+        for a, b in (mono[0].args, mono[0].args[::-1]):
+            if not isinstance(a, int) and all(total.get(m, 0) == k for m, k in a.terms):
+                rest = {m: k for m, k in total.items() if m != mono and m not in dict(a.terms)}
+                return add(_make(rest), maximum(sub(a, b), 0))
+    return None
 
 
 def sub(a: Size, b: Size) -> Size:
@@ -240,8 +253,23 @@ def _extreme(kind: str, a: Size, b: Size) -> Size:
         return b if kind == "min" else a
     if nonnegative(mul(-1, gap)):
         return a if kind == "min" else b
+    for one, other in ((a, b), (b, a)) if kind == "max" else ():
+        if other == 0 and (shorter := _cut_twice(one)) is not None:
+            return shorter
     first, second = sorted((a, b), key=lambda s: (isinstance(s, int), str(s)))
     return Expr((((Atom(kind, args=(first, second)),), 1),))
+
+
+def _cut_twice(a: Size) -> Size | None:
+    """The shorter form of `max(a, 0)`, if there is one: `max(max(e, 0) - c, 0)` is `max(e - c, 0)` where c >= 0."""
+    if isinstance(a, int):
+        return None
+    for mono, c in a.terms:
+        if c == 1 and len(mono) == 1 and mono[0].kind == "max" and 0 in mono[0].args:
+            rest = _make({m: k for m, k in a.terms if m != mono})
+            if nonnegative(mul(-1, rest)):
+                return maximum(add(*mono[0].args, rest), 0)
+    return None
 
 
 def nonnegative(size: Size) -> bool:
@@ -261,7 +289,7 @@ def _atom_nonnegative(atom: Atom) -> bool:
 
 def substitute(size: Size, known: Mapping[str, Size]) -> Size:
     """`size` with the names in `known` replaced."""
-    if isinstance(size, int) or size.names.isdisjoint(known):
+    if isinstance(size, int) or known.keys().isdisjoint(size.names):  # a look-up for each name of the size
         return size
     return _rebuild(size, lambda text: known.get(text, name(text)))
 

@@ -7,6 +7,7 @@ variables are written after the last op that can fail, and old values are read b
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -119,10 +120,10 @@ class _Placement:
     def commit(self, b: Builder, commits: Sequence[tuple[Value, Value]]) -> None:
         """Copies new values of shared variables over the old ones; one that is itself an old value goes first to the side."""
         sources: list[Value] = []
+        targets = {target for _, target in commits}
         for v, target in commits:
             source = self.places[v]
-            others = [t for _, t in commits if t is not target]
-            if self.roots[source] in others or (self.roots[source] is target and source is not target):
+            if self.roots[source] in targets and source is not target:
                 source = self.copy(b, source, self.alloc(b, v.type, ""), "")
             sources.append(source)
         for source, (_, target) in zip(sources, commits):
@@ -134,30 +135,48 @@ class _Placement:
         yields = body.yields
         assert body.last is not None
         wanted: dict[Op, list[tuple[Value, Value]]] = {}
+        times = Counter(yields)
         for name, index in self.updates.items():
             value, target = yields[index], params[name]
             op = value.op
-            count = sum(1 for y in yields if y is value)
-            if op is None or op.parent is not body or not _can_write(op, value, target) or count > 1:
+            if op is None or op.parent is not body or not _can_write(op, value, target) or times[value] > 1:
                 continue
             wanted.setdefault(op, []).append((value, target))
         order = {op: i for i, op in enumerate(body.ops)}
         last_failure = max((i for op, i in order.items() if _may_fail(op)), default=-1)
         aliases = self.alias_classes(body)
+        results: dict[Value, list[int]] = {}  # of each yielded value, its positions
+        for i, y in enumerate(yields):
+            results.setdefault(y, []).append(i)
+        readers_of = {
+            op: {u for _, target in pairs for a in aliases[target] for u in a.users if u in wanted} - {op}
+            for op, pairs in wanted.items()
+        }  # other updates that still read what this one overwrites
+        frees: dict[Op, list[Op]] = {}
+        for op, waits_for in readers_of.items():
+            for reader in waits_for:
+                frees.setdefault(reader, []).append(op)
+        number = {op: i for i, op in enumerate(wanted)}
+        free = [op for op in wanted if not readers_of[op]]
         in_place: set[Value] = set()
         moved: list[Op] = []
         pending = dict(wanted)
         while pending:
-            free = [op for op in pending if not self.read_by(op, pending, aliases)]
-            for op in free or list(pending)[:1]:
+            following: list[Op] = []
+            for op in free or [next(iter(pending))]:
                 pairs = pending.pop(op)
+                for other in frees.get(op, ()):
+                    readers_of[other].discard(op)
+                    if not readers_of[other] and other in pending:
+                        following.append(other)
                 late = order[op] > last_failure
                 only_updates = all(u is body.last for r in op.results for u in r.users)
                 for value, target in pairs:
                     readers = {order[_top(u, body)] for a in aliases[target] for u in a.users}
                     kept = any(
-                        y in aliases[target] and not (y is target and i == self.updates[target.name])
-                        for i, y in enumerate(yields)
+                        a is not target or i != self.updates[target.name]
+                        for a in aliases[target]
+                        for i in results.get(a, ())
                     )
                     if kept or not free or not (late or only_updates):
                         self.ctx.remark(op, f"%{target.name} is not updated in place")
@@ -168,19 +187,10 @@ class _Placement:
                 if only_updates:
                     moved.append(op)
                     order[op] = len(order) + len(moved)  # behind all that stays, in this order
+            free = sorted(following, key=lambda op: number[op])
         for op in moved:
             body.move(op, before=body.last)
         return in_place
-
-    def read_by(self, op: Op, pending: Mapping[Op, object], aliases: Mapping[Value, set[Value]]) -> bool:
-        """Whether another pending op still reads a shared variable that `op` writes."""
-        pairs = pending[op]
-        assert isinstance(pairs, list)
-        for _, target in pairs:
-            for alias in aliases[target]:
-                if any(u is not op and u in pending for u in alias.users):
-                    return True
-        return False
 
     def alias_classes(self, body: Block) -> dict[Value, set[Value]]:
         """For each parameter, itself and the views of it."""

@@ -7,8 +7,10 @@ plan is right for all of them and tight for those near the guess.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+
+import numpy as np
 
 from tcc.ir import dims
 from tcc.ir.core import Func, Op, Value
@@ -109,22 +111,60 @@ def aligned(bytes: Size) -> Size:
     return (bytes + (ALIGN - 1)) // ALIGN * ALIGN
 
 
-def _overlap(a: Interval, b: Interval) -> bool:
-    return a.first <= b.last and b.first <= a.last
+class _Occupancy:
+    """Which slots are taken when: a tree of halved spans of time, with sets of slots as the bits of integers."""
+
+    def __init__(self, length: int) -> None:
+        self.size = 1 << (length - 1).bit_length()
+        self.whole = [0] * (2 * self.size)  # taken during all of a node's span
+        self.some = [0] * (2 * self.size)  # taken during a part of it
+
+    def take(self, first: int, last: int, slot: int) -> None:
+        bit = 1 << slot
+        for node in self._spans(first, last):
+            self.whole[node] |= bit
+            while node and not self.some[node] & bit:
+                self.some[node] |= bit
+                node >>= 1
+
+    def first_free(self, first: int, last: int) -> int:
+        """The lowest slot that nobody has in all that time."""
+        taken = 0
+        for node in self._spans(first, last):
+            taken |= self.some[node]
+            while node := node >> 1:
+                taken |= self.whole[node]
+        return (~taken & (taken + 1)).bit_length() - 1
+
+    def _spans(self, first: int, last: int) -> Iterator[int]:
+        """The nodes that make up `first` to `last`, both included."""
+        low, high = first + self.size, last + self.size + 1
+        while low < high:
+            if low & 1:
+                yield low
+                low += 1
+            if high & 1:
+                high -= 1
+                yield high
+            low, high = low >> 1, high >> 1
 
 
 def _first_fit(intervals: list[Interval]) -> int:
-    placed: list[tuple[int, int, Interval]] = []
     total = 0
-    for item in sorted(intervals, key=lambda i: (-dims.evaluate(i.bytes, {}), i.first)):
+    placed = np.empty(
+        (4, len(intervals)), np.int64
+    )  # start, stop, first, last: what lives long overlaps with most others
+    order = sorted(intervals, key=lambda i: (-dims.evaluate(i.bytes, {}), i.first))
+    for number, item in enumerate(order):
         size = dims.evaluate(item.bytes, {})
-        offset = 0
-        for start, stop, _ in sorted((p for p in placed if _overlap(p[2], item)), key=lambda p: p[0]):
-            if offset + size <= start:
-                break
-            offset = max(offset, stop)
+        starts, stops, firsts, lasts = placed[:, :number]
+        alive = np.flatnonzero((firsts <= item.last) & (lasts >= item.first))
+        alive = alive[np.argsort(starts[alive], kind="stable")]
+        below = np.maximum.accumulate(np.append(0, stops[alive]))  # what the gap before each starts at
+        fits = below[:-1] + size <= starts[alive]
+        offset = int(below[np.argmax(fits)] if fits.any() else below[-1])
         item.op.attrs["offset"] = offset
-        placed.append((offset, offset + size, item))
+        placed[:, number] = offset, offset + size, item.first, item.last
         total = max(total, offset + size)
     return total
 
@@ -134,13 +174,16 @@ def _slots(intervals: list[Interval], hints: Mapping[str, int]) -> Size:
         return dims.evaluate(size, {n: hints.get(n, GUESS) for n in dims.names_of(size)})
 
     slots: list[tuple[Size, list[Interval]]] = []
+    taken = _Occupancy(max((i.last for i in intervals), default=0) + 1)
     for item in sorted(intervals, key=lambda i: (-guess(i.bytes), i.first)):
-        for k, (size, tenants) in enumerate(slots):
-            if not any(_overlap(item, t) for t in tenants):
-                slots[k] = (dims.maximum(size, item.bytes), [*tenants, item])
-                break
-        else:
+        k = taken.first_free(item.first, item.last)
+        taken.take(item.first, item.last, k)
+        if k == len(slots):
             slots.append((item.bytes, [item]))
+            continue
+        size, tenants = slots[k]
+        tenants.append(item)
+        slots[k] = (dims.maximum(size, item.bytes), tenants)
     offset: Size = 0
     for size, tenants in slots:
         for t in tenants:

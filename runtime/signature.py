@@ -37,12 +37,13 @@ class InputSpec(NamedTuple):
 
 
 class SharedSpec(NamedTuple):
-    """A container that the function reads, or reads and writes."""
+    """A container that the function reads, or reads and writes.  A `constant` is the function's own: nobody else writes it."""
 
     dtype: str
     shape: tuple[Size, ...] = ()
     written: bool = False
     name: str = ""
+    constant: bool = False
 
 
 class OutputSpec(NamedTuple):

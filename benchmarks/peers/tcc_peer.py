@@ -17,9 +17,10 @@ def task(case: Case, f: Function, inputs: Inputs) -> Task:
 
 
 def warm_up() -> None:
-    """Imports every module of tcc's lower floors, and llvmlite."""
+    """Imports every module of tcc's floors but its tools, and llvmlite."""
     import llvmlite.binding  # noqa: F401
 
-    for module in walk_packages(tcc.__path__, "tcc."):
-        if not module.name.startswith("tcc.tools") and not module.name.endswith("__main__"):
-            import_module(module.name)
+    for floor in ("tcc", "tcc.ir", "tcc.passes", "tcc.codegen", "tcc.runtime"):
+        for module in walk_packages(import_module(floor).__path__, f"{floor}."):
+            if not module.name.startswith("tcc.tools") and not module.name.endswith("__main__"):
+                import_module(module.name)

@@ -163,6 +163,15 @@ def test_parse(text: str, size: Size) -> None:
     assert parse_size(text) == size
 
 
+def test_what_is_cut_off_a_size_again_and_again_stays_short() -> None:
+    size: Size = n
+    for k in range(1, 5):
+        size = dims.sub(size, minimum(size, 1))
+        assert str(size) == f"max(n-{k}, 0)"
+    assert str(dims.sub(dims.add(n, m), minimum(n, 3))) == "m+max(n-3, 0)"
+    assert dims.sub(minimum(n, 3), minimum(n, 3)) == 0
+
+
 @pytest.mark.parametrize("text", ["", "n+", "n m", "2n", "n/2", "(n", "min(n)", "n**2", "*n"])
 def test_parse_says_what_is_not_a_size(text: str) -> None:
     with pytest.raises(ValueError, match="not a size"):
