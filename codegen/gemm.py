@@ -5,7 +5,7 @@ One set of functions serves every product of its dtype.  What a call needs stand
     for each block of NC columns, for each block of KC of k:
         copy B's block into panels of one tile's columns          (threads share the copy, each makes a part)
         for each run of tile rows, split over threads:            (or the columns are split, when there are few rows)
-            copy A's rows into the thread's scratch, a group of tiles at a time
+            copy the rows of one tile into the thread's scratch
             for each panel: the register tile, then the epilogue on it while it is in the first-level cache
 """
 
@@ -17,7 +17,7 @@ from tcc.codegen.dot import DOT_ROWS, dot_kernel, dot_name, row_kernel, row_name
 from tcc.codegen.emit import Emit, VecType
 from tcc.codegen.index import Index, Size
 from tcc.codegen.microkernel import VECTORS, micro_kernel, tile_name, tile_rows
-from tcc.codegen.pack import copy_elements, copy_rows, copy_transposed, pack_name
+from tcc.codegen.pack import copy_elements, copy_panel, copy_rows, copy_transposed, pack_name
 from tcc.codegen.target import Target
 from tcc.runtime import layout as at
 
@@ -44,7 +44,6 @@ FIELDS = {
     )
 }
 POINTERS = ("a", "b", "c", "args", "epilogue", "panels", "finish")
-_LINE = 64  # bytes of a cache line
 ROW_UNIT = 256  # columns of a product of one row are handed to threads in such units
 _ROW_RUN = 4096  # columns that stay in the first-level cache while rows are added to them
 
@@ -83,6 +82,7 @@ def engine(t: VecType, target: Target) -> dict[str, str]:
     }
     parts |= {
         pack_name(t, "rows"): copy_rows(t, target),
+        pack_name(t, "panel"): copy_panel(t, max(VECTORS, -(-tile_rows(target)[0] // t.lanes)), target),
         pack_name(t, "turn"): copy_transposed(t),
         pack_name(t, "each"): copy_elements(t),
         engine_name(t, "_pack"): _pack_body(t),
@@ -100,19 +100,21 @@ def engine(t: VecType, target: Target) -> dict[str, str]:
     return {name: "\n".join([*e.declared, e.text()]) for name, e in parts.items()}
 
 
-def group_rows(t: VecType, target: Target) -> int:
-    """Rows of A that are copied at a time: whole tiles, and whole cache lines where rows are contiguous in memory."""
-    return tile_rows(target)[0] * _LINE // t.bytes // 2
-
-
 def a_copy_bytes(t: VecType, target: Target, kc: Size, x: Index) -> Size:
-    """Scratch for the copy of a group of rows of A."""
-    return x.mul(_a_row_bytes(t, kc, x), group_rows(t, target))
+    """Scratch for the copy of a panel of rows of A."""
+    rows = tile_rows(target)[0]
+    by_rows = x.mul(_a_row_bytes(t, kc, x), rows)
+    return x.max(by_rows, x.mul(kc, a_column_bytes(t, target)))
 
 
 def _a_row_bytes(t: VecType, kc: Size, x: Index) -> Size:
     # one vector more than needed, so that rows of a power of two do not share cache sets
     return x.mul(x.add(x.round_up(kc, t.lanes), t.lanes), t.bytes)
+
+
+def a_column_bytes(t: VecType, target: Target) -> int:
+    """From one k to the next in a panel that is copied by columns: whole vectors."""
+    return -(-tile_rows(target)[0] // t.lanes) * t.lanes * t.bytes
 
 
 def _function(e: Emit, t: VecType, part: str, params: str) -> None:
@@ -147,19 +149,8 @@ def _pack_body(t: VecType) -> Emit:
         src, dst = e.gep(source, x.mul(j, bcs)), e.gep(panels, x.mul(j, column))
         rows, turn, each = (e.value(f"icmp eq i64 {mode}, {m}") for m in (PACK_ROWS, PACK_TURN, PACK_EACH))
         ptr, i64 = "ptr", "i64"
-        e.when(
-            rows,
-            lambda: _call(
-                e,
-                pack_name(t, "rows"),
-                (ptr, src),
-                (i64, brs),
-                (ptr, dst),
-                (i64, row),
-                (i64, kc),
-                (i64, cols),
-            ),
-        )
+        lines = ((ptr, src), (i64, brs), (ptr, dst), (i64, row), (i64, kc), (i64, cols))
+        e.when(rows, lambda: _call(e, pack_name(t, "panel"), *lines))
         e.when(
             each,
             lambda: _call(
@@ -196,11 +187,15 @@ def _row_panel(t: VecType) -> Emit:
     fused = e.value(f"icmp ne ptr {finish}, null")
     args, index = r["args"], r["index"]
 
+    below = e.gep(c, x.add(x.mul("%rows", crs), x.mul("%j0", t.bytes)))
+
     def tile(function: str, j: str, cols: Size) -> None:
         bp, cp = e.gep(b, x.mul(j, column)), e.gep(c, j, t.elem)
+        last = e.value(f"icmp sge i64 {x.add(j, width)}, %j1")
+        following = e.value(f"select i1 {last}, ptr {below}, ptr {e.gep(cp, width, t.elem)}")
         e.line(
-            f"call void {function}(ptr %a, i64 %ars, i64 %acs, ptr {bp}, i64 {brs}, ptr {cp}, i64 {crs}, i64 {kc}, "
-            f"i64 {cols}, i64 {resume})"
+            f"call void {function}(ptr %a, i64 %ars, i64 %acs, ptr {bp}, i64 {brs}, ptr {cp}, i64 {crs}, "
+            f"ptr {following}, i64 {kc}, i64 {cols}, i64 {resume})"
         )
         e.when(
             fused,
@@ -221,7 +216,7 @@ def _row_panel(t: VecType) -> Emit:
 
 
 def _block_body(t: VecType, target: Target) -> Emit:
-    """Body over units of rows (or over panels of columns): the tiles of one block, the larger ones first."""
+    """Body over units of rows (or over panels of columns): the tiles of one block, in panels of nearly equal height."""
     e, width, sizes, unit = Emit(), VECTORS * t.lanes, tile_rows(target), unit_rows(target)
     _function(e, t, "_block", _BODY)
     x, r = Index(e), Record(e, "%r")
@@ -233,54 +228,43 @@ def _block_body(t: VecType, target: Target) -> Emit:
     scratch = e.gep(_thread_scratch(e, x, "%thread"), r["shared_bytes"])
     ars, acs, mode = r["ars"], r["acs"], r["pack_a"]
     source = e.gep(r["a"], x.mul(r["pc"], acs))
-    copied = e.value(f"icmp ne i64 {mode}, {A_UNPACKED}")
-    by_rows = x.equal(mode, A_ROWS)
-    across, along = (
-        x.pick(by_rows, ars, acs),
-        x.pick(by_rows, _a_row_bytes(t, kc, x), group_rows(t, target) * t.bytes),
+    in_place, by_rows, by_cols = (
+        e.value(f"icmp eq i64 {mode}, {m}") for m in (A_UNPACKED, A_ROWS, A_COLUMNS)
     )
-    row_step = e.value(f"select i1 {copied}, i64 {x.pick(by_rows, along, t.bytes)}, i64 {ars}")
-    col_step = e.value(f"select i1 {copied}, i64 {x.pick(by_rows, t.bytes, along)}, i64 {acs}")
+    along, across = _a_row_bytes(t, kc, x), a_column_bytes(t, target)
+    row_step = e.value(f"select i1 {by_cols}, i64 {t.bytes}, i64 {along}")
+    row_step = e.value(f"select i1 {in_place}, i64 {ars}, i64 {row_step}")
+    col_step = e.value(f"select i1 {by_cols}, i64 {across}, i64 {t.bytes}")
+    col_step = e.value(f"select i1 {in_place}, i64 {acs}, i64 {col_step}")
 
-    def group(start: str, _: list[str]) -> None:
-        count = x.min(x.sub(last, start), group_rows(t, target))
-        rows_at = e.gep(source, x.mul(start, ars))
-        lines, length = x.pick(by_rows, count, kc), x.pick(by_rows, kc, count)
-        copy = (
-            ("ptr", rows_at),
-            ("i64", across),
-            ("ptr", scratch),
-            ("i64", along),
-            ("i64", lines),
-            ("i64", length),
-        )
-        e.when(copied, lambda: _call(e, pack_name(t, "rows"), *copy))
-        at = e.value(f"select i1 {copied}, ptr {scratch}, ptr {rows_at}")
-        pieces: Size = 0
-        left = count
-        for rows in sizes:
-            pieces, left = x.add(pieces, x.div(left, rows)), x.sub(left, x.mul(x.div(left, rows), rows))
+    def panel(row: str, _: list[str]) -> None:
+        left = x.sub(last, row)
+        share = x.ceil_div(left, x.ceil_div(left, sizes[0]))
+        rows: Size = sizes[0]
+        tiles = [f"@{tile_name(t, sizes[0], n)}" for n in (VECTORS, 1)]
+        for larger, size in zip(sizes, sizes[1:]):
+            # the least that is enough for an even share of the rows, if there are as many
+            fits = e.value(f"icmp sle i64 {share}, {size}")
+            over = e.value(f"icmp sgt i64 {larger}, {left}")
+            take = e.value(f"or i1 {fits}, {over}")
+            rows = e.value(f"select i1 {take}, i64 {size}, i64 {rows}")
+            names = [f"@{tile_name(t, size, n)}" for n in (VECTORS, 1)]
+            tiles = [
+                e.value(f"select i1 {take}, ptr {a}, ptr {b}") for a, b in zip(names, tiles, strict=True)
+            ]
+        at = e.gep(source, x.mul(row, ars))
+        to = (("ptr", at), ("i64", ars), ("ptr", scratch), ("i64", along), ("i64", rows), ("i64", kc))
+        e.when(by_rows, lambda: _call(e, pack_name(t, "rows"), *to))
+        to = (("ptr", at), ("i64", acs), ("ptr", scratch), ("i64", across), ("i64", kc), ("i64", rows))
+        e.when(by_cols, lambda: _call(e, pack_name(t, "panel"), *to))
+        start = e.value(f"select i1 {in_place}, ptr {at}, ptr {scratch}")
+        a = (("ptr", start), ("i64", row_step), ("i64", col_step))
+        place = (("i64", row), ("i64", rows), ("i64", j0), ("i64", j1))
+        _call(e, engine_name(t, "_panel"), ("ptr", "%r"), *a, *place, *(("ptr", f) for f in tiles))
+        e.line(f"{height} = add i64 {rows}, 0")
 
-        def panel(_: str, v: list[str]) -> list[str]:
-            (row,) = v
-            left = x.sub(count, row)
-            rows: Size = 1
-            tiles = [f"@{tile_name(t, 1, v)}" for v in (VECTORS, 1)]
-            for size in reversed(sizes[:-1]):
-                fits = e.value(f"icmp sge i64 {left}, {size}")
-                rows = e.value(f"select i1 {fits}, i64 {size}, i64 {rows}")
-                names = [f"@{tile_name(t, size, v)}" for v in (VECTORS, 1)]
-                tiles = [
-                    e.value(f"select i1 {fits}, ptr {a}, ptr {b}") for a, b in zip(names, tiles, strict=True)
-                ]
-            a = (("ptr", e.gep(at, x.mul(row, row_step))), ("i64", row_step), ("i64", col_step))
-            place = (("i64", x.add(start, row)), ("i64", rows), ("i64", j0), ("i64", j1))
-            _call(e, engine_name(t, "_panel"), ("ptr", "%r"), *a, *place, *(("ptr", f) for f in tiles))
-            return [str(x.add(row, rows))]
-
-        e.loop(0, pieces, 1, panel, [("i64", "0")])
-
-    e.loop(str(first), str(last), group_rows(t, target), group)
+    height = "%height"
+    e.loop(str(first), str(last), height, panel)
     return _finish(e)
 
 

@@ -20,6 +20,7 @@ from tcc.codegen.gemm import (
     ROW_UNIT,
     TILES,
     UNPACKED,
+    a_column_bytes,
     unit_rows,
 )
 from tcc.codegen.index import Index, Size
@@ -27,7 +28,8 @@ from tcc.codegen.microkernel import VECTORS, tile_rows
 from tcc.codegen.target import Target
 
 KC = 1024  # the most of k in one block: long chains make the updates of C rare
-_KC_STREAMED = 256  # where a large B is read in place: few of its rows side by side
+_KC_STREAMED = 64  # where a large B is read in place: few of its rows side by side
+_KC_LEAST = 256  # shorter blocks of k would read and write C too often
 _LEAST_PANELS = 4
 _MANY_TILES = 16  # rows of tiles that pay for a copy of B whose columns are contiguous
 _SET_BYTES = 1024  # lines of memory a multiple of this apart crowd into few sets of the first-level cache
@@ -77,35 +79,43 @@ def choose_form(t: VecType, x: Index, sizes: Sizes, fused: bool) -> tuple[Sizes,
 
 def plan(t: VecType, target: Target, x: Index, sizes: Sizes, form: Sizes) -> Sizes:
     """The fields of the engine's record that are choices, for the sizes that the form sees."""
-    copy = _b_copy(t, target, x, sizes, form["form"])
-    return (
-        copy | {"pack_a": _a_copy(t, x, sizes)} | _split(t, target, x, sizes, form["form"], copy["kc_most"])
-    )
+    a_copy = _a_copy(t, x, sizes)
+    copy = _b_copy(t, target, x, sizes, form["form"], a_copy)
+    return copy | {"pack_a": a_copy} | _split(t, target, x, sizes, form["form"], copy["kc_most"])
 
 
 def most_shared_bytes(t: VecType, target: Target) -> int:
     """No plan's `shared_bytes` is more."""
     least = KC * _LEAST_PANELS * VECTORS * t.lanes
-    return max(2 * target.l2_bytes, max(least, _DOT_COPY) * t.bytes)
+    return max(target.l2_bytes // 2, max(least, _DOT_COPY) * t.bytes)
 
 
-def _b_copy(t: VecType, target: Target, x: Index, sizes: Sizes, form: Size) -> Sizes:
+def _a_depth(t: VecType, target: Target) -> int:
+    """The most of k for which a panel of A, copied by columns, takes two thirds of the first-level cache."""
+    return max(t.lanes, 2 * target.l1_bytes // 3 // a_column_bytes(t, target) // t.lanes * t.lanes)
+
+
+def _b_copy(t: VecType, target: Target, x: Index, sizes: Sizes, form: Size, a_copy: Size) -> Sizes:
     """B's blocks of kc x nc, and whether they are copied.
 
     B is copied when its columns are not contiguous, or when it is larger than half the second-level cache and many rows
-    use the copy.  A block of up to twice that cache streams past the tiles fast enough.
+    use the copy.  A block fills half that cache; it is as wide as it can be, for all of A is read once for each block of
+    columns, and the parts of C, which are read once more for each block of k, are fetched ahead.
     """
     m, n, k, width = sizes["m"], sizes["n"], sizes["k"], VECTORS * t.lanes
     depth, columns = x.max(k, 1), x.max(n, 1)
-    large = x.less(target.l2_bytes // 2 // t.bytes, x.mul(n, k))
+    half = target.l2_bytes // 2 // t.bytes
+    large = x.less(half, x.mul(n, k))
     # without AVX-512 the tiles read whole vectors, which only a copy has at the right edge
     worth = x.both(x.less(_MANY_TILES * tile_rows(target)[0], m), large) if target.avx512 else 1
     straight = x.pick(worth, PACK_ROWS, UNPACKED)
     pack = x.pick(x.equal(sizes["bcs"], 1), straight, x.pick(x.equal(sizes["brs"], 1), PACK_TURN, PACK_EACH))
     unpacked = x.equal(pack, UNPACKED)
-    most = x.pick(x.both(unpacked, large), _KC_STREAMED, KC)
+    fitting = x.max(_KC_LEAST, x.min(KC, x.div(half, x.round_up(columns, width))))
+    most = x.pick(unpacked, x.pick(large, _KC_STREAMED, KC), fitting)
+    most = x.pick(x.equal(a_copy, A_COLUMNS), x.min(most, _a_depth(t, target)), most)
     kc = x.round_up(x.ceil_div(depth, x.ceil_div(depth, most)), t.lanes)
-    fit = x.div(x.div(2 * target.l2_bytes // t.bytes, kc), width)
+    fit = x.div(x.div(half, kc), width)
     block = x.max(x.mul(fit, width), _LEAST_PANELS * width)
     balanced = x.min(x.round_up(x.ceil_div(columns, x.ceil_div(columns, block)), width), block)
     nc = x.pick(unpacked, x.round_up(columns, width), balanced)
@@ -118,13 +128,15 @@ def _b_copy(t: VecType, target: Target, x: Index, sizes: Sizes, form: Size) -> S
 
 
 def _a_copy(t: VecType, x: Index, sizes: Sizes) -> Size:
-    """A is copied when its lines of memory fall on the same cache sets, and enough columns use the copy."""
+    """A's panels are copied when enough columns use the copy and its lines of memory fall on the same cache sets, or
+    when each step of k is on other lines than the last, and they are many."""
     by_rows, width, sets = x.equal(sizes["acs"], 1), VECTORS * t.lanes, _SET_BYTES // t.bytes
     line = x.pick(by_rows, sizes["ars"], sizes["acs"])
     crowded = x.equal(x.mul(x.div(line, sets), sets), line)
-    worth = x.both(x.both(crowded, x.less(2 * width, sizes["n"])), x.less(2 * width, sizes["k"]))
-    columns = x.both(x.equal(sizes["ars"], 1), x.less(_KC_STREAMED, sizes["k"]))
-    return x.pick(worth, x.pick(columns, A_COLUMNS, x.pick(by_rows, A_ROWS, A_UNPACKED)), A_UNPACKED)
+    used = x.both(x.less(2 * width, sizes["n"]), x.less(2 * width, sizes["k"]))
+    columns = x.both(x.both(x.equal(sizes["ars"], 1), used), x.less(_KC_LEAST - 1, sizes["k"]))
+    rows = x.both(x.both(by_rows, used), crowded)
+    return x.pick(columns, A_COLUMNS, x.pick(rows, A_ROWS, A_UNPACKED))
 
 
 def _split(t: VecType, target: Target, x: Index, sizes: Sizes, form: Size, kc: Size) -> Sizes:

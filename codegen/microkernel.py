@@ -13,7 +13,7 @@ from tcc.codegen.emit import Emit, VecType
 from tcc.codegen.target import Target
 
 VECTORS = 2  # vector columns of the widest tile
-_AHEAD = 512  # bytes of B to fetch ahead
+_AHEAD = 4  # rows of B to fetch ahead into the first-level cache
 _ROW_GROUP = 5  # rows addressed from one pointer, 0 to 4 strides away: x86 scales an index by 1, 2, 4
 
 
@@ -22,8 +22,9 @@ def tile_name(t: VecType, rows: int, vectors: int) -> str:
 
 
 def tile_rows(target: Target) -> tuple[int, ...]:
-    """Row counts of the tiles, falling to 1; a ragged edge of 13 rows is cut into 6 + 6 + 1."""
-    return (14, 6, 2, 1) if target.avx512 or target.triple.startswith("aarch64") else (6, 2, 1)
+    """Row counts of the tiles, falling to 1, so that any number of rows is cut into panels of nearly one height."""
+    wide = target.avx512 or target.triple.startswith("aarch64")
+    return (14, 13, 12, 10, 8, 6, 4, 2, 1) if wide else (6, 5, 4, 2, 1)
 
 
 def splat(e: Emit, t: VecType, scalar: str) -> str:
@@ -86,15 +87,16 @@ def store(e: Emit, t: VecType, value: str, pointer: str, mask: str | None = None
 
 
 def micro_kernel(t: VecType, rows: int, vectors: int, target: Target) -> Emit:
-    """LLVM text of `void @tile(a, ars, acs, b, brs, c, crs, kc, cols, load)`; strides in bytes.
+    """LLVM text of `void @tile(a, ars, acs, b, brs, c, crs, next, kc, cols, load)`; strides in bytes.
 
     `cols` is the number of valid columns, more than vectors - 1 full vectors; with `load` != 0 the chains start from C.
+    `next` is the place in C of the tile that follows, which is fetched meanwhile.
     Without AVX-512 the rows of B must be readable to the end of the last vector.
     """
     e = Emit()
     e.function(
         f"internal void @{tile_name(t, rows, vectors)}(ptr noalias readonly %a, i64 %ars, i64 %acs, "
-        "ptr noalias readonly %b, i64 %brs, ptr noalias %c, i64 %crs, i64 %kc, i64 %cols, i64 %load)"
+        "ptr noalias readonly %b, i64 %brs, ptr noalias %c, i64 %crs, ptr %next, i64 %kc, i64 %cols, i64 %load)"
     )
     mask = lane_mask(e, t, e.value(f"sub i64 %cols, {(vectors - 1) * t.lanes}"))
     masks = [None] * (vectors - 1) + [mask]
@@ -109,7 +111,7 @@ def micro_kernel(t: VecType, rows: int, vectors: int, target: Target) -> Emit:
 
     e.declare("declare void @llvm.prefetch.p0(ptr, i32, i32, i32)")
     places = tile("%c")
-    for p, _ in places:
+    for p, _ in tile("%next"):
         e.line(f"call void @llvm.prefetch.p0(ptr {p}, i32 1, i32 3, i32 1)")
     resume, start, entry = e.label(), e.label(), e.current
     e.branch_if(e.value("icmp ne i64 %load, 0"), resume, start)
@@ -129,11 +131,9 @@ def micro_kernel(t: VecType, rows: int, vectors: int, target: Target) -> Emit:
     def step(_: str, v: list[str]) -> list[str]:
         at, bp, acc = v[: len(heads)], v[len(heads)], v[len(heads) + 1 :]
         b = [load(e, t, e.gep(bp, j * step_bytes), b_masks[j]) for j in range(vectors)]
-        # along the row: the next panels' part of B when it is not packed, the next rows' when it is
+        ahead = e.gep(bp, e.value(f"mul i64 %brs, {_AHEAD}"))
         for j in range(vectors):
-            e.line(
-                f"call void @llvm.prefetch.p0(ptr {e.gep(bp, _AHEAD + j * step_bytes)}, i32 0, i32 2, i32 1)"
-            )
+            e.line(f"call void @llvm.prefetch.p0(ptr {e.gep(ahead, j * step_bytes)}, i32 0, i32 3, i32 1)")
         for i in range(rows):
             group, row = divmod(i, _ROW_GROUP)
             p = e.gep(at[group], strides[row]) if row else at[group]

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import functools
+
 from tcc.codegen.emit import Emit, VecType
 from tcc.codegen.index import Index
-from tcc.codegen.microkernel import each_vector, load, store
+from tcc.codegen.microkernel import each_vector, lane_mask, load, store
 from tcc.codegen.target import Target
+
+_ROWS_AHEAD = 12  # rows that are fetched ahead of the one that is copied
 
 
 def pack_name(t: VecType, kind: str) -> str:
@@ -32,6 +36,51 @@ def copy_rows(t: VecType, target: Target) -> Emit:
         return [e.gep(v[0], "%ss"), e.gep(v[1], "%ds")]
 
     e.loop(0, "%rows", 1, row, [("ptr", "%src"), ("ptr", "%dst")])
+    e.end()
+    return e
+
+
+def copy_panel(t: VecType, vectors: int, target: Target) -> Emit:
+    """LLVM text of `void @tcc_pack_T_panel(src, src stride, dst, dst stride, rows, cols)`; strides in bytes.
+
+    Like `copy_rows` for at most `vectors` vectors of columns, at least one column: the rows are read far apart, so those
+    that follow are fetched ahead.
+    """
+    e = Emit()
+    e.function(
+        f"internal void @{pack_name(t, 'panel')}(ptr noalias readonly %src, i64 %ss, ptr noalias %dst, i64 %ds, "
+        "i64 %rows, i64 %cols)"
+    )
+    e.declare("declare void @llvm.prefetch.p0(ptr, i32, i32, i32)")
+    x = Index(e)
+    ahead = x.mul("%ss", _ROWS_AHEAD)
+
+    def copy(masks: list[str | None]) -> None:
+        def row(_: str, v: list[str]) -> list[str]:
+            src, dst = v
+            fetched = e.gep(src, ahead)
+            for j, mask in enumerate(masks):
+                at = e.gep(fetched, j * t.lanes, t.elem)
+                e.line(f"call void @llvm.prefetch.p0(ptr {at}, i32 0, i32 3, i32 1)")
+                vector = load(e, t, e.gep(src, j * t.lanes, t.elem), mask)
+                store(e, t, vector, e.gep(dst, j * t.lanes, t.elem))
+            return [e.gep(src, "%ss"), e.gep(dst, "%ds")]
+
+        e.loop(0, "%rows", 1, row, [("ptr", "%src"), ("ptr", "%dst")])
+
+    for count in range(1, vectors + 1):
+        first, last = (count - 1) * t.lanes, count * t.lanes
+        rest = e.value(f"sub i64 %cols, {first}")
+        full = e.value(f"icmp eq i64 %cols, {last}")
+        fits = e.value(
+            f"icmp ult i64 {e.value(f'sub i64 {rest}, 1')}, {t.lanes}"
+        )  # 1 to a vector of them are left
+        whole: list[str | None] = [None] * count
+        if not target.avx512:  # where masks cost
+            e.when(full, functools.partial(copy, whole))
+            fits = e.value(f"and i1 {fits}, {e.value(f'xor i1 {full}, true')}")
+        mask = lane_mask(e, t, str(x.max(rest, 0)))
+        e.when(fits, functools.partial(copy, [*whole[1:], mask]))
     e.end()
     return e
 
