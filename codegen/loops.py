@@ -6,6 +6,12 @@ from tcc.codegen.columns import column_kernel
 from tcc.codegen.conv import conv_kernel
 from tcc.codegen.gather import arg_kernel, check_index_kernel, gather_kernel, running_kernel, scatter_kernel
 from tcc.codegen.kernel import Kernel
+from tcc.codegen.pooling import (
+    max_pool_grad_kernel,
+    max_pool_pick_kernel,
+    pool_kernel,
+    unpool_kernel,
+)
 from tcc.codegen.products import product_kernel
 from tcc.codegen.program import Program, build, copy_program
 from tcc.codegen.rows import row_kernel
@@ -42,4 +48,8 @@ KERNELS = {
     "argmin": arg_kernel,
     "cumsum": running_kernel,
     "cumprod": running_kernel,
+    "pool": pool_kernel,
+    "unpool": unpool_kernel,
+    "max_pool_grad": max_pool_grad_kernel,
+    "max_pool_pick": max_pool_pick_kernel,
 }

@@ -28,16 +28,82 @@ class Position(NamedTuple):
 Memo = dict[Node, str]
 
 
-class Nest:
+class Vectors:
+    """Loads and stores of neighbouring elements any stride apart: where they are written, and what sizes are called."""
+
+    def __init__(self, e: Emit, target: Target, size: Callable[[Size], str]) -> None:
+        self.e, self.target, self.size = e, target, size
+
+    def load(self, dtype: str, base: str, stride: Size, pos: Position) -> str:
+        e, elem = self.e, scalar.memory_elem(dtype)
+        if stride == 1 or pos.lanes == 1:
+            at = pos.offset if stride == 1 else times(e, pos.offset, self.size(stride))
+            return scalar.load(e, self.target, dtype, pos.lanes, e.gep(base, at, elem), pos.mask or None)
+        t = VecType(elem, pos.lanes)
+        mask = pos.mask or self.all_lanes(pos.lanes)
+        pointers, ptrs = self.element_pointers(base, stride, pos, elem)
+        got = e.call(
+            t,
+            f"llvm.masked.gather.{t.suffix}.v{pos.lanes}p0",
+            (f"{ptrs} align {t.bytes}", pointers),
+            (f"<{pos.lanes} x i1>", mask),
+            (t, "zeroinitializer"),
+        )
+        return scalar.from_memory(e, dtype, pos.lanes, got)
+
+    def store(self, dtype: str, value: str, base: str, stride: Size, pos: Position) -> None:
+        e, elem = self.e, scalar.memory_elem(dtype)
+        if stride == 1 or pos.lanes == 1:
+            at = pos.offset if stride == 1 else times(e, pos.offset, self.size(stride))
+            scalar.store(e, self.target, dtype, pos.lanes, value, e.gep(base, at, elem), pos.mask or None)
+            return
+        t = VecType(elem, pos.lanes)
+        mask = pos.mask or self.all_lanes(pos.lanes)
+        pointers, ptrs = self.element_pointers(base, stride, pos, elem)
+        stored = scalar.to_memory(e, dtype, pos.lanes, value)
+        e.call(
+            "void",
+            f"llvm.masked.scatter.{t.suffix}.v{pos.lanes}p0",
+            (t, stored),
+            (f"{ptrs} align {t.bytes}", pointers),
+            (f"<{pos.lanes} x i1>", mask),
+        )
+
+    def element_pointers(self, base: str, stride: Size, pos: Position, elem: str) -> tuple[str, str]:
+        e, lanes = self.e, pos.lanes
+        index = self.lane_index(pos)
+        step = self.splat(VecType("i64", lanes), self.size(stride))
+        scaled = e.value(f"mul <{lanes} x i64> {index}, {step}")
+        return e.value(f"getelementptr {elem}, ptr {base}, <{lanes} x i64> {scaled}"), f"<{lanes} x ptr>"
+
+    def lane_index(self, pos: Position) -> str:
+        """The index of each lane along the row, i64."""
+        if pos.lanes == 1:
+            return pos.offset
+        t = VecType("i64", pos.lanes)
+        start = self.splat(t, pos.offset)
+        return self.e.value(f"add {t} {start}, {iota(pos.lanes)}")
+
+    def splat(self, t: VecType, value: str) -> str:
+        if t.lanes == 1:
+            return value
+        one = self.e.value(f"insertelement {t} poison, {t.elem} {value}, i64 0")
+        return self.e.value(f"shufflevector {t} {one}, {t} poison, <{t.lanes} x i32> zeroinitializer")
+
+    @staticmethod
+    def all_lanes(lanes: int) -> str:
+        return "<" + ", ".join(["i1 true"] * lanes) + ">"
+
+
+class Nest(Vectors):
     """The state of one kernel being written: pointers, sizes, and the values of the current row."""
 
     def __init__(self, program: Program, target: Target) -> None:
-        self.program, self.target = program, target
-        self.e = Emit()
+        super().__init__(Emit(), target, str)
+        self.program = program
         self.slots = Slots()
         self.lanes = lanes_of(program, target)
         self.pointers: dict[int, str] = {}
-        self.size: Callable[[Size], str] = lambda s: str(s)
         self.inner = len(program.sizes) - 1
         self.light = program.flops <= 12
         for access in [*program.reads, *program.writes]:
@@ -109,68 +175,6 @@ class Nest:
         for axis in axes:
             total = times(self.e, total, self.size(self.program.sizes[axis]))
         return total
-
-    # -- memory ----------------------------------------------------------------------------------------------------
-
-    def load(self, dtype: str, base: str, stride: Size, pos: Position) -> str:
-        e, elem = self.e, scalar.memory_elem(dtype)
-        if stride == 1 or pos.lanes == 1:
-            at = pos.offset if stride == 1 else times(e, pos.offset, self.size(stride))
-            return scalar.load(e, self.target, dtype, pos.lanes, e.gep(base, at, elem), pos.mask or None)
-        t = VecType(elem, pos.lanes)
-        mask = pos.mask or self.all_lanes(pos.lanes)
-        pointers, ptrs = self.element_pointers(base, stride, pos, elem)
-        got = e.call(
-            t,
-            f"llvm.masked.gather.{t.suffix}.v{pos.lanes}p0",
-            (f"{ptrs} align {t.bytes}", pointers),
-            (f"<{pos.lanes} x i1>", mask),
-            (t, "zeroinitializer"),
-        )
-        return scalar.from_memory(e, dtype, pos.lanes, got)
-
-    def store(self, dtype: str, value: str, base: str, stride: Size, pos: Position) -> None:
-        e, elem = self.e, scalar.memory_elem(dtype)
-        if stride == 1 or pos.lanes == 1:
-            at = pos.offset if stride == 1 else times(e, pos.offset, self.size(stride))
-            scalar.store(e, self.target, dtype, pos.lanes, value, e.gep(base, at, elem), pos.mask or None)
-            return
-        t = VecType(elem, pos.lanes)
-        mask = pos.mask or self.all_lanes(pos.lanes)
-        pointers, ptrs = self.element_pointers(base, stride, pos, elem)
-        stored = scalar.to_memory(e, dtype, pos.lanes, value)
-        e.call(
-            "void",
-            f"llvm.masked.scatter.{t.suffix}.v{pos.lanes}p0",
-            (t, stored),
-            (f"{ptrs} align {t.bytes}", pointers),
-            (f"<{pos.lanes} x i1>", mask),
-        )
-
-    def element_pointers(self, base: str, stride: Size, pos: Position, elem: str) -> tuple[str, str]:
-        e, lanes = self.e, pos.lanes
-        index = self.lane_index(pos)
-        step = self.splat(VecType("i64", lanes), self.size(stride))
-        scaled = e.value(f"mul <{lanes} x i64> {index}, {step}")
-        return e.value(f"getelementptr {elem}, ptr {base}, <{lanes} x i64> {scaled}"), f"<{lanes} x ptr>"
-
-    def lane_index(self, pos: Position) -> str:
-        """The index of each lane along the row, i64."""
-        if pos.lanes == 1:
-            return pos.offset
-        t = VecType("i64", pos.lanes)
-        start = self.splat(t, pos.offset)
-        return self.e.value(f"add {t} {start}, {iota(pos.lanes)}")
-
-    def splat(self, t: VecType, value: str) -> str:
-        if t.lanes == 1:
-            return value
-        one = self.e.value(f"insertelement {t} poison, {t.elem} {value}, i64 0")
-        return self.e.value(f"shufflevector {t} {one}, {t} poison, <{t.lanes} x i32> zeroinitializer")
-
-    @staticmethod
-    def all_lanes(lanes: int) -> str:
-        return "<" + ", ".join(["i1 true"] * lanes) + ">"
 
     def tail_mask(self, offset: str, end: str) -> str:
         """Which lanes from `offset` on lie before `end`."""

@@ -23,7 +23,7 @@ from tcc.ir.types import Type, dense_strides
 from tcc.passes.batchaxes import merged_batch
 from tcc.passes.manager import Context
 
-VIEWS = frozenset({"dimshuffle", "reshape", "slice", "broadcast", "refine", "identity"})
+VIEWS = frozenset({"dimshuffle", "reshape", "slice", "broadcast", "refine", "identity", "windows"})
 HOST = frozenset({"call", "sort", "argsort"})  # run by Python on dense arrays
 
 
@@ -595,6 +595,10 @@ def window_of(op: Op, source: Type) -> tuple[Size, tuple[Size, ...]] | None:
         for s, start in zip(strides, op.attrs["start"]):
             offset = dims.add(offset, dims.mul(s, start))
         return offset, tuple(dims.mul(s, by) for s, by in zip(strides, op.attrs["step"]))
+    if op.name == "windows":
+        rank = len(op.attrs["ws"])
+        steps = [dims.mul(s, by) for s, by in zip(strides[-rank:], op.attrs["step"])]
+        return 0, (*strides[:-rank], *steps, *strides[-rank:])
     if op.name == "refine":
         return 0, dense_strides(op.result.type.shape) if strides == dense_strides(source.shape) else strides
     return _reshaped(source, op.result.type.shape)

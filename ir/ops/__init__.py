@@ -1,6 +1,18 @@
 """The rows of the op table, by kind.  Importing this package fills the table."""
 
-from tcc.ir.ops import control, conv, creation, elementwise, indexing, linalg, nn, placed, reduction, shape
+from tcc.ir.ops import (
+    control,
+    conv,
+    creation,
+    elementwise,
+    indexing,
+    linalg,
+    nn,
+    placed,
+    pooling,
+    reduction,
+    shape,
+)
 
 __all__ = [
     "control",
@@ -11,6 +23,7 @@ __all__ = [
     "linalg",
     "nn",
     "placed",
+    "pooling",
     "reduction",
     "shape",
 ]

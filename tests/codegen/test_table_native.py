@@ -192,7 +192,7 @@ def named(size: Any) -> Any:
 
 SIZES = ("shape", "bound", "value", "left", "right", "type")
 # Their sizes depend on each other, or on an array.
-FIXED = ("const", "reshape", "slice", "insert", "conv", "conv_input", "conv_filter")
+FIXED = "const reshape slice insert conv conv_input conv_filter unpool max_pool_grad max_pool_pick windows".split()
 
 
 def other(samples: Sequence[tuple[OpDef, Sample]]) -> tuple[Func, list[Any], dict[str, int]]:

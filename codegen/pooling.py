@@ -1,0 +1,492 @@
+"""Kernels over windows: the max or sum of each, and what each element gets back from the windows that hold it.
+
+Both directions take a row of the result at a time, in vectors along the last axis.  Forward a vector is as many windows:
+with stride 2 to 4 the elements at one place of each are shuffled out of whole vectors, which serve all places; windows
+that reach over an end are taken one at a time.  Backward a vector of windows is spread over `stride` vectors of elements,
+so each element visits its windows itself, in order, and nothing is scattered.  Threads split the result's rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from math import prod
+from typing import NamedTuple
+
+from tcc.codegen import scalar
+from tcc.codegen.emit import VecType
+from tcc.codegen.gather import Places
+from tcc.codegen.kernel import Kernel, is_number, plus, times
+from tcc.codegen.nest import Fold, Position, Vectors
+from tcc.codegen.target import Target
+from tcc.ir.core import Op
+from tcc.ir.dims import Size
+from tcc.ir.types import Type
+
+SHUFFLED = 4  # the largest stride of which vectors are shuffled apart; beyond it elements are gathered
+SPREAD = 8  # the largest stride at which a vector of windows is spread over its elements
+UNROLLED = 4  # places of a window along its outer axes that stand in the text one by one
+
+
+Visit = Callable[[list[str], list[str]], list[str]]  # a point's indices, carried values -> their next ones
+
+
+class Axis(NamedTuple):
+    """One axis that windows move along: elements, windows, and their geometry."""
+
+    elements: Size
+    windows: Size
+    ws: int
+    stride: int
+    pad: int
+
+    @property
+    def whole(self) -> bool:
+        """Whether each window certainly lies within the elements."""
+        fits = isinstance(self.elements, int) and isinstance(self.windows, int)
+        return self.pad == 0 and fits and (self.windows - 1) * self.stride + self.ws <= self.elements  # type: ignore[operator]
+
+    @property
+    def reach(self) -> int:
+        """The most windows that hold one element."""
+        return -(-self.ws // self.stride)
+
+
+class Pooling:
+    """A kernel being written; operand `elements` has the elements' shape, operand `windows` the windows'."""
+
+    def __init__(self, op: Op, target: Target, elements: int, windows: int) -> None:
+        self.op, self.target = op, target
+        self.w = Places(op, target)
+        self.e = self.w.e
+        rank = len(op.attrs["ws"])
+        self.w.types = merged(self.w.types, rank)
+        types = self.w.types
+        self.lead = list(types[elements].shape[: types[elements].rank - rank])
+        geometry = zip(op.attrs["ws"], op.attrs["stride"], op.attrs["pad"])
+        sizes = zip(types[elements].shape[-rank:], types[windows].shape[-rank:])
+        *self.outer, self.inner = [Axis(n, o, *g) for (n, o), g in zip(sizes, geometry)]
+        self.dtype = types[elements].dtype
+        self.lanes = target.vector(scalar.elem(self.dtype)).lanes
+        if isinstance(self.inner.windows, int):  # short rows take shorter vectors
+            while self.lanes > 2 and self.lanes // 2 >= self.inner.windows:
+                self.lanes //= 2
+        self.vectors = Vectors(self.e, target, str)
+
+    def kernel(self, rows: Sequence[Size], cost: int, unit: Callable[[list[str]], None]) -> Kernel:
+        """`unit` writes the row at indices of shape `rows`; `cost` is that of a window or element of it."""
+        e, w = self.e, self.w
+        length = w.types[-1].shape[-1]
+        w.begin_body()
+        self.vectors.size = w.size
+        e.loop("%begin", "%end", 1, lambda u, _: unit(w.unravel(u, rows)))
+        e.end()
+        w.begin_kernel()
+        w.parallel(w.count(rows), times(e, w.size(length), str(cost)))
+        e.end("i32 0")
+        return w.finish(self.op.name)
+
+    # -- small texts ----------------------------------------------------------------------------------------------
+
+    def least(self, a: str, b: str) -> str:
+        return self._extreme("smin", a, b)
+
+    def most(self, a: str, b: str) -> str:
+        return self._extreme("smax", a, b)
+
+    def _extreme(self, name: str, a: str, b: str) -> str:
+        if is_number(a) and is_number(b):
+            return str((min if name == "smin" else max)(int(a), int(b)))
+        return self.e.call("i64", f"llvm.{name}.i64", ("i64", a), ("i64", b))
+
+    def minus(self, a: str, b: str) -> str:
+        if is_number(b):
+            return plus(self.e, a, str(-int(b)))
+        return self.e.value(f"sub i64 {a}, {b}")
+
+    def over(self, a: str, by: int) -> str:
+        """a // by, where a is not negative."""
+        if by == 1 or is_number(a):
+            return a if by == 1 else str(int(a) // by)
+        return self.e.value(f"udiv i64 {a}, {by}")
+
+    def body(self, text: str, lanes: int, **operands: str) -> str:
+        named = {k: (self.dtype, v) for k, v in operands.items()}
+        return scalar.emit_scalar(self.e, self.target, text, named, lanes=lanes, result=self.dtype)
+
+    def within(self, start: str, n: str) -> str:
+        """Which lanes from `start` on lie in 0 .. n - 1; "" if all do."""
+        if is_number(start) and is_number(n):
+            live = [0 <= int(start) + lane < int(n) for lane in range(self.lanes)]
+            return "" if all(live) else constant_mask(live)
+        t = VecType("i64", self.lanes)
+        index = self.vectors.lane_index(Position(start, self.lanes))
+        # as unsigned numbers, those below 0 are large
+        return self.e.value(f"icmp ult {t} {index}, {self.vectors.splat(t, n)}")
+
+    def strips(self, start: str, stop: str, emit: Callable[[str], None]) -> None:
+        """`emit` for every vector of [start, stop); a few known ones one by one, so that their masks are constants."""
+        if is_number(start) and is_number(stop) and int(stop) - int(start) <= UNROLLED * self.lanes:
+            for o in range(int(start), int(stop), self.lanes):
+                emit(str(o))
+            return
+        self.e.loop(start, stop, self.lanes, lambda o, _: emit(o))
+
+    def rows_of(
+        self, ranges: Sequence[tuple[str, str]], values: list[str], types: list[VecType], visit: Visit
+    ) -> list[str]:
+        """`visit` at every point of the ranges, in order, with the carried values."""
+
+        def nest(depth: int, at: list[str], now: list[str]) -> list[str]:
+            if depth == len(ranges):
+                return visit(at, now)
+            start, stop = ranges[depth]
+            if is_number(start) and is_number(stop) and int(stop) - int(start) <= UNROLLED:
+                for i in range(int(start), int(stop)):
+                    now = nest(depth + 1, [*at, str(i)], now)
+                return now
+            inner = list(zip(types, now))
+            return self.e.loop(start, stop, 1, lambda i, v: nest(depth + 1, [*at, i], v), inner)
+
+        return nest(0, [], values)
+
+
+# -- forward ---------------------------------------------------------------------------------------------------------
+
+
+def pool_kernel(op: Op, target: Target) -> Kernel:
+    """y[o] = max or sum over the window of x."""
+    return Forward(op, target, Fold(op.attrs["mode"], op.operands[0].type.dtype), (0,)).write()
+
+
+def max_pool_pick_kernel(op: Op, target: Target) -> Kernel:
+    """out[o] = sum over the window of v where x == y[o]."""
+    return Forward(op, target, Fold("sum", op.operands[0].type.dtype), (0, 2)).write()
+
+
+class Forward(Pooling):
+    """`read` are the operands of which each window's elements are taken; with two of them a third, y, selects."""
+
+    def __init__(self, op: Op, target: Target, fold: Fold, read: tuple[int, ...]) -> None:
+        self.out = len(op.operands) - 1
+        super().__init__(op, target, 0, self.out)
+        self.fold, self.read = fold, read
+
+    def write(self) -> Kernel:
+        rows = [*self.lead, *(a.windows for a in self.outer)]
+        return self.kernel(rows, 2 * prod(self.op.attrs["ws"]) * len(self.read) + 4, self.row)
+
+    def row(self, at: list[str]) -> None:
+        e, a, w = self.e, self.inner, self.w
+        lead, ranges = at[: len(self.lead)], []
+        starts = []
+        for axis, o in zip(self.outer, at[len(self.lead) :]):
+            start, low, high = self.places(axis, o)
+            starts.append(start)
+            ranges.append((low, high))
+        n, windows = w.size(a.elements), w.size(a.windows)
+
+        def window(values: list[str], visit: Callable[[list[str], list[str]], list[str]], lanes: int) -> str:
+            def at_row(places: list[str], now: list[str]) -> list[str]:
+                where = [*lead, *(plus(e, s, t) for s, t in zip(starts, places)), "0"]
+                return visit([w.address(i, where) for i in self.read], now)
+
+            types = [self.fold.total_type(lanes)]
+            (total,) = self.rows_of(ranges, [self.fold.identity(lanes)], types, at_row)
+            return self.fold.narrow(e, total, lanes)
+
+        def chosen(pos: Position) -> str:
+            base = w.address(1, [*at, "0"])
+            return self.vectors.load(self.dtype, base, w.types[1].strides[-1], pos)
+
+        def emit(pos: Position, full: bool) -> None:
+            y = chosen(pos) if len(self.read) > 1 else ""
+            value = window([], lambda bases, now: [self.taps(bases, now[0], pos, full, y)], pos.lanes)
+            base = w.address(self.out, [*at, "0"])
+            self.vectors.store(self.dtype, value, base, w.types[self.out].strides[-1], pos)
+
+        def one(o: str, _: list[str]) -> None:
+            pos = Position(o, 1)
+            y = chosen(pos) if len(self.read) > 1 else ""
+            start, low, high = self.places(a, o)
+
+            def visit(bases: list[str], now: list[str]) -> list[str]:
+                def step(t: str, total: list[str]) -> list[str]:
+                    spot = Position(plus(e, start, t), 1)
+                    parts = [
+                        self.vectors.load(self.dtype, b, w.types[i].strides[-1], spot)
+                        for i, b in zip(self.read, bases)
+                    ]
+                    return [self.fold.add(e, self.target, total[0], self.element(parts, y, 1), 1)]
+
+                return e.loop(low, high, 1, step, [(self.fold.total_type(1), now[0])])
+
+            value = window([], visit, 1)
+            base = w.address(self.out, [*at, "0"])
+            self.vectors.store(self.dtype, value, base, w.types[self.out].strides[-1], pos)
+
+        low, high = "0", windows
+        if not a.whole:
+            low = self.least(self.over(str(a.pad + a.stride - 1), a.stride), windows)
+            fitting = self.over(self.most(plus(e, n, str(a.pad - a.ws + a.stride)), "0"), a.stride)
+            high = self.most(low, self.least(windows, fitting))
+            e.loop("0", low, 1, one)
+        lanes = self.lanes
+        whole_loads = self.over(plus(e, n, str(a.pad)), a.stride)
+        last = self.least(high, plus(e, whole_loads, str(1 - a.reach)))
+        count = self.most(self.minus(last, low), "0")
+        count = str(int(count) & -lanes) if is_number(count) else e.value(f"and i64 {count}, {-lanes}")
+        middle = plus(e, low, count)
+        self.strips(low, middle, lambda o: emit(Position(o, lanes), True))
+        self.strips(middle, high, lambda o: emit(Position(o, lanes, self.within(o, high)), False))
+        if not a.whole:
+            e.loop(high, windows, 1, one)
+
+    def places(self, axis: Axis, o: str) -> tuple[str, str, str]:
+        """Where window `o` starts, and which of its places lie within the axis."""
+        e = self.e
+        start = plus(e, times(e, o, str(axis.stride)), str(-axis.pad))
+        if axis.whole:
+            return start, "0", str(axis.ws)
+        low = self.most("0", e.value(f"sub i64 0, {start}")) if axis.pad else "0"
+        return start, low, self.least(str(axis.ws), self.minus(self.w.size(axis.elements), start))
+
+    def element(self, parts: Sequence[str], y: str, lanes: int) -> str:
+        if len(parts) == 1:
+            return parts[0]
+        return self.body("where(x == y, v, 0)", lanes, x=parts[0], y=y, v=parts[1])
+
+    def taps(self, bases: list[str], total: str, pos: Position, full: bool, y: str) -> str:
+        """The windows of `pos` along one row: their places in order, `stride` of them from the same vectors."""
+        e, a = self.e, self.inner
+        for group in range(a.reach):
+            first = plus(e, times(e, pos.offset, str(a.stride)), str(group * a.stride - a.pad))
+            parts = [self.apart(i, b, first, pos, full) for i, b in zip(self.read, bases)]
+            for place in range(min(a.stride, a.ws - group * a.stride)):
+                value = self.element([p(place) for p in parts], y, pos.lanes)
+                total = self.fold.add(e, self.target, total, value, pos.lanes)
+        return total
+
+    def apart(self, i: int, base: str, first: str, pos: Position, full: bool) -> Callable[[int], str]:
+        """For k < stride the vector of the elements first + k, first + k + stride, ... of operand `i`'s row."""
+        e, a, lanes = self.e, self.inner, pos.lanes
+        stride, elem = self.w.types[i].strides[-1], scalar.memory_elem(self.dtype)
+        if stride != 1 or not 1 < a.stride <= SHUFFLED or lanes == 1:
+
+            def gathered(k: int) -> str:
+                at = times(e, plus(e, first, str(k)), self.w.size(stride))
+                spot = Position("0", lanes, pos.mask)
+                return self.vectors.load(self.dtype, e.gep(base, at, elem), stride * a.stride, spot)
+
+            return gathered
+        whole = []
+        n = self.w.size(a.elements)
+        for v in range(a.stride):
+            at = plus(e, first, str(v * lanes))
+            spot = Position(at, lanes, "" if full else self.within(at, n))
+            whole.append(self.vectors.load(self.dtype, base, 1, spot))
+        return lambda k: self.pick(whole, k)
+
+    def pick(self, whole: list[str], k: int) -> str:
+        """Elements k, k + stride, ... of the vectors one after the other."""
+        e, lanes, stride = self.e, self.lanes, len(whole)
+        t = VecType(scalar.elem(self.dtype), lanes)
+        made = whole[0]
+        for v in range(1, stride):
+            # lanes below `done` are right already, in order; this vector brings the next ones
+            order = []
+            for lane in range(lanes):
+                source = k + lane * stride
+                if source // lanes < v:
+                    order.append(source if v == 1 else lane)
+                elif source // lanes == v:
+                    order.append(lanes + source % lanes)
+                else:
+                    order.append(0)
+            indices = ", ".join(f"i32 {i}" for i in order)
+            made = e.value(f"shufflevector {t} {made}, {t} {whole[v]}, <{lanes} x i32> <{indices}>")
+        return made
+
+
+# -- backward --------------------------------------------------------------------------------------------------------
+
+
+def unpool_kernel(op: Op, target: Target) -> Kernel:
+    """out[i] = sum of g over the windows that hold i."""
+    return Backward(op, target, 0, False).write()
+
+
+def max_pool_grad_kernel(op: Op, target: Target) -> Kernel:
+    """out[i] = sum of g over the windows that hold i where x[i] == y."""
+    return Backward(op, target, 2, True).write()
+
+
+class Backward(Pooling):
+    """Operand `g` is what comes back; with `selects` operands 0 and 1 are the elements and the windows' maxima."""
+
+    def __init__(self, op: Op, target: Target, g: int, selects: bool) -> None:
+        self.out, self.g, self.selects = len(op.operands) - 1, g, selects
+        super().__init__(op, target, self.out, g)
+        self.fold = Fold("sum", self.dtype)
+        if self.inner.stride > SPREAD:
+            self.lanes = 1
+
+    def write(self) -> Kernel:
+        rows = [*self.lead, *(a.elements for a in self.outer)]
+        reach = prod(a.reach for a in [*self.outer, self.inner])
+        return self.kernel(rows, 4 * reach + 6, self.row)
+
+    def row(self, at: list[str]) -> None:
+        e, a, w, lanes = self.e, self.inner, self.w, self.lanes
+        lead = at[: len(self.lead)]
+        ranges = [self.holders(axis, i) for axis, i in zip(self.outer, at[len(self.lead) :])]
+        n, windows = w.size(a.elements), w.size(a.windows)
+
+        def visit(
+            places: list[str], now: list[str], inner: Callable[[list[str], list[str]], list[str]]
+        ) -> list[str]:
+            where = [*lead, *places, "0"]
+            read = [1, self.g] if self.selects else [self.g]
+            return inner([w.address(i, where) for i in read], now)
+
+        def strip(o: str, masked: bool) -> None:
+            """The elements from that at which window `o` starts to that at which window `o + lanes` does."""
+            first = plus(e, times(e, o, str(a.stride)), str(-a.pad))
+            spots = []
+            for v in range(a.stride):
+                start = plus(e, first, str(v * lanes))
+                spots.append(Position(start, lanes, self.within(start, n) if masked else ""))
+            xs = self.elements(at, spots)
+
+            def inner(bases: list[str], totals: list[str]) -> list[str]:
+                for k in range(a.reach):
+                    start = plus(e, o, str(-k))
+                    spot = Position(start, lanes, self.within(start, windows) if masked else "")
+                    read = [1, self.g] if self.selects else [self.g]
+                    parts = [
+                        self.vectors.load(self.dtype, b, w.types[i].strides[-1], spot)
+                        for i, b in zip(read, bases)
+                    ]
+                    totals = [self.spread(v, k, parts, xs, total) for v, total in enumerate(totals)]
+                return totals
+
+            types = [self.fold.total_type(lanes)] * a.stride
+            zeros = [self.fold.identity(lanes)] * a.stride
+            totals = self.rows_of(ranges, zeros, types, lambda places, now: visit(places, now, inner))
+            base = w.address(self.out, [*at, "0"])
+            for spot, total in zip(spots, totals):
+                value = self.fold.narrow(e, total, lanes)
+                self.vectors.store(self.dtype, value, base, w.types[self.out].strides[-1], spot)
+
+        def one(i: str, _: list[str]) -> None:
+            """One element, for strides at which windows are too far apart for vectors of them."""
+            spot = Position(i, 1)
+            (x,) = self.elements(at, [spot]) or [""]
+            low, high = self.holders(a, i)
+
+            def inner(bases: list[str], totals: list[str]) -> list[str]:
+                def step(o: str, now: list[str]) -> list[str]:
+                    read = [1, self.g] if self.selects else [self.g]
+                    parts = [
+                        self.vectors.load(self.dtype, b, w.types[k].strides[-1], Position(o, 1))
+                        for k, b in zip(read, bases)
+                    ]
+                    value = self.element(x, parts, 1)
+                    return [self.fold.add(e, self.target, now[0], value, 1)]
+
+                return e.loop(low, high, 1, step, [(self.fold.total_type(1), totals[0])])
+
+            types, zeros = [self.fold.total_type(1)], [self.fold.identity(1)]
+            (total,) = self.rows_of(ranges, zeros, types, lambda places, now: visit(places, now, inner))
+            base = w.address(self.out, [*at, "0"])
+            value = self.fold.narrow(e, total, 1)
+            self.vectors.store(self.dtype, value, base, w.types[self.out].strides[-1], spot)
+
+        if a.stride > SPREAD:
+            e.loop("0", n, 1, one)
+            return
+
+        limit = self.least(windows, self.over(plus(e, n, str(a.pad)), a.stride))
+        early = max(a.reach - 1, -(-a.pad // a.stride))
+
+        def either(o: str) -> None:
+            if is_number(o) and is_number(limit):
+                strip(o, not early <= int(o) <= int(limit) - lanes)
+                return
+            end = plus(e, o, str(lanes))
+            fits = e.value(f"icmp sle i64 {end}, {limit}")
+            if early:
+                fits = e.value(f"and i1 {fits}, {e.value(f'icmp sge i64 {o}, {early}')}")
+            inside, edge, after = e.label(), e.label(), e.label()
+            e.branch_if(fits, inside, edge)
+            e.at(inside)
+            strip(o, False)
+            e.branch(after)
+            e.at(edge)
+            strip(o, True)
+            e.branch(after)
+            e.at(after)
+
+        end = self.over(plus(e, n, str(a.pad + a.stride - 1)), a.stride)
+        self.strips("0", end, either)
+
+    def elements(self, at: list[str], spots: Sequence[Position]) -> list[str]:
+        """The elements of x there, if they select."""
+        if not self.selects:
+            return []
+        base, stride = self.w.address(0, [*at, "0"]), self.w.types[0].strides[-1]
+        return [self.vectors.load(self.dtype, base, stride, s) for s in spots]
+
+    def holders(self, axis: Axis, i: str) -> tuple[str, str]:
+        """The windows that hold element `i`: from, to before."""
+        e = self.e
+        low = self.over(self.most(plus(e, i, str(axis.pad - axis.ws + axis.stride)), "0"), axis.stride)
+        last = self.over(plus(e, i, str(axis.pad)), axis.stride)
+        return low, self.least(plus(e, last, "1"), self.w.size(axis.windows))
+
+    def spread(self, v: int, k: int, parts: Sequence[str], xs: Sequence[str], total: str) -> str:
+        """Adds to the v-th vector of elements what the k-th last window that holds each brings."""
+        e, a, lanes = self.e, self.inner, self.lanes
+        t = VecType(scalar.elem(self.dtype), lanes)
+        sources = [divmod(v * lanes + lane, a.stride) for lane in range(lanes)]
+        held = [place + k * a.stride < a.ws for _, place in sources]
+        if not any(held):
+            return total
+        if a.stride > 1 and lanes > 1:
+            order = ", ".join(f"i32 {o}" for o, _ in sources)
+            parts = [e.value(f"shufflevector {t} {p}, {t} poison, <{lanes} x i32> <{order}>") for p in parts]
+        value = self.element(xs[v] if xs else "", parts, lanes)
+        if not all(held):
+            value = e.value(f"select <{lanes} x i1> {constant_mask(held)}, {t} {value}, {t} {t.const(0)}")
+        return self.fold.add(e, self.target, total, value, lanes)
+
+    def element(self, x: str, parts: Sequence[str], lanes: int) -> str:
+        if not self.selects:
+            return parts[0]
+        return self.body("where(x == y, g, 0)", lanes, x=x, y=parts[0], g=parts[1])
+
+
+def constant_mask(live: Sequence[bool]) -> str:
+    return "<" + ", ".join(f"i1 {'true' if one else 'false'}" for one in live) + ">"
+
+
+def merged(types: Sequence[Type], rank: int) -> list[Type]:
+    """The types with those neighbouring axes before the last `rank` as one that every operand walks as one."""
+    groups: list[list[int]] = []
+    for axis in range(types[0].rank - rank):
+        before = groups[-1][-1] if groups else -1
+        if groups and all(t.strides[before] == t.shape[axis] * t.strides[axis] for t in types):
+            groups[-1].append(axis)
+        else:
+            groups.append([axis])
+    out = []
+    for t in types:
+        assert t.place is not None
+        shape, strides = list(t.shape[t.rank - rank :]), list(t.strides[t.rank - rank :])
+        for group in reversed(groups):
+            size: Size = 1
+            for axis in group:
+                size = size * t.shape[axis]
+            shape.insert(0, size)
+            strides.insert(0, t.strides[group[-1]])
+        out.append(Type(t.dtype, tuple(shape)).at(t.place.space, tuple(strides)))
+    return out
