@@ -147,6 +147,9 @@ def _make(terms: Mapping[Monomial, int]) -> Size:
         return 0
     if len(kept) == 1 and () in kept:
         return kept[()]
+    shorter = _without_min(kept)
+    if shorter is not None:
+        return shorter
     return Expr(tuple(sorted(kept.items(), key=_order)))
 
 
@@ -158,19 +161,18 @@ def add(*sizes: Size) -> Size:
     for s in sizes:
         for mono, c in _terms(s):
             total[mono] = total.get(mono, 0) + c
-    shorter = _without_min(total)
-    return _make(total) if shorter is None else shorter
+    return _make(total)
 
 
 def _without_min(total: Mapping[Monomial, int]) -> Size | None:
     """`a - min(a, b)` is `max(a - b, 0)`, which stays short where a size is cut again and again."""
     for mono, c in total.items():
-        if c != -1 or len(mono) != 1 or mono[0].kind != "min":
+        if abs(c) != 1 or len(mono) != 1 or mono[0].kind != "min":
             continue
         for a, b in (mono[0].args, mono[0].args[::-1]):
-            if not isinstance(a, int) and all(total.get(m, 0) == k for m, k in a.terms):
+            if not isinstance(a, int) and all(total.get(m, 0) == -c * k for m, k in a.terms):
                 rest = {m: k for m, k in total.items() if m != mono and m not in dict(a.terms)}
-                return add(_make(rest), maximum(sub(a, b), 0))
+                return add(_make(rest), mul(-c, maximum(sub(a, b), 0)))
     return None
 
 
