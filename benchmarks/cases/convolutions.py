@@ -73,6 +73,24 @@ def reference() -> Functions:
     return functions(lambda stride, pad: lambda x, w: tape.conv2d(x, w, stride, pad), gradients)
 
 
+def tcc() -> Functions:
+    import tcc
+    import tcc.tensor as T
+
+    if not hasattr(T.nnet, "conv2d"):
+        return {}
+
+    def forward(stride: int, pad: int) -> Any:
+        return lambda x, w: T.nnet.conv2d(
+            x, w, border_mode=(pad, pad), subsample=(stride, stride), filter_flip=False
+        )
+
+    def gradients(stride: int, pad: int) -> Any:
+        return lambda x, w, g: tcc.grad(None, [x, w], known_grads={forward(stride, pad)(x, w): g})
+
+    return functions(forward, gradients)
+
+
 def torch() -> Functions:
     import torch
 

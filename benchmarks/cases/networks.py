@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -262,6 +263,36 @@ def reference() -> Functions:
             spatial_mean=lambda x: x.mean((2, 3)).reshape(*x.value.shape[:2]),
             softmax=softmax,
             cost=tape.cross_entropy,
+        )
+    )
+
+
+def tcc() -> Functions:
+    import tcc.tensor as T
+    from benchmarks.cases import rows
+
+    if not hasattr(T.nnet, "conv2d"):
+        return {}
+    pool_2d = import_module("tcc.tensor.signal.pool").pool_2d
+    train, test = T.nnet.bn.batch_normalization_train, T.nnet.bn.batch_normalization_test
+
+    def conv(x: Any, w: Any, stride: int, pad: int) -> Any:
+        return T.nnet.conv2d(x, w, border_mode=(pad, pad), subsample=(stride, stride), filter_flip=False)
+
+    return models(
+        Library(
+            conv=conv,
+            max_pool=lambda x: pool_2d(x, (2, 2), ignore_border=True),
+            normalized=lambda x, gain, bias: train(x, gain, bias, "spatial", EPSILON)[0],
+            scaled=lambda x, gain, bias, mean, var: test(x, gain, bias, mean, var, "spatial", EPSILON),
+            dense=lambda x, w, b: T.dot(x, w) + b,
+            per_channel=lambda b: b.dimshuffle("x", 0, "x", "x"),
+            flat=lambda x: x.flatten(2),
+            tanh=T.tanh,
+            relu=T.nnet.relu,
+            spatial_mean=lambda x: x.mean(axis=(2, 3)),
+            softmax=T.nnet.softmax,
+            cost=rows.tcc()["xent"],
         )
     )
 
