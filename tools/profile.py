@@ -156,6 +156,10 @@ def _least_seconds(op: Op, count: int) -> float:
     """Of moving the operands and results once, in memory as far from the processor as their size tells."""
     written = sum(_number(v.type.bytes) for v in op.places)
     read = sum(_number(v.type.bytes) for v in op.reads)
+    if op.name in ("gather", "scatter"):  # of the table, only the rows that are looked up
+        table = _number(op.reads[0].type.bytes)
+        moved = min(table, read + written - table * (1 + (op.name == "scatter")))
+        written, read = moved, read - table + moved
     near = 1 << max(12, int(read + written - 1).bit_length())  # as many bytes, roughly: measuring takes time
     both, rest = min(read, written), abs(read - written)
     return 2 * both / copy_bandwidth(near, count) + rest / read_bandwidth(near, count)
