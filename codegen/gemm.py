@@ -17,7 +17,7 @@ from tcc.codegen.dot import DOT_ROWS, dot_kernel, dot_name, row_kernel, row_name
 from tcc.codegen.emit import Emit, VecType
 from tcc.codegen.index import Index, Size
 from tcc.codegen.microkernel import VECTORS, micro_kernel, tile_name, tile_rows
-from tcc.codegen.pack import copy_elements, copy_panel, copy_rows, copy_transposed, pack_name
+from tcc.codegen.pack import copy_elements, copy_group, copy_panel, copy_rows, copy_transposed, pack_name
 from tcc.codegen.target import Target
 from tcc.runtime import layout as at
 
@@ -44,6 +44,7 @@ FIELDS = {
     )
 }
 POINTERS = ("a", "b", "c", "args", "epilogue", "panels", "finish")
+GROUP = 8  # tiles whose rows of A are copied together by columns, so that whole lines of memory are read
 ROW_UNIT = 256  # columns of a product of one row are handed to threads in such units
 _ROW_RUN = 4096  # columns that stay in the first-level cache while rows are added to them
 
@@ -83,8 +84,9 @@ def engine(t: VecType, target: Target) -> dict[str, str]:
     parts |= {
         pack_name(t, "rows"): copy_rows(t, target),
         pack_name(t, "panel"): copy_panel(t, max(VECTORS, -(-tile_rows(target)[0] // t.lanes)), target),
-        pack_name(t, "turn"): copy_transposed(t),
+        pack_name(t, "turn"): copy_transposed(t, target),
         pack_name(t, "each"): copy_elements(t),
+        pack_name(t, "group"): copy_group(t, tile_rows(target)[0], GROUP, target),
         engine_name(t, "_pack"): _pack_body(t),
         engine_name(t, "_panel"): _row_panel(t),
         engine_name(t, "_block"): _block_body(t, target),
@@ -101,10 +103,9 @@ def engine(t: VecType, target: Target) -> dict[str, str]:
 
 
 def a_copy_bytes(t: VecType, target: Target, kc: Size, x: Index) -> Size:
-    """Scratch for the copy of a panel of rows of A."""
-    rows = tile_rows(target)[0]
-    by_rows = x.mul(_a_row_bytes(t, kc, x), rows)
-    return x.max(by_rows, x.mul(kc, a_column_bytes(t, target)))
+    """Scratch for what is copied of A at a time: the rows of one tile, or a group of tiles by columns."""
+    by_rows = x.mul(_a_row_bytes(t, kc, x), tile_rows(target)[0])
+    return x.max(by_rows, x.add(x.mul(kc, GROUP * a_column_bytes(t, target)), GROUP * 64))
 
 
 def _a_row_bytes(t: VecType, kc: Size, x: Index) -> Size:
@@ -239,7 +240,8 @@ def _block_body(t: VecType, target: Target) -> Emit:
 
     def panel(row: str, _: list[str]) -> None:
         left = x.sub(last, row)
-        share = x.ceil_div(left, x.ceil_div(left, sizes[0]))
+        even = x.ceil_div(left, x.ceil_div(left, sizes[0]))
+        share = e.value(f"select i1 {by_cols}, i64 {sizes[0]}, i64 {even}")
         rows: Size = sizes[0]
         tiles = [f"@{tile_name(t, sizes[0], n)}" for n in (VECTORS, 1)]
         for larger, size in zip(sizes, sizes[1:]):
@@ -253,16 +255,44 @@ def _block_body(t: VecType, target: Target) -> Emit:
                 e.value(f"select i1 {take}, ptr {a}, ptr {b}") for a, b in zip(names, tiles, strict=True)
             ]
         at = e.gep(source, x.mul(row, ars))
-        to = (("ptr", at), ("i64", ars), ("ptr", scratch), ("i64", along), ("i64", rows), ("i64", kc))
-        e.when(by_rows, lambda: _call(e, pack_name(t, "rows"), *to))
-        to = (("ptr", at), ("i64", acs), ("ptr", scratch), ("i64", across), ("i64", kc), ("i64", rows))
-        e.when(by_cols, lambda: _call(e, pack_name(t, "panel"), *to))
-        start = e.value(f"select i1 {in_place}, ptr {at}, ptr {scratch}")
+        from_rows, from_columns, to = (
+            (("ptr", at), ("i64", ars)),
+            (("ptr", at), ("i64", acs)),
+            ("ptr", scratch),
+        )
+        e.when(
+            by_rows,
+            lambda: _call(
+                e, pack_name(t, "rows"), *from_rows, to, ("i64", along), ("i64", rows), ("i64", kc)
+            ),
+        )
+        # a group begins
+        done = x.sub(row, first)
+        in_group = x.sub(done, x.mul(x.div(done, group), group))
+        number = x.div(in_group, sizes[0])
+        within = x.sub(in_group, x.mul(number, sizes[0]))
+        begins = e.value(f"and i1 {by_cols}, {e.value(f'icmp eq i64 {in_group}, 0')}")
+        e.when(
+            begins,
+            lambda: _call(
+                e,
+                pack_name(t, "group"),
+                *from_columns,
+                to,
+                ("i64", across),
+                ("i64", kc),
+                ("i64", x.min(left, group)),
+            ),
+        )
+        copied = e.gep(scratch, x.add(x.mul(number, x.add(x.mul(kc, across), 64)), x.mul(within, t.bytes)))
+        copied = e.value(f"select i1 {by_cols}, ptr {copied}, ptr {scratch}")
+        start = e.value(f"select i1 {in_place}, ptr {at}, ptr {copied}")
         a = (("ptr", start), ("i64", row_step), ("i64", col_step))
         place = (("i64", row), ("i64", rows), ("i64", j0), ("i64", j1))
         _call(e, engine_name(t, "_panel"), ("ptr", "%r"), *a, *place, *(("ptr", f) for f in tiles))
         e.line(f"{height} = add i64 {rows}, 0")
 
+    group = GROUP * sizes[0]
     height = "%height"
     e.loop(str(first), str(last), height, panel)
     return _finish(e)

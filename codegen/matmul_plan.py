@@ -91,21 +91,21 @@ def most_shared_bytes(t: VecType, target: Target) -> int:
 
 
 def _a_depth(t: VecType, target: Target) -> int:
-    """The most of k for which a panel of A, copied by columns, takes two thirds of the first-level cache."""
-    return max(t.lanes, 2 * target.l1_bytes // 3 // a_column_bytes(t, target) // t.lanes * t.lanes)
+    """The most of k for which a panel of A, copied by columns, takes half the first-level cache."""
+    return max(t.lanes, target.l1_bytes // 2 // a_column_bytes(t, target) // t.lanes * t.lanes)
 
 
 def _b_copy(t: VecType, target: Target, x: Index, sizes: Sizes, form: Size, a_copy: Size) -> Sizes:
     """B's blocks of kc x nc, and whether they are copied.
 
-    B is copied when its columns are not contiguous, or when it is larger than half the second-level cache and many rows
-    use the copy.  A block fills half that cache; it is as wide as it can be, for all of A is read once for each block of
+    B is copied when its columns are not contiguous, or when it is larger than a quarter of the second-level cache and many rows
+    use the copy.  A block fills half that cache at most; it is as wide as it can be, for all of A is read once for each block of
     columns, and the parts of C, which are read once more for each block of k, are fetched ahead.
     """
     m, n, k, width = sizes["m"], sizes["n"], sizes["k"], VECTORS * t.lanes
     depth, columns = x.max(k, 1), x.max(n, 1)
     half = target.l2_bytes // 2 // t.bytes
-    large = x.less(half, x.mul(n, k))
+    large = x.less(half // 2, x.mul(n, k))
     # without AVX-512 the tiles read whole vectors, which only a copy has at the right edge
     worth = x.both(x.less(_MANY_TILES * tile_rows(target)[0], m), large) if target.avx512 else 1
     straight = x.pick(worth, PACK_ROWS, UNPACKED)

@@ -11,6 +11,8 @@ from tcc.codegen.target import Target
 
 _ROWS_AHEAD = 12  # rows that are fetched ahead of the one that is copied
 
+_LINE = 64  # bytes of a cache line
+
 
 def pack_name(t: VecType, kind: str) -> str:
     return f"tcc_pack_{t.suffix}_{kind}"
@@ -85,12 +87,65 @@ def copy_panel(t: VecType, vectors: int, target: Target) -> Emit:
     return e
 
 
-def copy_transposed(t: VecType) -> Emit:
+def copy_group(t: VecType, width: int, count: int, target: Target) -> Emit:
+    """LLVM text of `void @tcc_pack_T_group(src, src stride, dst, dst stride, rows, cols)`; strides in bytes.
+
+    Up to `count` panels of `width` columns, side by side in src and one after another in dst.
+    """
+    e = Emit()
+    e.function(
+        f"internal void @{pack_name(t, 'group')}(ptr noalias readonly %src, i64 %ss, ptr noalias %dst, i64 %ds, "
+        "i64 %rows, i64 %cols)"
+    )
+    e.declare("declare void @llvm.prefetch.p0(ptr, i32, i32, i32)")
+    x = Index(e)
+    size = x.add(x.mul("%rows", "%ds"), _LINE)
+
+    def panel(p: str, _: list[str]) -> None:
+        first = x.mul(p, width)
+        src, dst = e.gep("%src", first, t.elem), e.gep("%dst", x.mul(p, size))
+        cols = x.min(x.sub("%cols", first), width)
+        e.line(
+            f"call void @{pack_name(t, 'panel')}(ptr {src}, i64 %ss, ptr {dst}, i64 %ds, i64 %rows, i64 {cols})"
+        )
+
+    def row(_: str, v: list[str]) -> list[str]:
+        src, *places = v
+        for line in range(0, count * width * t.bytes, _LINE):
+            at = e.gep(e.gep(src, ahead), line)
+            e.line(f"call void @llvm.prefetch.p0(ptr {at}, i32 0, i32 3, i32 1)")
+        for p, place in enumerate(places):
+            for lane in range(0, width, t.lanes):
+                mask = None if lane + t.lanes <= width else part
+                vector = load(e, t, e.gep(src, p * width + lane, t.elem), mask)
+                store(e, t, vector, e.gep(place, lane, t.elem))
+        return [e.gep(p, step) for p, step in zip(v, ["%ss"] + ["%ds"] * count)]
+
+    def whole_rows() -> None:
+        starts = [e.gep("%dst", x.mul(size, p)) for p in range(count)]
+        e.loop(0, "%rows", 1, row, [("ptr", p) for p in ["%src", *starts]])
+
+    if not target.avx512:  # where masks cost
+        e.loop(0, x.ceil_div("%cols", width), 1, panel)
+        e.end()
+        return e
+    part = lane_mask(e, t, str(width % t.lanes))
+    ahead = x.mul("%ss", _ROWS_AHEAD // 3)
+    whole = e.value(f"icmp eq i64 %cols, {count * width}")
+    e.when(whole, whole_rows)
+    e.loop(0, x.pick(e.value(f"zext i1 {whole} to i64"), 0, x.ceil_div("%cols", width)), 1, panel)
+    e.end()
+    return e
+
+
+def copy_transposed(t: VecType, target: Target) -> Emit:
     """LLVM text of `void @tcc_pack_T_turn(src, src stride, dst, dst stride, rows, cols)`: dst[c, r] = src[r, c].
 
-    By squares of 16-byte rows.  In most columns whole squares are written, in which rows beyond repeat the last one.
+    By squares, of whole vectors where a shuffle crosses them at once.  Each row of dst is written in whole vectors of a
+    square, in which rows of src beyond the last repeat it.
     """
-    e, piece = Emit(), VecType(t.elem, 16 // t.bytes)
+    e = Emit()
+    piece = t if target.avx512 else VecType(t.elem, 16 // t.bytes)
     side = piece.lanes
     e.function(
         f"internal void @{pack_name(t, 'turn')}(ptr noalias readonly %src, i64 %ss, ptr noalias %dst, i64 %ds, "
@@ -99,6 +154,8 @@ def copy_transposed(t: VecType) -> Emit:
     x = Index(e)
     last = x.sub("%rows", 1)
     full = e.value(f"and i64 %cols, {-side}")
+    rest = x.sub("%cols", full)
+    ragged, mask = e.value(f"icmp sgt i64 {rest}, 0"), lane_mask(e, piece, str(rest))
 
     def strip(r: str, _: list[str]) -> None:
         starts = [e.gep("%src", str(x.mul(x.min(x.add(r, i), last), "%ss"))) for i in range(side)]
@@ -110,14 +167,18 @@ def copy_transposed(t: VecType) -> Emit:
                 dst = e.gep(dst, "%ds")
             return [dst]
 
-        e.loop(0, full, side, square, [("ptr", e.gep("%dst", r, t.elem))])
+        (end,) = e.loop(0, full, side, square, [("ptr", e.gep("%dst", r, t.elem))])
+
+        def remainder() -> None:
+            rows = _transpose(e, piece, [load(e, piece, e.gep(p, full, t.elem), mask) for p in starts])
+            for i, vector in enumerate(rows[:-1]):
+                place = e.gep(end, x.mul("%ds", i))
+                there = e.value(f"icmp sgt i64 {rest}, {i}")
+                e.when(there, functools.partial(store, e, piece, vector, place))
+
+        e.when(ragged, remainder)
 
     e.loop(0, "%rows", side, strip)
-    rest, end = x.sub("%cols", full), e.gep("%dst", str(x.mul(full, "%ds")))
-    e.line(
-        f"call void @{pack_name(t, 'each')}(ptr {e.gep('%src', full, t.elem)}, i64 {t.bytes}, i64 %ss, ptr {end}, "
-        f"i64 %ds, i64 {rest}, i64 %rows)"
-    )
     e.end()
     return e
 
