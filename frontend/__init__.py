@@ -14,7 +14,6 @@ assert __name__ == "tcc", "import it as tcc; a bare `import frontend` makes a se
 if TYPE_CHECKING:
     from tcc import gradient as gradient
     from tcc import modes as modes
-    from tcc import nnet as nnet
     from tcc import printing as printing
     from tcc import tensor as tensor
     from tcc.compiling import In as In
@@ -78,7 +77,7 @@ _HOMES = {
     "scan": "loops",
     "shared": "sharedvar",
 }
-_MODULES = frozenset({"gradient", "modes", "nnet", "printing", "tensor"})
+_MODULES = frozenset({"gradient", "modes", "printing", "tensor"})
 
 __all__ = [*_HOMES, *_MODULES]  # noqa: PLE0604
 

@@ -93,6 +93,10 @@ def infer(defn: OpDef, operands: Sequence[Variable], attrs: dict[str, Any]) -> l
             results = defn.infer(types, plain, [])
             return [tensor_type(FROM_IR[t.dtype], _static(t.shape)) for t in results]
         except dims.SizeMismatch as e:
+            loose = _loosened(defn, types, plain, e)
+            if loose is not None:
+                types = loose
+                continue
             known = _unify(e)
             types = [t.substitute(known) for t in types]
             plain = {key: _substitute(value, known) for key, value in plain.items()}
@@ -137,6 +141,29 @@ def _same(name: str, v: Variable, a: int | None, w: Variable, b: int | None) -> 
 
 def _static(shape: Sequence[dims.Size]) -> Static:
     return tuple(s if isinstance(s, int) else None for s in shape)
+
+
+def _loosened(
+    defn: OpDef, types: list[ir.Type], attrs: dict[str, Any], e: dims.SizeMismatch
+) -> list[ir.Type] | None:
+    """The operands' types with one size written as the expression that it must equal when the function runs, where no
+    name can stand for that: the known size of a pooled array against that of half an unknown one."""
+    if any(isinstance(s, dims.Expr) and s.plain for s in (e.left, e.right)):
+        return None
+    for size, other in ((e.left, e.right), (e.right, e.left)):
+        if isinstance(other, int):
+            continue
+        for i, t in enumerate(types):
+            for axis in (a for a, s in enumerate(t.shape) if s == size):
+                shape = (*t.shape[:axis], other, *t.shape[axis + 1 :])
+                tried = [*types[:i], t.with_shape(*shape), *types[i + 1 :]]
+                try:
+                    defn.infer(tried, attrs, [])
+                except dims.SizeMismatch as f:
+                    if str(f) == str(e) or (f.left, f.right) == (e.right, e.left):
+                        continue
+                return tried
+    return None
 
 
 def _unify(e: dims.SizeMismatch) -> dict[str, dims.Size]:

@@ -11,7 +11,16 @@ import pytest
 import tcc
 
 BOTH = frozenset(
-    {"test_function", "test_updates", "test_scan", "test_user_op", "test_indexing", "test_broadcast"}
+    {
+        "test_function",
+        "test_updates",
+        "test_scan",
+        "test_user_op",
+        "test_indexing",
+        "test_broadcast",
+        "test_conv",
+        "test_pool",
+    }
 )
 
 

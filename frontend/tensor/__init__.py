@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import Any
 
 from tcc.creation import (
@@ -323,13 +324,13 @@ __all__ = [
 ]
 
 _LATER = {
-    "nnet": "tcc.nnet",
     "grad": "tcc.gradient",
     "Lop": "tcc.gradient",
     "jacobian": "tcc.gradient",
     "TensorSharedVariable": "tcc.sharedvar",
     "scan": "tcc.loops",
 }
+_MODULES = frozenset({"nnet", "signal"})
 # Names that a well-known book prints and Theano never had.
 _ALIASES = {
     "abs": abs_,
@@ -345,11 +346,10 @@ def __getattr__(name: str) -> Any:
         return CONSTRUCTORS[name]
     if name in _ALIASES:
         return _ALIASES[name]
+    if name in _MODULES:
+        return importlib.import_module(f"tcc.tensor.{name}")
     if name in _LATER:
-        import importlib
-
-        module = importlib.import_module(_LATER[name])
-        found = module if name == "nnet" else getattr(module, name)
+        found = getattr(importlib.import_module(_LATER[name]), name)
         globals()[name] = found
         return found
     raise AttributeError(f"module 'tcc.tensor' has no attribute {name!r}")

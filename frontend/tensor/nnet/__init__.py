@@ -1,0 +1,73 @@
+"""Functions of neural networks under Theano's names: `T.nnet`."""
+
+from tcc.tensor.nnet import abstract_conv, bn, conv, neighbours
+from tcc.tensor.nnet.abstract_conv import (
+    bilinear_upsampling,
+    conv2d,
+    conv2d_grad_wrt_inputs,
+    conv2d_grad_wrt_weights,
+    conv2d_transpose,
+    conv3d,
+    conv3d_grad_wrt_inputs,
+    conv3d_grad_wrt_weights,
+)
+from tcc.tensor.nnet.basic import (
+    SELU_ALPHA,
+    SELU_SCALE,
+    binary_crossentropy,
+    categorical_crossentropy,
+    crossentropy_categorical_1hot,
+    elu,
+    hard_sigmoid,
+    logsoftmax,
+    relu,
+    selu,
+    sigmoid,
+    sigmoid_binary_crossentropy,
+    softmax,
+    softplus,
+    softsign,
+    ultra_fast_sigmoid,
+)
+from tcc.tensor.nnet.bn import batch_normalization, batch_normalization_test, batch_normalization_train
+from tcc.tensor.nnet.neighbours import images2neibs, neibs2images
+from tcc.tensor.nnet.norms import layer_norm, local_response_norm, rms_norm
+
+__all__ = [
+    "SELU_ALPHA",
+    "SELU_SCALE",
+    "abstract_conv",
+    "batch_normalization",
+    "batch_normalization_test",
+    "batch_normalization_train",
+    "bilinear_upsampling",
+    "binary_crossentropy",
+    "bn",
+    "categorical_crossentropy",
+    "conv",
+    "conv2d",
+    "conv2d_grad_wrt_inputs",
+    "conv2d_grad_wrt_weights",
+    "conv2d_transpose",
+    "conv3d",
+    "conv3d_grad_wrt_inputs",
+    "conv3d_grad_wrt_weights",
+    "crossentropy_categorical_1hot",
+    "elu",
+    "hard_sigmoid",
+    "images2neibs",
+    "layer_norm",
+    "local_response_norm",
+    "logsoftmax",
+    "neibs2images",
+    "neighbours",
+    "relu",
+    "rms_norm",
+    "selu",
+    "sigmoid",
+    "sigmoid_binary_crossentropy",
+    "softmax",
+    "softplus",
+    "softsign",
+    "ultra_fast_sigmoid",
+]

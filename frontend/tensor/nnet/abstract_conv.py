@@ -1,0 +1,448 @@
+"""Convolution in two and three dimensions, its gradients as functions, and upsampling."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from tcc import build
+from tcc.build import Size, as_size, size_arithmetic, size_of, static_size
+from tcc.elemwise import TO_FLOAT
+from tcc.graph import Shown
+from tcc.ir.optable import complete_attrs
+from tcc.shapes import concatenate, reshape
+from tcc.tensor.signal.pool import numbers
+from tcc.types import tensor_type
+from tcc.variable import Variable, as_variable
+
+Pads = tuple[Size, ...]  # lo and hi of each spatial axis in turn
+
+
+# -- what the arguments mean -----------------------------------------------------------------------------------------
+
+
+def _floats(x: Any, name: str, rank: int) -> Any:
+    x = as_variable(x)
+    if x.type.ndim != rank + 2:
+        raise TypeError(f"conv{rank}d: {name} must have {rank + 2} axes, got {x.type}")
+    return build.cast(x, TO_FLOAT.get(x.type.dtype, x.type.dtype))
+
+
+def with_shape(x: Any, name: str, shape: Any) -> Any:
+    """`x`, whose sizes are asserted to be those that `shape` (None, or numbers, variables and None) has."""
+    if shape is None:
+        return x
+    given = [None if s is None else as_size(s, f"a size in {name}") for s in shape]
+    if len(given) != x.type.ndim:
+        raise ValueError(f"{name} must have {x.type.ndim} entries, got {shape}")
+    known = x.type.shape
+    for axis, (have, want) in enumerate(zip(known, given)):
+        if have is not None and isinstance(want, int) and have != want:
+            raise ValueError(f"{name} says that axis {axis} has size {want}, it has {have}")
+    if not any(have is None and want is not None for have, want in zip(known, given)):
+        return x
+    sizes = [size_of(x, a) if want is None else want for a, want in enumerate(given)]
+    static = tuple(static_size(s) if have is None else have for s, have in zip(sizes, known))
+    return build.node(
+        "broadcast", x, shape=sizes, types=(tensor_type(x.type.dtype, static),), implicit=True
+    ).result
+
+
+def _pads(border_mode: Any, kernel: Sequence[Size], dilation: Sequence[int]) -> Pads:
+    """`border_mode` as the padding before and after each spatial axis; ValueError where it is none."""
+    rank = len(kernel)
+    if isinstance(border_mode, str):
+        if border_mode not in ("valid", "full", "half"):
+            raise ValueError(
+                f"invalid border_mode {border_mode!r}, which must be either 'valid', 'full', 'half', an integer or a "
+                f"tuple of {rank} integers or of {rank} pairs"
+            )
+        out: list[Size] = []
+        for k, d in zip(kernel, dilation):
+            pad: Size = 0
+            if border_mode != "valid":
+                pad = size_arithmetic("mul", size_arithmetic("sub", k, 1), d)
+            if border_mode == "half":
+                pad = size_arithmetic("floordiv", size_arithmetic("add", pad, 1), 2)
+            out += [pad, pad]
+        return tuple(out)
+    if isinstance(border_mode, int | np.integer):
+        border_mode = (int(border_mode),) * rank
+    if len(border_mode) != rank:
+        raise ValueError(f"invalid border_mode {border_mode!r}, which must have {rank} entries")
+    pairs = [tuple(p) if isinstance(p, tuple | list) else (p, p) for p in border_mode]
+    flat = [build.static_size(v) for pair in pairs for v in pair]
+    if len(flat) != 2 * rank or any(v is None or v < 0 for v in flat):
+        raise ValueError(f"invalid border_mode {border_mode!r}: its numbers must not be negative")
+    return tuple(int(v) for v in flat if v is not None)
+
+
+def _flipped(w: Any, rank: int, flip: bool) -> Any:
+    return w[(slice(None), slice(None), *[slice(None, None, -1)] * rank)] if flip else w
+
+
+def _one_or_none(shape: Any, rank: int) -> tuple[int | None, ...]:
+    """Static sizes; a spatial axis is none that broadcasts, even where it has one element."""
+    return (*shape[:2], *(None if s == 1 else s for s in shape[2:]))
+
+
+def _applied(row: str, a: Any, b: Any, label: str, attrs: dict[str, Any]) -> Any:
+    (inferred,) = build.infer(build.row(row), [a, b], complete_attrs(build.row(row), attrs))
+    free = tensor_type(inferred.dtype, _one_or_none(inferred.shape, inferred.ndim - 2))
+    return build.node(row, a, b, types=(free,), shown=Shown(label, (a, b)), **attrs).result
+
+
+@dataclass
+class _Convolution:
+    """One kind of convolution with its arguments read."""
+
+    rank: int
+    border_mode: Any
+    subsample: Any
+    filter_flip: bool
+    filter_dilation: Any
+    num_groups: int
+
+    def __post_init__(self) -> None:
+        if isinstance(self.border_mode, Variable):
+            raise TypeError("border_mode must be known when the graph is built")
+        self.strides = numbers("subsample", self.subsample, self.rank)
+        self.dilation = numbers("filter_dilation", self.filter_dilation, self.rank)
+
+    def attrs(self, kernel: Sequence[Size]) -> dict[str, Any]:
+        return {
+            "strides": self.strides,
+            "pads": _pads(self.border_mode, kernel, self.dilation),
+            "dilation": self.dilation,
+            "groups": int(self.num_groups),
+        }
+
+    def label(self, kind: str) -> str:
+        return (
+            f"AbstractConv{self.rank}d{kind}{{convdim={self.rank}, border_mode={self.border_mode!r}, "
+            f"subsample={self.strides}, filter_flip={self.filter_flip}, filter_dilation={self.dilation}}}"
+        )
+
+    def forward(self, input: Any, filters: Any, input_shape: Any, filter_shape: Any) -> Any:
+        x = with_shape(_floats(input, "input", self.rank), "input_shape", input_shape)
+        w = with_shape(_floats(filters, "filters", self.rank), "filter_shape", filter_shape)
+        w = _flipped(build.cast(w, x.type.dtype), self.rank, self.filter_flip)
+        return _applied("conv", x, w, self.label(""), self.attrs(build.shape_of(w)[2:]))
+
+    def by_inputs(self, output_grad: Any, filters: Any, input_shape: Any, filter_shape: Any) -> Any:
+        g = _floats(output_grad, "output_grad", self.rank)
+        w = with_shape(_floats(filters, "filters", self.rank), "filter_shape", filter_shape)
+        w = _flipped(build.cast(w, g.type.dtype), self.rank, self.filter_flip)
+        size = _spatial("input_shape", input_shape, self.rank)
+        attrs = {"size": size, **self.attrs(build.shape_of(w)[2:])}
+        made = _applied("conv_input", w, g, self.label("_gradInputs"), attrs)
+        return with_shape(made, "input_shape", _static_shape(input_shape, self.rank))
+
+    def by_weights(self, input: Any, output_grad: Any, filter_shape: Any, input_shape: Any) -> Any:
+        x = with_shape(_floats(input, "input", self.rank), "input_shape", input_shape)
+        g = build.cast(_floats(output_grad, "output_grad", self.rank), x.type.dtype)
+        size = _spatial("filter_shape", filter_shape, self.rank)
+        made = _applied("conv_filter", x, g, self.label("_gradWeights"), {"size": size, **self.attrs(size)})
+        return _flipped(made, self.rank, self.filter_flip)
+
+
+def _entries(name: str, shape: Any, rank: int) -> list[Any]:
+    """The sizes that a shape, whole or of the spatial axes alone, is made of."""
+    items = list(shape) if isinstance(shape, tuple | list) else list(as_variable(shape))
+    if len(items) not in (rank, rank + 2):
+        raise ValueError(
+            f"{name} must have {rank + 2} entries, or the {rank} of the spatial axes, got {shape}"
+        )
+    return items
+
+
+def _spatial(name: str, shape: Any, rank: int) -> list[Size]:
+    items = _entries(name, shape, rank)[-rank:]
+    if any(s is None for s in items):
+        raise ValueError(f"{name} must have the sizes of its last {rank} axes, got {shape}")
+    return [as_size(s, f"a size in {name}") for s in items]
+
+
+def _static_shape(shape: Any, rank: int) -> Any:
+    """What of a shape is known when the graph is built, for the first two axes."""
+    items = _entries("input_shape", shape, rank)
+    if len(items) == rank:
+        return None
+    return [None if s is None else static_size(as_size(s)) for s in items[:2]] + [None] * rank
+
+
+# -- the functions ---------------------------------------------------------------------------------------------------
+
+
+def conv2d(
+    input: Any,
+    filters: Any,
+    input_shape: Any = None,
+    filter_shape: Any = None,
+    border_mode: Any = "valid",
+    subsample: Any = (1, 1),
+    filter_flip: bool = True,
+    image_shape: Any = None,
+    filter_dilation: Any = (1, 1),
+    num_groups: int = 1,
+    unshared: bool = False,
+    **kwargs: Any,
+) -> Any:
+    """The convolution of `input` [batch, channels, rows, columns] with `filters` [out, channels / num_groups, ...].
+
+    Along an axis of n elements, with a filter of k, stride s, dilation d and padding p the result has
+    (n + 2 p - ((k - 1) d + 1)) // s + 1.  `border_mode` is 'valid' (p = 0), 'full' (p = (k - 1) d),
+    'half' (p = ((k - 1) d + 1) // 2), a number, one for each axis, or pairs of before and after.  Filters are flipped
+    unless `filter_flip` is False.  Shapes that are given (with None for what is not known) are checked.  The result has
+    the dtype of `input`.
+    """
+    if kwargs:
+        warnings.warn(f"conv2d: {', '.join(kwargs)} mean nothing here and are ignored", stacklevel=2)
+    if unshared:
+        raise NotImplementedError("conv2d: filters that differ from place to place (unshared) are not there")
+    if image_shape is not None:
+        if input_shape is not None:
+            raise ValueError("input_shape and image_shape should not be provided at the same time.")
+        input_shape = image_shape
+    how = _Convolution(2, border_mode, subsample, filter_flip, filter_dilation, num_groups)
+    return how.forward(input, filters, input_shape, filter_shape)
+
+
+def conv3d(
+    input: Any,
+    filters: Any,
+    input_shape: Any = None,
+    filter_shape: Any = None,
+    border_mode: Any = "valid",
+    subsample: Any = (1, 1, 1),
+    filter_flip: bool = True,
+    filter_dilation: Any = (1, 1, 1),
+    num_groups: int = 1,
+) -> Any:
+    """As `conv2d`, over three axes."""
+    how = _Convolution(3, border_mode, subsample, filter_flip, filter_dilation, num_groups)
+    return how.forward(input, filters, input_shape, filter_shape)
+
+
+def conv2d_grad_wrt_inputs(
+    output_grad: Any,
+    filters: Any,
+    input_shape: Any,
+    filter_shape: Any = None,
+    border_mode: Any = "valid",
+    subsample: Any = (1, 1),
+    filter_flip: bool = True,
+    filter_dilation: Any = (1, 1),
+    num_groups: int = 1,
+    unshared: bool = False,
+) -> Any:
+    """The gradient of a `conv2d` by its input, of shape `input_shape`, given that by its result."""
+    how = _Convolution(2, border_mode, subsample, filter_flip, filter_dilation, num_groups)
+    return how.by_inputs(output_grad, filters, input_shape, filter_shape)
+
+
+def conv3d_grad_wrt_inputs(
+    output_grad: Any,
+    filters: Any,
+    input_shape: Any,
+    filter_shape: Any = None,
+    border_mode: Any = "valid",
+    subsample: Any = (1, 1, 1),
+    filter_flip: bool = True,
+    filter_dilation: Any = (1, 1, 1),
+    num_groups: int = 1,
+) -> Any:
+    """The gradient of a `conv3d` by its input."""
+    how = _Convolution(3, border_mode, subsample, filter_flip, filter_dilation, num_groups)
+    return how.by_inputs(output_grad, filters, input_shape, filter_shape)
+
+
+def conv2d_grad_wrt_weights(
+    input: Any,
+    output_grad: Any,
+    filter_shape: Any,
+    input_shape: Any = None,
+    border_mode: Any = "valid",
+    subsample: Any = (1, 1),
+    filter_flip: bool = True,
+    filter_dilation: Any = (1, 1),
+    num_groups: int = 1,
+    unshared: bool = False,
+) -> Any:
+    """The gradient of a `conv2d` by its filters, of shape `filter_shape`, given that by its result."""
+    how = _Convolution(2, border_mode, subsample, filter_flip, filter_dilation, num_groups)
+    return how.by_weights(input, output_grad, filter_shape, input_shape)
+
+
+def conv3d_grad_wrt_weights(
+    input: Any,
+    output_grad: Any,
+    filter_shape: Any,
+    input_shape: Any = None,
+    border_mode: Any = "valid",
+    subsample: Any = (1, 1, 1),
+    filter_flip: bool = True,
+    filter_dilation: Any = (1, 1, 1),
+    num_groups: int = 1,
+) -> Any:
+    """The gradient of a `conv3d` by its filters."""
+    how = _Convolution(3, border_mode, subsample, filter_flip, filter_dilation, num_groups)
+    return how.by_weights(input, output_grad, filter_shape, input_shape)
+
+
+def conv2d_transpose(
+    input: Any,
+    filters: Any,
+    output_shape: Any,
+    filter_shape: Any = None,
+    border_mode: Any = "valid",
+    input_dilation: Any = (1, 1),
+    filter_flip: bool = True,
+    filter_dilation: Any = (1, 1),
+) -> Any:
+    """The transposed convolution: what `conv2d` with the same filters, of an array of `output_shape` and with
+    `input_dilation` as its stride, would give back to its input."""
+    return conv2d_grad_wrt_inputs(
+        input,
+        filters,
+        output_shape,
+        filter_shape,
+        border_mode=border_mode,
+        subsample=input_dilation,
+        filter_flip=filter_flip,
+        filter_dilation=filter_dilation,
+    )
+
+
+# -- as classes, which libraries call --------------------------------------------------------------------------------
+
+
+class _AbstractConv:
+    """A convolution whose arguments are given before its operands are."""
+
+    rank = 2
+
+    def __init__(
+        self,
+        imshp: Any = None,
+        kshp: Any = None,
+        border_mode: Any = "valid",
+        subsample: Any = None,
+        filter_flip: bool = True,
+        filter_dilation: Any = None,
+        num_groups: int = 1,
+    ) -> None:
+        ones = (1,) * self.rank
+        self.imshp, self.kshp = imshp, kshp
+        self.how = _Convolution(
+            self.rank, border_mode, subsample or ones, filter_flip, filter_dilation or ones, num_groups
+        )
+
+
+class AbstractConv2d(_AbstractConv):
+    """`AbstractConv2d(...)(input, filters)`."""
+
+    def __call__(self, img: Any, kern: Any) -> Any:
+        return self.how.forward(img, kern, self.imshp, self.kshp)
+
+
+class AbstractConv2d_gradInputs(_AbstractConv):
+    """`AbstractConv2d_gradInputs(...)(filters, output_grad, spatial shape of the input)`."""
+
+    def __call__(self, kern: Any, topgrad: Any, shape: Any, add_assert_shape: bool = True) -> Any:
+        return self.how.by_inputs(topgrad, kern, _whole(shape, self.imshp, self.rank), self.kshp)
+
+
+class AbstractConv2d_gradWeights(_AbstractConv):
+    """`AbstractConv2d_gradWeights(...)(input, output_grad, spatial shape of the filters)`."""
+
+    def __call__(self, img: Any, topgrad: Any, shape: Any, add_assert_shape: bool = True) -> Any:
+        return self.how.by_weights(img, topgrad, shape, self.imshp)
+
+
+class AbstractConv3d(AbstractConv2d):
+    """As AbstractConv2d, over three axes."""
+
+    rank = 3
+
+
+class AbstractConv3d_gradInputs(AbstractConv2d_gradInputs):
+    """As AbstractConv2d_gradInputs, over three axes."""
+
+    rank = 3
+
+
+class AbstractConv3d_gradWeights(AbstractConv2d_gradWeights):
+    """As AbstractConv2d_gradWeights, over three axes."""
+
+    rank = 3
+
+
+def _whole(shape: Any, imshp: Any, rank: int) -> Any:
+    items = _entries("the shape", shape, rank)
+    return items if imshp is None or len(items) > rank else [*list(imshp)[:2], *items]
+
+
+# -- upsampling ------------------------------------------------------------------------------------------------------
+
+
+def bilinear_kernel_1D(ratio: int, normalize: bool = True) -> Any:
+    """The weights 1, 2, ..., ratio, ..., 2, 1, over `ratio` if `normalize`: float32."""
+    half = np.arange(1, ratio + 1, dtype="float32")
+    kernel = np.concatenate([half, half[-2::-1]])
+    return as_variable(kernel / np.float32(ratio) if normalize else kernel)
+
+
+def bilinear_kernel_2D(ratio: int, normalize: bool = True) -> Any:
+    """The outer product of `bilinear_kernel_1D` with itself."""
+    line = bilinear_kernel_1D(ratio, normalize)
+    return line.dimshuffle(0, "x") * line.dimshuffle("x", 0)
+
+
+def bilinear_upsampling(
+    input: Any,
+    ratio: Any = None,
+    frac_ratio: Any = None,
+    batch_size: Any = None,
+    num_input_channels: Any = None,
+    use_1D_kernel: bool = True,
+) -> Any:
+    """`input` [batch, channels, rows, columns] with `ratio` times as many rows and columns, between which it is linear;
+    beyond its outermost elements it is constant.  `ratio` is an integer known when the graph is built."""
+    if frac_ratio is not None or ratio is None:
+        raise NotImplementedError("bilinear_upsampling: ratio must be an integer; there are no fractions yet")
+    (ratio,) = numbers("ratio", (ratio,), 1)
+    if ratio < 1:
+        raise ValueError(f"bilinear_upsampling: ratio must be at least 1, got {ratio}")
+    x = _floats(input, "input", 2)
+    x = with_shape(x, "batch_size and num_input_channels", [batch_size, num_input_channels, None, None])
+    batch, channels, rows, columns = build.shape_of(x)
+    one: Any = reshape(x, [size_arithmetic("mul", batch, channels), 1, rows, columns])
+    for axis in (2, 3):
+        every = [slice(None)] * 4
+        first, last = list(every), list(every)
+        first[axis], last[axis] = slice(0, 1), slice(-1, None)
+        one = concatenate([one[tuple(first)], one, one[tuple(last)]], axis=axis)
+    pad = 2 * ratio - (ratio - 1) // 2 - 1
+    line = build.cast(bilinear_kernel_1D(ratio), x.type.dtype)
+    count = size_of(one, 0)
+    down, across = (size_arithmetic("mul", s, ratio) for s in (rows, columns))
+    one = conv2d_grad_wrt_inputs(
+        one,
+        line.dimshuffle("x", "x", 0, "x"),
+        (count, 1, down, size_arithmetic("add", columns, 2)),
+        border_mode=(pad, 0),
+        subsample=(ratio, 1),
+    )
+    one = conv2d_grad_wrt_inputs(
+        one,
+        line.dimshuffle("x", "x", "x", 0),
+        (count, 1, down, across),
+        border_mode=(0, pad),
+        subsample=(1, ratio),
+    )
+    return reshape(one, [batch, channels, down, across])

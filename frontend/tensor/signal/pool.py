@@ -1,0 +1,175 @@
+"""Pooling over the last two or three axes."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+from tcc import build
+from tcc.creation import arange
+from tcc.elemwise import TO_FLOAT, maximum, minimum, mul, sub
+from tcc.graph import Shown
+from tcc.shapes import dimshuffle
+from tcc.types import tensor_type
+from tcc.variable import TensorConstant, as_variable
+
+MODES = ("max", "sum", "average_inc_pad", "average_exc_pad")
+
+
+def pool_2d(
+    input: Any,
+    ws: Any = None,
+    ignore_border: bool | None = None,
+    stride: Any = None,
+    pad: Any = (0, 0),
+    mode: str = "max",
+    ds: Any = None,
+    st: Any = None,
+    padding: Any = None,
+) -> Any:
+    """The `mode` of windows of `ws` (rows, columns), `stride` apart (else `ws`), over the last two axes of `input`.
+
+    With `ignore_border` windows lie within the input and `pad` elements on each side of it; without, there is no
+    padding, and those that reach over the end count.  `mode` is max, sum, average_inc_pad or average_exc_pad, whose
+    averages are over the window with or without the padding in it.  Every element that is its window's maximum gets the
+    whole gradient.  `ds`, `st`, `padding` are older names.  ValueError, TypeError or NotImplementedError as Theano's.
+    """
+    return _pool(2, input, ws, ignore_border, stride, pad, mode, ds, st, padding)
+
+
+def pool_3d(
+    input: Any,
+    ws: Any = None,
+    ignore_border: bool | None = None,
+    stride: Any = None,
+    pad: Any = (0, 0, 0),
+    mode: str = "max",
+    ds: Any = None,
+    st: Any = None,
+    padding: Any = None,
+) -> Any:
+    """As `pool_2d`, over the last three axes."""
+    return _pool(3, input, ws, ignore_border, stride, pad, mode, ds, st, padding)
+
+
+def max_pool_2d_same_size(input: Any, patch_size: Any) -> Any:
+    """`input` with 0 for what is not the maximum of its `patch_size` window; the windows do not overlap."""
+    x = as_variable(input)
+    ws = numbers("patch_size", patch_size, 2)
+    geometry: dict[str, Any] = {"ws": ws, "stride": ws, "pad": (0, 0), "partial": 0}
+    y = build.node("pool", x, mode="max", **geometry).result
+    return build.node("max_pool_grad", x, y, y, **geometry).result
+
+
+def _pool(
+    rank: int,
+    input: Any,
+    ws: Any,
+    ignore_border: Any,
+    stride: Any,
+    pad: Any,
+    mode: str,
+    ds: Any,
+    st: Any,
+    padding: Any,
+) -> Any:
+    for old, new, value, given in (("ds", "ws", ds, ws), ("st", "stride", st, stride)):
+        if value is not None and given is not None:
+            raise ValueError(f"You can't provide a tuple value to both '{new}' and '{old}'.")
+    ws, stride = ds if ws is None else ws, st if stride is None else stride
+    if padding is not None:
+        if any(pad):
+            raise ValueError("You can't provide a tuple value to both 'padding' and pad.")
+        pad = padding
+    if ws is None:
+        raise ValueError("You must provide a tuple value for the window size.")
+    x = as_variable(input)
+    if x.type.ndim < rank:
+        raise NotImplementedError(f"pool_{rank}d requires a dimension >= {rank}, got {x.type}")
+    if mode not in MODES:
+        raise ValueError(f"Pool mode parameter only support {', '.join(MODES)}. Got {mode!r}")
+    if ignore_border is None:
+        warnings.warn(
+            f"pool_{rank}d() will have the parameter ignore_border default value changed to True (currently False). "
+            "To have consistent behavior with all Theano versions, explicitly add the parameter ignore_border.",
+            stacklevel=3,
+        )
+        ignore_border = False
+    ws = numbers("ws", ws, rank)
+    stride = ws if stride is None else numbers("stride", stride, rank)
+    pad = numbers("pad", pad, rank)
+    if any(pad) and not ignore_border:
+        raise NotImplementedError("padding works only with ignore_border=True")
+    if any(p >= w for p, w in zip(pad, ws)):
+        raise NotImplementedError(f"padding must be smaller than the window, got pad {pad} and ws {ws}")
+    return pooled(x, mode, ws, stride, pad, partial=not ignore_border)
+
+
+def pooled(
+    x: Any, mode: str, ws: Sequence[int], stride: Sequence[int], pad: Sequence[int], partial: bool
+) -> Any:
+    """The row `pool`, and for an average its division."""
+    average = mode.startswith("average")
+    if average:
+        x = build.cast(x, TO_FLOAT.get(x.type.dtype, x.type.dtype))
+    attrs: dict[str, Any] = {
+        "ws": ws,
+        "stride": stride,
+        "pad": pad,
+        "partial": int(partial),
+        "mode": "sum" if average else mode,
+    }
+    shown = Shown(f"Pool{{ignore_border={not partial}, mode='{mode}', ndim={len(ws)}}}", (x,))
+    types = build.infer(build.row("pool"), [x], attrs)
+    lead = x.type.ndim - len(ws)
+    # as Theano's, windows are no axes that broadcast, even where there is one
+    free = tensor_type(
+        x.type.dtype, (*x.type.shape[:lead], *(None if s == 1 else s for s in types[0].shape[lead:]))
+    )
+    result = build.node("pool", x, types=(free,), shown=shown, **attrs).result
+    if not average:
+        return result
+    counts = _counts(x, result, ws, stride, pad, partial, mode == "average_exc_pad")
+    return build.elementwise("div", result, build.cast(counts, x.type.dtype))
+
+
+def _counts(
+    x: Any,
+    result: Any,
+    ws: Sequence[int],
+    stride: Sequence[int],
+    pad: Sequence[int],
+    partial: bool,
+    real: bool,
+) -> Any:
+    """The number of elements in each window, as what `result` is divided by; `real`: without padding."""
+    total: Any = as_variable(1)
+    rank = len(ws)
+    for k, (w, s, p) in enumerate(zip(ws, stride, pad)):
+        axis = x.type.ndim - rank + k
+        count: Any = as_variable(w)
+        if partial or (p and real):
+            start = sub(mul(arange(build.size_variable(build.size_of(result, axis))), s), p)
+            end = minimum(start + w, build.size_variable(build.size_of(x, axis)))
+            count = dimshuffle(sub(end, maximum(start, 0)), *["x"] * k, 0, *["x"] * (rank - k - 1))
+        total = mul(total, count)
+    return total
+
+
+def numbers(name: str, value: Any, count: int) -> tuple[int, ...]:
+    """`count` integers; TypeError for anything else."""
+    if isinstance(value, TensorConstant):
+        value = value.data
+    try:
+        out = tuple(int(build.static_size(v)) for v in value)  # type: ignore[arg-type]
+    except TypeError:
+        raise TypeError(
+            f"{name} must be {count} integers known when the graph is built, got {value!r}"
+        ) from None
+    if len(out) != count:
+        raise TypeError(f"{name} must be {count} integers, got {value!r}")
+    return out
+
+
+__all__ = ["max_pool_2d_same_size", "pool_2d", "pool_3d"]
