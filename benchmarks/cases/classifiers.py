@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import tape
-from benchmarks.case import RATE, Array, Case, Descent, Functions, Inputs, Rng, Work
+from benchmarks.case import RATE, Array, Case, Descent, Functions, Inputs, Rng, Values, Work
 
 DIGITS = {"batch": 600, "pixels": 784, "classes": 10}
 FEW = {"batch": 7, "pixels": 11, "classes": 5}
@@ -44,6 +44,12 @@ def layers(rng: Rng, hidden: int, depth: int = 2, **sizes: int) -> Inputs:
     return found
 
 
+def unlabelled(rng: Rng, **sizes: int) -> Inputs:
+    inputs = layers(rng, **sizes)
+    del inputs["y"]
+    return inputs
+
+
 def parameters(depth: int) -> tuple[str, ...]:
     return tuple(f"{letter}{k}" for k in range(depth) for letter in "wb")
 
@@ -68,15 +74,21 @@ CASES = (
         lambda batch, pixels, classes, hidden: Work(flops=batch * hidden * (4 * pixels + 6 * classes)),
         compiled=True,
     ),
-    Case(
-        "164-layer mlp step",
-        "chain",
-        Descent(parameters(164)),
-        layers,
-        {"batch": 64, "pixels": 64, "classes": 10, "hidden": 64, "depth": 164},
-        {**FEW, "hidden": 9, "depth": 164},
-        compiled=True,
-        timed=False,
+    *(
+        Case(
+            f"164-layer mlp {kind}",
+            kind,
+            form,
+            inputs,
+            {"batch": 64, "pixels": 64, "classes": 10, "hidden": 64, "depth": 164},
+            {**FEW, "hidden": 9, "depth": 164},
+            compiled=True,
+            timed=False,
+        )
+        for kind, form, inputs in (
+            ("forward", Values(parameters(164)), unlabelled),
+            ("step", Descent(parameters(164)), layers),
+        )
     ),
 )
 
@@ -84,12 +96,15 @@ CASES = (
 def deep(dense: Callable[..., Any], tanh: Callable[..., Any], cost: Callable[..., Any]) -> Functions:
     """The cases in terms of what a library calls x @ w + b, tanh and the mean cross-entropy."""
 
-    def forward(x: Any, y: Any, *p: Any) -> Any:
+    def forward(x: Any, *p: Any) -> Any:
         for w, b in zip(p[:-2:2], p[1:-2:2]):
             x = tanh(dense(x, w, b))
-        return cost(dense(x, *p[-2:]), y)
+        return dense(x, *p[-2:])
 
-    return dict.fromkeys(("logistic", "mlp", "chain"), forward)
+    def step(x: Any, y: Any, *p: Any) -> Any:
+        return cost(forward(x, *p), y)
+
+    return {"forward": forward, **dict.fromkeys(("logistic", "mlp", "step"), step)}
 
 
 def reference() -> Functions:
