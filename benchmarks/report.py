@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import statistics
+
 from benchmarks.cases import CASES, TOPICS
 from benchmarks.results import COLD, WARM, Results, Row
 
@@ -46,9 +48,24 @@ def table(rows: list[Row]) -> str:
     widths = [max(len(line[k]) for line in lines) for k in range(len(head))]
     text = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip() for line in lines]
     text.insert(1, "-" * len(text[0]))
+    text += summary(rows)
     for row in rows:
         text += [f"{row.case}, {row.threads} threads: {name}: {why}" for name, why in row.failures.items()]
     return "\n".join(text)
+
+
+def summary(rows: list[Row]) -> list[str]:
+    """`2 threads: 3 of 4 cases ahead, ratio 1.21 in the geometric mean`, for each number of threads."""
+    found = []
+    for threads in dict.fromkeys(row.threads for row in rows):
+        ratios = [row.ratio for row in rows if row.threads == threads and row.ratio]
+        if len(ratios) > 1:
+            ahead, mean = sum(ratio >= 1 for ratio in ratios), statistics.geometric_mean(ratios)
+            plural = "s" if threads > 1 else ""
+            found.append(
+                f"{threads} thread{plural}: {ahead} of {len(ratios)} cases ahead, ratio {mean:.2f} in the geometric mean"
+            )
+    return found
 
 
 HEAD = """# Performance
@@ -75,7 +92,7 @@ def page(results: Results, name: str) -> str:
         ]
         if rows:
             rows.sort(key=lambda row: (order.get(row.case, len(order)), row.threads))
-            text += ["", f"## {topic.capitalize()}", "", *markdown(rows), *notes(rows)]
+            text += ["", f"## {topic.capitalize()}", "", *markdown(rows), *said(summary(rows)), *notes(rows)]
     compiled = [row for row in results.rows if COLD in row.case or WARM in row.case]
     if compiled:
         text += ["", "## Compilation", "", "From the graph to the first result, imports not counted.", ""]
@@ -104,8 +121,10 @@ def markdown(rows: list[Row]) -> list[str]:
 
 def notes(rows: list[Row]) -> list[str]:
     """What limits each case, where its definition says so."""
-    said = {case.name: case.note for case in CASES if case.note}
-    found = [
-        f"- **{name}**: {said[name]}" for name in dict.fromkeys(row.case for row in rows) if name in said
-    ]
-    return ["", *found] if found else []
+    note = {case.name: case.note for case in CASES if case.note}
+    names = dict.fromkeys(row.case for row in rows)
+    return said([f"**{name}**: {note[name]}" for name in names if name in note])
+
+
+def said(lines: list[str]) -> list[str]:
+    return ["", *(f"- {line}" for line in lines)] if lines else []
