@@ -65,10 +65,14 @@ class Lowered:
         """What its kernels share with those of other functions: names and dtypes."""
         return {name: dtype for k in self.kernels.values() for name, dtype in k.engines.items()}
 
-    def module_text(self) -> str:
-        """Its kernels, each once, and `run`; what they call is declared."""
+    def kernels_text(self) -> str:
+        """Its kernels, each once; what they call is declared."""
         declares = dict.fromkeys(d for k in self.kernels.values() for d in sorted(k.declares))
-        return "\n".join([*self.declares, *declares, *(k.text for k in self.kernels.values()), self.text])
+        return "\n".join([*declares, *(k.text for k in self.kernels.values())])
+
+    def control_text(self) -> str:
+        """`run`, with what it calls declared."""
+        return "\n".join([*self.declares, self.text])
 
 
 def lower(func: Func, target: Target, returns: Returns = "list", clock: int = 0) -> Lowered:

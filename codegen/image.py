@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from tcc.codegen import engines, jit, support
@@ -12,9 +12,9 @@ from tcc.runtime.symbols import symbols
 
 
 class Compiled(NamedTuple):
-    """Object code with the name of its entry point, and the engines that it calls: their names and dtypes."""
+    """Object files with the name of their entry point, and the engines that it calls: their names and dtypes."""
 
-    code: bytes
+    code: Sequence[bytes]
     entry: str
     engines: Mapping[str, str]
 
@@ -25,5 +25,5 @@ def load(compiled: Compiled, target: Target) -> tuple[jit.Image, int, int]:
     known = dict(symbols())
     known.update({name: native.provided(name) for name in support.DECLARATIONS})
     known.update(engines.addresses(compiled.engines, target))
-    image = jit.Image.load([compiled.code], known)
+    image = jit.Image.load(compiled.code, known)
     return image, image.address(compiled.entry), image.address(compiled.entry + "_try")

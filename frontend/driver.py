@@ -215,7 +215,7 @@ class Program:
 class Artefact:
     """Everything that running a compiled function takes; `pack` and `unpack` carry it through the cache."""
 
-    code: bytes
+    code: Sequence[bytes]
     entry: str
     engines: dict[str, str]
     signature: Signature
@@ -260,13 +260,17 @@ class Artefact:
             "claims": [[c.purpose, None if c.bytes is None else str(c.bytes)] for c in self.claims],
             "constants": [f"{_dtype_name(c)}[{','.join(map(str, c.shape))}]" for c in self.constants],
             "failures": self.failures,
-            "code": len(self.code),
+            "code": list(map(len, self.code)),
         }
         written = json.dumps(head)
         for loc in sorted(filter(None, locs), key=len, reverse=True):
             written = written.replace(json.dumps(loc)[1:-1], f"<place {locs.index(loc)}>")
         text = written.encode()
-        return struct.pack("<q", len(text)) + text + self.code + b"".join(c.tobytes() for c in self.constants)
+        return (
+            struct.pack("<q", len(text))
+            + text
+            + b"".join([*self.code, *(c.tobytes() for c in self.constants)])
+        )
 
     @classmethod
     def unpack(cls, data: bytes, locs: Sequence[str]) -> Artefact:
@@ -275,8 +279,10 @@ class Artefact:
         text = data[8 : 8 + length].decode()
         head = json.loads(_PLACE.sub(lambda m: json.dumps(locs[int(m[1])])[1:-1], text))
         at = 8 + length
-        code = data[at : at + head["code"]]
-        at += head["code"]
+        code: list[bytes] = []
+        for size in head["code"]:
+            code.append(data[at : at + size])
+            at += size
         constants: list[Array] = []
         for text in head["constants"]:
             t = parse_type(text)

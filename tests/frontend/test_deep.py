@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -81,3 +82,21 @@ def test_many_operands_of_unknown_sizes() -> None:
     xs = [T.fmatrix() for _ in range(100)]
     f = tcc.function(xs, T.concatenate(xs, axis=1))
     assert f(*(np.full((2, k % 3), k, np.float32) for k in range(100))).shape == (2, 99)
+
+
+def test_a_function_of_many_kernels_is_kept_in_the_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TCC_CACHE_DIR", str(tmp_path))
+    at = np.linspace(-1, 1, 12).astype(np.float32).reshape(3, 4)
+    want = at
+    for _ in range(400):
+        want = np.tanh(want - want.sum(axis=0))
+    for cached in (False, True):
+        x = T.fmatrix("x")
+        y = x
+        for _ in range(400):
+            y = T.tanh(y - y.sum(axis=0))
+        f = tcc.function([x], y, mode="FAST_RUN")
+        np.testing.assert_allclose(f(at), want, rtol=1e-4, atol=1e-5)
+        assert f.program.history[-1].cached == cached
