@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -270,14 +269,15 @@ def reference() -> Functions:
 def tcc() -> Functions:
     import tcc.tensor as T
     from benchmarks.cases import rows
+    from tcc.tensor.signal.pool import pool_2d
 
-    if not hasattr(T.nnet, "conv2d"):
-        return {}
-    pool_2d = import_module("tcc.tensor.signal.pool").pool_2d
     train, test = T.nnet.bn.batch_normalization_train, T.nnet.bn.batch_normalization_test
 
     def conv(x: Any, w: Any, stride: int, pad: int) -> Any:
-        return T.nnet.conv2d(x, w, border_mode=(pad, pad), subsample=(stride, stride), filter_flip=False)
+        known = w.get_value(borrow=True).shape  # filters are shared variables
+        return T.nnet.conv2d(
+            x, w, filter_shape=known, border_mode=(pad, pad), subsample=(stride, stride), filter_flip=False
+        )
 
     return models(
         Library(

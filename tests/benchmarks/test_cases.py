@@ -18,7 +18,12 @@ KINDS = {(case.topic, case.kind, *case.tiny.values()): case for case in CASES}
 
 PEERS = {"tcc": tcc_peer, "numpy": numpy_peer}
 THERE = [
-    pytest.param(case, library, id=f"{library}: {case.name}")
+    pytest.param(
+        case,
+        library,
+        id=f"{library}: {case.name}",
+        marks=[pytest.mark.slow] if case.kind == "resnet-164 step" else [],
+    )
     for case in KINDS.values()
     for library in PEERS
     if case.kind in getattr(MODULES[case.topic], library, dict)()
