@@ -8,6 +8,7 @@ from typing import Any
 
 from tcc import build
 from tcc.graph import Apply, Shown, located_at, toposort
+from tcc.loopgrad import pulled_scan
 from tcc.lower import place
 from tcc.settings import config
 from tcc.types import TensorType, tensor_type
@@ -71,7 +72,7 @@ def grad(
         if g.type.ndim != v.type.ndim:
             raise TypeError(f"known_grads: the gradient of {v} has {g.type.ndim} axes, {v} has {v.type.ndim}")
         seeds[v] = g
-    grads = backward(seeds, asked, set(consider_constant or ()), null_gradients)
+    grads = backward(seeds, asked, set(consider_constant or ()))
     out = [_finished(v, grads.get(v), disconnected_inputs, return_disconnected) for v in asked]
     if add_names and cost is not None and cost.name is not None:
         for v, g in zip(asked, out):
@@ -156,11 +157,17 @@ def _fitted(g: Any, v: Any) -> Any:
 
 
 def backward(
-    seeds: Mapping[Any, Any], wrt: Sequence[Any], constants: set[Any], null_gradients: str = "raise"
+    seeds: Mapping[Any, Any],
+    wrt: Sequence[Any],
+    constants: set[Any],
+    leaves: frozenset[Any] = frozenset(),
 ) -> dict[Any, Any]:
-    """The gradient by each variable between `seeds` and `wrt`: a variable, ZERO, or absent where nothing flows."""
+    """The gradient by each variable between `seeds` and `wrt`: a variable, ZERO, or absent where nothing flows.
+
+    Nothing flows through `constants` nor to what is behind `leaves`.
+    """
     wanted = set(wrt)
-    nodes = toposort(list(seeds), stop=lambda v: v in constants)
+    nodes = toposort(list(seeds), stop=lambda v: v in constants or v in leaves)
     matters: set[Any] = set(wanted)
     for node in nodes:
         if any(v in matters for v in node.inputs):
@@ -174,7 +181,8 @@ def backward(
         if all(g is None for g in flowing) or not any(v in matters for v in node.inputs):
             continue
         with located_at(node.loc):
-            for v, g in zip(node.operands, pulled(builder, node, flowing, matters)):
+            made = pulled(builder, node, flowing, matters, constants)
+            for v, g in zip(node.inputs, made):  # of what is in size attributes there is no gradient
                 if g is not None and v in matters and v not in constants:
                     accumulate(grads, v, g)
     return grads
@@ -190,8 +198,13 @@ def accumulate(grads: dict[Any, Any], v: Any, g: Any) -> None:
         grads[v] = add(before, g)
 
 
-def pulled(b: build.Builder, node: Apply, flowing: Sequence[Any], matters: set[Any]) -> Sequence[Any]:
-    """Gradients by the node's operands, given those by its results."""
+def pulled(
+    b: build.Builder, node: Apply, flowing: Sequence[Any], matters: set[Any], constants: set[Any]
+) -> Sequence[Any]:
+    """Gradients by the node's operands, or by all its inputs, given those by its results."""
+    if node.name == "scan":
+        made: Sequence[Any] = pulled_scan(node, flowing, matters, constants)
+        return made
     if node.name in CUTS:
         return [None] * len(node.operands)
     if node.name == "call":
@@ -207,10 +220,6 @@ def pulled(b: build.Builder, node: Apply, flowing: Sequence[Any], matters: set[A
 
         return [patternbroadcast(flowing[0], node.operands[0].type.broadcastable)]
     if node.defn.grad is None:
-        if node.name == "scan":
-            raise NotImplementedError(
-                f"the gradient through scan is not there yet (the loop of {place(node.loc)})"
-            )
         raise NullTypeGradError(f"{node.name} has no gradient (at {place(node.loc)})")
     full = [
         build.cast(_fitted_flags(g, r), r.type.dtype) if g is not None and g is not ZERO else b.full(0, r)

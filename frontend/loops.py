@@ -100,7 +100,9 @@ def scan(
         )
     outputs = [_checked(o, s, k) for k, (o, s) in enumerate(zip(outputs, states))]
     updates += default_updates(outputs, updates, {}, False)
-    stacks, made = _built(cuts, elements, states, outputs, updates, length, name, strict, others)
+    stacks, made = _built(
+        cuts, elements, states, outputs, updates, length, name, strict, others, truncate_gradient
+    )
     result: Any = stacks
     if len(stacks) == 1 and not return_list:
         result = stacks[0]
@@ -290,6 +292,7 @@ def _built(
     name: str | None,
     strict: bool,
     others: Sequence[Any],
+    truncate: int,
 ) -> tuple[list[Any], OrderedUpdates]:
     targets = [s for s, _ in updates]
     held = [s.type(s.name) for s in targets]
@@ -313,7 +316,8 @@ def _built(
     known = static_size(length)
     types: list[TensorType] = [o.type for o in operands[len(cuts) :]]
     types += [tensor_type(r.type.dtype, (known, *r.type.shape)) for r in results[:count]]
-    attrs = {"seqs": len(cuts), "carries": len(following), "length": length}
+    attrs = {"seqs": len(cuts), "carries": len(following), "length": length, "reverse": False}
+    attrs["truncate"] = truncate
     shown = Shown(f"for{{cpu,{name or 'scan_fn'}}}", (size_variable(length), *operands, *captures(body)))
     node = Apply(build.row("scan"), operands, attrs, types, body=body, shown=shown)
     last = node.results[len(following) - len(targets) : len(following)]

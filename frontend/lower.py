@@ -525,7 +525,7 @@ class Lowering:
         self.scopes.pop()
         self.current = node
         resolve_block(block, self.sizes)
-        attrs = {"seqs": seqs, "carries": carries, "length": length}
+        attrs = {"seqs": seqs, "carries": carries, "length": length, "reverse": node.attrs["reverse"]}
         op = self.builder.op("scan", *operands, attrs=attrs, blocks=[block])
         self.define(node, op.results)
 

@@ -167,7 +167,7 @@ def scan(frame: Frame, op: Op, reads: list[Array]) -> list[Array]:
     body = op.block
     state = list(reads[seqs : seqs + carries])
     stacked = [np.empty(frame.shape(r.type), numpy_dtype(r.type.dtype)) for r in op.results[carries:]]
-    for t in range(length):
+    for t in reversed(range(length)) if attrs["reverse"] else range(length):
         for p, a in zip(body.params, [*(s[t] for s in reads[:seqs]), *state]):
             frame.env[p] = np.asarray(a)
         out = frame.block(body)

@@ -199,7 +199,8 @@ def last_of_stack(op: Op, b: Builder) -> Value | None:
         return None
     yields, carries = scan.block.yields, int(scan.attrs["carries"])
     same = [j for j in range(carries) if yields[j] is yields[stack.index]]
-    if not same or op.attrs["start"][0] != scan.attrs["length"] - 1:
+    end = 0 if scan.attrs["reverse"] else scan.attrs["length"] - 1
+    if not same or op.attrs["start"][0] != end:
         return None
     last = b.dimshuffle(scan.results[same[0]], order=[-1, *range(stack.type.rank - 1)])
     rest = {k: [{"start": 0, "size": 1, "step": 1}[k], *op.attrs[k][1:]] for k in ("start", "size", "step")}

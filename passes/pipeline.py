@@ -20,12 +20,14 @@ from tcc.passes.fuse import fuse
 from tcc.passes.hoist import hoist
 from tcc.passes.lift import lift
 from tcc.passes.manager import Context, Pass, Step
+from tcc.passes.merge import merge
 from tcc.passes.place import place
 from tcc.passes.plan import plan
 
 VALUES: list[Step] = [
     Step(fold, {}),
     Step(cse, {}),
+    Step(merge, {}),
     Step(binds, {}),
     Step(canonicalize, {}),
     Step(checks, {}),

@@ -443,7 +443,7 @@ class _Placement:
             outs.append(target)
             self.bind(r, target, self.roots[target])
         inner = Block()
-        at = index
+        at = dims.sub(dims.sub(length, 1), index) if op.attrs["reverse"] else index
         inside = _Scope(Builder(inner), self.last_uses(body))
         for k, p in enumerate(body.params):
             if k < seqs:

@@ -68,10 +68,11 @@ define(
         "*xs",
         scan_type,
         None,
-        {"seqs": 0, "carries": 0, "length": REQUIRED},
+        {"seqs": 0, "carries": 0, "length": REQUIRED, "reverse": False},
         doc="A loop: `seqs` sequences walked along axis 0, then `carries` initial states.  The block takes one element "
         "of each sequence and the states, and yields the next states and what to stack; the results are the last states "
-        "and the stacks [length, ...].  The block may read any outer value.",
+        "and the stacks [length, ...].  The block may read any outer value.  With `reverse` the steps go from the last "
+        "element to the first, and each stacks at its own position.",
         kernel=True,
         blocks=1,
     )

@@ -209,10 +209,3 @@ def test_jacobian():
     x = T.vector("x", shape=(2,))
     y = T.stack([x[0] * x[1], x[0] ** 2])
     assert jacobian(y, x).eval({x: [2.0, 3.0]}).tolist() == [[3, 2], [4, 0]]
-
-
-def test_through_scan_is_refused():
-    x = T.vector("x")
-    s, _ = tcc.scan(lambda a, h: a + h, sequences=x, outputs_info=np.float64(0))
-    with pytest.raises(NotImplementedError, match="scan"):
-        tcc.grad(s.sum(), x)

@@ -1,0 +1,179 @@
+"""Gradients through loops, against finite differences of the same program."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+
+import tcc
+import tcc.tensor as T
+
+RNG = np.random.default_rng(0)
+
+
+def checked(
+    build: Callable[..., Any], *values: Any, modes: Sequence[Any] = (None, "FAST_COMPILE"), order: int = 1
+) -> list[Any]:
+    """The gradients of a scalar program by its float arguments, in both modes, which agree with finite differences."""
+    given = [np.asarray(v) for v in values]
+    inputs = [T.TensorType(v.dtype, (False,) * v.ndim)() for v in given]
+    cost = build(*inputs)
+    wrt = [v for v in inputs if v.dtype == "float64"]
+    for _ in range(order - 1):
+        cost = sum((g**2).sum() for g in tcc.grad(cost, wrt))
+    value = tcc.function(inputs, cost, on_unused_input="ignore")
+    made: list[Any] = []
+    for mode in modes:
+        made = tcc.function(inputs, tcc.grad(cost, wrt), mode=mode, on_unused_input="ignore")(*given)
+        floats = [k for k, v in enumerate(given) if v.dtype == np.float64]
+        for k, g in zip(floats, made):
+            np.testing.assert_allclose(g, differences(value, given, k), rtol=1e-5, atol=1e-6)
+    return made
+
+
+def differences(f: Callable[..., Any], values: Sequence[Any], k: int, step: float = 1e-5) -> Any:
+    found = np.zeros(values[k].shape)
+    for at in np.ndindex(found.shape):
+        low, high = ([v.copy() for v in values] for _ in range(2))
+        low[k][at] -= step
+        high[k][at] += step
+        found[at] = (f(*high) - f(*low)) / (2 * step)
+    return found
+
+
+def rnn(x: Any, h0: Any, w: Any, u: Any, b: Any, **options: Any) -> Any:
+    hs, _ = tcc.scan(lambda a, h: T.tanh(T.dot(a, w) + T.dot(h, u) + b), [x], [h0], **options)
+    return (hs**2).sum() + hs[-1].sum()
+
+
+def sample(*shapes: tuple[int, ...]) -> list[Any]:
+    return [RNG.normal(size=s) * 0.7 for s in shapes]
+
+
+@pytest.mark.parametrize("steps", [2, 5])
+@pytest.mark.parametrize("order", [1, 2])
+def test_recurrent_net(steps, order):
+    checked(rnn, *sample((steps, 3), (4,), (3, 4), (4, 4), (4,)), order=order)
+
+
+def test_batched_and_backwards():
+    checked(lambda *a: rnn(*a, go_backwards=True), *sample((5, 2, 3), (2, 4), (3, 4), (4, 4), (4,)))
+
+
+def test_one_step_and_none():
+    x, h0 = T.matrix(), T.vector()
+    hs, _ = tcc.scan(lambda a, h: h * a, [x], [h0])
+    f = tcc.function([x, h0], tcc.grad(hs.sum(), [x, h0]))
+    for steps in (0, 1):
+        gx, gh = f(np.ones((steps, 3)), np.ones(3))
+        assert gx.tolist() == [[1.0] * 3] * steps and gh.tolist() == [float(steps)] * 3
+
+
+def test_long_short_term_memory():
+    def lstm(x, h0, c0, w, u):
+        def step(a, h, c):
+            z = T.dot(a, w) + T.dot(h, u)
+            i, f, o, g = (z[:, k * 3 : (k + 1) * 3] for k in range(4))
+            c = T.nnet.sigmoid(f) * c + T.nnet.sigmoid(i) * T.tanh(g)
+            return T.nnet.sigmoid(o) * T.tanh(c), c
+
+        (hs, _), _ = tcc.scan(step, [x], [h0, c0])
+        return (hs**2).sum()
+
+    checked(lstm, *sample((4, 2, 5), (2, 3), (2, 3), (5, 12), (3, 12)))
+
+
+def test_taps_of_sequences_and_outputs():
+    def program(x, first, m):
+        made, _ = tcc.scan(
+            lambda before, after, two, one: T.sin(before * m) * after + two * one,
+            sequences=[{"input": x, "taps": [-1, 1]}],
+            outputs_info=[{"initial": first, "taps": [-2, -1]}],
+        )
+        return (made**2).sum()
+
+    checked(program, *sample((6,), (2,), ()))
+    checked(program, *sample((6, 3), (2, 3), (3,)))
+
+
+def test_outputs_that_do_not_feed_back_and_steps_of_a_variable():
+    def program(h0, m, n):
+        (hs, side), _ = tcc.scan(lambda h, m: [T.tanh(h * m), (h * m).sum()], None, [h0, None], [m], n)
+        return hs[-1].sum() + (side**2).sum()
+
+    checked(program, *sample((3,), (3,)), np.int64(4))
+
+
+def test_nested():
+    def program(x, w):
+        def outer(row, h):
+            inner, _ = tcc.scan(lambda a, s: T.tanh(s * w + a * h), [row], [h * w])
+            return inner[-1]
+
+        hs, _ = tcc.scan(outer, [x], [T.ones(())])
+        return (hs**2).sum()
+
+    checked(program, *sample((3, 4), ()))
+    checked(program, *sample((2, 3), ()), order=2)
+
+
+def test_folds():
+    def program(x, start):
+        total, _ = tcc.foldr(lambda a, s: T.sin(s) * a, x, start)
+        product, _ = tcc.reduce(lambda a, s: s * a, x, start)
+        squares, _ = tcc.map(lambda a: a**3, x)
+        return total + product + squares.sum()
+
+    checked(program, *sample((4,), ()))
+
+
+def test_updates_carry_gradients():
+    x = T.vector()
+    s = tcc.shared(2.0)
+    made, updates = tcc.scan(lambda a: (a * s, {s: s * a}), [x])
+    f = tcc.function([x], tcc.grad(made.sum(), x), updates=updates)
+    # a, b, c -> 2a + 2ab + 2abc
+    assert f([1.0, 2.0, 3.0]).tolist() == [2 + 4 + 12, 2 + 6, 4]
+    assert s.get_value() == 12
+
+
+def test_truncated():
+    x, h0 = T.vector(), T.scalar()
+    for keep in (1, 2, 5, 9):
+        hs, _ = tcc.scan(lambda a, h: a * h, [x], [h0], truncate_gradient=keep)
+        gx, gh = tcc.function([x, h0], tcc.grad(hs[-1], [x, h0]))(np.arange(1.0, 6), 2.0)
+        want = 240 / np.arange(1.0, 6)
+        want[: max(0, 5 - keep)] = 0
+        np.testing.assert_allclose(gx, want)
+        assert gh == (120 if keep >= 5 else 0)
+
+
+def test_disconnected_and_zero():
+    x, w, unused = T.vector(), T.scalar(), T.scalar()
+    hs, _ = tcc.scan(lambda a, h, u: a * h * w + 0 * h, [x], [T.ones(())], [unused])
+    with pytest.raises(tcc.gradient.DisconnectedInputError):
+        tcc.grad(hs.sum(), unused)
+    steps, _ = tcc.scan(lambda a: T.floor(a * w), [x])
+    assert tcc.grad(steps.sum(), w).eval({x: [1.5, 2.5], w: 2.0}) == 0
+    cut, _ = tcc.scan(lambda a, h: tcc.gradient.disconnected_grad(h) * a * w, [x], [T.ones(())])
+    f = tcc.function([x, w], tcc.grad(cut[-1], w))
+    assert f([2.0, 3.0], 5.0) == 10 * 3
+
+
+def test_lookups_in_the_body():
+    def program(table, index):
+        made, _ = tcc.scan(lambda i, h: T.tanh(table[i] + h), [index], [T.zeros((3,))])
+        return (made**2).sum()
+
+    checked(program, *sample((4, 3)), np.array([0, 3, 3, 1]))
+
+
+def test_consider_constant_inside():
+    x, w = T.vector(), T.scalar()
+    held = []
+    hs, _ = tcc.scan(lambda a: held.append(w * a) or held[0] * w, [x])
+    f = tcc.function([x, w], tcc.grad(hs.sum(), w, consider_constant=held))
+    assert f([1.0, 2.0], 3.0) == 9.0
