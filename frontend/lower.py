@@ -377,7 +377,7 @@ class Lowering:
             exact = None if None in sizes else ARITHMETIC[node.name](*sizes)
         else:
             return False
-        if exact is None or isinstance(exact, Expr) and len(exact.text) > LONGEST_SIZE:
+        if exact is None or too_long(exact):
             return False
         self.exact[v] = exact
         return True
@@ -397,7 +397,21 @@ class Lowering:
             return
         attrs = {key: self.plain(value) for key, value in node.attrs.items()}
         op = self.builder.op(node.name, *map(self.value, node.operands), attrs=attrs)
-        self.define(node, op.results)
+        self.define(node, [self.shortened(r) for r in op.results])
+
+    def shortened(self, value: Value) -> Value:
+        """The value under a name for each of its sizes that is too long, as after many convolutions."""
+        shape = list(value.type.shape)
+        if not any(too_long(s) for s in shape):
+            return value
+        known = self.scopes[-1].bound
+        for axis, size in enumerate(shape):
+            if too_long(size):
+                if ("long", size) not in known:
+                    known["long", size] = self.bound(self.builder.size_value(size))
+                shape[axis] = known["long", size]
+        made: Value = self.builder.refine(value, type=Type(value.type.dtype, tuple(shape)))
+        return made
 
     def define(self, node: Apply, values: Sequence[Value]) -> None:
         for v, value in zip(node.results, values, strict=True):
@@ -600,6 +614,11 @@ SPECIAL: dict[str, Callable[[Lowering, Apply], None]] = {
     "shape_of": Lowering.shape_of,
     "steps": Lowering.steps,
 }
+
+
+def too_long(size: Size) -> bool:
+    """Whether it is better computed by the program than written where it is used."""
+    return isinstance(size, Expr) and len(size.text) > LONGEST_SIZE
 
 
 def shared_in(nodes: Sequence[Apply], also: Sequence[Variable]) -> dict[int, list[SharedVariable]]:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from tcc.ir.clone import substitute_sizes
 from tcc.ir.core import Block, Func, Op, Value
-from tcc.ir.dims import Size, nonnegative, sub
+from tcc.ir.dims import Size, nonnegative, sub, substitute
 from tcc.passes.manager import Context
+
+LONGEST = 200  # characters of a size that is written in place of its name
 
 
 def binds(func: Func, ctx: Context) -> None:
@@ -44,8 +46,10 @@ def _collect(block: Block, first: dict[Value, Size], known: dict[str, Size]) -> 
         assert not isinstance(name, int) and name.plain is not None
         made = value.op
         if made is not None and made.name == "size":
-            known[name.plain] = made.attrs["value"]
-            op.erase()
+            size = substitute(made.attrs["value"], known)
+            if isinstance(size, int) or len(size.text) <= LONGEST:
+                known[name.plain] = size
+                op.erase()
         elif value in first:
             known[name.plain] = first[value]
             op.erase()

@@ -264,7 +264,7 @@ define(
         doc="For each element of x the sum of g over the windows that it is in and whose y it equals.",
         grad=lambda b, op, g: [
             b.full(0, op.operands[0]),
-            None,
+            b.full(0, op.operands[1]),
             b.max_pool_pick(*op.operands[:2], g[0], **op.attrs),
         ],
         kernel=True,
@@ -282,7 +282,7 @@ define(
         doc="For each window of x the sum of v over its elements where x equals y: max_pool_grad's transpose.",
         grad=lambda b, op, g: [
             b.full(0, op.operands[0]),
-            None,
+            b.full(0, op.operands[1]),
             b.max_pool_grad(*op.operands[:2], g[0], **op.attrs),
         ],
         kernel=True,
