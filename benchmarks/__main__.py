@@ -7,6 +7,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import tcc
@@ -41,6 +42,9 @@ def arguments() -> argparse.Namespace:
         "--json", metavar="FILE", type=Path, help="write the medians there; rows of other cases stay"
     )
     parser.add_argument("--page", metavar="FILE", type=Path, help=f"write {PAGE.name} from this file and end")
+    parser.add_argument(
+        "--fastest", action="store_true", help="show the fastest runs, not the medians: for a busy machine"
+    )
     parser.add_argument("--profile", action="store_true", help="time each kernel of tcc's functions and end")
     parser.add_argument("--list", action="store_true", help="name the cases and end")
     return parser.parse_args()
@@ -116,7 +120,9 @@ def main() -> int:
                 rows.append(row)
         except KeyboardInterrupt:
             print("interrupted: what was measured until now", file=sys.stderr)
-    print(table(rows))
+    print(
+        table([replace(row, seconds=row.fastest or row.seconds) for row in rows] if options.fastest else rows)
+    )
     if options.json and not options.check:
         results = Results(tcc.__version__, machine(), versions, rows)
         if options.json.exists():

@@ -84,6 +84,7 @@ def measure(
     for peer in ready.values():
         peer.ask("forget", case.name)
     row.seconds = {name: statistics.median(found) for name, found in spans.items() if found}
+    row.fastest = {name: min(found) for name, found in spans.items() if found}
     if rounds:
         row.limit, row.least = least(case.least(), threads)
     return row
