@@ -100,6 +100,11 @@ def measure_all(options: argparse.Namespace, folder: Path, versions: dict[str, s
             yield from measure_compilation(case, compilers, options.peers, cpus[:1])
 
 
+def keep(results: Results, path: Path) -> None:
+    """In the file, beside what it holds already: a run that is cut short leaves what it measured."""
+    (Results.load(path).merged(results) if path.exists() else results).save(path)
+
+
 def main() -> int:
     options = arguments()
     if options.list:
@@ -118,16 +123,13 @@ def main() -> int:
         try:
             for row in measure_all(options, folder, versions):
                 rows.append(row)
+                if options.json and not options.check:
+                    keep(Results(tcc.__version__, machine(), versions, [row]), options.json)
         except KeyboardInterrupt:
             print("interrupted: what was measured until now", file=sys.stderr)
     print(
         table([replace(row, seconds=row.fastest or row.seconds) for row in rows] if options.fastest else rows)
     )
-    if options.json and not options.check:
-        results = Results(tcc.__version__, machine(), versions, rows)
-        if options.json.exists():
-            results = Results.load(options.json).merged(results)
-        results.save(options.json)
     return any("tcc" in row.failures for row in rows)
 
 
