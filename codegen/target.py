@@ -8,6 +8,9 @@ from typing import NamedTuple
 from tcc.codegen.emit import VecType
 from tcc.ir import knobs
 
+# x86's levels: the vectors' width, and a feature that a machine of that level has and one below has not
+LEVELS = {"x86-64-v2": (128, "sse4.2"), "x86-64-v3": (256, "avx2"), "x86-64-v4": (512, "avx512vl")}
+
 
 class Target(NamedTuple):
     """A CPU.  `avx512` allows x86's own intrinsics; without it the text is plain vectors that any target can select."""
@@ -54,8 +57,11 @@ def host() -> Target:
 
 
 def chosen() -> Target:
-    """The target that the environment asks for: this machine, or its plain form."""
-    return host() if knobs.TARGET.get() == "host" else plain(knobs.VECTOR_BITS.get())
+    """The target that the environment asks for: this machine, its plain form, or an older machine of its kind."""
+    name = knobs.TARGET.get()
+    if name == "host":
+        return host()
+    return plain(knobs.VECTOR_BITS.get()) if name == "plain" else level(name)
 
 
 def _cache_bytes(level: int, otherwise: int) -> int:
@@ -80,3 +86,13 @@ def plain(bits: int = 256) -> Target:
     """The host without its own intrinsics: what the portable form is tested with."""
     this = host()
     return Target(this.triple, this.cpu, this.features, bits, False, this.l1_bytes, this.l2_bytes)
+
+
+def level(name: str) -> Target:
+    """This machine as if it had only the instructions of one of x86's LEVELS; KnobError if it has not even those."""
+    import llvmlite.binding as llvm
+
+    this, (bits, feature) = host(), LEVELS[name]
+    if not llvm.get_host_cpu_features().get(feature):
+        raise knobs.KnobError(f"TCC_TARGET={name} needs a CPU with {feature}, and this one is {this.cpu}")
+    return Target(this.triple, name, "", bits, bits == 512, this.l1_bytes, this.l2_bytes)

@@ -153,9 +153,9 @@ SKIP: Knob[frozenset[str]] = knob(
 TARGET = knob(
     "TCC_TARGET",
     "host",
-    one_of("host", "plain"),
-    "host or plain",
-    "host: this machine's own vector instructions; plain: the vector form that any target can use",
+    one_of("host", "plain", "x86-64-v2", "x86-64-v3", "x86-64-v4"),
+    "host, plain or a level like x86-64-v3",
+    "host: this machine's own instructions; x86-64-v3, v2, v4: those of x86's levels; plain: vectors as any target has them",
     changes_code=True,
 )
 VECTOR_BITS = knob(

@@ -7,6 +7,8 @@ import functools
 
 LIBC = (
     "clock_gettime",
+    "fma",  # LLVM's way to fused multiply-adds on CPUs without
+    "fmaf",
     "pthread_create",
     "pthread_detach",
     "pthread_setaffinity_np",

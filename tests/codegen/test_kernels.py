@@ -1,4 +1,4 @@
-"""Kernels of every kind against the interpreter, with exact and with run-time sizes."""
+"""Kernels of every kind against the interpreter, with exact and with run-time sizes, for three kinds of target."""
 
 from __future__ import annotations
 
@@ -7,6 +7,13 @@ import pytest
 from native import check
 
 RNG = np.random.default_rng(0)
+
+
+@pytest.fixture(autouse=True, params=["host", "x86-64-v3", "plain"])
+def target(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TCC_TARGET", request.param)
+
+
 SHAPES = [(3, 5), (1, 1), (0, 4), (4, 0), (17, 33), (64, 128), (7, 1000)]
 
 

@@ -15,23 +15,30 @@ from vectors import Array, Library, ulps
 
 from tcc.codegen import math as vector_math
 from tcc.codegen.emit import Emit, VecType
-from tcc.codegen.target import host, plain
+from tcc.codegen.jit import assembly
+from tcc.codegen.target import LEVELS, Target, host, level, plain
+from tcc.ir.knobs import KnobError
 
 pytestmark = pytest.mark.skipif(np.finfo(np.longdouble).nmant < 63, reason="needs an 80-bit longdouble")
 
 N = 12_000  # points of each kind
-TARGETS = {
-    "host": (host(), 0),
-    "plain256": (plain(256), 0),
-    "plain128": (plain(128), 0),
-    "scalar": (host(), 1),
+TARGETS: dict[str, tuple[Callable[[], Target], int]] = {
+    "host": (host, 0),
+    **{name: (functools.partial(level, name), 0) for name in LEVELS},
+    "plain256": (lambda: plain(256), 0),
+    "plain128": (lambda: plain(128), 0),
+    "scalar": (host, 1),
 }
 DTYPES: dict[str, tuple[Any, str]] = {"f32": (np.float32, "float"), "f64": (np.float64, "double")}
 
 
 @functools.cache
 def library(kind: str, dtype: str) -> Library:
-    target, lanes = TARGETS[kind]
+    make, lanes = TARGETS[kind]
+    try:
+        target = make()
+    except KnobError as e:
+        pytest.skip(str(e))
     elem = DTYPES[dtype][1]
     t = VecType(elem, lanes or target.vector(elem).lanes)
 
@@ -179,7 +186,7 @@ def test_special_values(name: str, dtype: str) -> None:
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("kind", ("plain256", "plain128", "scalar"))
+@pytest.mark.parametrize("kind", [kind for kind in TARGETS if kind != "host"])
 def test_all_targets_give_the_same_bits(kind: str, dtype: str) -> None:
     t = DTYPES[dtype][0]
     x = np.concatenate([special_values(t), points("angle", t)[::9], np.linspace(-4, 4, 5000, dtype=t)])
@@ -259,3 +266,26 @@ def test_fma_rounds_once() -> None:
 def test_integers_have_no_vector_math() -> None:
     with pytest.raises(TypeError, match="float or double, got <4 x i32>"):
         vector_math.emit("exp", Emit(), VecType("i32", 4), "%x", target=host())
+
+
+@pytest.mark.parametrize(
+    "name, without", [("x86-64-v3", ("zmm", "%k1")), ("x86-64-v2", ("ymm", "vfmadd", "%xmm16"))]
+)
+def test_a_level_has_no_later_instructions(name: str, without: tuple[str, ...]) -> None:
+    try:
+        target = level(name)
+    except KnobError as e:
+        pytest.skip(str(e))
+    e, t = Emit(), target.vector("float")
+    e.function(f"void @f({t} %x, {t} %y, ptr %out)")
+    e.line(f"store {t} {vector_math.emit('tanh', e, t, '%x', target=target)}, ptr %out")
+    e.line(f"store {t} {vector_math.emit('pow', e, t, '%x', '%y', target=target)}, ptr %out")
+    e.end()
+    text = assembly("\n".join([*e.declared, e.text()]), target)
+    assert "xmm" in text and not any(word in text for word in without)
+
+
+def test_a_level_that_the_cpu_has_not_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(LEVELS, "x86-64-v4", (512, "no-such-thing"))
+    with pytest.raises(KnobError, match="TCC_TARGET=x86-64-v4 needs a CPU with no-such-thing"):
+        level("x86-64-v4")

@@ -29,8 +29,13 @@ INTERPRETED = {
     "angle": "complex",
     "ifelse": "needs branches in the driver",
 }
-TARGETS = {"host": {}, "plain256": {"TCC_TARGET": "plain", "TCC_VECTOR_BITS": "256"}, "plain128": {}}
-TARGETS["plain128"] = {"TCC_TARGET": "plain", "TCC_VECTOR_BITS": "128"}
+TARGETS = {
+    "host": {},
+    "v3": {"TCC_TARGET": "x86-64-v3"},
+    "v2": {"TCC_TARGET": "x86-64-v2"},
+    "plain256": {"TCC_TARGET": "plain", "TCC_VECTOR_BITS": "256"},
+    "plain128": {"TCC_TARGET": "plain", "TCC_VECTOR_BITS": "128"},
+}
 LENGTH = 37  # some vectors and a ragged end
 LENGTHS = (0, 1, 3, 16, 17, 64, 150)
 PLACED = ("alloc", "place", "view", "copy", "for")

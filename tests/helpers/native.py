@@ -10,7 +10,7 @@ import numpy as np
 from tcc.codegen.compile import compile_lowered
 from tcc.codegen.driver import lower
 from tcc.codegen.image import load
-from tcc.codegen.target import host
+from tcc.codegen.target import chosen
 from tcc.ir.clone import clone
 from tcc.ir.core import Func
 from tcc.ir.interpret import run as interpret
@@ -36,8 +36,8 @@ def native(func: Func, containers: Mapping[str, Container], sizes: Mapping[str, 
     for step in (place, plan):
         step(g, Context())
         verify(g)
-    lowered = lower(g, host())
-    image, entry, attempt = load(compile_lowered(lowered, host()), host())
+    lowered = lower(g, chosen())
+    image, entry, attempt = load(compile_lowered(lowered, chosen()), chosen())
     own = [containers[s.name] for s in lowered.signature.shared if s.name in containers]
     variant = Variant(
         lowered.signature,

@@ -13,6 +13,7 @@ from tcc.codegen.jit import Image, compile_object, function
 from tcc.codegen.scalar import load, memory_elem, store
 from tcc.codegen.target import Target
 from tcc.ir.types import DTYPES, FROM_NUMPY
+from tcc.runtime.symbols import symbols
 
 Array = np.ndarray[Any, Any]
 Writer = Callable[..., str]  # (Emit, *loaded operands) -> the result's text
@@ -40,7 +41,8 @@ class Library:
 
             e.loop(0, "%n", lanes, body)
             e.end()
-        self.image = Image.load([compile_object("\n".join([*e.declared, e.text()]), target)])
+        text = "\n".join([*e.declared, e.text()])
+        self.image = Image.load([compile_object(text, target)], symbols())
 
     def __call__(self, name: str, *operands: Array) -> Array:
         n = operands[0].size

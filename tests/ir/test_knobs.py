@@ -26,6 +26,7 @@ def nothing_set(monkeypatch: pytest.MonkeyPatch) -> None:
         ("TCC_VERIFY", "2", 2),
         ("TCC_SKIP", "cse", frozenset({"cse"})),
         ("TCC_TARGET", "plain", "plain"),
+        ("TCC_TARGET", "x86-64-v3", "x86-64-v3"),
         ("TCC_VECTOR_BITS", "128", 128),
     ],
 )
