@@ -90,10 +90,18 @@ def compile_step(model: Model, data: Part, batch: int, updates: Updates) -> Call
     return step
 
 
-def compile_error(model: Model, data: Part) -> Callable[[], Any]:
-    """f() -> the error on `data`."""
-    givens = {model.x: tcc.shared(data.images), model.y: tcc.shared(data.labels)}
-    error: Callable[[], Any] = tcc.function([], model.error, givens=givens, name=f"{model.name}_error")
+def compile_error(model: Model, data: Part, batch: int = 1000) -> Callable[[], float]:
+    """f() -> the error on `data`, of which it takes `batch` digits at a time."""
+    index = T.lscalar("index")
+    rows = slice(index * batch, (index + 1) * batch)
+    givens = {model.x: tcc.shared(data.images)[rows], model.y: tcc.shared(data.labels)[rows]}
+    part = tcc.function([index], model.error, givens=givens, name=f"{model.name}_error")
+    count = len(data.labels)
+
+    def error() -> float:
+        starts = range(0, count, batch)
+        return sum(float(part(k)) * min(batch, count - at) for k, at in enumerate(starts)) / count
+
     return error
 
 
@@ -145,14 +153,14 @@ def train(model: Model, digits: Digits, updates: Updates, batch: int, epochs: in
             costs.append(float(step(int(index))))
             history.step_seconds.append(time.perf_counter() - start)
         history.costs.append(statistics.fmean(costs))
-        history.valid_errors.append(float(valid_error()))
+        history.valid_errors.append(valid_error())
         seconds = sum(history.step_seconds[-steps:])
         print(
             f"{model.name}: epoch {epoch + 1:3}/{epochs}   cost {history.costs[-1]:.4f}"
             f"   validation error {100 * history.valid_errors[-1]:5.2f} %   {seconds:.2f} s",
             flush=True,
         )
-    history.test_error = float(compile_error(model, digits.test)())
+    history.test_error = compile_error(model, digits.test)()
     return history
 
 
