@@ -143,5 +143,10 @@ def log1p_or_double(m: Math, near: str, low: str | None, x: str) -> str:
 def atanh(m: Math, x: str) -> str:
     """log1p(2a / (1 - a)) / 2 with a = |x|."""
     a = m.abs(x)
-    y = log1p(m, m.div(m.add(a, a), m.sub(1.0, a)))
+    d = m.sub(1.0, a)
+    d_low = m.sub(m.sub(1.0, d), a)
+    inverse, twice = m.div(1.0, d), m.add(a, a)
+    q = m.mul(twice, inverse)
+    low = m.mul(m.fma(m.neg(q), d_low, m.fma(m.neg(q), d, twice)), inverse)
+    y = log1p_sum(m, q, low)
     return m.copysign(m.mul(y, 0.5), x)

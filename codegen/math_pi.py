@@ -106,7 +106,7 @@ REDUCE_ONE = """define internal { double, double, i64 } @tcc_reduce_pi(double %x
 
 
 def reduce_huge(m: Math, x: str) -> tuple[str, str, str]:
-    """(r, low, q) as `math_trig.reduce` for the lanes with |x| >= 2^19."""
+    """(r, low, q) as `math_trig.reduce` for the lanes with |x| > 2^17."""
     name = f"tcc_reduce_pi_{m.t.suffix}"
     m.e.declare("declare i192 @llvm.ctlz.i192(i192, i1)")
     m.e.declare("declare double @llvm.fma.f64(double, double, double)")

@@ -1,6 +1,6 @@
 """Trigonometric functions and their inverses.
 
-sin, cos and tan subtract n pi/2 in three parts (Cody and Waite) with fma, which is exact enough for |x| < 2^19 (float)
+sin, cos and tan subtract n pi/2 in three parts (Cody and Waite) with fma, which is exact enough for |x| < 2^17 (float)
 or 2^28 (double); larger arguments branch to an exact reduction (see math_pi).
 """
 
@@ -85,7 +85,7 @@ def half_pi(m: Math) -> tuple[float, float, float]:
 
 def is_huge(m: Math, x: str) -> str:
     """Whether three parts of pi/2 are too few."""
-    return m.compare("ogt", m.abs(x), 2.0**19 if m.single else 2.0**28)
+    return m.compare("ogt", m.abs(x), 2.0**17 if m.single else 2.0**28)
 
 
 def sin_cos(m: Math, r: str) -> tuple[str, str]:
