@@ -14,7 +14,7 @@ from benchmarks import tape
 from benchmarks.case import Array, Case, NotYet, Work
 from benchmarks.cases import function_of
 from benchmarks.peers import numpy_peer
-from benchmarks.processes import Peer, start
+from benchmarks.processes import Peer, others_ticks, start
 from benchmarks.results import COLD, WARM, Row
 from tcc.tools.peak import copy_bandwidth, fma_peak, read_bandwidth
 
@@ -77,10 +77,12 @@ def measure(
             row.agreed += [name]
         path.unlink(missing_ok=True)
     spans: dict[str, list[float]] = {name: [] for name in ready}
+    began, busy = time.perf_counter(), others_ticks(peers)
     for _ in range(rounds):
         for name, peer in ready.items():
             time.sleep(PAUSE)
             spans[name] += peer.ask("time", case.name, seconds=seconds)["seconds"]
+    row.others = (others_ticks(peers) - busy) / max(time.perf_counter() - began, 0.01)
     for peer in ready.values():
         peer.ask("forget", case.name)
     row.seconds = {name: statistics.median(found) for name, found in spans.items() if found}

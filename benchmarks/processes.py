@@ -42,6 +42,7 @@ class Peer:
             text=True,
             preexec_fn=lambda: os.sched_setaffinity(0, cpus),
         )
+        self.pid = self._process.pid
         first = self._read()
         if "absent" in first:
             self.close()
@@ -71,6 +72,22 @@ class Peer:
             return {"error": f"its process ended with status {self._process.wait()}: {said[-1]}"}
         message: Message = json.loads(line)
         return message
+
+
+def ticks(process: int | None = None) -> float:
+    """Seconds that the CPUs have worked since the machine started, or for one process."""
+    if process is None:
+        found = [int(word) for word in Path("/proc/stat").read_text().splitlines()[0].split()[1:]]
+        used = sum(found[:3]) + sum(found[5:8])  # all but idle and waiting; the rest is counted in these
+    else:
+        after_name = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+        used = sum(int(word) for word in after_name[11:15])  # with its children
+    return used / os.sysconf("SC_CLK_TCK")
+
+
+def others_ticks(peers: dict[str, Peer]) -> float:
+    """Seconds that the CPUs have worked for neither this process nor the peers."""
+    return ticks() - sum(ticks(pid) for pid in (os.getpid(), *(peer.pid for peer in peers.values())))
 
 
 def environment(threads: int, folder: Path) -> dict[str, str]:

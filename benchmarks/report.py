@@ -68,21 +68,39 @@ def summary(rows: list[Row]) -> list[str]:
     return found
 
 
+QUIET = 0.1  # CPUs busy with other programs
+
 HEAD = """# Performance
 
 The medians of one run of `python -m benchmarks`, which wrote this page from `benchmarks/results/{name}.json`: {cpu}, {cpus} CPUs,
 Python {python}, tcc {version}, {peers}. Times from another machine say little: run it on yours.
 
-Every case's results agree with a reference in float64 before anything is timed. The peers then take turns, each in a process of
+{busy} Every case's results agree with a reference in float64 before anything is timed. The peers then take turns, each in a process of
 its own on the same CPUs. *Ratio* is the best peer's time over tcc's: above 1, tcc is ahead. *Limit* is the share of what this
 machine reached in the same run: of multiply-adds on registers alone (fma), or of reading and writing as many bytes as the answer
 needs (memory). *Not yet* is what tcc cannot do."""
 
 
+def disturbance(rows: list[Row]) -> str:
+    """What other programs did to the figures."""
+    others = [row.others for row in rows if row.seconds] or [0.0]
+    if max(others) < QUIET:
+        return "Nothing else ran on the machine."
+    busy = sum(other >= QUIET for other in others)
+    return (
+        f"**The machine was not quiet**: other programs kept up to {max(others):.1f} CPUs busy, and more than {QUIET} during "
+        f"{busy} of {len(others)} rows, so times are too long and ratios uncertain."
+    )
+
+
 def page(results: Results, name: str) -> str:
     """docs/performance.md."""
     peers = ", ".join(f"{name} {version}" for name, version in results.peers.items() if name != "tcc")
-    text = [HEAD.format(name=name, version=results.version, peers=peers, **results.machine)]
+    text = [
+        HEAD.format(
+            busy=disturbance(results.rows), name=name, version=results.version, peers=peers, **results.machine
+        )
+    ]
     order = {case.name: k for k, case in enumerate(CASES)}
     for topic in TOPICS:
         rows = [

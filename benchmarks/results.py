@@ -22,6 +22,7 @@ class Row:
     agreed: list[str] = field(default_factory=list)  # with the reference
     seconds: dict[str, float] = field(default_factory=dict)
     fastest: dict[str, float] = field(default_factory=dict)  # seconds of the fastest run
+    others: float = 0.0  # CPUs that other programs kept busy meanwhile
     failures: dict[str, str] = field(default_factory=dict)
     not_yet: list[str] = field(default_factory=list)  # peers that have no function for it
     limit: str = ""  # fma or memory
