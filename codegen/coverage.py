@@ -6,7 +6,7 @@ from tcc.ir.core import Func
 from tcc.ir.types import COMPILED
 
 # Rows without a kernel on any dtype.
-INTERPRETED = frozenset({"ifelse"})
+INTERPRETED = frozenset[str]()
 
 
 def require_native(func: Func) -> None:

@@ -297,6 +297,7 @@ class _Driver:
                 "alloc": self.alloc,
                 "view": self.view,
                 "for": self.loop,
+                "ifelse": self.branches,
                 "bind": self.name_size,
                 "check_size": self.check_size,
                 **dict.fromkeys(HOST, self.host_call),
@@ -421,6 +422,20 @@ class _Driver:
         end = self.size(op.attrs["length"])
         e.loop(0, end, 1, body)
 
+    def branches(self, op: Op) -> None:
+        """One of two blocks; what is worked out in it is known in it alone."""
+        e = self.e
+        flag = e.value(f"load i8, ptr {self.pointers[op.operands[0]]}")
+        then, otherwise, after = e.label(), e.label(), e.label()
+        e.branch_if(e.value(f"icmp ne i8 {flag}, 0"), then, otherwise)
+        self.depth += 1
+        for label, block in zip((then, otherwise), op.blocks):
+            e.at(label)
+            self.turn(block)
+            e.branch(after)
+        self.depth -= 1
+        e.at(after)
+
     def turn(self, block: Block) -> None:
         """One turn of a loop, which leaves no late memory in use."""
         e, first, claims = self.e, len(self.e.lines), len(self.claims)
@@ -507,10 +522,10 @@ def _space(value: Value) -> str:
 
 
 def _top_level_kernel(op: Op) -> bool:
-    """Whether it stands in a block of the function or of a loop, not inside a fuse or an epilogue."""
+    """Whether it stands in a block of the function, of a loop or of a branch, not inside a fuse or an epilogue."""
     block = op.parent
     while block is not None and isinstance(block.parent, Op):
-        if block.parent.name != "for":
+        if block.parent.name not in ("for", "ifelse"):
             return False
         block = block.parent.parent
     return True
@@ -585,6 +600,8 @@ def work(func: Func) -> Size:
         for op in block.ops:
             if op.name == "for":
                 cost = dims.mul(op.attrs["length"], dims.add(of(op.block), 1600))
+            elif op.name == "ifelse":
+                cost = dims.maximum(*map(of, op.blocks))
             elif op.name in KERNELS:
                 cost = op_work(op)
             else:

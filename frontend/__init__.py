@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from tcc import modes as modes
     from tcc import printing as printing
     from tcc import tensor as tensor
+    from tcc.branches import ifelse as ifelse
     from tcc.compiling import In as In
     from tcc.compiling import MissingInputError as MissingInputError
     from tcc.compiling import Out as Out
@@ -70,6 +71,7 @@ _HOMES = {
     "foldr": "loops",
     "function": "compiling",
     "grad": "gradient",
+    "ifelse": "branches",
     "map": "loops",
     "pp": "printing",
     "pprint": "printing",

@@ -17,12 +17,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from tcc.ir import dims, knobs
+from tcc.ir.builder import Builder
 from tcc.ir.clone import clone
-from tcc.ir.core import Func, Op
+from tcc.ir.core import Block, Func, Op
 from tcc.ir.dims import Size, parse_size
 from tcc.ir.knobs import STAGES
 from tcc.ir.text import print_func
-from tcc.ir.types import itemsize, numpy_dtype, parse_type
+from tcc.ir.types import Type, itemsize, numpy_dtype, parse_type
 from tcc.runtime.arenas import Claim
 from tcc.runtime.buffers import Container
 from tcc.runtime.callable import Failure, Function, Variant
@@ -334,17 +335,51 @@ def _shape(texts: Sequence[str]) -> tuple[Size, ...]:
 
 
 def refuse_certain_failures(func: Func) -> None:
-    """Raises what a check would raise that fails for these very sizes: behind it the types contradict each other."""
-    for op in func.body.walk():
-        if op.name == "check_size":
-            left, right = op.attrs["left"], op.attrs["right"]
-            if isinstance(left, int) and isinstance(right, int) and left != right:
-                raise failure(failure_record(op))(left, right, 0, 0)
-        elif op.name == "check_index":
-            made, bound = op.operands[0].op, op.attrs["bound"]
-            at = made.attrs["value"] if made is not None and made.name in ("size", "const") else None
-            if isinstance(at, int) and isinstance(bound, int) and not -bound <= at < bound:
-                raise failure(failure_record(op))(at, bound, 0, 0)
+    """Raises what a check would raise that fails for these very sizes: behind it the types contradict each other.
+
+    A branch in which a check fails so is cut off there, for it may never be taken.
+    """
+    _refuse(func.body)
+
+
+def _refuse(block: Block) -> None:
+    for op in block.ops:
+        if op.name == "ifelse":
+            for branch in op.blocks:
+                _cut(branch, [r.type for r in op.results])
+            continue
+        for inner in op.blocks:
+            _refuse(inner)
+        error = certain_failure(op)
+        if error is not None:
+            raise error
+
+
+def _cut(branch: Block, types: Sequence[Type]) -> None:
+    """Behind a check that is certain to fail in it a branch yields anything of its types."""
+    ops = list(branch.ops)
+    first = next((k for k, op in enumerate(ops) if certain_failure(op) is not None), None)
+    if first is None:
+        _refuse(branch)
+        return
+    for op in reversed(ops[first + 1 :]):
+        op.erase()
+    b = Builder(branch)
+    b.op("yield", *(b.const(0, t) for t in types))
+
+
+def certain_failure(op: Op) -> Exception | None:
+    """What a check raises that fails for these very sizes."""
+    if op.name == "check_size":
+        left, right = op.attrs["left"], op.attrs["right"]
+        if isinstance(left, int) and isinstance(right, int) and left != right:
+            return failure(failure_record(op))(left, right, 0, 0)
+    elif op.name == "check_index":
+        made, bound = op.operands[0].op, op.attrs["bound"]
+        at = made.attrs["value"] if made is not None and made.name in ("size", "const") else None
+        if isinstance(at, int) and isinstance(bound, int) and not -bound <= at < bound:
+            return failure(failure_record(op))(at, bound, 0, 0)
+    return None
 
 
 def failure_record(op: Any) -> dict[str, str]:

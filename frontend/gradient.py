@@ -209,6 +209,8 @@ def pulled(
         return [None] * len(node.operands)
     if node.name == "call":
         return called(node, flowing)
+    if node.name == "ifelse":
+        return of_branches(node, flowing)
     if all(g is None or g is ZERO for g in flowing) or all(_discrete(r) for r in node.results):
         return [ZERO if _reaches(node, k) else None for k in range(len(node.operands))]
     if node.name == "cast":
@@ -229,6 +231,23 @@ def pulled(
         g if g is None or not _discrete(v) or not isinstance(g, Variable) else _of_floats(g)
         for v, g in zip(node.operands, node.defn.grad(b, node, full))
     ]
+
+
+def of_branches(node: Apply, flowing: Sequence[Any]) -> Sequence[Any]:
+    """Only the branch that was taken has a gradient, and only that is computed."""
+    from tcc.branches import ifelse
+
+    count = len(node.results)
+    made: list[list[Any]] = [[], []]
+    for k, (g, r) in enumerate(zip(flowing, node.results)):
+        for side in (0, 1):
+            v = node.operands[1 + side * count + k]
+            if g is None or g is ZERO or _discrete(r):
+                made[side].append(None if g is None else ZERO)
+                continue
+            pair = [_fitted(g, r), zeros(v)] if side == 0 else [zeros(v), _fitted(g, r)]
+            made[side].append(ifelse(node.operands[0], *pair))
+    return [ZERO, *made[0], *made[1]]
 
 
 def _fitted_flags(g: Any, r: Any) -> Any:

@@ -11,6 +11,7 @@ from typing import Any
 from tcc.graph import Apply, Location, dependent, toposort
 from tcc.ir import dims
 from tcc.ir.builder import Builder
+from tcc.ir.clone import clone_block
 from tcc.ir.core import Block, Func, Value
 from tcc.ir.dims import Expr, Size
 from tcc.ir.types import Type
@@ -66,13 +67,14 @@ class Sizes:
         self.known: dict[str, Size] = {}
         self.named: dict[str, list[str]] = {}  # name -> those whose known size is made of it
         self.why: dict[tuple[int, int], str] = {}
+        self.lazy = False  # in a branch, which may not run: nothing is demanded of the parameters
 
     def resolve(self, size: Size) -> Size:
         return dims.substitute(size, self.known) if self.known else size
 
     def merge(self, a: Size, b: Size, reason: str) -> bool:
         """Makes two sizes equal by definition; False if only running can tell.  The function's entry checks it."""
-        for left, right in ((b, a), (a, b)):
+        for left, right in ((b, a), (a, b)) if not self.lazy else ():
             if not isinstance(left, Expr) or left.plain is None or left.plain not in self.entry:
                 continue
             names = dims.names_of(right)
@@ -231,7 +233,7 @@ class Lowering:
             value = self.param(body, v, number)
             for alias in containers[id(v.container)] if isinstance(v, SharedVariable) else [v]:
                 scope.values[alias] = value
-        for node in nodes:
+        for node in eager(nodes, results):
             self.node(node)
         self.current = None
         scope.builder.loc = ""
@@ -530,7 +532,8 @@ class Lowering:
         scope = Scope(GraphBuilder(block, self.sizes, lambda: self.current))
         scope.values.update(zip(node.body.params, block.params))
         self.scopes.append(scope)
-        for part in toposort(node.body.results, stop=lambda v: v not in inner):
+        nodes = toposort(node.body.results, stop=lambda v: v not in inner)
+        for part in eager(nodes, node.body.results):
             self.node(part)
         results = [self.value(v) for v in node.body.results]
         for i, (result, carry) in enumerate(zip(results[:carries], operands[seqs:])):
@@ -542,6 +545,67 @@ class Lowering:
         attrs = {"seqs": seqs, "carries": carries, "length": length, "reverse": node.attrs["reverse"]}
         op = self.builder.op("scan", *operands, attrs=attrs, blocks=[block])
         self.define(node, op.results)
+
+    def ifelse(self, node: Apply) -> None:
+        """What only one branch needs is made in its block, so that it runs, and may fail, only if it is wanted."""
+        condition, count = self.value(node.operands[0]), len(node.results)
+        branches = [node.operands[1 : 1 + count], node.operands[1 + count :]]
+        blocks = [self.branch(b) for b in branches]
+        self.current = node
+        self.builder.loc = place(node.loc)
+        shapes = self.joined_shapes(condition, blocks)
+        for block in blocks:
+            end = block.last
+            assert end is not None
+            b = Builder(block, before=end, loc=place(node.loc))
+            made = [(v, Type(v.type.dtype, tuple(shape))) for v, shape in zip(block.yields, shapes)]
+            end.set_operands([v if v.type == t else b.refine(v, type=t) for v, t in made])
+        self.define(node, self.builder.op("ifelse", condition, blocks=blocks).results)
+
+    def branch(self, results: Sequence[Variable]) -> Block:
+        """A block that makes `results`.  Sizes that must be equal in it are so only if it runs."""
+        block = Block()
+        scope = Scope(GraphBuilder(block, self.sizes, lambda: self.current))
+        outside = dict(self.exact), dict(self.keys), self.sizes.lazy
+        self.sizes.lazy = True
+        self.scopes.append(scope)
+        nodes = toposort(results, stop=lambda v: v in self.exact or self.find(v) is not None)
+        for part in eager(nodes, results):
+            self.node(part)
+        scope.builder.op("yield", *map(self.value, results))
+        self.scopes.pop()
+        self.exact, self.keys, self.sizes.lazy = outside
+        resolve_block(block, self.sizes)
+        return block
+
+    def joined_shapes(self, condition: Value, blocks: Sequence[Block]) -> list[list[Size]]:
+        """The shapes of what an ifelse gives.  Sizes that differ between its branches are told by branches of their own."""
+        pairs = [
+            [tuple(map(self.sizes.resolve, pair)) for pair in zip(then.type.shape, other.type.shape)]
+            for then, other in zip(*(b.yields for b in blocks))
+        ]
+        late = list(dict.fromkeys(p for shape in pairs for p in shape if p[0] != p[1]))
+        if not late:
+            return [[size for size, _ in shape] for shape in pairs]
+        inner = [self.told(block, [p[side] for p in late]) for side, block in enumerate(blocks)]
+        told = self.builder.op("ifelse", condition, blocks=inner).results
+        known: dict[Any, Size] = {p: self.bound(v) for p, v in zip(late, told)}
+        return [[known.get(p, p[0]) for p in shape] for shape in pairs]
+
+    def told(self, block: Block, sizes: Sequence[Size]) -> Block:
+        """A block that makes these sizes, which may be bound in `block`."""
+        bound: dict[str, Size] = {}
+        for op in block.walk():
+            if op.name == "bind":
+                self.fresh += 1
+                bound[str(op.attrs["size"])] = dims.name(f"s{self.fresh}")
+        needed = set(bound) & set().union(*map(dims.names_of, sizes))
+        made = clone_block(block, {}, bound) if needed else Block()
+        if made.last is not None:
+            made.last.erase()
+        b = Builder(made, loc=self.builder.loc)
+        b.op("yield", *(b.size_value(dims.substitute(s, bound)) for s in sizes))
+        return made
 
     def as_shaped(self, value: Value, wanted: Type) -> Value:
         """A value whose sizes must be those of `wanted`."""
@@ -606,6 +670,7 @@ SPECIAL: dict[str, Callable[[Lowering, Apply], None]] = {
     "broadcast": Lowering.broadcast,
     **dict.fromkeys(("argmax", "argmin", "max", "min"), Lowering.extreme),
     "call": Lowering.call,
+    "ifelse": Lowering.ifelse,
     "index": Lowering.index,
     "indices": Lowering.indices,
     "rebroadcast": Lowering.rebroadcast,
@@ -619,6 +684,22 @@ SPECIAL: dict[str, Callable[[Lowering, Apply], None]] = {
 def too_long(size: Size) -> bool:
     """Whether it is better computed by the program than written where it is used."""
     return isinstance(size, Expr) and len(size.text) > LONGEST_SIZE
+
+
+def eager(nodes: Sequence[Apply], results: Sequence[Variable]) -> list[Apply]:
+    """Of `nodes`, in order, those that `results` need whichever branches run."""
+    if not any(node.name == "ifelse" for node in nodes):
+        return list(nodes)
+    inside = set(nodes)
+    needed: set[Apply] = set()
+    waiting = [v.owner for v in results]
+    while waiting:
+        node = waiting.pop()
+        if node is None or node in needed or node not in inside:
+            continue
+        needed.add(node)
+        waiting += [v.owner for v in (node.operands[:1] if node.name == "ifelse" else node.inputs)]
+    return [node for node in nodes if node in needed]
 
 
 def shared_in(nodes: Sequence[Apply], also: Sequence[Variable]) -> dict[int, list[SharedVariable]]:

@@ -237,6 +237,8 @@ class _Placement:
                 self.insert(op, scope)
             elif op.name == "scan":
                 self.scan(op, scope)
+            elif op.name == "ifelse":
+                self.ifelse(op, scope)
             elif op.name in ("iota", "size") or (op.name == "const" and np.ndim(op.attrs["value"]) == 0):
                 self.created(op, scope)
             elif op.name == "const":
@@ -473,6 +475,32 @@ class _Placement:
         inside.builder.op("yield")
         b.op("for", attrs={"index": index, "length": length}, blocks=[inner], loc=op.loc)
 
+    # -- ifelse ---------------------------------------------------------------------------------------------------
+
+    def ifelse(self, op: Op, scope: _Scope) -> None:
+        """Both branches make their results in the same places."""
+        b = scope.builder
+        targets: list[Value] = []
+        for r in op.results:
+            wanted = scope.destinations.get(r)
+            targets.append(wanted if wanted is not None else self.alloc(b, r.type, r.name))
+            self.bind(r, targets[-1], self.roots[targets[-1]])
+        blocks: list[Block] = []
+        for branch in op.blocks:
+            inside = _Scope(Builder(Block()), self.last_uses(branch))
+            for v, target in zip(branch.yields, targets):
+                made = v.op is not None and v.op.parent is branch and v.op.name not in (*VIEWS, "const")
+                if made:
+                    inside.destinations.setdefault(v, target)
+            self.block(branch, inside)
+            inside.builder.loc = op.loc
+            for v, target in zip(branch.yields, targets):
+                if self.places[v] is not target:
+                    self.copy(inside.builder, self.places[v], target, op.loc)
+            inside.builder.op("yield")
+            blocks.append(inside.builder.block)
+        b.op("ifelse", self.places[op.operands[0]], blocks=blocks, loc=op.loc)
+
     def carry_in_place(
         self, body: Block, carries: int, seqs: int, outs: Sequence[Value], inside: _Scope
     ) -> None:
@@ -528,7 +556,11 @@ def _top(op: Op, block: Block) -> Op:
 
 def _can_write(op: Op, result: Value, target: Value) -> bool:
     """Whether `op` could make `result` in the memory of `target`, as far as what it reads of it goes."""
-    if op.name in VIEWS or op.name in ("const", "scan", "concat", *HOST) or result.type != target.type:
+    if (
+        op.name in VIEWS
+        or op.name in ("const", "scan", "ifelse", "concat", *HOST)
+        or result.type != target.type
+    ):
         return False
     return all(v is not target or _may_reuse(op, i, result) for i, v in enumerate(op.operands)) and not any(
         v is not target and _root_value(v) is target for v in op.operands

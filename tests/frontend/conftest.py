@@ -15,6 +15,8 @@ BOTH = frozenset(
         "test_function",
         "test_updates",
         "test_scan",
+        "test_scan_grad",
+        "test_ifelse",
         "test_user_op",
         "test_indexing",
         "test_broadcast",

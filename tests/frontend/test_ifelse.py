@@ -1,0 +1,114 @@
+"""One of two branches."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import tcc
+import tcc.tensor as T
+
+
+class Counts(tcc.Op):
+    """x, counting how often it is computed."""
+
+    __props__ = ()
+    runs = 0
+
+    def make_node(self, x):
+        return tcc.Apply(self, [x], [x.type()])
+
+    def infer_shape(self, node, shapes):
+        return shapes
+
+    def perform(self, node, inputs, output_storage):
+        Counts.runs += 1
+        output_storage[0][0] = inputs[0].copy()
+
+
+def test_only_one_branch_runs():
+    c, x = T.iscalar(), T.vector()
+    f = tcc.function([c, x], tcc.ifelse(c, Counts()(x) + 1, x * 2))
+    Counts.runs = 0
+    assert f(0, [1.0, 2.0]).tolist() == [2, 4] and Counts.runs == 0
+    assert f(3, [1.0, 2.0]).tolist() == [2, 3] and Counts.runs == 1
+
+
+def test_only_the_branch_that_runs_can_fail():
+    x, y = T.vector(), T.vector()
+    f = tcc.function([x, y], tcc.ifelse(T.gt(x.shape[0], 0), x[0] + (x + y).sum(), y.sum()))
+    assert f([], [1.0, 2.0]) == 3
+    assert f([1.0, 2.0], [1.0, 2.0]) == 7
+    with pytest.raises(ValueError, match="mis-match"):
+        f([1.0, 2.0], [1.0, 2.0, 3.0])
+
+
+def test_sizes_may_differ():
+    c, x, y = T.bscalar(), T.matrix(), T.matrix()
+    f = tcc.function([c, x, y], tcc.ifelse(c, T.exp(x), y) + 1)
+    a, b = np.ones((2, 3)), np.zeros((4, 1))
+    np.testing.assert_allclose(f(1, a, b), np.exp(a) + 1)
+    np.testing.assert_allclose(f(0, a, b), b + 1)
+
+
+def test_several_outputs_and_what_both_read():
+    c, x = T.scalar(), T.vector()
+    both = T.tanh(x)
+    a, b = tcc.ifelse(c, [both + 1, x[0]], [both * 2, x[-1]])
+    f = tcc.function([c, x], [a, b, both])
+    v = np.array([0.5, -1.0, 2.0])
+    for flag, wants in ((1.5, [np.tanh(v) + 1, 0.5]), (0.0, [np.tanh(v) * 2, 2.0])):
+        for made, want in zip(f(flag, v), [*wants, np.tanh(v)]):
+            np.testing.assert_allclose(made, want)
+
+
+def test_gradient():
+    c, x, w = T.iscalar(), T.vector(), T.vector()
+    cost = tcc.ifelse(c, (x * w) ** 2, T.sin(x)).sum()
+    f = tcc.function([c, x, w], tcc.grad(cost, [x, w]))
+    v, m = np.array([0.3, 1.0]), np.array([2.0, -1.0])
+    gx, gw = f(1, v, m)
+    np.testing.assert_allclose(gx, 2 * v * m * m)
+    np.testing.assert_allclose(gw, 2 * v * v * m)
+    gx, gw = f(0, v, m)
+    np.testing.assert_allclose(gx, np.cos(v))
+    assert gw.tolist() == [0, 0]
+
+
+def test_nested_and_inside_scan():
+    x = T.vector()
+
+    def step(a, h):
+        inner = tcc.ifelse(T.lt(a, 5), T.sin(a) * h, h)
+        return tcc.ifelse(T.gt(a, 0), inner, -h)
+
+    hs, _ = tcc.scan(step, [x], [T.ones(())])
+    f = tcc.function([x], [hs, tcc.grad(hs.sum(), x)])
+    v = np.array([1.0, -2.0, 7.0, 3.0])
+    made, g = f(v)
+    want = [np.sin(1.0)]
+    want += [-want[0], -want[0], -want[0] * np.sin(3.0)]
+    np.testing.assert_allclose(made, want)
+    np.testing.assert_allclose(g, [np.cos(1.0) * (1 - 1 - 1 - np.sin(3.0)), 0, 0, -np.sin(1.0) * np.cos(3.0)])
+
+
+def test_an_update():
+    c, s = T.iscalar(), tcc.shared(np.arange(3.0))
+    f = tcc.function([c], s.sum(), updates=[(s, tcc.ifelse(c, s * 2, s))])
+    assert [f(1), f(0), f(1)] == [3, 6, 6]
+    assert s.get_value().tolist() == [0, 4, 8]
+
+
+def test_a_constant_condition_through_givens():
+    c, x = T.scalar(dtype="uint8"), T.vector()
+    y = tcc.ifelse(c, x * 2, x)
+    assert tcc.function([x], y, givens={c: np.uint8(1)})([1.0]).tolist() == [2]
+
+
+def test_branches_that_do_not_fit():
+    with pytest.raises(TypeError, match="identical types"):
+        tcc.ifelse(1, T.vector(), T.matrix())
+    with pytest.raises(ValueError, match="number of values"):
+        tcc.ifelse(1, [T.vector()], [T.vector(), T.vector()])
+    with pytest.raises(TypeError, match="must be a scalar"):
+        tcc.ifelse(T.vector(), T.vector(), T.vector())
