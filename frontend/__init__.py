@@ -24,8 +24,12 @@ if TYPE_CHECKING:
     from tcc.compiling import UnusedInputError as UnusedInputError
     from tcc.compiling import function as function
     from tcc.explaining import explain as explain
+    from tcc.gradcheck import verify_grad as verify_grad
     from tcc.gradient import Lop as Lop
     from tcc.gradient import grad as grad
+    from tcc.gradient import hessian as hessian
+    from tcc.gradient import jacobian as jacobian
+    from tcc.gradient import subgraph_grad as subgraph_grad
     from tcc.graph import clone as clone
     from tcc.loops import foldl as foldl
     from tcc.loops import foldr as foldr
@@ -39,6 +43,7 @@ if TYPE_CHECKING:
     from tcc.settings import change_flags as change_flags
     from tcc.settings import config as config
     from tcc.sharedvar import shared as shared
+    from tcc.tangents import Rop as Rop
     from tcc.user_op import Apply as Apply
     from tcc.user_op import Op as Op
     from tcc.user_op import as_op as as_op
@@ -58,6 +63,7 @@ _HOMES = {
     "Op": "user_op",
     "Out": "compiling",
     "Param": "compiling",
+    "Rop": "tangents",
     "SharedVariable": "variable",
     "UnusedInputError": "compiling",
     "Variable": "variable",
@@ -71,13 +77,17 @@ _HOMES = {
     "foldr": "loops",
     "function": "compiling",
     "grad": "gradient",
+    "hessian": "gradient",
     "ifelse": "branches",
+    "jacobian": "gradient",
     "map": "loops",
     "pp": "printing",
     "pprint": "printing",
     "reduce": "loops",
     "scan": "loops",
     "shared": "sharedvar",
+    "subgraph_grad": "gradient",
+    "verify_grad": "gradcheck",
 }
 _MODULES = frozenset({"gradient", "modes", "printing", "tensor"})
 

@@ -296,23 +296,75 @@ def Lop(
 def jacobian(
     expression: Any, wrt: Any, consider_constant: Any = None, disconnected_inputs: str = "raise"
 ) -> Any:
-    """The Jacobian of a vector of static length: one gradient for each element, stacked."""
-    from tcc.shapes import get_vector_length, stack
+    """The Jacobian of a vector: a scan with one gradient for each of its elements, stacked.  `wrt` may be a list or tuple."""
+    from tcc.creation import arange
+    from tcc.loops import scan
 
     expression = as_variable(expression)
     if expression.type.ndim != 1:
         raise TypeError(
-            f"tensor.jacobian expects a 1 dimensional variable as `expression`, got {expression.type}"
+            f"tensor.jacobian expects a 1 dimensional variable as `expression`, got {expression.type}. If not use flatten to "
+            "make it a vector"
         )
     asked = list(wrt) if isinstance(wrt, list | tuple) else [wrt]
-    rows = [
-        grad(expression[i], asked, consider_constant, disconnected_inputs)
-        for i in range(get_vector_length(expression))
-    ]
-    made = [stack([row[k] for row in rows]) for k in range(len(asked))]
+    made, _ = scan(
+        lambda i: grad(expression[i], asked, consider_constant, disconnected_inputs),
+        arange(build.size_of(expression, 0)),
+        return_list=True,
+    )
     if isinstance(wrt, tuple):
         return tuple(made)
     return made if isinstance(wrt, list) else made[0]
+
+
+def hessian(cost: Any, wrt: Any, consider_constant: Any = None, disconnected_inputs: str = "raise") -> Any:
+    """The matrix of second derivatives of a scalar by a vector, or a list or tuple of them for several vectors."""
+    _checked_cost(cost)
+    asked = list(wrt) if isinstance(wrt, list | tuple) else [wrt]
+    made = []
+    for v in asked:
+        if v.type.ndim != 1:
+            raise TypeError(
+                f"tensor.hessian expects a (list of) 1 dimensional variable as `wrt`, got {v.type}"
+            )
+        slope = grad(cost, v, consider_constant, disconnected_inputs)
+        made.append(jacobian(slope, v, consider_constant, disconnected_inputs="ignore"))
+    if isinstance(wrt, tuple):
+        return tuple(made)
+    return made if isinstance(wrt, list) else made[0]
+
+
+def subgraph_grad(
+    wrt: Sequence[Any],
+    end: Sequence[Any],
+    start: Mapping[Any, Any] | None = None,
+    cost: Any = None,
+    details: bool = False,
+) -> Any:
+    """(gradients by `wrt`, gradients by `end`) of a part of a graph: `start` maps variables to their gradients, and
+    nothing flows through `end`.  With `cost` its gradient is added.  With `details` also (by start, by cost) of `end`.
+    """
+    if start is None and cost is None:
+        raise ValueError("`cost` or `start` must be specified.")
+    held = {**dict.fromkeys(end, None)}
+    by_start = backward(dict(start or {}), [*wrt, *held], set(), frozenset(held))
+    by_cost = (
+        {}
+        if cost is None
+        else backward({_checked_cost(cost): _ones(cost)}, [*wrt, *held], set(), frozenset(held))
+    )
+    total: dict[Any, Any] = {}
+    for part in (by_start, by_cost):
+        for v in (*wrt, *held):
+            if part.get(v) is not None and v not in total:
+                total[v] = part[v]
+            elif part.get(v) is not None:
+                accumulate(total, v, part[v])
+    made = [
+        [_finished(v, g.get(v), "ignore" if g is not total else "raise", "zero") for v in group]
+        for g, group in ((total, wrt), (total, end), (by_start, end), (by_cost, end))
+    ]
+    return tuple(made) if details else (made[0], made[1])
 
 
 # -- values that pass, with another gradient -------------------------------------------------------------------------

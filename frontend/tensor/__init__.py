@@ -326,7 +326,10 @@ __all__ = [
 _LATER = {
     "grad": "tcc.gradient",
     "Lop": "tcc.gradient",
+    "Rop": "tcc.tangents",
+    "hessian": "tcc.gradient",
     "jacobian": "tcc.gradient",
+    "verify_grad": "tcc.gradcheck",
     "TensorSharedVariable": "tcc.sharedvar",
     "scan": "tcc.loops",
 }

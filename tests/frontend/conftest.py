@@ -17,6 +17,7 @@ BOTH = frozenset(
         "test_scan",
         "test_scan_grad",
         "test_ifelse",
+        "test_tangents",
         "test_user_op",
         "test_indexing",
         "test_broadcast",

@@ -1,0 +1,177 @@
+"""Forward-mode differentiation: one walk from the inputs to the outputs, by the rows' rules for directional derivatives."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tcc import build
+from tcc.gradient import CUTS, DisconnectedInputError, NullTypeGradError, _discrete, _fitted, backward, zeros
+from tcc.graph import Apply, Body, dependent, located_at, toposort, variables_in
+from tcc.loopgrad import element_of, like_state, scan_node
+from tcc.types import tensor_type
+from tcc.variable import Variable, as_variable
+
+
+def Rop(
+    f: Any,
+    wrt: Any,
+    eval_points: Any,
+    disconnected_outputs: str = "raise",
+    return_disconnected: str = "zero",
+) -> Any:
+    """d f / d wrt . eval_points: the Jacobian times a vector, of the type of `f` (a variable, list or tuple).
+
+    DisconnectedInputError for an output that does not depend on `wrt`, unless `disconnected_outputs` is "ignore" or "warn";
+    it is then zero, or None with `return_disconnected="None"`.  ValueError if an eval_point does not have the axes of its
+    variable.
+    """
+    asked = list(wrt) if isinstance(wrt, list | tuple) else [wrt]
+    points = list(eval_points) if isinstance(eval_points, list | tuple) else [eval_points]
+    outputs = list(f) if isinstance(f, list | tuple) else [f]
+    if len(asked) != len(points):
+        raise ValueError(f"Rop: {len(asked)} variables, {len(points)} eval_points")
+    seeds: dict[Any, Any] = {}
+    for v, p in zip(asked, map(as_variable, points)):
+        if p.type.ndim != v.type.ndim:
+            raise ValueError(
+                f"Element {len(seeds)} of wrt/eval_point has mismatched dimensionality: {v.type} and {p.type}"
+            )
+        seeds[v] = _fitted(p, v)
+    tangents = forward(outputs, seeds)
+    made = [_finished(v, tangents.get(v), disconnected_outputs, return_disconnected) for v in outputs]
+    if isinstance(f, tuple):
+        return tuple(made)
+    return made if isinstance(f, list) else made[0]
+
+
+def _finished(v: Any, t: Any, policy: str, absent: str) -> Any:
+    if t is not None:
+        return _fitted(t, v)
+    if policy == "raise":
+        raise DisconnectedInputError(
+            f"Rop: the output {v} does not depend on `wrt`; pass disconnected_outputs='ignore' for zeros."
+        )
+    return None if absent == "None" else zeros(v)
+
+
+def forward(outputs: Sequence[Any], seeds: Mapping[Any, Any]) -> dict[Any, Any]:
+    """The directional derivatives of everything between `seeds` and `outputs`; absent where they are zero."""
+    tangents = dict(seeds)
+    builder = build.Builder()
+    for node in toposort(outputs, stop=lambda v: v in seeds):
+        if all(v not in tangents for v in node.inputs):
+            continue
+        if node.name in CUTS or all(_discrete(r) for r in node.results):
+            continue
+        with located_at(node.loc):
+            for r, t in zip(node.results, _pushed(builder, node, tangents)):
+                if t is not None and not _discrete(r):
+                    tangents.setdefault(r, _fitted(t, r))
+    return tangents
+
+
+def _pushed(b: build.Builder, node: Apply, tangents: Mapping[Any, Any]) -> Sequence[Any]:
+    moved = [tangents.get(v) for v in node.operands]
+    if node.name == "scan":
+        return _through_scan(node, tangents)
+    if node.name == "rebroadcast":
+        return moved
+    if node.name == "ifelse":
+        return _through_branches(node, moved)
+    if node.name == "call" or node.defn.rop is None:
+        return _by_reverse(node, moved)
+    made: Sequence[Any] = node.defn.rop(b, node, moved)
+    return made
+
+
+def _by_reverse(node: Apply, moved: Sequence[Any]) -> Sequence[Any]:
+    """The gradient of (the gradient by u of results . u) . tangents: that is linear in u, whatever u is."""
+    along = [v for v, t in zip(node.operands, moved) if t is not None]
+    results = [r for r in node.results if not _discrete(r)]
+    if node.defn.grad is None and node.name != "call":
+        raise NullTypeGradError(f"{node.name} has no directional derivative")
+    held = {r: _held(zeros(r)) for r in results}
+    pulled = backward(held, along, set(), frozenset(along))
+    seeds = {
+        g: t
+        for v, t in zip(node.operands, moved)
+        if t is not None and isinstance(g := pulled.get(v), Variable)
+    }
+    if not seeds:
+        return [None] * len(node.results)
+    back = backward(seeds, list(held.values()), set(), frozenset([*node.operands, *held.values()]))
+    return [t if r in held and isinstance(t := back.get(held[r]), Variable) else None for r in node.results]
+
+
+def _held(x: Any) -> Any:
+    """x as a variable that no gradient looks behind."""
+    return build.elementwise("identity", x)
+
+
+def _through_branches(node: Apply, moved: Sequence[Any]) -> Sequence[Any]:
+    from tcc.branches import ifelse
+
+    count = len(node.results)
+    made: list[Any] = []
+    for k in range(count):
+        pair = [(node.operands[at], moved[at]) for at in (1 + k, 1 + count + k)]
+        if all(t is None for _, t in pair):
+            made.append(None)
+            continue
+        made.append(ifelse(node.operands[0], *(zeros(v) if t is None else t for v, t in pair)))
+    return made
+
+
+def _through_scan(node: Apply, tangents: Mapping[Any, Any]) -> Sequence[Any]:
+    """A scan that carries the derivatives of its states beside them."""
+    assert node.body is not None
+    params, results = node.body.params, node.body.results
+    seqs, carries = int(node.attrs["seqs"]), int(node.attrs["carries"])
+    elements = {p: tangents[v] for p, v in zip(params[:seqs], node.operands) if v in tangents}
+    moving = {p for p, v in zip(params[seqs:], node.operands[seqs:]) if v in tangents}
+    seeds = {p: element_of(t) for p, t in elements.items()}
+    states = {p: like_state(p) for p in params[seqs:]}
+    captured = node.extra[len(list(variables_in(node.attrs))) :]
+    outer = {v: tangents[v] for v in captured if v in tangents}
+    inner = dependent(node.body)
+    while True:
+        given = {**seeds, **outer, **{p: states[p] for p in moving}}
+        made = forward([v for v in results if v in inner], given)
+        more = {
+            p for p, v in zip(params[seqs:], results) if v in made and p not in moving and not _discrete(p)
+        }
+        if not more:
+            break
+        moving |= more
+    kept = [p for p in params[seqs:] if p in moving]
+    nexts = [v for p, v in zip(params[seqs:], results) if p in moving]
+    outs = [k for k, v in enumerate(results[carries:]) if v in made]
+    body = Body(
+        (*params[:seqs], *seeds.values(), *params[seqs:], *(states[p] for p in kept)),
+        (
+            *results[:carries],
+            *(made.get(v) or zeros(v) for v in nexts),
+            *results[carries:],
+            *(made[results[carries + k]] for k in outs),
+        ),
+    )
+    first = [v for p, v in zip(params[seqs:], node.operands[seqs:]) if p in moving]
+    operands = [
+        *node.operands[:seqs],
+        *elements.values(),
+        *node.operands[seqs:],
+        *(tangents[v] if v in tangents else zeros(v) for v in first),
+    ]
+    known = build.static_size(node.attrs["length"])
+    types = [
+        *(r.type for r in node.results[:carries]),
+        *(p.type for p in kept),
+        *(r.type for r in node.results[carries:]),
+        *(tensor_type(v.type.dtype, (known, *v.type.shape)) for v in (results[carries + k] for k in outs)),
+    ]
+    attrs = {**node.attrs, "seqs": seqs + len(elements), "carries": carries + len(kept)}
+    pushed = scan_node(operands, attrs, types, body, "rop_of_scan_fn").results
+    last = dict(zip(kept, pushed[carries:]))
+    stacks = dict(zip(outs, pushed[len(node.results) + len(kept) :]))
+    return [*(last.get(p) for p in params[seqs:]), *(stacks.get(k) for k in range(len(results) - carries))]
