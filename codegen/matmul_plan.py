@@ -28,11 +28,13 @@ from tcc.codegen.microkernel import VECTORS, tile_rows
 from tcc.codegen.target import Target
 
 KC = 1024  # the most of k in one block: long chains make the updates of C rare
-_KC_STREAMED = 64  # where a large B is read in place: few of its rows side by side
+_KC_STREAMED = 64  # the least where a large B is read in place: few of its rows side by side
 _KC_LEAST = 256  # shorter blocks of k would read and write C too often
 _LEAST_PANELS = 4
 _MANY_TILES = 16  # rows of tiles that pay for a copy of B whose columns are contiguous
 _SET_BYTES = 1024  # lines of memory a multiple of this apart crowd into few sets of the first-level cache
+_LINE = 64  # bytes of a cache line
+_FAR_BYTES = 2048  # lines of memory so far apart are on another page at every second step
 _DOT_COPY = 1 << 16  # elements of the short side that are worth a copy to make them contiguous along k
 _PARALLEL_WORK = 1 << 18  # multiply-adds that pay for a second thread (some microseconds)
 
@@ -98,9 +100,11 @@ def _a_depth(t: VecType, target: Target) -> int:
 def _b_copy(t: VecType, target: Target, x: Index, sizes: Sizes, form: Size, a_copy: Size) -> Sizes:
     """B's blocks of kc x nc, and whether they are copied.
 
-    B is copied when its columns are not contiguous, or when it is larger than a quarter of the second-level cache and many rows
-    use the copy.  A block fills half that cache at most; it is as wide as it can be, for all of A is read once for each block of
-    columns, and the parts of C, which are read once more for each block of k, are fetched ahead.
+    B is copied when its columns are not contiguous, or when it is larger than a quarter of the second-level cache and
+    many rows use the copy.  A block fills half that cache at most; it is as wide as it can be, for all of A is read once
+    for each block of columns, and the parts of C, which are read once more for each block of k, are fetched ahead.  A
+    large B that few rows use streams by, a few rows of it side by side.  Where A's columns are read in place, the tiles
+    that follow find the same lines, two for each step of k, in the first-level cache.
     """
     m, n, k, width = sizes["m"], sizes["n"], sizes["k"], VECTORS * t.lanes
     depth, columns = x.max(k, 1), x.max(n, 1)
@@ -112,8 +116,11 @@ def _b_copy(t: VecType, target: Target, x: Index, sizes: Sizes, form: Size, a_co
     pack = x.pick(x.equal(sizes["bcs"], 1), straight, x.pick(x.equal(sizes["brs"], 1), PACK_TURN, PACK_EACH))
     unpacked = x.equal(pack, UNPACKED)
     fitting = x.max(_KC_LEAST, x.min(KC, x.div(half, x.round_up(columns, width))))
-    most = x.pick(unpacked, x.pick(large, _KC_STREAMED, KC), fitting)
+    streamed = x.max(_KC_STREAMED, x.min(KC // 2, x.div(half // 2, x.round_up(columns, width))))
+    most = x.pick(unpacked, x.pick(large, streamed, KC), fitting)
     most = x.pick(x.equal(a_copy, A_COLUMNS), x.min(most, _a_depth(t, target)), most)
+    scattered = x.both(x.equal(a_copy, A_UNPACKED), x.equal(sizes["ars"], 1))
+    most = x.pick(scattered, x.min(most, max(t.lanes, target.l1_bytes // (4 * _LINE))), most)
     kc = x.round_up(x.ceil_div(depth, x.ceil_div(depth, most)), t.lanes)
     fit = x.div(x.div(half, kc), width)
     block = x.max(x.mul(fit, width), _LEAST_PANELS * width)
@@ -128,13 +135,18 @@ def _b_copy(t: VecType, target: Target, x: Index, sizes: Sizes, form: Size, a_co
 
 
 def _a_copy(t: VecType, x: Index, sizes: Sizes) -> Size:
-    """A's panels are copied when enough columns use the copy and its lines of memory fall on the same cache sets, or
-    when each step of k is on other lines than the last, and they are many."""
+    """Whether A is copied, for which there have to be columns enough that use the copy.
+
+    By rows where neighbouring rows fall on the same cache sets.  By columns, where each step of k is on other lines than
+    the last, if there are more steps than the first-level cache and the table of pages hold, or if they lie far apart.
+    """
     by_rows, width, sets = x.equal(sizes["acs"], 1), VECTORS * t.lanes, _SET_BYTES // t.bytes
     line = x.pick(by_rows, sizes["ars"], sizes["acs"])
     crowded = x.equal(x.mul(x.div(line, sets), sets), line)
     used = x.both(x.less(2 * width, sizes["n"]), x.less(2 * width, sizes["k"]))
-    columns = x.both(x.both(x.equal(sizes["ars"], 1), used), x.less(_KC_LEAST - 1, sizes["k"]))
+    deep = x.less(_KC_LEAST - 1, sizes["k"])
+    far = x.both(x.less(_FAR_BYTES // t.bytes - 1, sizes["acs"]), x.less(4 * width - 1, sizes["n"]))
+    columns = x.both(x.both(x.equal(sizes["ars"], 1), used), x.either(deep, far))
     rows = x.both(x.both(by_rows, used), crowded)
     return x.pick(columns, A_COLUMNS, x.pick(rows, A_ROWS, A_UNPACKED))
 

@@ -52,6 +52,24 @@ def dimshuffle_twice(op: Op, b: Builder) -> Value | None:
     return result
 
 
+@function_rule("dimshuffle")
+def transposed_product(op: Op, b: Builder) -> Value | None:
+    """transpose(transpose(x) @ y) -> transpose(y) @ x, and the mirror image: the result is made as it is wanted"""
+    product = made_by(op.operands[0], "matmul")
+    if product is None or product.blocks or len(product.result.uses) > 1:
+        return None
+    rank = product.result.type.rank
+    swap = [*range(rank - 2), rank - 1, rank - 2]
+    if list(op.attrs["order"]) != swap:
+        return None
+    views = [made_by(v, "dimshuffle") for v in product.operands]
+    if not any(view is not None and list(view.attrs["order"]) == swap for view in views):
+        return None
+    left, right = (b.dimshuffle(v, order=swap) for v in reversed(product.operands))
+    result: Value = b.matmul(left, right)
+    return result
+
+
 @function_rule("broadcast")
 def broadcast_twice(op: Op, b: Builder) -> Value | None:
     """broadcast(broadcast(x)) -> broadcast(x)"""
@@ -242,6 +260,7 @@ RULES: list[AnyRule] = [
     moved_splat,
     unmoved,
     dimshuffle_twice,
+    transposed_product,
     broadcast_twice,
     broadcast_added_axes,
     dimshuffle_of_broadcast,
