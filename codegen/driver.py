@@ -78,7 +78,7 @@ class Lowered:
 def lower(func: Func, target: Target, returns: Returns = "list", clock: int = 0) -> Lowered:
     """A placed and planned function as text.
 
-    With a `clock`, the address of pairs of i64, each kernel call of the text adds its cycles and 1 to a pair.
+    With a `clock`, the address of pairs of i64, each kernel call of the text keeps its least cycles and counts itself there.
     """
     return _Driver(func, target, returns, clock).lower()
 
@@ -247,10 +247,11 @@ class _Driver:
         before = e.call("i64", "llvm.readcyclecounter")
         self.kernel_call(op)
         spent = e.value(f"sub i64 {e.call('i64', 'llvm.readcyclecounter')}, {before}")
-        for address, more in ((pair, spent), (pair + 8, "1")):
-            place = e.value(f"inttoptr i64 {address} to ptr")
-            total = e.value(f"load i64, ptr {place}")
-            e.line(f"store i64 {e.value(f'add i64 {total}, {more}')}, ptr {place}")
+        least, count = (e.value(f"inttoptr i64 {address} to ptr") for address in (pair, pair + 8))
+        before = e.value(f"load i64, ptr {least}")
+        e.line(f"store i64 {e.call('i64', 'llvm.umin.i64', ('i64', before), ('i64', spent))}, ptr {least}")
+        calls = e.value(f"load i64, ptr {count}")
+        e.line(f"store i64 {e.value(f'add i64 {calls}, 1')}, ptr {count}")
 
     def at_entry(self, size: Size) -> bool:
         """Whether the arguments alone tell it."""

@@ -18,7 +18,7 @@ ACCUMULATORS = (
     24  # enough independent chains to hide the latency of a multiply-add, few enough to stay in registers
 )
 UNROLL = 4
-RUNS = 12
+RUNS = 60  # short ones, so that some fall between what else the machine does
 BLOCK = 8  # vectors moved in one round of a loop over memory
 PASS_SECONDS = 2e-3  # that passes over the same memory take together, at least
 
@@ -30,7 +30,7 @@ def fma_peak(threads: int = 1, elem: str = "float") -> float:
     lanes = target.vector(elem).lanes
     image = Image.load([compile_object(_multiply(target, elem), target)])
     run = function(image.address("peak"), None, ctypes.c_int64, ctypes.c_void_p)
-    rounds = 1_000_000
+    rounds = 50_000
     values = [np.zeros((ACCUMULATORS + 1, lanes), "f4" if elem == "float" else "f8") for _ in range(threads)]
     seconds = _together(threads, lambda thread: run(rounds, values[thread].ctypes.data))
     return float(threads * rounds * UNROLL * ACCUMULATORS * lanes * 2 / seconds)

@@ -44,7 +44,7 @@ class KernelTime:
 def profile(
     program: Program, args: Sequence[Array], seconds: float = SECONDS
 ) -> tuple[list[KernelTime], float]:
-    """The kernels' times, in the order of the program, and the whole call's, for these arguments' sizes.
+    """The kernels' least times, in the order of the program, and the whole call's, for these arguments' sizes.
 
     The program is called again and again, so its shared variables change as they do.
     """
@@ -63,18 +63,21 @@ def profile(
     f.install(variant)
     for _ in range(WARM_UP):
         f(*args)
-    pairs[:] = 0
-    count, now = 0, _cycle_counter()
+    pairs[:] = np.iinfo(np.int64).max, 0
+    count, whole, now = 0, np.inf, _cycle_counter()
     start, first = time.perf_counter(), now()
-    while (spent := time.perf_counter() - start) < seconds:
+    while (before := time.perf_counter() - start) < seconds:
         f(*args)
         count += 1
-    cycle = spent / (now() - first)
+        whole = min(whole, time.perf_counter() - start - before)
+    cycle = before / (now() - first)
     found = [
-        KernelTime(op, cycle * cycles / count, calls / count, _flops(op), _bytes(op))
+        KernelTime(
+            op, cycle * cycles * calls / count if calls else 0.0, calls / count, _flops(op), _bytes(op)
+        )
         for op, (cycles, calls) in zip(ops, pairs.tolist())
     ]
-    return found, spent / count
+    return found, float(whole)
 
 
 def table(found: Sequence[KernelTime], whole: float) -> str:
