@@ -89,7 +89,6 @@ class Case:
     compiled: bool = False  # are compilation times measured too?
     timed: bool = True
     without: tuple[str, ...] = ()  # peers that would only repeat what another one shows
-    note: str = ""  # what limits it, as profiles and assembly say
     topic: str = field(default="", compare=False)
 
     def arrays(self, tiny: bool = False) -> Inputs:

@@ -82,6 +82,8 @@ def measure(
         for name, peer in ready.items():
             time.sleep(PAUSE)
             spans[name] += peer.ask("time", case.name, seconds=seconds)["seconds"]
+    if "tcc" in ready and rounds:
+        row.kernels = ready["tcc"].ask("explain", case.name).get("kernels", [])
     row.others = (others_ticks(peers) - busy) / max(time.perf_counter() - began, 0.01)
     for peer in ready.values():
         peer.ask("forget", case.name)

@@ -75,7 +75,9 @@ HEAD = """# Performance
 The medians of one run of `python -m benchmarks`, which wrote this page from `benchmarks/results/{name}.json`: {cpu}, {cpus} CPUs,
 Python {python}, tcc {version}, {peers}. Times from another machine say little: run it on yours.
 
-{busy} Every case's results agree with a reference in float64 before anything is timed. The peers then take turns, each in a process of
+{busy}
+
+Every case's results agree with a reference in float64 before anything is timed. The peers then take turns, each in a process of
 its own on the same CPUs. *Ratio* is the best peer's time over tcc's: above 1, tcc is ahead. *Limit* is the share of what this
 machine reached in the same run: of multiply-adds on registers alone (fma), or of reading and writing as many bytes as the answer
 needs (memory). *Not yet* is what tcc cannot do."""
@@ -88,7 +90,7 @@ def disturbance(rows: list[Row]) -> str:
         return "Nothing else ran on the machine."
     busy = sum(other >= QUIET for other in others)
     return (
-        f"**The machine was not quiet**: other programs kept up to {max(others):.1f} CPUs busy, and more than {QUIET} during "
+        f"**The machine was not quiet**: other programs kept up to {max(others):.1f} CPUs busy, and more than {QUIET} during\n"
         f"{busy} of {len(others)} rows, so times are too long and ratios uncertain."
     )
 
@@ -138,10 +140,13 @@ def markdown(rows: list[Row]) -> list[str]:
 
 
 def notes(rows: list[Row]) -> list[str]:
-    """What limits each case, where its definition says so."""
-    note = {case.name: case.note for case in CASES if case.note}
-    names = dict.fromkeys(row.case for row in rows)
-    return said([f"**{name}**: {note[name]}" for name in names if name in note])
+    """The kernels that take the time of each case, at the fewest threads that it was measured at."""
+    first = {row.case: row for row in reversed(rows) if row.kernels}
+    found = [
+        f"{row.case}: " + "; ".join(f"{kernel.replace('->', 'to')}" for kernel in row.kernels)
+        for row in reversed(first.values())
+    ]
+    return ["", "Where tcc's time goes, on the fewest threads:", *said(found)] if found else []
 
 
 def said(lines: list[str]) -> list[str]:

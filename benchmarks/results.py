@@ -25,6 +25,7 @@ class Row:
     others: float = 0.0  # CPUs that other programs kept busy meanwhile
     failures: dict[str, str] = field(default_factory=dict)
     not_yet: list[str] = field(default_factory=list)  # peers that have no function for it
+    kernels: list[str] = field(default_factory=list)  # of tcc, that take most of the time
     limit: str = ""  # fma or memory
     least: float = 0.0  # seconds that the work takes at this limit, as measured in the same run
 

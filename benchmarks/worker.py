@@ -3,6 +3,7 @@
 {"do": "prepare", "case": NAME, "results": PATH}   builds the case, runs it once, saves the results
 {"do": "time", "case": NAME, "seconds": S}         seconds for each run, one number for each of several spans
 {"do": "cold", "case": NAME}                       seconds from nothing but imports to the first result
+{"do": "explain", "case": NAME}                    what takes the time of it, as far as the peer can tell
 {"do": "forget", "case": NAME}                     lets go of a case's memory
 """
 
@@ -13,8 +14,6 @@ import os
 import sys
 import time
 import timeit
-from collections.abc import Callable
-from contextlib import AbstractContextManager
 from importlib import import_module, metadata
 from typing import Any, NamedTuple
 
@@ -53,7 +52,7 @@ class Worker:
     def __init__(self, peer: str) -> None:
         self.peer, self.spec = peer, PEERS[peer]
         self.module = import_module(f"benchmarks.peers.{self.spec.module}")
-        self.ready: dict[str, tuple[timeit.Timer, Callable[[], AbstractContextManager[Any]]]] = {}
+        self.ready: dict[str, tuple[timeit.Timer, Task]] = {}
 
     def build(self, case: Case) -> Task:
         """NotYet if the peer has nothing to run."""
@@ -68,12 +67,12 @@ class Worker:
         task = self.build(case)
         np.savez(results, *task.results())
         timer = timeit.Timer(task.statement, globals=dict(task.names))
-        self.ready[case.name] = timer, task.around
+        self.ready[case.name] = timer, task
         return {}
 
     def time(self, case: Case, seconds: float) -> Message:
-        timer, around = self.ready[case.name]
-        with around():
+        timer, task = self.ready[case.name]
+        with task.around():
             count = 1
             while (span := timer.timeit(count)) < SPAN:
                 count = max(2 * count, int(count * SPAN / max(span, 1e-7)))
@@ -86,6 +85,10 @@ class Worker:
         start = time.perf_counter()
         getattr(self.module, self.spec.build)(case, f, inputs).results()
         return {"seconds": [time.perf_counter() - start]}
+
+    def explain(self, case: Case) -> Message:
+        explain = getattr(self.module, "explain", None)
+        return {"kernels": explain(self.ready[case.name][1]) if explain else []}
 
     def forget(self, case: Case) -> Message:
         self.ready.pop(case.name, None)

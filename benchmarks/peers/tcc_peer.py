@@ -10,10 +10,21 @@ import tcc.tensor as T
 from benchmarks.case import Case, Function, Inputs, Task
 from benchmarks.peers import symbolic
 
+EXPLAINED, EXPLAIN_SECONDS = 3, 0.2
+
 
 def task(case: Case, f: Function, inputs: Inputs) -> Task:
     with tcc.change_flags(floatX="float32"):
         return symbolic.task(tcc, T, case, f, inputs)
+
+
+def explain(task: Task) -> list[str]:
+    """The kernels that take most of the time, beside the machine's limits."""
+    from tcc.tools.profile import profile, slowest
+
+    names = dict(task.names)
+    found, _ = profile(names.pop("f").program, list(names.values()), EXPLAIN_SECONDS)
+    return slowest(found, EXPLAINED)
 
 
 def warm_up() -> None:
