@@ -12,7 +12,7 @@ import pytest
 from benchmarks.case import Array
 from benchmarks.cases import CASES, named
 from benchmarks.measure import disagreement, measure
-from benchmarks.processes import Peer, start
+from benchmarks.processes import Peer, start, ticks
 from benchmarks.report import page, quantity, table
 from benchmarks.results import Results, Row
 
@@ -55,6 +55,21 @@ def test_a_peer_in_its_own_process_is_timed(numpy_peer: dict[str, Peer], tmp_pat
 def test_what_a_peer_cannot_do_is_said(numpy_peer: dict[str, Peer], tmp_path: Path) -> None:
     row = measure(named("log-density + gradient, 1000 float64"), numpy_peer, 1, tmp_path, rounds=0)
     assert row.not_yet == ["numpy"] and not row.seconds and not row.failures
+
+
+def test_tcc_says_where_its_time_goes(tmp_path: Path) -> None:
+    case = named("matmul f32 NN 64x64x64")
+    peers = start(["tcc"], None, [min(os.sched_getaffinity(0))], tmp_path)
+    row = measure(case, peers, 1, tmp_path, rounds=1, seconds=0.01)
+    peers["tcc"].close()
+    assert not row.failures and row.limit == "fma" and row.least > 0
+    assert row.kernels[0].startswith("100 % matmul f32[64,64] f32[64,64] -> f32[64,64] (")
+
+
+def test_work_of_others_is_not_that_of_the_peers(numpy_peer: dict[str, Peer], tmp_path: Path) -> None:
+    before = ticks(numpy_peer["numpy"].pid)
+    measure(ADD, numpy_peer, 1, tmp_path, rounds=1, seconds=0.3)
+    assert ticks(numpy_peer["numpy"].pid) - before > 0.1
 
 
 def test_a_case_that_fails_is_named(numpy_peer: dict[str, Peer], tmp_path: Path) -> None:
