@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tcc.codegen.columns import column_kernel
 from tcc.codegen.conv import conv_kernel
+from tcc.codegen.conv_filter import conv_filter_kernel
 from tcc.codegen.gather import arg_kernel, check_index_kernel, gather_kernel, running_kernel, scatter_kernel
 from tcc.codegen.kernel import Kernel
 from tcc.codegen.pooling import (
@@ -40,7 +41,7 @@ KERNELS = {
     "matmul": product_kernel,
     "conv": conv_kernel,
     "conv_input": conv_kernel,
-    "conv_filter": conv_kernel,
+    "conv_filter": conv_filter_kernel,
     "gather": gather_kernel,
     "scatter": scatter_kernel,
     "check_index": check_index_kernel,

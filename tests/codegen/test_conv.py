@@ -1,0 +1,148 @@
+"""Convolution and its gradients as native code against their meaning in float64: many geometries, this machine's vectors and
+the plain ones, known and run-time sizes, one thread and two, places of any strides."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tcc.ir import dims
+from tcc.ir.builder import Builder
+from tcc.ir.core import Block, Func
+from tcc.ir.optable import TABLE
+from tcc.ir.types import Type
+from tcc.tools.compare import compile_native
+
+TARGETS = {"host": {}, "plain256": {"TCC_TARGET": "plain", "TCC_VECTOR_BITS": "256"}, "plain128": {}}
+TARGETS["plain128"] = {"TCC_TARGET": "plain", "TCC_VECTOR_BITS": "128"}
+
+# image, filters, strides, pads, dilation, groups
+CASES = {
+    "lenet": ((3, 1, 28, 28), (20, 1, 5, 5), (1, 1), (0, 0, 0, 0), (1, 1), 1),
+    "small images": ((3, 20, 12, 12), (50, 20, 5, 5), (1, 1), (0, 0, 0, 0), (1, 1), 1),
+    "padded": ((2, 5, 13, 17), (19, 5, 3, 3), (1, 1), (1, 1, 1, 1), (1, 1), 1),
+    "full": ((2, 3, 5, 6), (4, 3, 3, 4), (1, 1), (2, 2, 3, 3), (1, 1), 1),
+    "more padding than filter": ((1, 2, 4, 5), (3, 2, 2, 2), (1, 1), (3, 4, 5, 2), (1, 1), 1),
+    "stride 2": ((2, 17, 40, 37), (33, 17, 3, 3), (2, 2), (1, 1, 1, 1), (1, 1), 1),
+    "strides past filters": ((2, 3, 11, 40), (5, 3, 2, 1), (3, 5), (0, 1, 2, 0), (1, 1), 1),
+    "stride and dilation": ((1, 3, 19, 23), (4, 3, 3, 3), (2, 3), (2, 1, 0, 3), (2, 2), 1),
+    "groups": ((2, 6, 9, 9), (9, 2, 3, 3), (1, 1), (1, 0, 0, 1), (1, 1), 3),
+    "depthwise": ((2, 7, 10, 9), (7, 1, 3, 3), (2, 1), (1, 1, 1, 1), (1, 1), 7),
+    "1x1": ((2, 23, 7, 5), (31, 23, 1, 1), (1, 1), (0, 0, 0, 0), (1, 1), 1),
+    "1x1 stride 2": ((2, 16, 9, 8), (32, 16, 1, 1), (2, 2), (0, 0, 0, 0), (1, 1), 1),
+    "one channel each": ((1, 1, 1, 1), (1, 1, 1, 1), (1, 1), (0, 0, 0, 0), (1, 1), 1),
+    "rank 1": ((3, 4, 50), (6, 4, 7), (2,), (3, 3), (1,), 1),
+    "rank 3": ((2, 3, 6, 7, 8), (5, 3, 2, 3, 3), (1, 2, 1), (0, 1, 1, 1, 1, 0), (1, 1, 2), 1),
+    "filter too large": ((2, 3, 2, 5), (4, 3, 3, 3), (1, 1), (0, 0, 0, 0), (1, 1), 1),
+    "no images": ((0, 3, 5, 5), (4, 3, 3, 3), (1, 1), (0, 0, 0, 0), (1, 1), 1),
+    "no channels": ((2, 0, 5, 5), (4, 0, 3, 3), (1, 1), (0, 0, 0, 0), (1, 1), 1),
+    "no filters": ((2, 3, 5, 5), (0, 3, 3, 3), (1, 1), (0, 0, 0, 0), (1, 1), 1),
+    "empty filters": ((2, 3, 5, 5), (4, 3, 0, 3), (1, 1), (0, 0, 0, 0), (1, 1), 1),
+}
+FLAGS = ("strides", "pads", "dilation", "groups")
+Case = tuple[Any, ...]
+
+
+@pytest.fixture(autouse=True)
+def no_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TCC_CACHE", "0")
+
+
+@pytest.fixture(params=TARGETS)
+def target(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in TARGETS[request.param].items():
+        monkeypatch.setenv(name, value)
+
+
+def program(case: Case, dtype: str, named: bool) -> Func:
+    """The convolution of %x and %w, and its gradients for %g; with `named`, for any spatial sizes and images."""
+    image, filters, *rest = case
+    how = dict(zip(FLAGS, rest))
+    names = iter("nhijklm")
+
+    def size(n: int) -> dims.Size:
+        return dims.name(next(names)) if named else n
+
+    x = Type(dtype, (size(image[0]), image[1], *map(size, image[2:])))
+    w = Type(dtype, (*filters[:2], *map(size, filters[2:])))
+    (y,) = TABLE["conv"].infer([x, w], how, [])
+    block = Block([x, w, y], ["x", "w", "g"])
+    b = Builder(block)
+    px, pw, pg = block.params
+    forward = b.op("conv", px, pw, attrs=how).result
+    by_input = b.op("conv_input", pw, pg, attrs={"size": x.shape[2:], **how}).result
+    by_filter = b.op("conv_filter", px, pg, attrs={"size": w.shape[2:], **how}).result
+    b.op("yield", forward, by_input, by_filter)
+    return Func("f", block)
+
+
+def arguments(case: Case, dtype: str) -> list[Any]:
+    rng = np.random.default_rng(0)
+    (y,) = TABLE["conv"].infer([Type(dtype, case[0]), Type(dtype, case[1])], dict(zip(FLAGS, case[2:])), [])
+    kind = {"f32": np.float32, "f64": np.float64}[dtype]
+    return [rng.uniform(-1, 1, shape).astype(kind) for shape in (*case[:2], y.shape)]
+
+
+def meaning(case: Case, args: list[Any]) -> list[Any]:
+    how = dict(zip(FLAGS, case[2:]))
+    x, w, g = (a.astype(np.float64) for a in args)
+    conv, by_input, by_filter = (TABLE[n].ref for n in ("conv", "conv_input", "conv_filter"))
+    assert conv and by_input and by_filter
+    return [
+        conv(x, w, **how),
+        by_input(w, g, size=x.shape[2:], **how),
+        by_filter(x, g, size=w.shape[2:], **how),
+    ]
+
+
+def close(got: Any, want: Any, sizes: Any, terms: int) -> None:
+    """Within the probable error of a sum of `terms`, of absolute values `sizes` together (Higham and Mary, 2019)."""
+    bound = np.finfo(got.dtype).eps * 2 * max(terms, 1) ** 0.5 * sizes
+    assert got.shape == want.shape and np.all(np.abs(got - want) <= bound)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("dtype", ["f32", "f64"])
+def test_is_the_convolution(name: str, dtype: str, target: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    case = CASES[name]
+    args = arguments(case, dtype)
+    runs = []
+    for named in (False, True):
+        for threads in ("1", "2"):
+            monkeypatch.setenv("TCC_THREADS", threads)
+            function, _ = compile_native(program(case, dtype, named), {}, exact=not named)
+            runs.append(function(*args))
+    x, w, y = (a.shape for a in args)
+    terms = [int(np.prod(w[1:])), w[0] * int(np.prod(w[2:])), y[0] * int(np.prod(y[2:]))]
+    for result in zip(runs[0], meaning(case, args), meaning(case, [*map(np.abs, args)]), terms, strict=True):
+        close(*result)
+    for other in runs[1:]:
+        for a, b in zip(runs[0], other, strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+def test_places_of_any_strides() -> None:
+    case = CASES["padded"]
+    x, w, g = arguments(case, "f32")
+    odd = [
+        np.asfortranarray(x)[:, :, ::-1, :],
+        np.ascontiguousarray(w.transpose(3, 1, 0, 2)).transpose(2, 1, 3, 0)[..., ::-1],
+        np.repeat(g, 2, 3)[..., ::2],
+    ]
+    function, _ = compile_native(program(case, "f32", True), {}, exact=False)
+    dense = [np.ascontiguousarray(a) for a in odd]
+    for a, b in zip(function(*odd), function(*dense), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_what_is_not_finite_stays_where_it_is_met() -> None:
+    case = ((1, 1, 6, 6), (2, 1, 3, 3), (1, 1), (1, 1, 1, 1), (1, 1), 1)
+    x, w, g = arguments(case, "f32")
+    x[0, 0, 2, 3], x[0, 0, 0, 5] = np.nan, np.inf
+    function, _ = compile_native(program(case, "f32", False), {}, exact=True)
+    for got, want in zip(function(x, w, g), meaning(case, [x, w, g]), strict=True):
+        np.testing.assert_array_equal(np.isnan(got), np.isnan(want))
+        np.testing.assert_array_equal(np.isinf(got), np.isinf(want))
