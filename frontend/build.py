@@ -30,13 +30,24 @@ def row(name: str) -> OpDef:
 FRONT: dict[str, OpDef] = {}
 
 
+class FrontRow(OpDef):
+    """A row that is none of the op table's."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return front_row, (self.name,)
+
+
+def front_row(name: str) -> OpDef:
+    return FRONT[name]
+
+
 def front(name: str, operands: str, doc: str) -> OpDef:
     """A row of the frontend's own.  Its type is given by whoever builds it."""
 
     def infer(types: Any, attrs: Any, blocks: Any) -> list[ir.Type]:
         raise TypeError(f"{name} is lowered, never built")
 
-    defn = OpDef(name, operands=operands, infer=infer, doc=doc)
+    defn = FrontRow(name, operands=operands, infer=infer, doc=doc)
     FRONT[name] = defn
     return defn
 

@@ -6,6 +6,7 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from tcc.graph import ancestors, rebuild, shown_inputs, toposort
 from tcc.ir import interpret
 from tcc.ir.core import Func
 from tcc.lower import Lowered, lower, place
-from tcc.modes import BadOptimization, get_mode
+from tcc.modes import BadOptimization, Mode, get_mode
 from tcc.printing import visible
 from tcc.runtime.buffers import Container
 from tcc.runtime.callable import Function as NativeFunction
@@ -105,14 +106,80 @@ def function(
     count = len(outs)
     pairs = [(s, e) for (s, _), e in zip(pairs, results[count:])]
     _check_inputs([i.variable for i in ins], results, on_unused_input or config.on_unused_input)
-    lowered = lower([i.variable for i in ins], results[:count], pairs, _symbol(name))
-    parameters = [_parameter(i, number, name) for number, i in enumerate(ins)]
-    keys = sorted(outputs) if isinstance(outputs, dict) else None
     returns = "list" if outputs is None or isinstance(outputs, list | tuple | dict) else "array"
-    made = get_mode(mode).make(name, parameters, lowered, returns)
-    made.output_variables = results[:count]
-    made.update_variables = pairs
-    return made if keys is None else DictFunction(made, keys)
+    recipe = Recipe(ins, results[:count], pairs, name, get_mode(mode), returns)
+    keys = sorted(outputs) if isinstance(outputs, dict) else None
+    return recipe.make() if keys is None else DictFunction(recipe.make(), keys)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a function is made of; pickled and copied functions are made again."""
+
+    inputs: list[In]
+    outputs: list[Any]
+    updates: list[tuple[Any, Any]]
+    name: str
+    mode: Mode
+    returns: str
+
+    def make(self) -> Any:
+        lowered = lower([i.variable for i in self.inputs], self.outputs, self.updates, _symbol(self.name))
+        parameters = [_parameter(i, number, self.name) for number, i in enumerate(self.inputs)]
+        made = self.mode.make(self.name, parameters, lowered, self.returns)
+        made.recipe = self
+        return made
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """With its nodes in front, operands before users, so that pickling goes no deeper than one node."""
+        fields = (self.inputs, self.outputs, self.updates, self.name, self.mode, self.returns)
+        return _recipe, (toposort([*self.outputs, *(e for _, e in self.updates)]), *fields)
+
+    def changed(self, swap: Mapping[Any, Any], delete_updates: bool, name: str | None) -> Recipe:
+        """With shared variables in place of others, without updates, or under another name."""
+        pairs = [] if delete_updates else self.updates
+        made = rebuild([*self.outputs, *(e for _, e in pairs)], swap)
+        count = len(self.outputs)
+        updates = [(swap.get(s, s), e) for (s, _), e in zip(pairs, made[count:])]
+        return Recipe(self.inputs, made[:count], updates, name or self.name, self.mode, self.returns)
+
+
+def _recipe(nodes: Sequence[Any], *fields: Any) -> Recipe:
+    return Recipe(*fields)
+
+
+class Made:
+    """What compiled and interpreted functions have in common: the recipe, with which they are copied and pickled."""
+
+    recipe: Recipe
+
+    @property
+    def output_variables(self) -> Sequence[Any]:
+        return self.recipe.outputs
+
+    @property
+    def update_variables(self) -> Sequence[Any]:
+        return self.recipe.updates
+
+    def copy(
+        self,
+        name: str | None = None,
+        share_memory: bool = False,
+        swap: Mapping[Any, Any] | None = None,
+        delete_updates: bool = False,
+    ) -> Any:
+        """Another function of the same recipe and the same shared variables.
+
+        `swap` puts shared variables of the same types in place of others; with `delete_updates` nothing is updated.
+        TypeError names a pair of different types.
+        """
+        for old, new in (swap or {}).items():
+            if old.type != new.type:
+                raise TypeError(f"copy: swap has {new}, a {new.type}, for {old}, a {old.type}")
+        return self.recipe.changed(swap or {}, delete_updates, name).make()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Recipe.make, (self.recipe,)
 
 
 def evaluate(v: Variable, values: Mapping[Variable, Any]) -> Any:
@@ -370,7 +437,7 @@ def explained(lowered: Lowered) -> Callable[[SizeMismatch], Exception]:
     return explain
 
 
-class InterpretedFunction:
+class InterpretedFunction(Made):
     """Runs the IR as it was lowered, with NumPy: no compilation, for graphs that run once.
 
     `frame` is the interpreter, or one that looks at what passes through it (tcc.modes).
@@ -415,9 +482,6 @@ class InterpretedFunction:
         count = len(made) - len(updates)
         return [np.array(r) for r in made[:count]], updates
 
-    def copy(self, name: str | None = None) -> InterpretedFunction:
-        return type(self)(name or self.name, self.parameters, self.lowered, self.returns, self.frame)
-
 
 class DebugFunction(InterpretedFunction):
     """Interprets, and compares with compiled code that works on copies of the shared variables."""
@@ -449,11 +513,9 @@ class DebugFunction(InterpretedFunction):
                 )
 
 
-class CompiledFunction(NativeFunction):
+class CompiledFunction(Made, NativeFunction):
     """Native code, compiled for the sizes that calls bring."""
 
-    output_variables: Sequence[Any] = ()
-    update_variables: Sequence[Any] = ()
     program: Any
 
     def optimised(self) -> Func:
@@ -491,6 +553,9 @@ class DictFunction:
 
     def __call__(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         return dict(zip(self.keys, self.inner(*args, **kwargs)))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return DictFunction, (self.inner, self.keys)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.inner, name)

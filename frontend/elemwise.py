@@ -287,3 +287,10 @@ def xlogx(x: Any) -> Any:
     """x * log(x), and 0 at 0."""
     x = as_variable(x)
     return switch(eq(x, 0), build.Builder().full(0, x), mul(x, log(x)))
+
+
+def xlogy0(x: Any, y: Any) -> Any:
+    """x * log(y), and 0 where x is 0."""
+    x = as_variable(x)
+    product = mul(x, log(y))
+    return switch(eq(x, 0), build.Builder().full(0, product), product)

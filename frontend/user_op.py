@@ -40,7 +40,7 @@ class Apply(graph.Apply):
             "gradient": getattr(op, "grad", None),
         }
         super().__init__(row("call"), values, attrs, types)
-        attrs["function"] = _performing(op, self)
+        attrs["function"] = Performing(op, self)
         for number, (output, made) in enumerate(zip(outputs, self.results)):
             output.owner, output.index, output.loc = self, number, made.loc
         self.results = tuple(outputs)
@@ -115,10 +115,14 @@ class Op:
     __repr__ = __str__
 
 
-def _performing(op: Any, node: Apply) -> Callable[..., list[Array]]:
+class Performing:
     """perform as a function from arrays to arrays of the declared types; an exception says which op and line."""
 
-    def run(*arrays: Array) -> list[Array]:
+    def __init__(self, op: Any, node: Apply) -> None:
+        self.op, self.node = op, node
+
+    def __call__(self, *arrays: Array) -> list[Array]:
+        op, node = self.op, self.node
         storage: list[list[Any]] = [[None] for _ in node.results]
         try:
             op.perform(node, list(arrays), storage)
@@ -127,7 +131,10 @@ def _performing(op: Any, node: Apply) -> Callable[..., list[Array]]:
             e.add_note(f"in the op {op}, applied at {place(node.loc)}")
             raise
 
-    return run
+
+def pass_on(inputs: Sequence[Any], grads: Sequence[Any]) -> Sequence[Any]:
+    """The gradient of what gives its inputs on."""
+    return grads
 
 
 class Probed:
@@ -162,7 +169,7 @@ def call(
         "types": list(types),
         "sizes": sizes,
         "function": function,
-        "gradient": lambda given, grads: grads,
+        "gradient": pass_on,
     }
     return graph.Apply(row("call"), inputs, attrs, types).results
 

@@ -38,6 +38,10 @@ class Variable:
         """Notes of the user's, such as `test_value`."""
         return SimpleNamespace()
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What is copied and pickled: all but the functions that `eval` keeps."""
+        return {k: v for k, v in self.__dict__.items() if k != "_fn_cache"}
+
     def clone(self) -> Any:
         """Another variable like this one, without its owner."""
         return make_variable(self.type, self.name)

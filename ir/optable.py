@@ -64,6 +64,10 @@ class OpDef:
     blocks: int = 0
     samples: tuple[Sample, ...] = ()
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled and copied as its name: a row is the table's."""
+        return named, (self.name,)
+
     @cached_property
     def arity(self) -> int | None:
         """Number of operands; None when the last name takes any number."""
@@ -84,6 +88,11 @@ class OpDef:
 
 
 TABLE: dict[str, OpDef] = {}
+
+
+def named(name: str) -> OpDef:
+    """The row of this name; KeyError if there is none."""
+    return TABLE[name]
 
 
 def define(defn: OpDef) -> OpDef:

@@ -181,6 +181,9 @@ class Container(Storage):
             else:
                 self._install(value, borrow)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _container, (self.get(), self.name)
+
     def adopt(self, value: Array) -> None:
         """Takes `value` as the buffer, for a native call that holds the container for writing."""
         self._install(value, borrow=True)
@@ -199,6 +202,12 @@ class Container(Storage):
         self._touched()
 
 
+def _container(value: Array, name: str) -> Container:
+    made = Container(value, borrow=True)
+    made.name = name
+    return made
+
+
 class ObjectContainer(Storage):
     """Any Python object, such as the state of a random number generator; only host calls see it."""
 
@@ -215,6 +224,9 @@ class ObjectContainer(Storage):
     def set(self, value: object, borrow: bool = False) -> None:
         with self.held(write=True):
             self.adopt(value if borrow else copy.deepcopy(value))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return ObjectContainer, (self.get(), True)
 
     def adopt(self, value: object) -> None:
         """For a call that holds the container for writing."""

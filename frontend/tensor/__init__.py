@@ -344,6 +344,9 @@ _ALIASES = {
 }
 
 
+__all__ += [*CONSTRUCTORS, *_ALIASES, *_LATER]
+
+
 def __getattr__(name: str) -> Any:
     if name in CONSTRUCTORS:
         return CONSTRUCTORS[name]

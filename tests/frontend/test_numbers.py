@@ -7,6 +7,7 @@ import pytest
 
 import tcc
 import tcc.tensor as T
+from tcc.elemwise import xlogx, xlogy0
 
 A = np.array([[0.3, -0.7, 1.2], [2.5, -1.5, 0.5]])
 P = np.abs(A) + 0.1
@@ -280,3 +281,11 @@ def test_constructors():
     assert T.scalar("s", dtype="uint8").dtype == "uint8"
     with pytest.raises(AttributeError):
         T.nope  # noqa: B018
+
+
+def test_x_log_x_is_nothing_at_nothing() -> None:
+    x, y = T.dvectors("x", "y")
+    f = tcc.function([x, y], [xlogx(x), xlogy0(x, y)])
+    a, b = f([0.0, 1.0, 2.0], [0.0, 3.0, 4.0])
+    np.testing.assert_allclose(a, [0, 0, 2 * np.log(2)])
+    np.testing.assert_allclose(b, [0, np.log(3), 2 * np.log(4)])

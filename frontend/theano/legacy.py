@@ -1,0 +1,172 @@
+"""Theano's names for what tcc does otherwise, and its quirks.  Nothing of tcc itself imports this."""
+
+from __future__ import annotations
+
+import builtins
+import functools
+import warnings
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from tcc import graph
+from tcc.creation import ones_like as one_like
+from tcc.elemwise import abs_ as abs
+from tcc.elemwise import int_div as intdiv
+from tcc.elemwise import true_div as truediv
+from tcc.loops import scan
+from tcc.products import dot
+from tcc.shapes import stacklists as stacklist
+from tcc.theano.tree import module
+from tcc.types import promote
+from tcc.variable import Constant, as_variable
+
+__all__ = ["abs", "dot", "intdiv", "one_like", "scan", "stacklist", "truediv"]
+
+# What programs compare with: the version whose API this is.
+__version__ = version = short_version = full_version = "1.0.5"
+
+
+def __getattr__(name: str) -> Any:
+    """Modules of the tree that are attributes of others under the same name as something native."""
+    paths = {
+        "root": "",
+        "gof": "gof",
+        "gof_utils": "gof.utils",
+        "compile_mode": "compile.mode",
+        "tensor_sharedvar": "tensor.sharedvar",
+        "tensor_basic": "tensor.basic",
+    }
+    if name not in paths:
+        raise AttributeError(name)
+    return module(paths[name])
+
+
+# -- graphs ------------------------------------------------------------------------------------------------------------
+
+
+def inputs(variable_list: Iterable[Any], blockers: Iterable[Any] | None = None) -> list[Any]:
+    """The variables without owner, and those of `blockers`, that the list hangs on."""
+    stop = set(blockers or ())
+    outputs = list(variable_list)
+    found: dict[Any, None] = {v: None for v in outputs if v.owner is None or v in stop}
+    for node in graph.toposort(outputs, stop=lambda v: v in stop):
+        found.update((v, None) for v in node.inputs if v.owner is None or v in stop)
+    return list(found)
+
+
+def variables(i: Iterable[Any], o: Iterable[Any]) -> list[Any]:
+    """All variables between inputs and outputs, both included."""
+    stop, outputs = set(i), list(o)
+    found = dict.fromkeys([*stop, *outputs])
+    for node in graph.toposort(outputs, stop=lambda v: v in stop):
+        found.update(dict.fromkeys([*node.inputs, *node.results]))
+    return list(found)
+
+
+def io_toposort(inputs: Iterable[Any], outputs: Iterable[Any], *_: Any, **__: Any) -> list[Any]:
+    """The nodes between inputs and outputs, operands before users."""
+    stop = set(inputs)
+    return graph.toposort(list(outputs), stop=lambda v: v in stop)
+
+
+list_of_nodes = io_toposort
+
+
+def ops(i: Iterable[Any], o: Iterable[Any]) -> set[Any]:
+    """The nodes between inputs and outputs."""
+    return set(io_toposort(i, o))
+
+
+class NullType:
+    """The type of a gradient that is not defined; see tcc.gradient.NullTypeGradError."""
+
+
+class MethodNotDefined(Exception):
+    """A method that an op's writer left out."""
+
+
+class TestValueError(Exception):
+    """A test value that is missing."""
+
+    __test__ = False
+
+
+class NotScalarConstantError(Exception):
+    """The variable's value is not known before it runs."""
+
+
+def get_scalar_constant_value(v: Any, **_: Any) -> Any:
+    """The value of a variable that is a number already; NotScalarConstantError otherwise."""
+    v = as_variable(v)
+    if not isinstance(v, Constant):
+        known = [u for u in graph.inputs([v]) if not isinstance(u, Constant)]
+        if known:
+            raise NotScalarConstantError(v)
+        return np.asarray(v.eval())[()]
+    if np.size(v.data) != 1:
+        raise NotScalarConstantError(v)
+    return np.asarray(v.data).reshape(())[()]
+
+
+def sparse_grad(v: Any) -> Any:
+    """`v`: gradients of rows that were picked are sparse updates here without being asked for."""
+    return v
+
+
+def detect_nan(i: int, node: Any, fn: Any) -> None:
+    """What MonitorMode may call: prints an operation that gave NaN, with its inputs and outputs."""
+    for output in fn.outputs:
+        value = np.asarray(output[0])
+        if value.dtype.kind == "f" and np.isnan(value).any():
+            print("*** NaN detected ***")
+            print(node)
+            print(f"Inputs : {[x[0] for x in fn.inputs]}")
+            print(f"Outputs: {[x[0] for x in fn.outputs]}")
+            break
+
+
+# -- numbers -----------------------------------------------------------------------------------------------------------
+
+int_types = "int8 int16 int32 int64 uint8 uint16 uint32 uint64".split()
+float_types = "float16 float32 float64".split()
+all_types = ["bool", *int_types, *float_types, "complex64", "complex128"]
+
+
+def upcast(dtype: str, *dtypes: str) -> str:
+    """The dtype that holds values of all of them, as expressions have it."""
+    return functools.reduce(promote, dtypes, dtype)
+
+
+class ComplexError(NotImplementedError):
+    """An operation that is not defined for complex numbers."""
+
+
+def _asarray(a: Any, dtype: Any, order: Any = None) -> np.ndarray[Any, Any]:
+    """`numpy.asarray`, with `floatX` among the dtypes."""
+    from tcc.settings import config
+
+    return np.asarray(a, config.floatX if dtype == "floatX" else dtype, order)
+
+
+# -- devices -----------------------------------------------------------------------------------------------------------
+
+
+def use_gpu(device: str, *_: Any, **__: Any) -> None:
+    """Theano's way to choose a device after import: taken, with a warning."""
+    warnings.warn(f"tcc runs on the CPU: {device} was asked for", stacklevel=2)
+
+
+def dnn_present(*_: Any) -> bool:
+    return False
+
+
+# -- Python 2 ----------------------------------------------------------------------------------------------------------
+
+izip, imap = builtins.zip, builtins.map
+
+
+def exc_message(e: BaseException) -> Any:
+    """The first argument of an exception, or all of them."""
+    return e.args[0] if len(e.args) == 1 else e.args

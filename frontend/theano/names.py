@@ -1,0 +1,189 @@
+"""The table of Theano's modules: what each takes from tcc, and under which names.
+
+A target is `module:attribute`, or `=word` for a constant.  `sources` are native modules all of whose names a module has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+
+class Entry(NamedTuple):
+    """One module of the tree."""
+
+    sources: Sequence[str] = ()
+    names: Mapping[str, str] = {}
+    doc: str = ""
+
+
+def _from(home: str, names: str) -> dict[str, str]:
+    return {name: f"{home}:{name}" for name in names.split()}
+
+
+L = "tcc.theano.legacy"
+
+_TYPES = _from("tcc.types", "TensorType Type Generic generic")
+_VARIABLES = _from(
+    "tcc.variable",
+    "Variable Constant TensorVariable TensorConstant SharedVariable as_tensor_variable constant",
+)
+_GRAPH = {
+    **_from("tcc.graph", "ancestors clone"),
+    **_from("tcc.equality", "is_same_graph equal_computations"),
+    **_from(L, "inputs variables list_of_nodes io_toposort ops"),
+    "Variable": "tcc.variable:Variable",
+    "Constant": "tcc.variable:Constant",
+    "Apply": "tcc.user_op:Apply",
+}
+_ERRORS = {
+    "MissingInputError": "tcc.compiling:MissingInputError",
+    "UnusedInputError": "tcc.compiling:UnusedInputError",
+}
+_MODES = _from("tcc.modes", "Mode get_mode get_default_mode DebugMode NanGuardMode MonitorMode")
+_FUNCTION = _from("tcc.compiling", "function In Out Param UnusedInputError")
+_GRADIENT = _from(
+    "tcc.gradient",
+    "grad Lop jacobian DisconnectedInputError NullTypeGradError DisconnectedType disconnected_grad consider_constant "
+    "zero_grad grad_clip grad_scale",
+)
+_SCALARS = _from(L, "upcast all_types int_types float_types ComplexError")
+
+TREE: dict[str, Entry] = {
+    "": Entry(
+        ("tcc",),
+        {
+            **_FUNCTION,
+            **_MODES,
+            **_GRADIENT,
+            **_from("tcc.sharedvar", "shared"),
+            **_from("tcc.loops", "scan map reduce foldl foldr"),
+            **_from("tcc.settings", "config change_flags"),
+            **_from("tcc.printing", "pp debugprint"),
+            **_from(L, "__version__ _asarray dot get_scalar_constant_value sparse_grad"),
+            "theano": f"{L}:root",
+            "Type": "tcc.types:Type",
+            "gof": f"{L}:gof",
+        },
+    ),
+    "version": Entry(names=_from(L, "version short_version full_version")),
+    "updates": Entry(names=_from("tcc.loops", "OrderedUpdates")),
+    "gradient": Entry(("tcc.gradient", "tcc.tangents", "tcc.gradcheck")),
+    "printing": Entry(("tcc.printing",)),
+    "configparser": Entry(names={**_from("tcc.settings", "config change_flags TheanoConfigParser")}),
+    "configdefaults": Entry(names=_from("tcc.settings", "config")),
+    "ifelse": Entry(names=_from("tcc.branches", "ifelse")),
+    # -- graphs ---------------------------------------------------------------------------------------------------
+    "gof": Entry(
+        names={
+            **_GRAPH,
+            **_TYPES,
+            **_ERRORS,
+            "Op": "tcc.user_op:Op",
+            "utils": f"{L}:gof_utils",
+        }
+    ),
+    "gof.graph": Entry(names=_GRAPH),
+    "gof.fg": Entry(names=_ERRORS),
+    "gof.op": Entry(names={"Op": "tcc.user_op:Op"}),
+    "gof.type": Entry(names=_TYPES),
+    "gof.null_type": Entry(names=_from(L, "NullType")),
+    "gof.utils": Entry(names=_from(L, "MethodNotDefined TestValueError")),
+    # -- compilation ----------------------------------------------------------------------------------------------
+    "compile": Entry(
+        names={
+            **_FUNCTION,
+            **_MODES,
+            **_ERRORS,
+            **_VARIABLES,
+            **_from("tcc.sharedvar", "shared"),
+            **_from("tcc.user_op", "as_op"),
+            **_from("tcc.compiling", "function"),
+            "pfunc": "tcc.compiling:function",
+            "mode": f"{L}:compile_mode",
+        }
+    ),
+    "compile.mode": Entry(names={**_MODES, "predefined_modes": "tcc.modes:PREDEFINED"}),
+    "compile.debugmode": Entry(("tcc.modes",)),
+    "compile.nanguardmode": Entry(("tcc.modes",)),
+    "compile.monitormode": Entry(names={**_from("tcc.modes", "MonitorMode"), **_from(L, "detect_nan")}),
+    "compile.function_module": Entry(names=_ERRORS),
+    "compile.function": Entry(names=_FUNCTION),
+    "compile.pfunc": Entry(names={**_FUNCTION, "pfunc": "tcc.compiling:function"}),
+    "compile.io": Entry(names=_FUNCTION),
+    "compile.sharedvalue": Entry(
+        names={**_from("tcc.sharedvar", "shared"), **_from("tcc.variable", "SharedVariable")}
+    ),
+    "compile.ops": Entry(names={**_from("tcc.user_op", "as_op"), **_from("tcc.shapes", "rebroadcast")}),
+    # -- scan -----------------------------------------------------------------------------------------------------
+    "scan_module": Entry(("tcc.loops",), {**_from("tcc.loops", "scan until map reduce foldl foldr")}),
+    "scan_module.scan_utils": Entry(
+        names={
+            **_from("tcc.equality", "equal_computations"),
+            **_from("tcc.loops", "until"),
+            **_from("tcc.graph", "clone"),
+        }
+    ),
+    "scan_module.scan": Entry(names=_from("tcc.loops", "scan")),
+    # -- tensors: a native module of the same path is taken without being named here ---------------------------------
+    "tensor": Entry(
+        names={
+            **_VARIABLES,
+            **_from("tcc.types", "TensorType"),
+            **_from("tcc.gradient", "grad Lop jacobian hessian"),
+            **_from("tcc.tangents", "Rop"),
+            **_from("tcc.gradcheck", "verify_grad"),
+            **_from("tcc.variable", "AsTensorError"),
+            **_from(
+                L,
+                "get_scalar_constant_value abs intdiv truediv one_like stacklist scan NotScalarConstantError",
+            ),
+            "sharedvar": f"{L}:tensor_sharedvar",
+            "basic": f"{L}:tensor_basic",
+        },
+    ),
+    "tensor.basic": Entry(
+        ("tcc.tensor",), _from("tcc.variable", "AsTensorError as_tensor_variable constant")
+    ),
+    "tensor.var": Entry(names=_VARIABLES),
+    "tensor.type": Entry(names=_TYPES),
+    "tensor.sharedvar": Entry(
+        names={
+            **_from("tcc.sharedvar", "TensorSharedVariable"),
+            **_from("tcc.variable", "SharedVariable"),
+            "tensor_constructor": "tcc.sharedvar:shared",
+        }
+    ),
+    "tensor.elemwise": Entry(("tcc.tensor",)),
+    "tensor.extra_ops": Entry(("tcc.tensor",)),
+    "tensor.subtensor": Entry(("tcc.tensor",), _from("tcc.indexing", "inc_subtensor set_subtensor take")),
+    "tensor.sort": Entry(("tcc.tensor",)),
+    "tensor.xlogx": Entry(names=_from("tcc.elemwise", "xlogx xlogy0")),
+    "tensor.nnet": Entry(),
+    "tensor.nnet.nnet": Entry(("tcc.tensor.nnet",)),
+    "tensor.nnet.sigm": Entry(("tcc.tensor.nnet",)),
+    "tensor.nnet.bn": Entry(),
+    "tensor.nnet.conv": Entry(),
+    "tensor.nnet.abstract_conv": Entry(),
+    "tensor.nnet.neighbours": Entry(),
+    "tensor.signal": Entry(),
+    "tensor.signal.pool": Entry(),
+    "tensor.signal.downsample": Entry(),
+    # -- scalars --------------------------------------------------------------------------------------------------
+    "scalar": Entry(names=_SCALARS),
+    "scalar.basic": Entry(names=_SCALARS),
+    # -- what is elsewhere or is not here -------------------------------------------------------------------------
+    "sandbox": Entry(),
+    "sandbox.softsign": Entry(names=_from("tcc.tensor.nnet", "softsign")),
+    "sandbox.neighbours": Entry(("tcc.tensor.nnet.neighbours",)),
+    "sandbox.cuda": Entry(
+        names={"cuda_available": "=False", "cuda_enabled": "=False", "use": f"{L}:use_gpu"}
+    ),
+    "gpuarray": Entry(names={"pygpu_activated": "=False", "use": f"{L}:use_gpu"}),
+    "gpuarray.dnn": Entry(names={"dnn_present": f"{L}:dnn_present", "dnn_available": f"{L}:dnn_present"}),
+    "misc": Entry(),
+    "misc.safe_asarray": Entry(names=_from(L, "_asarray")),
+    "compat": Entry(names={"PY3": "=True", "PY2": "=False", **_from(L, "izip imap exc_message")}),
+    "tests": Entry(),
+    "tests.unittest_tools": Entry(("tcc.theano.testing",)),
+}

@@ -1,0 +1,119 @@
+"""Functions, variables and shared variables are pickled and copied."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import tcc
+import tcc.tensor as T
+
+x = T.dvector("x")
+
+
+def again(obj: Any) -> Any:
+    return pickle.loads(pickle.dumps(obj))
+
+
+def counter() -> tuple[Any, Any]:
+    w = tcc.shared(np.zeros(2), "w")
+    return w, tcc.function([tcc.In(x, value=np.ones(2))], (w * x).sum(), updates=[(w, w + x)])
+
+
+def test_a_shared_variable_comes_with_its_value() -> None:
+    w = tcc.shared(np.arange(3.0), "w")
+    v = again(w)
+    assert v.name == "w" and v.type == w.type
+    np.testing.assert_array_equal(v.get_value(), [0, 1, 2])
+    v.set_value(np.zeros(3))
+    np.testing.assert_array_equal(w.get_value(), [0, 1, 2])
+
+
+def test_clones_share_their_container_afterwards_too() -> None:
+    w = tcc.shared(np.zeros(2), "w")
+    a, b = again((w, w.clone()))
+    a.set_value(np.ones(2))
+    np.testing.assert_array_equal(b.get_value(), [1, 1])
+
+
+def test_an_expression_is_the_same_expression() -> None:
+    y = T.exp(x + 1).sum()
+    y.tag.test_value = 3.0
+    x2, y2 = again((x, y))
+    assert y2.tag.test_value == 3.0
+    np.testing.assert_allclose(y2.eval({x2: [0.0, 1.0]}), y.eval({x: [0.0, 1.0]}))
+
+
+@pytest.mark.parametrize("duplicate", [again, copy.deepcopy])
+def test_a_function_takes_its_state_along(duplicate: Any) -> None:
+    w, f = counter()
+    f([1.0, 2.0])
+    g = duplicate(f)
+    assert g.name == f.name
+    assert f() == g() == 3.0
+    np.testing.assert_array_equal(w.get_value(), [2, 3])
+    g()
+    assert f([1.0, 0.0]) == 2.0
+
+
+def test_a_copied_function_shares_its_state() -> None:
+    w, f = counter()
+    copy.copy(f)()
+    f.copy()()
+    np.testing.assert_array_equal(w.get_value(), [2, 2])
+
+
+def test_copies_with_other_variables_and_without_updates() -> None:
+    w, f = counter()
+    v = tcc.shared(np.full(2, 5.0), "v")
+    assert f.copy(swap={w: v})([1.0, 1.0]) == 10.0
+    np.testing.assert_array_equal(v.get_value(), [6, 6])
+    assert f.copy(delete_updates=True, name="g")([1.0, 1.0]) == 0.0
+    np.testing.assert_array_equal(w.get_value(), [0, 0])
+    with pytest.raises(TypeError, match="swap"):
+        f.copy(swap={w: tcc.shared(np.float32(1))})
+
+
+def test_a_deep_function() -> None:
+    y = x
+    for _ in range(3000):
+        y = y + 1
+    f = again(tcc.function([x], y, mode="FAST_COMPILE"))
+    assert f([0.0]) == [3000.0]
+
+
+def test_a_loop_and_a_dictionary_of_outputs() -> None:
+    total, _ = tcc.scan(lambda v, s: s + v, sequences=x, outputs_info=T.constant(0.0, dtype="float64"))
+    f = again(tcc.function([x], {"total": total[-1]}))
+    assert f([1.0, 2.0, 3.0])["total"] == 6.0
+
+
+class Doubled(tcc.Op):
+    __props__ = ()
+
+    def make_node(self, v: Any) -> Any:
+        return tcc.Apply(self, [v], [v.type()])
+
+    def perform(self, node: Any, inputs: Any, output_storage: Any) -> None:
+        output_storage[0][0] = 2 * inputs[0]
+
+
+def test_a_user_written_op() -> None:
+    f = copy.deepcopy(tcc.function([x], Doubled()(x) + 1))
+    np.testing.assert_array_equal(f([1.0, 2.0]), [3, 5])
+
+
+def test_another_process_reads_it(tmp_path: Path) -> None:
+    _, f = counter()
+    f([1.0, 2.0])
+    (tmp_path / "f.pickle").write_bytes(pickle.dumps(f))
+    text = f"import pickle; f = pickle.load(open({str(tmp_path / 'f.pickle')!r}, 'rb')); print(f([1.0, 1.0]))"
+    run = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True)
+    assert run.stdout.strip() == "3.0", run.stderr
