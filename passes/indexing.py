@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tcc.ir.builder import Builder
 from tcc.ir.core import Op, Value
+from tcc.ir.dims import Size, add
 from tcc.ir.types import FLOATS
 from tcc.passes.access import identity, resolve
 from tcc.passes.fold import splat
@@ -181,6 +182,36 @@ def sum_with_inserted(op: Op, b: Builder) -> Value | None:
     return None
 
 
+@function_rule("insert")
+def parts_of_zeros(op: Op, b: Builder) -> Value | None:
+    """insert(insert(0, u), v) over windows that lie side by side and cover all -> concat(u, v): gradients of parts"""
+    parts: list[Op] = []
+    inner: Op | None = op
+    while inner is not None and (not parts or len(inner.result.uses) == 1):
+        parts.append(inner)
+        base = inner.operands[0]
+        inner = made_by(base, "insert")
+    whole = op.result.type.shape
+    if len(parts) < 2 or not is_zeros(base) or any(s != 1 for p in parts for s in p.attrs["step"]):
+        return None
+    cut = [k for k, n in enumerate(whole) if any(p.attrs["size"][k] != n for p in parts)]
+    if len(cut) != 1:
+        return None
+    (axis,) = cut
+    waiting, ordered = list(parts), []
+    at: Size = 0
+    while waiting:
+        part = next((p for p in waiting if p.attrs["start"][axis] == at), None)
+        if part is None:
+            return None
+        waiting.remove(part)
+        ordered.append(part.operands[1])
+        at = add(at, part.attrs["size"][axis])
+    if at != whole[axis]:
+        return None
+    return b.op("concat", *ordered, attrs={"axis": axis}).result
+
+
 @function_rule("slice")
 def slice_of_inserted(op: Op, b: Builder) -> Value | None:
     """slice(insert(x, v, set)) of the same window -> v"""
@@ -216,6 +247,7 @@ RULES: list[AnyRule] = [
     sum_with_sparse,
     sum_of_sparse,
     insert_all,
+    parts_of_zeros,
     insert_added_to_zeros,
     sum_with_inserted,
     slice_of_inserted,

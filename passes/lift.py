@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from tcc.ir.builder import Builder
 from tcc.ir.core import Block, Func, Op, Value
 from tcc.ir.dims import mul
@@ -11,7 +13,7 @@ from tcc.passes.steps import Steps, extend
 
 def lift(func: Func, ctx: Context) -> None:
     """Takes out of scans what one product can do for all steps: products of sequence elements with outer values go before
-    the loop, and sums of products over the steps (gradients of weights) behind it."""
+    the loop, and products that are only stacked, and sums over the steps (gradients of weights), behind it."""
     _visit(func.body)
 
 
@@ -20,7 +22,7 @@ def _visit(block: Block) -> None:
         for inner in op.blocks:
             _visit(inner)
         if op.name == "scan":
-            _after(_before(op))
+            _after(_out(_before(op)))
 
 
 def _before(scan: Op) -> Op:
@@ -33,20 +35,75 @@ def _before(scan: Op) -> Op:
     return new
 
 
+def _out(scan: Op) -> Op:
+    """Products with outer values that no later step needs are done for all steps behind the loop."""
+    steps = Steps(scan)
+    carries = int(scan.attrs["carries"])
+    last = scan.block.last
+    moved: set[Value] = set()
+    sides: list[Value] = []
+    stacks = dict.fromkeys(v for v in scan.block.yields[carries:] if v not in steps.free)
+    for v in stacks:
+        chain = _chain(v, scan.block, steps)
+        product = chain[-1].op if chain else None
+        if product is None or not _only_stacked(chain, last, carries):
+            continue
+        moved.update(chain)
+        sides.append(product.operands[0])
+    if not sides:
+        return scan
+    behind = scan.next
+    outputs = list(scan.block.yields[carries:])
+    new, results = extend(scan, [], list(dict.fromkeys(sides)))
+    steps.behind(dict(zip(dict.fromkeys(sides), results)), moved, behind)
+    for v, r in zip(outputs, new.results[carries:]):
+        if v in moved and r.uses:
+            r.replace_by(steps.all_steps(v))
+    return new
+
+
+def _chain(v: Value, body: Block, steps: Steps) -> list[Value]:
+    """`v` and what it is a rearrangement of, down to a product of two axes with an outer matrix; empty if it is none."""
+    found = [v]
+    while True:
+        op = found[-1].op
+        if op is None or op.parent is not body or op.blocks:
+            return []
+        if op.name == "matmul":
+            inner = not steps.outer(op.operands[0])
+            return found if inner and steps.outer(op.operands[1]) and op.result.type.rank == 2 else []
+        if op.name not in ("dimshuffle", "reshape"):
+            return []
+        found.append(op.operands[0])
+
+
+def _only_stacked(chain: Sequence[Value], last: Op | None, carries: int) -> bool:
+    """Whether all that reads the chain is the chain itself and what is stacked of its head."""
+    head, *rest = chain
+    return all(u is last and i >= carries for u, i in head.uses) and all(len(v.uses) == 1 for v in rest)
+
+
 def _after(scan: Op) -> None:
-    """A carry that only adds up products becomes one product over all steps."""
+    """A carry that only adds up products becomes one product over all steps, and one that adds up sums of what is stacked
+    anyway becomes one sum."""
     steps = Steps(scan)
     sums: list[tuple[int, Op]] = []
+    rows: list[tuple[int, Op]] = []
     for i in range(int(scan.attrs["carries"])):
-        product = _added_product(scan, i)
-        if product is not None:
-            sums.append((i, product))
-    if not sums:
-        return
+        added = _added(scan, i)
+        if added is not None and added.name == "matmul" and not added.blocks and added.result.type.rank == 2:
+            sums.append((i, added))
+        elif added is not None and added.name == "sum":
+            rows.append((i, added))
     sides = [
         _side(v, turned) for _, p in sums for v, turned in ((p.operands[0], True), (p.operands[1], False))
     ]
     stacked = list(dict.fromkeys(v for v, _ in sides if v not in steps.free and not steps.outer(v)))
+    known = {*stacked, *scan.block.yields[int(scan.attrs["carries"]) :]}
+    rows = [(i, op) for i, op in rows if op.operands[0] in known]
+    if not sums and not rows:
+        return
+    stacked = list(dict.fromkeys([*stacked, *(op.operands[0] for _, op in rows)]))
     ready = {v: steps.all_steps(v) for v, _ in sides if v in steps.free}
     constant = [v for v, _ in sides if steps.outer(v)]
     following = scan.next
@@ -61,24 +118,23 @@ def _after(scan: Op) -> None:
         total = b.matmul(_flat(b, ready[left[0]], left[1], 0), _flat(b, ready[right[0]], right[1], 1))
         start = new.operands[int(new.attrs["seqs"]) + i]
         new.results[i].replace_by(b.add(start, total))
+    for i, op in rows:
+        attrs = {**op.attrs, "axes": [0, *(a + 1 for a in op.attrs["axes"])]}
+        total = b.op("sum", ready[op.operands[0]], attrs=attrs).result
+        start = new.operands[int(new.attrs["seqs"]) + i]
+        new.results[i].replace_by(b.add(start, total))
 
 
-def _added_product(scan: Op, i: int) -> Op | None:
-    """The product that carry `i` adds up, if it does nothing else."""
+def _added(scan: Op, i: int) -> Op | None:
+    """The op of the body whose result carry `i` adds up, if it does nothing else."""
     param, next_value = scan.block.params[int(scan.attrs["seqs"]) + i], scan.block.yields[i]
     step = next_value.op
     if step is None or step.name != "add" or param not in step.operands or len(param.uses) > 1:
         return None
-    if len(next_value.uses) > 1 or step.parent is not scan.block:
+    if len(next_value.uses) > 1 or step.parent is not scan.block or step.operands[0] is step.operands[1]:
         return None
-    product = (
-        next(v.op for v in step.operands if v is not param)
-        if step.operands[0] is not step.operands[1]
-        else None
-    )
-    if product is None or product.name != "matmul" or product.blocks or product.result.type.rank != 2:
-        return None
-    return product if len(product.result.uses) == 1 and product.parent is scan.block else None
+    made = next(v for v in step.operands if v is not param)
+    return made.op if made.op is not None and len(made.uses) == 1 and made.op.parent is scan.block else None
 
 
 def _side(v: Value, rows: bool) -> tuple[Value, bool]:

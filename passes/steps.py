@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from tcc.ir.builder import Builder
 from tcc.ir.core import Block, Op, Value
@@ -25,6 +25,13 @@ class Steps:
         self.b = Builder(scan.parent, before=scan, loc=scan.loc)
         self.made: dict[Value, Value] = dict(zip(self.body.params[: self.seqs], scan.operands))
         self.free = self._free()
+
+    def behind(self, given: Mapping[Value, Value], free: set[Value], before: Op | None) -> None:
+        """From here on values are made after the loop, from the stacks of some of the body's; `free` are those to be made."""
+        self.made = dict(given)
+        self.free = {*given, *free}
+        assert self.b.block is not None
+        self.b = Builder(self.b.block, before=before, loc=self.scan.loc)
 
     def outer(self, v: Value) -> bool:
         """Whether it is the same in every step, being made outside."""
@@ -121,10 +128,12 @@ def extend(
     scan: Op, sequences: Sequence[tuple[Value, Value]], stacked: Sequence[Value]
 ) -> tuple[Op, list[Value]]:
     """The scan with more sequences (whole value, the body's value that its element stands for) and more results: the
-    stacks of body values.  Returns it and those results."""
+    stacks of body values.  Returns it and the stack of each of these; one that is there already serves."""
     assert scan.parent is not None
     body, end = scan.block, scan.block.last
     seqs, carries = int(scan.attrs["seqs"]), int(scan.attrs["carries"])
+    wanted, there = stacked, body.yields[carries:]
+    stacked = [v for v in wanted if v not in there]
     assert end is not None
     for i, (whole, inner) in enumerate(sequences):
         param = Value(whole.type.with_shape(*whole.type.shape[1:]), body, 0, inner.name)
@@ -149,4 +158,5 @@ def extend(
         old.replace_by(result)
         result.name = old.name
     scan.erase()
-    return new, new.results[len(new.results) - len(stacked) :]
+    stacks = [*there, *stacked]
+    return new, [new.results[carries + stacks.index(v)] for v in wanted]

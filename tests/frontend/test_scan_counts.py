@@ -1,0 +1,85 @@
+"""How many kernels a recurrent net's training step needs, inside and outside its loops, and what a step moves."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import numpy as np
+
+import tcc
+import tcc.tensor as T
+from tcc.ir import dims
+from tcc.ir.clone import clone
+from tcc.ir.core import Func, Op
+from tcc.passes.manager import Context, run
+from tcc.passes.pipeline import cpu_pipeline
+
+STEPS, BATCH, HIDDEN, WORDS = 7, 4, 16, 50
+SHAPES = {
+    "table": (WORDS, HIDDEN),
+    "w": (HIDDEN, 4 * HIDDEN),
+    "u": (HIDDEN, 4 * HIDDEN),
+    "b": (4 * HIDDEN,),
+    "out": (HIDDEN, WORDS),
+}
+
+
+def placed(f: Any, **sizes: int) -> Func:
+    shared = f.func.attrs.get("shared", ())
+    known = {f"{name}_{axis}": n for name in shared for axis, n in enumerate(SHAPES[name])}
+    func = clone(f.func, {**known, **sizes})
+    run(func, cpu_pipeline(), Context())
+    return func
+
+
+def inside(op: Op) -> bool:
+    return op.parent is not None and isinstance(op.parent.parent, Op) and op.parent.parent.name == "for"
+
+
+def kernels(func: Func, within: bool) -> dict[str, int]:
+    names = ("matmul", "fuse", "copy", "gather", "scatter")
+    return dict(Counter(o.name for o in func.body.walk() if o.name in names and inside(o) == within))
+
+
+def language_model() -> Any:
+    def param(name: str) -> Any:
+        return tcc.shared(np.zeros(SHAPES[name], "float32"), name)
+
+    def step(e: Any, h: Any, c: Any) -> Any:
+        z = T.dot(e, w) + T.dot(h, u) + b
+        i, f, o, g = (z[:, k * HIDDEN : (k + 1) * HIDDEN] for k in range(4))
+        c = T.nnet.sigmoid(f) * c + T.nnet.sigmoid(i) * T.tanh(g)
+        return T.nnet.sigmoid(o) * T.tanh(c), c
+
+    words, labels = T.imatrix("x"), T.imatrix("y")
+    table, w, u, b, out = map(param, SHAPES)
+    zeros = T.zeros((BATCH, HIDDEN), dtype="float32")
+    (hs, _), _ = tcc.scan(step, [table[words]], [zeros, zeros])
+    p = T.nnet.softmax(T.dot(hs.reshape((-1, HIDDEN)), out))
+    cost = T.nnet.categorical_crossentropy(p, labels.flatten()).mean()
+    params = [table, w, u, b, out]
+    rate = np.float32(0.1)
+    updates = [(v, v - rate * g) for v, g in zip(params, tcc.grad(cost, params))]
+    return tcc.function([words, labels], cost, updates=updates)
+
+
+def test_long_short_term_memory():
+    func = placed(language_model(), x_0=STEPS, x_1=BATCH, y_0=STEPS, y_1=BATCH)
+    within, outside = kernels(func, True), kernels(func, False)
+    assert sum(o.name == "for" for o in func.body.walk()) == 2
+    # h @ u forwards and dz @ u.T backwards: every other product is one over all steps
+    assert within == {"matmul": 2, "fuse": 3, "copy": 8}
+    assert outside == {"matmul": 7, "fuse": 12, "gather": 2, "scatter": 1, "copy": 5}
+    assert func.attrs["arena"] == 33536
+
+
+def test_the_last_state_alone_needs_no_memory_that_grows():
+    x, h0 = T.fmatrix("x"), T.fvector("h")
+    hs, _ = tcc.scan(lambda a, h: T.tanh(a + h), [x], [h0])
+    f = tcc.function([x, h0], hs[-1])
+    sizes = {n for p in f.func.body.params for s in p.type.shape for n in dims.names_of(s)}
+    arenas = {
+        placed(f, **{n: steps if n == "x_0" else 8 for n in sizes}).attrs["arena"] for steps in (10, 10000)
+    }
+    assert len(arenas) == 1
