@@ -88,9 +88,16 @@ class Shaken(interpret.Frame):
         kept = {v: self.env[v] for v in op.operands}
         # among other terms whole ones are rounded too, once they are added to them
         self.rounds = not all(np.all(is_whole(a) | ~np.isfinite(a)) for a in kept.values())
-        self.env.update((v, self.moved(a, 2, self.rounds)) for v, a in kept.items())
+        eps = max((np.finfo(d).eps for d in map(numpy_type, op.results) if d.kind == "f"), default=0.0)
+        self.env.update((v, self.moved(a, 2, self.rounds, eps=eps)) for v, a in kept.items())
         super().op(op)
         self.env.update(kept)
+        if op.name == "matmul" and eps:
+            # one chain over k rounds by up to k * eps * sum |a| |b|, always to one side when its terms are alike
+            a, b = (np.abs(kept[v].astype(np.float64)) for v in op.operands[:2])
+            bound = a.shape[-1] * eps / SLACK * np.matmul(a, b)
+            result = self.env[op.result]
+            self.env[op.result] = (result + self.sign * bound).astype(result.dtype)
 
     def checked(self, op: Op, value: Value, result: object) -> Array:
         array = super().checked(op, value, result)
@@ -102,17 +109,26 @@ class Shaken(interpret.Frame):
             return self.moved(array, 1, self.rounds and op.name in CONTRACTIONS)
         return self.moved(array, 4, whole=True, least=1.0 if op.name in NEAR_ZERO else 0.0)
 
-    def moved(self, array: Array, ulps: int, whole: bool = False, least: float = 0.0) -> Array:
-        """`array` with its elements moved; whole numbers, most likely made without rounding, only if asked for."""
+    def moved(
+        self, array: Array, ulps: int, whole: bool = False, least: float = 0.0, eps: float = 0.0
+    ) -> Array:
+        """`array` with its elements moved; whole numbers, most likely made without rounding, only if asked for.
+
+        `eps` is that of a coarser dtype to which they are about to be rounded.
+        """
         if array.dtype.kind != "f":
             return array
         info = np.finfo(array.dtype)
         kept = ~np.isfinite(array) | (is_whole(array) & (not whole))
         with np.errstate(all="ignore"):
-            step = np.maximum(np.maximum(np.abs(array), least) * info.eps, info.tiny) * ulps
+            step = np.maximum(np.maximum(np.abs(array), least) * max(info.eps, eps), info.tiny) * ulps
             far = self.sign * self.rng.uniform(0.5, 1, array.shape) * self.rng.choice([-1, 1], array.shape)
             shift = np.where(kept, 0, step * far)
         return np.asarray(array + shift).astype(array.dtype)
+
+
+def numpy_type(value: Value) -> np.dtype[Any]:
+    return numpy_dtype(value.type.dtype)
 
 
 def is_whole(array: Array) -> Array:
