@@ -515,7 +515,13 @@ def _reference(op: Op) -> Callable[..., Sequence[Any]]:
     assert op.defn.ref is not None
     attrs = {k: v for k, v in op.attrs.items() if k != "into"}
     ref = op.defn.ref
-    return lambda *arrays: [ref(*arrays, **attrs)]
+
+    def run(*arrays: Any) -> Sequence[Any]:
+        with np.errstate(all="ignore"):
+            made = ref(*arrays, **attrs)
+        return made if isinstance(made, tuple) else [made]
+
+    return run
 
 
 def _space(value: Value) -> str:

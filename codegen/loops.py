@@ -13,8 +13,10 @@ from tcc.codegen.pooling import (
     pool_kernel,
     unpool_kernel,
 )
+from tcc.codegen.positions import positions_kernel, searchsorted_kernel
 from tcc.codegen.products import product_kernel
 from tcc.codegen.program import Program, build, copy_program
+from tcc.codegen.random import mrg_kernel
 from tcc.codegen.rows import row_kernel
 from tcc.codegen.target import Target
 from tcc.ir.core import Op
@@ -53,4 +55,7 @@ KERNELS = {
     "unpool": unpool_kernel,
     "max_pool_grad": max_pool_grad_kernel,
     "max_pool_pick": max_pool_pick_kernel,
+    "mrg": mrg_kernel,
+    "positions": positions_kernel,
+    "searchsorted": searchsorted_kernel,
 }

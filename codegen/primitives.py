@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from tcc.codegen import math as vector_math
 from tcc.codegen.lanes import Lanes
+from tcc.codegen.philox import philox
 
 Write = Callable[..., str]  # (Lanes, *operands) -> text
 
@@ -185,6 +186,7 @@ PRIMITIVES: dict[str, Primitive] = {
     "sign": Primitive(1, {"f": of_floats("sign"), "i": sign, "u": sign}),
     "isnan": Primitive(1, {"f": is_nan} | dict.fromkeys("iub", never), "bool"),
     "isinf": Primitive(1, {"f": is_inf} | dict.fromkeys("iub", never), "bool"),
+    "philox": Primitive(3, {"u": philox}),
 }
 for _name, (_arity, _) in vector_math.FUNCTIONS.items():
     PRIMITIVES.setdefault(_name, Primitive(_arity, {"f": of_floats(_name)}))

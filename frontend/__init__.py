@@ -89,7 +89,7 @@ _HOMES = {
     "subgraph_grad": "gradient",
     "verify_grad": "gradcheck",
 }
-_MODULES = frozenset({"gradient", "modes", "printing", "tensor"})
+_MODULES = frozenset({"random", "sandbox", "gradient", "modes", "printing", "tensor"})
 
 __all__ = [*_HOMES, *_MODULES]  # noqa: PLE0604
 

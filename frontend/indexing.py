@@ -18,6 +18,7 @@ from tcc.build import Size, as_size, cast, node, shape_of, size_arithmetic, size
 from tcc.elemwise import switch
 from tcc.graph import Apply, Shown
 from tcc.operators import TensorOperators
+from tcc.selecting import stage, written_where
 from tcc.shapes import dimshuffle, flatten, reshape, scalars_of, stack
 from tcc.types import tensor_type
 from tcc.variable import TensorConstant, Variable, as_variable
@@ -50,25 +51,27 @@ def subtensor(x: Any, index: Any) -> Any:
     parts = _of_made_vector(x, items)
     if parts is not None:
         return parts
-    if builtins.any(_symbolic_mask(i) for i in items):
-        raise NotImplementedError(
-            "a symbolic mask selects a number of elements that is only known at run time: use tcc.tensor.switch, or an "
-            "index array"
-        )
-    plan = _plan(x, items)
-    part = _window(x, plan)
-    result = _arranged(_gathered(part, plan), plan)
-    if result is x:
-        result = build.elementwise("identity", x)
-    label = (
-        "AdvancedSubtensor" if plan.arrays else f"Subtensor{{{', '.join(_index_label(i) for i in items)}}}"
-    )
-    if len(plan.arrays) == 1 and list(plan.arrays) == [0] and len(items) == 1:
-        label = "AdvancedSubtensor1"
+    staged = stage(x, items)
+    if staged is not None:
+        result = subtensor(staged.whole, tuple(staged.rest))
+        label = "AdvancedSubtensor"
+    else:
+        plan = _plan(x, items)
+        part = _window(x, plan)
+        result = _arranged(_gathered(part, plan), plan)
+        if result is x:
+            result = build.elementwise("identity", x)
+        label = _label(plan, items)
     variables = [v for i in items for v in _variables(i)]
     made: Any = result.owner
     made.shown, made.index = Shown(label, (x, *variables)), (x, tuple(items))
     return result
+
+
+def _label(plan: Plan, items: Sequence[Any]) -> str:
+    if len(plan.arrays) == 1 and list(plan.arrays) == [0] and len(items) == 1:
+        return "AdvancedSubtensor1"
+    return "AdvancedSubtensor" if plan.arrays else f"Subtensor{{{', '.join(map(_index_label, items))}}}"
 
 
 def _of_made_vector(x: Any, items: Sequence[Any]) -> Any:
@@ -128,10 +131,6 @@ def _has_variable(items: Any) -> bool:
     return builtins.any(
         isinstance(i, Variable) or (isinstance(i, list | tuple) and _has_variable(i)) for i in items
     )
-
-
-def _symbolic_mask(item: Any) -> bool:
-    return isinstance(item, TensorOperators) and item.dtype == "bool"
 
 
 def _is_array(item: Any) -> bool:
@@ -382,6 +381,12 @@ def _through_dimshuffle(made: Apply, y: Any, mode: str) -> Any:
 def write(x: Any, index: Any, y: Any, mode: str) -> Any:
     """x with y at x[index]."""
     items = _items(tuple(index))
+    whole = written_where(x, items, y, mode)
+    if whole is not None:
+        return whole
+    staged = stage(x, items)
+    if staged is not None:
+        return staged.back(write(staged.whole, staged.rest, y, mode))
     plan = _plan(x, items)
     target = _arranged(_gathered(_window(x, plan), plan), plan)
     y = cast(y, x.type.dtype)

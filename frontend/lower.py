@@ -494,7 +494,12 @@ class Lowering:
         value = self.value(node.operands[0])
         bound = self.size(node.attrs["bound"])
         made = node.operands[0].owner
-        whole_range = made is not None and made.name == "iota" and dims.sub(bound, value.type.shape[0])
+        span: Size | None
+        if made is not None and made.name == "positions":
+            span = self.value(made.operands[0]).type.shape[0]
+        else:
+            span = value.type.shape[0] if made is not None and made.name == "iota" else None
+        whole_range = span is not None and dims.sub(self.sizes.resolve(bound), self.sizes.resolve(span))
         if not isinstance(whole_range, int) or isinstance(whole_range, bool) or whole_range < 0:
             self.builder.op("check_index", value, attrs={"bound": bound, "axis": node.attrs["axis"]})
         self.define(node, [value])

@@ -261,6 +261,12 @@ class TensorOperators:
     def dot(self, other: Any) -> Any:
         return tcc.tensor.dot(self, other)
 
+    def nonzero(self, return_matrix: bool = False) -> Any:
+        return tcc.tensor.nonzero(self, return_matrix)
+
+    def nonzero_values(self) -> Any:
+        return tcc.tensor.nonzero_values(self)
+
     def sort(self, axis: int = -1, kind: str = "quicksort", order: Any = None) -> Any:
         return tcc.tensor.sort(self, axis, kind, order)
 

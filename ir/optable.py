@@ -55,6 +55,7 @@ class OpDef:
     scalar: str = ""  # elementwise body over the operands' names, e.g. "max(a, b)"; codegen needs no more
     expand: Expansion | None = None  # rewrites into other rows
     kernel: bool = False  # codegen has a kernel of this name
+    host: bool = False  # its kernel is `ref`, run by Python on dense arrays
     reuse: tuple[int, ...] = ()  # operands whose memory the result may take
     view: int | None = None  # operand that the result aliases
     flops: Callable[[Op], Size] = field(default=lambda op: 0)

@@ -24,7 +24,7 @@ from tcc.passes.batchaxes import merged_batch
 from tcc.passes.manager import Context
 
 VIEWS = frozenset({"dimshuffle", "reshape", "slice", "broadcast", "refine", "identity", "windows"})
-HOST = frozenset({"call", "sort", "argsort"})  # run by Python on dense arrays
+HOST = frozenset(name for name, row in TABLE.items() if row.host)  # run by Python on dense arrays
 
 
 def place(func: Func, ctx: Context) -> None:

@@ -115,6 +115,7 @@ define(
         doc="A Python function on the calling thread: arrays in, arrays of `types` out.  The text form keeps its name "
         "alone, and what is read from text cannot run it.",
         kernel=True,
+        host=True,
         pure=False,
         fails=True,
     )

@@ -12,11 +12,13 @@ import numpy as np
 
 from tcc.ir.core import Attrs, Block
 from tcc.ir.ops.rules import (
+    ORDERED,
     linear,
     linear_in_all,
     per_element,
     want_axes,
     want_dtype,
+    want_rank,
     want_same_dtype,
     want_shape,
 )
@@ -189,6 +191,71 @@ define(
             Sample(("f32[5,4]", "f32[3]", "i64[3]", "i64[3]"), {"axes": (0, 1), "mode": "add"}),
             Sample(("f32[5]", "f32[]", "i64[]"), {"axes": (0,)}),
             Sample(("i64[5]", "i64[3]", "i64[3]"), {"axes": (0,)}),
+        ),
+    )
+)
+
+# -- where ------------------------------------------------------------------------------------------------------------
+
+
+def positions_type(types: Sequence[Type], attrs: Attrs, blocks: Sequence[Block]) -> list[Type]:
+    (c,) = types
+    want_dtype("positions", "c", c, frozenset({"bool"}))
+    want_rank("positions", "c", c, 1)
+    return [Type("i64", (attrs["count"],))]
+
+
+def positions_ref(c: Any, count: int) -> Any:
+    found = np.flatnonzero(c)
+    assert len(found) == count, f"positions: {len(found)} elements hold, count is {count}"
+    return found.astype(np.int64)
+
+
+define(
+    OpDef(
+        "positions",
+        "c",
+        positions_type,
+        positions_ref,
+        {"count": REQUIRED},
+        doc="The indices of the elements that hold, ascending; `count` must be their number.",
+        kernel=True,
+        flops=lambda op: op.operands[0].type.size,
+        samples=(Sample(("bool[0]",), {"count": 0}),),
+    )
+)
+
+
+def searchsorted_type(types: Sequence[Type], attrs: Attrs, blocks: Sequence[Block]) -> list[Type]:
+    x, v = types
+    want_rank("searchsorted", "x", x, 1)
+    want_same_dtype("searchsorted", types)
+    want_dtype("searchsorted", "x", x, ORDERED)
+    if attrs["side"] not in ("left", "right"):
+        raise TypeError(f"searchsorted: the side must be left or right, got {attrs['side']}")
+    return [v.with_dtype("i64")]
+
+
+def searchsorted_grad(b: Any, op: Any, g: Sequence[Any]) -> list[Any]:
+    return [b.full(0, v) for v in op.operands]
+
+
+define(
+    OpDef(
+        "searchsorted",
+        "x, v",
+        searchsorted_type,
+        lambda x, v, side: np.asarray(np.searchsorted(x, v, side), np.int64),
+        {"side": "left"},
+        doc="Where each element of v has to be put in x, which ascends, so that it goes on ascending: before equal "
+        "elements (left) or behind them (right).",
+        grad=searchsorted_grad,
+        kernel=True,
+        flops=per_element(40),
+        samples=(
+            Sample(("f32[0]", "f32[3]")),
+            Sample(("f64[1]", "f64[3,4]"), {"side": "right"}),
+            Sample(("i64[1]", "i64[]")),
         ),
     )
 )

@@ -301,6 +301,7 @@ def ordering(name: str, ref: Callable[..., Any], doc: str, grad: GradRule, resul
             doc=doc,
             grad=grad,
             kernel=True,
+            host=True,
             flops=per_operand_element(10),
             samples=(Sample(("f32[3,4]",), {"axis": 1}), Sample(("f64[5,2]",), {"axis": 0})),
         )

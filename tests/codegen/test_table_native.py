@@ -29,6 +29,7 @@ INTERPRETED = {
     "angle": "complex",
     "ifelse": "needs branches in the driver",
 }
+OWN_SIZES = {"mrg": "a state has six numbers"}  # whose sizes cannot all be names
 TARGETS = {
     "host": {},
     "v3": {"TCC_TARGET": "x86-64-v3"},
@@ -229,7 +230,12 @@ def compiled_sample(sample: Sample) -> bool:
     return not any(f"{d}[" in texts for d in ("c64", "c128", "f16", "bf16"))
 
 
-OTHERS = [(d, s) for d in TABLE.values() if not d.scalar and d.name not in INTERPRETED for s in d.samples]
+OTHERS = [
+    (d, s)
+    for d in TABLE.values()
+    if not d.scalar and d.name not in {*INTERPRETED, *OWN_SIZES}
+    for s in d.samples
+]
 OTHERS = [(d, s) for d, s in OTHERS if compiled_sample(s) and d.name not in PLACED]
 
 

@@ -23,6 +23,10 @@ BOTH = frozenset(
         "test_broadcast",
         "test_conv",
         "test_pool",
+        "test_extra_ops",
+        "test_linalg",
+        "test_random",
+        "test_selecting",
     }
 )
 

@@ -189,9 +189,3 @@ def test_take():
     assert np.array_equal(x.take(i).eval({x: a, i: [0, 7]}), a.take([0, 7]))
     for mode in ("clip", "wrap"):
         assert np.array_equal(x.take(i, 0, mode).eval({x: a, i: [0, 9]}), a.take([0, 9], 0, mode=mode))
-
-
-def test_symbolic_masks_are_refused():
-    x = T.vector("x")
-    with pytest.raises(NotImplementedError, match="switch"):
-        x[x > 0]

@@ -1,0 +1,158 @@
+"""The kernel of MRG31k3p."""
+
+from __future__ import annotations
+
+from tcc.codegen import scalar
+from tcc.codegen.emit import VecType
+from tcc.codegen.gather import Places
+from tcc.codegen.kernel import Kernel, plus, times
+from tcc.codegen.lanes import Lanes
+from tcc.codegen.nest import iota
+from tcc.codegen.target import Target
+from tcc.ir.core import Op
+from tcc.ir.dims import Size
+from tcc.ir.ops.random import M1, M2, NORM
+
+
+class _Streams:
+    """Writes MRG31k3p on a vector of streams."""
+
+    def __init__(self, w: Places, lanes: int) -> None:
+        self.w, self.v = w, Lanes(w.e, w.target, "i32", lanes)
+
+    def below(self, x: str, modulus: int) -> str:
+        """x modulo `modulus`, for x of 32 bits without sign that is less than twice the modulus."""
+        v = self.v
+        return v.select(v.icmp("uge", x, v.const(modulus)), v.binary("sub", x, v.const(modulus)), x)
+
+    def low(self, x: str, bits: int) -> str:
+        return self.v.binary("and", x, self.v.const(2**bits - 1))
+
+    def shifted(self, x: str, left: int) -> str:
+        name = "shl" if left > 0 else "lshr"
+        return self.v.binary(name, x, self.v.const(abs(left)))
+
+    def sum(self, *terms: str) -> str:
+        total, *rest = terms
+        for t in rest:
+            total = self.v.binary("add", total, t)
+        return total
+
+    def twisted(self, x: str) -> str:
+        """2^15 x modulo M2."""
+        high = self.v.binary("mul", self.shifted(x, -16), self.v.const(21069))
+        return self.below(self.sum(self.shifted(self.low(x, 16), 15), high), M2)
+
+    def step(self, x: list[str]) -> tuple[list[str], str]:
+        """The next state, and the difference of its components in 1..M1."""
+        v = self.v
+        a, b, c, d, e, f = x
+        first = self.sum(
+            self.shifted(self.low(b, 9), 22),
+            self.shifted(b, -9),
+            self.shifted(self.low(c, 24), 7),
+            self.shifted(c, -24),
+        )
+        first = self.below(self.sum(self.below(first, M1), c), M1)
+        second = self.below(self.sum(self.twisted(f), f), M2)
+        second = self.below(self.sum(second, self.twisted(d)), M2)
+        difference = v.binary("sub", first, second)
+        wrapped = v.binary("add", difference, v.const(M1))
+        drawn = v.select(v.icmp("sle", first, second), wrapped, difference)
+        return [first, a, b, second, d, e], drawn
+
+
+def mrg_kernel(op: Op, target: Target) -> Kernel:
+    """A unit is a vector of streams, which draws every element that is theirs."""
+    w = Places(op, target)
+    e = w.e
+    state, after, out = w.types
+    dtype = out.dtype
+    lanes = target.vector("i32").lanes
+    s = _Streams(w, lanes)
+    vector, mask_type = s.v.type, VecType("i1", lanes)
+    count_size: Size = out.shape[0]
+    w.begin_body()
+    streams, count = w.size(state.shape[0]), w.size(count_size)
+    stride = w.size(out.strides[0])
+    wide, ptrs = VecType("i64", lanes), f"<{lanes} x ptr>"
+
+    def splat(text: str) -> str:
+        one = e.value(f"insertelement {wide} poison, i64 {text}, i64 0")
+        return e.value(f"shufflevector {wide} {one}, {wide} poison, <{lanes} x i32> zeroinitializer")
+
+    def numbers(first: str) -> str:
+        return e.value(f"add {wide} {splat(first)}, {iota(lanes)}")
+
+    def pointers(i: int, first: str, word: int) -> str:
+        """Of word `word` of the streams from `first` on."""
+        t = w.types[i]
+        base = e.gep(w.pointers[i], times(e, str(word), w.size(t.strides[1])), "i32")
+        at = e.value(f"mul {wide} {numbers(first)}, {splat(w.size(t.strides[0]))}")
+        return e.value(f"getelementptr i32, ptr {base}, {wide} {at}")
+
+    def put(t: VecType, value: str, to: str, mask: str) -> None:
+        name = f"llvm.masked.scatter.{t.suffix}.v{lanes}p0"
+        e.call("void", name, (t, value), (ptrs, to), ("i32", str(t.bytes)), (mask_type, mask))
+
+    def unit(u: str, _: list[str]) -> None:
+        first = times(e, u, str(lanes))
+        own = e.value(f"icmp slt {wide} {iota(lanes)}, {splat(e.value(f'sub i64 {streams}, {first}'))}")
+        x = [
+            e.call(
+                vector,
+                f"llvm.masked.gather.{vector.suffix}.v{lanes}p0",
+                (ptrs, pointers(0, first, k)),
+                ("i32", "4"),
+                (mask_type, own),
+                (vector, "zeroinitializer"),
+            )
+            for k in range(6)
+        ]
+
+        def draw(k: str, x: list[str], masked: bool) -> list[str]:
+            at = plus(e, times(e, k, streams), first)
+            following, drawn = s.step(x)
+            value = s.v.like(dtype).binary("fmul", s.v.cast(drawn, dtype), s.v.like(dtype).const(NORM[dtype]))
+            here = e.gep(w.pointers[2], times(e, at, stride), scalar.memory_elem(dtype))
+            mask = None
+            if masked:
+                left = splat(e.value(f"sub i64 {count}, {at}"))
+                mask = e.value(f"and {mask_type} {own}, {e.value(f'icmp slt {wide} {iota(lanes)}, {left}')}")
+            if stride == "1":
+                scalar.store(e, target, dtype, lanes, value, here, mask)
+            else:
+                spread = e.value(f"mul {wide} {iota(lanes)}, {splat(stride)}")
+                to = e.value(f"getelementptr {scalar.memory_elem(dtype)}, ptr {here}, {wide} {spread}")
+                put(s.v.like(dtype).type, value, to, mask or mask_type.const(True))
+            if mask is None:
+                return following
+            return [
+                e.value(f"select {mask_type} {mask}, {vector} {new}, {vector} {old}")
+                for new, old in zip(following, x)
+            ]
+
+        # steps that every lane takes, then those that only some do
+        end = plus(e, first, str(lanes))
+        rest = e.value(f"sub i64 {plus(e, count, streams)}, {end}")
+        whole = e.value(f"sdiv i64 {e.call('i64', 'llvm.smax.i64', ('i64', rest), ('i64', '0'))}, {streams}")
+        ragged = e.value(f"icmp sgt i64 {end}, {streams}")
+        whole = e.value(f"select i1 {ragged}, i64 0, i64 {whole}")
+        up = e.value(f"sub i64 {plus(e, count, streams)}, {plus(e, first, '1')}")
+        steps = e.value(f"sdiv i64 {e.call('i64', 'llvm.smax.i64', ('i64', up), ('i64', '0'))}, {streams}")
+        carried = [(vector, t) for t in x]
+        x = e.loop(0, whole, 1, lambda k, x: draw(k, x, False), carried)
+        x = e.loop(whole, steps, 1, lambda k, x: draw(k, x, True), [(vector, t) for t in x])
+        for k, t in enumerate(x):
+            put(vector, t, pointers(1, first, k), own)
+
+    e.loop("%begin", "%end", 1, unit)
+    e.end()
+    w.begin_kernel()
+    streams, count = w.size(state.shape[0]), w.size(count_size)
+    units = e.value(f"sdiv i64 {plus(e, streams, str(lanes - 1))}, {lanes}")
+    some = e.call("i64", "llvm.smax.i64", ("i64", streams), ("i64", "1"))
+    each = e.value(f"add i64 {e.value(f'sdiv i64 {count}, {some}')}, 8")
+    w.parallel(units, times(e, each, str(4 * lanes)))
+    e.end("i32 0")
+    return w.finish("mrg")

@@ -1,0 +1,1 @@
+"""`tcc.sandbox.rng_mrg`, where Theano has it."""

@@ -1,0 +1,158 @@
+"""Draws from the state of a NumPy RandomState: functions (state, size, ...) -> (state after, numbers).
+
+They are for `tcc.tensor.shared_randomstreams`.  `size` is None (that of the parameters), a number, a tuple or a vector, whose
+length is `ndim` where it is not known.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from tcc import build
+from tcc.build import Size, node, size_of, size_variable
+from tcc.ir.ops import legacy
+from tcc.ir.types import FROM_NUMPY
+from tcc.random import common_sizes, sizes_of
+from tcc.settings import config
+from tcc.shapes import stack
+from tcc.types import TensorType, promote, tensor_type
+from tcc.variable import TensorConstant, as_variable
+
+
+class RandomStateType(TensorType):
+    """The state of a `numpy.random.RandomState`, as its words; a RandomState is a value of it, too."""
+
+    def __init__(self) -> None:
+        super().__init__("uint32", shape=(legacy.WORDS,))
+
+    def filter(self, data: Any, strict: bool = False, allow_downcast: bool | None = None) -> Any:
+        if isinstance(data, np.random.RandomState):
+            return legacy.pack(data)
+        return super().filter(data, strict, allow_downcast)
+
+
+random_state_type = RandomStateType()
+
+
+def _sizes(size: Any, ndim: int | None, *args: Any) -> list[Size]:
+    if size is None:
+        sizes = common_sizes(args)
+        if ndim is not None and len(sizes) != ndim:
+            raise ValueError(f"ndim is {ndim}, but the parameters have {len(sizes)} axes")
+        return sizes
+    if ndim is not None and isinstance(size, tuple | list) and len(size) != ndim:
+        raise ValueError(f"ndim should be the length of shape, got {ndim} for {size}")
+    return sizes_of(size, ndim)
+
+
+def _draw(method: str, state: Any, sizes: list[Size], args: list[Any], dtype: Any, shape: Any = None) -> Any:
+    """`sizes` are what NumPy is asked for, `shape` those of the result where they are others."""
+    name = str(config.floatX) if dtype == "floatX" else np.dtype(dtype).name
+    if sizes:
+        vector = build.cast(stack([size_variable(s) for s in sizes]), "int64")
+    else:
+        vector = TensorConstant(tensor_type("int64", (0,)), np.zeros(0, np.int64))
+    attrs: dict[str, Any] = {
+        "method": method,
+        "shape": list(sizes if shape is None else shape),
+        "dtype": FROM_NUMPY[name],
+    }
+    new_state, out = node("legacy_draw", state, vector, *args, **attrs).results
+    return new_state, out
+
+
+def _floats(dtype: Any, *args: Any) -> Any:
+    return promote(str(config.floatX), *(a.type.dtype for a in args)) if dtype is None else dtype
+
+
+def uniform(
+    random_state: Any, size: Any = None, low: Any = 0.0, high: Any = 1.0, ndim: Any = None, dtype: Any = None
+) -> Any:
+    """Numbers in [low, high)."""
+    args = [as_variable(low), as_variable(high)]
+    return _draw("uniform", random_state, _sizes(size, ndim, *args), args, _floats(dtype, *args))
+
+
+def normal(
+    random_state: Any, size: Any = None, avg: Any = 0.0, std: Any = 1.0, ndim: Any = None, dtype: Any = None
+) -> Any:
+    """Normal numbers."""
+    args = [as_variable(avg), as_variable(std)]
+    return _draw("normal", random_state, _sizes(size, ndim, *args), args, _floats(dtype, *args))
+
+
+def binomial(
+    random_state: Any,
+    size: Any = None,
+    n: Any = 1,
+    p: Any = 0.5,
+    ndim: Any = None,
+    dtype: Any = "int64",
+    prob: Any = None,
+) -> Any:
+    """How many of n trials succeed, each with probability p."""
+    args = [as_variable(n), as_variable(p if prob is None else prob)]
+    return _draw("binomial", random_state, _sizes(size, ndim, *args), args, dtype)
+
+
+def poisson(
+    random_state: Any, size: Any = None, lam: Any = 1.0, ndim: Any = None, dtype: Any = "int64"
+) -> Any:
+    """How often something happens whose mean number is `lam`."""
+    args = [as_variable(lam)]
+    return _draw("poisson", random_state, _sizes(size, ndim, *args), args, dtype)
+
+
+def random_integers(
+    random_state: Any, size: Any = None, low: Any = 0, high: Any = 1, ndim: Any = None, dtype: Any = "int64"
+) -> Any:
+    """Whole numbers in low..high."""
+    args = [as_variable(low), as_variable(high)]
+    return _draw("random_integers", random_state, _sizes(size, ndim, *args), args, dtype)
+
+
+def choice(
+    random_state: Any,
+    size: Any = None,
+    a: Any = 2,
+    replace: Any = True,
+    p: Any = None,
+    ndim: Any = None,
+    dtype: Any = "int64",
+) -> Any:
+    """Elements of the vector `a`, or of 0..a-1, with probabilities p."""
+    replace = as_variable(np.array(replace)) if isinstance(replace, bool) else as_variable(replace)
+    weights = as_variable(np.zeros(0) if p is None else p)
+    args = [as_variable(a), replace, weights]
+    sizes = [] if size is None else _sizes(size, ndim)
+    return _draw("choice", random_state, sizes, args, dtype)
+
+
+def permutation(
+    random_state: Any, size: Any = None, n: Any = 1, ndim: Any = None, dtype: Any = "int64"
+) -> Any:
+    """The numbers 0..n-1 in random order along a last axis, for each index of `size`."""
+    sizes = [] if size is None or size == () else _sizes(size, ndim)
+    many = build.as_size(n, "n")
+    return _draw("permutation", random_state, sizes, [size_variable(many)], dtype, [*sizes, many])
+
+
+def multinomial(
+    random_state: Any,
+    size: Any = None,
+    n: Any = 1,
+    pvals: Any = (0.5, 0.5),
+    ndim: Any = None,
+    dtype: Any = "int64",
+) -> Any:
+    """How often each position of the last axis of `pvals` is drawn in n draws, for each index of `size`."""
+    n, pvals = as_variable(n), as_variable(np.asarray(pvals) if isinstance(pvals, list | tuple) else pvals)
+    many = size_of(pvals, pvals.type.ndim - 1)
+    if size is not None:
+        sizes = _sizes(size, ndim)
+    else:
+        outer = pvals[..., 0] if pvals.type.ndim > 1 else as_variable(0)
+        sizes = common_sizes([n, outer])
+    return _draw("multinomial", random_state, sizes, [n, pvals], dtype, [*sizes, many])

@@ -1,0 +1,108 @@
+"""Linear algebra under the names of Theano's slinalg.  It runs on the host, through NumPy's LAPACK, and has gradients."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tcc import build
+from tcc.build import node
+from tcc.matrices import kron
+from tcc.shapes import dimshuffle
+from tcc.tensor.nlinalg import as_matrix
+from tcc.types import promote
+from tcc.variable import as_variable
+
+__all__ = ["Cholesky", "Solve", "cholesky", "expm", "kron", "solve", "solve_lower_triangular",
+           "solve_triangular", "solve_upper_triangular"]  # fmt: skip
+
+
+def _swapped(x: Any) -> Any:
+    rank = x.type.ndim
+    return dimshuffle(x, *range(rank - 2), rank - 1, rank - 2)
+
+
+def cholesky(x: Any, lower: bool = True) -> Any:
+    """The triangle y with y y' = x (or y' y = x, for lower=False); numpy.linalg.LinAlgError where x is not positive.
+
+    Only one triangle of x is read.
+    """
+    x = as_matrix(x, "cholesky")
+    if lower:
+        return node("cholesky", x).result
+    return _swapped(node("cholesky", _swapped(x)).result)
+
+
+def expm(x: Any) -> Any:
+    """The exponential of a matrix."""
+    return node("expm", as_matrix(x, "expm")).result
+
+
+def solve(a: Any, b: Any, assume_a: str = "gen", lower: bool = False) -> Any:
+    """x with a x = b, for a vector or matrix b; numpy.linalg.LinAlgError where there is none."""
+    if assume_a not in ("gen", "sym", "her", "pos"):
+        raise ValueError(f"solve: assume_a must be gen, sym, her or pos, got {assume_a!r}")
+    return _solved(a, b, "general")
+
+
+def solve_triangular(
+    a: Any, b: Any, lower: bool = False, trans: int | str = 0, unit_diagonal: bool = False
+) -> Any:
+    """x with a x = b (a' x = b for trans=1), where only one triangle of a is read."""
+    if unit_diagonal:
+        raise NotImplementedError("solve_triangular: unit_diagonal")
+    a = as_matrix(a, "solve_triangular")
+    if trans in (1, 2, "T", "C"):
+        a, lower = _swapped(a), not lower
+    return _solved(a, b, "lower" if lower else "upper")
+
+
+def solve_lower_triangular(a: Any, b: Any) -> Any:
+    """x with a x = b for a lower triangle a."""
+    return solve_triangular(a, b, lower=True)
+
+
+def solve_upper_triangular(a: Any, b: Any) -> Any:
+    """x with a x = b for an upper triangle a."""
+    return solve_triangular(a, b, lower=False)
+
+
+def _solved(a: Any, b: Any, kind: str) -> Any:
+    a, b = as_matrix(a, "solve"), as_variable(b)
+    if b.type.ndim not in (a.type.ndim, a.type.ndim - 1):
+        raise TypeError(f"solve: b must be a vector or a matrix, got {b.type} beside {a.type}")
+    dtype = promote(a.type.dtype, b.type.dtype)
+    a, b = build.cast(a, dtype), build.cast(b, dtype)
+    if b.type.ndim == a.type.ndim:
+        return node("solve", a, b, kind=kind).result
+    column = dimshuffle(b, *range(b.type.ndim), "x")
+    return dimshuffle(node("solve", a, column, kind=kind).result, *range(b.type.ndim))
+
+
+class Cholesky:
+    """`Cholesky(lower=True)(x)` is `cholesky(x)`."""
+
+    def __init__(self, lower: bool = True, on_error: str = "raise") -> None:
+        if on_error != "raise":
+            raise NotImplementedError("Cholesky: on_error must be raise")
+        self.lower = lower
+
+    def __call__(self, x: Any) -> Any:
+        return cholesky(x, self.lower)
+
+
+class Solve:
+    """`Solve(A_structure="general", lower=False)(a, b)` is the solution of a x = b."""
+
+    def __init__(self, A_structure: str = "general", lower: bool = False) -> None:
+        kinds = {
+            "general": "general",
+            "symmetric": "general",
+            "lower_triangular": "lower",
+            "upper_triangular": "upper",
+        }
+        if A_structure not in kinds:
+            raise ValueError("Invalid matrix structure argument", A_structure)
+        self.kind = kinds[A_structure]
+
+    def __call__(self, a: Any, b: Any) -> Any:
+        return _solved(a, b, self.kind)

@@ -1,0 +1,424 @@
+"""Inverses, solutions and decompositions of matrices, which run on the host through NumPy's LAPACK.
+
+All but the last two axes are a batch.  The formulas of the gradients are those of Giles, An extended collection of matrix
+derivative results (2008), and of Murray, Differentiation of the Cholesky decomposition (2016).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from tcc.ir import dims
+from tcc.ir.core import Attrs, Block
+from tcc.ir.dims import Size
+from tcc.ir.ops.rules import per_operand_element, want_dtype, want_same_dtype, want_size
+from tcc.ir.optable import GradRule, OpDef, RopRule, Sample, define
+from tcc.ir.types import Type
+
+FLOATS = frozenset({"f32", "f64"})
+KINDS = ("general", "lower", "upper")
+
+
+def want_matrix(row: str, operand: str, t: Type, square: bool = False) -> None:
+    want_dtype(row, operand, t, FLOATS)
+    if t.rank < 2:
+        raise TypeError(f"{row}: operand {operand} must be a matrix or a batch of them, got {t}")
+    if square:
+        want_size(row, f"the columns of operand {operand}", t.shape[-1], t.shape[-2])
+
+
+# -- what gradients are made of --------------------------------------------------------------------------------------
+
+
+def transposed(b: Any, x: Any) -> Any:
+    rank = b.rank(x)
+    return b.dimshuffle(x, order=[*range(rank - 2), rank - 1, rank - 2])
+
+
+def product(b: Any, *factors: Any) -> Any:
+    made, *rest = factors
+    for f in rest:
+        made = b.matmul(made, f)
+    return made
+
+
+def matrix_of(b: Any, number: Any, like: Any) -> Any:
+    """A number for each matrix of `like`, filled into it."""
+    rank = b.rank(like)
+    return b.broadcast(b.dimshuffle(number, order=[*range(rank - 2), -1, -1]), shape=b.shape(like))
+
+
+def triangle(b: Any, x: Any, keep: str) -> Any:
+    """x where row - column is as `keep` (gt, ge, lt, eq) says, else 0."""
+    rank, shape = b.rank(x), b.shape(x)
+    row, column = b.iota(shape=shape, axis=rank - 2), b.iota(shape=shape, axis=rank - 1)
+    return b.where(getattr(b, keep)(row, column), x, b.full(0, x))
+
+
+def diagonal_matrix(b: Any, v: Any, like: Any) -> Any:
+    """The vectors v on the diagonals of matrices of the shape of `like`."""
+    rank = b.rank(like)
+    wide = b.broadcast(b.dimshuffle(v, order=[*range(rank - 2), -1, rank - 2]), shape=b.shape(like))
+    return triangle(b, wide, "eq")
+
+
+def lower_half(b: Any, s: Any) -> Any:
+    """The gradient by a matrix of which only the lower triangle is read, from that by a symmetric one."""
+    return b.sub(triangle(b, b.add(s, transposed(b, s)), "ge"), triangle(b, s, "eq"))
+
+
+def defined(
+    name: str,
+    operands: str,
+    infer: Callable[[Sequence[Type], Attrs], list[Type]],
+    ref: Callable[..., Any],
+    doc: str,
+    samples: Sequence[Sample],
+    grad: GradRule | None = None,
+    rop: RopRule | None = None,
+    attrs: Attrs | None = None,
+) -> OpDef:
+    def rule(types: Sequence[Type], given: Attrs, blocks: Sequence[Block]) -> list[Type]:
+        return infer([t.value for t in types], given)
+
+    return define(
+        OpDef(
+            name,
+            operands,
+            rule,
+            ref,
+            attrs or {},
+            doc=doc,
+            grad=grad,
+            rop=rop,
+            kernel=True,
+            host=True,
+            flops=per_operand_element(100),
+            samples=tuple(samples),
+        )
+    )
+
+
+def square(name: str) -> Callable[[Sequence[Type], Attrs], list[Type]]:
+    def infer(types: Sequence[Type], attrs: Attrs) -> list[Type]:
+        want_matrix(name, "x", types[0], square=True)
+        return [types[0]]
+
+    return infer
+
+
+def number(name: str) -> Callable[[Sequence[Type], Attrs], list[Type]]:
+    def infer(types: Sequence[Type], attrs: Attrs) -> list[Type]:
+        want_matrix(name, "x", types[0], square=True)
+        return [types[0].with_shape(*types[0].shape[:-2])]
+
+    return infer
+
+
+# -- inverses and determinants ---------------------------------------------------------------------------------------
+
+
+def inv_grad(b: Any, op: Any, g: Sequence[Any]) -> list[Any]:
+    y = transposed(b, op.result)
+    return [b.neg(product(b, y, g[0], y))]
+
+
+def inv_rop(b: Any, op: Any, t: Sequence[Any]) -> list[Any]:
+    return [None if t[0] is None else b.neg(product(b, op.result, t[0], op.result))]
+
+
+def det_grad(b: Any, op: Any, g: Sequence[Any]) -> list[Any]:
+    (x,) = op.operands
+    return [b.mul(matrix_of(b, b.mul(g[0], op.result), x), transposed(b, b.matrix_inverse(x)))]
+
+
+def logabsdet_grad(b: Any, op: Any, g: Sequence[Any]) -> list[Any]:
+    (x,) = op.operands
+    return [b.mul(matrix_of(b, g[0], x), transposed(b, b.matrix_inverse(x)))]
+
+
+def pinv_type(types: Sequence[Type], attrs: Attrs) -> list[Type]:
+    want_matrix("pinv", "x", types[0])
+    *batch, m, n = types[0].shape
+    return [types[0].with_shape(*batch, n, m)]
+
+
+def pinv_grad(b: Any, op: Any, g: Sequence[Any]) -> list[Any]:
+    (x,), z = op.operands, op.result
+    gt, zt = transposed(b, g[0]), transposed(b, z)
+
+    def rest(p: Any) -> Any:
+        return b.sub(triangle(b, b.full(1, p), "eq"), p)
+
+    total = b.sub(product(b, rest(b.matmul(x, z)), gt, z, zt), product(b, zt, g[0], zt))
+    return [b.add(total, product(b, zt, z, gt, rest(b.matmul(z, x))))]
+
+
+SQUARES = (Sample(("f64[3,3]",)), Sample(("f32[2,2]",)), Sample(("f64[2,1,1]",), low=0.5))
+
+defined(
+    "matrix_inverse", "x", square("matrix_inverse"), np.linalg.inv, "The inverse.", SQUARES, inv_grad, inv_rop
+)
+defined(
+    "det",
+    "x",
+    number("det"),
+    lambda x: np.asarray(np.linalg.det(x), x.dtype),
+    "The determinant.",
+    SQUARES,
+    det_grad,
+)
+defined(
+    "logabsdet",
+    "x",
+    number("logabsdet"),
+    lambda x: np.asarray(np.linalg.slogdet(x)[1], x.dtype),
+    "The logarithm of the magnitude of the determinant.",
+    SQUARES,
+    logabsdet_grad,
+)
+defined(
+    "pinv",
+    "x",
+    pinv_type,
+    np.linalg.pinv,
+    "The pseudo-inverse of Moore and Penrose.",
+    (Sample(("f64[3,2]",)), Sample(("f64[2,3]",)), Sample(("f32[2,2]",))),
+    pinv_grad,
+)
+
+# -- solutions -------------------------------------------------------------------------------------------------------
+
+
+def solve_type(types: Sequence[Type], attrs: Attrs) -> list[Type]:
+    a, b = types
+    want_matrix("solve", "a", a, square=True)
+    want_matrix("solve", "b", b)
+    want_same_dtype("solve", types)
+    if a.rank != b.rank:
+        raise TypeError(f"solve: needs [...,n,n] and [...,n,k], got {a} and {b}")
+    for axis in range(a.rank - 1):
+        want_size("solve", f"axis {axis} of operand b", b.shape[axis], a.shape[axis])
+    if attrs["kind"] not in KINDS:
+        raise TypeError(f"solve: the kind must be one of {', '.join(KINDS)}, got {attrs['kind']!r}")
+    return [b]
+
+
+def solve_ref(a: Any, b: Any, kind: str) -> Any:
+    if kind != "general":
+        a = np.tril(a) if kind == "lower" else np.triu(a)
+        if (np.diagonal(a, axis1=-2, axis2=-1) == 0).any():
+            raise np.linalg.LinAlgError("Singular matrix")
+    return np.linalg.solve(a, b)
+
+
+def solve_grad(b: Any, op: Any, g: Sequence[Any]) -> list[Any]:
+    (a, _), kind = op.operands, op.attrs["kind"]
+    other = {"general": "general", "lower": "upper", "upper": "lower"}[kind]
+    by_b = b.solve(transposed(b, a), g[0], kind=other)
+    by_a = b.neg(b.matmul(by_b, transposed(b, op.result)))
+    if kind != "general":
+        by_a = triangle(b, by_a, "ge" if kind == "lower" else "le")
+    return [by_a, by_b]
+
+
+defined(
+    "solve",
+    "a, b",
+    solve_type,
+    solve_ref,
+    "x with a x = b; of a matrix of `kind` lower or upper only that triangle is read.",
+    (
+        Sample(("f64[3,3]", "f64[3,2]")),
+        Sample(("f64[3,3]", "f64[3,1]"), {"kind": "lower"}, low=0.5),
+        Sample(("f64[2,2]", "f64[2,3]"), {"kind": "upper"}, low=0.5),
+    ),
+    solve_grad,
+    attrs={"kind": "general"},
+)
+
+
+def cholesky_grad(b: Any, op: Any, g: Sequence[Any]) -> list[Any]:
+    y = op.result
+    upper = transposed(b, y)
+    p = b.matmul(upper, triangle(b, g[0], "ge"))
+    p = b.sub(triangle(b, p, "ge"), b.mul(triangle(b, p, "eq"), 0.5))
+    s = transposed(b, b.solve(upper, p, kind="upper"))
+    return [lower_half(b, b.solve(upper, s, kind="upper"))]
+
+
+defined(
+    "cholesky",
+    "x",
+    square("cholesky"),
+    np.linalg.cholesky,
+    "The lower triangle y with y y' = x, of which only the lower triangle is read.",
+    (Sample(("f64[1,1]",), low=1.0), Sample(("f32[2,1,1]",), low=1.0)),
+    cholesky_grad,
+)
+
+# -- decompositions --------------------------------------------------------------------------------------------------
+
+
+def eigh_type(types: Sequence[Type], attrs: Attrs) -> list[Type]:
+    (x,) = types
+    want_matrix("eigh", "x", x, square=True)
+    return [x.with_shape(*x.shape[:-1]), x]
+
+
+def eigh_grad(b: Any, op: Any, g: Sequence[Any]) -> list[Any]:
+    (x,), (w, v) = op.operands, op.results
+    rank, shape = b.rank(x), b.shape(x)
+    columns = b.broadcast(b.dimshuffle(w, order=[*range(rank - 2), -1, rank - 2]), shape=shape)
+    rows = b.broadcast(b.dimshuffle(w, order=[*range(rank - 1), -1]), shape=shape)
+    gap = b.sub(columns, rows)
+    row, column = b.iota(shape=shape, axis=rank - 2), b.iota(shape=shape, axis=rank - 1)
+    same = b.eq(row, column)
+    inner = b.div(b.matmul(transposed(b, v), g[1]), b.where(same, b.full(1, gap), gap))
+    inner = b.add(b.where(same, b.full(0, gap), inner), diagonal_matrix(b, g[0], x))
+    full = product(b, v, inner, transposed(b, v))
+    return [lower_half(b, b.mul(b.add(full, transposed(b, full)), 0.5))]
+
+
+defined(
+    "eigh",
+    "x",
+    eigh_type,
+    lambda x: tuple(np.linalg.eigh(x)),
+    "The eigenvalues, ascending, and eigenvectors of a symmetric matrix, of which only the lower triangle is read.",
+    (Sample(("f64[3,3]",)), Sample(("f32[2,2]",))),
+    eigh_grad,
+)
+
+
+def least(x: Type) -> Size:
+    return dims.minimum(x.shape[-2], x.shape[-1])
+
+
+def svd_type(types: Sequence[Type], attrs: Attrs) -> list[Type]:
+    (x,) = types
+    want_matrix("svd", "x", x)
+    *batch, m, n = x.shape
+    k, full = least(x), attrs["full_matrices"]
+    u, v = (m, m) if full else (m, k), (n, n) if full else (k, n)
+    return [x.with_shape(*batch, *u), x.with_shape(*batch, k), x.with_shape(*batch, *v)]
+
+
+defined(
+    "svd",
+    "x",
+    svd_type,
+    lambda x, full_matrices: tuple(np.linalg.svd(x, bool(full_matrices))),
+    "u, the singular values s, descending, and v' with x = u s v'.",
+    (Sample(("f64[3,2]",)), Sample(("f32[2,3]",), {"full_matrices": True})),
+    attrs={"full_matrices": False},
+)
+
+
+def values_type(types: Sequence[Type], attrs: Attrs) -> list[Type]:
+    (x,) = types
+    want_matrix("singular_values", "x", x)
+    return [x.with_shape(*x.shape[:-2], least(x))]
+
+
+def values_grad(b: Any, op: Any, g: Sequence[Any]) -> list[Any]:
+    (x,) = op.operands
+    u, _, vt = b.svd(x)
+    rank = b.rank(x)
+    scaled = b.mul(
+        u, b.broadcast(b.dimshuffle(g[0], order=[*range(rank - 2), -1, rank - 2]), shape=b.shape(u))
+    )
+    return [b.matmul(scaled, vt)]
+
+
+defined(
+    "singular_values",
+    "x",
+    values_type,
+    lambda x: np.linalg.svd(x, compute_uv=False),
+    "The singular values, descending.",
+    (Sample(("f64[3,2]",)), Sample(("f64[2,3]",))),
+    values_grad,
+)
+
+
+def qr_type(types: Sequence[Type], attrs: Attrs) -> list[Type]:
+    (x,) = types
+    want_matrix("qr", "x", x)
+    *batch, m, n = x.shape
+    k: Size = m if attrs["complete"] else least(x)
+    return [x.with_shape(*batch, m, k), x.with_shape(*batch, k, n)]
+
+
+defined(
+    "qr",
+    "x",
+    qr_type,
+    lambda x, complete: tuple(np.linalg.qr(x, "complete" if complete else "reduced")),
+    "q with orthonormal columns, and an upper triangle r with x = q r.",
+    (Sample(("f64[3,2]",)), Sample(("f64[3,2]",), {"complete": True}), Sample(("f32[2,3]",))),
+    attrs={"complete": False},
+)
+
+
+def eig_ref(x: Any) -> tuple[Any, Any]:
+    w, v = np.linalg.eig(x)
+    if np.iscomplexobj(w):
+        raise np.linalg.LinAlgError("eig: an eigenvalue is complex")
+    return w, v
+
+
+defined(
+    "eig",
+    "x",
+    eigh_type,
+    eig_ref,
+    "The eigenvalues, all of which must be real, and eigenvectors.",
+    (Sample(("f64[1,1]",)),),
+)
+
+# -- the exponential -------------------------------------------------------------------------------------------------
+
+PADE = (64764752532480000, 32382376266240000, 7771770303897600, 1187353796428800, 129060195264000, 10559470521600,
+        670442572800, 33522128640, 1323241920, 40840800, 960960, 16380, 182, 1)  # fmt: skip
+
+
+def expm_ref(x: Any) -> Any:
+    """Scaling, a Pade approximant of order 13, and squaring (Higham 2005)."""
+    if x.size == 0:
+        return x.copy()
+    a = x.astype(np.float64)
+    size = float(np.abs(a).sum(-2).max())
+    if not np.isfinite(size):
+        return np.full_like(x, np.nan)
+    times = max(0, int(np.ceil(np.log2(size / 5.371920351148152)))) if size else 0
+    a = a / 2.0**times
+    eye = np.broadcast_to(np.eye(a.shape[-1]), a.shape)
+    a2 = a @ a
+    a4, a6 = a2 @ a2, a2 @ a2 @ a2
+    c = PADE
+    odd = a6 @ (c[13] * a6 + c[11] * a4 + c[9] * a2) + c[7] * a6 + c[5] * a4 + c[3] * a2 + c[1] * eye
+    even = a6 @ (c[12] * a6 + c[10] * a4 + c[8] * a2) + c[6] * a6 + c[4] * a4 + c[2] * a2 + c[0] * eye
+    u = a @ odd
+    made = np.linalg.solve(even - u, even + u)
+    for _ in range(times):
+        made = made @ made
+    return made.astype(x.dtype)
+
+
+def expm_grad(b: Any, op: Any, g: Sequence[Any]) -> list[Any]:
+    """The corner of the exponential of [[x', g], [0, x']]."""
+    (x,) = op.operands
+    rank, t = b.rank(x), transposed(b, x)
+    upper = b.concat(t, g[0], axis=rank - 1)
+    lower = b.concat(b.full(0, x), t, axis=rank - 1)
+    whole = b.expm(b.concat(upper, lower, axis=rank - 2))
+    n = b.size(x, rank - 1)
+    start = [*[0] * (rank - 1), n]
+    return [b.slice(whole, start=start, size=list(b.shape(x)), step=[1] * rank)]
+
+
+defined("expm", "x", square("expm"), expm_ref, "The exponential of a matrix.", SQUARES, expm_grad)

@@ -1,0 +1,183 @@
+"""Linear algebra against NumPy's and SciPy's, and its gradients against differences."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import tcc
+import tcc.tensor as T
+from tcc.tensor import nlinalg, slinalg
+
+RNG = np.random.default_rng(5)
+A = RNG.normal(size=(4, 4)) + 2 * np.eye(4)
+WIDE, TALL = RNG.normal(size=(3, 5)), RNG.normal(size=(5, 3))
+SPD = A @ A.T
+BATCH = RNG.normal(size=(2, 3, 3)) + 2 * np.eye(3)
+V = RNG.normal(size=4)
+
+
+def variables(arrays):
+    return [T.TensorType(a.dtype.name, (False,) * a.ndim)() for a in arrays]
+
+
+def run(make, *arrays):
+    params = variables(arrays)
+    return tcc.function(params, make(*params))(*arrays)
+
+
+VALUES = {
+    "inv": (nlinalg.matrix_inverse, np.linalg.inv, [A]),
+    "inv of a batch": (nlinalg.inv, np.linalg.inv, [BATCH]),
+    "inv of nothing": (nlinalg.inv, np.linalg.inv, [np.zeros((0, 0))]),
+    "det": (nlinalg.det, np.linalg.det, [A]),
+    "det of a batch": (nlinalg.det, np.linalg.det, [BATCH]),
+    "logdet": (nlinalg.logdet, lambda a: np.linalg.slogdet(a)[1], [A]),
+    "pinv": (nlinalg.pinv, np.linalg.pinv, [WIDE]),
+    "eigh": (nlinalg.eigh, np.linalg.eigh, [SPD]),
+    "eigh U": (lambda x: nlinalg.eigh(x, "U")[0], lambda x: np.linalg.eigh(x, "U")[0], [A]),
+    "eig": (nlinalg.eig, np.linalg.eig, [np.triu(A)]),
+    "svd": (lambda x: nlinalg.svd(x, False), lambda x: np.linalg.svd(x, False), [TALL]),
+    "svd full": (nlinalg.svd, np.linalg.svd, [WIDE]),
+    "singular values": (
+        lambda x: nlinalg.svd(x, compute_uv=False),
+        lambda x: np.linalg.svd(x, compute_uv=False),
+        [WIDE],
+    ),
+    "qr": (nlinalg.qr, np.linalg.qr, [TALL]),
+    "qr complete": (
+        lambda x: nlinalg.qr(x, "complete"),
+        lambda x: np.linalg.qr(x, "complete"),
+        [TALL],
+    ),
+    "qr r": (lambda x: nlinalg.qr(x, "r"), lambda x: np.linalg.qr(x, "r"), [WIDE]),
+    "matrix_power": (lambda x: nlinalg.matrix_power(x, 5), lambda x: np.linalg.matrix_power(x, 5), [A]),
+    "matrix_power 0": (lambda x: nlinalg.matrix_power(x, 0), lambda x: np.eye(4), [A]),
+    "matrix_power -2": (lambda x: nlinalg.matrix_power(x, -2), lambda x: np.linalg.matrix_power(x, -2), [A]),
+    "matrix_dot": (nlinalg.matrix_dot, lambda *a: np.linalg.multi_dot(a), [WIDE, TALL, WIDE]),
+    "tensorinv": (
+        nlinalg.tensorinv,
+        np.linalg.tensorinv,
+        [(RNG.normal(size=(4, 4)) + 3 * np.eye(4)).reshape(2, 2, 2, 2)],
+    ),
+    "tensorsolve": (
+        nlinalg.tensorsolve,
+        np.linalg.tensorsolve,
+        [(RNG.normal(size=(4, 4)) + 3 * np.eye(4)).reshape(2, 2, 2, 2), RNG.normal(size=(2, 2))],
+    ),
+    "lstsq": (nlinalg.lstsq, lambda a, b: np.linalg.lstsq(a, b, rcond=None), [TALL, V[[0, 1, 2, 3, 0]]]),
+    "cholesky": (slinalg.cholesky, np.linalg.cholesky, [SPD]),
+    "cholesky upper": (
+        lambda x: slinalg.cholesky(x, lower=False),
+        lambda x: np.linalg.cholesky(x).T,
+        [SPD],
+    ),
+    "solve": (slinalg.solve, np.linalg.solve, [A, TALL[:4]]),
+    "solve a vector": (slinalg.solve, np.linalg.solve, [A, V]),
+    "solve lower": (
+        slinalg.solve_lower_triangular,
+        lambda a, b: np.linalg.solve(np.tril(a), b),
+        [A, V],
+    ),
+    "solve upper": (
+        slinalg.solve_upper_triangular,
+        lambda a, b: np.linalg.solve(np.triu(a), b),
+        [A, TALL[:4]],
+    ),
+    "solve transposed": (
+        lambda a, b: slinalg.solve_triangular(a, b, lower=True, trans=1),
+        lambda a, b: np.linalg.solve(np.tril(a).T, b),
+        [A, V],
+    ),
+}
+for _ord in (None, "fro", "nuc", np.inf, -np.inf, 1, -1, 2, -2):
+    VALUES[f"norm {_ord}"] = (
+        lambda x, o=_ord: nlinalg.norm(x, o),
+        lambda x, o=_ord: np.linalg.norm(x, o),
+        [WIDE],
+    )
+for _ord in (None, np.inf, -np.inf, 0, 1, 2, 3):
+    VALUES[f"norm of rows {_ord}"] = (
+        lambda x, o=_ord: nlinalg.norm(x, o, axis=1),
+        lambda x, o=_ord: np.linalg.norm(x, o, axis=1),
+        [WIDE],
+    )
+
+
+@pytest.mark.parametrize("name", VALUES)
+def test_numpy_says_the_same(name):
+    make, numpys, arrays = VALUES[name]
+    made, wanted = run(make, *arrays), numpys(*arrays)
+    if not isinstance(made, list | tuple):
+        made, wanted = [made], [wanted]
+    for got, want in zip(made, wanted, strict=True):
+        assert got.shape == np.shape(want)
+        np.testing.assert_allclose(got, want, rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.parametrize("scale", [0.0, 1e-3, 1.0, 30.0])
+def test_expm_is_scipys(scale):
+    linalg = pytest.importorskip("scipy.linalg")
+    for x in (scale * A, np.zeros((0, 0))):
+        np.testing.assert_allclose(run(slinalg.expm, x), linalg.expm(x), rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("make", [nlinalg.inv, nlinalg.pinv, slinalg.cholesky, slinalg.expm])
+def test_float32_stays_and_integers_become_float64(make):
+    assert run(make, SPD.astype(np.float32)).dtype == np.float32
+    assert run(make, (4 * np.eye(3)).astype(np.int64)).dtype == np.float64
+
+
+SLOPES = {
+    "inv": nlinalg.inv,
+    "det": nlinalg.det,
+    "logdet": nlinalg.logdet,
+    "pinv": lambda x: nlinalg.pinv(x[:, :3]),
+    "eigh": lambda x: nlinalg.eigh(T.dot(x, x.T))[0],
+    "eigenvectors": lambda x: T.sqr(nlinalg.eigh(T.dot(x, x.T))[1]),
+    "eigh U": lambda x: nlinalg.eigh(x, "U")[0],
+    "singular values": lambda x: nlinalg.svd(x[:3], compute_uv=False),
+    "nuclear norm": lambda x: nlinalg.norm(x, "nuc"),
+    "matrix_power": lambda x: nlinalg.matrix_power(x, 3),
+    "cholesky": lambda x: slinalg.cholesky(T.dot(x, x.T)),
+    "cholesky upper": lambda x: slinalg.cholesky(T.dot(x, x.T), lower=False),
+    "solve": lambda x: slinalg.solve(x, T.sin(x)),
+    "solve a vector": lambda x: slinalg.solve(x, x[0]),
+    "solve lower": lambda x: slinalg.solve_lower_triangular(x, x[:, :2]),
+    "solve upper": lambda x: slinalg.solve_upper_triangular(x, x[1]),
+    "expm": slinalg.expm,
+}
+
+
+@pytest.mark.parametrize("name", SLOPES)
+def test_gradients_are_what_differences_say(name):
+    x = T.matrix("x")
+    y = (T.sin(SLOPES[name](x)) * T.arange(1.0, 2.0, 1.0)).sum()
+    slope, value = tcc.function([x], T.grad(y, x)), tcc.function([x], y)
+    got = slope(A)
+    for at in np.ndindex(A.shape):
+        step = np.zeros_like(A)
+        step[at] = 1e-6
+        np.testing.assert_allclose(got[at], (value(A + step) - value(A - step)) / 2e-6, rtol=1e-5, atol=1e-6)
+
+
+def test_what_cannot_be_is_an_error():
+    with pytest.raises(np.linalg.LinAlgError):
+        run(nlinalg.inv, np.zeros((2, 2)))
+    with pytest.raises(np.linalg.LinAlgError):
+        run(slinalg.cholesky, -np.eye(2))
+    with pytest.raises(np.linalg.LinAlgError):
+        run(slinalg.solve_lower_triangular, np.zeros((2, 2)), np.zeros(2))
+    with pytest.raises(np.linalg.LinAlgError, match="complex"):
+        run(nlinalg.eig, np.array([[0.0, 1.0], [-1.0, 0.0]]))
+    with pytest.raises(ValueError):
+        run(nlinalg.inv, WIDE)
+    with pytest.raises(TypeError, match="matrix"):
+        nlinalg.det(T.vector())
+
+
+def test_an_inverse_that_is_used_twice_is_computed_once():
+    x = T.matrix("x")
+    f = tcc.function([x], [nlinalg.inv(x).sum(), nlinalg.inv(x) * 2], mode="FAST_RUN")
+    f(A)
+    assert [op.name for op in f.optimised().body.walk()].count("matrix_inverse") == 1
