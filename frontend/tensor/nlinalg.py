@@ -231,7 +231,8 @@ class LeastSquares(Op):
         self.rcond = None if rcond is None else float(rcond)
 
     def perform(self, node: Any, inputs: Any, output_storage: Any) -> None:
-        made = np.linalg.lstsq(*inputs, rcond=self.rcond)
+        least_squares: Any = np.linalg.lstsq
+        made = least_squares(*inputs, rcond=self.rcond)
         for storage, value, output in zip(output_storage, made, node.outputs):
             storage[0] = np.asarray(value, output.type.dtype)
 

@@ -35,9 +35,10 @@ def gradients(b: Builder, cost: Value, wrt: Sequence[Value]) -> list[Value]:
     visit(cost.op)
     found: dict[Value, Value] = {cost: b.full(1, cost)}
     for op in reversed(order):
-        if op.defn.grad is None or op.result not in found:
+        if op.defn.grad is None or not any(r in found for r in op.results):
             continue
-        for v, g in zip(op.operands, op.defn.grad(b, op, [found[op.result]])):
+        flowing = [found[r] if r in found else b.full(0, r) for r in op.results]
+        for v, g in zip(op.operands, op.defn.grad(b, op, flowing)):
             if g is not None:
                 found[v] = b.add(found[v], g) if v in found else g
     return [found[v] for v in wrt]
