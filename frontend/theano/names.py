@@ -156,6 +156,10 @@ TREE: dict[str, Entry] = {
     ),
     "tensor.elemwise": Entry(("tcc.tensor",)),
     "tensor.extra_ops": Entry(("tcc.tensor",)),
+    "tensor.nlinalg": Entry(),
+    "tensor.slinalg": Entry(),
+    "tensor.raw_random": Entry(),
+    "tensor.shared_randomstreams": Entry(),
     "tensor.subtensor": Entry(("tcc.tensor",), _from("tcc.indexing", "inc_subtensor set_subtensor take")),
     "tensor.sort": Entry(("tcc.tensor",)),
     "tensor.xlogx": Entry(names=_from("tcc.elemwise", "xlogx xlogy0")),
@@ -174,6 +178,7 @@ TREE: dict[str, Entry] = {
     "scalar.basic": Entry(names=_SCALARS),
     # -- what is elsewhere or is not here -------------------------------------------------------------------------
     "sandbox": Entry(),
+    "sandbox.rng_mrg": Entry(),
     "sandbox.softsign": Entry(names=_from("tcc.tensor.nnet", "softsign")),
     "sandbox.neighbours": Entry(("tcc.tensor.nnet.neighbours",)),
     "sandbox.cuda": Entry(
