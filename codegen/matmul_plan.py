@@ -2,6 +2,17 @@
 
 Written once for numbers and for run-time values (tcc.codegen.index), so that a kernel for known sizes and one for any size
 choose alike.  Only the form changes bits; it depends on sizes and layout alone.
+
+A tile does rows * vectors multiply-adds for each vector of B and each number of A that it loads, so that with both in the
+second-level cache it is bound by arithmetic.  What costs is everything else, and the model weighs it by these facts:
+
+- B's block is read once by each panel of rows: it has to fit the second-level cache beside the panels of A and of C, so it
+  gets half.  To copy it costs a read and a write of each element, which some hundred rows of C pay for.
+- A is read once for each block of columns, C is read and written once for each block of k.  C's lines are fetched a tile
+  ahead, A's are not, so blocks are wide rather than deep, down to _KC_LEAST.
+- Each panel of A is read by all tiles of its rows: it should stay in the first-level cache, half of it or less.
+- Lines a power of two apart share cache sets, lines on many pages miss the table of pages: such operands are copied.
+- Few rows use a large B once: it streams from memory, best with few of its rows side by side.
 """
 
 from __future__ import annotations

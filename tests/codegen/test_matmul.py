@@ -32,7 +32,7 @@ SHAPES = [
     *((m, n, k) for m, n, k in itertools.product((0, 1, 3, 14, 33), (0, 1, 5, 16, 65), (0, 1, 31, 97))),
     *((s, s, s) for s in SIZES),
     *[(1, 1, 200), (1, 1500, 70), (70, 1, 300), (8, 130, 65), (130, 8, 64), (5, 7, 3000), (300, 20, 1100)],
-    *[(250, 300, 700), (20, 600, 600), (29, 31, 2100), (128, 128, 128), (114, 256, 256)],
+    *[(250, 300, 700), (20, 600, 600), (29, 31, 2100), (128, 128, 128), (114, 256, 256), (241, 600, 620)],
 ]
 
 # The ranges run one after another, the last first: a range that writes into its neighbour is overwritten or overwrites.
