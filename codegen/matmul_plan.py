@@ -39,9 +39,12 @@ from tcc.codegen.microkernel import VECTORS, tile_rows
 from tcc.codegen.target import Target
 
 KC = 1024  # the most of k in one block: long chains make the updates of C rare
-_KC_STREAMED = 64  # the least where a large B is read in place: few of its rows side by side
+_KC_STREAMED = 32  # the least where a large B is read in place: few of its rows side by side
 _KC_LEAST = 256  # shorter blocks of k would read and write C too often
 _LEAST_PANELS = 4
+_FEW_PANELS = (
+    8  # of B that are copied at a time where few rows use the copy: it is still in the nearest cache then
+)
 _MANY_TILES = 16  # rows of tiles that pay for a copy of B whose columns are contiguous
 _SET_BYTES = 1024  # lines of memory a multiple of this apart crowd into few sets of the first-level cache
 _LINE = 64  # bytes of a cache line
@@ -122,11 +125,13 @@ def _b_copy(t: VecType, target: Target, x: Index, sizes: Sizes, form: Size, a_co
     half = target.l2_bytes // 2 // t.bytes
     large = x.less(half // 2, x.mul(n, k))
     # without AVX-512 the tiles read whole vectors, which only a copy has at the right edge
-    worth = x.both(x.less(_MANY_TILES * tile_rows(target)[0], m), large) if target.avx512 else 1
+    many = x.less(_MANY_TILES * tile_rows(target)[0], m)
+    worth = x.both(many, large) if target.avx512 else 1
     straight = x.pick(worth, PACK_ROWS, UNPACKED)
     pack = x.pick(x.equal(sizes["bcs"], 1), straight, x.pick(x.equal(sizes["brs"], 1), PACK_TURN, PACK_EACH))
     unpacked = x.equal(pack, UNPACKED)
-    fitting = x.max(_KC_LEAST, x.min(KC, x.div(half, x.round_up(columns, width))))
+    wide = x.max(_KC_LEAST, x.min(KC, x.div(half, x.round_up(columns, width))))
+    fitting = x.pick(many, wide, KC)
     streamed = x.max(_KC_STREAMED, x.min(KC // 2, x.div(half // 2, x.round_up(columns, width))))
     most = x.pick(unpacked, x.pick(large, streamed, KC), fitting)
     most = x.pick(x.equal(a_copy, A_COLUMNS), x.min(most, _a_depth(t, target)), most)
@@ -134,7 +139,7 @@ def _b_copy(t: VecType, target: Target, x: Index, sizes: Sizes, form: Size, a_co
     most = x.pick(scattered, x.min(most, max(t.lanes, target.l1_bytes // (4 * _LINE))), most)
     kc = x.round_up(x.ceil_div(depth, x.ceil_div(depth, most)), t.lanes)
     fit = x.div(x.div(half, kc), width)
-    block = x.max(x.mul(fit, width), _LEAST_PANELS * width)
+    block = x.max(x.mul(x.pick(many, fit, x.min(fit, _FEW_PANELS)), width), _LEAST_PANELS * width)
     balanced = x.min(x.round_up(x.ceil_div(columns, x.ceil_div(columns, block)), width), block)
     nc = x.pick(unpacked, x.round_up(columns, width), balanced)
 
