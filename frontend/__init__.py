@@ -17,13 +17,13 @@ if TYPE_CHECKING:
     from tcc import printing as printing
     from tcc import tensor as tensor
     from tcc.branches import ifelse as ifelse
-    from tcc.compiling import In as In
     from tcc.compiling import MissingInputError as MissingInputError
     from tcc.compiling import Out as Out
     from tcc.compiling import Param as Param
     from tcc.compiling import UnusedInputError as UnusedInputError
     from tcc.compiling import function as function
     from tcc.explaining import explain as explain
+    from tcc.functions import In as In
     from tcc.gradcheck import verify_grad as verify_grad
     from tcc.gradient import Lop as Lop
     from tcc.gradient import grad as grad
@@ -56,7 +56,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "Apply": "user_op",
     "Constant": "variable",
-    "In": "compiling",
+    "In": "functions",
     "Lop": "gradient",
     "MissingInputError": "compiling",
     "Mode": "modes",

@@ -79,8 +79,8 @@ class Mode:
         return self
 
     def make(self, name: str, parameters: Sequence[Parameter], lowered: Lowered, returns: str) -> Any:
-        """The function; see tcc.compiling."""
-        from tcc.compiling import InterpretedFunction, compiled
+        """The function; see tcc.functions."""
+        from tcc.functions import InterpretedFunction, compiled
 
         build: Any = InterpretedFunction if self.interpreted else compiled
         return build(name, parameters, lowered, returns)
@@ -112,7 +112,7 @@ class NanGuardMode(Mode):
         self.nan_is_error, self.inf_is_error, self.big_is_error = nan_is_error, inf_is_error, big_is_error
 
     def make(self, name: str, parameters: Sequence[Parameter], lowered: Lowered, returns: str) -> Any:
-        from tcc.compiling import InterpretedFunction
+        from tcc.functions import InterpretedFunction
         from tcc.ir import interpret
 
         mode = self
@@ -163,7 +163,7 @@ class MonitorMode(Mode):
         self.pre_func, self.post_func = pre_func, post_func
 
     def make(self, name: str, parameters: Sequence[Parameter], lowered: Lowered, returns: str) -> Any:
-        from tcc.compiling import InterpretedFunction
+        from tcc.functions import InterpretedFunction
         from tcc.ir import interpret
 
         mode = self
@@ -221,7 +221,7 @@ class DebugMode(Mode):
         self.check_isfinite = check_isfinite
 
     def make(self, name: str, parameters: Sequence[Parameter], lowered: Lowered, returns: str) -> Any:
-        from tcc.compiling import DebugFunction
+        from tcc.functions import DebugFunction
         from tcc.ir import interpret
 
         guard = NanGuardMode(big_is_error=False)

@@ -41,7 +41,7 @@ _ERRORS = {
     "UnusedInputError": "tcc.compiling:UnusedInputError",
 }
 _MODES = _from("tcc.modes", "Mode get_mode get_default_mode DebugMode NanGuardMode MonitorMode")
-_FUNCTION = _from("tcc.compiling", "function In Out Param UnusedInputError")
+_FUNCTION = {**_from("tcc.compiling", "function Out Param UnusedInputError"), "In": "tcc.functions:In"}
 _GRADIENT = _from(
     "tcc.gradient",
     "grad Lop jacobian DisconnectedInputError NullTypeGradError DisconnectedType disconnected_grad consider_constant "

@@ -9,7 +9,7 @@ import pytest
 
 import tcc
 import tcc.tensor as T
-from tcc.compiling import CompiledFunction, DebugFunction, InterpretedFunction
+from tcc.functions import CompiledFunction, DebugFunction, InterpretedFunction
 from tcc.modes import BadOptimization, DebugMode, InvalidValueError, Mode, MonitorMode, NanGuardMode, get_mode
 
 x = T.dvector("x")

@@ -1,0 +1,288 @@
+"""What `tcc.function` returns: compiled, interpreted and compared functions, and the recipe each is made again from."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from tcc.graph import rebuild, toposort
+from tcc.ir import interpret
+from tcc.ir.core import Func
+from tcc.lower import Lowered, lower, place
+from tcc.modes import BadOptimization, Mode
+from tcc.runtime.buffers import Container
+from tcc.runtime.callable import Function as NativeFunction
+from tcc.runtime.callable import Parameter
+from tcc.runtime.signature import SizeMismatch
+from tcc.types import TensorType
+
+
+class In:
+    """An input with options: `value` is its default, `name` its keyword, `allow_downcast` and `strict` how it converts."""
+
+    def __init__(
+        self,
+        variable: Any,
+        name: str | None = None,
+        value: Any = None,
+        update: Any = None,
+        mutable: bool | None = None,
+        strict: bool = False,
+        borrow: bool | None = None,
+        allow_downcast: bool | None = None,
+        autoname: bool = True,
+        implicit: bool | None = None,
+    ) -> None:
+        if update is not None:
+            raise NotImplementedError(
+                "In(update=...): keep the value in a shared variable and pass `updates` instead"
+            )
+        self.variable, self.value, self.strict, self.allow_downcast = variable, value, strict, allow_downcast
+        self.name = name or (variable.name if autoname else None)
+        self.mutable, self.borrow, self.implicit = bool(mutable), bool(borrow), implicit
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a function is made of; pickled and copied functions are made again."""
+
+    inputs: list[In]
+    outputs: list[Any]
+    updates: list[tuple[Any, Any]]
+    name: str
+    mode: Mode
+    returns: str
+
+    def make(self) -> Any:
+        lowered = lower([i.variable for i in self.inputs], self.outputs, self.updates, _symbol(self.name))
+        parameters = [_parameter(i, number, self.name) for number, i in enumerate(self.inputs)]
+        made = self.mode.make(self.name, parameters, lowered, self.returns)
+        made.recipe = self
+        return made
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """With its nodes in front, operands before users, so that pickling goes no deeper than one node."""
+        fields = (self.inputs, self.outputs, self.updates, self.name, self.mode, self.returns)
+        return _recipe, (toposort([*self.outputs, *(e for _, e in self.updates)]), *fields)
+
+    def changed(self, swap: Mapping[Any, Any], delete_updates: bool, name: str | None) -> Recipe:
+        """With shared variables in place of others, without updates, or under another name."""
+        pairs = [] if delete_updates else self.updates
+        made = rebuild([*self.outputs, *(e for _, e in pairs)], swap)
+        count = len(self.outputs)
+        updates = [(swap.get(s, s), e) for (s, _), e in zip(pairs, made[count:])]
+        return Recipe(self.inputs, made[:count], updates, name or self.name, self.mode, self.returns)
+
+
+def _recipe(nodes: Sequence[Any], *fields: Any) -> Recipe:
+    return Recipe(*fields)
+
+
+class Made:
+    """What compiled and interpreted functions have in common: the recipe, with which they are copied and pickled."""
+
+    recipe: Recipe
+
+    @property
+    def output_variables(self) -> Sequence[Any]:
+        return self.recipe.outputs
+
+    @property
+    def update_variables(self) -> Sequence[Any]:
+        return self.recipe.updates
+
+    def copy(
+        self,
+        name: str | None = None,
+        share_memory: bool = False,
+        swap: Mapping[Any, Any] | None = None,
+        delete_updates: bool = False,
+    ) -> Any:
+        """Another function of the same recipe and the same shared variables.
+
+        `swap` puts shared variables of the same types in place of others; with `delete_updates` nothing is updated.
+        TypeError names a pair of different types.
+        """
+        for old, new in (swap or {}).items():
+            if old.type != new.type:
+                raise TypeError(f"copy: swap has {new}, a {new.type}, for {old}, a {old.type}")
+        return self.recipe.changed(swap or {}, delete_updates, name).make()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Recipe.make, (self.recipe,)
+
+
+def _parameter(i: In, number: int, function_name: str) -> Parameter:
+    v, kind = i.variable, i.variable.type
+    if not isinstance(kind, TensorType):
+        raise TypeError(f"the input {v} is of {kind}; only tensors can be inputs")
+    strict, allow = i.strict, i.allow_downcast
+
+    def convert(value: Any) -> np.ndarray[Any, Any]:
+        try:
+            return kind.filter(value, strict, allow)
+        except (TypeError, ValueError) as e:
+            said = f" {i.name}" if i.name else ""
+            first = (
+                f'Bad input argument{said} to theano function with name "{function_name}" at index {number} (0-based).\n'
+                f"Backtrace when that variable is created:\n\n  {place(v.loc)}\n\n"
+            )
+            e.args = (first + " ".join(map(str, e.args)),)
+            raise
+
+    default: Callable[[], Any] | None = None
+    if i.value is not None:
+        held = i.value
+        kind.filter(held, strict, allow)
+        default = lambda: held  # noqa: E731
+    return Parameter(i.name or f"input_{number}", kind.ir, kind.ndim, convert, default)
+
+
+def _symbol(name: str) -> str:
+    """The function's name in the IR: without the folder of the file that made it."""
+    text = "".join(c if c.isalnum() else "_" for c in os.path.basename(name))
+    return text if text[:1].isalpha() or text[:1] == "_" else f"f{text}"
+
+
+def explained(lowered: Lowered) -> Callable[[SizeMismatch], Exception]:
+    """Turns a size mismatch at the entry into an error that names the op and the line that need the sizes equal."""
+    params = lowered.func.body.params
+    reasons = {f"{params[p].name}, axis {axis}": text for (p, axis), text in lowered.why.items()}
+
+    def explain(e: SizeMismatch) -> Exception:
+        text = str(e)
+        where = text.split(":")[0]
+        reason = reasons.get(where)
+        if reason is None:
+            return ValueError(f"Input dimension mis-match. {text}")
+        return ValueError(f"Input dimension mis-match. {text}\nApply node that caused the error: {reason}")
+
+    return explain
+
+
+class InterpretedFunction(Made):
+    """Runs the IR as it was lowered, with NumPy: no compilation, for graphs that run once.
+
+    `frame` is the interpreter, or one that looks at what passes through it (tcc.modes).
+    """
+
+    def __init__(
+        self,
+        name: str,
+        parameters: Sequence[Parameter],
+        lowered: Lowered,
+        returns: str,
+        frame: type[interpret.Frame] = interpret.Frame,
+    ) -> None:
+        self.name, self.parameters, self.lowered, self.returns = name, tuple(parameters), lowered, returns
+        self.func = lowered.func
+        self.program = _program(lowered, returns)
+        self.frame = frame
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        values = NativeFunction._arguments(self, args, kwargs)  # type: ignore[arg-type]
+        arrays = [p.convert(v) for p, v in zip(self.parameters, values, strict=True)]
+        results = self.run(arrays)
+        return results[0] if self.returns == "array" else results
+
+    def run(self, arrays: Sequence[np.ndarray[Any, Any]]) -> list[np.ndarray[Any, Any]]:
+        """New arrays; updates are stored when everything is computed."""
+        results, updates = self.computed(arrays)
+        for n, value in updates.items():
+            self.program.containers[n].set(value)
+        return results
+
+    def computed(
+        self, arrays: Sequence[np.ndarray[Any, Any]]
+    ) -> tuple[list[np.ndarray[Any, Any]], dict[str, np.ndarray[Any, Any]]]:
+        """The results, and the new values of shared variables by their names."""
+        self.program.bind(arrays)
+        containers = self.program.containers
+        func = self.lowered.func
+        shared = func.attrs.get("shared", [])
+        made = interpret.run(func, *arrays, *(containers[n].get() for n in shared), frame=self.frame())
+        updates = {n: np.asarray(made[index]) for n, index in func.attrs.get("updates", {}).items()}
+        count = len(made) - len(updates)
+        return [np.array(r) for r in made[:count]], updates
+
+
+class DebugFunction(InterpretedFunction):
+    """Interprets, and compares with compiled code that works on copies of the shared variables."""
+
+    def computed(
+        self, arrays: Sequence[np.ndarray[Any, Any]]
+    ) -> tuple[list[np.ndarray[Any, Any]], dict[str, np.ndarray[Any, Any]]]:
+        results, updates = super().computed(arrays)
+        if any(op.name == "call" for op in self.func.body.walk()):
+            return results, updates
+        from tcc.driver import Program
+
+        copies = {n: Container(c.get()) for n, c in self.program.containers.items()}
+        program = Program(self.func, copies, "list", explained(self.lowered))
+        native = NativeFunction(self.name, self.parameters, program.specialise)(*arrays)
+        self.compare([(f"output {i}", a, b) for i, (a, b) in enumerate(zip(results, native, strict=True))])
+        self.compare([(f"the new value of {n}", v, copies[n].get()) for n, v in updates.items()])
+        return results, updates
+
+    def compare(self, pairs: Sequence[tuple[str, Any, Any]]) -> None:
+        for what, want, got in pairs:
+            precision = np.finfo(want.dtype).eps if want.dtype.kind in "fc" else 0
+            scale = np.max(np.abs(want[np.isfinite(want)]), initial=0) if precision else 0
+            if not np.allclose(
+                got, want, rtol=1000 * precision, atol=1000 * precision * scale, equal_nan=True
+            ):
+                raise BadOptimization(
+                    f"{what} of {self.name}: compiled code gives\n{got}\nand the program as written\n{want}"
+                )
+
+
+class CompiledFunction(Made, NativeFunction):
+    """Native code, compiled for the sizes that calls bring."""
+
+    program: Any
+
+    def optimised(self) -> Func:
+        """The function after the passes, for the sizes of its last compile."""
+        from tcc.ir.text import parse_func
+
+        history = self.program.history
+        return parse_func(self.program.text("fused", history[-1].sizes if history else {}))
+
+
+def compiled(name: str, parameters: Sequence[Parameter], lowered: Lowered, returns: str) -> Any:
+    """The function as native code, which is made at its first call."""
+    from tcc.codegen import support
+
+    support.load()
+    program = _program(lowered, returns)
+    made = CompiledFunction(name, parameters, program.specialise)
+    made.program, made.lowered, made.func = program, lowered, lowered.func
+    return made
+
+
+def _program(lowered: Lowered, returns: Any) -> Any:
+    from tcc.driver import Program
+
+    names = lowered.func.attrs.get("shared", [])
+    containers = {n: s.container for n, s in zip(names, lowered.shared)}
+    return Program(lowered.func, containers, returns, explained(lowered))
+
+
+class DictFunction:
+    """A function whose outputs have names."""
+
+    def __init__(self, inner: Any, keys: Sequence[str]) -> None:
+        self.inner, self.keys = inner, list(keys)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        return dict(zip(self.keys, self.inner(*args, **kwargs)))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return DictFunction, (self.inner, self.keys)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)
