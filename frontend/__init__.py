@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from tcc.gradient import jacobian as jacobian
     from tcc.gradient import subgraph_grad as subgraph_grad
     from tcc.graph import clone as clone
+    from tcc.graphop import OpFromGraph as OpFromGraph
     from tcc.loops import foldl as foldl
     from tcc.loops import foldr as foldr
     from tcc.loops import map as map
@@ -61,6 +62,7 @@ _HOMES = {
     "MissingInputError": "compiling",
     "Mode": "modes",
     "Op": "user_op",
+    "OpFromGraph": "graphop",
     "Out": "compiling",
     "Param": "compiling",
     "Rop": "tangents",

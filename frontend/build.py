@@ -62,6 +62,9 @@ INDICES = front("indices", "i", "an index array, checked against `bound`: IndexE
 STEPS = front(
     "steps", "n", "`n`, if no size in `available` is less: ValueError for a sequence that is too short"
 )
+WITH_GRAD = front(
+    "with_grad", "*xs", "the first `count` operands, whose gradient by the others is given and not derived"
+)
 REBROADCAST = front("rebroadcast", "x", "the same array with other broadcast flags; a new flag is checked")
 
 

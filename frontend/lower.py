@@ -663,6 +663,10 @@ class Lowering:
         op = self.builder.op("call", *operands, attrs={"name": name, "types": types, "function": function})
         self.define(node, op.results)
 
+    def with_grad(self, node: Apply) -> None:
+        """What was differentiated is known by now."""
+        self.define(node, [self.value(v) for v in node.operands[: node.attrs["count"]]])
+
     def bound(self, value: Value) -> Size:
         """A new name for a run-time number."""
         self.fresh += 1
@@ -675,6 +679,7 @@ SPECIAL: dict[str, Callable[[Lowering, Apply], None]] = {
     "broadcast": Lowering.broadcast,
     **dict.fromkeys(("argmax", "argmin", "max", "min"), Lowering.extreme),
     "call": Lowering.call,
+    "with_grad": Lowering.with_grad,
     "ifelse": Lowering.ifelse,
     "index": Lowering.index,
     "indices": Lowering.indices,

@@ -37,7 +37,7 @@ class Apply(graph.Apply):
             "sizes": [s for one in sizes for s in one],
             "function": None,
             "op": op,
-            "gradient": getattr(op, "grad", None),
+            "gradient": _gradient(op, self),
         }
         super().__init__(row("call"), values, attrs, types)
         attrs["function"] = Performing(op, self)
@@ -61,11 +61,19 @@ class Apply(graph.Apply):
         ]
 
 
+def _gradient(op: Any, node: Apply) -> Callable[..., Any] | None:
+    """L_op(inputs, outputs, output_grads) of an op that has it, else its grad(inputs, output_grads)."""
+    pull = getattr(op, "L_op", None)
+    if pull is None:
+        return getattr(op, "grad", None)
+    return lambda inputs, grads: pull(inputs, list(node.results), grads)
+
+
 class Op:
     """The base of Python ops.  `make_node(*inputs)` returns an Apply; `perform(node, inputs, output_storage)` computes.
 
     `output_storage[i][0]` takes result i.  `__props__` names the attributes that make two ops equal, and print.
-    `infer_shape(node, input_shapes)` and `grad(inputs, output_grads)` are optional.
+    `infer_shape(node, input_shapes)`, `grad(inputs, output_grads)` or `L_op(inputs, outputs, output_grads)` are optional.
     """
 
     __props__: tuple[str, ...] = ()

@@ -98,6 +98,7 @@ TREE: dict[str, Entry] = {
             **_VARIABLES,
             **_from("tcc.sharedvar", "shared"),
             **_from("tcc.user_op", "as_op"),
+            **_from("tcc.graphop", "OpFromGraph"),
             **_from("tcc.compiling", "function"),
             "pfunc": "tcc.compiling:function",
             "mode": f"{L}:compile_mode",
@@ -114,6 +115,7 @@ TREE: dict[str, Entry] = {
     "compile.sharedvalue": Entry(
         names={**_from("tcc.sharedvar", "shared"), **_from("tcc.variable", "SharedVariable")}
     ),
+    "compile.builders": Entry(names=_from("tcc.graphop", "OpFromGraph")),
     "compile.ops": Entry(names={**_from("tcc.user_op", "as_op"), **_from("tcc.shapes", "rebroadcast")}),
     # -- scan -----------------------------------------------------------------------------------------------------
     "scan_module": Entry(("tcc.loops",), {**_from("tcc.loops", "scan until map reduce foldl foldr")}),
