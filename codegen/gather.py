@@ -1,4 +1,4 @@
-"""Kernels that address memory by index: gather, scatter, the check of their indices, argmax and running sums.
+"""Kernels that address memory by index: gather, scatter, the check of their indices, and running sums.
 
 Indices may be negative, as in NumPy; `check_index` has made sure that they are in range, so nothing here fails but it.
 """
@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from tcc.codegen import scalar
 from tcc.codegen.emit import Emit, VecType
 from tcc.codegen.kernel import Kernel, Operand, OpId, Slots, finish, memo_sizes, plus, times
-from tcc.codegen.nest import PARALLEL_WORK, Position, identity_value, iota
+from tcc.codegen.nest import PARALLEL_WORK, Position, iota
 from tcc.codegen.target import Target
 from tcc.ir.core import Op
 from tcc.ir.dims import Size
@@ -268,46 +268,6 @@ def scatter_kernel(op: Op, target: Target) -> Kernel:
     e.loop(0, w.count(index.shape), 1, unit)
     e.end("i32 0")
     return w.finish("scatter")
-
-
-def arg_kernel(op: Op, target: Target) -> Kernel:
-    """argmax and argmin along one axis: the first extreme, or the first NaN."""
-    w = Places(op, target)
-    e = w.e
-    axis, t = int(op.attrs["axis"]), w.types[0]
-    how = "max" if op.name == "argmax" else "min"
-    kept = [s for a, s in enumerate(t.shape) if a != axis]
-    value_type = VecType(scalar.elem(t.dtype))
-    w.begin_body()
-
-    def unit(u: str, _: list[str]) -> None:
-        at = w.unravel(u, kept)
-
-        def step(i: str, carried: list[str]) -> list[str]:
-            best, where = carried
-            value = w.load(0, [*at[:axis], i, *at[axis:]])
-            operands = {"a": (t.dtype, value), "b": (t.dtype, best)}
-            sign = ">" if how == "max" else "<"
-            better = scalar.emit_scalar(e, target, f"a {sign} b", operands, lanes=1, result="bool")
-            first = e.value(f"icmp eq i64 {i}, 0")
-            better = e.value(f"or i1 {better}, {first}")
-            if value_type.is_float:
-                nan = e.value(f"fcmp uno {value_type} {value}, {value}")
-                had = e.value(f"fcmp ord {value_type} {best}, {best}")
-                better = e.value(f"or i1 {better}, {e.value(f'and i1 {nan}, {had}')}")
-            new = e.value(f"select i1 {better}, {value_type} {value}, {value_type} {best}")
-            return [new, e.value(f"select i1 {better}, i64 {i}, i64 {where}")]
-
-        start = value_type.const(identity_value(how, t.dtype))
-        last = e.loop(0, w.size(t.shape[axis]), 1, step, [(value_type, start), ("i64", "0")])
-        w.store(1, at, last[1])
-
-    e.loop("%begin", "%end", 1, unit)
-    e.end()
-    w.begin_kernel()
-    w.parallel(w.count(kept), times(e, w.size(t.shape[axis]), "64"))
-    e.end("i32 0")
-    return w.finish(op.name)
 
 
 def running_kernel(op: Op, target: Target) -> Kernel:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from tcc.codegen.columns import column_kernel
 from tcc.codegen.conv import conv_kernel
 from tcc.codegen.conv_filter import conv_filter_kernel
-from tcc.codegen.gather import arg_kernel, check_index_kernel, gather_kernel, running_kernel, scatter_kernel
+from tcc.codegen.extremes import arg_kernel
+from tcc.codegen.gather import check_index_kernel, gather_kernel, running_kernel, scatter_kernel
 from tcc.codegen.kernel import Kernel
 from tcc.codegen.pooling import (
     max_pool_grad_kernel,

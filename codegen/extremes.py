@@ -1,0 +1,213 @@
+"""argmax and argmin along one axis: the first extreme, or the first NaN; 0 of nothing.
+
+Along a dense axis the extreme is found first and then looked for, in a row that is still in the nearest cache.  Otherwise
+each lane keeps the best of its own line, where the lanes are neighbours along a dense axis that is kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tcc.codegen import scalar
+from tcc.codegen.emit import VecType
+from tcc.codegen.gather import Places
+from tcc.codegen.kernel import Kernel, plus, times
+from tcc.codegen.microkernel import lane_mask, splat
+from tcc.codegen.nest import Fold, identity_value
+from tcc.codegen.target import Target
+from tcc.ir.core import Op
+
+WAYS = 4  # accumulators of a dense row
+
+
+def arg_kernel(op: Op, target: Target) -> Kernel:
+    """A unit of parallel work is one result, or a vector of them."""
+    w = _Extremes(op, target)
+    return w.dense() if w.t.strides[w.axis] == 1 else w.lines()
+
+
+class _Extremes(Places):
+    def __init__(self, op: Op, target: Target) -> None:
+        super().__init__(op, target)
+        self.axis, self.t = int(op.attrs["axis"]), self.types[0]
+        self.dtype = "u8" if self.t.dtype == "bool" else self.t.dtype  # as it lies in memory
+        self.fold = Fold(op.name[3:], self.dtype)
+        self.kept = [a for a in range(self.t.rank) if a != self.axis]
+        self.lanes = target.vector(scalar.elem(self.dtype)).lanes
+
+    def at(self, places: Sequence[str], along: str) -> list[str]:
+        """Indices of the operand from those of the result and that along the axis."""
+        return [*places[: self.axis], along, *places[self.axis :]]
+
+    def vector(self, pointer: str, lanes: int, mask: str | None = None) -> str:
+        return scalar.load(self.e, self.target, self.dtype, lanes, pointer, mask)
+
+    def is_nan(self, value: str, lanes: int) -> str:
+        t = VecType(scalar.elem(self.dtype), lanes)
+        return self.e.value(f"fcmp uno {t} {value}, {value}")
+
+    def tail_mask(self, left: str) -> str:
+        """The lanes of which `left` elements are left."""
+        return lane_mask(self.e, VecType(scalar.elem(self.dtype), self.lanes), left)
+
+    # -- a dense row -----------------------------------------------------------------------------------------------
+
+    def dense(self) -> Kernel:
+        e = self.e
+        shape = [self.t.shape[a] for a in self.kept]
+        self.begin_body()
+
+        def unit(u: str, _: list[str]) -> None:
+            places = self.unravel(u, shape)
+            row, n = self.address(0, self.at(places, "0")), self.size(self.t.shape[self.axis])
+            self.store(1, places, self.first_of(row, n, self.extreme(row, n)))
+
+        e.loop("%begin", "%end", 1, unit)
+        e.end()
+        self.begin_kernel()
+        self.parallel(self.count(shape), times(e, self.size(self.t.shape[self.axis]), "8"))
+        e.end("i32 0")
+        return self.finish(self.op.name)
+
+    def extreme(self, row: str, n: str) -> str:
+        """The largest (or smallest) of n neighbours; NaN if one is."""
+        e, lanes, fold = self.e, self.lanes, self.fold
+        elem, t = scalar.elem(self.dtype), VecType(scalar.elem(self.dtype), self.lanes)
+        whole = e.value(f"and i64 {n}, {-lanes * WAYS}")
+
+        def main(i: str, best: list[str]) -> list[str]:
+            values = [self.vector(e.gep(row, plus(e, i, str(k * lanes)), elem), lanes) for k in range(WAYS)]
+            return [fold.combine(e, self.target, b, v, lanes) for b, v in zip(best, values)]
+
+        best = e.loop(0, whole, lanes * WAYS, main, [(t, fold.identity(lanes))] * WAYS)
+
+        def rest(i: str, best: list[str]) -> list[str]:
+            mask = self.tail_mask(e.value(f"sub i64 {n}, {i}"))
+            value = self.vector(e.gep(row, i, elem), lanes, mask)
+            inside = e.value(f"select {t.of('i1')} {mask}, {t} {value}, {t} {fold.neutral(lanes)}")
+            return [fold.combine(e, self.target, best[0], inside, lanes)]
+
+        (total,) = e.loop(whole, n, lanes, rest, [(t, best[0])])
+        for other in best[1:]:
+            total = fold.combine(e, self.target, total, other, lanes)
+        return fold.across(e, self.target, total, lanes)
+
+    def first_of(self, row: str, n: str, extreme: str) -> str:
+        """The index of the first of n neighbours that is `extreme`, or NaN; 0 if none is."""
+        e, lanes = self.e, self.lanes
+        elem, t = scalar.elem(self.dtype), VecType(scalar.elem(self.dtype), self.lanes)
+        wanted = splat(e, t, extreme)
+        whole = e.value(f"and i64 {n}, {-lanes}")
+        found, done = e.label(), e.label()
+        hits: list[tuple[str, str, str]] = []  # lanes that hit, index of the first lane, block
+
+        def search(start: str, end: str, masked: bool) -> None:
+            before, head, look, following, after = e.current, *(e.label() for _ in range(4))
+            i, step = e.fresh("i"), e.fresh("i")
+            e.branch(head)
+            e.at(head)
+            e.line(f"{i} = phi i64 [{start}, %{before}], [{step}, %{following}]")
+            e.branch_if(e.value(f"icmp slt i64 {i}, {end}"), look, after)
+            e.at(look)
+            mask = self.tail_mask(e.value(f"sub i64 {end}, {i}")) if masked else None
+            value = self.vector(e.gep(row, i, elem), lanes, mask)
+            is_float = t.is_float
+            hit = e.value(f"{'fcmp oeq' if is_float else 'icmp eq'} {t} {value}, {wanted}")
+            if is_float:
+                hit = e.value(f"or {t.of('i1')} {hit}, {self.is_nan(value, lanes)}")
+            if mask:
+                hit = e.value(f"and {t.of('i1')} {hit}, {mask}")
+            bits = e.value(f"bitcast {t.of('i1')} {hit} to i{lanes}")
+            hits.append((bits, i, e.current))
+            e.branch_if(e.value(f"icmp ne i{lanes} {bits}, 0"), found, following)
+            e.at(following)
+            e.line(f"{step} = add nsw i64 {i}, {lanes}")
+            e.branch(head)
+            e.at(after)
+
+        search("0", whole, False)
+        search(whole, n, True)
+        missing = e.current
+        e.branch(done)
+        e.at(found)
+        bits = e.value(f"phi i{lanes} " + ", ".join(f"[{bits}, %{block}]" for bits, _, block in hits))
+        start = e.value("phi i64 " + ", ".join(f"[{i}, %{block}]" for _, i, block in hits))
+        wide = bits if lanes == 64 else e.value(f"zext i{lanes} {bits} to i64")
+        lane = e.call("i64", "llvm.cttz.i64", ("i64", wide), ("i1", "true"))
+        index, place = plus(e, start, lane), e.current
+        e.branch(done)
+        e.at(done)
+        return e.value(f"phi i64 [0, %{missing}], [{index}, %{place}]")
+
+    # -- lines beside each other -----------------------------------------------------------------------------------
+
+    def lines(self) -> Kernel:
+        e, t = self.e, self.t
+        dense = [a for a in self.kept if t.strides[a] == 1 and t.shape[a] != 1]
+        beside = dense[-1] if dense else None
+        lanes = self.lanes = self.lanes if dense else 1
+        out = self.kept.index(beside) if beside is not None else -1
+        outer = [t.shape[a] for a in self.kept if a != beside]
+        self.begin_body()
+
+        def strips() -> str:
+            if beside is None:
+                return "1"
+            return e.value(
+                f"sdiv i64 {e.value(f'add i64 {self.size(t.shape[beside])}, {lanes - 1}')}, {lanes}"
+            )
+
+        def unit(u: str, _: list[str]) -> None:
+            if beside is None:
+                places, mask = self.unravel(u, outer), None
+            else:
+                n = strips()
+                start = times(e, e.value(f"urem i64 {u}, {n}"), str(lanes))
+                places = self.unravel(e.value(f"udiv i64 {u}, {n}"), outer) if outer else []
+                places = [*places[:out], start, *places[out:]]
+                mask = self.tail_mask(e.value(f"sub i64 {self.size(t.shape[beside])}, {start}"))
+            self.store_lanes(places, out, self.best_of(places, mask), mask)
+
+        e.loop("%begin", "%end", 1, unit)
+        e.end()
+        self.begin_kernel()
+        self.parallel(times(e, self.count(outer), strips()), times(e, self.size(t.shape[self.axis]), "64"))
+        e.end("i32 0")
+        return self.finish(self.op.name)
+
+    def best_of(self, places: Sequence[str], mask: str | None) -> str:
+        """The index along the axis of the best element of each lane's line."""
+        e, lanes = self.e, self.lanes
+        t, index, i1 = VecType(scalar.elem(self.dtype), lanes), VecType("i64", lanes), VecType("i1", lanes)
+
+        def step(i: str, carried: list[str]) -> list[str]:
+            best, where = carried
+            value = self.vector(self.address(0, self.at(places, i)), lanes, mask)
+            sign = ">" if self.fold.how == "max" else "<"
+            operands = {"a": (self.dtype, value), "b": (self.dtype, best)}
+            better = scalar.emit_scalar(e, self.target, f"a {sign} b", operands, lanes=lanes, result="bool")
+            if t.is_float:
+                had = e.value(f"fcmp ord {t} {best}, {best}")
+                nan = e.value(f"and {i1} {self.is_nan(value, lanes)}, {had}")
+                better = e.value(f"or {i1} {better}, {nan}")
+            new = e.value(f"select {i1} {better}, {t} {value}, {t} {best}")
+            here = i if lanes == 1 else splat(e, index, i)
+            return [new, e.value(f"select {i1} {better}, {index} {here}, {index} {where}")]
+
+        # nothing is better than the worst there is, and index 0 is right for a line of those
+        worst = t.const(identity_value(self.fold.how, self.dtype))
+        n = self.size(self.t.shape[self.axis])
+        return e.loop(0, n, 1, step, [(t, worst), (index, index.const(0))])[1]
+
+    def store_lanes(self, places: Sequence[str], out: int, value: str, mask: str | None) -> None:
+        e, lanes = self.e, self.lanes
+        if out < 0 or self.types[1].strides[out] == 1:
+            scalar.store(e, self.target, "i64", lanes, value, self.address(1, places), mask)
+            return
+        for lane in range(lanes):
+
+            def one() -> None:
+                at = [*places[:out], plus(e, places[out], str(lane)), *places[out + 1 :]]
+                self.store(1, at, e.value(f"extractelement <{lanes} x i64> {value}, i64 {lane}"))
+
+            e.when(e.value(f"extractelement <{lanes} x i1> {mask}, i64 {lane}"), one)
