@@ -23,7 +23,7 @@ WAYS = 4  # accumulators of a dense row
 def arg_kernel(op: Op, target: Target) -> Kernel:
     """A unit of parallel work is one result, or a vector of them."""
     w = _Extremes(op, target)
-    return w.dense() if w.t.strides[w.axis] == 1 else w.lines()
+    return w.dense() if w.t.strides[w.axis] == 1 else w.across()
 
 
 class _Extremes(Places):
@@ -141,38 +141,16 @@ class _Extremes(Places):
 
     # -- lines beside each other -----------------------------------------------------------------------------------
 
-    def lines(self) -> Kernel:
-        e, t = self.e, self.t
-        dense = [a for a in self.kept if t.strides[a] == 1 and t.shape[a] != 1]
-        beside = dense[-1] if dense else None
-        lanes = self.lanes = self.lanes if dense else 1
-        out = self.kept.index(beside) if beside is not None else -1
-        outer = [t.shape[a] for a in self.kept if a != beside]
-        self.begin_body()
+    def across(self) -> Kernel:
+        beside = self.dense_beside(self.axis, (0,))
+        if beside is None:
+            self.lanes = 1
+        out = -1 if beside is None else self.kept.index(beside)
 
-        def strips() -> str:
-            if beside is None:
-                return "1"
-            return e.value(
-                f"sdiv i64 {e.value(f'add i64 {self.size(t.shape[beside])}, {lanes - 1}')}, {lanes}"
-            )
-
-        def unit(u: str, _: list[str]) -> None:
-            if beside is None:
-                places, mask = self.unravel(u, outer), None
-            else:
-                n = strips()
-                start = times(e, e.value(f"urem i64 {u}, {n}"), str(lanes))
-                places = self.unravel(e.value(f"udiv i64 {u}, {n}"), outer) if outer else []
-                places = [*places[:out], start, *places[out:]]
-                mask = self.tail_mask(e.value(f"sub i64 {self.size(t.shape[beside])}, {start}"))
+        def line(places: list[str], mask: str | None) -> None:
             self.store_lanes(places, out, self.best_of(places, mask), mask)
 
-        e.loop("%begin", "%end", 1, unit)
-        e.end()
-        self.begin_kernel()
-        self.parallel(times(e, self.count(outer), strips()), times(e, self.size(t.shape[self.axis]), "64"))
-        e.end("i32 0")
+        self.lines(self.axis, beside, self.lanes, "64", line)
         return self.finish(self.op.name)
 
     def best_of(self, places: Sequence[str], mask: str | None) -> str:

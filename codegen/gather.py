@@ -5,16 +5,19 @@ Indices may be negative, as in NumPy; `check_index` has made sure that they are 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from tcc.codegen import scalar
 from tcc.codegen.emit import Emit, VecType
 from tcc.codegen.kernel import Kernel, Operand, OpId, Slots, finish, memo_sizes, plus, times
+from tcc.codegen.microkernel import lane_mask
 from tcc.codegen.nest import PARALLEL_WORK, Position, iota
 from tcc.codegen.target import Target
 from tcc.ir.core import Op
 from tcc.ir.dims import Size
 from tcc.ir.types import Type
+
+LineBody = Callable[[list[str], "str | None"], None]
 
 
 class Places:
@@ -97,6 +100,49 @@ class Places:
         e.line(
             f"call void @tcc_parallel(ptr %ctx, ptr @KERNEL_NAME.body, ptr %args, i64 {units}, i64 {grain})"
         )
+
+    def lines(self, axis: int, beside: int | None, lanes: int, cost: str, body: LineBody) -> None:
+        """A kernel that walks lines of operand 0 along `axis`, `lanes` of them at a time that are neighbours along `beside`.
+
+        `body(places, mask)` gets the indices along the other axes, and which lanes there are (None: the only one).
+        """
+        e, shape = self.e, self.types[0].shape
+        kept = [a for a in range(len(shape)) if a != axis]
+        outer = [shape[a] for a in kept if a != beside]
+
+        def strips() -> str:
+            if beside is None:
+                return "1"
+            return e.value(f"sdiv i64 {plus(e, self.size(shape[beside]), str(lanes - 1))}, {lanes}")
+
+        def unit(u: str, _: list[str]) -> None:
+            if beside is None:
+                body(self.unravel(u, outer), None)
+                return
+            n = strips()
+            start = times(e, e.value(f"urem i64 {u}, {n}"), str(lanes))
+            places = self.unravel(e.value(f"udiv i64 {u}, {n}"), outer) if outer else []
+            at = kept.index(beside)
+            left = e.value(f"sub i64 {self.size(shape[beside])}, {start}")
+            narrow = VecType(scalar.memory_elem(self.types[0].dtype), lanes)
+            body([*places[:at], start, *places[at:]], lane_mask(e, narrow, left))
+
+        self.begin_body()
+        e.loop("%begin", "%end", 1, unit)
+        e.end()
+        self.begin_kernel()
+        self.parallel(times(e, self.count(outer), strips()), times(e, self.size(shape[axis]), cost))
+        e.end("i32 0")
+
+    def dense_beside(self, axis: int, operands: Sequence[int]) -> int | None:
+        """An axis other than `axis` along which the operands, of one rank, all lie dense."""
+        types = [self.types[i] for i in operands]
+        found = [
+            a
+            for a, size in enumerate(types[0].shape)
+            if a != axis and size != 1 and all(t.strides[a] == 1 for t in types)
+        ]
+        return found[-1] if found else None
 
     def finish(self, kind: str) -> Kernel:
         return finish(self.e, tuple(self.slots.slots), kind)
@@ -271,34 +317,28 @@ def scatter_kernel(op: Op, target: Target) -> Kernel:
 
 
 def running_kernel(op: Op, target: Target) -> Kernel:
-    """cumsum and cumprod along one axis."""
+    """cumsum and cumprod along one axis; where lines lie beside each other, a vector of them at a time."""
     w = Places(op, target)
     e = w.e
-    axis, t = int(op.attrs["axis"]), w.types[1]
+    axis, source, t = int(op.attrs["axis"]), w.types[0].dtype, w.types[1].dtype
     body_text, start = ("a + b", 0) if op.name == "cumsum" else ("a * b", 1)
-    kept = [s for a, s in enumerate(t.shape) if a != axis]
-    acc = VecType(scalar.elem(t.dtype))
-    w.begin_body()
+    beside = w.dense_beside(axis, (0, 1))
+    lanes = 1 if beside is None else min(target.vector(scalar.memory_elem(d)).lanes for d in (source, t))
+    acc = VecType(scalar.elem(t), lanes)
 
-    def unit(u: str, _: list[str]) -> None:
-        at = w.unravel(u, kept)
-
+    def line(places: list[str], mask: str | None) -> None:
         def step(i: str, carried: list[str]) -> list[str]:
-            where = [*at[:axis], i, *at[axis:]]
-            value = w.load(0, where)
-            if w.types[0].dtype != t.dtype:
-                operands = {"a": (w.types[0].dtype, value)}
-                value = scalar.emit_scalar(e, target, "cast(a)", operands, lanes=1, result=t.dtype)
-            operands = {"a": (t.dtype, carried[0]), "b": (t.dtype, value)}
-            total = scalar.emit_scalar(e, target, body_text, operands, lanes=1, result=t.dtype)
-            w.store(1, where, total)
+            where = [*places[:axis], i, *places[axis:]]
+            value = scalar.load(e, target, source, lanes, w.address(0, where), mask)
+            if source != t:
+                operands = {"a": (source, value)}
+                value = scalar.emit_scalar(e, target, "cast(a)", operands, lanes=lanes, result=t)
+            operands = {"a": (t, carried[0]), "b": (t, value)}
+            total = scalar.emit_scalar(e, target, body_text, operands, lanes=lanes, result=t)
+            scalar.store(e, target, t, lanes, total, w.address(1, where), mask)
             return [total]
 
-        e.loop(0, w.size(t.shape[axis]), 1, step, [(acc, acc.const(start))])
+        e.loop(0, w.size(w.types[0].shape[axis]), 1, step, [(acc, acc.const(start))])
 
-    e.loop("%begin", "%end", 1, unit)
-    e.end()
-    w.begin_kernel()
-    w.parallel(w.count(kept), times(e, w.size(t.shape[axis]), "64"))
-    e.end("i32 0")
+    w.lines(axis, beside, lanes, "64", line)
     return w.finish(op.name)

@@ -164,3 +164,21 @@ func @f(%a: f32[n], %b: f32[n]) -> (f32[n], f32[n]) {
   yield %p, %q
 }"""
     check(text, [normal(4), normal(4)])
+
+
+@pytest.mark.parametrize("dtype", ["f32", "f64", "i16", "i64"])
+@pytest.mark.parametrize("shape", [(1, 1, 1), (3, 5, 70), (7, 33, 4), (2, 0, 3), (0, 3, 17)], ids=str)
+def test_running_sums_and_products_along_any_axis(dtype, shape):
+    dims = ["p", "n", "m"]
+    lines = [f"  %t = dimshuffle %x {{order = [2, 1, 0]}} : {dtype}[m,n,p]"]
+    results = []
+    for operand, sizes in (("x", dims), ("t", dims[::-1])):
+        kind = f"{dtype}[{','.join(sizes)}]"
+        for axis in range(3):
+            for name in ("cumsum", "cumprod"):
+                lines.append(f"  %{name}{operand}{axis} = {name} %{operand} {{axis = {axis}}} : {kind}")
+                results.append(kind)
+    names = ", ".join(line.split()[0] for line in lines[1:])
+    text = f"func @f(%x: {dtype}[p,n,m]) -> ({', '.join(results)}) {{\n" + "\n".join(lines)
+    x = RNG.integers(-2, 3, shape).astype({"f": "f", "i": "i"}[dtype[0]] + str(int(dtype[1:]) // 8))
+    check(f"{text}\n  yield {names}\n}}", [x], rtol=0, atol=0)
