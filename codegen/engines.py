@@ -1,11 +1,15 @@
-"""The engines behind matrix products: one a dtype, compiled and loaded once a process, and shared by all functions."""
+"""The engines behind matrix products: one a dtype, compiled and loaded once a process, and shared by all functions.
+
+A user who waits for a first result waits for a quick engine; the whole one is compiled beside what the program does next.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from tcc.codegen import jit
 from tcc.codegen.emit import VecType, merge
@@ -16,6 +20,10 @@ from tcc.runtime.symbols import symbols
 
 _ELEMENTS = {"f32": "float", "f64": "double"}
 _loaded: dict[tuple[str, Target], jit.Image] = {}
+# engines that have taken over from quick ones, whose callers stay linked to these
+_whole: list[jit.Image] = []
+# quick engines whose whole ones nobody has begun to compile
+_unfinished: list[tuple[str, Target, jit.Image]] = []
 _loading = threading.Lock()
 _workers: list[threading.Thread] = []
 
@@ -34,9 +42,13 @@ def prepare(dtypes: Iterable[str], target: Target) -> None:
     """Begins to load engines beside what the caller does next: LLVM runs without the GIL."""
     for dtype in sorted(_ELEMENTS.keys() & set(dtypes)):
         if (dtype, target) not in _loaded:
-            worker = threading.Thread(target=_try, args=(dtype, target), name=f"tcc engine {dtype}")
-            _workers.append(worker)
-            worker.start()
+            _start(_image, dtype, target)
+
+
+def finish() -> None:
+    """Begins to compile whole engines in place of quick ones.  Until then LLVM's lock is left to who waits for a result."""
+    while _unfinished:
+        _start(_complete, *_unfinished.pop())
 
 
 def text(dtype: str, target: Target) -> str:
@@ -46,22 +58,50 @@ def text(dtype: str, target: Target) -> str:
     return merge(engine(vector(dtype, target), target).values())
 
 
-def _try(dtype: str, target: Target) -> None:
-    with contextlib.suppress(Exception):  # whoever needs the engine tries again and is told
-        _image(dtype, target)
+def _start(work: Callable[..., object], *args: object) -> None:
+    def run() -> None:
+        with contextlib.suppress(Exception):  # whoever needs the engine tries again and is told
+            work(*args)
+
+    worker = threading.Thread(target=run, name="tcc engine")
+    _workers.append(worker)
+    worker.start()
 
 
 def _image(dtype: str, target: Target) -> jit.Image:
+    """An engine in memory: the one that the cache has, else a quick one until the whole one is there."""
     with _loading:
         if (dtype, target) not in _loaded:
-            key = cache_key("engine", dtype, target)
-            code = cache.get(key)
-            if code is None:
-                code = jit.compile_object(text(dtype, target), target)
-                cache.put(key, code)
-            known = {**symbols(), "tcc_parallel": native.provided("tcc_parallel")}
-            _loaded[dtype, target] = jit.Image.load([code], known)
+            code = cache.get(cache_key("engine", dtype, target))
+            if code is not None:
+                _loaded[dtype, target] = _load([code])
+            else:
+                _loaded[dtype, target] = quick = _load(_quick_code(dtype, target))
+                _unfinished.append((dtype, target, quick))
         return _loaded[dtype, target]
+
+
+def _complete(dtype: str, target: Target, quick: jit.Image) -> None:
+    """Compiles the whole engine, and has the quick one hand calls on to it."""
+    from tcc.codegen.gemm import engine_name
+
+    code = jit.compile_object(text(dtype, target), target)
+    cache.put(cache_key("engine", dtype, target), code)
+    whole = _load([code])
+    name = engine_name(vector(dtype, target))
+    _whole.append(whole)
+    ctypes.c_void_p.from_address(quick.address(name + "_now")).value = whole.address(name)
+
+
+def _load(code: Sequence[bytes]) -> jit.Image:
+    return jit.Image.load(code, {**symbols(), "tcc_parallel": native.provided("tcc_parallel")})
+
+
+def _quick_code(dtype: str, target: Target) -> list[bytes]:
+    from tcc.codegen.quick import quick_engine
+
+    hot, rest = (merge(texts.values()) for texts in quick_engine(vector(dtype, target), target))
+    return [jit.compile_object(hot, target), jit.compile_object(rest, target, level=0)]
 
 
 def _finish() -> None:

@@ -12,6 +12,7 @@ One set of functions serves every product of its dtype.  What a call needs stand
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
 
 from tcc.codegen.dot import DOT_ROWS, dot_kernel, dot_name, row_kernel, row_name
 from tcc.codegen.emit import Emit, VecType
@@ -76,15 +77,26 @@ def engine_name(t: VecType, part: str = "") -> str:
 @functools.cache
 def engine(t: VecType, target: Target) -> dict[str, str]:
     """All functions of the products of `t`, with what they declare; the one to call is `void @tcc_gemm_T(ctx, record)`."""
-    parts = {
-        tile_name(t, rows, vectors): micro_kernel(t, rows, vectors, target)
-        for rows in tile_rows(target)
-        for vectors in range(1, VECTORS + 1)
-    }
-    parts |= {
+    return {name: written(e) for name, e in parts_of(t, target).items()}
+
+
+def written(e: Emit) -> str:
+    """A function with what it declares."""
+    return "\n".join([*e.declared, e.text()])
+
+
+def parts_of(t: VecType, target: Target, made: Mapping[str, Emit] | None = None) -> dict[str, Emit]:
+    """The engine's functions by name; those in `made` are taken from there."""
+    parts = dict(made or {})
+    for rows in tile_rows(target):
+        for vectors in range(1, VECTORS + 1):
+            if tile_name(t, rows, vectors) not in parts:
+                parts[tile_name(t, rows, vectors)] = micro_kernel(t, rows, vectors, target)
+    if pack_name(t, "turn") not in parts:
+        parts[pack_name(t, "turn")] = copy_transposed(t, target)
+    return parts | {
         pack_name(t, "rows"): copy_rows(t, target),
         pack_name(t, "panel"): copy_panel(t, max(VECTORS, -(-tile_rows(target)[0] // t.lanes)), target),
-        pack_name(t, "turn"): copy_transposed(t, target),
         pack_name(t, "each"): copy_elements(t),
         pack_name(t, "group"): copy_group(t, tile_rows(target)[0], GROUP, target),
         engine_name(t, "_pack"): _pack_body(t),
@@ -99,7 +111,6 @@ def engine(t: VecType, target: Target) -> dict[str, str]:
         engine_name(t, "_batch"): _batch_body(t),
         engine_name(t): _entry(t),
     }
-    return {name: "\n".join([*e.declared, e.text()]) for name, e in parts.items()}
 
 
 def a_copy_bytes(t: VecType, target: Target, kc: Size, x: Index) -> Size:

@@ -26,4 +26,6 @@ def load(compiled: Compiled, target: Target) -> tuple[jit.Image, int, int]:
     known.update({name: native.provided(name) for name in support.DECLARATIONS})
     known.update(engines.addresses(compiled.engines, target))
     image = jit.Image.load(compiled.code, known)
-    return image, image.address(compiled.entry), image.address(compiled.entry + "_try")
+    entry, attempt = image.address(compiled.entry), image.address(compiled.entry + "_try")
+    engines.finish()
+    return image, entry, attempt

@@ -86,6 +86,13 @@ def store(e: Emit, t: VecType, value: str, pointer: str, mask: str | None = None
     e.line(f"call void @{name}({t} {value}, ptr align {t.bytes} {pointer}, {mt} {mask})")
 
 
+def begin_tile(e: Emit, t: VecType, rows: int, vectors: int) -> None:
+    e.function(
+        f"internal void @{tile_name(t, rows, vectors)}(ptr noalias readonly %a, i64 %ars, i64 %acs, "
+        "ptr noalias readonly %b, i64 %brs, ptr noalias %c, i64 %crs, ptr %next, i64 %kc, i64 %cols, i64 %load)"
+    )
+
+
 def micro_kernel(t: VecType, rows: int, vectors: int, target: Target) -> Emit:
     """LLVM text of `void @tile(a, ars, acs, b, brs, c, crs, next, kc, cols, load)`; strides in bytes.
 
@@ -94,10 +101,7 @@ def micro_kernel(t: VecType, rows: int, vectors: int, target: Target) -> Emit:
     Without AVX-512 the rows of B must be readable to the end of the last vector.
     """
     e = Emit()
-    e.function(
-        f"internal void @{tile_name(t, rows, vectors)}(ptr noalias readonly %a, i64 %ars, i64 %acs, "
-        "ptr noalias readonly %b, i64 %brs, ptr noalias %c, i64 %crs, ptr %next, i64 %kc, i64 %cols, i64 %load)"
-    )
+    begin_tile(e, t, rows, vectors)
     mask = lane_mask(e, t, e.value(f"sub i64 %cols, {(vectors - 1) * t.lanes}"))
     masks = [None] * (vectors - 1) + [mask]
     b_masks = masks if target.avx512 else [None] * vectors

@@ -14,10 +14,11 @@ import numpy as np
 import pytest
 
 from tcc.codegen import support
-from tcc.codegen.emit import Emit, VecType
+from tcc.codegen.emit import Emit, VecType, merge
 from tcc.codegen.gemm import engine, engine_name
 from tcc.codegen.jit import Image, compile_object, function
 from tcc.codegen.matmul import Epilogue, Matmul, matmul_kernel, matmul_scratch, matmul_slots
+from tcc.codegen.quick import quick_engine
 from tcc.codegen.target import Target, host, plain
 from tcc.runtime import layout as at
 from tcc.runtime import native
@@ -66,10 +67,15 @@ def module(texts: Sequence[str]) -> str:
 
 
 @functools.cache
-def shared(dtype: str, target: Target, pool: bool = False) -> tuple[Image, str]:
+def shared(dtype: str, target: Target, pool: bool = False, quick: bool = False) -> tuple[Image, str]:
     """The engine in memory, on the stand-in or on the real thread pool, with the name of its entry."""
     t = target.vector({"f32": "float", "f64": "double"}[dtype])
     functions = engine(t, target).values()
+    if quick:
+        hot, rest = quick_engine(t, target)
+        code = [compile_object(module([*hot.values()]), target)]
+        code.append(compile_object(merge([STAND_IN, *rest.values()]), target, level=0))
+        return Image.load(code), engine_name(t)
     if not pool:
         return Image.load([compile_object(module([STAND_IN, *functions]), target)]), engine_name(t)
     support.load()
@@ -131,11 +137,11 @@ def like(c: Array) -> Array:
 
 
 def products(
-    specs: Sequence[Matmul], target: Target | None = None, pool: Pool | None = None
+    specs: Sequence[Matmul], target: Target | None = None, pool: Pool | None = None, quick: bool = False
 ) -> list[Product]:
     """Kernels of one dtype, compiled together."""
     target = target or host()
-    image, entry = shared(specs[0].dtype, target, pool is not None)
+    image, entry = shared(specs[0].dtype, target, pool is not None, quick)
     texts = [f"declare void @{entry}(ptr, ptr)\n"]
     for i, spec in enumerate(specs):
         kernel = matmul_kernel(f"k{i}", spec, target)
@@ -414,3 +420,30 @@ def _before_a_wall(x: Array) -> Array:
     out: Array = np.ndarray(x.shape, x.dtype, memory, room - x.nbytes, order=order)
     out[...] = x
     return out
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("bits", (None, 256))
+def test_the_quick_engine_gives_the_same_bits(dtype: str, bits: int | None) -> None:
+    target = plain(bits) if bits else host()
+    rng = np.random.default_rng(3)
+    shapes = (
+        (13, 33, 40),
+        (31, 70, 129),
+        (200, 20, 64),
+        (1, 70, 30),
+        (40, 1, 300),
+        (9, 5, 300),
+        (27, 64, 900),
+    )
+    cases = []
+    for m, n, k in shapes:
+        for by_rows_a, by_rows_b in ((True, True), (True, False), (False, True), (False, False)):
+            a, b = rng.standard_normal((m, k)), rng.standard_normal((k, n))
+            a, b = a.astype(f"float{dtype[1:]}"), b.astype(f"float{dtype[1:]}")
+            a = a if by_rows_a else np.asfortranarray(a)
+            b = b if by_rows_b else np.asfortranarray(b)
+            cases.append((a, b, np.zeros((m, n), a.dtype)))
+    specs = [exact(dtype, *case) for case in cases]
+    for whole, quick, case in zip(products(specs, target), products(specs, target, quick=True), cases):
+        assert np.array_equal(whole(*case), quick(*case))
