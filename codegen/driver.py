@@ -419,9 +419,16 @@ class _Driver:
                 self.call_poll()
             self.turn(op.block)
             self.depth -= 1
+            if op.operands:
+                stop = e.value(f"load i8, ptr {self.pointers[op.operands[0]]}")
+                more = e.label()
+                e.branch_if(e.value(f"icmp ne i8 {stop}, 0"), after, more)
+                e.at(more)
 
-        end = self.size(op.attrs["length"])
-        e.loop(0, end, 1, body)
+        after = e.label()
+        e.loop(0, self.size(op.attrs["length"]), 1, body)
+        e.branch(after)
+        e.at(after)
 
     def branches(self, op: Op) -> None:
         """One of two blocks; what is worked out in it is known in it alone."""

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from tcc.loops import map as map
     from tcc.loops import reduce as reduce
     from tcc.loops import scan as scan
+    from tcc.loops import until as until
     from tcc.modes import Mode as Mode
     from tcc.printing import debugprint as debugprint
     from tcc.printing import pp as pp
@@ -89,6 +90,7 @@ _HOMES = {
     "scan": "loops",
     "shared": "sharedvar",
     "subgraph_grad": "gradient",
+    "until": "loops",
     "verify_grad": "gradcheck",
 }
 _MODULES = frozenset({"random", "sandbox", "gradient", "modes", "printing", "tensor"})

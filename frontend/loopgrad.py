@@ -40,7 +40,10 @@ class _Reverse:
         self.node, self.body, self.constants = node, node.body, constants
         self.seqs, self.carries = int(node.attrs["seqs"]), int(node.attrs["carries"])
         self.elements, self.states = self.body.params[: self.seqs], self.body.params[self.seqs :]
-        self.nexts, self.outs = self.body.results[: self.carries], self.body.results[self.carries :]
+        ends = len(node.results) - bool(node.attrs["until"])
+        self.nexts, self.outs = self.body.results[: self.carries], self.body.results[self.carries : ends]
+        self.condition = self.body.results[ends:]
+        self.length: Any = node.results[-1] if self.condition else node.attrs["length"]
         self.sizes = list(variables_in(node.attrs))
         self.captured = list(node.extra[len(self.sizes) :])
         self.inner = dependent(self.body)
@@ -68,10 +71,14 @@ class _Reverse:
 
         steps = {
             k: _fitted(g, self.node.results[self.carries + k])
-            for k, g in enumerate(flowing[self.carries :])
+            for k, g in enumerate(flowing[self.carries : self.carries + len(self.outs)])
             if g is not None and g is not ZERO and not _discrete(self.outs[k])
         }
-        still = [k for k, g in enumerate(flowing[self.carries :]) if g is not None and k not in steps]
+        still = [
+            k
+            for k, g in enumerate(flowing[self.carries : self.carries + len(self.outs)])
+            if g is not None and k not in steps
+        ]
         elements = {k: element_of(g) for k, g in steps.items()}
         after = {self.states[i]: like_state(self.states[i]) for i in range(self.carries)}
         active = [i for i, g in enumerate(flowing[: self.carries]) if g is not None]
@@ -161,12 +168,14 @@ class _Reverse:
         body_results = rebuild(results, kept.replace)
         params = [*elements.values(), *kept.params, *states]
         sequences = [*steps.values(), *kept.sequences]
-        length: Any = self.node.attrs["length"]
+        length = self.length
         skipped: Any = 0
+        if self.condition:  # steps that were not made have no gradient
+            sequences = [first_of(s, length) for s in sequences]
         most = int(self.node.attrs.get("truncate", -1))
         if most >= 0:
             length = build.size_arithmetic("minimum", length, most)
-            skipped = build.size_arithmetic("sub", self.node.attrs["length"], length)
+            skipped = build.size_arithmetic("sub", self.length, length)
             sequences = [s[skipped:] for s in sequences]
         body = Body(tuple(params), tuple(body_results))
         attrs = {
@@ -174,17 +183,20 @@ class _Reverse:
             "carries": len(states),
             "length": length,
             "reverse": not self.node.attrs["reverse"],
+            "until": False,
         }
         known = build.static_size(length)
         types = [s.type for s in states]
         types += [tensor_type(r.type.dtype, (known, *r.type.shape)) for r in results[len(states) :]]
         made = list(scan_node([*sequences, *first], attrs, types, body, "grad_of_scan_fn").results)
-        if most < 0:
+        if most < 0 and not self.condition:
             return made
         return self.padded(made, len(states), len(states) - sums, skipped)
 
     def padded(self, made: list[Any], count: int, moving: int, skipped: Any) -> list[Any]:
-        """Nothing flows to the steps before the last ones, nor to the initial states if there are such steps."""
+        """Nothing flows to the steps before the last ones, nor to the initial states if there are such steps, nor to those
+        that were not made.
+        """
         from tcc.creation import zeros as filled
         from tcc.elemwise import eq, switch
         from tcc.shapes import join
@@ -193,7 +205,9 @@ class _Reverse:
         for k, v in enumerate(made):
             if k >= count:
                 rest = [build.size_of(v, a) for a in range(1, v.type.ndim)]
-                v = join(0, filled((skipped, *rest), dtype=v.type.dtype), v)
+                missing = build.size_arithmetic("sub", self.node.attrs["length"], self.length)
+                sides = [filled((n, *rest), dtype=v.type.dtype) for n in (skipped, missing)]
+                v = join(0, sides[0], v, sides[1])
             elif k < moving:
                 v = switch(eq(build.size_variable(skipped), 0), v, 0)
                 v = build.cast(v, made[k].type.dtype)
@@ -209,13 +223,15 @@ class _Reverse:
         stacked = [v for v in read if v not in whole]
         if stacked:
             known = build.static_size(self.node.attrs["length"])
-            types = [r.type for r in self.node.results]
+            ends = len(self.nexts) + len(self.outs)
+            types = [r.type for r in self.node.results[:ends]]
             types += [tensor_type(v.type.dtype, (known, *v.type.shape)) for v in stacked]
-            body = Body(self.body.params, (*self.body.results, *stacked))
+            types += [r.type for r in self.node.results[ends:]]
+            body = Body(self.body.params, (*self.nexts, *self.outs, *stacked, *self.condition))
             shown = self.node.shown
             label = shown.label if shown is not None else "for{cpu,scan_fn}"
             again = scan_node(self.node.operands, dict(self.node.attrs), types, body, label)
-            whole |= dict(zip(stacked, again.results[len(self.body.results) :]))
+            whole |= dict(zip(stacked, again.results[ends : ends + len(stacked)]))
         for v in read:
             self.add(kept, v, whole[v])
         for p in self.elements:  # of which only sizes are read
@@ -265,6 +281,12 @@ def element_of(whole: Any) -> Any:
     from tcc.loops import _element
 
     return _element(whole, None)
+
+
+def first_of(whole: Any, count: Any) -> Any:
+    from tcc.loops import _cut
+
+    return _cut(whole, count)
 
 
 def like_state(p: Any) -> Any:

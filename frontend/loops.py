@@ -14,7 +14,7 @@ from tcc.settings import config
 from tcc.shapes import shape_padleft, unbroadcast
 from tcc.testvalues import value_of
 from tcc.types import TensorType, tensor_type
-from tcc.variable import Constant, SharedVariable, Variable, as_variable
+from tcc.variable import Constant, SharedVariable, Variable, as_variable, scalar_constant
 
 LSCALAR = tensor_type("int64", ())
 
@@ -87,10 +87,6 @@ def scan(
     states = [_state(info, k) for k, info in enumerate(infos)] if infos is not None else []
     prior = [s.params[t] for s in states for t in s.taps]
     outputs, updates, condition = _returned(fn(*elements, *prior, *others))
-    if condition is not None:
-        raise NotImplementedError(
-            "scan: until() is not there yet; run a fixed n_steps and select with T.switch"
-        )
     if infos is None:
         states = [State() for _ in outputs]
     if len(states) != len(outputs):
@@ -101,7 +97,7 @@ def scan(
     outputs = [_checked(o, s, k) for k, (o, s) in enumerate(zip(outputs, states))]
     updates += default_updates(outputs, updates, {}, False)
     stacks, made = _built(
-        cuts, elements, states, outputs, updates, length, name, strict, others, truncate_gradient
+        cuts, elements, states, outputs, updates, length, name, strict, others, truncate_gradient, condition
     )
     result: Any = stacks
     if len(stacks) == 1 and not return_list:
@@ -293,12 +289,15 @@ def _built(
     strict: bool,
     others: Sequence[Any],
     truncate: int,
+    condition: Any,
 ) -> tuple[list[Any], OrderedUpdates]:
     targets = [s for s, _ in updates]
     held = [s.type(s.name) for s in targets]
-    results = rebuild([*outputs, *(e for _, e in updates)], dict(zip(targets, held)))
+    ends = [] if condition is None else [_condition(condition)]
+    results = rebuild([*outputs, *(e for _, e in updates), *ends], dict(zip(targets, held)))
+    ends = [results.pop()] if ends else []
     count = len(outputs)
-    if static_size(length) == 1:
+    if static_size(length) == 1 and not ends:
         return _inlined(cuts, elements, states, results, targets, held, count)
     params: list[Any] = [*elements]
     operands: list[Any] = [*cuts]
@@ -310,18 +309,31 @@ def _built(
     params += held
     operands += targets
     following += results[count:]
-    body = Body(tuple(params), (*following, *results[:count]))
+    body = Body(tuple(params), (*following, *results[:count], *ends))
     if strict:
         _refuse_captures(body, others)
     known = static_size(length)
     types: list[TensorType] = [o.type for o in operands[len(cuts) :]]
     types += [tensor_type(r.type.dtype, (known, *r.type.shape)) for r in results[:count]]
+    types += [LSCALAR for _ in ends]
     attrs = {"seqs": len(cuts), "carries": len(following), "length": length, "reverse": False}
-    attrs["truncate"] = truncate
+    attrs |= {"truncate": truncate, "until": bool(ends)}
     shown = Shown(f"for{{cpu,{name or 'scan_fn'}}}", (size_variable(length), *operands, *captures(body)))
     node = Apply(build.row("scan"), operands, attrs, types, body=body, shown=shown)
     last = node.results[len(following) - len(targets) : len(following)]
-    return list(node.results[len(following) :]), OrderedUpdates(zip(targets, last))
+    stacks = list(node.results[len(following) : len(following) + count])
+    if ends:
+        stacks = [_cut(s, node.results[-1]) for s in stacks]
+    return stacks, OrderedUpdates(zip(targets, last))
+
+
+def _condition(given: Any) -> Any:
+    """Whether to end, as a bool."""
+    if given.type.ndim != 0:
+        raise TypeError(f"until() takes a scalar, got {given.type}")
+    if given.type.dtype == "bool":
+        return given
+    return build.elementwise("ne", given, scalar_constant(0, given.type.dtype))
 
 
 def _inlined(

@@ -547,7 +547,8 @@ class Lowering:
         self.scopes.pop()
         self.current = node
         resolve_block(block, self.sizes)
-        attrs = {"seqs": seqs, "carries": carries, "length": length, "reverse": node.attrs["reverse"]}
+        attrs = {"seqs": seqs, "carries": carries, "length": length}
+        attrs |= {key: node.attrs[key] for key in ("reverse", "until")}
         op = self.builder.op("scan", *operands, attrs=attrs, blocks=[block])
         self.define(node, op.results)
 

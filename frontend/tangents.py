@@ -126,7 +126,8 @@ def _through_branches(node: Apply, moved: Sequence[Any]) -> Sequence[Any]:
 def _through_scan(node: Apply, tangents: Mapping[Any, Any]) -> Sequence[Any]:
     """A scan that carries the derivatives of its states beside them."""
     assert node.body is not None
-    params, results = node.body.params, node.body.results
+    params, ends = node.body.params, len(node.results) - bool(node.attrs["until"])
+    results, condition = node.body.results[:ends], node.body.results[ends:]
     seqs, carries = int(node.attrs["seqs"]), int(node.attrs["carries"])
     elements = {p: tangents[v] for p, v in zip(params[:seqs], node.operands) if v in tangents}
     moving = {p for p, v in zip(params[seqs:], node.operands[seqs:]) if v in tangents}
@@ -154,6 +155,7 @@ def _through_scan(node: Apply, tangents: Mapping[Any, Any]) -> Sequence[Any]:
             *(made.get(v) or zeros(v) for v in nexts),
             *results[carries:],
             *(made[results[carries + k]] for k in outs),
+            *condition,
         ),
     )
     first = [v for p, v in zip(params[seqs:], node.operands[seqs:]) if p in moving]
@@ -167,11 +169,13 @@ def _through_scan(node: Apply, tangents: Mapping[Any, Any]) -> Sequence[Any]:
     types = [
         *(r.type for r in node.results[:carries]),
         *(p.type for p in kept),
-        *(r.type for r in node.results[carries:]),
+        *(r.type for r in node.results[carries:ends]),
         *(tensor_type(v.type.dtype, (known, *v.type.shape)) for v in (results[carries + k] for k in outs)),
+        *(r.type for r in node.results[ends:]),
     ]
     attrs = {**node.attrs, "seqs": seqs + len(elements), "carries": carries + len(kept)}
     pushed = scan_node(operands, attrs, types, body, "rop_of_scan_fn").results
     last = dict(zip(kept, pushed[carries:]))
-    stacks = dict(zip(outs, pushed[len(node.results) + len(kept) :]))
-    return [*(last.get(p) for p in params[seqs:]), *(stacks.get(k) for k in range(len(results) - carries))]
+    stacks = dict(zip(outs, pushed[ends + len(kept) :]))
+    made_of = [*(last.get(p) for p in params[seqs:]), *(stacks.get(k) for k in range(len(results) - carries))]
+    return made_of + [None for _ in condition]

@@ -166,21 +166,28 @@ def scan(frame: Frame, op: Op, reads: list[Array]) -> list[Array]:
     seqs, carries, length = attrs["seqs"], attrs["carries"], attrs["length"]
     body = op.block
     state = list(reads[seqs : seqs + carries])
-    stacked = [np.empty(frame.shape(r.type), numpy_dtype(r.type.dtype)) for r in op.results[carries:]]
+    ends = len(op.results) - bool(attrs["until"])
+    stacked = [np.zeros(frame.shape(r.type), numpy_dtype(r.type.dtype)) for r in op.results[carries:ends]]
+    made = 0
     for t in reversed(range(length)) if attrs["reverse"] else range(length):
         for p, a in zip(body.params, [*(s[t] for s in reads[:seqs]), *state]):
             frame.env[p] = np.asarray(a)
         out = frame.block(body)
         state = out[:carries]
-        for whole, row in zip(stacked, out[carries:]):
+        for whole, row in zip(stacked, out[carries:ends]):
             whole[t] = row
-    return [*state, *stacked]
+        made += 1
+        if attrs["until"] and out[-1]:
+            break
+    return [*state, *stacked, *([np.asarray(made, np.int64)] if attrs["until"] else [])]
 
 
 def loop(frame: Frame, op: Op, reads: list[Array]) -> list[Array]:
     for i in range(frame.number(op.attrs["length"])):
         frame.sizes[str(op.attrs["index"])] = i
         frame.block(op.block)
+        if reads and reads[0]:
+            break
     return []
 
 

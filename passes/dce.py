@@ -31,6 +31,8 @@ def shrink_scan(op: Op) -> Op:
     seqs, carries = int(op.attrs["seqs"]), int(op.attrs["carries"])
     body = op.block
     wanted = {i for i, r in enumerate(op.results) if r.uses}
+    if op.attrs["until"]:
+        wanted.add(len(op.results) - 1)
     for inner in list(body.ops):
         if not repeatable(inner) and inner.name != "yield":
             return op  # what may fail or act stays, with all that it reads

@@ -226,7 +226,7 @@ def last_of_stack(op: Op, b: Builder) -> Value | None:
     """slice(the stack of a carry) at the last step -> the last carry, so that the stack may go"""
     stack = op.operands[0]
     scan = made_by(stack, "scan")
-    if scan is None or stack.index < scan.attrs["carries"] or op.attrs["size"][0] != 1:
+    if scan is None or scan.attrs["until"] or stack.index < scan.attrs["carries"] or op.attrs["size"][0] != 1:
         return None
     yields, carries = scan.block.yields, int(scan.attrs["carries"])
     same = [j for j in range(carries) if yields[j] is yields[stack.index]]

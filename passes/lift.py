@@ -22,7 +22,9 @@ def _visit(block: Block) -> None:
         for inner in op.blocks:
             _visit(inner)
         if op.name == "scan":
-            _after(_out(_before(op)))
+            new = _before(op)
+            if not op.attrs["until"]:  # else the steps that are made are not all
+                _after(_out(new))
 
 
 def _before(scan: Op) -> Op:

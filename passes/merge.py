@@ -40,7 +40,9 @@ def _steps(scan: Op) -> tuple[Hashable, dict[Value, int]]:
         keys.append((op_key(op, numbers), tuple(r.type for r in op.results)))
         for r in op.results:
             numbers[r] = len(numbers)
-    keys += [numbers.get(v, id(v)) for v in scan.block.yields[: int(scan.attrs["carries"])]]
+    fixed = scan.block.yields[: int(scan.attrs["carries"])]
+    fixed += scan.block.yields[-1:] if scan.attrs["until"] else []
+    keys += [numbers.get(v, id(v)) for v in fixed]
     return tuple(keys), numbers
 
 
@@ -48,17 +50,23 @@ def _into(first: Op, other: Op) -> Op:
     """`first` with the stacks of `other`, which goes away."""
     by_number = {n: v for v, n in _steps(first)[1].items()}
     numbers = _steps(other)[1]
-    carries = int(first.attrs["carries"])
-    stacked = [by_number[numbers[v]] if v in numbers else v for v in other.block.yields[carries:]]
+    carries, ends = int(first.attrs["carries"]), len(other.results) - bool(other.attrs["until"])
+    stacked = [by_number[numbers[v]] if v in numbers else v for v in other.block.yields[carries:ends]]
     merged, results = extend(first, [], stacked)
-    other.replace_by([*merged.results[:carries], *results])
+    other.replace_by(
+        [
+            *merged.results[:carries],
+            *results,
+            *merged.results[len(merged.results) - len(other.results) + ends :],
+        ]
+    )
     return _once(merged)
 
 
 def _once(scan: Op) -> Op:
     """Of equal stacks all readers read the first."""
-    carries = int(scan.attrs["carries"])
+    carries, ends = int(scan.attrs["carries"]), len(scan.results) - bool(scan.attrs["until"])
     first: dict[Value, Value] = {}
-    for v, r in zip(scan.block.yields[carries:], scan.results[carries:]):
+    for v, r in zip(scan.block.yields[carries:ends], scan.results[carries:ends]):
         r.replace_by(first.setdefault(v, r))
     return scan

@@ -440,6 +440,8 @@ class _Placement:
         outs: list[Value] = []
         for k, r in enumerate(op.results):
             target = scope.destinations.get(r) or self.alloc(b, r.type, r.name)
+            if op.attrs["until"] and k >= carries:
+                self.fill(b, target, 0, op.loc)  # what no step reaches
             if k < carries:
                 self.copy(b, self.places[op.operands[seqs + k]], target, op.loc)
             outs.append(target)
@@ -457,7 +459,8 @@ class _Placement:
             else:
                 self.bind(p, outs[k - seqs], self.roots[outs[k - seqs]])
         rows: list[Value] = []
-        for k, v in enumerate(body.yields[carries:]):
+        ends = len(op.results) - bool(op.attrs["until"])
+        for k, v in enumerate(body.yields[carries:ends]):
             whole = outs[carries + k]
             row = self.window(
                 inside.builder, whole, v.type, dims.mul(at, whole.type.strides[0]), whole.type.strides[1:]
@@ -468,12 +471,30 @@ class _Placement:
                 inside.destinations[v] = row
         self.carry_in_place(body, carries, seqs, outs, inside)
         self.block(body, inside)
-        for v, row in zip(body.yields[carries:], rows):
+        for v, row in zip(body.yields[carries:ends], rows):
             if self.places[v] is not row:
                 self.copy(inside.builder, self.places[v], row, op.loc)
+        stop: list[Value] = []
+        if op.attrs["until"]:
+            stop.append(self.alloc(b, Type("bool"), ""))
+            self.copy(inside.builder, self.places[body.yields[-1]], stop[0], op.loc)
+            self.fill(inside.builder, outs[-1], dims.add(index, 1), op.loc)
         self.commit(inside.builder, list(zip(body.yields[:carries], outs[:carries])))
         inside.builder.op("yield")
-        b.op("for", attrs={"index": index, "length": length}, blocks=[inner], loc=op.loc)
+        b.op("for", *stop, attrs={"index": index, "length": length}, blocks=[inner], loc=op.loc)
+
+    def fill(self, b: Builder, target: Value, value: Size, loc: str) -> None:
+        """A number, or a size, everywhere in a place."""
+        t = target.type
+        body = Block()
+        inner = Builder(body, loc=loc)
+        made = (
+            inner.const(value, Type(t.dtype))
+            if isinstance(value, int)
+            else inner.op("size", attrs={"value": value}).result
+        )
+        inner.op("yield", made)
+        b.block.append(inner_fuse([target], t, "abcdefghijklmnop"[: t.rank], body, loc))
 
     # -- ifelse ---------------------------------------------------------------------------------------------------
 

@@ -132,7 +132,9 @@ def extend(
     assert scan.parent is not None
     body, end = scan.block, scan.block.last
     seqs, carries = int(scan.attrs["seqs"]), int(scan.attrs["carries"])
-    wanted, there = stacked, body.yields[carries:]
+    ends = len(body.yields) - bool(scan.attrs["until"])
+    wanted, there = stacked, body.yields[carries:ends]
+    condition, count = body.yields[ends:], scan.results[ends:]
     stacked = [v for v in wanted if v not in there]
     assert end is not None
     for i, (whole, inner) in enumerate(sequences):
@@ -141,22 +143,28 @@ def extend(
         body.params.insert(seqs + i, param)
     for i, p in enumerate(body.params):
         p.index = i
-    end.set_operands([*body.yields, *stacked])
+    end.set_operands([*body.yields[:ends], *stacked, *condition])
     states = scan.operands[seqs:]
     length = scan.attrs["length"]
     new = Op(
         scan.defn,
         [*scan.operands[:seqs], *(whole for whole, _ in sequences), *states],
-        [*(r.type for r in scan.results), *(v.type.with_shape(length, *v.type.shape) for v in stacked)],
+        [
+            *(r.type for r in scan.results[:ends]),
+            *(v.type.with_shape(length, *v.type.shape) for v in stacked),
+            *(r.type for r in count),
+        ],
         attrs={**scan.attrs, "seqs": seqs + len(sequences), "carries": carries},
         blocks=[body],
         loc=scan.loc,
     )
     scan.blocks = []
     scan.parent.append(new, before=scan)
-    for old, result in zip(scan.results, new.results):
+    for old, result in zip(scan.results[:ends], new.results):
         old.replace_by(result)
         result.name = old.name
+    for old in count:
+        old.replace_by(new.results[-1])
     scan.erase()
     stacks = [*there, *stacked]
     return new, [new.results[carries + stacks.index(v)] for v in wanted]

@@ -477,14 +477,39 @@ def scan(d: Draft) -> None:
     outs = [v for v in outs if v.type.rank < 4 and not type_names(v.type) & d.top.bound]
     if not nexts and not outs:
         raise Reject
-    inner.b.op("yield", *nexts, *outs)
+    ends = (
+        [d.choice(flags)]
+        if d.chance(0.2) and (flags := [v for v in inner.values if v.type == Type("bool")])
+        else []
+    )
+    inner.b.op("yield", *nexts, *outs, *ends)
+    attrs = {"seqs": len(sequences), "carries": len(carries), "length": length}
     op = d.b.op(
         "scan",
         *sequences,
         *carries,
-        attrs={"seqs": len(sequences), "carries": len(carries), "length": length},
+        attrs={**attrs, "reverse": d.chance(0.3), "until": bool(ends)},
         blocks=[inner.block],
     )
+    d.frame.op(op)
+    d.values += op.results
+
+
+def ifelse(d: Draft) -> None:
+    """Two small programs that read outer values, one of which runs."""
+    if d.outer is not None and d.outer.outer is not None:
+        raise Reject
+    flag = d.like(Type("bool"))
+    wanted = [d.pick(lambda v: v.type.rank < 4).type for _ in range(d.choice([1, 1, 2]))]
+    if any(type_names(t) & d.top.bound for t in wanted):
+        raise Reject
+    blocks = []
+    for _ in range(2):
+        inner = Draft(d.rng, d.sizes, d.seed, d)
+        grow(inner, int(d.rng.integers(1, 5)), INNER)
+        inner.b.op("yield", *[d.choice([v for v in inner.visible if v.type == t]) for t in wanted])
+        blocks.append(inner.block)
+    op = d.b.op("ifelse", flag, blocks=blocks)
     d.frame.op(op)
     d.values += op.results
 
@@ -546,6 +571,7 @@ STEPS: list[tuple[Callable[[Draft], None], int]] = [
     (sizes, 2),
     (refine, 1),
     (scan, 4),
+    (ifelse, 2),
     (gradients, 2),
 ]
 INNER = [(s, w) for s, w in STEPS if s not in (gradients, refine)]

@@ -59,7 +59,12 @@ def scan_type(types: Sequence[Type], attrs: Attrs, blocks: Sequence[Block]) -> l
     want_params("scan", body, [*(t.with_shape(*t.shape[1:]) for t in types[:seqs]), *states])
     out = yielded(body)
     want_types("scan", "the next carries", out[:carries], states)
-    return [*states, *(t.with_shape(length, *t.shape) for t in out[carries:])]
+    stacks = out[carries:]
+    if attrs["until"]:
+        want_types("scan", "the condition to end", stacks[-1:], [Type("bool")])
+        stacks = stacks[:-1]
+    counted = [Type("i64")] if attrs["until"] else []
+    return [*states, *(t.with_shape(length, *t.shape) for t in stacks), *counted]
 
 
 define(
@@ -68,11 +73,12 @@ define(
         "*xs",
         scan_type,
         None,
-        {"seqs": 0, "carries": 0, "length": REQUIRED, "reverse": False},
+        {"seqs": 0, "carries": 0, "length": REQUIRED, "reverse": False, "until": False},
         doc="A loop: `seqs` sequences walked along axis 0, then `carries` initial states.  The block takes one element "
         "of each sequence and the states, and yields the next states and what to stack; the results are the last states "
         "and the stacks [length, ...].  The block may read any outer value.  With `reverse` the steps go from the last "
-        "element to the first, and each stacks at its own position.",
+        "element to the first, and each stacks at its own position.  With `until` the last value yielded is a bool that ends "
+        "the loop after its step, and the last result the number of steps made, beyond which stacks are zero.",
         kernel=True,
         blocks=1,
     )

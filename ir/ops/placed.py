@@ -83,6 +83,8 @@ def for_type(types: Sequence[Type], attrs: Attrs, blocks: Sequence[Block]) -> li
     index = attrs["index"]
     if isinstance(index, int) or index.plain is None:
         raise TypeError(f"for: the index must be a name, got {index}")
+    if [t.value for t in types] not in ([], [Type("bool")]):
+        raise TypeError(f"for: takes at most one bool[], got {types[0]}")
     if blocks[0].params or blocks[0].yields:
         raise TypeError("for: the block takes and yields nothing")
     return []
@@ -91,11 +93,12 @@ def for_type(types: Sequence[Type], attrs: Attrs, blocks: Sequence[Block]) -> li
 define(
     OpDef(
         "for",
-        "",
+        "*stop",
         for_type,
         None,
         {"index": REQUIRED, "length": REQUIRED},
-        doc="A native loop: the block runs for each `index`, a size name, from 0 to length - 1.",
+        doc="A native loop: the block runs for each `index`, a size name, from 0 to length - 1, or until `stop` holds after "
+        "it.",
         kernel=True,
         pure=False,
         blocks=1,

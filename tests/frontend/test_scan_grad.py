@@ -173,3 +173,45 @@ def test_consider_constant_inside():
     hs, _ = tcc.scan(lambda a: held.append(w * a) or held[0] * w, [x])
     f = tcc.function([x, w], tcc.grad(hs.sum(), w, consider_constant=held))
     assert f([1.0, 2.0], 3.0) == 9.0
+
+
+def doubling(x, start, limit):
+    return tcc.scan(
+        lambda a, h, m: ((h * a), tcc.until(h * a > m)), [x], [start], [limit], truncate_gradient=-1
+    )[0]
+
+
+def test_until_ends_after_its_step():
+    x, start, limit = T.vector(), T.scalar(), T.scalar()
+    f = tcc.function([x, start, limit], doubling(x, start, limit))
+    v = np.full(8, 2.0)
+    assert f(v, 1.0, 7.0).tolist() == [2, 4, 8]
+    assert f(v, 1.0, 1e9).tolist() == [2.0**k for k in range(1, 9)]
+    assert f(v, 9.0, 7.0).tolist() == [18]
+    assert f(v[:0], 9.0, 7.0).tolist() == []
+
+
+def test_gradient_of_steps_that_were_made():
+    checked(
+        lambda x, start: (doubling(x, start, T.constant(4.0)) ** 2).sum(),
+        np.array([1.5, 2.0, 1.7, 1.1, 0.9]),
+        np.array(1.0),
+    )
+    x, w = T.vector(), T.vector()
+    made = tcc.scan(lambda a, h: (T.tanh(h * w) + a, tcc.until(a > 2)), [x], [T.ones_like(w)])[0]
+    checked_until = tcc.function([x, w], tcc.grad((made[-1] ** 2).sum(), [x, w]))
+    gx, gw = checked_until([1.0, 3.0, 1.0], [0.5, 0.7])
+    h1 = np.tanh([0.5, 0.7]) + 1
+    w_ = np.array([0.5, 0.7])
+    t1, t2 = np.tanh(w_), np.tanh(h1 * w_)
+    d2 = 2 * (t2 + 3)
+    dh1 = d2 * (1 - t2**2) * w_
+    np.testing.assert_allclose(gx, [dh1.sum(), d2.sum(), 0])
+    np.testing.assert_allclose(gw, d2 * (1 - t2**2) * h1 + dh1 * (1 - t1**2))
+
+
+def test_until_without_outputs_that_grow():
+    total = tcc.shared(0.0)
+    _, updates = tcc.scan(lambda a: ({total: total + a}, tcc.until(total + a > 5)), [T.arange(1.0, 9.0)])
+    tcc.function([], [], updates=updates)()
+    assert total.get_value() == 6
