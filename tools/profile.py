@@ -99,7 +99,14 @@ def table(found: Sequence[KernelTime], whole: float) -> str:
         )
     inside = sum(k.seconds for k in found)
     lines.append(
-        [f"{1e6 * (whole - inside):.1f}", f"{100 * (1 - inside / whole):.1f}", "", "", "", "between kernels"]
+        [
+            f"{1e6 * (whole - inside):.1f}",
+            f"{100 * (1 - inside / whole):.1f}",
+            "",
+            "",
+            "",
+            "between kernels, and other programs",
+        ]
     )
     widths = [max(len(line[k]) for line in lines) for k in range(len(head) - 1)]
     rows = ["  ".join([*(cell.rjust(w) for cell, w in zip(line, widths)), line[-1]]) for line in lines]
