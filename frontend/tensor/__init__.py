@@ -400,7 +400,7 @@ _LATER = {
     "scan": "tcc.loops",
 }
 _MODULES = frozenset(
-    {"extra_ops", "nlinalg", "nnet", "raw_random", "shared_randomstreams", "signal", "slinalg"}
+    {"extra_ops", "fft", "nlinalg", "nnet", "raw_random", "shared_randomstreams", "signal", "slinalg"}
 )
 # Names that a well-known book prints and Theano never had.
 _ALIASES = {

@@ -158,6 +158,7 @@ TREE: dict[str, Entry] = {
     ),
     "tensor.elemwise": Entry(("tcc.tensor",)),
     "tensor.extra_ops": Entry(("tcc.tensor",)),
+    "tensor.fft": Entry(),
     "tensor.nlinalg": Entry(),
     "tensor.slinalg": Entry(),
     "tensor.raw_random": Entry(),

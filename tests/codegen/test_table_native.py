@@ -29,7 +29,11 @@ INTERPRETED = {
     "angle": "complex",
     "ifelse": "needs branches in the driver",
 }
-OWN_SIZES = {"mrg": "a state has six numbers"}  # whose sizes cannot all be names
+OWN_SIZES = {
+    "mrg": "a state has six numbers",
+    "rfft_adjoint": "pairs",
+    "irfft": "pairs",
+}  # whose sizes cannot all be names
 TARGETS = {
     "host": {},
     "v3": {"TCC_TARGET": "x86-64-v3"},

@@ -24,6 +24,7 @@ BOTH = frozenset(
         "test_conv",
         "test_pool",
         "test_extra_ops",
+        "test_fft",
         "test_graphop",
         "test_linalg",
         "test_random",
