@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 assert __name__ == "tcc", "import it as tcc; a bare `import frontend` makes a second copy of every class"
 
 if TYPE_CHECKING:
+    from tcc import debug as debug
     from tcc import gradient as gradient
     from tcc import modes as modes
     from tcc import printing as printing
@@ -88,12 +89,13 @@ _HOMES = {
     "pprint": "printing",
     "reduce": "loops",
     "scan": "loops",
+    "scan_checkpoints": "checkpoints",
     "shared": "sharedvar",
     "subgraph_grad": "gradient",
     "until": "loops",
     "verify_grad": "gradcheck",
 }
-_MODULES = frozenset({"random", "sandbox", "gradient", "modes", "printing", "tensor"})
+_MODULES = frozenset({"debug", "random", "sandbox", "gradient", "modes", "printing", "tensor"})
 
 __all__ = [*_HOMES, *_MODULES]  # noqa: PLE0604
 

@@ -141,8 +141,8 @@ class Performing:
 
 
 def pass_on(inputs: Sequence[Any], grads: Sequence[Any]) -> Sequence[Any]:
-    """The gradient of what gives its inputs on."""
-    return grads
+    """The gradient of what gives its first inputs on."""
+    return [*grads, *(None for _ in inputs[len(grads) :])]
 
 
 class Probed:

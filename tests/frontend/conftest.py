@@ -18,6 +18,8 @@ BOTH = frozenset(
         "test_scan_grad",
         "test_ifelse",
         "test_tangents",
+        "test_debug",
+        "test_checkpoints",
         "test_user_op",
         "test_indexing",
         "test_broadcast",
