@@ -294,3 +294,17 @@ def xlogy0(x: Any, y: Any) -> Any:
     x = as_variable(x)
     product = mul(x, log(y))
     return switch(eq(x, 0), build.Builder().full(0, product), product)
+
+
+def _part(row: str, name: str, doc: str, of_real: Function) -> Function:
+    def function(x: Any) -> Any:
+        x = as_variable(x)
+        return build.node(row, x).result if x.type.dtype.startswith("complex") else of_real(x)
+
+    return _named(function, name, doc)
+
+
+real = _part("real", "real", "The real part.", tensor_copy)
+imag = _part("imag", "imag", "The imaginary part; 0 of real numbers.", lambda x: build.Builder().full(0, x))
+conj = _part("conj", "conj", "The complex conjugate.", tensor_copy)
+angle = _part("angle", "angle", "The argument, in -pi..pi.", lambda x: arctan2(build.Builder().full(0, x), x))

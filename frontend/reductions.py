@@ -9,7 +9,20 @@ import numpy as np
 
 from tcc import build
 from tcc.build import node, shape_of, size_of, size_product, size_variable
-from tcc.elemwise import DISCRETE, TO_FLOAT, abs_, neq, pow, sqr, sqrt, sub, true_div
+from tcc.elemwise import (
+    DISCRETE,
+    TO_FLOAT,
+    abs_,
+    isclose,
+    maximum,
+    minimum,
+    neq,
+    pow,
+    sqr,
+    sqrt,
+    sub,
+    true_div,
+)
 from tcc.graph import Shown
 from tcc.ir.types import FROM_NUMPY
 from tcc.settings import config
@@ -270,3 +283,25 @@ def logsumexp(x: Any, axis: Axes = None, keepdims: bool = False) -> Any:
     """log(sum(exp(x))), without overflow."""
     x = as_variable(x)
     return _reduce("logsumexp", build.cast(x, TO_FLOAT.get(x.type.dtype, x.type.dtype)), axis, keepdims)
+
+
+def allclose(a: Any, b: Any, rtol: float = 1e-5, atol: float = 1e-8, equal_nan: bool = False) -> Any:
+    """Whether all elements are near each other, as `isclose` says."""
+    return all(isclose(a, b, rtol, atol, equal_nan))
+
+
+def largest(*args: Any) -> Any:
+    """The larger of two arrays element by element; of several, the largest at each place."""
+    return _folded(maximum, args)
+
+
+def smallest(*args: Any) -> Any:
+    """The smaller of two arrays element by element; of several, the smallest at each place."""
+    return _folded(minimum, args)
+
+
+def _folded(two: Any, args: Sequence[Any]) -> Any:
+    made = as_variable(args[0])
+    for a in args[1:]:
+        made = two(made, a)
+    return made

@@ -421,3 +421,18 @@ def diagonal(x: Any, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Any:
     i = arange(count)
     picked = moved[i + down, i + right]
     return dimshuffle(picked, *range(1, picked.type.ndim), 0)
+
+
+def moveaxis(x: Any, source: Any, destination: Any) -> Any:
+    """x with the axes `source` at the places `destination`, the others in their order."""
+    x = as_variable(x)
+    rank = x.type.ndim
+    pairs = zip(*([v] if isinstance(v, int) else list(v) for v in (source, destination)), strict=True)
+    moved = {at % rank: a % rank for a, at in pairs}
+    rest = iter(a for a in range(rank) if a not in moved.values())
+    return dimshuffle(x, *(moved[k] if k in moved else next(rest) for k in range(rank)))
+
+
+def expand_dims(x: Any, axis: int) -> Any:
+    """x with a new axis that broadcasts at `axis`."""
+    return shape_padaxis(x, axis)

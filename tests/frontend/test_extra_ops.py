@@ -276,3 +276,17 @@ def test_numbers_that_are_known():
     with pytest.raises(T.NotScalarConstantError):
         T.get_scalar_constant_value(x.sum())
     assert T.Rebroadcast((0, True))(T.matrix()).broadcastable == (True, False)
+
+
+def test_small_functions():
+    same(run(lambda x: T.moveaxis(x, 0, -1), CUBE), np.moveaxis(CUBE, 0, -1))
+    same(run(lambda x: T.moveaxis(x, (0, 1), (2, 0)), CUBE), np.moveaxis(CUBE, (0, 1), (2, 0)))
+    same(run(lambda x: T.expand_dims(x, 1), M), M[:, None])
+    same(run(lambda x, y: T.largest(x, y, 0.0), M, -M), np.maximum(np.maximum(M, -M), 0))
+    same(run(lambda x, y: T.smallest(x, y), M, -M), np.minimum(M, -M))
+    assert run(T.allclose, M, M + 1e-12) and not run(T.allclose, M, M + 1)
+    for name in ("real", "imag", "conj", "angle"):
+        same(run(getattr(T, name), M), getattr(np, name)(M))
+        z = T.zmatrix("z")
+        got = getattr(T, name)(z).eval({z: M + 1j})
+        np.testing.assert_allclose(got, getattr(np, name)(M + 1j))
