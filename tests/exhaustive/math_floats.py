@@ -19,6 +19,16 @@ from tcc.codegen.emit import VecType
 from tcc.codegen.target import host
 
 BLOCK = 1 << 16
+
+
+def trigamma(x: Array) -> Array:
+    """By Hurwitz' zeta function; SciPy's polygamma is slow at the poles, which most large floats are."""
+    positive = special.zeta(2, np.where(x < 0, 1 - x, x))
+    sine = np.sin(np.pi * (x - np.rint(x)))
+    reflected = np.where(x < 0, (np.pi / sine) ** 2 - positive, positive)
+    return np.where((x <= 0) & (x == np.rint(x)), np.inf, reflected)
+
+
 REFERENCES: dict[str, Callable[..., Any]] = {
     name: reference for name, (reference, *_) in ACCURACY.items()
 } | {
@@ -28,7 +38,7 @@ REFERENCES: dict[str, Callable[..., Any]] = {
     "gamma": special.gamma,
     "gammaln": special.gammaln,
     "psi": special.psi,
-    "trigamma": lambda x: special.polygamma(1, x),
+    "trigamma": trigamma,
     "softplus": lambda x: np.logaddexp(x, 0),
     "log_sigmoid": lambda x: -np.logaddexp(-x, 0),
 }
