@@ -72,7 +72,7 @@ QUIET = 0.1  # CPUs busy with other programs
 
 HEAD = """# Performance
 
-The medians of one run of `python -m benchmarks`, which wrote this page from `benchmarks/results/{name}.json`: {cpu}, {cpus} CPUs,
+Medians that `python -m benchmarks` measured; it wrote this page from `benchmarks/results/{name}.json`: {cpu}, {cpus} CPUs,
 Python {python}, tcc {version}, {peers}. Times from another machine say little: run it on yours.
 
 {busy}
@@ -85,7 +85,7 @@ needs (memory). *Not yet* is what tcc cannot do."""
 
 def disturbance(rows: list[Row]) -> str:
     """What other programs did to the figures."""
-    others = [row.others for row in rows if row.seconds] or [0.0]
+    others = [row.others for row in rows if row.fastest] or [0.0]
     if max(others) < QUIET:
         return "Nothing else ran on the machine."
     busy = sum(other >= QUIET for other in others)

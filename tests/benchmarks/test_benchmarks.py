@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks.__main__ import PAGE
 from benchmarks.case import Array
 from benchmarks.cases import CASES, named
 from benchmarks.measure import disagreement, measure
-from benchmarks.processes import Peer, start, ticks
+from benchmarks.processes import ROOT, Peer, start, ticks
 from benchmarks.report import page, quantity, table
 from benchmarks.results import Results, Row
 
@@ -108,6 +109,18 @@ def test_a_file_takes_the_rows_of_several_runs(tmp_path: Path) -> None:
     assert both.peers == {"jax": "1", "numpy": "2"}
     with pytest.raises(ValueError, match="version"):
         both.merged(Results("1", facts, {}, []))
+
+
+def test_the_page_is_of_the_latest_results() -> None:
+    """`python -m benchmarks --page benchmarks/results/VERSION.json` writes it."""
+    latest = max((ROOT / "benchmarks" / "results").glob("*.json"), key=lambda path: path.name)
+    assert PAGE.read_text() == page(Results.load(latest), latest.stem)
+
+
+def test_results_name_the_cpu_and_neither_host_nor_path() -> None:
+    for path in (ROOT / "benchmarks" / "results").glob("*.json"):
+        assert Results.load(path).machine.keys() == {"cpu", "cpus", "python"}
+        assert str(ROOT) not in path.read_text() and "/tmp" not in path.read_text()
 
 
 def test_quantities_carry_their_unit() -> None:
