@@ -61,9 +61,13 @@ def _plural(singular: Callable[..., Any]) -> Callable[..., list[Any]]:
     def make(*names: Any, dtype: str | None = None) -> list[Any]:
         if len(names) == 1 and isinstance(names[0], int):
             names = (None,) * names[0]
+        elif len(names) == 1:
+            names = tuple(names[0])
         return [singular(n, dtype=dtype) for n in names]
 
-    make.__doc__ = f"Several of {singular.__name__}: by names, or by their number."
+    make.__doc__ = (
+        f"Several of {singular.__name__}: by names, by the letters of one string, or by their number."
+    )
     return make
 
 

@@ -33,9 +33,19 @@ def size(x: Any) -> Any:
 
 
 def get_vector_length_or_none(x: Any) -> int | None:
-    """The static length of a vector."""
-    known: int | None = x.type.shape[0] if x.type.ndim == 1 else None
-    return known
+    """The static length of a vector, by its type or by what it was joined of."""
+    if x.type.ndim != 1:
+        return None
+    known: int | None = x.type.shape[0]
+    if known is not None:
+        return known
+    made = x.owner
+    if made is not None and made.name == "rebroadcast":
+        return get_vector_length_or_none(made.operands[0])
+    if made is None or made.name != "concat":
+        return None
+    lengths = [get_vector_length_or_none(v) for v in made.operands]
+    return None if None in lengths else sum(n for n in lengths if n is not None)
 
 
 def get_vector_length(x: Any) -> int:
@@ -78,10 +88,12 @@ def vector_items(x: Any) -> list[Any] | None:
     return [x[i] for i in range(length)]
 
 
-def as_sizes(sizes: Any, what: str) -> list[Any]:
-    """A tuple, number, or vector of static length as a list of sizes."""
+def as_sizes(sizes: Any, what: str, length: int | None = None) -> list[Any]:
+    """A tuple, number, or vector as a list of sizes; a vector's length is static, or `length`."""
     if isinstance(sizes, Variable) and sizes.type.ndim == 1:
         items = vector_items(sizes)
+        if items is None and length is not None:
+            items = [sizes[i] for i in range(length)]  # type: ignore[index]
         if items is None:
             raise ValueError(f"{what}: the length of the shape vector {sizes} is not known; pass ndim=")
         return items
@@ -96,10 +108,7 @@ def reshape(x: Any, newshape: Any, ndim: int | None = None) -> Any:
     shown = tuple(
         v for v in (newshape if isinstance(newshape, list | tuple) else [newshape]) if isinstance(v, Variable)
     )
-    if ndim is not None and isinstance(newshape, Variable) and newshape.type.shape == (None,):
-        vector: Any = newshape
-        newshape = [vector[i] for i in range(ndim)]
-    sizes = as_sizes(newshape, "reshape")
+    sizes = as_sizes(newshape, "reshape", ndim)
     if ndim is not None and len(sizes) != ndim:
         raise ValueError(f"reshape: ndim is {ndim}, but the shape has {len(sizes)} sizes")
     unknown = [k for k, s in enumerate(sizes) if isinstance(s, int) and s == -1]
@@ -356,7 +365,7 @@ def split(x: Any, splits_size: Any, n_splits: int, axis: int = 0) -> list[Any]:
 def tile(x: Any, reps: Any, ndim: int | None = None) -> Any:
     """x repeated `reps` times along each axis."""
     x = as_variable(x)
-    many = as_sizes(reps, "tile")
+    many = as_sizes(reps, "tile", ndim)
     rank = builtins.max(len(many), x.type.ndim) if ndim is None else ndim
     if ndim is not None and ndim < len(many):
         raise ValueError("ndim should be equal or larger than reps.size")

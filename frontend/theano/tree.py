@@ -35,7 +35,7 @@ class Mirror(types.ModuleType):
             return self._public()
         if name in entry.names:
             found = target(entry.names[name])
-        elif f"{path}.{name}".lstrip(".") in TREE:
+        elif _join(path, name) in TREE and not self._hides(name):
             return (
                 importlib.import_module(f"{full(path)}.{name}")
                 if full(path) in sys.modules
@@ -47,6 +47,21 @@ class Mirror(types.ModuleType):
             found = self._native(name)
         setattr(self, name, found)
         return found
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Importing a submodule makes it an attribute, unless a function has that name: `theano.tensor.sort` is one."""
+        if isinstance(value, Mirror) and self._hides(name):
+            return
+        super().__setattr__(name, value)
+
+    def _hides(self, name: str) -> bool:
+        """Whether a name stands for something else than the submodule that is called so."""
+        if name in self._entry.names:
+            return not isinstance(target(self._entry.names[name]), Mirror)
+        if not self._path:  # `theano.ifelse` is a module, though `tcc.ifelse` is a function
+            return False
+        natives = (getattr(importlib.import_module(source), name, None) for source in self._sources)
+        return any(found is not None and not isinstance(found, types.ModuleType) for found in natives)
 
     def _native(self, name: str) -> Any:
         for source in self._sources:

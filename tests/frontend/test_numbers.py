@@ -289,3 +289,11 @@ def test_x_log_x_is_nothing_at_nothing() -> None:
     a, b = f([0.0, 1.0, 2.0], [0.0, 3.0, 4.0])
     np.testing.assert_allclose(a, [0, 0, 2 * np.log(2)])
     np.testing.assert_allclose(b, [0, np.log(3), 2 * np.log(4)])
+
+
+def test_lengths_of_shape_vectors() -> None:
+    v, m = T.dvector("v"), T.dmatrix("m")
+    assert len(tuple(v.shape)) == 1 and len(tuple(T.concatenate([v.shape, m.shape]))) == 3
+    reps = T.concatenate([[1], m.shape[1:]])
+    wide = T.tile(v.dimshuffle(0, "x"), reps, ndim=2)
+    np.testing.assert_array_equal(wide.eval({v: [1.0, 2.0], m: np.zeros((5, 3))}), [[1] * 3, [2] * 3])

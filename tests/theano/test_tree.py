@@ -123,3 +123,13 @@ def test_another_theano_is_not_pushed_aside(tmp_path: Path) -> None:
     text = "import theano, tcc.theano\ntcc.theano.install()"
     run = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, cwd=tmp_path)
     assert run.returncode == 1 and "another theano is imported already" in run.stderr
+
+
+def test_functions_win_over_modules_of_their_name() -> None:
+    for name in ("theano.tensor.sort", "theano.tensor.var", "theano.compile.function", "theano.ifelse"):
+        importlib.import_module(name)
+    theano = importlib.import_module("theano")
+    x = theano.tensor.dvector("x")
+    assert theano.tensor.sort(x).type == x.type and theano.tensor.var(x).ndim == 0
+    assert theano.compile.function is tcc.function and theano.ifelse.ifelse is not None
+    assert importlib.import_module("theano.tensor.sort").sort is theano.tensor.sort
