@@ -543,6 +543,9 @@ class Lowering:
         results = [self.value(v) for v in node.body.results]
         for i, (result, carry) in enumerate(zip(results[:carries], operands[seqs:])):
             results[i] = self.as_shaped(result, carry.type)
+        # what is stacked of a state has the state's sizes, which are known outside the loop
+        states = dict(zip(node.body.results[:carries], results))
+        results[carries:] = [states.get(v, r) for v, r in zip(node.body.results[carries:], results[carries:])]
         scope.builder.op("yield", *results)
         self.scopes.pop()
         self.current = node

@@ -187,6 +187,7 @@ TREE: dict[str, Entry] = {
     "sandbox.cuda": Entry(
         names={"cuda_available": "=False", "cuda_enabled": "=False", "use": f"{L}:use_gpu"}
     ),
+    "sandbox.cuda.dnn": Entry(names={"dnn_present": f"{L}:dnn_present", "dnn_available": f"{L}:dnn_present"}),
     "gpuarray": Entry(names={"pygpu_activated": "=False", "use": f"{L}:use_gpu"}),
     "gpuarray.dnn": Entry(names={"dnn_present": f"{L}:dnn_present", "dnn_available": f"{L}:dnn_present"}),
     "misc": Entry(),

@@ -197,3 +197,15 @@ def test_text():
     verify(func)
     text = print_func(func)
     assert print_func(parse_func(text)) == text
+
+
+def test_a_state_whose_size_is_told_in_the_loop_is_stacked() -> None:
+    """The state has its first value's size, whatever the step had to compute to know that."""
+    times, first = T.lvector("times"), T.dvector("first")
+    out, _ = tcc.scan(
+        lambda n, h: T.tile(h + 1, n.dimshuffle("x"), ndim=1), sequences=times, outputs_info=first
+    )
+    f = tcc.function([times, first], out)
+    np.testing.assert_array_equal(f([1, 1], [0.0, 5.0]), [[1, 6], [2, 7]])
+    with pytest.raises(ValueError, match="4 against 2"):
+        f([1, 2], [0.0, 5.0])
