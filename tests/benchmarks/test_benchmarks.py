@@ -70,7 +70,7 @@ def test_tcc_says_where_its_time_goes(tmp_path: Path) -> None:
 def test_work_of_others_is_not_that_of_the_peers(numpy_peer: dict[str, Peer], tmp_path: Path) -> None:
     before = ticks(numpy_peer["numpy"].pid)
     measure(ADD, numpy_peer, 1, tmp_path, rounds=1, seconds=0.3)
-    assert ticks(numpy_peer["numpy"].pid) - before > 0.1
+    assert ticks(numpy_peer["numpy"].pid) > before
 
 
 def test_a_case_that_fails_is_named(numpy_peer: dict[str, Peer], tmp_path: Path) -> None:
