@@ -120,11 +120,11 @@ def conv_kernel(op: Op, target: Target) -> Kernel:
     most: Size = 0
     for _, rows, cols in phases:
         most = maximum(most, add(mul(sub(rows.count, 1), p), cols.count))
-    h, v = tile_shape(w.t, target, m, most)
+    depth = [mul(channels, *(r.taps for r in phase)) for phase in phases]
+    h, v = tile_shape(w.t, target, m, most, max((k for k in depth if isinstance(k, int)), default=depth[0]))
     width, tiles = v * w.t.lanes, ceil_div(m, h)
     w.lay_out(axes, channels=mul(groups, channels), slack=add(width, axes[2].share, w.t.lanes))
 
-    depth = [mul(channels, *(r.taps for r in phase)) for phase in phases]
     tables, packs = [], []
     for k in depth:
         tables.append(w.reserve(mul(k, 8)))
@@ -290,6 +290,12 @@ def _write_tiles(
     firsts = [w.size(r.first) for r in phase]
     bases = [w.size(r.base) for r in phase]
 
+    # rows of results follow one another in both memories: a run is copied as one
+    steps = w.three(out.strides[2:], 0)
+    gapless = (
+        rows.step == cols.step == 1 and axes[2].pitch == cols.count and steps[1] == mul(cols.count, steps[2])
+    )
+
     def unit(u: str, _: list[str]) -> None:
         rest, block = w.divide(x, u, blocks)
         rest, z = w.divide(x, rest, depths)
@@ -302,7 +308,7 @@ def _write_tiles(
         b = e.gep(padded, x.add(at, x.mul(i, image)), elem)
         to = x.add(x.mul(x.add(first, i), sn), x.mul(x.mul(group, mm), sc))
         to = x.add(to, x.mul(x.add(bases[0], x.mul(z, d.step)), sd))
-        y0, y1 = x.div(q0, p), x.add(x.div(x.sub(q1, 1), p), 1)
+        y0, y1 = (0, 1) if gapless else (x.div(q0, p), x.add(x.div(x.sub(q1, 1), p), 1))
 
         def filters(number: str, _: list[str]) -> None:
             a = e.gep(pack, x.mul(x.add(x.mul(group, tt), number), x.mul(kk, h)), elem)
@@ -311,8 +317,9 @@ def _write_tiles(
             count = x.min(x.sub(mm, channel), h)
 
             def line(y: str, _: list[str]) -> None:
-                begin = x.max(q0, x.mul(y, p))
-                length = x.max(x.sub(x.min(q1, x.add(x.mul(y, p), ow)), begin), 0)
+                begin = q0 if gapless else x.max(q0, x.mul(y, p))
+                end = q1 if gapless else x.min(q1, x.add(x.mul(y, p), ow))
+                length = x.max(x.sub(end, begin), 0)
                 column = x.add(bases[2], x.mul(x.sub(begin, x.mul(y, p)), cols.step))
                 row = x.mul(x.add(bases[1], x.mul(y, rows.step)), sh)
                 place = x.add(x.add(to, row), x.add(x.mul(channel, sc), x.mul(column, sw)))

@@ -48,12 +48,13 @@ class _Filter(ConvText):
             for i in range(3)
         ]
         self.inner = self._inner_taps()
+        pixels = mul(self.pixels[1], self.pixels[2])
         few: Size = mul(self.per_group, *self.taps[3 - self.inner :])
         if self.inner:
             assert isinstance(few, int)
-            self.h, self.v = tile_shape(self.t, target, few, self.filters, aligned=True, whole=few)
+            self.h, self.v = tile_shape(self.t, target, few, self.filters, pixels, aligned=True, whole=few)
         else:
-            self.h, self.v = tile_shape(self.t, target, self.per_group, self.filters, aligned=True)
+            self.h, self.v = tile_shape(self.t, target, self.per_group, self.filters, pixels, aligned=True)
         self.width = self.v * self.t.lanes
         self.blocks = ceil_div(self.filters, self.width)
         self.row_blocks: Size = 1 if self.inner else ceil_div(self.per_group, self.h)

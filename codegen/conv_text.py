@@ -9,7 +9,7 @@ from tcc.codegen.emit import Emit, VecType
 from tcc.codegen.engines import vector
 from tcc.codegen.index import Index
 from tcc.codegen.kernel import Kernel, Operand, Runtime, Scratch, Slots, finish
-from tcc.codegen.microkernel import each_vector, load, splat, store
+from tcc.codegen.microkernel import each_vector, lane_mask, load, splat, store
 from tcc.codegen.nest import PARALLEL_WORK
 from tcc.codegen.target import Target
 from tcc.ir.core import Op
@@ -21,12 +21,13 @@ Number = int | str
 FIELDS = ("args", "first", "table", "pack", "count", "resume")
 ROUND_BYTES = 1 << 20  # of padded images at a time
 _ALIGN = 64
+_TILE_END = 40  # cycles of a tile beside its steps, and three more for each of its vectors
 
 
 def tile_shape(
-    t: VecType, target: Target, rows: Size, columns: Size, aligned: bool = False, whole: int = 0
+    t: VecType, target: Target, rows: Size, columns: Size, depth: Size, aligned: bool = False, whole: int = 0
 ) -> tuple[int, int]:
-    """(rows, vectors) of the register tile that takes the least time for a product of rows x columns and a long k.
+    """(rows, vectors) of the register tile that takes the least time for a product of rows x columns and `depth` steps.
 
     Each step is a load and splat for each row, a load for each vector, which crosses a cache line if not aligned, and a
     multiply-add for each of both; two of either fit a cycle, and a chain goes on after four.  `whole` rows are not cut.
@@ -34,13 +35,14 @@ def tile_shape(
     registers = 32 if target.avx512 else 16
     m = rows if isinstance(rows, int) else 1 << 10
     n = columns if isinstance(columns, int) else 1 << 16
+    k = depth if isinstance(depth, int) else 1 << 10
     best: tuple[float, int, int] | None = None
     for v in range(1, 9):
         for h in range(1, min((registers - 1) // v - 1, 28 if v == 1 else 14) + 1):
             if whole and h != whole:
                 continue
             step = max(h * v / 2, (h + v * (1 if aligned else 2)) / 2, 4.0) + 0.5
-            cost = -(-m // h) * -(-n // (v * t.lanes)) * step
+            cost = -(-m // h) * -(-n // (v * t.lanes)) * (k * step + _TILE_END + 3 * h * v)
             if best is None or cost < best[0]:
                 best = cost, h, v
     assert best is not None
@@ -309,6 +311,9 @@ class ConvText:
             z, number = self.divide(x, x.add(lo, k), s)
             heads.append(row(number, z))
         done: Number = 0
+        if step == 1 and s <= 4 and self.target.avx512:
+            self._split_row(x, s, read, heads, count)
+            return
         if step == 1 and s <= 4:  # whole vectors of each phase at once
             many = VecType(t.elem, t.lanes * s)
             done = x.mul(x.div(count, many.lanes), many.lanes)
@@ -328,3 +333,20 @@ class ConvText:
             left = x.div(x.add(x.max(x.sub(x.sub(count, done), k), 0), s - 1), s)
             start = e.gep(read, x.mul(x.add(done, k), step), t.elem)
             self.copy(start, heads[k], left, 1, x.mul(step, s) if s > 1 else step)
+
+    def _split_row(self, x: Index, s: int, read: str, heads: Sequence[str], count: Number) -> None:
+        """Every s-th of `count` elements to each of the s heads, by whole vectors with masks."""
+        e, t = self.e, self.t
+        many = VecType(t.elem, t.lanes * s)
+
+        def split(i: str, p: list[str]) -> list[str]:
+            left = x.sub(count, i)
+            whole = load(e, many, e.gep(read, i, t.elem), lane_mask(e, many, str(left)))
+            for k in range(s):
+                lanes = ", ".join(f"i32 {k + s * j}" for j in range(t.lanes))
+                part = e.value(f"shufflevector {many} {whole}, {many} poison, <{t.lanes} x i32> <{lanes}>")
+                some = x.div(x.add(x.max(x.sub(left, k), 0), s - 1), s)
+                store(e, t, part, p[k], lane_mask(e, t, str(some)))
+            return [e.gep(q, t.lanes, t.elem) for q in p]
+
+        e.loop(0, count, many.lanes, split, [("ptr", q) for q in heads])
