@@ -20,7 +20,7 @@ from tcc.tools.peak import copy_bandwidth, fma_peak, read_bandwidth
 
 ROUNDS = 5
 SECONDS = 0.15  # that a peer runs a case in one round
-PAUSE = 0.02  # lets the last peer's idle threads fall asleep
+PAUSE = 0.3  # lets the last peer's idle threads fall asleep: some spin for 200 ms
 COMPILE_RUNS = 3
 SLOW_COMPILE = 15.0  # seconds: what takes longer to compile is compiled once
 
