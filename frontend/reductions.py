@@ -16,6 +16,7 @@ from tcc.elemwise import (
     isclose,
     maximum,
     minimum,
+    mul,
     neq,
     pow,
     sqr,
@@ -128,19 +129,18 @@ def mean(
 
 
 def var(x: Any, axis: Axes = None, ddof: int = 0, keepdims: bool = False, corrected: bool = False) -> Any:
-    """The variance over `axis`, in two passes; `ddof` is taken off the count."""
+    """The variance over `axis`; `ddof` is taken off the count."""
     x = as_variable(x)
+    if x.type.dtype in DISCRETE:
+        x = build.cast(x, "float64")
     axes = axes_of(axis, x.type.ndim)
-    centered = sub(x, mean(x, axes, keepdims=True))
-    two = sqr(centered)
-    if ddof == 0:
-        result = mean(two, axes, keepdims=keepdims)
-    else:
-        total = sum(two, axes, keepdims=keepdims)
-        count = size_variable(size_product([size_of(x, a) for a in axes]))
-        result = true_div(total, build.cast(sub(count, ddof), total.type.dtype))
+    result = node("var", x, axes=axes).result
+    result = kept(result, axes, x.type.ndim) if keepdims else result
+    if ddof:
+        count = build.cast(size_variable(size_product([size_of(x, a) for a in axes])), x.type.dtype)
+        result = mul(result, true_div(count, sub(count, ddof)))
     if corrected:
-        error = mean(centered, axes, keepdims=keepdims)
+        error = mean(sub(x, mean(x, axes, keepdims=True)), axes, keepdims=keepdims)
         result = sub(result, sqr(error))
     result.name = "var"
     return result

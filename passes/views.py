@@ -225,30 +225,43 @@ def concat_twice(op: Op, b: Builder) -> Value | None:
 
 @function_rule(*(name for name, row in TABLE.items() if row.scalar and name != "second"))
 def after_view(op: Op, b: Builder) -> Value | None:
-    """f(view(x), view(y)) -> view(f(x, y)), for one broadcast or dimshuffle of equal shapes; constants follow"""
-    views = [v for v in op.operands if splat(v) is None]
-    if not views:
-        return None
-    first = made_by(views[0], "broadcast", "dimshuffle")
+    """f(view(x), view(y)) -> view(f(x, y)), for one broadcast or dimshuffle of equal shapes; constants and numbers follow"""
+    first = next((v.op for v in op.operands if made_by(v, "dimshuffle")), None)
+    first = first or next((v.op for v in op.operands if made_by(v, "broadcast")), None)
     if first is None:
         return None
     shape = first.operands[0].type.shape
-    for v in views:
-        other = made_by(v, first.name)
-        if other is None or other.operands[0].type.shape != shape or other.attrs != first.attrs:
-            return None
-    if first.name == "dimshuffle" and all(len(v.uses) > 1 for v in views):
-        return None  # the transposed value is wanted anyway
-    operands: list[Value] = []
+    views: list[Value] = []
     for v in op.operands:
-        number = splat(v)
-        made = v.op
-        assert made is not None
-        operands.append(
-            made.operands[0] if number is None else b.const(number.item(), v.type.with_shape(*shape))
-        )
-    inner = b.op(op.name, *operands, attrs=op.attrs).result
+        other = made_by(v, first.name)
+        if other is not None and other.operands[0].type.shape == shape and other.attrs == first.attrs:
+            views.append(v)
+        elif splat(v) is None and not (first.name == "dimshuffle" and _stretched_number(v)):
+            return None
+    turns = first.name == "dimshuffle" and [a for a in first.attrs["order"] if a != -1] != list(
+        range(len(shape))
+    )
+    if turns and all(len(v.uses) > 1 for v in views):
+        return None  # the transposed value is wanted anyway
+    inner = b.op(op.name, *(_unmoved(v, views, shape, b) for v in op.operands), attrs=op.attrs).result
     return b.op(first.name, inner, attrs=first.attrs).result
+
+
+def _unmoved(v: Value, views: Sequence[Value], shape: Sequence[Size], b: Builder) -> Value:
+    """An operand before the view."""
+    assert v.op is not None
+    if v in views:
+        return v.op.operands[0]
+    number = splat(v)
+    if number is not None:
+        made: Value = b.const(number.item(), v.type.with_shape(*shape))
+        return made
+    return _broadcast(b, v.op.operands[0], shape)
+
+
+def _stretched_number(v: Value) -> bool:
+    made = made_by(v, "broadcast")
+    return made is not None and made.operands[0].type.rank == 0
 
 
 def _broadcast(b: Builder, source: Value, shape: Sequence[Size]) -> Value:

@@ -150,6 +150,77 @@ define(
     )
 )
 
+# -- variance --------------------------------------------------------------------------------------------------------
+
+
+def var_ref(x: Any, axes: Sequence[int]) -> Any:
+    return np.asarray(np.var(x, axis=tuple(axes), dtype=np.float64)).astype(x.dtype)
+
+
+def _mean(b: Any, x: Any, axes: Sequence[int]) -> Any:
+    return _over_count(b, b.sum(x, axes=axes), x, axes)
+
+
+def _over_count(b: Any, total: Any, x: Any, axes: Sequence[int]) -> Any:
+    count = b.size_value(b.count(x, axes), dtype=b.dtype(total))
+    return b.div(total, b.broadcast(count, shape=b.shape(total)))
+
+
+def var_expand(b: Any, op: Any) -> list[Any]:
+    """Rows stay in the nearest cache for a second visit.  Other sums of float32 are had in one visit, in float64, where
+    the mean of the squares less the square of the mean loses nothing that float32 could hold."""
+    (x,), axes = op.operands, op.attrs["axes"]
+    if b.dtype(x) == "f64" or list(axes) == [b.rank(x) - 1]:
+        centered = b.sub(x, spread(b, _mean(b, x, axes), op))
+        return [_mean(b, b.sqr(centered), axes)]
+    wide = b.cast(x, dtype="f64")
+    gap = b.sub(_mean(b, b.sqr(wide), axes), b.sqr(_mean(b, wide, axes)))
+    return [b.cast(b.maximum(gap, 0.0), dtype=b.dtype(x))]
+
+
+def _slope(b: Any, op: Any) -> Any:
+    """2 (x - mean) / n"""
+    (x,), axes = op.operands, op.attrs["axes"]
+    centered = b.sub(x, spread(b, _mean(b, x, axes), op))
+    two = b.full(2, op.result)
+    return b.mul(centered, spread(b, _over_count(b, two, x, axes), op))
+
+
+def var_grad(b: Any, op: Any, g: Sequence[Any]) -> list[Any]:
+    (x,), axes = op.operands, op.attrs["axes"]
+    centered = b.sub(x, spread(b, _mean(b, x, axes), op))
+    scaled = _over_count(b, b.mul(g[0], 2.0), x, axes)
+    return [b.mul(centered, spread(b, scaled, op))]
+
+
+def var_rop(b: Any, op: Any, t: Sequence[Any]) -> list[Any]:
+    if t[0] is None:
+        return [None]
+    return [b.sum(b.mul(_slope(b, op), t[0]), axes=op.attrs["axes"])]
+
+
+define(
+    OpDef(
+        "var",
+        "x",
+        reduced("var", FLOATS),
+        var_ref,
+        {"axes": REQUIRED},
+        doc="The mean squared distance from the mean over `axes`.",
+        grad=var_grad,
+        rop=var_rop,
+        expand=var_expand,
+        flops=per_operand_element(4),
+        samples=(
+            Sample(("f32[3,4]",), {"axes": (1,)}),
+            Sample(("f32[5,3]",), {"axes": (0,)}),
+            Sample(("f64[2,3,4]",), {"axes": (0, 2)}),
+            Sample(("f32[2,3,4]",), {"axes": (0, 2)}),
+            Sample(("f64[5]",), {"axes": (0,)}),
+        ),
+    )
+)
+
 # -- cross-entropy ---------------------------------------------------------------------------------------------------
 
 
