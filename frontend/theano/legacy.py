@@ -12,6 +12,7 @@ import numpy as np
 
 from tcc import graph
 from tcc.creation import ones_like as one_like
+from tcc.debug import Assert
 from tcc.elemwise import abs_ as abs
 from tcc.elemwise import int_div as intdiv
 from tcc.elemwise import true_div as truediv
@@ -77,6 +78,9 @@ list_of_nodes = io_toposort
 def ops(i: Iterable[Any], o: Iterable[Any]) -> set[Any]:
     """The nodes between inputs and outputs."""
     return set(io_toposort(i, o))
+
+
+assert_op = Assert()
 
 
 class NullType:

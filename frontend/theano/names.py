@@ -73,6 +73,7 @@ TREE: dict[str, Entry] = {
     "configparser": Entry(names={**_from("tcc.settings", "config change_flags TheanoConfigParser")}),
     "configdefaults": Entry(names=_from("tcc.settings", "config")),
     "ifelse": Entry(names=_from("tcc.branches", "ifelse")),
+    "raise_op": Entry(names={"Assert": "tcc.debug:Assert", "assert_op": f"{L}:assert_op"}),
     # -- graphs ---------------------------------------------------------------------------------------------------
     "gof": Entry(
         names={
@@ -140,6 +141,7 @@ TREE: dict[str, Entry] = {
                 L,
                 "get_scalar_constant_value abs intdiv truediv one_like stacklist scan NotScalarConstantError",
             ),
+            "power": "tcc.tensor:pow",
             "sharedvar": f"{L}:tensor_sharedvar",
             "basic": f"{L}:tensor_basic",
         },
@@ -165,6 +167,7 @@ TREE: dict[str, Entry] = {
     "tensor.shared_randomstreams": Entry(),
     "tensor.subtensor": Entry(("tcc.tensor",), _from("tcc.indexing", "inc_subtensor set_subtensor take")),
     "tensor.sort": Entry(("tcc.tensor",)),
+    "tensor.opt": Entry(names={"Assert": "tcc.debug:Assert", "assert_op": f"{L}:assert_op"}),
     "tensor.xlogx": Entry(names=_from("tcc.elemwise", "xlogx xlogy0")),
     "tensor.nnet": Entry(),
     "tensor.nnet.nnet": Entry(("tcc.tensor.nnet",)),
