@@ -38,7 +38,7 @@ def tile_shape(
     k = depth if isinstance(depth, int) else 1 << 10
     best: tuple[float, int, int] | None = None
     for v in range(1, 9):
-        for h in range(1, min((registers - 1) // v - 1, 28 if v == 1 else 14) + 1):
+        for h in range(1, min((registers - 1) // v - 1, 28 if v == 1 and aligned else 14) + 1):
             if whole and h != whole:
                 continue
             step = max(h * v / 2, (h + v * (1 if aligned else 2)) / 2, 4.0) + 0.5
