@@ -10,11 +10,12 @@ import pytest
 from tcc.codegen import engines, support
 from tcc.codegen.gemm import engine_name
 from tcc.codegen.target import host
+from tcc.runtime import cache
 
 
 def test_the_whole_engine_takes_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     engines._finish()  # an engine that is still being compiled would land in this test's cache
-    monkeypatch.setenv("TCC_CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr(cache, "_default", [cache.Cache(tmp_path)])
     monkeypatch.setattr(engines, "_loaded", {})
     monkeypatch.setattr(engines, "_unfinished", [])
     support.load()
