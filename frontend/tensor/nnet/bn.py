@@ -64,7 +64,7 @@ def batch_normalization_train(
 
     Gives the result, the mean and 1 / sqrt(var + epsilon), and, where they are given, the new running mean and variance
     (of which `running_average_factor` is new, and the variance is unbiased).  Parameters have the inputs' rank, with
-    size 1 along `axes`, or the other axes alone.
+    size 1 along `axes`, or the other axes alone; the statistics come back in gamma's form.
     """
     x = as_variable(inputs)
     rank = x.type.ndim
@@ -76,6 +76,9 @@ def batch_normalization_train(
     invstd = inv(sqrt(add(spread_out, build.cast(as_variable(epsilon), x.type.dtype))))
     out = add(mul(sub(x, center), mul(g, invstd)), b)
     results = [out, center, invstd]
+    if as_variable(gamma).type.ndim != rank:
+        kept = [a for a in range(rank) if a not in over]
+        results[1:] = [center.dimshuffle(*kept), invstd.dimshuffle(*kept)]
     if running_mean is not None:
         count = cast(size_variable(size_product([size_of(x, a) for a in over])), x.type.dtype)
         unbiased = mul(spread_out, true_div(count, maximum(sub(count, 1), 1)))
