@@ -5,20 +5,17 @@ from __future__ import annotations
 from tcc.ir.core import Func
 from tcc.ir.types import COMPILED
 
-# Rows without a kernel on any dtype.
-INTERPRETED = frozenset[str]()
-
 
 def require_native(func: Func) -> None:
     """TypeError names the first op of a function of values that only the interpreter runs, its types and its line."""
     for op in func.body.walk():
         types = [v.type for v in (*op.operands, *op.results)]
         odd = next((t.dtype for t in types if t.dtype not in COMPILED), None)
-        if odd is None and op.name not in INTERPRETED:
+        if odd is None:
             continue
         takes = ", ".join(str(v.type) for v in op.operands)
         where = f"\nwritten at {op.loc}" if op.loc else ""
-        raise TypeError(f"{op.name}({takes}): {_advice(odd or op.name)}{where}")
+        raise TypeError(f"{op.name}({takes}): {_advice(odd)}{where}")
     for p in func.body.params:
         if p.type.dtype not in COMPILED:
             raise TypeError(f"%{p.name} is {p.type}: {_advice(p.type.dtype)}")
