@@ -419,6 +419,9 @@ class Builder:
     def count(self, x: Variable, axes: Sequence[int]) -> Size:
         return size_product([size_of(x, a) for a in axes])
 
+    def smaller(self, a: Size, b: Size) -> Size:
+        return size_arithmetic("minimum", a, b)
+
     def size_value(self, size: Size, dtype: str = "i64") -> Any:
         return cast(size_variable(size), FROM_IR[dtype])
 

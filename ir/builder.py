@@ -11,7 +11,7 @@ from typing import Any
 
 from tcc.ir import ops as _ops  # noqa: F401  (fills the table)
 from tcc.ir.core import Block, Op, Value
-from tcc.ir.dims import Size, product
+from tcc.ir.dims import Size, minimum, product
 from tcc.ir.optable import TABLE, check_arity, complete_attrs
 from tcc.ir.types import Type
 
@@ -76,6 +76,9 @@ class Builder:
     def count(self, x: Value, axes: Sequence[int]) -> Size:
         """The number of elements along `axes`."""
         return product([x.type.shape[a] for a in axes])
+
+    def smaller(self, a: Size, b: Size) -> Size:
+        return minimum(a, b)
 
     def size_value(self, size: Size, dtype: str = "i64") -> Value:
         """A size read as a rank-0 value."""

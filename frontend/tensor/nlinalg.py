@@ -6,14 +6,15 @@ from typing import Any
 
 import numpy as np
 
-from tcc.build import node, shape_of, size_product
-from tcc.creation import identity_like, tensor
-from tcc.elemwise import DISCRETE, abs_, cast, neq, pow, sgn, sqr, sqrt
+from tcc.build import node, shape_of, size_of, size_product
+from tcc.creation import identity_like, tensor, zeros
+from tcc.elemwise import DISCRETE, abs_, add, cast, mul, neq, pow, sqr, sqrt, sub
+from tcc.gradient import Lop
 from tcc.matrices import alloc_diag, diag, trace
-from tcc.products import dot
+from tcc.products import dot, outer
 from tcc.reductions import axes_of, max, min
 from tcc.reductions import sum as total
-from tcc.shapes import dimshuffle, reshape
+from tcc.shapes import concatenate, dimshuffle, reshape
 from tcc.types import promote
 from tcc.user_op import Apply, Op
 from tcc.variable import as_variable
@@ -83,13 +84,16 @@ def eigh(x: Any, UPLO: str = "L") -> tuple[Any, Any]:
 
 
 def eig(x: Any) -> tuple[Any, Any]:
-    """The eigenvalues, all of which must be real, and eigenvectors."""
+    """The eigenvalues, all of which must be real, and eigenvectors of length 1."""
     w, v = node("eig", as_matrix(x, "eig")).results
     return w, v
 
 
 def svd(x: Any, full_matrices: bool = True, compute_uv: bool = True) -> Any:
-    """u, the singular values s, descending, and v' with x = u s v'; s alone, which has a gradient, without compute_uv."""
+    """u, the singular values s, descending, and v' with x = u s v'; s alone without compute_uv.
+
+    The gradients by u and v are infinite where two singular values are equal, or one is 0.
+    """
     x = as_matrix(x, "svd")
     if not compute_uv:
         return node("singular_values", x).result
@@ -223,7 +227,7 @@ def lstsq(a: Any, b: Any, rcond: float | None = None) -> list[Any]:
 
 
 class LeastSquares(Op):
-    """Results of sizes that hang on the matrix's rank."""
+    """Results of sizes that hang on the matrix's rank.  The gradients are those of a matrix of full rank."""
 
     __props__ = ("rcond",)
 
@@ -236,7 +240,22 @@ class LeastSquares(Op):
         for storage, value, output in zip(output_storage, made, node.outputs):
             storage[0] = np.asarray(value, output.type.dtype)
 
+    def L_op(self, inputs: Any, outputs: Any, output_grads: Any) -> Any:
+        """Of x = pinv(a) b, of the squared residuals (there are none where a has no more rows than columns), and of the
+        singular values."""
+        a, b = inputs
+        x, _, _, s = outputs
+        gx, gr, _, gs = output_grads
+        made, values = dot(pinv(a), b), svd(a, compute_uv=False)
+        columns = size_of(b, 1) if b.type.ndim == 2 else 1
+        gr = concatenate([gr, zeros([columns], gr.type.dtype)])[:columns]
+        rest = sub(b, dot(a, x))
+        slope = mul(rest, gr if b.type.ndim == 2 else gr[0], 2)
+        by_a, by_b = Lop([made, values], [a, b], [gx, gs])
+        by_residuals = dot(slope, _swapped(x)) if b.type.ndim == 2 else outer(slope, x)
+        return [sub(by_a, by_residuals), add(by_b, slope)]
+
 
 def slogdet(x: Any) -> tuple[Any, Any]:
     """The sign of the determinant, and the logarithm of its magnitude."""
-    return sgn(det(x)), logdet(x)
+    return node("sign_of_det", as_matrix(x, "slogdet")).result, logdet(x)

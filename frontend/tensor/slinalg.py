@@ -6,14 +6,16 @@ from typing import Any
 
 from tcc import build
 from tcc.build import node
+from tcc.creation import tril, triu
+from tcc.elemwise import add
 from tcc.matrices import kron
 from tcc.shapes import dimshuffle
-from tcc.tensor.nlinalg import as_matrix
+from tcc.tensor.nlinalg import as_matrix, eigh
 from tcc.types import promote
 from tcc.variable import as_variable
 
-__all__ = ["Cholesky", "Solve", "cholesky", "expm", "kron", "solve", "solve_lower_triangular",
-           "solve_triangular", "solve_upper_triangular"]  # fmt: skip
+__all__ = ["Cholesky", "Eigvalsh", "Solve", "cholesky", "eigvalsh", "expm", "kron", "solve", "solve_lower_triangular",
+           "solve_symmetric", "solve_triangular", "solve_upper_triangular"]  # fmt: skip
 
 
 def _swapped(x: Any) -> Any:
@@ -76,6 +78,43 @@ def _solved(a: Any, b: Any, kind: str) -> Any:
         return node("solve", a, b, kind=kind).result
     column = dimshuffle(b, *range(b.type.ndim), "x")
     return dimshuffle(node("solve", a, column, kind=kind).result, *range(b.type.ndim))
+
+
+def solve_symmetric(a: Any, b: Any) -> Any:
+    """x with a x = b for a symmetric matrix a."""
+    return _solved(a, b, "general")
+
+
+def eigvalsh(a: Any, b: Any = None, lower: bool = True) -> Any:
+    """The values w with a v = w b v for some v, ascending: a symmetric, b symmetric and positive (1 if not given).
+
+    Only one triangle of each is read.  numpy.linalg.LinAlgError where b is not positive.
+    """
+    a = as_matrix(a, "eigvalsh")
+    if b is not None:
+        b = as_matrix(b, "eigvalsh")
+        dtype = promote(a.type.dtype, b.type.dtype)
+        a, b = _symmetric(build.cast(a, dtype), lower), build.cast(b, dtype)
+        factor = cholesky(b if lower else _swapped(b))
+        half = solve_lower_triangular(factor, a)
+        a, lower = solve_lower_triangular(factor, _swapped(half)), True
+    return eigh(a, "L" if lower else "U")[0]
+
+
+def _symmetric(a: Any, lower: bool) -> Any:
+    """The symmetric matrix of one triangle."""
+    half, rest = (tril(a), tril(a, -1)) if lower else (triu(a), triu(a, 1))
+    return add(half, _swapped(rest))
+
+
+class Eigvalsh:
+    """`Eigvalsh(lower=True)(a, b)` is `eigvalsh(a, b)`."""
+
+    def __init__(self, lower: bool = True) -> None:
+        self.lower = lower
+
+    def __call__(self, a: Any, b: Any = None) -> Any:
+        return eigvalsh(a, b, self.lower)
 
 
 class Cholesky:

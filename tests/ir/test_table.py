@@ -39,9 +39,6 @@ INTERPRETED = {"conj", "real", "imag", "angle"}
 # Rows from floats to floats that have no gradient, and why.
 NO_GRADIENT = {
     "trigamma": "needs the tetragamma function",
-    "svd": "its singular values have one",
-    "qr": "not written yet",
-    "eig": "not written yet",
     "legacy_draw": "Theano has none through raw random numbers",
     "scan": "the frontend writes the reverse loop",
     "ifelse": "the frontend writes a second ifelse",
