@@ -59,6 +59,18 @@ class Node:
     def reshape(self, *shape: int) -> Node:
         return Node(self.value.reshape(shape), [(self, lambda g: g.reshape(self.value.shape))])
 
+    def __getitem__(self, at: Any) -> Node:
+        def pull(g: Array) -> Array:
+            whole = np.zeros_like(self.value)
+            np.add.at(whole, at, g)
+            return whole
+
+        return Node(self.value[at], [(self, pull)])
+
+    @property
+    def T(self) -> Node:
+        return Node(self.value.T, [(self, lambda g: g.T)])
+
     def sum(self, axis: Any = None) -> Node:
         """Keeps the axes that it sums over."""
         total = self.value.sum(axis=axis, keepdims=True)
@@ -71,6 +83,15 @@ class Node:
 
 def node(value: Any) -> Node:
     return value if isinstance(value, Node) else Node(value)
+
+
+def stack(parts: Sequence[Node]) -> Node:
+    """Along a new first axis."""
+
+    def pull(k: int) -> Pull:
+        return lambda g: g[k]
+
+    return Node(np.stack([p.value for p in parts]), [(p, pull(k)) for k, p in enumerate(parts)])
 
 
 def tanh(x: Node) -> Node:

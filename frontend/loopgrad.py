@@ -47,6 +47,7 @@ class _Reverse:
         self.sizes = list(variables_in(node.attrs))
         self.captured = list(node.extra[len(self.sizes) :])
         self.inner = dependent(self.body)
+        self.ragged = ragged(self.body, self.inner)
         self.wanted = self.varying(matters)
         self.leaves = frozenset([*self.body.params, *self.captured])
 
@@ -260,12 +261,28 @@ class _Reverse:
                 continue
             seen.add(v)
             owner = v.owner
-            if owner is None or not (owner.name in CHEAP or _counts(v)):
+            if owner is None or not (owner.name in CHEAP or _counts(v) or v in self.ragged):
                 found[v] = None
                 continue
             if owner.name != "shape_of":
                 waiting += [x for x in owner.inputs if x in self.inner]
         return list(found)
+
+
+def ragged(body: Body, inner: set[Any]) -> set[Any]:
+    """The values of a body whose sizes may differ from step to step: they cannot be stacked, and are made again."""
+    varying: set[Any] = set(body.params)
+    found: set[Any] = set()
+    for node in toposort(body.results, stop=lambda v: v not in inner):
+        if node.name == "shape_of":
+            if node.operands[0] in found:
+                varying.update(node.results)
+            continue
+        if any(v in varying for v in node.inputs):
+            varying.update(node.results)
+        if any(v in varying for v in variables_in(node.attrs)) or any(v in found for v in node.operands):
+            found.update(r for r in node.results if r.type.ndim)
+    return found
 
 
 def _counts(v: Any) -> bool:

@@ -16,6 +16,7 @@ from tcc.ir.core import Block, Func, Value
 from tcc.ir.dims import Expr, Size
 from tcc.ir.types import Type
 from tcc.printing import label
+from tcc.stacking import bind_before, bound_in, sized, told_by_steps
 from tcc.types import TensorType
 from tcc.variable import SharedVariable, TensorConstant, Variable
 
@@ -374,6 +375,8 @@ class Lowering:
         elif node.name == "dimshuffle":
             elements = self.exact_elements(node.operands[0])
             exact = elements[0] if elements is not None and len(elements) == 1 else None
+        elif node.name == "where" and (chosen := self.chosen(node)) is not None:
+            exact = self.exact_size(chosen)
         elif node.name in ARITHMETIC and v.type.dtype == "int64":
             sizes = [self.exact_size(x) for x in node.operands]
             exact = None if None in sizes else ARITHMETIC[node.name](*sizes)
@@ -383,6 +386,18 @@ class Lowering:
             return False
         self.exact[v] = exact
         return True
+
+    def chosen(self, node: Apply) -> Variable | None:
+        """The operand that a `where` of scalars takes, if a comparison of sizes decides it, as no size is negative."""
+        made = node.operands[0].owner
+        if made is None or made.name != "lt":
+            return None
+        left, right = (self.exact_size(x) for x in made.operands)
+        if left is None or right is None:
+            return None
+        if dims.nonnegative(dims.sub(left, right)):
+            return node.operands[2]
+        return node.operands[1] if dims.nonnegative(dims.sub(right, dims.add(left, 1))) else None
 
     # -- nodes -------------------------------------------------------------------------------------------------------
 
@@ -546,14 +561,40 @@ class Lowering:
         # what is stacked of a state has the state's sizes, which are known outside the loop
         states = dict(zip(node.body.results[:carries], results))
         results[carries:] = [states.get(v, r) for v, r in zip(node.body.results[carries:], results[carries:])]
-        scope.builder.op("yield", *results)
         self.scopes.pop()
         self.current = node
         resolve_block(block, self.sizes)
         attrs = {"seqs": seqs, "carries": carries, "length": length}
         attrs |= {key: node.attrs[key] for key in ("reverse", "until")}
+        moved = bind_before(block, self.builder.block)
+        self.scopes[-1].bound |= {k: s for k, s in scope.bound.items() if str(s) in moved}
+        ends = len(node.results) - bool(node.attrs["until"])
+        results[carries:ends] = self.stackable(block, operands, results, ends, attrs, label(node))
+        scope.builder.op("yield", *results)
         op = self.builder.op("scan", *operands, attrs=attrs, blocks=[block])
         self.define(node, op.results)
+
+    def stackable(
+        self,
+        body: Block,
+        operands: Sequence[Value],
+        results: Sequence[Value],
+        ends: int,
+        attrs: dict[str, Any],
+        what: str,
+    ) -> list[Value]:
+        """What a loop stacks, with sizes that are known before it; one step that differs is an error of the call."""
+        carries = attrs["carries"]
+        stacks = list(results[carries:ends])
+        used = frozenset().union(*(dims.names_of(s) for v in stacks for s in v.type.shape))
+        names = [n for n in bound_in(body) if n in used]
+        if not names:
+            return stacks
+        rest = [*results[:carries], *results[ends:]]
+        told = told_by_steps(self.builder, body, rest, operands, names, attrs)
+        known = {n: self.bound(v) for n, v in zip(names, told)}
+        message = f"{what}: what is stacked must have the same size in every step"
+        return sized(Builder(body, loc=self.builder.loc), stacks, known, message)
 
     def ifelse(self, node: Apply) -> None:
         """What only one branch needs is made in its block, so that it runs, and may fail, only if it is wanted."""

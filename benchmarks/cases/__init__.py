@@ -18,6 +18,7 @@ TOPICS = (
     "classifiers",
     "networks",
     "language",
+    "recurrent",
     "densities",
 )
 MODULES: dict[str, ModuleType] = {topic: import_module(f"benchmarks.cases.{topic}") for topic in TOPICS}

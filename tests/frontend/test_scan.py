@@ -209,3 +209,32 @@ def test_a_state_whose_size_is_told_in_the_loop_is_stacked() -> None:
     np.testing.assert_array_equal(f([1, 1], [0.0, 5.0]), [[1, 6], [2, 7]])
     with pytest.raises(ValueError, match="4 against 2"):
         f([1, 2], [0.0, 5.0])
+
+
+def test_sizes_that_are_the_same_in_every_step_are_told_before_the_loop() -> None:
+    x, k = T.matrix("x"), T.lscalar("k")
+    made, _ = tcc.scan(lambda row: T.tile(row[:2], k * 2 - 1, ndim=1), sequences=x)
+    f = tcc.function([x, k], made)
+    rows = np.arange(12.0).reshape(4, 3)
+    for count in (1, 3):
+        np.testing.assert_array_equal(f(rows, count), np.tile(rows[:, :2], (1, 2 * count - 1)))
+    assert f(rows[:0], 2).shape == (0, 6)
+
+
+def test_sizes_that_the_steps_tell_must_agree() -> None:
+    x, starts, most = T.vector("x"), T.lvector("starts"), T.lscalar("most")
+    windows, _ = tcc.scan(lambda i: x[i : i + 2] * 2, sequences=starts)
+    f = tcc.function([x, starts], windows)
+    v = np.arange(6.0)
+    assert f(v, [0, 3, 4]).tolist() == [[0, 2], [6, 8], [8, 10]]
+    assert f(v, []).shape == (0, 0)
+    with pytest.raises(ValueError, match="the same size in every step"):
+        f(v, [0, 5])
+    (counts, tiles), _ = tcc.scan(
+        lambda n: ([n, T.ones((3,)) * T.arange(3)[:n].sum()], tcc.until(n >= most)),
+        sequences=starts,
+    )
+    g = tcc.function([starts, most], [counts, tiles])
+    assert [a.tolist() for a in g([1, 2, 9], 2)] == [[1, 2], [[0] * 3, [1] * 3]]
+    until, _ = tcc.scan(lambda i: (x[i : i + 2], tcc.until(i >= most)), sequences=starts)
+    assert tcc.function([x, starts, most], until)(v, [0, 1, 5], 1).tolist() == [[0, 1], [1, 2]]

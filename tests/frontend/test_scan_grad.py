@@ -215,3 +215,35 @@ def test_until_without_outputs_that_grow():
     _, updates = tcc.scan(lambda a: ({total: total + a}, tcc.until(total + a > 5)), [T.arange(1.0, 9.0)])
     tcc.function([], [], updates=updates)()
     assert total.get_value() == 6
+
+
+def test_values_whose_sizes_differ_from_step_to_step_are_made_again():
+    def program(w, counts):
+        sums, _ = tcc.scan(lambda n, s: T.sum(T.tanh(T.exp(w[:n]) * s)), [counts], [T.ones(())])
+        return (sums**2).sum()
+
+    checked(program, *sample((5,)), np.array([2, 5, 0, 3]))
+    checked(program, *sample((5,)), np.array([2, 5, 1]), order=2)
+
+
+def test_parts_of_sizes_that_shared_weights_tell():
+    """The shared variable's sizes are not in its type; the parts of the product have them nevertheless."""
+    u = tcc.shared(RNG.normal(size=(6, 3)) * 0.5)
+    n = u.shape[1]
+
+    def step(a, h):
+        z = T.dot(h, u.T)
+        return T.tanh(z[:, :n]) * T.nnet.sigmoid(z[:, n:]) + a
+
+    x = T.tensor3()
+    hs, _ = tcc.scan(step, [x], [T.zeros((x.shape[1], n))])
+    value, slope = (hs**2).sum(), tcc.grad((hs**2).sum(), u)
+    f, a, before = tcc.function([x], [value, slope]), RNG.normal(size=(3, 2, 3)), u.get_value()
+    for _ in range(2):
+        along = RNG.normal(size=(6, 3))
+        ends = []
+        for sign in (-1, 1):
+            u.set_value(before + sign * 1e-5 * along)
+            ends.append(f(a)[0])
+        u.set_value(before)
+        np.testing.assert_allclose((f(a)[1] * along).sum(), (ends[1] - ends[0]) / 2e-5, rtol=1e-6)
