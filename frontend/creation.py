@@ -268,3 +268,32 @@ def triu(x: Any, k: int = 0) -> Any:
     x = as_variable(x)
     below = tri(size_of(x, -2 % x.type.ndim), size_of(x, x.type.ndim - 1), k - 1, x.type.dtype)
     return mul(x, sub(build.cast(as_variable(1), x.type.dtype), below))
+
+
+def tril_indices(n: Any, k: int = 0, m: Any = None) -> tuple[Any, Any]:
+    """The indices of what is on and below the `k`-th diagonal of an n by m matrix, as for numpy.tril_indices."""
+    from tcc.selecting import nonzero
+
+    rows, columns = nonzero(tri(n, m, k, "bool"))
+    return rows, columns
+
+
+def tril_indices_from(x: Any, k: int = 0) -> tuple[Any, Any]:
+    """The same for the matrix x."""
+    x = as_variable(x)
+    return tril_indices(size_of(x, 0), k, size_of(x, 1))
+
+
+def triu_indices(n: Any, k: int = 0, m: Any = None) -> tuple[Any, Any]:
+    """The indices of what is on and above the `k`-th diagonal of an n by m matrix, as for numpy.triu_indices."""
+    from tcc.elemwise import invert
+    from tcc.selecting import nonzero
+
+    rows, columns = nonzero(invert(tri(n, m, k - 1, "bool")))
+    return rows, columns
+
+
+def triu_indices_from(x: Any, k: int = 0) -> tuple[Any, Any]:
+    """The same for the matrix x."""
+    x = as_variable(x)
+    return triu_indices(size_of(x, 0), k, size_of(x, 1))

@@ -107,6 +107,12 @@ arctanh = _float_function("atanh", "arctanh", "The inverse hyperbolic tangent.")
 erf = _float_function("erf", "erf", "The error function.")
 erfc = _float_function("erfc", "erfc", "1 - erf(x).")
 erfinv = _float_function("erfinv", "erfinv", "The inverse error function.")
+erfcx = _float_function("erfcx", "erfcx", "exp(x ** 2) erfc(x), through SciPy.")
+erfcinv = _float_function("erfcinv", "erfcinv", "The inverse of erfc, through SciPy.")
+j0 = _float_function("j0", "j0", "The Bessel function of order 0, through SciPy.")
+j1 = _float_function("j1", "j1", "The Bessel function of order 1, through SciPy.")
+i0 = _float_function("i0", "i0", "The modified Bessel function of order 0, through SciPy.")
+i1 = _float_function("i1", "i1", "The modified Bessel function of order 1, through SciPy.")
 gamma = _float_function("gamma", "gamma", "The gamma function.")
 gammaln = _float_function("gammaln", "gammaln", "log |gamma(x)|.")
 psi = _float_function("psi", "psi", "The digamma function.")
@@ -148,6 +154,47 @@ or_ = _two("or", "or_", "Logical or of bools, bitwise of integers.", refused=_FL
 xor = _two("xor", "xor", "Exclusive or of bools, bitwise of integers.", refused=_FLOATS)
 bitwise_and, bitwise_or, bitwise_xor, bitwise_not = and_, or_, xor, invert
 square = sqr
+jv = _two("jv", "jv", "The Bessel function of order a at b, through SciPy.", to_float=True)
+iv = _two("iv", "iv", "The modified Bessel function of order a at b, through SciPy.", to_float=True)
+gammainc = _two(
+    "gammainc",
+    "gammainc",
+    "The lower incomplete gamma function at b over gamma(a), through SciPy.",
+    to_float=True,
+)
+gammaincc = _two(
+    "gammaincc",
+    "gammaincc",
+    "The upper incomplete gamma function at b over gamma(a), through SciPy.",
+    to_float=True,
+)
+
+
+def gammal(k: Any, x: Any) -> Any:
+    """The lower incomplete gamma function, through SciPy."""
+    return mul(gammainc(k, x), gamma(k))
+
+
+def gammau(k: Any, x: Any) -> Any:
+    """The upper incomplete gamma function, through SciPy."""
+    return mul(gammaincc(k, x), gamma(k))
+
+
+def chi2sf(x: Any, k: Any) -> Any:
+    """1 - the cumulative chi-squared distribution of k degrees of freedom at x, through SciPy."""
+    return gammaincc(true_div(k, 2), true_div(x, 2))
+
+
+def logaddexp(a: Any, b: Any) -> Any:
+    """log(exp(a) + exp(b)), without overflow; of equal infinities, themselves."""
+    a, b = as_variable(a), as_variable(b)
+    dtype = promote(a.type.dtype, b.type.dtype)
+    dtype = TO_FLOAT.get(dtype, dtype)
+    a, b = build.cast(a, dtype), build.cast(b, dtype)
+    larger, smaller = switch(gt(a, b), a, b), switch(gt(a, b), b, a)
+    endless = and_(eq(a, b), isinf(a))  # whose difference is no number
+    gap = switch(endless, build.cast(as_variable(0), dtype), sub(smaller, larger))
+    return add(larger, build.elementwise("softplus", gap))
 
 
 def abs_(x: Any) -> Any:

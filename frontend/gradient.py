@@ -8,10 +8,11 @@ from typing import Any
 
 from tcc import build
 from tcc.graph import Apply, Shown, located_at, toposort
+from tcc.ir.optable import Undefined
 from tcc.loopgrad import pulled_scan
 from tcc.lower import place
 from tcc.settings import config
-from tcc.types import TensorType, tensor_type
+from tcc.types import TensorType, Type, tensor_type
 from tcc.variable import Variable, as_variable, scalar_constant
 
 DISCRETE = ("bool", "int", "uin")
@@ -29,10 +30,35 @@ class NullTypeGradError(TypeError):
 
 
 class DisconnectedType:
-    """The type of a gradient by something on which the cost does not depend."""
+    """The type of a gradient by something on which the cost does not depend.  An op's `grad` returns `DisconnectedType()()`."""
+
+    def __call__(self) -> DisconnectedType:
+        return self
 
     def __repr__(self) -> str:
         return "DisconnectedType"
+
+
+class NullType(Type):
+    """The type of a gradient that is not defined; `why_null` says why."""
+
+    def __init__(self, why_null: str = "(no reason given)") -> None:
+        self.why_null = why_null
+
+    def __repr__(self) -> str:
+        return f"NullType: {self.why_null}"
+
+
+def grad_undefined(op: Any, x_pos: int, x: Any, comment: str = "") -> Undefined:
+    """What an op's `grad` returns for an input by which its results have no derivative: an error for who needs it."""
+    return Undefined(f"{op} has no gradient by its input {x_pos}, {x}. {comment}".rstrip())
+
+
+def grad_not_implemented(op: Any, x_pos: int, x: Any, comment: str = "") -> Undefined:
+    """The same for a derivative that exists but that nobody has written."""
+    return Undefined(
+        f"the gradient of {op} by its input {x_pos}, {x}, is not implemented. {comment}".rstrip()
+    )
 
 
 class _Zero:
@@ -56,7 +82,7 @@ def grad(
 
     The cost is a scalar of floats (or None with `known_grads`, which maps variables to their gradients).  By integers the
     gradient is of floats.  DisconnectedInputError if the cost does not depend on a `wrt`, unless `disconnected_inputs` is
-    "ignore" or "warn".
+    "ignore" or "warn".  NullTypeGradError where a gradient is not defined; with `null_gradients="return"` its NullType.
     """
     if cost is None and known_grads is None:
         raise ValueError("cost and known_grads can't both be None.")
@@ -73,7 +99,11 @@ def grad(
             raise TypeError(f"known_grads: the gradient of {v} has {g.type.ndim} axes, {v} has {v.type.ndim}")
         seeds[v] = g
     grads = backward(seeds, asked, set(consider_constant or ()))
-    out = [_finished(v, grads.get(v), disconnected_inputs, return_disconnected) for v in asked]
+    if null_gradients not in ("raise", "return"):
+        raise ValueError(f"null_gradients must be 'raise' or 'return', got {null_gradients!r}")
+    out = [
+        _finished(v, grads.get(v), disconnected_inputs, return_disconnected, null_gradients) for v in asked
+    ]
     if add_names and cost is not None and cost.name is not None:
         for v, g in zip(asked, out):
             if v.name is not None and g is not None and isinstance(g, Variable) and g.owner is not None:
@@ -105,7 +135,13 @@ def _discrete(v: Any) -> bool:
     return isinstance(v.type, TensorType) and v.type.dtype[:3] in DISCRETE or v.type.dtype == "bool"
 
 
-def _finished(v: Any, g: Any, disconnected_inputs: str, return_disconnected: str) -> Any:
+def _finished(
+    v: Any, g: Any, disconnected_inputs: str, return_disconnected: str, null_gradients: str = "raise"
+) -> Any:
+    if isinstance(g, Undefined):
+        if null_gradients == "return":
+            return Variable(NullType(g.reason))
+        raise NullTypeGradError(f"tensor.grad encountered a NaN. {g.reason}")
     if g is None:
         _disconnected(v, disconnected_inputs)
         if return_disconnected == "None":
@@ -192,7 +228,9 @@ def accumulate(grads: dict[Any, Any], v: Any, g: Any) -> None:
     before = grads.get(v)
     if before is None or before is ZERO:
         grads[v] = g
-    elif g is not ZERO:
+    elif isinstance(g, Undefined):
+        grads[v] = g
+    elif g is not ZERO and not isinstance(before, Undefined):
         from tcc.elemwise import add
 
         grads[v] = add(before, g)
@@ -202,6 +240,9 @@ def pulled(
     b: build.Builder, node: Apply, flowing: Sequence[Any], matters: set[Any], constants: set[Any]
 ) -> Sequence[Any]:
     """Gradients by the node's operands, or by all its inputs, given those by its results."""
+    undefined = next((g for g in flowing if isinstance(g, Undefined)), None)
+    if undefined is not None:
+        return [undefined if _reaches(node, k) else None for k in range(len(node.inputs))]
     if node.name == "scan":
         made: Sequence[Any] = pulled_scan(node, flowing, matters, constants)
         return made
@@ -279,7 +320,14 @@ def called(node: Apply, flowing: Sequence[Any]) -> Sequence[Any]:
         raise ValueError(
             f"{node.attrs['name']}.grad returned {len(made)} gradients for {len(node.operands)} inputs"
         )
-    return [None if g is None or isinstance(g, DisconnectedType) else as_variable(g) for g in made]
+    return [
+        None
+        if g is None or isinstance(g, DisconnectedType)
+        else g
+        if isinstance(g, Undefined)
+        else as_variable(g)
+        for g in made
+    ]
 
 
 def Lop(

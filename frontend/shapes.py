@@ -9,7 +9,16 @@ from typing import Any
 import numpy as np
 
 from tcc import build
-from tcc.build import as_size, node, shape_of, size_arithmetic, size_of, size_product, size_variable
+from tcc.build import (
+    as_size,
+    node,
+    shape_of,
+    size_arithmetic,
+    size_of,
+    size_product,
+    size_variable,
+    static_size,
+)
 from tcc.graph import Apply, Shown
 from tcc.types import promote, tensor_type
 from tcc.variable import TensorConstant, Variable, as_variable
@@ -445,3 +454,33 @@ def moveaxis(x: Any, source: Any, destination: Any) -> Any:
 def expand_dims(x: Any, axis: int) -> Any:
     """x with a new axis that broadcasts at `axis`."""
     return shape_padaxis(x, axis)
+
+
+def specify_shape(x: Any, shape: Any, name: str = "specify_shape") -> Any:
+    """`x`, which must have this shape: a vector of sizes, or numbers, variables and None for a size that is not said.
+
+    ValueError, when the function runs at the latest, for an array of another shape; `name` is what messages call `shape`.
+    """
+    x = as_variable(x)
+    if isinstance(shape, Variable):
+        vector: Any = shape
+        shape = [vector[k] for k in range(get_vector_length(vector))]
+    given = [None if s is None else as_size(s, f"a size in {name}") for s in shape]
+    if len(given) != x.type.ndim:
+        raise ValueError(f"{name} must have {x.type.ndim} entries, got {shape}")
+    known = x.type.shape
+    for axis, (have, want) in enumerate(zip(known, given)):
+        if have is not None and isinstance(want, int) and have != want:
+            raise ValueError(f"{name} says that axis {axis} has size {want}, it has {have}")
+    if all(want is None or want == have for have, want in zip(known, given)):
+        return x
+    sizes = [size_of(x, axis) if want is None else want for axis, want in enumerate(given)]
+    static = tuple(static_size(s) if have is None else have for s, have in zip(sizes, known))
+    flagged = [axis for axis, have in enumerate(known) if have == 1]
+    exact = [1 if axis in flagged else size for axis, size in enumerate(sizes)]  # these would stretch
+    made = node("broadcast", x, shape=exact, types=(tensor_type(x.type.dtype, static),), implicit=True).result
+    return (
+        made
+        if exact == sizes
+        else node("reshape", made, shape=sizes, types=(made.type,), implicit=True).result
+    )

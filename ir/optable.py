@@ -20,6 +20,13 @@ RopRule = Callable[[Any, Any, Sequence[Any]], Sequence[Any]]
 Expansion = Callable[[Any, Any], Sequence[Any]]
 
 
+class Undefined:
+    """A gradient that exists and has no rule: an error for who needs it.  `reason` says why."""
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+
+
 class Required:
     """Stands where an attribute has no default."""
 

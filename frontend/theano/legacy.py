@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from tcc import graph
+from tcc import graph, tensor
 from tcc.creation import ones_like as one_like
 from tcc.debug import Assert
 from tcc.elemwise import abs_ as abs
@@ -18,6 +18,8 @@ from tcc.elemwise import int_div as intdiv
 from tcc.elemwise import true_div as truediv
 from tcc.loops import scan
 from tcc.products import dot
+from tcc.reductions import axes_of
+from tcc.shapes import dimshuffle
 from tcc.shapes import stacklists as stacklist
 from tcc.theano.tree import module
 from tcc.types import promote
@@ -81,10 +83,6 @@ def ops(i: Iterable[Any], o: Iterable[Any]) -> set[Any]:
 
 
 assert_op = Assert()
-
-
-class NullType:
-    """The type of a gradient that is not defined; see tcc.gradient.NullTypeGradError."""
 
 
 class MethodNotDefined(Exception):
@@ -174,3 +172,110 @@ izip, imap = builtins.zip, builtins.map
 def exc_message(e: BaseException) -> Any:
     """The first argument of an exception, or all of them."""
     return e.args[0] if len(e.args) == 1 else e.args
+
+
+# -- tensors -----------------------------------------------------------------------------------------------------------
+
+uint_types = [t for t in int_types if t[0] == "u"]
+complex_types = ["complex64", "complex128"]
+integer_dtypes = int_dtypes = [t for t in int_types if t[0] != "u"]
+integer_dtypes = [*int_dtypes, *uint_types]
+uint_dtypes, float_dtypes, complex_dtypes, all_dtypes = uint_types, float_types, complex_types, all_types
+discrete_dtypes = ["bool", *integer_dtypes]
+continuous_dtypes = [*float_types, *complex_types]
+
+
+def default(x: Any, default: Any) -> Any:
+    """x, or `default` for None; TypeError unless they are of one type."""
+    if x is None or isinstance(x, Constant) and x.data is None:
+        return as_variable(default)
+    x, default = as_variable(x), as_variable(default)
+    if x.type != default.type:
+        raise TypeError("Both default() arguments must have same type", x, default)
+    return x
+
+
+def makeKeepDims(x: Any, y: Any, axis: Any) -> Any:
+    """y, a reduction of x over `axis`, with axes of size 1 in the place of those that are gone."""
+    x, y = as_variable(x), as_variable(y)
+    gone = set(axes_of(axis, x.type.ndim))
+    kept = iter(range(y.type.ndim))
+    return dimshuffle(y, *("x" if a in gone else next(kept) for a in range(x.type.ndim)))
+
+
+def check_and_normalize_axes(x: Any, axis: Any) -> list[int]:
+    """The axes as a list of numbers from 0 on; an empty one for None."""
+    return [] if axis is None else list(axes_of(axis, as_variable(x).type.ndim))
+
+
+def is_flat(var: Any, ndim: int | None = None, outdim: int | None = None) -> bool:
+    """Whether a variable has `ndim` axes (1 if not given)."""
+    wanted = ndim if ndim is not None else outdim if outdim is not None else 1
+    return bool(as_variable(var).type.ndim == wanted)
+
+
+def divmod(x: Any, y: Any) -> tuple[Any, Any]:
+    """x // y and x % y."""
+    return tensor.int_div(x, y), tensor.mod(x, y)
+
+
+def ceil_intdiv(a: Any, b: Any) -> Any:
+    """a / b, rounded up, of integers."""
+    return tensor.int_div(a, b) + tensor.cast(tensor.neq(tensor.mod(a, b), 0), "int8")
+
+
+def transfer(var: Any, target: str) -> Any:
+    """The variable itself: there is one device, the CPU.  ValueError for another."""
+    if target != "cpu":
+        raise ValueError(f"Can't transfer to target {target}")
+    return as_variable(var)
+
+
+def scalar_from_tensor(x: Any) -> Any:
+    """The scalar itself: numbers are tensors without axes."""
+    x = as_variable(x)
+    if x.type.ndim:
+        raise TypeError(f"a scalar is needed, got {x.type}")
+    return x
+
+
+tensor_from_scalar = scalar_from_tensor
+
+
+class AllocEmpty:
+    """`AllocEmpty(dtype)(*shape)` is an array whose elements nobody may rely on: zeros."""
+
+    def __init__(self, dtype: str) -> None:
+        self.dtype = dtype
+
+    def __call__(self, *shape: Any) -> Any:
+        return tensor.zeros(list(shape), self.dtype)
+
+
+class MakeVector:
+    """`MakeVector(dtype)(*scalars)` is the vector of them; TypeError for one whose dtype does not fit."""
+
+    def __init__(self, dtype: str = "int64") -> None:
+        self.dtype = dtype
+
+    def __call__(self, *scalars: Any) -> Any:
+        values = [as_variable(s) for s in scalars]
+        for v in values:
+            if v.type.ndim or promote(v.type.dtype, self.dtype) != self.dtype:
+                raise TypeError(f"MakeVector takes scalars that fit {self.dtype}, got {v.type}")
+        if not values:
+            return tensor.zeros([0], self.dtype)
+        return tensor.stack([tensor.cast(v, self.dtype) for v in values])
+
+
+make_vector = MakeVector()
+
+
+class Flatten:
+    """`Flatten(ndim)(x)` is `flatten(x, ndim)`."""
+
+    def __init__(self, ndim: int = 1) -> None:
+        self.ndim = ndim
+
+    def __call__(self, x: Any) -> Any:
+        return tensor.flatten(x, self.ndim)

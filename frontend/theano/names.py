@@ -47,7 +47,27 @@ _GRADIENT = _from(
     "grad Lop jacobian DisconnectedInputError NullTypeGradError DisconnectedType disconnected_grad consider_constant "
     "zero_grad grad_clip grad_scale",
 )
+_BASIC = _from(
+    L,
+    "default makeKeepDims check_and_normalize_axes is_flat divmod ceil_intdiv transfer scalar_from_tensor "
+    "tensor_from_scalar AllocEmpty MakeVector make_vector Flatten int_types uint_types float_types complex_types all_dtypes "
+    "integer_dtypes int_dtypes uint_dtypes float_dtypes complex_dtypes discrete_dtypes continuous_dtypes",
+) | {
+    "setdefault": f"{L}:default",
+    "floor_div": "tcc.tensor:int_div",
+    "mod_check": "tcc.tensor:mod",
+    "power": "tcc.tensor:pow",
+    "isnan_": "tcc.tensor:isnan",
+    "isinf_": "tcc.tensor:isinf",
+}
 _SCALARS = _from(L, "upcast all_types int_types float_types ComplexError")
+
+ELEMENTWISE = (
+    "abs_ add and_ arccos arccosh arcsin arcsinh arctan arctan2 arctanh ceil chi2sf conj cos cosh deg2rad eq erf erfc erfcinv "
+    "erfcx erfinv exp exp2 expm1 fill floor gamma gammainc gammaincc gammal gammaln gammau ge gt i0 i1 int_div inv invert iv "
+    "j0 j1 jv le log log10 log1p log2 lt maximum minimum mod mul neg neq or_ pow psi rad2deg round_half_away_from_zero "
+    "round_half_to_even second sgn sin sinh sqr sqrt sub tan tanh tri_gamma true_div trunc xor"
+)
 
 TREE: dict[str, Entry] = {
     "": Entry(
@@ -88,7 +108,7 @@ TREE: dict[str, Entry] = {
     "gof.fg": Entry(names=_ERRORS),
     "gof.op": Entry(names={"Op": "tcc.user_op:Op"}),
     "gof.type": Entry(names=_TYPES),
-    "gof.null_type": Entry(names=_from(L, "NullType")),
+    "gof.null_type": Entry(names=_from("tcc.gradient", "NullType")),
     "gof.utils": Entry(names=_from(L, "MethodNotDefined TestValueError")),
     # -- compilation ----------------------------------------------------------------------------------------------
     "compile": Entry(
@@ -101,6 +121,7 @@ TREE: dict[str, Entry] = {
             **_from("tcc.user_op", "as_op"),
             **_from("tcc.graphop", "OpFromGraph"),
             **_from("tcc.compiling", "function"),
+            **_from("tcc.shapes", "specify_shape"),
             "pfunc": "tcc.compiling:function",
             "mode": f"{L}:compile_mode",
         }
@@ -117,7 +138,13 @@ TREE: dict[str, Entry] = {
         names={**_from("tcc.sharedvar", "shared"), **_from("tcc.variable", "SharedVariable")}
     ),
     "compile.builders": Entry(names=_from("tcc.graphop", "OpFromGraph")),
-    "compile.ops": Entry(names={**_from("tcc.user_op", "as_op"), **_from("tcc.shapes", "rebroadcast")}),
+    "compile.ops": Entry(
+        names={
+            **_from("tcc.user_op", "as_op FromFunctionOp"),
+            **_from("tcc.shapes", "rebroadcast specify_shape shape"),
+            **_from("tcc.matrices", "Rebroadcast"),
+        }
+    ),
     # -- scan -----------------------------------------------------------------------------------------------------
     "scan_module": Entry(("tcc.loops",), {**_from("tcc.loops", "scan until map reduce foldl foldr")}),
     "scan_module.scan_utils": Entry(
@@ -137,17 +164,17 @@ TREE: dict[str, Entry] = {
             **_from("tcc.tangents", "Rop"),
             **_from("tcc.gradcheck", "verify_grad"),
             **_from("tcc.variable", "AsTensorError"),
+            **_BASIC,
             **_from(
                 L,
                 "get_scalar_constant_value abs intdiv truediv one_like stacklist scan NotScalarConstantError",
             ),
-            "power": "tcc.tensor:pow",
             "sharedvar": f"{L}:tensor_sharedvar",
             "basic": f"{L}:tensor_basic",
         },
     ),
     "tensor.basic": Entry(
-        ("tcc.tensor",), _from("tcc.variable", "AsTensorError as_tensor_variable constant")
+        ("tcc.tensor",), {**_BASIC, **_from("tcc.variable", "AsTensorError as_tensor_variable constant")}
     ),
     "tensor.var": Entry(names=_VARIABLES),
     "tensor.type": Entry(names=_TYPES),
@@ -167,7 +194,20 @@ TREE: dict[str, Entry] = {
     "tensor.shared_randomstreams": Entry(),
     "tensor.subtensor": Entry(("tcc.tensor",), _from("tcc.indexing", "inc_subtensor set_subtensor take")),
     "tensor.sort": Entry(("tcc.tensor",)),
-    "tensor.opt": Entry(names={"Assert": "tcc.debug:Assert", "assert_op": f"{L}:assert_op"}),
+    "tensor.opt": Entry(
+        names={
+            "Assert": "tcc.debug:Assert",
+            "assert_op": f"{L}:assert_op",
+            **_from(L, "MakeVector make_vector"),
+        }
+    ),
+    "tensor.inplace": Entry(
+        names={
+            **{f"{name}_inplace": f"tcc.tensor:{name}" for name in ELEMENTWISE.split()},
+            "transpose_inplace": "tcc.tensor:transpose",
+        },
+        doc="Theano's functions that may overwrite their operands: tcc decides by itself where it computes.",
+    ),
     "tensor.xlogx": Entry(names=_from("tcc.elemwise", "xlogx xlogy0")),
     "tensor.nnet": Entry(),
     "tensor.nnet.nnet": Entry(("tcc.tensor.nnet",)),
@@ -176,6 +216,9 @@ TREE: dict[str, Entry] = {
     "tensor.nnet.conv": Entry(),
     "tensor.nnet.abstract_conv": Entry(),
     "tensor.nnet.neighbours": Entry(),
+    "tensor.nnet.ctc": Entry(),
+    "tensor.nnet.blocksparse": Entry(),
+    "tensor.nnet.conv3d2d": Entry(),
     "tensor.signal": Entry(),
     "tensor.signal.pool": Entry(),
     "tensor.signal.downsample": Entry(),
@@ -192,6 +235,7 @@ TREE: dict[str, Entry] = {
     ),
     "sandbox.cuda.dnn": Entry(names={"dnn_present": f"{L}:dnn_present", "dnn_available": f"{L}:dnn_present"}),
     "gpuarray": Entry(names={"pygpu_activated": "=False", "use": f"{L}:use_gpu"}),
+    "gpuarray.ctc": Entry(("tcc.tensor.nnet.ctc",), {"gpu_ctc": "tcc.tensor.nnet.ctc:ctc"}),
     "gpuarray.dnn": Entry(names={"dnn_present": f"{L}:dnn_present", "dnn_available": f"{L}:dnn_present"}),
     "misc": Entry(),
     "misc.safe_asarray": Entry(names=_from(L, "_asarray")),

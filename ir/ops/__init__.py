@@ -1,9 +1,11 @@
 """The rows of the op table, by kind.  Importing this package fills the table."""
 
 from tcc.ir.ops import (
+    bessel,
     control,
     conv,
     creation,
+    ctc,
     elementwise,
     fourier,
     indexing,
@@ -18,9 +20,11 @@ from tcc.ir.ops import (
 )
 
 __all__ = [
+    "bessel",
     "control",
     "conv",
     "creation",
+    "ctc",
     "elementwise",
     "fourier",
     "indexing",

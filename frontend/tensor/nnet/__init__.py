@@ -1,6 +1,6 @@
 """Functions of neural networks under Theano's names: `T.nnet`."""
 
-from tcc.tensor.nnet import abstract_conv, bn, conv, neighbours
+from tcc.tensor.nnet import abstract_conv, blocksparse, bn, conv, conv3d2d, neighbours
 from tcc.tensor.nnet.abstract_conv import (
     bilinear_upsampling,
     conv2d,
@@ -29,11 +29,53 @@ from tcc.tensor.nnet.basic import (
     softsign,
     ultra_fast_sigmoid,
 )
+from tcc.tensor.nnet.blocksparse import sparse_block_dot
 from tcc.tensor.nnet.bn import batch_normalization, batch_normalization_test, batch_normalization_train
+from tcc.tensor.nnet.ctc import ctc
 from tcc.tensor.nnet.neighbours import images2neibs, neibs2images
 from tcc.tensor.nnet.norms import layer_norm, local_response_norm, rms_norm
+from tcc.tensor.nnet.onehot import (
+    confusion_matrix,
+    crossentropy_categorical_1hot_grad,
+    crossentropy_softmax_1hot,
+    crossentropy_softmax_1hot_with_bias,
+    crossentropy_softmax_1hot_with_bias_dx,
+    crossentropy_softmax_argmax_1hot_with_bias,
+    crossentropy_softmax_max_and_argmax_1hot,
+    crossentropy_softmax_max_and_argmax_1hot_with_bias,
+    h_softmax,
+    prepend_0_to_each_row,
+    prepend_1_to_each_row,
+    prepend_scalar_to_each_row,
+    softmax_grad,
+    softmax_with_bias,
+)
+
+softmax_op = softmax_graph = softmax
+logsoftmax_op = logsoftmax
 
 __all__ = [
+    "confusion_matrix",
+    "crossentropy_categorical_1hot_grad",
+    "crossentropy_softmax_1hot",
+    "crossentropy_softmax_1hot_with_bias",
+    "crossentropy_softmax_1hot_with_bias_dx",
+    "crossentropy_softmax_argmax_1hot_with_bias",
+    "crossentropy_softmax_max_and_argmax_1hot",
+    "crossentropy_softmax_max_and_argmax_1hot_with_bias",
+    "h_softmax",
+    "prepend_0_to_each_row",
+    "prepend_1_to_each_row",
+    "prepend_scalar_to_each_row",
+    "softmax_grad",
+    "softmax_with_bias",
+    "softmax_op",
+    "softmax_graph",
+    "logsoftmax_op",
+    "ctc",
+    "sparse_block_dot",
+    "blocksparse",
+    "conv3d2d",
     "SELU_ALPHA",
     "SELU_SCALE",
     "abstract_conv",

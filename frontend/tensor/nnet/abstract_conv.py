@@ -14,7 +14,7 @@ from tcc.build import Size, as_size, size_arithmetic, size_of, static_size
 from tcc.elemwise import TO_FLOAT
 from tcc.graph import Shown
 from tcc.ir.optable import complete_attrs
-from tcc.shapes import concatenate, reshape
+from tcc.shapes import concatenate, reshape, specify_shape
 from tcc.tensor.signal.pool import numbers
 from tcc.types import tensor_type
 from tcc.variable import Variable, as_variable
@@ -34,22 +34,7 @@ def _floats(x: Any, name: str, rank: int) -> Any:
 
 def with_shape(x: Any, name: str, shape: Any) -> Any:
     """`x`, whose sizes are asserted to be those that `shape` (None, or numbers, variables and None) has."""
-    if shape is None:
-        return x
-    given = [None if s is None else as_size(s, f"a size in {name}") for s in shape]
-    if len(given) != x.type.ndim:
-        raise ValueError(f"{name} must have {x.type.ndim} entries, got {shape}")
-    known = x.type.shape
-    for axis, (have, want) in enumerate(zip(known, given)):
-        if have is not None and isinstance(want, int) and have != want:
-            raise ValueError(f"{name} says that axis {axis} has size {want}, it has {have}")
-    if not any(have is None and want is not None for have, want in zip(known, given)):
-        return x
-    sizes = [size_of(x, a) if want is None else want for a, want in enumerate(given)]
-    static = tuple(static_size(s) if have is None else have for s, have in zip(sizes, known))
-    return build.node(
-        "broadcast", x, shape=sizes, types=(tensor_type(x.type.dtype, static),), implicit=True
-    ).result
+    return x if shape is None else specify_shape(x, shape, name)
 
 
 def _pads(border_mode: Any, kernel: Sequence[Size], dilation: Sequence[int]) -> Pads:
