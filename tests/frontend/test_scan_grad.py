@@ -247,3 +247,17 @@ def test_parts_of_sizes_that_shared_weights_tell():
             ends.append(f(a)[0])
         u.set_value(before)
         np.testing.assert_allclose((f(a)[1] * along).sum(), (ends[1] - ends[0]) / 2e-5, rtol=1e-6)
+
+
+def test_parts_of_a_width_that_only_a_call_tells() -> None:
+    """Sizes made of an element's sizes are sizes outside the loop too, so what is sliced by them can be stacked."""
+
+    def build(x: Any, u: Any, first: Any) -> Any:
+        def step(z: Any, h: Any) -> Any:
+            z = z + T.dot(h, u)
+            width = z.shape[1] // 2
+            return T.tanh(z[:, :width]) * T.nnet.sigmoid(z[:, width : 2 * width])
+
+        return T.sqr(tcc.scan(step, sequences=x, outputs_info=first)[0]).sum()
+
+    checked(build, RNG.normal(size=(4, 2, 6)), RNG.normal(size=(3, 6)), RNG.normal(size=(2, 3)))
