@@ -102,7 +102,7 @@ class _Columns(Nest):
         for k, (_, access) in enumerate(self.reduces):
             base = self.base(access, at)
             for w, pos in enumerate(positions):
-                value = self.folds[k].narrow(e, totals[w * count + k], self.lanes)
+                value = self.folds[k].narrow(e, self.target, totals[w * count + k], self.lanes)
                 self.store(access.dtype, value, base, access.strides[self.inner], pos)
 
     def visit(self, pos: Position, accumulators: list[str]) -> list[str]:

@@ -21,9 +21,10 @@ from tcc.codegen.loops import KERNELS
 from tcc.codegen.support import DECLARATIONS
 from tcc.codegen.target import Target
 from tcc.ir import dims
+from tcc.ir.arrays import in_memory
 from tcc.ir.core import Block, Func, Op, Value
 from tcc.ir.dims import Size
-from tcc.ir.types import Type, numpy_dtype
+from tcc.ir.types import Type
 from tcc.passes.place import HOST
 from tcc.runtime.arenas import Claim
 from tcc.runtime.host import HostArray, HostCall
@@ -115,7 +116,7 @@ class _Driver:
         for op in func.body.walk():
             if op.name == "const" and op.result.type.place is not None:
                 self.const_places.append(op.result)
-                self.constants.append(np.array(op.attrs["value"], numpy_dtype(op.result.type.dtype)))
+                self.constants.append(in_memory(op.attrs["value"], op.result.type.dtype))
         written = _written_places(func)
         inputs = tuple(InputSpec(p.type.dtype, p.type.shape, name=p.name) for p in by_space["input"])
         shared = tuple(

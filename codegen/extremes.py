@@ -72,7 +72,7 @@ class _Extremes(Places):
     def extreme(self, row: str, n: str) -> str:
         """The largest (or smallest) of n neighbours; NaN if one is."""
         e, lanes, fold = self.e, self.lanes, self.fold
-        elem, t = scalar.elem(self.dtype), VecType(scalar.elem(self.dtype), self.lanes)
+        elem, t = scalar.memory_elem(self.dtype), VecType(scalar.elem(self.dtype), self.lanes)
         whole = e.value(f"and i64 {n}, {-lanes * WAYS}")
 
         def main(i: str, best: list[str]) -> list[str]:
@@ -95,7 +95,7 @@ class _Extremes(Places):
     def first_of(self, row: str, n: str, extreme: str) -> str:
         """The index of the first of n neighbours that is `extreme`, or NaN; 0 if none is."""
         e, lanes = self.e, self.lanes
-        elem, t = scalar.elem(self.dtype), VecType(scalar.elem(self.dtype), self.lanes)
+        elem, t = scalar.memory_elem(self.dtype), VecType(scalar.elem(self.dtype), self.lanes)
         wanted = splat(e, t, extreme)
         whole = e.value(f"and i64 {n}, {-lanes}")
         found, done = e.label(), e.label()

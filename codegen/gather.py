@@ -15,7 +15,7 @@ from tcc.codegen.nest import PARALLEL_WORK, Position, iota
 from tcc.codegen.target import Target
 from tcc.ir.core import Op
 from tcc.ir.dims import Size
-from tcc.ir.types import Type
+from tcc.ir.types import HALVES, Type, bits_dtype
 
 LineBody = Callable[[list[str], "str | None"], None]
 
@@ -163,20 +163,22 @@ class Places:
         a, b = self.address(target, to), self.address(source, start)
         sa, sb = t.strides[axis], self.types[source].strides[from_axis]
         elem = scalar.memory_elem(t.dtype)
+        dtype = t.dtype if mode == "add" else bits_dtype(t.dtype)
+        vector = self.target.vector(scalar.elem(dtype))
 
         def one(pos: Position) -> None:
             at_a = e.gep(a, times(e, pos.offset, self.size(sa)), elem)
             at_b = e.gep(b, times(e, pos.offset, self.size(sb)), elem)
             mask = pos.mask or None
-            value = scalar.load(e, self.target, t.dtype, pos.lanes, at_b, mask)
+            value = scalar.load(e, self.target, dtype, pos.lanes, at_b, mask)
             if mode == "add":
-                old = scalar.load(e, self.target, t.dtype, pos.lanes, at_a, mask)
-                operands = {"a": (t.dtype, old), "b": (t.dtype, value)}
-                value = scalar.emit_scalar(e, self.target, "a + b", operands, lanes=pos.lanes, result=t.dtype)
-            scalar.store(e, self.target, t.dtype, pos.lanes, value, at_a, mask)
+                old = scalar.load(e, self.target, dtype, pos.lanes, at_a, mask)
+                operands = {"a": (dtype, old), "b": (dtype, value)}
+                value = scalar.emit_scalar(e, self.target, "a + b", operands, lanes=pos.lanes, result=dtype)
+            scalar.store(e, self.target, dtype, pos.lanes, value, at_a, mask)
 
         if sa == 1 and sb == 1:
-            lanes = self.target.vector(elem).lanes
+            lanes = vector.lanes
             whole = e.value(f"and i64 {n}, {-lanes}")
             e.loop(0, whole, lanes, lambda i, _: one(Position(i, lanes)))
 
@@ -320,10 +322,11 @@ def running_kernel(op: Op, target: Target) -> Kernel:
     """cumsum and cumprod along one axis; where lines lie beside each other, a vector of them at a time."""
     w = Places(op, target)
     e = w.e
-    axis, source, t = int(op.attrs["axis"]), w.types[0].dtype, w.types[1].dtype
+    axis, source, stored = int(op.attrs["axis"]), w.types[0].dtype, w.types[1].dtype
+    t = "f32" if stored in HALVES else stored  # of the running total
     body_text, start = ("a + b", 0) if op.name == "cumsum" else ("a * b", 1)
     beside = w.dense_beside(axis, (0, 1))
-    lanes = 1 if beside is None else min(target.vector(scalar.memory_elem(d)).lanes for d in (source, t))
+    lanes = 1 if beside is None else min(target.vector(scalar.memory_elem(d)).lanes for d in (source, stored))
     acc = VecType(scalar.elem(t), lanes)
 
     def line(places: list[str], mask: str | None) -> None:
@@ -335,7 +338,11 @@ def running_kernel(op: Op, target: Target) -> Kernel:
                 value = scalar.emit_scalar(e, target, "cast(a)", operands, lanes=lanes, result=t)
             operands = {"a": (t, carried[0]), "b": (t, value)}
             total = scalar.emit_scalar(e, target, body_text, operands, lanes=lanes, result=t)
-            scalar.store(e, target, t, lanes, total, w.address(1, where), mask)
+            value = total
+            if stored != t:
+                operands = {"a": (t, total)}
+                value = scalar.emit_scalar(e, target, "cast(a)", operands, lanes=lanes, result=stored)
+            scalar.store(e, target, stored, lanes, value, w.address(1, where), mask)
             return [total]
 
         e.loop(0, w.size(w.types[0].shape[axis]), 1, step, [(acc, acc.const(start))])

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from tcc.codegen import halves
 from tcc.codegen.emit import Emit, VecType
+from tcc.codegen.halves import HALVES
 from tcc.codegen.math_core import Math
 from tcc.codegen.target import Target
+from tcc.ir.types import FLOATS
 
-ELEMS = {"bool": "i1", "f32": "float", "f64": "double"} | {
+ELEMS = {"bool": "i1", "f16": "float", "bf16": "float", "f32": "float", "f64": "double"} | {
     f"{s}{n}": f"i{n}" for s in "iu" for n in (8, 16, 32, 64)
 }
 
@@ -22,7 +25,17 @@ def elem(dtype: str) -> str:
 
 def memory_elem(dtype: str) -> str:
     """LLVM's name of an element in memory."""
-    return "i8" if dtype == "bool" else elem(dtype)
+    return "i8" if dtype == "bool" else "i16" if dtype in HALVES else elem(dtype)
+
+
+def register_bytes(dtype: str) -> int:
+    """Of an element in a vector register; masks count as bytes."""
+    return VecType(elem(dtype)).bytes
+
+
+def const(dtype: str, lanes: int, value: float | int | bool) -> str:
+    """A number of the dtype in every lane."""
+    return VecType(elem(dtype), lanes).const(halves.nearest(dtype, value) if dtype in HALVES else value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +53,7 @@ class Lanes:
 
     @property
     def is_float(self) -> bool:
-        return self.dtype[0] == "f"
+        return self.dtype in FLOATS
 
     @property
     def is_bool(self) -> bool:
@@ -84,6 +97,12 @@ class Lanes:
     def cast(self, value: str, dtype: str) -> str:
         """`value` as another dtype: floats become integers towards zero, integers wrap, nonzero is true."""
         to = self.like(dtype)
+        if dtype in HALVES and dtype != self.dtype:
+            if self.dtype == "f64":
+                wide = halves.to_odd(self.e, self.lanes, value)
+            else:
+                wide = self.cast(value, "f32")
+            return halves.rounded(self.e, self.target, dtype, self.lanes, wide)
         if elem(self.dtype) == elem(dtype):
             return value
         if to.is_bool:
@@ -101,15 +120,19 @@ class Lanes:
         return self.convert("sext" if self.signed else "zext", value, to.type)
 
 
-def from_memory(e: Emit, dtype: str, lanes: int, value: str) -> str:
+def from_memory(e: Emit, target: Target, dtype: str, lanes: int, value: str) -> str:
     """A vector as it was loaded, as registers hold it."""
+    if dtype in HALVES:
+        return halves.widened(e, target, dtype, lanes, value)
     if dtype != "bool":
         return value
     return e.value(f"icmp ne {VecType('i8', lanes)} {value}, {VecType('i8', lanes).const(0)}")
 
 
-def to_memory(e: Emit, dtype: str, lanes: int, value: str) -> str:
+def to_memory(e: Emit, target: Target, dtype: str, lanes: int, value: str) -> str:
     """A vector as it is to be stored."""
+    if dtype in HALVES:
+        return halves.narrowed(e, target, dtype, lanes, value)
     if dtype != "bool":
         return value
     return e.value(f"zext {VecType('i1', lanes)} {value} to {VecType('i8', lanes)}")
@@ -119,7 +142,7 @@ def load(e: Emit, target: Target, dtype: str, lanes: int, pointer: str, mask: st
     """`lanes` neighbours at `pointer`, aligned to one element; lanes outside `mask` (of i1) are 0 and not read."""
     t = VecType(memory_elem(dtype), lanes)
     if mask is None:
-        return from_memory(e, dtype, lanes, e.value(f"load {t}, ptr {pointer}, align {t.bytes}"))
+        return from_memory(e, target, dtype, lanes, e.value(f"load {t}, ptr {pointer}, align {t.bytes}"))
     got = e.call(
         t,
         f"llvm.masked.load.{t.suffix}.p0",
@@ -127,7 +150,7 @@ def load(e: Emit, target: Target, dtype: str, lanes: int, pointer: str, mask: st
         (t.of("i1"), mask),
         (t, "zeroinitializer"),
     )
-    return from_memory(e, dtype, lanes, got)
+    return from_memory(e, target, dtype, lanes, got)
 
 
 def store(
@@ -135,7 +158,7 @@ def store(
 ) -> None:
     """Stores `lanes` neighbours at `pointer`, aligned to one element; lanes outside `mask` (of i1) are not written."""
     t = VecType(memory_elem(dtype), lanes)
-    stored = to_memory(e, dtype, lanes, value)
+    stored = to_memory(e, target, dtype, lanes, value)
     if mask is None:
         e.line(f"store {t} {stored}, ptr {pointer}, align {t.bytes}")
         return

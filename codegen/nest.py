@@ -9,6 +9,7 @@ from typing import NamedTuple
 from tcc.codegen import scalar
 from tcc.codegen.emit import Emit, VecType
 from tcc.codegen.kernel import Operand, Slots, memo_sizes, plus, times
+from tcc.codegen.lanes import Lanes
 from tcc.codegen.program import Access, Node, Program
 from tcc.codegen.target import Target
 from tcc.ir.dims import Size
@@ -49,7 +50,7 @@ class Vectors:
             (f"<{pos.lanes} x i1>", mask),
             (t, "zeroinitializer"),
         )
-        return scalar.from_memory(e, dtype, pos.lanes, got)
+        return scalar.from_memory(e, self.target, dtype, pos.lanes, got)
 
     def store(self, dtype: str, value: str, base: str, stride: Size, pos: Position) -> None:
         e, elem = self.e, scalar.memory_elem(dtype)
@@ -60,7 +61,7 @@ class Vectors:
         t = VecType(elem, pos.lanes)
         mask = pos.mask or self.all_lanes(pos.lanes)
         pointers, ptrs = self.element_pointers(base, stride, pos, elem)
-        stored = scalar.to_memory(e, dtype, pos.lanes, value)
+        stored = scalar.to_memory(e, self.target, dtype, pos.lanes, value)
         e.call(
             "void",
             f"llvm.masked.scatter.{t.suffix}.v{pos.lanes}p0",
@@ -221,7 +222,7 @@ class Nest(Vectors):
             access = read_access(self.program, node)
             return self.load(access.dtype, self.bases[access.slot], 1, Position("0", 1))
         if node.kind == "const":
-            return self.node_type(node, 1).const(node.value)
+            return scalar.const(node.dtype, 1, node.value)
         if node.kind == "size":
             return self.size(node.value)
         if node.kind == "index":
@@ -232,9 +233,10 @@ class Nest(Vectors):
     def splatted(self, node: Node) -> str:
         """The same in every lane."""
         if node not in self.splats:
-            t = self.node_type(node, self.lanes)
-            constant = node.kind == "const"
-            self.splats[node] = t.const(node.value) if constant else self.splat(t, self.scalar(node))
+            if node.kind == "const":
+                self.splats[node] = scalar.const(node.dtype, self.lanes, node.value)
+            else:
+                self.splats[node] = self.splat(self.node_type(node, self.lanes), self.scalar(node))
         return self.splats[node]
 
     def vector(self, node: Node, pos: Position, memo: Memo) -> str:
@@ -262,11 +264,14 @@ def lanes_of(program: Program, target: Target) -> int:
     """Lanes of the widest float computed with (of the widest integer, if there is none)."""
     kinds = [n.dtype for n in program.nodes if n.kind not in ("index", "size")]
     kinds += [r.dtype for r in program.writes]
-    floats = [itemsize(d) for d in kinds if d in FLOATS]
+    floats = [scalar.register_bytes(d) for d in kinds if d in FLOATS]
     return target.vector_bits // (8 * max(floats or [itemsize(d) for d in kinds] or [4]))
 
 
 # -- reductions ----------------------------------------------------------------------------------------------------
+
+
+WIDER = {"f16": "f32", "bf16": "f32", "f32": "f64"}
 
 
 @dataclass(frozen=True)
@@ -275,16 +280,18 @@ class Fold:
 
     how: str
     dtype: str
+    total: str = ""  # where it is not the one that goes with the elements' dtype
 
     @property
     def total_dtype(self) -> str:
-        """float32 is added up, and multiplied, in float64."""
-        return "f64" if self.how in ("sum", "prod") and self.dtype == "f32" else self.dtype
+        """float32 is added up, and multiplied, in float64; halves in float32."""
+        usual = WIDER.get(self.dtype, self.dtype) if self.how in ("sum", "prod") else self.dtype
+        return self.total or usual
 
     @property
     def wide(self) -> Fold:
         """The same over elements of the total's dtype."""
-        return Fold(self.how, self.total_dtype)
+        return Fold(self.how, self.total_dtype, self.total_dtype)
 
     @property
     def widens(self) -> bool:
@@ -303,7 +310,7 @@ class Fold:
 
     def add(self, e: Emit, target: Target, total: str, value: str, lanes: int) -> str:
         """The total with an element added."""
-        return self.combine(e, target, total, self.widen(e, value, lanes), lanes)
+        return self.combine(e, target, total, self.widen(e, target, value, lanes), lanes)
 
     def combine(self, e: Emit, target: Target, a: str, b: str, lanes: int) -> str:
         """Two totals as one."""
@@ -319,10 +326,10 @@ class Fold:
         operands = {"a": (dtype, a), "b": (dtype, b)}
         return scalar.emit_scalar(e, target, body[self.how], operands, lanes=lanes, result=dtype)
 
-    def widen(self, e: Emit, value: str, lanes: int) -> str:
+    def widen(self, e: Emit, target: Target, value: str, lanes: int) -> str:
         if not self.widens:
             return value
-        return e.value(f"fpext {VecType('float', lanes)} {value} to {VecType('double', lanes)}")
+        return Lanes(e, target, self.dtype, lanes).cast(value, self.total_dtype)
 
     def across(self, e: Emit, target: Target, value: str, lanes: int) -> str:
         """One value from a vector of totals, halves first; then in the result's dtype."""
@@ -339,12 +346,12 @@ class Fold:
                 b = e.value(f"extractelement <1 x {elem}> {b}, i64 0")
             value = self.combine(e, target, a, b, half)
             lanes = half
-        return self.narrow(e, value, 1)
+        return self.narrow(e, target, value, 1)
 
-    def narrow(self, e: Emit, value: str, lanes: int) -> str:
+    def narrow(self, e: Emit, target: Target, value: str, lanes: int) -> str:
         if not self.widens:
             return value
-        return e.value(f"fptrunc {VecType('double', lanes)} {value} to {VecType('float', lanes)}")
+        return Lanes(e, target, self.total_dtype, lanes).cast(value, self.dtype)
 
 
 def identity_value(how: str, dtype: str) -> float | int | bool:

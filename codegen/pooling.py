@@ -192,7 +192,7 @@ class Forward(Pooling):
 
             types = [self.fold.total_type(lanes)]
             (total,) = self.rows_of(ranges, [self.fold.identity(lanes)], types, at_row)
-            return self.fold.narrow(e, total, lanes)
+            return self.fold.narrow(e, self.w.target, total, lanes)
 
         def chosen(pos: Position) -> str:
             base = w.address(1, [*at, "0"])
@@ -374,7 +374,7 @@ class Backward(Pooling):
             totals = self.rows_of(ranges, zeros, types, lambda places, now: visit(places, now, inner))
             base = w.address(self.out, [*at, "0"])
             for spot, total in zip(spots, totals):
-                value = self.fold.narrow(e, total, lanes)
+                value = self.fold.narrow(e, self.w.target, total, lanes)
                 self.vectors.store(self.dtype, value, base, w.types[self.out].strides[-1], spot)
 
         def one(i: str, _: list[str]) -> None:
@@ -398,7 +398,7 @@ class Backward(Pooling):
             types, zeros = [self.fold.total_type(1)], [self.fold.identity(1)]
             (total,) = self.rows_of(ranges, zeros, types, lambda places, now: visit(places, now, inner))
             base = w.address(self.out, [*at, "0"])
-            value = self.fold.narrow(e, total, 1)
+            value = self.fold.narrow(e, self.w.target, total, 1)
             self.vectors.store(self.dtype, value, base, w.types[self.out].strides[-1], spot)
 
         if a.stride > SPREAD:

@@ -24,7 +24,7 @@ class Primitive(NamedTuple):
 
     def emit(self, name: str, lanes: Lanes, *operands: str) -> str:
         """Its text; TypeError where it has no meaning for the dtype."""
-        kind = lanes.dtype[0]
+        kind = "f" if lanes.is_float else lanes.dtype[0]
         if kind not in self.write:
             raise TypeError(f"{name} has no meaning for {lanes.dtype}")
         return self.write[kind](lanes, *operands)

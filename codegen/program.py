@@ -13,7 +13,7 @@ from typing import Any
 
 from tcc.ir.core import Op, Value
 from tcc.ir.dims import Size, floordiv
-from tcc.ir.types import Type
+from tcc.ir.types import Type, bits_dtype
 
 EXPENSIVE = 8  # flops an element from which a value is kept rather than computed again
 
@@ -129,11 +129,12 @@ def copy_program(op: Op) -> Program:
     source, target = (v.type for v in op.operands)
     sizes = list(target.shape)
     letters = "".join(chr(ord("a") + a) for a in range(len(sizes)))
-    read = Access(0, source.dtype, strides_for(source, letters, len(sizes)))
-    write = Access(1, target.dtype, strides_for(target, letters, len(sizes)))
+    dtype = bits_dtype(source.dtype)
+    read = Access(0, dtype, strides_for(source, letters, len(sizes)))
+    write = Access(1, dtype, strides_for(target, letters, len(sizes)))
     groups = _loops(sizes, [read], [write], [False] * len(sizes), set(), False)
     new_sizes, reads, writes = _grouped(sizes, [read], [write], groups)
-    node = Node("param", source.dtype, reads[0].varies(len(new_sizes) - 1), 0, value=0)
+    node = Node("param", dtype, reads[0].varies(len(new_sizes) - 1), 0, value=0)
     return Program(new_sizes, reads, writes, [node], [node], [False] * len(new_sizes), False)
 
 

@@ -440,7 +440,7 @@ class _Rows(Nest):
                 return [fold.combine(e, self.target, values[0], one, 1)]
 
             (total,) = e.loop(0, units, 1, add, [(fold.total_type(1), fold.identity(1))])
-            self.scalars[node] = fold.narrow(e, total, 1)
+            self.scalars[node] = fold.narrow(e, self.target, total, 1)
         self.store_scalars()
 
 

@@ -12,12 +12,35 @@ import math
 import operator
 from collections.abc import Callable, Mapping
 
+from tcc.codegen import halves
 from tcc.codegen.emit import Emit
-from tcc.codegen.lanes import Lanes, elem, from_memory, load, memory_elem, store, to_memory
+from tcc.codegen.halves import HALVES
+from tcc.codegen.lanes import (
+    Lanes,
+    const,
+    elem,
+    from_memory,
+    load,
+    memory_elem,
+    register_bytes,
+    store,
+    to_memory,
+)
 from tcc.codegen.primitives import PRIMITIVES
 from tcc.codegen.target import Target
 
-__all__ = ["PRIMITIVES", "elem", "emit_scalar", "from_memory", "load", "memory_elem", "store", "to_memory"]
+__all__ = [
+    "PRIMITIVES",
+    "const",
+    "elem",
+    "emit_scalar",
+    "from_memory",
+    "load",
+    "memory_elem",
+    "register_bytes",
+    "store",
+    "to_memory",
+]
 
 Value = tuple[str, str]  # dtype, LLVM text
 Number = bool | int | float
@@ -55,12 +78,34 @@ def emit_scalar(
     is no scalar body.
     """
     writer = _Writer(e, target, body, operands, lanes, result)
-    value = writer.evaluate(_parse(body))
+    tree = _parse(body)
+    value = writer.evaluate(tree)
     if not isinstance(value, tuple):
-        return writer.of(result).const(value)
+        return const(result, lanes, value)
     if value[0] != result:
         raise TypeError(f"scalar body {body!r} gives {value[0]}, wanted {result}")
+    if result in HALVES and not _exact(tree):
+        return halves.rounded(e, target, result, lanes, value[1])
     return value[1]
+
+
+# of what a narrower float holds, these make what it holds
+EXACT = frozenset(
+    {"neg", "abs", "min", "max", "sign", "floor", "ceil", "trunc", "rint", "copysign", "cast", "where"}
+)
+
+
+def _exact(node: ast.expr) -> bool:
+    match node:
+        case ast.Name() | ast.Constant(value=bool() | int()):
+            return True
+        case ast.UnaryOp(op=ast.USub(), operand=a):
+            return _exact(a)
+        case ast.Call(func=ast.Name(id="where"), args=[_, a, b]):
+            return _exact(a) and _exact(b)
+        case ast.Call(func=ast.Name(id=name), args=args):
+            return name in EXACT and all(map(_exact, args))
+    return False
 
 
 @functools.cache

@@ -22,6 +22,7 @@ class Target(NamedTuple):
     avx512: bool = False
     l1_bytes: int = 32 << 10
     l2_bytes: int = 1 << 20
+    f16c: bool = False  # x86's conversions between float16 and float32
 
     def vector(self, elem: str) -> VecType:
         """The widest vector of `elem`."""
@@ -53,6 +54,7 @@ def host() -> Target:
         avx512,
         _cache_bytes(1, 32 << 10),
         _cache_bytes(2, 1 << 20),
+        avx512 or bool(features.get("f16c")),
     )
 
 
@@ -95,4 +97,4 @@ def level(name: str) -> Target:
     this, (bits, feature) = host(), LEVELS[name]
     if not llvm.get_host_cpu_features().get(feature):
         raise knobs.KnobError(f"TCC_TARGET={name} needs a CPU with {feature}, and this one is {this.cpu}")
-    return Target(this.triple, name, "", bits, bits == 512, this.l1_bytes, this.l2_bytes)
+    return Target(this.triple, name, "", bits, bits == 512, this.l1_bytes, this.l2_bytes, bits > 128)

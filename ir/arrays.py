@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from tcc.ir.types import DTYPES
+from tcc.ir.types import DTYPES, memory_dtype
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -31,6 +31,30 @@ _CODES = {
 _CODES |= {"bool": "BOOL", "f16": "F16", "f32": "F32", "f64": "F64", "c64": "C64", "c128": "C128"}
 _NUMPY = {code: np.dtype(str(DTYPES[ours][0])) for ours, code in _CODES.items()}
 _OF_NUMPY = {dtype: code for code, dtype in _NUMPY.items()}
+
+
+def rounded(array: Array) -> Array:
+    """A float32 array with 8 bits of significand, half to even, as bfloat16 has them."""
+    bits = np.ascontiguousarray(array, np.float32).view(np.uint32).reshape(np.shape(array))
+    kept = (bits + 0x7FFF + ((bits >> 16) & 1)) & np.uint32(0xFFFF0000)
+    return np.where(np.isnan(array), array, kept.view(np.float32))
+
+
+def in_memory(value: Any, dtype: str) -> Array:
+    """Numbers as an array of the bytes that the dtype has in memory: bfloat16 is the upper half of a float32."""
+    if dtype != "bf16":
+        return np.array(value, memory_dtype(dtype))
+    wide = np.asarray(value, np.float32)
+    quiet = np.where(np.isnan(wide), np.float32(np.nan), rounded(wide))
+    return np.asarray(quiet.view(np.uint32) >> 16).astype(np.uint16)
+
+
+def as_numbers(array: Array, dtype: str) -> Array:
+    """The numbers whose bytes in memory these are."""
+    if dtype != "bf16":
+        return array
+    return np.asarray(array.astype(np.uint32) << 16).view(np.float32)
+
 
 _digests: dict[int, tuple[weakref.ref[Array], str]] = {}
 

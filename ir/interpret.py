@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from tcc.ir import dims
+from tcc.ir import arrays, dims
 from tcc.ir.arrays import Array
 from tcc.ir.core import Block, Func, Op, Value
 from tcc.ir.dims import Expr, Size
@@ -415,9 +415,5 @@ def solve(size: Size, value: int, known: dict[str, int]) -> None:
 
 
 def rounded(array: Array, type: Type) -> Array:
-    """bfloat16 is float32 rounded to 8 bits of significand, half to even."""
-    if type.dtype != "bf16":
-        return array
-    bits = np.ascontiguousarray(array).view(np.uint32).reshape(array.shape)
-    kept = (bits + 0x7FFF + ((bits >> 16) & 1)) & np.uint32(0xFFFF0000)
-    return np.where(np.isnan(array), array, kept.view(np.float32))
+    """What the type can hold of an array, which of bfloat16 is float32."""
+    return arrays.rounded(array) if type.dtype == "bf16" else array

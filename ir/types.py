@@ -31,7 +31,10 @@ DTYPES: dict[str, tuple[str | None, int]] = {
     "object": ("object", 8),
 }
 FROM_NUMPY: dict[str, str] = {numpy: ours for ours, (numpy, _) in DTYPES.items() if numpy}
-COMPILED = frozenset({"bool", "i8", "i16", "i32", "i64", "u8", "u16", "u32", "u64", "f32", "f64"})
+COMPILED = frozenset(
+    {"bool", "i8", "i16", "i32", "i64", "u8", "u16", "u32", "u64", "f16", "bf16", "f32", "f64"}
+)
+HALVES = frozenset({"f16", "bf16"})
 FLOATS = frozenset({"f16", "bf16", "f32", "f64"})
 INTEGERS = frozenset({"i8", "i16", "i32", "i64", "u8", "u16", "u32", "u64"})
 COMPLEX = frozenset({"c64", "c128"})
@@ -114,6 +117,11 @@ def dense_strides(shape: tuple[Size, ...]) -> tuple[Size, ...]:
     return tuple(reversed(out))
 
 
+def bits_dtype(dtype: str) -> str:
+    """A dtype of the same bytes, for copies that do not look at what they copy."""
+    return "u16" if dtype in HALVES else dtype
+
+
 def itemsize(dtype: str) -> int:
     """Bytes of one element in memory."""
     return DTYPES[dtype][1]
@@ -122,6 +130,11 @@ def itemsize(dtype: str) -> int:
 def numpy_dtype(dtype: str) -> np.dtype[np.generic]:
     """The NumPy dtype that holds `dtype`; bfloat16 is interpreted as float32."""
     return np.dtype(DTYPES[dtype][0] or "float32")
+
+
+def memory_dtype(dtype: str) -> np.dtype[np.generic]:
+    """The NumPy dtype of its bytes in memory: uint16 for bfloat16, which NumPy lacks."""
+    return np.dtype("uint16") if dtype == "bf16" else numpy_dtype(dtype)
 
 
 def promote(*dtypes: str) -> str:

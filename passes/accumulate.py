@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tcc.ir.builder import Builder
 from tcc.ir.core import Func, Op, Value
+from tcc.ir.types import HALVES
 from tcc.passes.access import identity, resolve
 from tcc.passes.fold import splat
 from tcc.passes.manager import Context
@@ -37,6 +38,7 @@ def _add_into(step: Op, change: Value, old: Value, ctx: Context) -> None:
     if (
         made is None
         or made.name != "matmul"
+        or old.type.dtype in HALVES
         or made.blocks
         or len(made.result.uses) > 1
         or old.type.rank != 2

@@ -6,13 +6,20 @@ from collections.abc import Sequence
 
 from tcc.ir.builder import Builder
 from tcc.ir.core import Block, Func, Op, Value
+from tcc.ir.types import HALVES
 from tcc.passes.indexing import picks
 from tcc.passes.manager import Context
+
+# rows with kernels for float32 and float64 alone
+WIDE = frozenset("matmul conv conv_input conv_filter pool unpool max_pool_grad max_pool_pick".split())
 
 
 def expand(func: Func, ctx: Context) -> None:
     """Writes operations whose row has an expansion (softmax, xent, ...) in terms of others, so that fusion sees inside;
-    a scatter of one element to each row becomes elementwise, too."""
+    a scatter of one element to each row becomes elementwise, too.
+
+    Products, windows and composites of float16 and bfloat16 are float32's, between casts that fuse with what is around them.
+    """
     _visit(func.body)
 
 
@@ -33,12 +40,44 @@ def _visit(block: Block) -> None:
 
 
 def _expansion(op: Op, b: Builder) -> Sequence[Value] | None:
+    if (op.name in WIDE or op.defn.expand is not None) and any(v.type.dtype in HALVES for v in op.operands):
+        return in_float32(op, b)
     if op.name == "scatter" and picks(op):
         return [one_in_each_row(op, b)]
     if op.defn.expand is None or op.defn.kernel:
         return None
     results: Sequence[Value] = op.defn.expand(b, op)
     return results
+
+
+def in_float32(op: Op, b: Builder) -> Sequence[Value]:
+    """The op on its operands in float32, and its results rounded once."""
+    wide = [b.cast(v, dtype="f32") if v.type.dtype in HALVES else v for v in op.operands]
+    if op.name == "matmul" and (made := _sum_of_products(op, b, *wide)) is not None:
+        results = [made]
+    else:
+        results = b.op(op.name, *wide, attrs=op.attrs).results
+    return [
+        b.cast(new, dtype=old.type.dtype) if new.type.dtype != old.type.dtype else new
+        for new, old in zip(results, op.results, strict=True)
+    ]
+
+
+def _sum_of_products(op: Op, b: Builder, x: Value, y: Value) -> Value | None:
+    """A matrix times a vector as a reduction, which reads the halves where they lie; None for other products."""
+    *batch, m, n = op.result.type.shape
+    if m != 1 and n != 1:
+        return None
+    k, rank = x.type.shape[-1], op.result.type.rank
+    turned = [*range(rank - 2), rank - 1, rank - 2]
+    if n == 1:
+        row = b.dimshuffle(y, order=turned)
+        terms, along = b.mul(x, b.broadcast(row, shape=[*batch, m, k])), rank - 1
+    else:
+        column = b.dimshuffle(x, order=turned)
+        terms, along = b.mul(b.broadcast(column, shape=[*batch, k, n]), y), rank - 2
+    result: Value = b.reshape(b.sum(terms, axes=(along,)), shape=list(op.result.type.shape))
+    return result
 
 
 def one_in_each_row(op: Op, b: Builder) -> Value:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from tcc.ir.arrays import rounded
 from tcc.ir.builder import Builder
 from tcc.ir.core import Block, Func, Op, Value
 from tcc.ir.dims import Expr, Size
@@ -100,6 +101,7 @@ def _numbers(value: Any) -> bool:
 def _const(op: Op, value: Any) -> Value:
     t = op.result.type
     array = np.asarray(value, dtype=numpy_dtype(t.dtype))
+    array = rounded(array) if t.dtype == "bf16" else array
     new = Builder(_parent(op), before=op, loc=op.loc).const(_shortest(array, t.shape), t)
     new.name = op.result.name
     return new

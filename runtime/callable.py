@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, NoReturn
 import numpy as np
 
 from tcc.ir.dims import evaluate
-from tcc.ir.types import numpy_dtype
+from tcc.ir.types import memory_dtype
 from tcc.runtime import layout as at
 from tcc.runtime import native, threads
 from tcc.runtime.arenas import Arenas, Claim, LateBlocks, require_memory
@@ -74,7 +74,7 @@ class Variant:
         claims: Sequence[Claim] = (),
     ) -> None:
         for spec, container in zip(signature.shared, containers, strict=True):
-            if container.dtype != numpy_dtype(spec.dtype) or container.rank != len(spec.shape):
+            if container.dtype != memory_dtype(spec.dtype) or container.rank != len(spec.shape):
                 raise TypeError(f"{spec}: its container holds {container.dtype} of rank {container.rank}")
         if len({id(c) for c in containers}) != len(containers):
             raise ValueError("a container is in the list twice, so its lock could never be had")
@@ -229,7 +229,7 @@ class Function(Native):
         value = parameter.convert(value)
         if parameter.dtype == "object":
             return value
-        dtype = numpy_dtype(parameter.dtype)
+        dtype = memory_dtype(parameter.dtype)
         if value.dtype != dtype or value.ndim != parameter.rank:
             raise TypeError(
                 f"{self.name}: {parameter.name} must be {dtype} of rank {parameter.rank}, "

@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tcc.ir.types import itemsize, numpy_dtype
+from tcc.ir.arrays import as_numbers, in_memory
+from tcc.ir.types import itemsize, memory_dtype, numpy_dtype
 from tcc.runtime.buffers import Array, Storage, inside_call
 
 
@@ -55,7 +56,10 @@ def _perform(call: HostCall, args: int, objects: list[object]) -> None:
     arrays = [o for o in (*call.operands, *call.results) if isinstance(o, HostArray)]
     slots = (ctypes.c_int64 * (len(arrays) + sum(a.rank for a in arrays))).from_address(args)
     views = _views(arrays, slots)
-    given = [objects[o.position] if isinstance(o, HostObject) else next(views).copy() for o in call.operands]
+    given = [
+        objects[o.position] if isinstance(o, HostObject) else as_numbers(next(views).copy(), o.dtype)
+        for o in call.operands
+    ]
     results = call.function(*given)
     if not isinstance(results, (list, tuple)) or len(results) != len(call.results):
         got = f"{len(results)} results" if isinstance(results, (list, tuple)) else type(results).__name__
@@ -63,8 +67,8 @@ def _perform(call: HostCall, args: int, objects: list[object]) -> None:
     # all are checked before the first is written
     places = [next(views) if isinstance(row, HostArray) else None for row in call.results]
     checked = [
-        result if place is None else _fitting(call.name, number, result, place)
-        for number, (result, place) in enumerate(zip(results, places))
+        result if not isinstance(row, HostArray) else _fitting(call.name, number, result, row.dtype, place)
+        for number, (result, row, place) in enumerate(zip(results, call.results, places))
     ]
     for row, place, result in zip(call.results, places, checked):
         if isinstance(row, HostObject):
@@ -81,13 +85,14 @@ def _views(arrays: Sequence[HostArray], slots: ctypes.Array[ctypes.c_int64]) -> 
         first += array.rank
         count = max(1, int(np.prod(shape, dtype=np.int64)))
         memory: Any = (ctypes.c_char * (count * itemsize(array.dtype))).from_address(slots[index])
-        yield np.ndarray(shape, numpy_dtype(array.dtype), memory)
+        yield np.ndarray(shape, memory_dtype(array.dtype), memory)
 
 
-def _fitting(name: str, number: int, result: object, place: Array) -> Array:
+def _fitting(name: str, number: int, result: object, dtype: str, place: Array | None) -> Array:
     value = np.asarray(result)
-    if value.dtype != place.dtype:
-        raise TypeError(f"{name}: result {number} is of dtype {value.dtype}, wanted {place.dtype}")
+    if value.dtype != numpy_dtype(dtype):
+        raise TypeError(f"{name}: result {number} is of dtype {value.dtype}, wanted {numpy_dtype(dtype)}")
+    assert place is not None
     if value.shape != place.shape:
         raise ValueError(f"{name}: result {number} has the shape {value.shape}, wanted {place.shape}")
-    return value
+    return in_memory(value, dtype)

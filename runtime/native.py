@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from tcc.ir.types import numpy_dtype
+from tcc.ir.types import memory_dtype
 from tcc.runtime import layout as at
 from tcc.runtime.machine import require_linux
 
@@ -154,7 +154,7 @@ def api_table(
         at.API_LATE: late,
     }
     for index, name in enumerate(at.DTYPES):
-        dtype = numpy_dtype(name)
+        dtype = memory_dtype(name)
         things[at.API_DTYPES + 2 * index] = dtype
         things[at.API_DTYPES + 2 * index + 1] = dtype.type
     for slot, thing in things.items():

@@ -16,7 +16,7 @@ import numpy as np
 
 from tcc.driver import Program
 from tcc.ir import dims, interpret
-from tcc.ir.arrays import Array
+from tcc.ir.arrays import Array, as_numbers, in_memory
 from tcc.ir.core import Func, Op, Value
 from tcc.ir.types import INTEGERS, numpy_dtype
 from tcc.runtime.buffers import Container
@@ -59,12 +59,19 @@ def run_native(func: Func, arrays: Sequence[Array], *, exact: bool = True) -> li
     """What the interpreter would give, one array for each result, updates of shared variables among them."""
     shared = func.attrs.get("shared", ())
     pairs = list(zip(func.body.params, arrays, strict=True))
-    containers = {p.name: Container(np.array(a)) for p, a in pairs if p.name in shared}
+    containers = {p.name: Container(in_memory(a, p.type.dtype)) for p, a in pairs if p.name in shared}
     function, _ = compile_native(func, containers, exact=exact)
-    outputs = iter(function(*(a for p, a in pairs if p.name not in containers)))
+    given = [
+        in_memory(a, p.type.dtype) if p.type.dtype == "bf16" else a
+        for p, a in pairs
+        if p.name not in containers
+    ]
+    outputs = iter(function(*given))
     updates = {index: name for name, index in func.attrs.get("updates", {}).items()}
-    count = len(func.body.yields)
-    return [containers[updates[i]].get() if i in updates else next(outputs) for i in range(count)]
+    made = [
+        containers[updates[i]].get() if i in updates else next(outputs) for i in range(len(func.body.yields))
+    ]
+    return [as_numbers(a, v.type.dtype) for a, v in zip(made, func.body.yields)]
 
 
 class Shaken(interpret.Frame):

@@ -252,6 +252,11 @@ def cumprod_grad(b: Any, op: Any, g: Sequence[Any]) -> list[Any]:
     return [b.div(sum_of_following(b, b.mul(op.result, g[0]), op.attrs["axis"]), op.operands[0])]
 
 
+def _running(fold: Callable[..., Any], x: Any, axis: int) -> Any:
+    """In x's dtype; of float16 the totals are float32's, each rounded where it is put down."""
+    return fold(x, axis, dtype=np.float32 if x.dtype == np.float16 else x.dtype).astype(x.dtype)
+
+
 def running(
     name: str, ref: Callable[..., Any], doc: str, grad: GradRule, rop: RopRule | None, low: float
 ) -> OpDef:
@@ -265,7 +270,7 @@ def running(
             name,
             "x",
             along_axis(name, NUMBERS),
-            lambda x, axis: ref(x, axis, dtype=np.asarray(x).dtype),
+            lambda x, axis: _running(ref, np.asarray(x), axis),
             {"axis": REQUIRED},
             doc=doc,
             grad=grad,
