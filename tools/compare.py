@@ -95,7 +95,7 @@ class Shaken(interpret.Frame):
         kept = {v: self.env[v] for v in op.operands}
         # among other terms whole ones are rounded too, once they are added to them
         self.rounds = not all(np.all(is_whole(a) | ~np.isfinite(a)) for a in kept.values())
-        eps = max((np.finfo(d).eps for d in map(numpy_type, op.results) if d.kind == "f"), default=0.0)
+        eps = max((eps_of(v) for v in op.results), default=0.0)
         self.env.update((v, self.moved(a, 2, self.rounds, eps=eps)) for v, a in kept.items())
         super().op(op)
         self.env.update(kept)
@@ -113,8 +113,9 @@ class Shaken(interpret.Frame):
         if op.name in EXACT or op.blocks:
             return array
         if op.name in BASIC or op.name in CONTRACTIONS - NEAR_ZERO - {"softmax"}:
-            return self.moved(array, 1, self.rounds and op.name in CONTRACTIONS)
-        return self.moved(array, 4, whole=True, least=1.0 if op.name in NEAR_ZERO else 0.0)
+            return self.moved(array, 1, self.rounds and op.name in CONTRACTIONS, eps=eps_of(value))
+        least = 1.0 if op.name in NEAR_ZERO else 0.0
+        return self.moved(array, 4, whole=True, least=least, eps=eps_of(value))
 
     def moved(
         self, array: Array, ulps: int, whole: bool = False, least: float = 0.0, eps: float = 0.0
@@ -136,6 +137,14 @@ class Shaken(interpret.Frame):
 
 def numpy_type(value: Value) -> np.dtype[Any]:
     return numpy_dtype(value.type.dtype)
+
+
+def eps_of(value: Value) -> float:
+    """The step of its dtype above 1; 0 if it is no float."""
+    if value.type.dtype == "bf16":
+        return 2.0**-7
+    dtype = numpy_type(value)
+    return float(np.finfo(dtype).eps) if dtype.kind == "f" else 0.0
 
 
 def is_whole(array: Array) -> Array:
