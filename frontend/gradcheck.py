@@ -19,6 +19,28 @@ class GradientError(Exception):
     """A gradient that differs from finite differences: which argument, where, and by how much."""
 
 
+class numeric_grad:  # noqa: N801
+    """One-sided differences of `f`, a function of arrays that gives a number, at `pt` (an array, or a list of them).
+
+    `gf` has them in the form of `pt`.
+    """
+
+    def __init__(
+        self, f: Callable[..., Any], pt: Any, eps: float | None = None, out_type: str | None = None
+    ) -> None:
+        points = [np.array(p) for p in (pt if isinstance(pt, list | tuple) else [pt])]
+        kind = max((p.dtype.name for p in points), key=STEPS.__getitem__)
+        step = STEPS[kind] if eps is None else eps
+        found = [_differences(f, points, (), k, step).astype(p.dtype) for k, p in enumerate(points)]
+        self.gf: Any = found if isinstance(pt, list | tuple) else found[0]
+
+    @staticmethod
+    def abs_rel_err(a: Any, b: Any) -> tuple[Any, Any]:
+        """The absolute and the relative errors between two arrays."""
+        absolute = np.abs(a - b)
+        return absolute, absolute / np.maximum(np.abs(a) + np.abs(b), 1e-8)
+
+
 def verify_grad(
     fun: Callable[..., Any],
     pt: Sequence[Any],
@@ -64,24 +86,26 @@ def verify_grad(
         projection = np.asarray(rng.random_sample(shape) + 0.5, output.type.dtype)
         made = slopes(*points, projection)
         for k, g in enumerate(made):
-            _compare(k, g, _differences(value, points, projection, k, eps), abs_tol, rel_tol)
+            _compare(k, g, _differences(value, points, (projection,), k, eps), abs_tol, rel_tol)
 
 
-def _differences(f: Any, points: Sequence[Any], projection: Any, k: int, eps: float) -> Any:
-    base = float(f(*points, projection))
+verify_grad.E_grad = GradientError  # type: ignore[attr-defined]  # programs catch it by this name
+
+
+def _differences(f: Any, points: Sequence[Any], more: Sequence[Any], k: int, eps: float) -> Any:
+    base = float(f(*points, *more))
     found = np.zeros(points[k].shape)
     moved = [p.copy() for p in points]
     for at in np.ndindex(found.shape):
         moved[k][at] += eps
         step = float(moved[k][at]) - float(points[k][at])  # as rounding left it
-        found[at] = (float(f(*moved, projection)) - base) / step
+        found[at] = (float(f(*moved, *more)) - base) / step
         moved[k][at] = points[k][at]
     return found
 
 
 def _compare(k: int, got: Any, want: Any, abs_tol: float, rel_tol: float) -> None:
-    absolute = np.abs(got - want)
-    relative = absolute / np.maximum(np.abs(got) + np.abs(want), 1e-8)
+    absolute, relative = numeric_grad.abs_rel_err(got, want)
     bad = np.minimum(absolute / abs_tol, relative / rel_tol)
     if got.size and not bad.max() <= 1:
         at = np.unravel_index(int(np.argmax(np.where(np.isnan(bad), np.inf, bad))), bad.shape)

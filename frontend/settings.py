@@ -6,7 +6,8 @@ import configparser
 import functools
 import os
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -38,14 +39,80 @@ FLAGS: dict[str, Flag] = {
     "profile": Flag(False, bool, "accepted for Theano's sake"),
 }
 
-# Flags of Theano that programs and their .theanorc still set; they mean nothing here.
-HISTORIC = frozenset(
-    "allow_gc assert_no_cpu_op base_compiledir blas cmodule compiledir contexts conv cuda cxx deterministic dnn "
-    "enable_initial_driver_test floatx force_device gcc gpuarray gpuelemwise init_gpu_device lib linker magma metaopt "
-    "nocleanup numpy nvcc openmp optimizer_excluding optimizer_including optimizer_verbose pool print_active_device "
-    "profile_memory profile_optimizer reoptimize_unpickled_function scan scanOp_pushout_output traceback "
-    "unittests warn".split()
-)
+# Flags of Theano that programs set and read; they mean nothing here.  A name with members is a group, whose other members are
+# None until they are set.
+HISTORIC: dict[str, Any] = {
+    "allow_gc": True,
+    "assert_no_cpu_op": "ignore",
+    "base_compiledir": "",
+    "blas.ldflags": "",
+    "cache_optimizations": False,
+    "check_input": True,
+    "check_stack_trace": "off",
+    "cmodule": {},
+    "compile": {},
+    "compiledir": "",
+    "compute_test_value_opt": "off",
+    "contexts": "",
+    "conv.assert_shape": False,
+    "ctc.root": "",
+    "cuda": {},
+    "cxx": "",
+    "cycle_detection": "regular",
+    "DebugMode": {},
+    "deterministic": "default",
+    "dnn.enabled": "auto",
+    "enable_initial_driver_test": True,
+    "experimental": {},
+    "floatx": "",
+    "force_device": False,
+    "gcc.cxxflags": "",
+    "gpuarray": {},
+    "gpuelemwise": {},
+    "init_gpu_device": "",
+    "lib.amdlibm": False,
+    "lib.cnmem": 0.0,
+    "linker": "cvm",
+    "magma": {},
+    "metaopt": {},
+    "NanGuardMode.big_is_error": True,
+    "NanGuardMode.inf_is_error": True,
+    "NanGuardMode.nan_is_error": True,
+    "nocleanup": False,
+    "numpy": {},
+    "nvcc": {},
+    "on_opt_error": "warn",
+    "on_shape_error": "warn",
+    "openmp": False,
+    "openmp_elemwise_minsize": 200000,
+    "optdb": {},
+    "optimizer_excluding": "",
+    "optimizer_including": "",
+    "optimizer_requiring": "",
+    "optimizer_verbose": False,
+    "pickle_test_value": True,
+    "pool": {},
+    "print_active_device": True,
+    "print_global_stats": False,
+    "print_test_value": False,
+    "profile_memory": False,
+    "profile_optimizer": False,
+    "reoptimize_unpickled_function": False,
+    "scan.allow_gc": False,
+    "scan.allow_output_prealloc": True,
+    "scan.debug": False,
+    "scanOp_pushout_output": False,
+    "tensor.cmp_sloppy": 0,
+    "tensor.local_elemwise_fusion": True,
+    "traceback.compile_limit": 0,
+    "traceback.limit": 8,
+    "unittests.rseed": "666",
+    "unpickle_function": True,
+    "vm.lazy": None,
+    "warn": {},
+}
+HISTORIC_NAMES = frozenset(name.split(".")[0] for name in HISTORIC)
+GROUPS = frozenset(name.split(".")[0] for name, value in HISTORIC.items() if "." in name or value == {})
 TRUE, FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
 
 
@@ -63,23 +130,26 @@ class TheanoConfigParser:
         if name in FLAGS:
             setattr(self, name, _read(FLAGS[name], text))
             return
-        if name.split(".")[0] not in HISTORIC:
+        if name.split(".")[0] not in HISTORIC_NAMES:
             warnings.warn(
                 f"TCC_FLAGS or ~/.tccrc: unknown flag {name!r} (known: {', '.join(FLAGS)})", stacklevel=2
             )
-        self._historic[name] = text
+        default = HISTORIC.get(name)
+        self._historic[name] = _word(text) if isinstance(default, bool) else text
 
     def __getattr__(self, name: str) -> Any:
         if name in self._values:
             return self._values[name]
-        if name in HISTORIC:
+        if name in GROUPS:
             return Group(name, self._historic)
+        if name in HISTORIC:
+            return self._historic.get(name, HISTORIC[name])
         raise AttributeError(f"'TheanoConfigParser' object has no attribute '{name}'")
 
     def __setattr__(self, name: str, value: Any) -> None:
         flag = FLAGS.get(name)
         if flag is None:
-            if name in HISTORIC:
+            if name in HISTORIC_NAMES:
                 self._historic[name] = value
                 return
             raise AttributeError(f"'TheanoConfigParser' object has no attribute '{name}'")
@@ -109,7 +179,10 @@ class Group:
 
     def __getattr__(self, name: str) -> Any:
         group, values = self._group
-        return values.get(f"{group}.{name}")
+        if name.startswith("__"):
+            raise AttributeError(name)
+        key = f"{group}.{name}"
+        return values.get(key, HISTORIC.get(key))
 
     def __setattr__(self, name: str, value: Any) -> None:
         group, values = self._group
@@ -130,10 +203,12 @@ def _check(name: str, flag: Flag, value: Any) -> None:
 
 
 def _read(flag: Flag, text: str) -> Any:
-    if flag.allowed is bool or flag.default is None:
-        word = text.lower()
-        return True if word in TRUE else False if word in FALSE else None if word == "none" else text
-    return text
+    return _word(text) if flag.allowed is bool or flag.default is None else text
+
+
+def _word(text: str) -> Any:
+    word = text.lower()
+    return True if word in TRUE else False if word in FALSE else None if word == "none" else text
 
 
 def _given() -> Iterator[tuple[str, str]]:
@@ -152,18 +227,23 @@ def _given() -> Iterator[tuple[str, str]]:
 config = TheanoConfigParser()
 
 
-class change_flags:
-    """Sets flags for a `with` block or for the calls of the function that it decorates."""
+def _assign(name: str, value: Any) -> None:
+    group, _, member = name.rpartition(".")
+    setattr(getattr(config, group) if group else config, member, value)
 
-    def __init__(self, **flags: Any) -> None:
-        self.flags = flags
+
+class change_flags:
+    """Sets flags, by keywords or (name, value) pairs, for a `with` block or for the calls of the function that it decorates."""
+
+    def __init__(self, args: Iterable[tuple[str, Any]] = (), **flags: Any) -> None:
+        self.flags = {**dict(args), **flags}
         self._saved: list[dict[str, Any]] = []
 
     def __enter__(self) -> change_flags:
-        self._saved.append({name: getattr(config, name) for name in self.flags})
+        self._saved.append({name: attrgetter(name)(config) for name in self.flags})
         try:
             for name, value in self.flags.items():
-                setattr(config, name, value)
+                _assign(name, value)
         except Exception:
             self.__exit__()
             raise
@@ -171,7 +251,7 @@ class change_flags:
 
     def __exit__(self, *_: object) -> None:
         for name, value in self._saved.pop().items():
-            setattr(config, name, value)
+            _assign(name, value)
 
     def __call__(self, function: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(function)

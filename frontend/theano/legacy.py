@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from tcc import graph, tensor
+from tcc import creation, graph, tensor
 from tcc.creation import ones_like as one_like
 from tcc.debug import Assert
 from tcc.elemwise import abs_ as abs
@@ -21,6 +21,7 @@ from tcc.products import dot
 from tcc.reductions import axes_of
 from tcc.shapes import dimshuffle
 from tcc.shapes import stacklists as stacklist
+from tcc.theano import ops as ops_of
 from tcc.theano.tree import module
 from tcc.types import promote
 from tcc.variable import Constant, as_variable
@@ -40,6 +41,8 @@ def __getattr__(name: str) -> Any:
         "compile_mode": "compile.mode",
         "tensor_sharedvar": "tensor.sharedvar",
         "tensor_basic": "tensor.basic",
+        "scal": "scalar",
+        "opt": "tensor.opt",
     }
     if name not in paths:
         raise AttributeError(name)
@@ -242,40 +245,48 @@ def scalar_from_tensor(x: Any) -> Any:
 tensor_from_scalar = scalar_from_tensor
 
 
-class AllocEmpty:
-    """`AllocEmpty(dtype)(*shape)` is an array whose elements nobody may rely on: zeros."""
-
-    def __init__(self, dtype: str) -> None:
-        self.dtype = dtype
-
-    def __call__(self, *shape: Any) -> Any:
-        return tensor.zeros(list(shape), self.dtype)
-
-
-class MakeVector:
-    """`MakeVector(dtype)(*scalars)` is the vector of them; TypeError for one whose dtype does not fit."""
-
-    def __init__(self, dtype: str = "int64") -> None:
-        self.dtype = dtype
-
-    def __call__(self, *scalars: Any) -> Any:
-        values = [as_variable(s) for s in scalars]
-        for v in values:
-            if v.type.ndim or promote(v.type.dtype, self.dtype) != self.dtype:
-                raise TypeError(f"MakeVector takes scalars that fit {self.dtype}, got {v.type}")
-        if not values:
-            return tensor.zeros([0], self.dtype)
-        return tensor.stack([tensor.cast(v, self.dtype) for v in values])
+make_vector = ops_of.MakeVector()
+(
+    _convert_to_bool,
+    _convert_to_int8,
+    _convert_to_int16,
+    _convert_to_int32,
+    _convert_to_int64,
+    _convert_to_uint8,
+    _convert_to_uint16,
+    _convert_to_uint32,
+    _convert_to_uint64,
+    _convert_to_float16,
+    _convert_to_float32,
+    _convert_to_float64,
+    _convert_to_complex64,
+    _convert_to_complex128,
+) = (functools.partial(tensor.cast, dtype=dtype) for dtype in all_dtypes)
 
 
-make_vector = MakeVector()
+def Tensor(*args: Any, **kwargs: Any) -> Any:  # noqa: N802
+    """A new variable of a dtype and flags."""
+    return creation.tensor(*args, **kwargs)
 
 
-class Flatten:
-    """`Flatten(ndim)(x)` is `flatten(x, ndim)`."""
+def cpu_contiguous(x: Any) -> Any:
+    """`x`: arrays of a graph have no strides."""
+    return as_variable(x)
 
-    def __init__(self, ndim: int = 1) -> None:
-        self.ndim = ndim
 
-    def __call__(self, x: Any) -> Any:
-        return tensor.flatten(x, self.ndim)
+NoneConst = None
+
+
+def _get_atol_rtol(a: Any, b: Any) -> tuple[float, float]:
+    """The absolute and relative tolerance for comparing two arrays."""
+    dtypes = {str(a.dtype), str(b.dtype)}
+    if "float16" in dtypes:
+        return 1e-3, 1e-3
+    return (1e-5, 1e-5) if dtypes & {"float32", "complex64"} else (1e-8, 1e-5)
+
+
+def _allclose(a: Any, b: Any, rtol: float | None = None, atol: float | None = None) -> bool:
+    """`numpy.allclose`, with tolerances by the dtypes."""
+    a, b = np.asarray(a), np.asarray(b)
+    absolute, relative = _get_atol_rtol(a, b)
+    return np.allclose(a, b, relative if rtol is None else rtol, absolute if atol is None else atol)

@@ -22,6 +22,8 @@ def _from(home: str, names: str) -> dict[str, str]:
 
 
 L = "tcc.theano.legacy"
+O = "tcc.theano.ops"
+N = "tcc.theano.netops"
 
 _TYPES = _from("tcc.types", "TensorType Type Generic generic")
 _VARIABLES = _from(
@@ -50,9 +52,20 @@ _GRADIENT = _from(
 _BASIC = _from(
     L,
     "default makeKeepDims check_and_normalize_axes is_flat divmod ceil_intdiv transfer scalar_from_tensor "
-    "tensor_from_scalar AllocEmpty MakeVector make_vector Flatten int_types uint_types float_types complex_types all_dtypes "
-    "integer_dtypes int_dtypes uint_dtypes float_dtypes complex_dtypes discrete_dtypes continuous_dtypes",
+    "tensor_from_scalar make_vector int_types uint_types float_types complex_types all_dtypes "
+    "integer_dtypes int_dtypes uint_dtypes float_dtypes complex_dtypes discrete_dtypes continuous_dtypes Tensor "
+    "_allclose _get_atol_rtol _convert_to_bool _convert_to_complex128 _convert_to_complex64 _convert_to_float16 "
+    "_convert_to_float32 _convert_to_float64 _convert_to_int16 _convert_to_int32 _convert_to_int64 _convert_to_int8 "
+    "_convert_to_uint16 _convert_to_uint32 _convert_to_uint64 _convert_to_uint8 NoneConst scal opt",
 ) | {
+    **_from(
+        O,
+        "ARange Alloc AllocDiag AllocEmpty Argmax Choose DimShuffle Dot ExtractDiag Eye Flatten Join MaxAndArgmax Mean Nonzero "
+        "PermuteRowElements Reshape Shape SpecifyShape Split Tile Tri",
+    ),
+    **_from("tcc.gradcheck", "numeric_grad verify_grad"),
+    "_shared": "tcc.sharedvar:shared",
+    "_dot": "tcc.products:dot",
     "setdefault": f"{L}:default",
     "floor_div": "tcc.tensor:int_div",
     "mod_check": "tcc.tensor:mod",
@@ -60,6 +73,12 @@ _BASIC = _from(
     "isnan_": "tcc.tensor:isnan",
     "isinf_": "tcc.tensor:isinf",
 }
+_NNET = _from(
+    N,
+    "CrossentropyCategorical1Hot CrossentropyCategorical1HotGrad CrossentropySoftmax1HotWithBiasDx "
+    "CrossentropySoftmaxArgmax1HotWithBias LogSoftmax Prepend_scalar_constant_to_each_row Prepend_scalar_to_each_row Softmax "
+    "SoftmaxGrad SoftmaxWithBias",
+) | {"sigmoid_inplace": "tcc.tensor.nnet:sigmoid"}
 _SCALARS = _from(L, "upcast all_types int_types float_types ComplexError")
 
 ELEMENTWISE = (
@@ -185,21 +204,35 @@ TREE: dict[str, Entry] = {
             "tensor_constructor": "tcc.sharedvar:shared",
         }
     ),
-    "tensor.elemwise": Entry(("tcc.tensor",)),
-    "tensor.extra_ops": Entry(("tcc.tensor",)),
+    "tensor.elemwise": Entry(
+        ("tcc.tensor",),
+        {**_from(O, "DimShuffle Sum Prod ProdWithoutZeros"), "Any": f"{O}:AnyOp", "All": f"{O}:AllOp"},
+    ),
+    "tensor.extra_ops": Entry(
+        ("tcc.tensor",),
+        {
+            **_from(
+                O,
+                "Bartlett CpuContiguous CumOp CumprodOp CumsumOp DiffOp FillDiagonal FillDiagonalOffset RavelMultiIndex RepeatOp "
+                "SearchsortedOp Unique UnravelIndex",
+            ),
+            "cpu_contiguous": f"{L}:cpu_contiguous",
+        },
+    ),
     "tensor.fft": Entry(),
-    "tensor.nlinalg": Entry(),
-    "tensor.slinalg": Entry(),
+    "tensor.nlinalg": Entry(
+        names=_from(
+            O,
+            "AllocDiag Det Eig Eigh MatrixInverse MatrixPinv QRFull QRIncomplete SVD TensorInv TensorSolve ExtractDiag",
+        )
+    ),
+    "tensor.slinalg": Entry(names=_from(O, "Expm")),
     "tensor.raw_random": Entry(),
     "tensor.shared_randomstreams": Entry(),
     "tensor.subtensor": Entry(("tcc.tensor",), _from("tcc.indexing", "inc_subtensor set_subtensor take")),
-    "tensor.sort": Entry(("tcc.tensor",)),
+    "tensor.sort": Entry(("tcc.tensor",), _from(O, "ArgSortOp SortOp")),
     "tensor.opt": Entry(
-        names={
-            "Assert": "tcc.debug:Assert",
-            "assert_op": f"{L}:assert_op",
-            **_from(L, "MakeVector make_vector"),
-        }
+        names={**_from(O, "Assert MakeVector Shape_i"), **_from(L, "assert_op make_vector")},
     ),
     "tensor.inplace": Entry(
         names={
@@ -209,8 +242,8 @@ TREE: dict[str, Entry] = {
         doc="Theano's functions that may overwrite their operands: tcc decides by itself where it computes.",
     ),
     "tensor.xlogx": Entry(names=_from("tcc.elemwise", "xlogx xlogy0")),
-    "tensor.nnet": Entry(),
-    "tensor.nnet.nnet": Entry(("tcc.tensor.nnet",)),
+    "tensor.nnet": Entry(names=_NNET),
+    "tensor.nnet.nnet": Entry(("tcc.tensor.nnet",), _NNET),
     "tensor.nnet.sigm": Entry(("tcc.tensor.nnet",)),
     "tensor.nnet.bn": Entry(),
     "tensor.nnet.conv": Entry(),
@@ -220,7 +253,9 @@ TREE: dict[str, Entry] = {
     "tensor.nnet.blocksparse": Entry(),
     "tensor.nnet.conv3d2d": Entry(),
     "tensor.signal": Entry(),
-    "tensor.signal.pool": Entry(),
+    "tensor.signal.pool": Entry(
+        names=_from(N, "AveragePoolGrad DownsampleFactorMaxGradGrad MaxPoolGrad Pool")
+    ),
     "tensor.signal.downsample": Entry(),
     # -- scalars --------------------------------------------------------------------------------------------------
     "scalar": Entry(names=_SCALARS),

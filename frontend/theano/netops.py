@@ -1,0 +1,157 @@
+"""Theano's op classes of networks and of pooling."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from tcc import build, elemwise
+from tcc.gradient import Lop
+from tcc.tangents import Rop
+from tcc.tensor.nnet import basic as nnet
+from tcc.tensor.nnet import onehot
+from tcc.tensor.signal import pool
+from tcc.theano.ops import LegacyOp
+from tcc.variable import as_variable
+
+
+class Softmax(LegacyOp):
+    rows = ("softmax",)
+
+    def apply(self, x: Any) -> Any:
+        return nnet.softmax(x)
+
+
+class LogSoftmax(LegacyOp):
+    rows = ("log_softmax",)
+
+    def apply(self, x: Any) -> Any:
+        return nnet.logsoftmax(x)
+
+
+class SoftmaxWithBias(LegacyOp):
+    def apply(self, x: Any, b: Any) -> Any:
+        return onehot.softmax_with_bias(x, b)
+
+
+class SoftmaxGrad(LegacyOp):
+    def apply(self, dy: Any, sm: Any) -> Any:
+        return onehot.softmax_grad(dy, sm)
+
+
+class CrossentropyCategorical1Hot(LegacyOp):
+    def apply(self, coding_dist: Any, true_one_of_n: Any) -> Any:
+        return nnet.crossentropy_categorical_1hot(coding_dist, true_one_of_n)
+
+
+class CrossentropyCategorical1HotGrad(LegacyOp):
+    def apply(self, g_y: Any, coding_dist: Any, true_one_of_n: Any) -> Any:
+        return onehot.crossentropy_categorical_1hot_grad(g_y, coding_dist, true_one_of_n)
+
+
+class CrossentropySoftmaxArgmax1HotWithBias(LegacyOp):
+    def apply(self, x: Any, b: Any, y_idx: Any) -> Any:
+        return onehot.crossentropy_softmax_argmax_1hot_with_bias(x, b, y_idx)
+
+
+class CrossentropySoftmax1HotWithBiasDx(LegacyOp):
+    def apply(self, dnll: Any, sm: Any, y_idx: Any) -> Any:
+        return onehot.crossentropy_softmax_1hot_with_bias_dx(dnll, sm, y_idx)
+
+
+class Prepend_scalar_constant_to_each_row(LegacyOp):
+    options = {"val": 0}
+
+    def apply(self, mat: Any) -> Any:
+        return onehot.prepend_scalar_to_each_row(self.val, mat)
+
+
+class Prepend_scalar_to_each_row(LegacyOp):
+    def apply(self, val: Any, mat: Any) -> Any:
+        return onehot.prepend_scalar_to_each_row(val, mat)
+
+
+# -- pooling -------------------------------------------------------------------------------------------------------------
+
+
+class Pool(LegacyOp):
+    options = {"ignore_border": False, "mode": "max", "ndim": 2, "openmp": None}
+    rows = ("pool",)
+
+    def apply(self, x: Any, ws: Any, stride: Any = None, pad: Any = None) -> Any:
+        pooling = pool.pool_2d if self.ndim == 2 else pool.pool_3d
+        pad = (0,) * self.ndim if pad is None else pad
+        return pooling(x, ws, self.ignore_border, stride, pad, self.mode)
+
+    @staticmethod
+    def out_shape(
+        imgshape: Sequence[Any],
+        ws: Any = None,
+        ignore_border: bool = False,
+        stride: Any = None,
+        pad: Any = None,
+        ndim: int = 2,
+        ds: Any = None,
+        st: Any = None,
+        padding: Any = None,
+    ) -> list[Any]:
+        """The sizes of the result of pooling something of these sizes."""
+        ws, stride, pad = (
+            ws if ds is None else ds,
+            stride if st is None else st,
+            pad if padding is None else padding,
+        )
+        if ws is None or len(imgshape) < ndim:
+            raise TypeError(
+                f"Pool.out_shape needs a window and at least {ndim} sizes, got {ws} and {imgshape}"
+            )
+        stride, pad = ws if stride is None else stride, (0,) * ndim if pad is None else pad
+        lead = len(imgshape) - ndim
+        sizes = zip(imgshape[lead:], ws, stride, pad)
+        return [*imgshape[:lead], *(_windows(n + 2 * p, w, s, ignore_border) for n, w, s, p in sizes)]
+
+
+def _windows(n: Any, w: Any, s: Any, ignore_border: bool) -> Any:
+    """The number of windows of `w`, `s` apart, over `n` elements: numbers or variables."""
+    if all(isinstance(v, int | np.integer) for v in (n, w, s)):
+        if ignore_border:
+            return max((n - w) // s + 1, 0)
+        return (n - 1) // s + 1 if s >= w else max(0, (n - 1 - w) // s + 1) + 1
+    if ignore_border:
+        return elemwise.maximum((n - w) // s + 1, 0)
+    return elemwise.switch(elemwise.ge(s, w), (n - 1) // s + 1, elemwise.maximum(0, (n - 1 - w) // s + 1) + 1)
+
+
+class MaxPoolGrad(LegacyOp):
+    """What max pooling gives back: of its input, its result, and the gradient by that."""
+
+    options = {"ignore_border": False, "mode": "max", "ndim": 2, "openmp": None}
+    rows = ("max_pool_grad",)
+
+    def apply(self, x: Any, maxout: Any, gz: Any, ws: Any, stride: Any = None, pad: Any = None) -> Any:
+        x = as_variable(x)
+        made = Pool(self.ignore_border, "max", self.ndim)(x, ws, stride, pad)
+        return Lop(made, x, build.cast(as_variable(gz), made.type.dtype))
+
+
+class AveragePoolGrad(LegacyOp):
+    """What pooling by sums or averages gives back: of its input, and the gradient by its result."""
+
+    options = {"ignore_border": False, "mode": "average_inc_pad", "ndim": 2, "openmp": None}
+
+    def apply(self, x: Any, gz: Any, ws: Any, stride: Any = None, pad: Any = None, dummy: Any = None) -> Any:
+        x = as_variable(x)
+        made = Pool(self.ignore_border, self.mode, self.ndim)(x, ws, stride, pad)
+        return Lop(made, x, build.cast(as_variable(gz), made.type.dtype))
+
+
+class DownsampleFactorMaxGradGrad(LegacyOp):
+    """The derivative of max pooling along `ggx`."""
+
+    options = {"ignore_border": False, "mode": "max", "ndim": 2, "openmp": None}
+
+    def apply(self, x: Any, maxout: Any, ggx: Any, ws: Any, stride: Any = None, pad: Any = None) -> Any:
+        x = as_variable(x)
+        return Rop(Pool(self.ignore_border, "max", self.ndim)(x, ws, stride, pad), x, as_variable(ggx))

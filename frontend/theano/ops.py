@@ -1,0 +1,548 @@
+"""Theano's op classes: `Softmax()(x)`, `CumOp(axis=1)(x)`.  Each is the function of tcc that does its work, behind Theano's constructor.
+
+`rows` are the rows of the op table that nodes of the op have, so that `isinstance(v.owner.op, Softmax)` says what it says in Theano.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+
+import numpy as np
+
+from tcc import build, creation, debug, elemwise, matrices, products, reductions, selecting
+from tcc import shapes as shaping
+from tcc.build import shape_of
+from tcc.gradient import Lop
+from tcc.graph import clone
+from tcc.ir.optable import OpDef
+from tcc.tangents import Rop
+from tcc.tensor import extra_ops, nlinalg, slinalg
+from tcc.types import promote
+from tcc.variable import Constant, as_variable
+
+
+class OpClass(type):
+    """Counts rows of the op table among the instances."""
+
+    def __instancecheck__(cls, instance: Any) -> bool:
+        if isinstance(instance, OpDef):
+            return instance.name in cls.__dict__.get("rows", ())
+        return super().__instancecheck__(instance)
+
+
+class Node(NamedTuple):
+    """What `make_node` returns."""
+
+    op: Any
+    inputs: list[Any]
+    outputs: list[Any]
+
+
+class LegacyOp(metaclass=OpClass):
+    """An op by its options: `apply(*inputs)` makes the result, or several.  Equal options make equal ops."""
+
+    options: ClassVar[dict[str, Any]] = {}
+    rows: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        unknown = set(kwargs) - set(self.options)
+        if len(args) > len(self.options) or unknown:
+            raise TypeError(
+                f"{type(self).__name__} takes {', '.join(self.options) or 'no options'}, got {args} {kwargs}"
+            )
+        for name, value in {**self.options, **dict(zip(self.options, args)), **kwargs}.items():
+            setattr(self, name, tuple(value) if isinstance(value, list) else value)
+
+    if TYPE_CHECKING:  # options are attributes
+
+        def __getattr__(self, name: str) -> Any: ...
+
+    @property
+    def __props__(self) -> tuple[str, ...]:
+        return tuple(self.options)
+
+    def _key(self) -> tuple[Any, ...]:
+        return (type(self), *(getattr(self, name) for name in self.options))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, LegacyOp) and self._key() == other._key()
+
+    def __hash__(self) -> int:
+        return hash(self._key())
+
+    def __str__(self) -> str:
+        given = ", ".join(f"{name}={getattr(self, name)!r}" for name in self.options)
+        return type(self).__name__ + (f"{{{given}}}" if given else "")
+
+    __repr__ = __str__
+
+    def apply(self, *inputs: Any) -> Any:
+        raise NotImplementedError(f"{self} cannot be applied: use the function that makes it")
+
+    def __call__(self, *inputs: Any, **kwargs: Any) -> Any:
+        name, as_list = kwargs.pop("name", None), kwargs.pop("return_list", False)
+        made = self.apply(*inputs, **kwargs)
+        if name is not None:
+            made.name = name
+        return [made] if as_list and not isinstance(made, list | tuple) else made
+
+    def make_node(self, *inputs: Any) -> Node:
+        made = self(*inputs)
+        return Node(
+            self, [as_variable(v) for v in inputs], list(made) if isinstance(made, list | tuple) else [made]
+        )
+
+    def grad(self, inputs: Sequence[Any], output_grads: Sequence[Any]) -> list[Any]:
+        """Gradients by the inputs, as if these were independent of each other."""
+        values = [as_variable(v) for v in inputs]
+        fresh = [v if isinstance(v, Constant) else v.type() for v in values]
+        made = Lop(self.make_node(*fresh).outputs, fresh, list(output_grads), disconnected_inputs="ignore")
+        return list(clone(made, [pair for pair in zip(fresh, values) if pair[0] is not pair[1]]))
+
+    def L_op(self, inputs: Sequence[Any], outputs: Sequence[Any], output_grads: Sequence[Any]) -> list[Any]:
+        return list(Lop(list(outputs), list(inputs), list(output_grads), disconnected_inputs="ignore"))
+
+    def R_op(self, inputs: Sequence[Any], eval_points: Sequence[Any]) -> list[Any]:
+        """Derivatives of the outputs along `eval_points`."""
+        return list(Rop(self.make_node(*inputs).outputs, list(inputs), list(eval_points)))
+
+    def infer_shape(self, node: Any, shapes: Any) -> list[Any]:
+        """The sizes of the results."""
+        return [tuple(shape_of(v)) for v in node.outputs]
+
+    def perform(self, node: Any, inputs: Sequence[Any], output_storage: Sequence[list[Any]]) -> None:
+        """Computes into `output_storage`."""
+        made = self(*inputs)
+        for cell, v in zip(output_storage, made if isinstance(made, list | tuple) else [made]):
+            cell[0] = np.asarray(v.eval())
+
+
+# -- shapes and creation -----------------------------------------------------------------------------------------------
+
+
+class DimShuffle(LegacyOp):
+    """`DimShuffle(input_broadcastable, new_order)`."""
+
+    options = {"input_broadcastable": None, "new_order": None, "inplace": True}
+    rows = ("dimshuffle",)
+
+    def __init__(
+        self, input_broadcastable: Sequence[bool], new_order: Sequence[Any], inplace: bool = True
+    ) -> None:
+        super().__init__(tuple(input_broadcastable), tuple(new_order), inplace)
+        for axis in new_order:
+            if axis != "x" and not (
+                isinstance(axis, int | np.integer) and 0 <= axis < len(input_broadcastable)
+            ):
+                raise ValueError(
+                    f"DimShuffle: {axis!r} in {new_order} is no axis of {len(input_broadcastable)}"
+                )
+        dropped = [a for a, b in enumerate(input_broadcastable) if a not in new_order and not b]
+        if dropped:
+            raise ValueError(
+                "You cannot drop a non-broadcastable dimension.", (input_broadcastable, new_order)
+            )
+
+    def apply(self, x: Any) -> Any:
+        x = as_variable(x)
+        if x.type.broadcastable != tuple(map(bool, self.input_broadcastable)):
+            raise TypeError(
+                f"The number of dimensions and/or broadcastable pattern of the input is incorrect for this op. Expected "
+                f"{self.input_broadcastable}, got {x.type.broadcastable}."
+            )
+        return shaping.dimshuffle(x, *self.new_order)
+
+
+class Reshape(LegacyOp):
+    options = {"ndim": None, "name": None}
+    rows = ("reshape",)
+
+    def apply(self, x: Any, shape: Any) -> Any:
+        return shaping.reshape(x, shape, ndim=self.ndim)
+
+
+class Flatten(LegacyOp):
+    options = {"outdim": 1}
+
+    def apply(self, x: Any) -> Any:
+        return shaping.flatten(x, self.outdim)
+
+
+class Shape(LegacyOp):
+    def apply(self, x: Any) -> Any:
+        return shaping.shape(x)
+
+
+class Shape_i(LegacyOp):
+    options = {"i": None}
+    rows = ("shape_of",)
+
+    def apply(self, x: Any) -> Any:
+        x = as_variable(x)
+        if not 0 <= self.i < x.type.ndim:
+            raise TypeError(f"Shape_i: {x.type} has no axis {self.i}")
+        return build.size_variable(build.size_of(x, self.i))
+
+
+class SpecifyShape(LegacyOp):
+    def apply(self, x: Any, shape: Any) -> Any:
+        return shaping.specify_shape(x, shape)
+
+
+class MakeVector(LegacyOp):
+    options = {"dtype": "int64"}
+
+    def apply(self, *items: Any) -> Any:
+        values = [as_variable(s) for s in items]
+        for v in values:
+            if v.type.ndim or promote(v.type.dtype, self.dtype) != self.dtype:
+                raise TypeError(f"MakeVector takes scalars that fit {self.dtype}, got {v.type}")
+        if not values:
+            return creation.zeros([0], self.dtype)
+        return shaping.stack([build.cast(v, self.dtype) for v in values])
+
+
+class Alloc(LegacyOp):
+    def apply(self, value: Any, *sizes: Any) -> Any:
+        return creation.alloc(value, *sizes)
+
+
+class AllocEmpty(LegacyOp):
+    """Its elements are zeros here."""
+
+    options = {"dtype": None}
+
+    def apply(self, *sizes: Any) -> Any:
+        return creation.zeros(list(sizes), self.dtype)
+
+
+class ARange(LegacyOp):
+    options = {"dtype": None}
+    rows = ("iota",)
+
+    def apply(self, start: Any, stop: Any, step: Any) -> Any:
+        return creation.arange(start, stop, step, self.dtype)
+
+
+class Eye(LegacyOp):
+    options = {"dtype": None}
+    rows = ("eye",)
+
+    def apply(self, n: Any, m: Any, k: Any) -> Any:
+        return creation.eye(n, m, k, self.dtype)
+
+
+class Tri(LegacyOp):
+    options = {"dtype": None}
+
+    def apply(self, n: Any, m: Any, k: Any) -> Any:
+        return creation.tri(n, m, k, self.dtype)
+
+
+class Tile(LegacyOp):
+    options = {"ndim": None}
+
+    def apply(self, x: Any, reps: Any) -> Any:
+        return shaping.tile(x, reps, self.ndim)
+
+
+class Join(LegacyOp):
+    options = {"view": -1}
+    rows = ("concat",)
+
+    def apply(self, axis: Any, *tensors: Any) -> Any:
+        return shaping.join(axis, *tensors)
+
+
+class Split(LegacyOp):
+    options = {"len_splits": None}
+
+    def apply(self, x: Any, axis: Any, sizes: Any) -> Any:
+        return shaping.split(x, sizes, self.len_splits, axis)
+
+
+class ExtractDiag(LegacyOp):
+    options = {"offset": 0, "axis1": 0, "axis2": 1, "view": False}
+
+    def apply(self, x: Any) -> Any:
+        return shaping.diagonal(x, self.offset, self.axis1, self.axis2)
+
+
+class AllocDiag(LegacyOp):
+    options = {"offset": 0, "axis1": 0, "axis2": 1}
+
+    def apply(self, v: Any) -> Any:
+        if (self.axis1, self.axis2) != (0, 1):
+            raise NotImplementedError(
+                f"AllocDiag: axes {self.axis1} and {self.axis2}; only 0 and 1 can be the diagonal's"
+            )
+        return matrices.alloc_diag(v, self.offset)
+
+
+class Nonzero(LegacyOp):
+    def apply(self, x: Any) -> Any:
+        return list(selecting.nonzero(x))
+
+
+# -- reductions and orders -----------------------------------------------------------------------------------------------
+
+
+class _Reduction(LegacyOp):
+    options = {"axis": None}
+    function: ClassVar[Any] = None
+
+    def apply(self, x: Any) -> Any:
+        return type(self).function(x, self.axis)
+
+
+class AnyOp(_Reduction):
+    rows, function = ("any",), reductions.any
+
+
+class AllOp(_Reduction):
+    rows, function = ("all",), reductions.all
+
+
+class Argmax(_Reduction):
+    rows, function = ("argmax",), reductions.argmax
+
+
+class MaxAndArgmax(_Reduction):
+    rows, function = ("argmax",), reductions.max_and_argmax
+
+
+class Sum(LegacyOp):
+    options = {"axis": None, "dtype": None, "acc_dtype": None}
+    rows = ("sum",)
+
+    def apply(self, x: Any) -> Any:
+        return reductions.sum(x, self.axis, self.dtype, acc_dtype=self.acc_dtype)
+
+
+class Mean(LegacyOp):
+    options = {"axis": None}
+
+    def apply(self, x: Any) -> Any:
+        return reductions.mean(x, self.axis)
+
+
+class Prod(LegacyOp):
+    options = {"axis": None, "dtype": None, "acc_dtype": None, "no_zeros_in_input": False}
+    rows = ("prod",)
+
+    def apply(self, x: Any) -> Any:
+        return reductions.prod(x, self.axis, self.dtype, acc_dtype=self.acc_dtype)
+
+
+class ProdWithoutZeros(LegacyOp):
+    """The product of what is not zero."""
+
+    options = {"axis": None, "dtype": None, "acc_dtype": None}
+
+    def apply(self, x: Any) -> Any:
+        x = as_variable(x)
+        return reductions.prod(
+            elemwise.switch(elemwise.eq(x, 0), build.cast(as_variable(1), x.type.dtype), x),
+            self.axis,
+            self.dtype,
+        )
+
+
+class CumOp(LegacyOp):
+    options = {"axis": None, "mode": "add"}
+    rows = ("cumsum", "cumprod")
+
+    def apply(self, x: Any) -> Any:
+        return (reductions.cumsum if self.mode == "add" else reductions.cumprod)(x, self.axis)
+
+
+class CumsumOp(_Reduction):
+    rows, function = ("cumsum",), reductions.cumsum
+
+
+class CumprodOp(_Reduction):
+    rows, function = ("cumprod",), reductions.cumprod
+
+
+class SortOp(LegacyOp):
+    options = {"kind": "quicksort", "order": None}
+    rows = ("sort",)
+
+    def apply(self, x: Any, axis: Any = -1) -> Any:
+        return reductions.sort(x, _number(axis), self.kind, self.order)
+
+
+class ArgSortOp(LegacyOp):
+    options = {"kind": "quicksort", "order": None}
+    rows = ("argsort",)
+
+    def apply(self, x: Any, axis: Any = -1) -> Any:
+        return reductions.argsort(x, _number(axis), self.kind, self.order)
+
+
+def _number(axis: Any) -> Any:
+    return int(axis.data) if isinstance(axis, Constant) else axis
+
+
+# -- extra_ops -----------------------------------------------------------------------------------------------------------
+
+
+class SearchsortedOp(LegacyOp):
+    options = {"side": "left"}
+
+    def apply(self, x: Any, v: Any, sorter: Any = None) -> Any:
+        return extra_ops.searchsorted(x, v, self.side, sorter)
+
+
+class DiffOp(LegacyOp):
+    options = {"n": 1, "axis": -1}
+
+    def apply(self, x: Any) -> Any:
+        return extra_ops.diff(x, self.n, self.axis)
+
+
+class RepeatOp(LegacyOp):
+    options = {"axis": None}
+
+    def apply(self, x: Any, repeats: Any) -> Any:
+        return extra_ops.repeat(x, repeats, self.axis)
+
+
+class Bartlett(LegacyOp):
+    def apply(self, m: Any) -> Any:
+        return extra_ops.bartlett(m)
+
+
+class FillDiagonal(LegacyOp):
+    def apply(self, a: Any, value: Any) -> Any:
+        return extra_ops.fill_diagonal(a, value)
+
+
+class FillDiagonalOffset(LegacyOp):
+    def apply(self, a: Any, value: Any, offset: Any) -> Any:
+        return extra_ops.fill_diagonal_offset(a, value, offset)
+
+
+class Unique(LegacyOp):
+    options = {"return_index": False, "return_inverse": False, "return_counts": False}
+
+    def apply(self, x: Any) -> Any:
+        return extra_ops.unique(x, self.return_index, self.return_inverse, self.return_counts)
+
+
+class UnravelIndex(LegacyOp):
+    options = {"ndim": None, "order": "C"}
+
+    def apply(self, indices: Any, dims: Any) -> Any:
+        return extra_ops.unravel_index(indices, dims, self.order, self.ndim)
+
+
+class RavelMultiIndex(LegacyOp):
+    options = {"mode": "raise", "order": "C"}
+
+    def apply(self, *given: Any) -> Any:
+        return extra_ops.ravel_multi_index(given[:-1], given[-1], self.mode, self.order)
+
+
+class PermuteRowElements(LegacyOp):
+    def apply(self, x: Any, y: Any, inverse: Any = 0) -> Any:
+        return extra_ops.permute_row_elements(x, y, inverse)
+
+
+class Choose(LegacyOp):
+    options = {"mode": "raise"}
+
+    def apply(self, a: Any, choices: Any) -> Any:
+        return extra_ops.choose(a, choices, self.mode)
+
+
+class CpuContiguous(LegacyOp):
+    """Arrays of a graph have no strides here: the value itself."""
+
+    def apply(self, x: Any) -> Any:
+        return build.elementwise("identity", as_variable(x))
+
+
+class Assert(LegacyOp):
+    options = {"msg": "Theano Assert failed!"}
+
+    def apply(self, value: Any, *conditions: Any) -> Any:
+        return debug.Assert(self.msg)(value, *conditions)
+
+
+# -- products and matrices -----------------------------------------------------------------------------------------------
+
+
+class Dot(LegacyOp):
+    rows = ("matmul",)
+
+    def apply(self, x: Any, y: Any) -> Any:
+        return products.dot(x, y)
+
+
+class MatrixInverse(LegacyOp):
+    def apply(self, x: Any) -> Any:
+        return nlinalg.matrix_inverse(x)
+
+
+class MatrixPinv(LegacyOp):
+    def apply(self, x: Any) -> Any:
+        return nlinalg.pinv(x)
+
+
+class Det(LegacyOp):
+    def apply(self, x: Any) -> Any:
+        return nlinalg.det(x)
+
+
+class Eig(LegacyOp):
+    def apply(self, x: Any) -> Any:
+        return nlinalg.eig(x)
+
+
+class Eigh(LegacyOp):
+    options = {"UPLO": "L"}
+
+    def apply(self, x: Any) -> Any:
+        return nlinalg.eigh(x, self.UPLO)
+
+
+class SVD(LegacyOp):
+    options = {"full_matrices": True, "compute_uv": True}
+
+    def apply(self, x: Any) -> Any:
+        return nlinalg.svd(x, self.full_matrices, self.compute_uv)
+
+
+class QRFull(LegacyOp):
+    options = {"mode": "full"}
+
+    def apply(self, x: Any) -> Any:
+        return nlinalg.qr(x, self.mode)
+
+
+class QRIncomplete(LegacyOp):
+    options = {"mode": "r"}
+
+    def apply(self, x: Any) -> Any:
+        return nlinalg.qr(x, self.mode)
+
+
+class TensorInv(LegacyOp):
+    options = {"ind": 2}
+
+    def apply(self, a: Any) -> Any:
+        return nlinalg.tensorinv(a, self.ind)
+
+
+class TensorSolve(LegacyOp):
+    options = {"axes": None}
+
+    def apply(self, a: Any, b: Any) -> Any:
+        return nlinalg.tensorsolve(a, b, self.axes)
+
+
+class Expm(LegacyOp):
+    def apply(self, x: Any) -> Any:
+        return slinalg.expm(x)

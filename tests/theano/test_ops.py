@@ -1,0 +1,169 @@
+"""Theano's op classes, each against NumPy, and what their users take from around them."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+import numpy as np
+import pytest
+
+import tcc
+import tcc.theano
+from tcc import gradcheck
+from tcc import tensor as T
+from tcc.theano import netops, ops
+
+tcc.theano.install()
+RNG = np.random.RandomState(7)
+M = RNG.rand(3, 4)
+SQUARE = RNG.rand(4, 4) + 4 * np.eye(4)
+IMAGE = RNG.rand(2, 1, 5, 6)
+SOFT = np.exp(M) / np.exp(M).sum(1, keepdims=True)
+
+VALUES: list[tuple[Any, tuple[Any, ...], Any]] = [
+    (ops.DimShuffle((False, False), (1, "x", 0)), (M,), M.T[:, None]),
+    (ops.Reshape(1), (M, [12]), M.ravel()),
+    (ops.Flatten(1), (M,), M.ravel()),
+    (ops.Shape(), (M,), [3, 4]),
+    (ops.Shape_i(1), (M,), 4),
+    (ops.MakeVector("int64"), (1, 2), [1, 2]),
+    (ops.SpecifyShape(), (M, (3, 4)), M),
+    (ops.Alloc(), (1.5, 2, 3), np.full((2, 3), 1.5)),
+    (ops.AllocEmpty("float32"), (2, 3), np.zeros((2, 3))),
+    (ops.ARange("int64"), (1, 7, 2), [1, 3, 5]),
+    (ops.Eye("float64"), (2, 3, 1), np.eye(2, 3, 1)),
+    (ops.Tri("float64"), (2, 3, 0), np.tri(2, 3)),
+    (ops.Tile(2), (M, [2, 1]), np.tile(M, (2, 1))),
+    (ops.Join(), (1, M, M), np.concatenate([M, M], 1)),
+    (ops.ExtractDiag(1), (M,), np.diag(M, 1)),
+    (ops.AllocDiag(1), (M[0],), np.diag(M[0], 1)),
+    (ops.Sum(axis=1), (M,), M.sum(1)),
+    (ops.Mean(0), (M,), M.mean(0)),
+    (ops.Prod(axis=[0]), (M,), M.prod(0)),
+    (ops.ProdWithoutZeros(), (np.array([2.0, 0.0, 3.0]),), 6.0),
+    (ops.AnyOp(0), (M > 0.5,), (M > 0.5).any(0)),
+    (ops.AllOp(), (M > 0.5,), (M > 0.5).all()),
+    (ops.Argmax(1), (M,), M.argmax(1)),
+    (ops.CumOp(axis=1), (M,), M.cumsum(1)),
+    (ops.CumOp(mode="mul"), (M,), M.cumprod()),
+    (ops.SortOp(), (M, 0), np.sort(M, 0)),
+    (ops.ArgSortOp(), (M, -1), np.argsort(M)),
+    (
+        ops.SearchsortedOp("right"),
+        (np.arange(4.0), M[0] * 4),
+        np.searchsorted(np.arange(4.0), M[0] * 4, "right"),
+    ),
+    (ops.DiffOp(n=2), (M,), np.diff(M, 2)),
+    (ops.RepeatOp(axis=0), (M, 2), np.repeat(M, 2, 0)),
+    (ops.Bartlett(), (5,), np.bartlett(5)),
+    (ops.FillDiagonal(), (SQUARE, 0.0), SQUARE * (1 - np.eye(4))),
+    (ops.PermuteRowElements(), (M, np.array([3, 0, 1, 2])), M[:, [3, 0, 1, 2]]),
+    (ops.CpuContiguous(), (M.T,), M.T),
+    (ops.Assert("no"), (M, True), M),
+    (ops.Dot(), (M, SQUARE), M @ SQUARE),
+    (ops.MatrixInverse(), (SQUARE,), np.linalg.inv(SQUARE)),
+    (ops.Det(), (SQUARE,), np.linalg.det(SQUARE)),
+    (netops.Softmax(), (M,), SOFT),
+    (netops.LogSoftmax(), (M,), np.log(SOFT)),
+    (netops.SoftmaxWithBias(), (M, np.zeros(4)), SOFT),
+    (netops.Prepend_scalar_constant_to_each_row(2.0), (M,), np.c_[np.full(3, 2.0), M]),
+    (netops.Prepend_scalar_to_each_row(), (3.0, M), np.c_[np.full(3, 3.0), M]),
+    (netops.Pool(ignore_border=True), (IMAGE, (2, 2)), IMAGE[:, :, :4].reshape(2, 1, 2, 2, 3, 2).max((3, 5))),
+]
+
+
+@pytest.mark.parametrize(
+    ("op", "given", "want"), VALUES, ids=lambda v: str(v) if isinstance(v, ops.LegacyOp) else ""
+)
+def test_value(op: Any, given: tuple[Any, ...], want: Any) -> None:
+    given = tuple(np.array(v) if isinstance(v, bool) else v for v in given)
+    made = op(*given)
+    assert np.allclose(made.eval(), want, rtol=1e-9)
+    node = op.make_node(*given)
+    assert node.op is op and node.outputs[0].type == made.type
+    storage: list[list[Any]] = [[None]]
+    op.perform(node, list(given), storage)
+    assert np.allclose(storage[0][0], want)
+    assert [np.shape(want)] == [
+        tuple(int(T.as_tensor_variable(s).eval()) for s in one) for one in op.infer_shape(node, [])
+    ]
+
+
+def test_equal_options_make_equal_ops() -> None:
+    assert ops.Sum(axis=[0]) == ops.Sum((0,)) != ops.Sum(1)
+    assert hash(ops.CumOp()) == hash(ops.CumOp(None, "add"))
+    assert str(ops.CumOp(1)) == "CumOp{axis=1, mode='add'}"
+    with pytest.raises(TypeError, match="Sum takes axis"):
+        ops.Sum(nope=1)
+
+
+def test_nodes_tell_their_op_class() -> None:
+    x = T.matrix()
+    assert isinstance(T.nnet.softmax(x).owner.op, netops.Softmax)
+    assert not isinstance(x.sum().owner.op, netops.Softmax)
+
+
+def test_gradients_of_an_op() -> None:
+    x, y, g = T.matrix(), T.matrix(), T.matrix()
+    by_x, by_y = ops.Dot().grad([x, y], [g])
+    ones = np.ones((3, 4))
+    assert np.allclose(by_x.eval({y: SQUARE, g: ones}), ones @ SQUARE.T)
+    assert np.allclose(by_y.eval({x: M, g: ones}), M.T @ ones)
+    (moved,) = ops.Dot().R_op([x, y], [x, y])
+    assert np.allclose(moved.eval({x: M, y: SQUARE}), 2 * M @ SQUARE)
+
+
+@pytest.mark.parametrize("ignore_border", [True, False])
+@pytest.mark.parametrize(("window", "stride"), [(2, 2), (3, 2), (2, 3), (1, 3), (5, 1)])
+def test_sizes_of_pooling(ignore_border: bool, window: int, stride: int) -> None:
+    for n in (5, 6, 7, 11):
+        x = np.zeros((1, 1, n, n))
+        made = netops.Pool(ignore_border)(x, (window, window), (stride, stride)).eval()
+        assert netops.Pool.out_shape(x.shape, (window, window), ignore_border, (stride, stride)) == list(
+            made.shape
+        )
+        free = T.lscalar("n")
+        (size,) = netops.Pool.out_shape([free], (window,), ignore_border, (stride,), ndim=1)
+        assert size.eval({free: n}) == made.shape[-1]
+
+
+def test_what_pooling_gives_back() -> None:
+    small = IMAGE[:, :, :4]
+
+    def gradient(x: Any) -> Any:
+        out = netops.Pool(True)(x, (2, 2))
+        return netops.MaxPoolGrad(True)(x, out, T.ones_like(out), (2, 2))
+
+    assert gradient(T.as_tensor_variable(small)).eval().sum() == small.size / 4
+    mean = netops.AveragePoolGrad(True)(small, np.ones((2, 1, 2, 3)), (2, 2)).eval()
+    assert np.allclose(mean, 0.25)
+    second = netops.DownsampleFactorMaxGradGrad(True)(
+        small, np.zeros((2, 1, 2, 3)), np.ones_like(small), (2, 2)
+    ).eval()
+    assert np.allclose(second, 1)
+
+
+def test_the_fused_cross_entropy() -> None:
+    theano = importlib.import_module("theano")
+    nll, soft, best = theano.tensor.nnet.crossentropy_softmax_argmax_1hot_with_bias(M, np.zeros(4), [0, 3, 1])
+    assert np.allclose(nll.eval(), -np.log(SOFT)[[0, 1, 2], [0, 3, 1]])
+    assert np.allclose(soft.eval(), SOFT) and list(best.eval()) == list(M.argmax(1))
+    slope = theano.tensor.nnet.crossentropy_softmax_1hot_with_bias_dx(np.ones(3), SOFT, [0, 3, 1]).eval()
+    assert np.allclose(slope, SOFT - np.eye(4)[[0, 3, 1]])
+    given = theano.tensor.nnet.softmax_grad(M, SOFT).eval()
+    assert np.allclose(given, SOFT * (M - (M * SOFT).sum(1, keepdims=True)))
+
+
+def test_numeric_gradients() -> None:
+    found = gradcheck.numeric_grad(lambda x, y: (x * y).sum(), [M, M + 1]).gf
+    assert np.allclose(found[0], M + 1, atol=1e-5) and np.allclose(found[1], M, atol=1e-5)
+    assert np.allclose(gradcheck.numeric_grad(lambda x: (x**2).sum(), M).gf, 2 * M, atol=1e-5)
+    assert gradcheck.verify_grad.E_grad is gradcheck.GradientError  # type: ignore[attr-defined]
+
+
+def test_flags_of_groups_can_be_changed_for_a_while() -> None:
+    with tcc.change_flags([("conv.assert_shape", True), ("floatX", "float32")]):
+        assert tcc.config.conv.assert_shape is True and tcc.config.floatX == "float32"
+    assert tcc.config.conv.assert_shape is False and tcc.config.floatX == "float64"
+    assert tcc.config.cxx == "" and tcc.config.unittests.rseed == "666" and tcc.config.nvcc.flags is None
