@@ -175,9 +175,9 @@ def _split(t: VecType, target: Target, x: Index, sizes: Sizes, form: Size, kc: S
     m, n, depth, width = sizes["m"], sizes["n"], x.max(sizes["k"], 1), VECTORS * t.lanes
     by_columns = x.both(x.less(m, 4 * tile_rows(target)[0]), x.less(2 * width, n))
     unit = x.pick(by_columns, x.mul(x.mul(m, depth), width), x.mul(x.mul(n, depth), unit_rows(target)))
-    # these wait for memory: a number read takes the time of two multiply-adds of a tile, or more
-    unit = x.pick(x.equal(form, DOT), x.mul(n, x.mul(depth, 2 * DOT_ROWS)), unit)
-    unit = x.pick(x.equal(form, ROW), x.mul(depth, 2 * ROW_UNIT), unit)
+    # these wait for memory: a number read from the second-level cache takes the time of three multiply-adds of a tile
+    unit = x.pick(x.equal(form, DOT), x.mul(n, x.mul(depth, 3 * DOT_ROWS)), unit)
+    unit = x.pick(x.equal(form, ROW), x.mul(depth, 3 * ROW_UNIT), unit)
     work = x.mul(x.mul(x.max(m, 1), x.max(n, 1)), depth)
     alone = x.pick(x.less(work, 16 * _PARALLEL_WORK), x.ceil_div(_PARALLEL_WORK, work), 0)
     return {

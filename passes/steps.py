@@ -81,9 +81,12 @@ class Steps:
         shape = [t, *op.result.type.shape]
         if op.name == "matmul":
             x, w = operands
+            if varies[1]:  # w @ x is transpose(transpose(x) @ transpose(w))
+                w, x = b.dimshuffle(operands[0], order=[1, 0]), b.dimshuffle(operands[1], order=[0, 2, 1])
+                shape = [t, shape[2], shape[1]]
             flat = b.reshape(x, shape=[mul(t, x.type.shape[1]), x.type.shape[2]])
-            result: Value = b.reshape(b.matmul(flat, w), shape=shape)
-            return result
+            whole: Value = b.reshape(b.matmul(flat, w), shape=shape)
+            return b.op("dimshuffle", whole, attrs={"order": [0, 2, 1]}).result if varies[1] else whole
         if op.name == "gather":
             return b.op("gather", *operands, attrs=op.attrs).result
         if op.name in REDUCTIONS:
@@ -92,8 +95,8 @@ class Steps:
             ).result
         if op.name in MOVES:
             return self._moved(op, operands[0], shape)
-        whole = [v if f else b.broadcast(v, shape=shape) for v, f in zip(operands, varies)]
-        return b.op(op.name, *whole, attrs=op.attrs).result
+        wide = [v if f else b.broadcast(v, shape=shape) for v, f in zip(operands, varies)]
+        return b.op(op.name, *wide, attrs=op.attrs).result
 
     def _moved(self, op: Op, x: Value, shape: list[Size]) -> Value:
         b = self.b
@@ -118,7 +121,7 @@ class Steps:
 def supported(op: Op, varies: Sequence[bool]) -> bool:
     """Whether `op` can be done for all steps at once, given which operands differ from step to step."""
     if op.name == "matmul":
-        return list(varies) == [True, False] and op.result.type.rank == 2
+        return sum(varies) == 1 and op.result.type.rank == 2
     if op.name == "gather":
         return not varies[0] and all(varies[1:])
     return bool(op.defn.scalar) or op.name in MOVES or op.name in REDUCTIONS

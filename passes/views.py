@@ -54,19 +54,32 @@ def dimshuffle_twice(op: Op, b: Builder) -> Value | None:
 
 @function_rule("dimshuffle")
 def transposed_product(op: Op, b: Builder) -> Value | None:
-    """transpose(transpose(x) @ y) -> transpose(y) @ x, and the mirror image: the result is made as it is wanted"""
-    product = made_by(op.operands[0], "matmul")
-    if product is None or product.blocks or len(product.result.uses) > 1:
+    """transpose(transpose(x) @ y) -> transpose(y) @ x, and the mirror image: the result is made as it is wanted
+
+    The product may be scaled, or combined with other numbers that fill its shape.
+    """
+    maps: list[Op] = []
+    product = op.operands[0]
+    while product.op is not None and product.op.defn.scalar and len(product.uses) == 1:
+        rest = [v for v in product.op.operands if splat(v) is None]
+        if len(rest) != 1:
+            return None
+        maps.append(product.op)
+        (product,) = rest
+    made = made_by(product, "matmul")
+    if made is None or made.blocks or len(product.uses) > 1:
         return None
-    rank = product.result.type.rank
+    rank = product.type.rank
     swap = [*range(rank - 2), rank - 1, rank - 2]
     if list(op.attrs["order"]) != swap:
         return None
-    views = [made_by(v, "dimshuffle") for v in product.operands]
+    views = [made_by(v, "dimshuffle") for v in made.operands]
     if not any(view is not None and list(view.attrs["order"]) == swap for view in views):
         return None
-    left, right = (b.dimshuffle(v, order=swap) for v in reversed(product.operands))
-    result: Value = b.matmul(left, right)
+    result: Value = b.matmul(*(b.dimshuffle(v, order=swap) for v in reversed(made.operands)))
+    for m in reversed(maps):
+        operands = [result if v is product else b.dimshuffle(v, order=swap) for v in m.operands]
+        product, result = m.result, b.op(m.name, *operands, attrs=m.attrs).result
     return result
 
 
