@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from tcc.ir.core import Func
 from tcc.passes.pipeline import OPTIONAL
 from tcc.tools.compare import arguments, disagreement
 from tcc.tools.fuzz import read
+from tcc.tools.graphs import graph
 from tcc.tools.programs import program
 
 BATCH = 10
@@ -21,11 +24,11 @@ def nothing_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TCC_CACHE", "0")
 
 
-def failures(seeds: range) -> dict[int, str]:
+def failures(seeds: range, draw: Callable[[int], tuple[Func, dict[str, int]]] = program) -> dict[int, str]:
     """What is wrong, by seed; `python -m tcc.tools.fuzz --start SEED --seeds 1` makes the program small."""
     found = {}
     for seed in seeds:
-        func, sizes = program(seed)
+        func, sizes = draw(seed)
         found[seed] = disagreement(func, arguments(func, sizes, seed))
     return {seed: text for seed, text in found.items() if text}
 
@@ -34,6 +37,28 @@ def failures(seeds: range) -> dict[int, str]:
 @pytest.mark.parametrize("start", BATCHES)
 def test_random_programs(start: int) -> None:
     assert failures(range(start, start + BATCH)) == {}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("start", BATCHES)
+def test_random_graphs(start: int) -> None:
+    """Of the frontend, with gradients of loops, branches and random numbers."""
+    assert failures(range(start, start + BATCH), graph) == {}
+
+
+def test_random_graphs_have_what_they_are_drawn_for() -> None:
+    names = {op.name for seed in range(40) for op in graph(seed)[0].body.walk()}
+    assert names >= {
+        "scan",
+        "ifelse",
+        "philox",
+        "mrg",
+        "gather",
+        "scatter",
+        "insert",
+        "matmul",
+        "check_index",
+    }
 
 
 @pytest.mark.slow

@@ -28,6 +28,15 @@ def test_fifty_batch_sizes_compile_twice_and_the_history_says_why():
     assert f.program.history[1].varying == ("x_0", "y_0")
 
 
+def test_fifty_lengths_of_a_sequence_compile_twice():
+    w, x = tcc.shared(np.eye(3, dtype="f")), T.ftensor3("x")
+    hs, _ = tcc.scan(lambda a, h: T.tanh(a + T.dot(h, w)), [x], [T.zeros((x.shape[1], 3), dtype="float32")])
+    f = tcc.function([x], T.grad(hs[-1].sum(), w))
+    for steps in range(2, 52):
+        f(np.ones((steps, 4, 3), "f"))
+    assert [h.reason for h in f.program.history] == ["first call", "x_0 changed"]
+
+
 def test_sizes_that_always_were_equal_go_by_one_name_until_a_call_says_otherwise():
     f = likelihood()
     f(*batch(3))

@@ -20,6 +20,7 @@ from tcc.codegen import support
 from tcc.ir.core import Func
 from tcc.ir.text import parse, print_func
 from tcc.tools.compare import arguments, disagreement
+from tcc.tools.graphs import graph
 from tcc.tools.programs import program
 from tcc.tools.reduce import reduced
 
@@ -69,21 +70,26 @@ def read(path: Path) -> tuple[Func, dict[str, int], int]:
 @click.option(
     "--reduce/--no-reduce", "shrink", default=True, help="Whether failing programs are made smaller."
 )
+@click.option(
+    "--graphs", is_flag=True, help="Graphs of the frontend, with their gradients, not programs of the IR."
+)
 @click.argument("files", nargs=-1, type=click.Path(path_type=Path, exists=True))
-def main(seeds: int, start: int, keep: Path | None, shrink: bool, files: tuple[Path, ...]) -> None:
+def main(
+    seeds: int, start: int, keep: Path | None, shrink: bool, graphs: bool, files: tuple[Path, ...]
+) -> None:
     """Runs random programs, or the FILES that an earlier run kept, by the interpreter and natively."""
     support.load()
     with tempfile.TemporaryDirectory() as folder:  # keeps the engines of products for all children
         os.environ["TCC_CACHE_DIR"] = folder
-        sys.exit(run(seeds, start, keep or Path(tempfile.gettempdir()), shrink, files) > 0)
+        sys.exit(run(seeds, start, keep or Path(tempfile.gettempdir()), shrink, graphs, files) > 0)
 
 
-def run(seeds: int, start: int, keep: Path, shrink: bool, files: Sequence[Path]) -> int:
+def run(seeds: int, start: int, keep: Path, shrink: bool, graphs: bool, files: Sequence[Path]) -> int:
     """How many programs failed."""
     failed = 0
     begin = time.perf_counter()
     cases = [(str(p), *read(p)) for p in files] or (
-        (f"seed {s}", *program(s), s) for s in range(start, start + seeds)
+        (f"seed {s}", *(graph if graphs else program)(s), s) for s in range(start, start + seeds)
     )
     for name, func, sizes, seed in cases:
         found = problem(func, sizes, seed)

@@ -15,6 +15,7 @@ from tcc.ir.core import Func, Op
 from tcc.passes.manager import Context, run
 from tcc.passes.pipeline import cpu_pipeline
 
+KERNELS = ("matmul", "fuse", "copy", "gather", "scatter")
 STEPS, BATCH, HIDDEN, WORDS = 7, 4, 16, 50
 SHAPES = {
     "table": (WORDS, HIDDEN),
@@ -38,8 +39,14 @@ def inside(op: Op) -> bool:
 
 
 def kernels(func: Func, within: bool) -> dict[str, int]:
-    names = ("matmul", "fuse", "copy", "gather", "scatter")
-    return dict(Counter(o.name for o in func.body.walk() if o.name in names and inside(o) == within))
+    return dict(Counter(o.name for o in func.body.walk() if o.name in KERNELS and inside(o) == within))
+
+
+def moved(func: Func) -> list[int]:
+    """Bytes that the kernels of each loop's step read and write."""
+    loops = [o for o in func.body.walk() if o.name == "for"]
+    kernels = [[o for o in loop.block.ops if o.name in KERNELS] for loop in loops]
+    return [int(sum(v.type.bytes for o in ops for v in o.operands)) for ops in kernels]
 
 
 def language_model() -> Any:
@@ -72,6 +79,7 @@ def test_long_short_term_memory():
     assert within == {"matmul": 2, "fuse": 3, "copy": 8}
     assert outside == {"matmul": 7, "fuse": 12, "gather": 2, "scatter": 1, "copy": 5}
     assert func.attrs["arena"] == 33536
+    assert moved(func) == [11776, 14080]
 
 
 def test_the_last_state_alone_needs_no_memory_that_grows():
