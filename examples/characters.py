@@ -283,7 +283,7 @@ def train_step() -> Callable[[int], Any]:
     """One step of the LSTM with its defaults: something to dump and to look at."""
     text = read_text(TEXT)
     alphabet = "".join(sorted(set(text)))
-    settings = Settings("lstm", 256, 32, 50, "adam", 0.002, 1.0, 0)
+    settings = Settings("lstm", 256, 16, 50, "adam", 0.002, 1.0, 0)
     step: Callable[[int], Any] = Trainer(settings, alphabet, places(text, alphabet)).step
     return step
 
@@ -295,7 +295,7 @@ def positive(text: str) -> float:
     return value
 
 
-def count(text: str) -> int:
+def whole(text: str) -> int:
     value = int(text)
     if value < 0:
         raise argparse.ArgumentTypeError(f"wanted 0 or more, got {text}")
@@ -314,18 +314,18 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--text", type=Path, default=TEXT, metavar="FILE", help="UTF-8 text (%(default)s)")
     parser.add_argument("--cell", choices=CELLS, default="lstm", help="(%(default)s)")
     parser.add_argument("--units", type=some, default=256, help="of the cell (%(default)s)")
-    parser.add_argument("--batch", type=some, default=32, help="texts read side by side (%(default)s)")
+    parser.add_argument("--batch", type=some, default=16, help="texts read side by side (%(default)s)")
     parser.add_argument(
         "--steps", type=some, default=50, help="characters that a gradient sees (%(default)s)"
     )
-    parser.add_argument("--epochs", type=count, default=20, help="to train; 0 to write only (%(default)s)")
+    parser.add_argument("--epochs", type=whole, default=20, help="to train; 0 to write only (%(default)s)")
     parser.add_argument("--optimizer", choices=OPTIMIZERS, default="adam", help="(%(default)s)")
     parser.add_argument("--rate", type=positive, help="learning rate (one that suits the optimizer)")
     parser.add_argument(
         "--clip", type=positive, default=1.0, metavar="NORM", help="of the gradient (%(default)s)"
     )
     parser.add_argument(
-        "--seed", type=count, default=0, help="of weights and of what is written (%(default)s)"
+        "--seed", type=whole, default=0, help="of weights and of what is written (%(default)s)"
     )
     parser.add_argument(
         "--save", type=Path, metavar="FILE", help="after each epoch (build/characters/CELL.npz)"
@@ -334,7 +334,7 @@ def arguments() -> argparse.Namespace:
         "--resume", type=Path, metavar="FILE", help="go on with a saved network and its settings"
     )
     parser.add_argument(
-        "--write", type=count, default=400, metavar="N", help="characters to write (%(default)s)"
+        "--write", type=whole, default=400, metavar="N", help="characters to write (%(default)s)"
     )
     parser.add_argument(
         "--seed-text", default="\n", metavar="TEXT", help="what to write on from (a new line)"

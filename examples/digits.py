@@ -33,18 +33,23 @@ BOOK_STEPS, BOOK_GPU_SECONDS, BOOK_CPU_SECONDS = 83_000, 355, 3_096  # of this n
 
 @dataclass(frozen=True)
 class Model:
-    """A symbolic classifier: images `x` [n,pixels], labels `y` [n], class probabilities [n,10]."""
+    """A symbolic classifier: images `x` [n,pixels], labels `y` [n], class probabilities [n,10].
+
+    `noisy` are the probabilities that it is trained by, where they are others (dropout).
+    """
 
     name: str
     x: Expression
     y: Expression
     probabilities: Expression
     parameters: list[Shared]
+    noisy: Expression | None = None
 
     @property
     def cost(self) -> Expression:
-        """The mean negative log likelihood of the right labels."""
-        return -T.mean(T.log(self.probabilities)[T.arange(self.y.shape[0]), self.y])
+        """The mean negative log likelihood of the right labels, while training."""
+        probabilities = self.probabilities if self.noisy is None else self.noisy
+        return -T.mean(T.log(probabilities)[T.arange(self.y.shape[0]), self.y])
 
     @property
     def error(self) -> Expression:

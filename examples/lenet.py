@@ -1,6 +1,7 @@
 """LeNet on handwritten digits: two layers of convolution and pooling, one of tanh units, softmax (LeCun et al. 1998).
 
 python examples/lenet.py                        # MNIST; --help shows what else there is
+python examples/lenet.py --dropout 0.5          # units are left out at random while it learns
 tcc dump examples/lenet.py:train_step           # its training step at every stage; needs no data set
 """
 
@@ -20,7 +21,7 @@ import digits_data
 import tcc
 import tcc.tensor as T
 from digits import CLASSES, Model, compile_step, glorot, train
-from optimizers import OPTIMIZERS, sgd
+from optimizers import OPTIMIZERS, Expression, sgd
 from tcc.tensor.signal.pool import pool_2d
 
 FILTER = 5  # rows and columns of a filter
@@ -34,8 +35,19 @@ def filters(rng: np.random.Generator, count: int, channels: int) -> NDArray[np.f
     return rng.uniform(-limit, limit, (count, channels, FILTER, FILTER)).astype(np.float32)
 
 
-def lenet(pixels: int, first: int, second: int, hidden: int, seed: int) -> Model:
-    """softmax(tanh(layer(layer(x)) W3 + b3) W4 + b4), where layer(x) is tanh(2 x 2 maxima of x * W + b)."""
+def dropped(x: Expression, share: float, noise: tcc.random.Stream) -> Expression:
+    """`x` with this share of its elements zero, drawn anew in each call, the others 1 / (1 - share) times as large.
+
+    Srivastava et al. 2014, scaled while training, so that nothing is left to do when the network is used.
+    """
+    return x * noise.bernoulli(x.shape, p=1 - share, dtype="float32") / np.float32(1 - share)
+
+
+def lenet(pixels: int, first: int, second: int, hidden: int, seed: int, dropout: float = 0) -> Model:
+    """softmax(tanh(layer(layer(x)) W3 + b3) W4 + b4), where layer(x) is tanh(2 x 2 maxima of x * W + b).
+
+    With dropout, that share of what the last two products read is dropped while training.
+    """
     rng = np.random.default_rng(seed)
     side = isqrt(pixels)
     x, y = T.matrix("x"), T.ivector("y")
@@ -54,8 +66,15 @@ def lenet(pixels: int, first: int, second: int, hidden: int, seed: int) -> Model
     b3 = tcc.shared(np.zeros(hidden, np.float32), "b3")
     w4 = tcc.shared(glorot(rng, hidden, CLASSES), "W4")
     b4 = tcc.shared(np.zeros(CLASSES, np.float32), "b4")
-    inner = T.tanh(T.dot(image.flatten(2), w3) + b3)
-    return Model("lenet", x, y, T.nnet.softmax(T.dot(inner, w4) + b4), [*parameters, w3, b3, w4, b4])
+    parameters += [w3, b3, w4, b4]
+    noise = tcc.random.Stream(seed)
+
+    def classes(drop: Callable[[Expression], Expression]) -> Expression:
+        inner = T.tanh(T.dot(drop(image.flatten(2)), w3) + b3)
+        return T.nnet.softmax(T.dot(drop(inner), w4) + b4)
+
+    noisy = classes(lambda v: dropped(v, dropout, noise)) if dropout else None
+    return Model("lenet", x, y, classes(lambda v: v), parameters, noisy)
 
 
 def train_step() -> Callable[[int], Any]:
@@ -65,6 +84,13 @@ def train_step() -> Callable[[int], Any]:
     return compile_step(model, data, 500, sgd(model.parameters, tcc.grad(model.cost, model.parameters), 0.1))
 
 
+def share(text: str) -> float:
+    value = float(text)
+    if not 0 <= value < 1:
+        raise argparse.ArgumentTypeError(f"wanted a share of at least 0 and less than 1, got {text}")
+    return value
+
+
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--data", metavar="PATH", help=digits_data.HELP.replace("%", "%%"))
@@ -72,6 +98,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--rate", type=float, default=0.05, help="learning rate (%(default)s)")
     parser.add_argument("--filters", type=int, nargs=2, default=(20, 50), help="of the layers (20 50)")
     parser.add_argument("--hidden", type=int, default=500, help="tanh units (%(default)s)")
+    parser.add_argument(
+        "--dropout", type=share, default=0, metavar="P", help="of what the last two layers read (no)"
+    )
     parser.add_argument("--batch", type=int, default=500, help="digits a step (%(default)s)")
     parser.add_argument("--epochs", type=int, default=10, help="(%(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of weights and order (%(default)s)")
@@ -86,7 +115,7 @@ def run(options: argparse.Namespace) -> None:
             f"LeNet needs square digits of 16 x 16 pixels or more, got {pixels} pixels"
         )
     first, second = options.filters
-    model = lenet(pixels, first, second, options.hidden, options.seed)
+    model = lenet(pixels, first, second, options.hidden, options.seed, options.dropout)
     gradients = tcc.grad(model.cost, model.parameters)
     updates = OPTIMIZERS[options.optimizer][0](model.parameters, gradients, options.rate)
     history = train(model, digits, updates, options.batch, options.epochs, options.seed)
