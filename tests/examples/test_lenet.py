@@ -71,6 +71,7 @@ def test_a_share_that_is_none_is_refused() -> None:
     assert done.returncode == 2 and "wanted a share of at least 0 and less than 1, got 1" in done.stderr
 
 
+@pytest.mark.usefixtures("float32")
 def test_units_are_dropped_while_it_learns_and_not_when_it_is_used() -> None:
     """With dropout, the cost of the same step differs from call to call, and the error does not."""
     model = lenet.lenet(256, 2, 3, 32, seed=0, dropout=0.5)
@@ -81,6 +82,7 @@ def test_units_are_dropped_while_it_learns_and_not_when_it_is_used() -> None:
     assert np.array_equal(used(x), used(x))
 
 
+@pytest.mark.usefixtures("float32")
 def test_what_is_dropped() -> None:
     x = T.matrix("x")
     made = tcc.function([x], lenet.dropped(x, 0.25, tcc.random.Stream(3)))(np.full((200, 300), 3, np.float32))

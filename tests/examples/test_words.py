@@ -89,6 +89,7 @@ def test_words() -> None:
     assert kept == ["b", "a"] and counts.tolist() == [3, 2]
 
 
+@pytest.mark.usefixtures("float32")
 def test_analogies_of_vectors_made_by_hand(tmp_path: Path) -> None:
     """The fourth is in the direction of b - a + c; a, b and c themselves are no answers."""
     man, woman, king, fish = np.eye(4, dtype=np.float32)
