@@ -83,7 +83,7 @@ def verify_grad(
     value = function(given, cost, **options)
     slopes = function(given, grad(cost, inputs, disconnected_inputs="ignore"), **options)
     for _ in range(n_tests):
-        projection = np.asarray(rng.random_sample(shape) + 0.5, output.type.dtype)
+        projection = np.asarray(rng.random(shape) + 0.5, output.type.dtype)
         made = slopes(*points, projection)
         for k, g in enumerate(made):
             _compare(k, g, _differences(value, points, (projection,), k, eps), abs_tol, rel_tol)

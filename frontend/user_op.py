@@ -76,7 +76,7 @@ class Op:
     `infer_shape(node, input_shapes)`, `grad(inputs, output_grads)` or `L_op(inputs, outputs, output_grads)` are optional.
     """
 
-    __props__: tuple[str, ...] = ()
+    __props__: tuple[str, ...] | None = None
     itypes: Sequence[TensorType] | None = None
     otypes: Sequence[TensorType] | None = None
 
@@ -105,15 +105,15 @@ class Op:
         return outputs[0]
 
     def _key(self) -> tuple[Any, ...]:
-        return tuple(getattr(self, p) for p in self.__props__)
+        return tuple(getattr(self, p) for p in self.__props__ or ())
 
     def __eq__(self, other: object) -> bool:
         if self is other:
             return True
-        return bool(self.__props__) and type(self) is type(other) and self._key() == other._key()
+        return self.__props__ is not None and type(self) is type(other) and self._key() == other._key()
 
     def __hash__(self) -> int:
-        return hash((type(self), self._key())) if self.__props__ else id(self)
+        return id(self) if self.__props__ is None else hash((type(self), self._key()))
 
     def __str__(self) -> str:
         if not self.__props__:

@@ -10,7 +10,7 @@ import pytest
 import tcc
 
 chosen = tcc.config.floatX
-for name in ("lenet", "words"):
+for name in ("lenet", "rbm", "user_op", "words"):
     import_module(name)
 tcc.config.floatX = chosen
 

@@ -40,6 +40,12 @@ class Evens(tcc.Op):
         output_storage[0][0] = inputs[0][inputs[0] % 2 == 0]
 
 
+class Plain(tcc.Op):
+    """It says that no attribute matters, where Evens says nothing."""
+
+    __props__ = ()
+
+
 class Broken(tcc.Op):
     itypes = otypes = [T.dmatrix().type]
 
@@ -59,6 +65,7 @@ def test_equality_is_by_props():
     assert AXPB(1, 2) == AXPB(1, 2) != AXPB(1, 3)
     assert hash(AXPB(1, 2)) == hash(AXPB(1, 2))
     assert Evens() != Evens()
+    assert Plain() == Plain() and hash(Plain()) == hash(Plain()) and str(Plain()) == "Plain"
 
 
 def test_gradient():
