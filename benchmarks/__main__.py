@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import shutil
+import signal
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -15,16 +17,30 @@ from benchmarks.case import Case, NotYet
 from benchmarks.cases import CASES, function_of
 from benchmarks.measure import ROUNDS, SECONDS, allowed_cpus, measure, measure_compilation
 from benchmarks.processes import PEERS, ROOT, start
-from benchmarks.report import page, table
+from benchmarks.report import line, page, table
 from benchmarks.results import Results, Row, machine
 
 PAGE = ROOT / "docs" / "performance.md"
 QUICK_ROUNDS, QUICK_SECONDS = 3, 0.05
+EXAMPLES = """examples:
+  python -m benchmarks --list                                   the names of the cases and of their topics
+  python -m benchmarks --only lstm --threads 1 --compile no     some cases, one thread, no compilation times
+  python -m benchmarks --peers .peers/bin/python --quick        beside the peers that `make peers` installed
+  python -m benchmarks --only rows --check                      do all agree with the reference?
+  python -m benchmarks --only "softmax" --profile               how long each of tcc's kernels takes
+  python -m benchmarks --json out.json; python -m benchmarks --page out.json    keeps the medians; writes the page
+
+Each row is said on stderr as soon as it is measured; the table follows at the end, or when the run is stopped."""
 COMPILERS = ("tcc", "jax", "pytensor", "torch.compile")
 
 
 def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=(__doc__ or "").splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks",
+        description=(__doc__ or "").splitlines()[0],
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--peers", metavar="PYTHON", help="an interpreter that has the peers installed")
     parser.add_argument(
         "--only",
@@ -47,7 +63,18 @@ def arguments() -> argparse.Namespace:
     )
     parser.add_argument("--profile", action="store_true", help="time each kernel of tcc's functions and end")
     parser.add_argument("--list", action="store_true", help="name the cases and end")
-    return parser.parse_args()
+    options = parser.parse_args()
+    if not chosen(options.only):
+        parser.error(
+            f"no case's topic is, and no case's name contains, {' or '.join(options.only)}: see --list"
+        )
+    if min(options.threads) < 1:
+        parser.error(f"--threads: wanted 1 or more, got {min(options.threads)}")
+    if options.peers and shutil.which(options.peers) is None:
+        parser.error(f"--peers {options.peers}: no such program")
+    if options.page and not options.page.is_file():
+        parser.error(f"--page {options.page}: no such file")
+    return options
 
 
 def profiled(case: Case) -> str:
@@ -89,13 +116,11 @@ def measure_all(options: argparse.Namespace, folder: Path, versions: dict[str, s
         versions.update((name, peer.version) for name, peer in peers.items())
         for case in cases:
             if case.timed:
-                print(f"{case.name}, threads {threads}", file=sys.stderr)
                 yield measure(case, peers, threads, folder, rounds, seconds)
         for peer in peers.values():
             peer.close()
     for case in cases if options.compile != "no" and not options.check else []:
         if case.compiled:
-            print(f"{case.name}, compilation", file=sys.stderr)
             compilers = [name for name in names if name in COMPILERS]
             yield from measure_compilation(case, compilers, options.peers, cpus[:1])
 
@@ -117,20 +142,23 @@ def main() -> int:
     if options.page:
         PAGE.write_text(page(Results.load(options.page), options.page.stem))
         return 0
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # stopped by another program: as by Ctrl-C
     versions: dict[str, str] = {}
     with cache(options.cache) as folder:
-        rows = []
+        shown: list[Row] = []  # the fastest runs or the medians
         try:
             for row in measure_all(options, folder, versions):
-                rows.append(row)
+                if options.fastest:
+                    shown.append(replace(row, seconds=row.fastest or row.seconds))
+                else:
+                    shown.append(row)
+                print(line(shown[-1]), file=sys.stderr, flush=True)
                 if options.json and not options.check:
                     keep(Results(tcc.__version__, machine(), versions, [row]), options.json)
         except KeyboardInterrupt:
             print("interrupted: what was measured until now", file=sys.stderr)
-    print(
-        table([replace(row, seconds=row.fastest or row.seconds) for row in rows] if options.fastest else rows)
-    )
-    return any("tcc" in row.failures for row in rows)
+    print(table(shown))
+    return any("tcc" in row.failures for row in shown)
 
 
 if __name__ == "__main__":

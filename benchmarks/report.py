@@ -32,6 +32,14 @@ def share(row: Row, name: str | None = "tcc") -> str:
     return "" if found is None else f"{100 * found:.0f} % {row.limit}"
 
 
+def line(row: Row) -> str:
+    """One row in one line, with the peers in the order in which they took turns."""
+    names = dict.fromkeys((*row.agreed, *row.seconds, *row.failures, *row.not_yet))
+    cells = ", ".join(f"{name} {cell(row, name)}" for name in names if cell(row, name) != "-")
+    ratio = f"; ratio {row.ratio:.2f} to {row.best_peer}" if row.ratio else ""
+    return f"{row.case}, threads {row.threads}: {cells or '-'}{ratio}"
+
+
 def table(rows: list[Row]) -> str:
     """Medians; `ratio` is the best peer's time over tcc's: above 1, tcc is ahead."""
     peers = list(

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,7 +17,7 @@ from benchmarks.case import Array
 from benchmarks.cases import CASES, named
 from benchmarks.measure import disagreement, measure
 from benchmarks.processes import ROOT, Peer, start, ticks
-from benchmarks.report import page, quantity, table
+from benchmarks.report import line, page, quantity, table
 from benchmarks.results import Results, Row
 
 ADD = named("x + 1, 8 floats")
@@ -143,3 +146,45 @@ def test_every_case_says_what_is_least() -> None:
         "log-density + gradient, 1000 float64",
     }
     assert STEP.least().flops == 600 * 500 * (4 * 784 + 6 * 10)
+
+
+def test_a_row_is_one_line() -> None:
+    row = Row(
+        "add", "maps", 2, seconds={"tcc": 2e-6, "numpy": 3e-6}, agreed=["tcc", "numpy"], not_yet=["jax"]
+    )
+    assert line(row) == "add, threads 2: tcc 2 us, numpy 3 us; ratio 1.50 to numpy"
+    assert line(Row("add", "maps", 1, failures={"tcc": "off by 1"})) == "add, threads 1: tcc failed"
+
+
+def test_a_run_that_is_stopped_has_said_each_row_and_prints_its_table() -> None:
+    command = [sys.executable, "-m", "benchmarks", "--only", "8 floats", "--only", "mlp", "--peer", "tcc"]
+    run = subprocess.Popen(
+        [*command, "--peer", "numpy", "--threads", "1", "--quick"],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert run.stderr is not None
+    said = run.stderr.readline()
+    assert said.startswith("x + 1, 8 floats, threads 1: tcc ")
+    run.send_signal(signal.SIGTERM)
+    table, rest = run.communicate()
+    assert run.returncode == 0 and "interrupted" in rest
+    assert [row.split("  ")[0] for row in table.splitlines()[2:]] == ["x + 1, 8 floats"]
+
+
+@pytest.mark.parametrize(
+    "arguments, said",
+    [
+        (("--only", "nothing"), "no case's name contains, nothing"),
+        (("--threads", "0"), "--threads: wanted 1 or more, got 0"),
+        (("--peers", "nowhere"), "--peers nowhere: no such program"),
+        (("--page", "nowhere"), "--page nowhere: no such file"),
+    ],
+)
+def test_wrong_arguments_get_a_message(arguments: tuple[str, ...], said: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks", *arguments], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 2 and said in done.stderr
