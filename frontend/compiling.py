@@ -66,7 +66,7 @@ def function(
     outs = _as_outputs(outputs)
     pairs = _as_updates(updates)
     replace = _as_givens(givens, [i.variable for i in ins])
-    pairs += default_updates(outs, pairs, replace, no_default_updates)
+    pairs += default_updates(outs, pairs, replace, no_default_updates, [i.variable for i in ins])
     results = rebuild([*outs, *(e for _, e in pairs)], replace)
     count = len(outs)
     pairs = [(s, e) for (s, _), e in zip(pairs, results[count:])]
@@ -204,19 +204,22 @@ def default_updates(
     pairs: Sequence[tuple[Any, Any]],
     replace: Mapping[Any, Any],
     without: bool | Sequence[Any],
+    given: Sequence[Any] = (),
 ) -> list[tuple[Any, Any]]:
-    """The default updates of every shared variable that the graph, as the user wrote it, hangs on."""
+    """The default updates of every shared variable that the graph, as the user wrote it, hangs on in front of `given`."""
     if without is True:
         return []
+    if without is not False and not isinstance(without, list | tuple | set):
+        raise TypeError(f"no_default_updates should be either a boolean or a list, got {without!r}")
     excluded = set(without) if isinstance(without, list | tuple | set) else set()
     found: dict[Any, Any] = {}
-    given = {s for s, _ in pairs}
+    explicit = {s for s, _ in pairs}
     waiting = [*outputs, *(e for _, e in pairs), *replace.values()]
     while waiting:
         fresh = [
             v
-            for v in ancestors(waiting)
-            if isinstance(v, SharedVariable) and v not in found and v not in given and v not in excluded
+            for v in ancestors(waiting, given)
+            if isinstance(v, SharedVariable) and v not in found and v not in explicit and v not in excluded
         ]
         waiting = []
         for v in fresh:
@@ -227,7 +230,7 @@ def default_updates(
 
 
 def _check_inputs(given: Sequence[Variable], results: Sequence[Any], on_unused: str) -> None:
-    used = set(ancestors(results))
+    used = set(ancestors(results, given))
     for number, v in enumerate(given):
         if v in used or on_unused == "ignore":
             continue

@@ -41,23 +41,39 @@ PREFIXES = {
 PLURALS = {"matrix": "matrices"}
 
 
+class Constructor(TensorType):
+    """The type that `fmatrix` and its kin stand for; called, it makes a variable."""
+
+    def __call__(
+        self, name: str | None = None, dtype: str | None = None, shape: Sequence[int | None] | None = None
+    ) -> Any:
+        if shape is not None and len(shape) != self.ndim:
+            raise TypeError(f"{self}: shape must have {self.ndim} sizes, got {tuple(shape)}")
+        flags = self.broadcastable
+        return TensorType(dtype or self.dtype, flags if shape is None or any(flags) else None, shape=shape)(
+            name
+        )
+
+
 def _constructor(kind: str, prefix: str) -> Callable[..., Any]:
     flags, fixed = RANKS[kind], PREFIXES[prefix]
+    if fixed is not None:
+        return Constructor(fixed, flags)
 
     def make(
         name: str | None = None, dtype: str | None = None, shape: Sequence[int | None] | None = None
     ) -> Any:
-        chosen = fixed if fixed is not None and dtype is None else dtype or str(config.floatX)
+        chosen = dtype or str(config.floatX)
         if shape is not None and len(shape) != len(flags):
-            raise TypeError(f"{prefix}{kind}: shape must have {len(flags)} sizes, got {tuple(shape)}")
+            raise TypeError(f"{kind}: shape must have {len(flags)} sizes, got {tuple(shape)}")
         return TensorType(chosen, flags if shape is None or any(flags) else None, shape=shape)(name)
 
-    make.__name__ = make.__qualname__ = prefix + kind
-    make.__doc__ = f"A new {kind} of {fixed or 'dtype (config.floatX without one)'}; `shape` may fix sizes."
+    make.__name__ = make.__qualname__ = kind
+    make.__doc__ = f"A new {kind} of dtype (config.floatX without one); `shape` may fix sizes."
     return make
 
 
-def _plural(singular: Callable[..., Any]) -> Callable[..., list[Any]]:
+def _plural(singular: Callable[..., Any], name: str) -> Callable[..., list[Any]]:
     def make(*names: Any, dtype: str | None = None) -> list[Any]:
         if len(names) == 1 and isinstance(names[0], int):
             names = (None,) * names[0]
@@ -65,9 +81,7 @@ def _plural(singular: Callable[..., Any]) -> Callable[..., list[Any]]:
             names = tuple(names[0])
         return [singular(n, dtype=dtype) for n in names]
 
-    make.__doc__ = (
-        f"Several of {singular.__name__}: by names, by the letters of one string, or by their number."
-    )
+    make.__doc__ = f"Several of {name}: by names, by the letters of one string, or by their number."
     return make
 
 
@@ -76,7 +90,7 @@ for _prefix in PREFIXES:
     for _kind in RANKS:
         _make = _constructor(_kind, _prefix)
         CONSTRUCTORS[_prefix + _kind] = _make
-        CONSTRUCTORS[_prefix + PLURALS.get(_kind, _kind + "s")] = _plural(_make)
+        CONSTRUCTORS[_prefix + PLURALS.get(_kind, _kind + "s")] = _plural(_make, _prefix + _kind)
 
 
 def tensor(*args: Any, **kwargs: Any) -> Any:
@@ -140,8 +154,11 @@ def _like(number: int, model: Any, dtype: str | None) -> Any:
     chosen = model.type.dtype if dtype is None else _float(dtype)
     value = scalar_constant(number, chosen)
     made = build.broadcast_to(value, shape_of(model), implicit=False)
-    if made.owner is None:
-        return made
+    if made.owner is None:  # without axes; it hangs on the model all the same
+        types = (tensor_type(chosen, ()),)
+        return build.node(
+            "second", model, value, types=types, shown=Shown("Elemwise{second,no_inplace}", (model, value))
+        ).result
     made.owner.shown = Shown("Elemwise{second,no_inplace}", (model, value))
     return made
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from tcc.fgraph import Maker
 from tcc.graph import rebuild, toposort
 from tcc.ir import interpret
 from tcc.ir.core import Func
@@ -90,6 +91,11 @@ class Made:
     @property
     def output_variables(self) -> Sequence[Any]:
         return self.recipe.outputs
+
+    @property
+    def maker(self) -> Maker:
+        """Theano's way to the inputs, the mode and the graph of a function."""
+        return Maker(self.recipe)
 
     @property
     def update_variables(self) -> Sequence[Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from tcc import build
@@ -94,7 +95,13 @@ def grad(
     if cost is not None:
         seeds[_checked_cost(cost)] = _ones(cost)
     for v, g in (known_grads or {}).items():
-        g = as_variable(g)
+        g = _given(g)
+        if g is None:
+            seeds.pop(v, None)
+            continue
+        if isinstance(g, Undefined):
+            seeds[v] = g
+            continue
         if g.type.ndim != v.type.ndim:
             raise TypeError(f"known_grads: the gradient of {v} has {g.type.ndim} axes, {v} has {v.type.ndim}")
         seeds[v] = g
@@ -111,6 +118,17 @@ def grad(
     if isinstance(wrt, tuple):
         return tuple(out)
     return out if isinstance(wrt, list) else out[0]
+
+
+def _given(g: Any) -> Any:
+    """What an op's `grad` or the user says: a variable, Undefined, or None for a gradient that does not exist."""
+    if g is None or isinstance(g, DisconnectedType):
+        return None
+    if isinstance(g, Undefined):
+        return g
+    if isinstance(g, Variable) and isinstance(g.type, NullType):
+        return Undefined(g.type.why_null)
+    return as_variable(g)
 
 
 def _checked_cost(cost: Any) -> Any:
@@ -219,7 +237,7 @@ def backward(
         with located_at(node.loc):
             made = pulled(builder, node, flowing, matters, constants)
             for v, g in zip(node.inputs, made):  # of what is in size attributes there is no gradient
-                if g is not None and v in matters and v not in constants:
+                if g is not None and v in matters:
                     accumulate(grads, v, g)
     return grads
 
@@ -240,6 +258,10 @@ def pulled(
     b: build.Builder, node: Apply, flowing: Sequence[Any], matters: set[Any], constants: set[Any]
 ) -> Sequence[Any]:
     """Gradients by the node's operands, or by all its inputs, given those by its results."""
+    links = getattr(node.op, "connection_pattern", None) if node.name == "call" else None
+    if links is not None:
+        links = links(node)
+        flowing = [g if any(row[k] for row in links) else None for k, g in enumerate(flowing)]
     undefined = next((g for g in flowing if isinstance(g, Undefined)), None)
     if undefined is not None:
         return [undefined if _reaches(node, k) else None for k in range(len(node.inputs))]
@@ -249,7 +271,11 @@ def pulled(
     if node.name in CUTS:
         return [None] * len(node.operands)
     if node.name == "call":
-        return called(node, flowing)
+        back = called(node, flowing)
+        if links is None:
+            return back
+        through = [any(on and g is not None for on, g in zip(row, flowing)) for row in links]
+        return [g if on else None for g, on in zip(back, through)]
     if node.name == "ifelse":
         return of_branches(node, flowing)
     if all(g is None or g is ZERO for g in flowing) or all(_discrete(r) for r in node.results):
@@ -320,14 +346,7 @@ def called(node: Apply, flowing: Sequence[Any]) -> Sequence[Any]:
         raise ValueError(
             f"{node.attrs['name']}.grad returned {len(made)} gradients for {len(node.operands)} inputs"
         )
-    return [
-        None
-        if g is None or isinstance(g, DisconnectedType)
-        else g
-        if isinstance(g, Undefined)
-        else as_variable(g)
-        for g in made
-    ]
+    return [_given(g) for g in made]
 
 
 def Lop(
@@ -344,16 +363,18 @@ def Lop(
 def jacobian(
     expression: Any, wrt: Any, consider_constant: Any = None, disconnected_inputs: str = "raise"
 ) -> Any:
-    """The Jacobian of a vector: a scan with one gradient for each of its elements, stacked.  `wrt` may be a list or tuple."""
+    """The Jacobian of a vector (of a scalar: its gradient): a scan with one gradient for each of its elements, stacked.  `wrt` may be a list or tuple."""
     from tcc.creation import arange
     from tcc.loops import scan
 
     expression = as_variable(expression)
-    if expression.type.ndim != 1:
+    if expression.type.ndim > 1:
         raise TypeError(
             f"tensor.jacobian expects a 1 dimensional variable as `expression`, got {expression.type}. If not use flatten to "
             "make it a vector"
         )
+    if expression.type.ndim == 0:
+        return grad(expression, wrt, consider_constant, disconnected_inputs)
     asked = list(wrt) if isinstance(wrt, list | tuple) else [wrt]
     made, _ = scan(
         lambda i: grad(expression[i], asked, consider_constant, disconnected_inputs),
@@ -418,34 +439,33 @@ def subgraph_grad(
 # -- values that pass, with another gradient -------------------------------------------------------------------------
 
 
-def _passing(name: str, x: Any, rule: Callable[[Any], Any]) -> Any:
-    """x itself, whose gradient is changed by `rule`."""
+def _passing(name: str, x: Any, rule: Callable[[Any], Any], along: Callable[[Any], Any] = lambda t: t) -> Any:
+    """x itself, whose gradient is changed by `rule`, and whose directional derivative by `along`."""
     x = as_variable(x)
     made = build.elementwise("identity", x).owner
     made.shown = Shown(name, (x,))
-    made.defn = _with_grad(name, rule)
+    made.defn = replace(
+        build.row("identity"),
+        grad=lambda b, op, g: [rule(g[0])],
+        rop=lambda b, op, t: [along(t[0])],
+        doc=name,
+    )
     return made.result
-
-
-def _with_grad(name: str, rule: Callable[[Any], Any]) -> Any:
-    from dataclasses import replace
-
-    return replace(build.row("identity"), grad=lambda b, op, g: [rule(g[0])], doc=name)
 
 
 def disconnected_grad(x: Any) -> Any:
     """x, through which no gradient flows: what is only reached through it is disconnected."""
-    return _passing("DisconnectedGrad", x, lambda g: None)
+    return _passing("DisconnectedGrad", x, lambda g: None, lambda t: None)
 
 
 def consider_constant(x: Any) -> Any:
     """x, through which no gradient flows: what is only reached through it has a gradient of zero."""
-    return _passing("ConsiderConstant", x, lambda g: ZERO)
+    return _passing("ConsiderConstant", x, lambda g: ZERO, zeros)
 
 
 def zero_grad(x: Any) -> Any:
     """x, through which a gradient of zero flows."""
-    return _passing("ZeroGrad", x, lambda g: ZERO)
+    return _passing("ZeroGrad", x, lambda g: ZERO, zeros)
 
 
 def grad_clip(x: Any, lower_bound: Any, upper_bound: Any) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -105,6 +105,18 @@ class Apply:
         (only,) = self.results
         return only
 
+    @property
+    def out(self) -> Variable:
+        """The only result, or that which the op calls its default; AttributeError if there is none."""
+        default = getattr(self.op, "default_output", None)
+        if default is None and len(self.results) != 1:
+            raise AttributeError(f"{self} has {len(self.results)} outputs, and none is the default")
+        only: Variable = self.results[default or 0]
+        return only
+
+    def default_output(self) -> Variable:
+        return self.out
+
     def __repr__(self) -> str:
         from tcc.printing import label
 
@@ -197,11 +209,11 @@ def toposort(outputs: Iterable[Variable], stop: Callable[[Variable], bool] | Non
     return order
 
 
-def ancestors(outputs: Iterable[Variable]) -> list[Variable]:
-    """Every variable that `outputs` hang on, themselves included, each once, inputs first."""
-    outputs = list(outputs)
+def ancestors(outputs: Iterable[Variable], blockers: Collection[Variable] = ()) -> list[Variable]:
+    """Every variable that `outputs` hang on, themselves included, each once, inputs first; none behind `blockers`."""
+    outputs, held = list(outputs), set(blockers)
     found: dict[Variable, None] = {}
-    for node in toposort(outputs):
+    for node in toposort(outputs, stop=lambda v: v in held):
         found.update(dict.fromkeys(node.inputs))
         found.update(dict.fromkeys(node.results))
     found.update(dict.fromkeys(outputs))

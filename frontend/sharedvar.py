@@ -19,6 +19,8 @@ class TensorSharedVariable(TensorOperators, SharedVariable):
     """An array that functions read and update."""
 
     container: Container
+    strict: bool = False
+    allow_downcast: bool | None = None
 
     def __init__(self, type: TensorType, container: Container, name: str | None = None) -> None:
         self.type, self.owner, self.index, self.name = type, None, None, name
@@ -35,7 +37,7 @@ class TensorSharedVariable(TensorOperators, SharedVariable):
     def set_value(self, new_value: Any, borrow: bool = False) -> None:
         """A new value of the same dtype and rank, of any sizes; TypeError names the variable."""
         try:
-            value = self.type.filter(new_value)
+            value = self.type.filter(new_value, self.strict, self.allow_downcast)
         except (TypeError, ValueError) as e:
             name = f'Container name "{self.name}"' if self.name else "Container without name"
             e.args = (f"{name}: {e}",)
@@ -100,7 +102,7 @@ def shared(
     """A variable whose value functions share.  `borrow` keeps the array itself instead of a copy.
 
     Numbers take NumPy's own dtype (1.0 is float64); lists and other objects are kept as objects.  No axis broadcasts unless
-    `broadcastable` says so; `shape` fixes sizes.
+    `broadcastable` says so; `shape` fixes sizes.  `strict` and `allow_downcast` say what `set_value` converts.
     """
     if isinstance(value, Variable):
         raise TypeError(
@@ -116,4 +118,6 @@ def shared(
         sizes = tuple(1 if b else s for b, s in zip(broadcastable, sizes, strict=True))
     type = TensorType(array.dtype.name, shape=sizes)
     array = type.filter(array, strict, allow_downcast)
-    return TensorSharedVariable(type, Container(array, borrow), name)
+    made = TensorSharedVariable(type, Container(array, borrow), name)
+    made.strict, made.allow_downcast = strict, allow_downcast
+    return made

@@ -39,10 +39,27 @@ def Rop(
             )
         seeds[v] = _fitted(p, v)
     tangents = forward(outputs, seeds)
-    made = [_finished(v, tangents.get(v), disconnected_outputs, return_disconnected) for v in outputs]
+    reached = _reached(outputs, seeds)
+    made = [
+        zeros(v)
+        if v in reached and v not in tangents
+        else _finished(v, tangents.get(v), disconnected_outputs, return_disconnected)
+        for v in outputs
+    ]
     if isinstance(f, tuple):
         return tuple(made)
     return made if isinstance(f, list) else made[0]
+
+
+def _reached(outputs: Sequence[Any], seeds: Mapping[Any, Any]) -> set[Any]:
+    """What has values that hang on `seeds`, be it by way of a derivative that is zero."""
+    found = set(seeds)
+    for node in toposort(outputs, stop=lambda v: v in seeds):
+        if node.name in CUTS or node.name == "call" or node.defn.doc == "DisconnectedGrad":
+            continue
+        if any(v in found for v in node.inputs):
+            found.update(r for r in node.results if not _discrete(r))
+    return found
 
 
 def _finished(v: Any, t: Any, policy: str, absent: str) -> Any:

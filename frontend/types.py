@@ -175,7 +175,7 @@ class TensorType(Type):
                 )
             raise TypeError(f"{self} expected a ndarray object with dtype = {self.dtype} (got {data.dtype}).")
         if allow_downcast:
-            return np.asarray(data, self.numpy_dtype)
+            return np.asarray(data).astype(self.numpy_dtype, copy=False)
         if isinstance(data, np.ndarray):
             if promote(self.dtype, data.dtype.name) == self.dtype:
                 return np.asarray(data, self.numpy_dtype)

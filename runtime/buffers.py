@@ -93,6 +93,19 @@ class Storage:
             finally:
                 self._words[at.SHARED_CLAIMS] -= 1
 
+    @property
+    def storage(self) -> tuple[Any]:
+        """The value itself, as the one item of a tuple."""
+        return (self.get(borrow=True),)
+
+    @property
+    def value(self) -> Any:
+        """A copy of the value."""
+        return self.get()
+
+    def get(self, borrow: bool = False) -> Any:
+        raise NotImplementedError
+
     def wait(self, write: bool) -> None:
         """Until a call may try again."""
         if not self.busy(write):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import functools
+import struct
 import warnings
 from collections.abc import Iterable
 from typing import Any
@@ -153,6 +154,16 @@ def _asarray(a: Any, dtype: Any, order: Any = None) -> np.ndarray[Any, Any]:
     from tcc.settings import config
 
     return np.asarray(a, config.floatX if dtype == "floatX" else dtype, order)
+
+
+def local_bitwidth() -> int:
+    """The number of bits of an address."""
+    return 8 * struct.calcsize("P")
+
+
+def python_int_bitwidth() -> int:
+    """The number of bits of C's long."""
+    return 8 * struct.calcsize("l")
 
 
 # -- devices -----------------------------------------------------------------------------------------------------------

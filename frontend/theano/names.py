@@ -101,7 +101,8 @@ TREE: dict[str, Entry] = {
             **_from("tcc.printing", "pp debugprint"),
             **_from(L, "__version__ _asarray dot get_scalar_constant_value sparse_grad"),
             "theano": f"{L}:root",
-            "Type": "tcc.types:Type",
+            **_from("tcc.types", "Type generic"),
+            **_from("tcc.fgraph", "FunctionGraph"),
             "gof": f"{L}:gof",
         },
     ),
@@ -110,8 +111,10 @@ TREE: dict[str, Entry] = {
     "gradient": Entry(("tcc.gradient", "tcc.tangents", "tcc.gradcheck")),
     "printing": Entry(("tcc.printing",)),
     "configparser": Entry(names={**_from("tcc.settings", "config change_flags TheanoConfigParser")}),
-    "configdefaults": Entry(names=_from("tcc.settings", "config")),
-    "ifelse": Entry(names=_from("tcc.branches", "ifelse")),
+    "configdefaults": Entry(
+        names={**_from("tcc.settings", "config"), **_from(L, "local_bitwidth python_int_bitwidth")}
+    ),
+    "ifelse": Entry(names={**_from("tcc.branches", "ifelse"), **_from(O, "IfElse")}),
     "raise_op": Entry(names={"Assert": "tcc.debug:Assert", "assert_op": f"{L}:assert_op"}),
     # -- graphs ---------------------------------------------------------------------------------------------------
     "gof": Entry(
@@ -120,11 +123,12 @@ TREE: dict[str, Entry] = {
             **_TYPES,
             **_ERRORS,
             "Op": "tcc.user_op:Op",
+            **_from("tcc.fgraph", "FunctionGraph"),
             "utils": f"{L}:gof_utils",
         }
     ),
     "gof.graph": Entry(names=_GRAPH),
-    "gof.fg": Entry(names=_ERRORS),
+    "gof.fg": Entry(names={**_ERRORS, **_from("tcc.fgraph", "FunctionGraph")}),
     "gof.op": Entry(names={"Op": "tcc.user_op:Op"}),
     "gof.type": Entry(names=_TYPES),
     "gof.null_type": Entry(names=_from("tcc.gradient", "NullType")),
@@ -138,6 +142,7 @@ TREE: dict[str, Entry] = {
             **_VARIABLES,
             **_from("tcc.sharedvar", "shared"),
             **_from("tcc.user_op", "as_op"),
+            **_from("tcc.settings", "config"),
             **_from("tcc.graphop", "OpFromGraph"),
             **_from("tcc.compiling", "function"),
             **_from("tcc.shapes", "specify_shape"),
@@ -154,7 +159,11 @@ TREE: dict[str, Entry] = {
     "compile.pfunc": Entry(names={**_FUNCTION, "pfunc": "tcc.compiling:function"}),
     "compile.io": Entry(names=_FUNCTION),
     "compile.sharedvalue": Entry(
-        names={**_from("tcc.sharedvar", "shared"), **_from("tcc.variable", "SharedVariable")}
+        names={
+            **_from("tcc.sharedvar", "shared"),
+            **_from("tcc.variable", "SharedVariable"),
+            **_from("tcc.types", "generic"),
+        }
     ),
     "compile.builders": Entry(names=_from("tcc.graphop", "OpFromGraph")),
     "compile.ops": Entry(

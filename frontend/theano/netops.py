@@ -81,9 +81,9 @@ class Pool(LegacyOp):
     rows = ("pool",)
 
     def apply(self, x: Any, ws: Any, stride: Any = None, pad: Any = None) -> Any:
-        pooling = pool.pool_2d if self.ndim == 2 else pool.pool_3d
         pad = (0,) * self.ndim if pad is None else pad
-        return pooling(x, ws, self.ignore_border, stride, pad, self.mode)
+        mode = "max" if self.mode == "max_deterministic" else self.mode
+        return pool.pool_nd(self.ndim, x, ws, self.ignore_border, stride, pad, mode)
 
     @staticmethod
     def out_shape(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from tcc import build, creation, debug, elemwise, matrices, products, reductions, selecting
+from tcc import branches, build, creation, debug, elemwise, matrices, products, reductions, selecting
 from tcc import shapes as shaping
 from tcc.build import shape_of
 from tcc.gradient import Lop
@@ -278,6 +278,21 @@ class AllocDiag(LegacyOp):
                 f"AllocDiag: axes {self.axis1} and {self.axis2}; only 0 and 1 can be the diagonal's"
             )
         return matrices.alloc_diag(v, self.offset)
+
+
+class IfElse(LegacyOp):
+    """`IfElse(n)(condition, *then, *otherwise)`, n variables each."""
+
+    options = {"n_outs": 1, "as_view": False, "gpu": False, "name": None}
+    rows = ("ifelse",)
+
+    def apply(self, condition: Any, *given: Any) -> Any:
+        if len(given) != 2 * self.n_outs:
+            raise ValueError(
+                f"IfElse of {self.n_outs} values takes {2 * self.n_outs} of them, got {len(given)}"
+            )
+        made = branches.ifelse(condition, list(given[: self.n_outs]), list(given[self.n_outs :]), self.name)
+        return made[0] if self.n_outs == 1 else made
 
 
 class Nonzero(LegacyOp):

@@ -128,7 +128,7 @@ def test_updates():
     assert list(updates) == [total]
     assert tcc.function([x], made, updates=updates)(V).tolist() == [0, 2, 9, 24]
     assert total.get_value() == 10
-    more = updates + {x: 1}
+    more = updates + {tcc.shared(1.0): 1}
     assert len(more) == 2
 
 

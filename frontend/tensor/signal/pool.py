@@ -35,7 +35,7 @@ def pool_2d(
     averages are over the window with or without the padding in it.  Every element that is its window's maximum gets the
     whole gradient.  `ds`, `st`, `padding` are older names.  ValueError, TypeError or NotImplementedError as Theano's.
     """
-    return _pool(2, input, ws, ignore_border, stride, pad, mode, ds, st, padding)
+    return pool_nd(2, input, ws, ignore_border, stride, pad, mode, ds, st, padding)
 
 
 def pool_3d(
@@ -50,7 +50,7 @@ def pool_3d(
     padding: Any = None,
 ) -> Any:
     """As `pool_2d`, over the last three axes."""
-    return _pool(3, input, ws, ignore_border, stride, pad, mode, ds, st, padding)
+    return pool_nd(3, input, ws, ignore_border, stride, pad, mode, ds, st, padding)
 
 
 def max_pool_2d_same_size(input: Any, patch_size: Any) -> Any:
@@ -62,7 +62,7 @@ def max_pool_2d_same_size(input: Any, patch_size: Any) -> Any:
     return build.node("max_pool_grad", x, y, y, **geometry).result
 
 
-def _pool(
+def pool_nd(
     rank: int,
     input: Any,
     ws: Any,
@@ -70,10 +70,11 @@ def _pool(
     stride: Any,
     pad: Any,
     mode: str,
-    ds: Any,
-    st: Any,
-    padding: Any,
+    ds: Any = None,
+    st: Any = None,
+    padding: Any = None,
 ) -> Any:
+    """As `pool_2d`, over the last `rank` axes, 1 to 3."""
     for old, new, value, given in (("ds", "ws", ds, ws), ("st", "stride", st, stride)):
         if value is not None and given is not None:
             raise ValueError(f"You can't provide a tuple value to both '{new}' and '{old}'.")

@@ -1,0 +1,53 @@
+"""The graph of a function, to look at: `f.maker.fgraph`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from tcc.graph import Apply, inputs, toposort
+from tcc.variable import SharedVariable, Variable
+
+if TYPE_CHECKING:
+    from tcc.functions import Recipe
+
+
+class FunctionGraph:
+    """From inputs to outputs, as the program was written: tcc optimises its IR (`tcc dump`, `tcc explain`), not this graph.
+
+    Updates are outputs behind the function's own, and shared variables are inputs behind its own.
+    """
+
+    def __init__(self, inputs: Sequence[Variable], outputs: Sequence[Variable]) -> None:
+        self.inputs, self.outputs = list(inputs), list(outputs)
+
+    def toposort(self) -> list[Apply]:
+        """Its nodes, operands before users."""
+        stop = set(self.inputs)
+        return toposort(self.outputs, stop=lambda v: v in stop)
+
+    @property
+    def apply_nodes(self) -> set[Apply]:
+        return set(self.toposort())
+
+    @property
+    def variables(self) -> set[Variable]:
+        return {*self.inputs, *self.outputs, *(v for n in self.toposort() for v in (*n.inputs, *n.results))}
+
+    def clients(self, v: Variable) -> list[tuple[Any, int]]:
+        """(node, number of the input) for each use of a variable; ("output", number) where it is a result."""
+        used = [(n, k) for n in self.toposort() for k, u in enumerate(n.inputs) if u is v]
+        return [*used, *(("output", k) for k, o in enumerate(self.outputs) if o is v)]
+
+
+class Maker:
+    """What a function was made of."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        self.inputs, self.mode, self.name = list(recipe.inputs), recipe.mode, recipe.name
+        outputs = [*recipe.outputs, *(e for _, e in recipe.updates)]
+        given = [i.variable for i in recipe.inputs]
+        found = [v for v in inputs(outputs) if isinstance(v, SharedVariable)]
+        shared = [*found, *(s for s, _ in recipe.updates if s not in found)]
+        self.outputs = list(recipe.outputs)
+        self.fgraph = FunctionGraph([*given, *shared], outputs)

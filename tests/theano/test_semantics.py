@@ -1,0 +1,184 @@
+"""What programs written for Theano rely on, one fact a test."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import tcc
+import tcc.theano
+from tcc import gradient
+from tcc import tensor as T
+from tcc.loops import OrderedUpdates
+from tcc.theano import netops, ops
+
+
+def test_named_types_are_types_and_make_variables() -> None:
+    assert T.lscalar == T.TensorType("int64", ()) == T.lscalar("n").type
+    assert isinstance(T.fmatrix, T.TensorType) and T.fmatrix("x").name == "x"
+    assert T.fmatrix("x", dtype="int8").dtype == "int8" and T.fmatrix(shape=(2, None)).type.shape == (2, None)
+    with pytest.raises(TypeError, match="2 sizes"):
+        T.fmatrix(shape=(2,))
+    assert [v.name for v in T.dmatrices("ab")] == ["a", "b"]
+
+
+def test_updates_are_of_shared_variables_and_do_not_collide() -> None:
+    a, b = tcc.shared(1.0, "a"), tcc.shared(2.0, "b")
+    made = OrderedUpdates({a: 5})
+    with pytest.raises(TypeError, match="SharedVariable"):
+        made[T.vector()] = 1
+    with pytest.raises(TypeError, match="SharedVariable"):
+        OrderedUpdates({"d": 3})
+    assert dict(made + {b: 7}) == dict({b: 7} + made) == {a: 5, b: 7}
+    with pytest.raises(KeyError, match="Collision"):
+        made + {a: 8}
+    made[a] = 8
+    assert made[a] == 8
+
+
+def test_the_jacobian_of_a_scalar_is_its_gradient() -> None:
+    x = T.vector("x")
+    assert list(tcc.jacobian((x**2).sum(), x).eval({x: [1.0, 3.0]})) == [2, 6]
+
+
+def test_a_constant_of_consider_constant_has_a_gradient_of_its_own() -> None:
+    x, y = T.scalars("xy")
+    z = x * y
+    by_z, by_x = tcc.grad(z * z + x, [z, x], consider_constant=[z])
+    assert by_z.eval({x: 2.0, y: 3.0}) == 12 and by_x.eval({x: 2.0, y: 3.0}) == 1
+
+
+def test_integers_wrap_when_inputs_may_be_downcast() -> None:
+    x = T.wvector("x")
+    f = tcc.function([x], x, allow_input_downcast=True)
+    assert list(f([2**20 + 3, -1])) == [3, -1]
+
+
+def test_the_output_of_a_node() -> None:
+    x = T.vector("x")
+    y = x.sum()
+    assert y.owner.out is y and y.owner.default_output() is y
+
+
+def test_default_updates_stop_at_inputs() -> None:
+    a = tcc.shared(0)
+    a.default_update = a + 1
+    b = 2 * a
+    assert tcc.function([b], b)(21) == 21 and a.get_value() == 0
+    with pytest.raises(TypeError, match="boolean or a list"):
+        tcc.function([], b, no_default_updates=a)
+
+
+def test_an_input_behind_another_is_not_used() -> None:
+    m = T.matrix("m")
+    turned = m.T
+    with pytest.raises(tcc.UnusedInputError):
+        tcc.function([m, turned], turned * 2)
+
+
+def test_containers_show_their_value() -> None:
+    v = tcc.shared(np.arange(3.0))
+    assert v.container.storage[0] is v.get_value(borrow=True)
+    assert list(v.container.value) == [0, 1, 2] and v.container.value is not v.get_value(borrow=True)
+
+
+def test_set_value_converts_as_the_variable_was_told() -> None:
+    loose = tcc.shared(np.int64(7), allow_downcast=True)
+    loose.set_value(8.23)
+    assert loose.get_value() == 8
+    with pytest.raises(TypeError):
+        tcc.shared(np.int64(7), strict=True).set_value(8)
+
+
+def test_known_gradients_may_be_absent_or_undefined() -> None:
+    x, y = T.scalars("xy")
+    cost = x * y
+    with pytest.raises(gradient.DisconnectedInputError):
+        tcc.grad(cost, x, known_grads={cost: gradient.DisconnectedType()()})
+    with pytest.raises(gradient.NullTypeGradError, match="no derivative there"):
+        tcc.grad(cost, x, known_grads={cost: gradient.NullType("no derivative there")()})
+
+
+class Two(tcc.Op):
+    """(2 x, a number that has nothing to do with x)"""
+
+    __props__ = ()
+
+    def make_node(self, x: Any) -> Any:
+        x = T.as_tensor_variable(x)
+        return tcc.Apply(self, [x], [x.type(), T.dscalar()])
+
+    def perform(self, node: Any, inputs: Any, output_storage: Any) -> None:
+        output_storage[0][0], output_storage[1][0] = 2 * inputs[0], np.asarray(5.0)
+
+    def connection_pattern(self, node: Any) -> list[list[bool]]:
+        return [[True, False]]
+
+    def grad(self, inputs: Any, output_grads: Any) -> list[Any]:
+        return [2 * output_grads[0]]
+
+
+class Undefined(tcc.Op):
+    """The product, said to have no derivative by its second input."""
+
+    __props__ = ()
+
+    def make_node(self, x: Any, y: Any) -> Any:
+        return tcc.Apply(self, [x, y], [T.dscalar()])
+
+    def perform(self, node: Any, inputs: Any, output_storage: Any) -> None:
+        output_storage[0][0] = np.asarray(inputs[0].sum() * inputs[1])
+
+    def grad(self, inputs: Any, output_grads: Any) -> list[Any]:
+        return [T.ones_like(inputs[0]) * inputs[1] * output_grads[0], gradient.NullType()()]
+
+
+def test_connection_patterns_of_ops() -> None:
+    x = T.dvector("x")
+    twice, five = Two()(x)
+    g = tcc.grad(Undefined()(twice, five), x)
+    assert list(g.eval({x: [1.0, 2.0]})) == [10, 10]
+    with pytest.raises(gradient.DisconnectedInputError):
+        tcc.grad(five, x)
+
+
+def test_directional_derivatives_of_what_changes_gradients() -> None:
+    x, v = T.vectors("xv")
+    f = tcc.function([x, v], tcc.Rop(gradient.zero_grad(x) * 2, x, v), on_unused_input="ignore")
+    assert list(f([1.0, 2.0], [3.0, 4.0])) == [0, 0]
+    with pytest.raises(gradient.DisconnectedInputError):
+        tcc.Rop(gradient.disconnected_grad(x), x, v)
+
+
+def test_a_directional_derivative_that_is_zero_is_no_error() -> None:
+    v = tcc.shared(np.ones(4))
+    slope = tcc.grad(T.dot(T.arange(8.0).reshape((2, 4)), v).sum(), v)
+    assert list(tcc.Rop(slope, v, v).eval()) == [0, 0, 0, 0]
+
+
+def test_what_is_like_a_scalar_hangs_on_it() -> None:
+    x = T.scalar("x")
+    assert tcc.function([x], T.zeros_like(x))(3.0) == 0
+    assert tcc.function([x], T.ones_like(x, dtype="int8"))(3.0).dtype == np.int8
+
+
+def test_the_graph_of_a_function_can_be_looked_at() -> None:
+    x, w = T.vector("x"), tcc.shared(2.0, "w")
+    f = tcc.function([x], T.exp(x) * w, updates={w: w + 1}, mode="FAST_COMPILE")
+    graph = f.maker.fgraph
+    assert graph.inputs == [x, w] and len(graph.outputs) == 2 and f.maker.mode.name == "FAST_COMPILE"
+    assert [i.variable for i in f.maker.inputs] == [x]
+    (exp,) = [n for n in graph.toposort() if n.name == "exp"]
+    assert exp in graph.apply_nodes and graph.clients(x) == [(exp, 0)] and exp.out in graph.variables
+    assert graph.clients(graph.outputs[0]) == [("output", 0)]
+
+
+def test_classes_of_branches_and_of_pooling_along_one_axis() -> None:
+    c, x, y = T.iscalar("c"), T.vector("x"), T.vector("y")
+    pick = ops.IfElse(2)(c, x, y, y, x)
+    assert [list(p.eval({c: 0, x: [1.0], y: [2.0]})) for p in pick] == [[2], [1]]
+    with pytest.raises(ValueError, match="takes 4"):
+        ops.IfElse(2)(c, x, y)
+    assert list(netops.Pool(True, ndim=1)(np.arange(6.0), (2,)).eval()) == [1, 3, 5]
