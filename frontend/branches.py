@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from tcc import build
@@ -37,6 +38,21 @@ def ifelse(condition: Any, then_branch: Any, else_branch: Any, name: str | None 
     shown = Shown(f"if{{{name or ''}}}", (condition, *then, *other))
     made = Apply(build.row("ifelse"), [flag, *then, *other], {}, types, shown=shown).results
     return list(made) if listed else made[0]
+
+
+def along(axis: Any, rank: int, make: Callable[[int], Any]) -> Any:
+    """`make(axis)` for an axis that only the running function knows; IndexError there for one that does not exist.
+
+    One branch for each of the `rank` axes; the results are of one dtype and rank.
+    """
+    from tcc.tensor.extra_ops import checked_index
+
+    number = build.cast(as_variable(axis), "int64")
+    number = checked_index(number, rank) % rank
+    made = make(rank - 1)
+    for k in reversed(range(rank - 1)):
+        made = ifelse(build.elementwise("eq", number, scalar_constant(k, "int64")), make(k), made)
+    return made
 
 
 def _branch(given: Any) -> list[Any]:

@@ -250,6 +250,11 @@ class TensorOperators:
     def norm(self, L: Any, axis: Any = None, keepdims: bool = False) -> Any:
         return tcc.tensor.norm(self, L, axis, keepdims)
 
+    def searchsorted(self, v: Any, side: str = "left", sorter: Any = None) -> Any:
+        from tcc.tensor.extra_ops import searchsorted
+
+        return searchsorted(self, v, side, sorter)
+
     def cumsum(self, axis: int | None = None) -> Any:
         return tcc.tensor.cumsum(self, axis)
 

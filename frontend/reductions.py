@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from tcc import build
+from tcc.branches import along
 from tcc.build import node, shape_of, size_of, size_product, size_variable
 from tcc.elemwise import (
     DISCRETE,
@@ -28,7 +29,7 @@ from tcc.graph import Shown
 from tcc.ir.types import FROM_NUMPY
 from tcc.settings import config
 from tcc.shapes import dimshuffle, flatten, reshape
-from tcc.variable import as_variable
+from tcc.variable import Variable, as_variable
 
 Axes = int | Sequence[int] | None
 
@@ -37,7 +38,7 @@ def axes_of(axis: Any, rank: int) -> tuple[int, ...]:
     """The axes, ascending; ValueError for one that is not there."""
     if axis is None:
         return tuple(range(rank))
-    if not isinstance(axis, list | tuple | np.ndarray):
+    if not isinstance(axis, list | tuple) and np.ndim(axis) == 0:
         axis = [axis]
     numbers = [build.static_size(as_variable(a)) for a in axis]
     out = []
@@ -99,6 +100,8 @@ def _accumulate(row: str, x: Any, axis: Axes, dtype: str | None, keepdims: bool)
         if dtype == "floatX"
         else np.dtype(dtype).name
     )
+    if result == "bool":  # as NumPy's: whether any element, or each, is not zero
+        return (any if row == "sum" else all)(x, axis, keepdims)
     if x.type.dtype not in DISCRETE and result in DISCRETE:
         raise TypeError(f"{row}: a sum of {x.type.dtype} cannot be {result}; cast it")
     if x.type.dtype == "bool":
@@ -266,8 +269,14 @@ def sort(x: Any, axis: int | None = -1, kind: str = "quicksort", order: Any = No
     x = as_variable(x)
     if axis is None:
         x, axis = flatten(x), 0
+    if _only_at_run_time(axis):
+        return along(axis, x.type.ndim, lambda k: sort(x, k))
     (at,) = axes_of(axis, x.type.ndim)
     return node("sort", x, axis=at).result
+
+
+def _only_at_run_time(axis: Any) -> bool:
+    return isinstance(axis, Variable) and build.static_size(axis) is None
 
 
 def argsort(x: Any, axis: int | None = -1, kind: str = "quicksort", order: Any = None) -> Any:
@@ -275,6 +284,8 @@ def argsort(x: Any, axis: int | None = -1, kind: str = "quicksort", order: Any =
     x = as_variable(x)
     if axis is None:
         x, axis = flatten(x), 0
+    if _only_at_run_time(axis):
+        return along(axis, x.type.ndim, lambda k: argsort(x, k))
     (at,) = axes_of(axis, x.type.ndim)
     return node("argsort", x, axis=at).result
 

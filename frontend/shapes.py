@@ -277,7 +277,9 @@ def join(axis: Any, *tensors: Any) -> Any:
         )
     where = build.static_size(as_variable(axis))
     if where is None:
-        raise NotImplementedError("join: the axis must be known when the graph is built")
+        from tcc.branches import along
+
+        return along(axis, rank, lambda k: join(k, *parts))
     if not -rank <= where < rank:
         raise IndexError(f"Join value {where} is out of range with the given input dimensions")
     where %= rank

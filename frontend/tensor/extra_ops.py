@@ -9,9 +9,11 @@ import numpy as np
 
 from tcc import build
 from tcc.build import node, shape_of, size_of, size_product, size_variable
-from tcc.elemwise import DISCRETE, and_, cast, eq, invert, isnan, le, neq, or_, switch
+from tcc.debug import Assert
+from tcc.elemwise import DISCRETE, and_, cast, eq, ge, invert, isnan, le, maximum, neq, or_, switch
 from tcc.graph import Apply
 from tcc.indexing import inc_subtensor, set_subtensor, take
+from tcc.reductions import all as every
 from tcc.reductions import argsort, cumsum
 from tcc.reductions import max as largest
 from tcc.reductions import sum as total
@@ -76,7 +78,8 @@ def repeat(x: Any, repeats: Any, axis: int | None = None) -> Any:
 def bincount(x: Any, weights: Any = None, minlength: Any = None, assert_nonneg: bool = False) -> Any:
     """How often each number from 0 on occurs in the integer vector x; with `weights` the sum of theirs.
 
-    The counts are of x's dtype, or of the weights'; there are at least `minlength` of them.
+    The counts are of x's dtype, or of the weights'; there are at least `minlength` of them.  With `assert_nonneg` a negative
+    number is an AssertionError.
     """
     x = as_variable(x)
     if x.type.ndim != 1:
@@ -84,6 +87,8 @@ def bincount(x: Any, weights: Any = None, minlength: Any = None, assert_nonneg: 
     if x.type.dtype not in DISCRETE or x.type.dtype == "bool":
         raise TypeError(f"bincount counts integers, got {x.type}")
     at = build.cast(x, "int64")
+    if assert_nonneg:
+        at = Assert("Input to bincount has negative values!")(at, every(ge(at, 0)))
     most = largest(join(0, at, np.array([-1]))) + 1
     if minlength is not None:
         most = build.elementwise("maximum", most, build.cast(as_variable(minlength), "int64"))
@@ -191,7 +196,7 @@ def unravel_index(indices: Any, dims: Any, order: str = "C", ndim: int | None = 
 
     IndexError when the function runs for one that lies outside.
     """
-    sizes = as_sizes(dims, "dims")
+    sizes = as_sizes(dims, "dims", ndim)
     if order not in ("C", "F"):
         raise ValueError("order must be 'C' or 'F'")
     rest = checked_index(indices, size_product(sizes))
@@ -207,7 +212,7 @@ def unravel_index(indices: Any, dims: Any, order: str = "C", ndim: int | None = 
 
 def ravel_multi_index(multi_index: Sequence[Any], dims: Any, mode: str = "raise", order: str = "C") -> Any:
     """The flat positions of elements given by their indices; mode raise, wrap or clip."""
-    sizes = as_sizes(dims, "dims")
+    sizes = as_sizes(dims, "dims", len(multi_index))
     if order not in ("C", "F"):
         raise ValueError("order must be 'C' or 'F'")
     parts = []
@@ -260,7 +265,7 @@ def inverse_permutation(perm: Any) -> Any:
 
 def bartlett(m: Any) -> Any:
     """The Bartlett window of M points: 1 - |2n/(M-1) - 1|, in float64."""
-    size = build.as_size(m, "bartlett: M")
+    size = build.as_size(maximum(m, 0), "bartlett: M")
     n = cast(_line(size), "float64")
     last = cast(size_variable(size), "float64") - 1
     return switch(le(last, 0), 1.0, 1.0 - abs(2.0 * n / last - 1.0))

@@ -148,6 +148,7 @@ def extract_diag(x: Any) -> Any:
 def norm(x: Any, ord: Any = None, axis: Any = None) -> Any:
     """The norm of a vector or matrix, as numpy.linalg.norm: `ord` is None, fro, nuc, inf, -inf or a number."""
     x = as_variable(x)
+    ord = {"inf": float("inf"), "-inf": float("-inf")}.get(ord, ord)
     if x.type.ndim == 0:
         raise ValueError("'axis' entry is out of bounds.")
     if axis is None:
