@@ -7,6 +7,7 @@ Names are imported when they are first used, so `import tcc` costs next to nothi
 from __future__ import annotations
 
 import importlib
+import sys
 from typing import TYPE_CHECKING, Any
 
 assert __name__ == "tcc", "import it as tcc; a bare `import frontend` makes a second copy of every class"
@@ -105,7 +106,7 @@ def __getattr__(name: str) -> Any:
         return importlib.import_module(f"tcc.{name}")
     home = _HOMES.get(name)
     if home is None:
-        raise AttributeError(f"module 'tcc' has no attribute {name!r}")
+        raise AttributeError(f"module 'tcc' has no attribute {name!r}", name=name, obj=sys.modules[__name__])
     found = getattr(importlib.import_module(f"tcc.{home}"), name)
     globals()[name] = found
     return found

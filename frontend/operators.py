@@ -114,7 +114,10 @@ class TensorOperators:
     def __bool__(self) -> bool:
         """True, but for comparisons, where Python's `if` and `and` cannot mean what was written."""
         if self.owner is not None and self.owner.name in COMPARISONS:
-            raise TypeError("Variables do not support boolean operations.")
+            raise TypeError(
+                "Variables do not support boolean operations. tcc.tensor.switch chooses element by element, "
+                "tcc.ifelse between two expressions, and & and | stand for `and` and `or`."
+            )
         return True
 
     # -- bits

@@ -93,7 +93,7 @@ def cli() -> None:
 # -- functions ---------------------------------------------------------------------------------------------------
 
 
-@cli.command()
+@cli.command(short_help="Shows a function at each stage of its compilation.")
 @click.argument("target")
 @click.option(
     "--stage", type=click.Choice([*STAGES, "all"]), default="all", help="Which form of the function."
@@ -155,7 +155,7 @@ def check_sizes(name: str, program: Program, sizes: dict[str, int]) -> None:
         raise click.BadParameter(f"@{name} has no size {wrong[0]} (it has {names})", param_hint="--size")
 
 
-@cli.command()
+@cli.command(short_help="Says why a function was compiled, and what was not fused and why.")
 @click.argument("target")
 @click.option(
     "--fn",
@@ -173,7 +173,7 @@ def explain(target: str, pattern: str) -> None:
         click.echo(explanation(name, program))
 
 
-@cli.command()
+@cli.command(short_help="Times each kernel of a function, beside the machine's limits.")
 @click.argument("target")
 @click.option(
     "--size", "sizes", multiple=True, metavar="NAME=N", help="The number behind a size; repeatable."
@@ -185,6 +185,10 @@ def profile(target: str, sizes: tuple[str, ...], seconds: float) -> None:
     from tcc.tools.profile import profile as measured
     from tcc.tools.profile import random_arguments, table
 
+    if not 0 < seconds <= 600:
+        raise click.BadParameter(
+            f"wanted more than 0 and at most 600, got {seconds:g}", param_hint="--seconds"
+        )
     for name, program in load_programs(target).items():
         numbers = shared_sizes(program) | dict(map(read_size, sizes))
         check_sizes(name, program, numbers)
@@ -195,7 +199,7 @@ def profile(target: str, sizes: tuple[str, ...], seconds: float) -> None:
         click.echo(f"@{name}\n{table(*measured(program, args, seconds))}")
 
 
-@cli.command()
+@cli.command(short_help="Runs passes over functions in text form.")
 @click.argument("file", required=False)
 @click.option(
     "-p",
@@ -269,7 +273,7 @@ def opt(
 # -- the compiler itself -----------------------------------------------------------------------------------------
 
 
-@cli.command()
+@cli.command(short_help="Lists the op table, or tells all about one op.")
 @click.argument("name", required=False)
 def ops(name: str | None) -> None:
     """Lists the op table, or tells all about the op NAME."""
@@ -286,7 +290,7 @@ def ops(name: str | None) -> None:
     click.echo(op_text(TABLE[name]))
 
 
-@cli.command()
+@cli.command(short_help="Lists the passes in their order, with their options.")
 def passes() -> None:
     """Lists the passes in the order in which they run, with their options."""
     from tcc.tools.describe import passes_table
@@ -294,7 +298,7 @@ def passes() -> None:
     click.echo(passes_table())
 
 
-@cli.command()
+@cli.command(short_help="Tells about the compiled code kept on disk, or removes it.")
 @click.argument("what", type=click.Choice(["stats", "clear", "verify", "path"]), default="stats")
 def cache(what: str) -> None:
     """The compiled code kept on disk: its size, its folder; removes all of it, or the entries that are spoiled."""
@@ -316,7 +320,7 @@ def cache(what: str) -> None:
         click.echo(f"{stats.entries} entries in {stats.folder}, {size}")
 
 
-@cli.command()
+@cli.command(short_help="Checks the installation and the machine.")
 def doctor() -> None:
     """Checks the installation and the machine; its text belongs into a report of a problem."""
     from tcc.tools.doctor import report

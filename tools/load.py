@@ -32,7 +32,7 @@ def load_programs(target: str, pattern: str = "") -> dict[str, Program]:
     found = read_programs(target) if target.endswith(".tcir") or target == "-" else import_programs(target)
     chosen = {name: p for name, p in found.items() if wanted.search(name)}
     if not chosen:
-        names = ", ".join(found) or "no compiled function"
+        names = ", ".join(found) or f"no compiled function; name one, or what builds one: {target}:NAME"
         raise Failure(
             f"{target}: error: nothing to show{f' for --fn {pattern}' if pattern else ''} (there is {names})"
         )

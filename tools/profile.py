@@ -66,7 +66,7 @@ def profile(
     pairs[:] = np.iinfo(np.int64).max, 0
     count, whole, now = 0, np.inf, _cycle_counter()
     start, first = time.perf_counter(), now()
-    while (before := time.perf_counter() - start) < seconds:
+    while (before := time.perf_counter() - start) < seconds or not count:
         f(*args)
         count += 1
         whole = min(whole, time.perf_counter() - start - before)

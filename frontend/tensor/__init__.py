@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import sys
 from typing import Any
 
 from tcc.creation import (
@@ -482,4 +483,6 @@ def __getattr__(name: str) -> Any:
         found = getattr(importlib.import_module(_LATER[name]), name)
         globals()[name] = found
         return found
-    raise AttributeError(f"module 'tcc.tensor' has no attribute {name!r}")
+    raise AttributeError(
+        f"module 'tcc.tensor' has no attribute {name!r}", name=name, obj=sys.modules[__name__]
+    )

@@ -176,7 +176,7 @@ def test_variables_behave_like_objects():
     with pytest.raises(AttributeError):
         x.nope  # noqa: B018
     assert bool(x) and bool(x + 1)
-    with pytest.raises(TypeError, match="Variables do not support boolean operations"):
+    with pytest.raises(TypeError, match="Variables do not support boolean operations.*tcc.tensor.switch"):
         bool(x > 0)
 
 
@@ -284,3 +284,11 @@ def test_host_calls_are_not_taken_from_the_cache():
     for _ in range(2):
         x = T.vector("x")
         assert tcc.function([x], T.sort(x), mode="FAST_RUN")([3.0, 1, 2]).tolist() == [1, 2, 3]
+
+
+def test_python_suggests_names_that_are_nearly_right() -> None:
+    """It does so where an AttributeError says whose attribute was wanted."""
+    for module, wrong in ((tcc, "funktion"), (tcc.tensor, "matrixs")):
+        with pytest.raises(AttributeError, match=f"has no attribute '{wrong}'") as e:
+            getattr(module, wrong)
+        assert e.value.name == wrong and e.value.obj is module

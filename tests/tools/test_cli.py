@@ -347,14 +347,34 @@ def test_dump_of_a_module_takes_every_compiled_function(here: Path, capsys: Outp
         ("none.py:f", "none.py: error: no such file"),
         ("no.such.module:f", "no.such.module: error: no module of this name"),
         ("f.tcir --fn g", "f.tcir: error: nothing to show for --fn g (there is f)"),
+        ("empty.py", "(there is no compiled function; name one, or what builds one: empty.py:NAME)"),
         ("f.tcir --fn (", "--fn: '(' is not a regular expression"),
     ],
 )
 def test_what_cannot_be_dumped_is_1(here: Path, target: str, words: str, capsys: Output) -> None:
     (here / "wrong.py").write_text("\n)\n")
+    (here / "empty.py").write_text("")
     assert run(["dump", *target.split()]) == 1
     err = capsys.readouterr().err
     assert words in err and "Traceback" not in err
+
+
+def test_help_says_what_each_command_does_on_one_line(capsys: Output) -> None:
+    assert run(["--help"]) == 0
+    commands = capsys.readouterr().out.partition("Commands:\n")[2].splitlines()
+    assert len(commands) == len(cli.commands) and all(line.endswith(".") for line in commands)
+    assert not any(line.endswith("...") for line in commands)
+
+
+@pytest.mark.parametrize("seconds", ["-1", "0", "nan", "inf"])
+def test_profile_wants_a_length_of_time(here: Path, seconds: str, capsys: Output) -> None:
+    assert run(["profile", "model_of_test.py:layer", "--seconds", seconds]) == 2
+    assert "--seconds: wanted more than 0 and at most 600, got" in capsys.readouterr().err
+
+
+def test_profile_makes_one_call_at_the_least(here: Path, capsys: Output) -> None:
+    assert run(["profile", "model_of_test.py:layer", "--size", "x_0=3", "--seconds", "1e-9"]) == 0
+    assert "us a call" in capsys.readouterr().out
 
 
 def test_explain_says_why_a_function_was_compiled_again(here: Path, capsys: Output) -> None:
