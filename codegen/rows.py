@@ -21,6 +21,8 @@ from tcc.ir.types import itemsize
 
 FLAT_UNIT = 2048  # elements of a one-axis map that make one unit of parallel work
 CHUNK = 16384  # elements of a full reduction that make one partial result
+TILE_ROWS = 16  # float32 numbers of a cache line
+TILE_COLUMNS = 16  # cache lines at a time: rows a power of two apart crowd into few sets of the nearest cache
 UNROLLED = 8  # vectors of a row of known size that are kept in registers
 UNROLLED_FLOPS = 256  # most flops a lane in the straight-line text of such a row, which takes long to compile
 
@@ -52,6 +54,14 @@ class _Rows(Nest):
             and bool(reduces)
             and self.final == 0
             and all(n in reduces or n.phase == 0 for n in self.results)
+        )
+        # a map of what lies across the rows is made tile by tile: a cache line read then serves all its rows
+        self.tiled = (
+            bool(outer)
+            and self.final == 0
+            and not self.unrolled
+            and all(n.kind not in ("reduce", "take") for n in self.all_nodes)
+            and any(a.strides[self.inner] not in (0, 1) and a.strides[outer[-1]] == 1 for a in program.reads)
         )
         self.vectors: dict[tuple[str, int], Memo] = {}  # of the current row
         self.spill_base = ""
@@ -116,6 +126,8 @@ class _Rows(Nest):
             self.row([], start, stop)
         elif self.full:
             self.chunks()
+        elif self.tiled:
+            self.tiles()
         else:
             self.rows()
         e.end()
@@ -128,6 +140,11 @@ class _Rows(Nest):
             units = self.chunk_count(n)
             self.parallel(units, str(CHUNK * self.element_cost))
             self.collect(units)
+        elif self.tiled:
+            cost = times(e, n, str(TILE_ROWS * self.element_cost))
+            self.parallel(
+                times(e, self.count(self.outer[:-1]), self.bands()), e.value(f"add i64 {cost}, 200")
+            )
         else:
             cost = times(e, n, str(self.element_cost))
             self.parallel(self.count(self.outer), e.value(f"add i64 {cost}, 200"))
@@ -147,6 +164,32 @@ class _Rows(Nest):
             row(self.unravel(unit, self.outer), "0", n)
 
         e.loop("%begin", "%end", 1, body)
+
+    def bands(self) -> str:
+        """How many bands of TILE_ROWS rows there are along the last outer axis."""
+        up = self.e.value(f"add i64 {self.size(self.program.sizes[self.outer[-1]])}, {TILE_ROWS - 1}")
+        return self.e.value(f"sdiv i64 {up}, {TILE_ROWS}")
+
+    def tiles(self) -> None:
+        """Each unit is a band of rows, which is walked tile by tile."""
+        e, axis = self.e, self.outer[-1]
+        n, rows, bands = self.size(self.length), self.size(self.program.sizes[axis]), self.bands()
+
+        def least(a: str, b: str) -> str:
+            return e.call("i64", "llvm.smin.i64", ("i64", a), ("i64", b))
+
+        def band(unit: str, _: list[str]) -> None:
+            above = self.unravel(e.value(f"udiv i64 {unit}, {bands}"), self.outer[:-1])
+            first = times(e, e.value(f"urem i64 {unit}, {bands}"), str(TILE_ROWS))
+            last = least(plus(e, first, str(TILE_ROWS)), rows)
+
+            def tile(start: str, _: list[str]) -> None:
+                stop = least(plus(e, start, str(TILE_COLUMNS)), n)
+                e.loop(first, last, 1, lambda row, _: self.row([*above, row], start, stop))
+
+            e.loop(0, n, TILE_COLUMNS, tile)
+
+        e.loop("%begin", "%end", 1, band)
 
     # -- one row --------------------------------------------------------------------------------------------------
 

@@ -35,7 +35,7 @@ func @f(%x: f32[n,m], %y: f32[n,m], %b: f32[m]) -> (f32[n,m]) {
     check(text, [normal(n, m), normal(n, m), normal(m)])
 
 
-@pytest.mark.parametrize("n, m", [(3, 5), (17, 33), (64, 128)])
+@pytest.mark.parametrize("n, m", [*SHAPES, (33, 300), (300, 17)])
 def test_an_operand_is_read_transposed(n, m):
     text = """
 func @f(%x: f32[n,m], %y: f32[m,n]) -> (f32[n,m]) {
@@ -46,6 +46,20 @@ func @f(%x: f32[n,m], %y: f32[m,n]) -> (f32[n,m]) {
   yield %z
 }"""
     check(text, [normal(n, m), normal(m, n)])
+
+
+@pytest.mark.parametrize("k, n, m", [(2, 17, 300), (3, 40, 129), (0, 16, 200), (2, 1, 150)])
+def test_matrices_are_transposed_beside_what_is_not(k, n, m):
+    text = """
+func @f(%x: f64[k,n,m], %y: f64[k,m,n], %b: f64[n]) -> (f64[k,n,m], f64[k,n,m]) {
+  %z, %w = fuse %x, %y, %b {maps = ["abc", "acb", "b"], dims = [k, n, m], out = ["abc", "abc"]} (%u: f64[], %v: f64[], %c: f64[]) {
+    %s = add %u, %v : f64[]
+    %t = mul %v, %c : f64[]
+    yield %s, %t
+  } : f64[k,n,m], f64[k,n,m]
+  yield %z, %w
+}"""
+    check(text, [RNG.standard_normal(s) for s in ((k, n, m), (k, m, n), (n,))])
 
 
 @pytest.mark.parametrize("how", ["sum", "max", "min", "prod"])
