@@ -1,10 +1,12 @@
 """Convolution and its gradient by the image, by register tiles that read the padded image in place.
 
-A copy of the image in scratch has zeros around it, rows of a constant pitch, and a plane for each phase of the strides.
-So the elements that a tap meets for a run of neighbouring results are a run too, at a distance that is the tap's alone: a
-register tile of `rows` channels by some vectors of pixels takes its vectors at the offsets of a table.  Results that
-fall between two rows of the image are computed and dropped; the zeros at a row's start serve the row before as well.
-Each element is one chain of fused multiply-adds over channels, then taps, whatever the tile.
+A copy of the image in scratch has zeros around it, rows of a constant pitch, and a plane for each phase of the strides or
+for each tap along a row (`conv_axes.py`).  So the elements that a tap meets for a run of neighbouring results are a run
+too, at a distance that is the tap's alone: a register tile of `rows` channels by some vectors of pixels takes its vectors
+at the offsets of a table.  Each element is one chain of fused multiply-adds over channels, then taps, whatever the tile.
+
+Where results follow one another in memory as in the copy, a tile goes from registers to its place, through the op's block;
+what is at an edge, or has an expensive block, goes through a copy of the tile in the first-level cache.
 
 The gradient by the image is such a convolution of g for each phase of the strides, with the taps that meet the phase.
 """
@@ -12,328 +14,481 @@ The gradient by the image is such a convolution of g for each phase of the strid
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 
+from tcc.codegen import scalar
+from tcc.codegen.conv_axes import (
+    Axis,
+    Run,
+    backward_axis,
+    best_axes,
+    ceil_div,
+    forward_axis,
+    known,
+    spread_axis,
+)
+from tcc.codegen.conv_pad import write_spread_pad
 from tcc.codegen.conv_text import ConvText, Number, tile_shape
+from tcc.codegen.emit import VecType
+from tcc.codegen.epilogue import cheap, emit_block
 from tcc.codegen.index import Index
 from tcc.codegen.kernel import Kernel
+from tcc.codegen.microkernel import each_vector, load, splat, store
 from tcc.codegen.target import Target
-from tcc.ir.core import Op
+from tcc.ir.core import Op, Value
 from tcc.ir.dims import Size, add, floordiv, maximum, minimum, mul, sub
-
-
-def ceil_div(a: Size, b: int) -> Size:
-    return floordiv(add(a, b - 1), b)
-
-
-@dataclass(frozen=True)
-class Run:
-    """A phase along one axis: the taps t0, t0 + tstep, .. and the results base, base + step, ..., the first of which stands
-    at `first` in the padded source.  `apart` of two taps' offsets; `start` is the first tap's (in steps of the source)."""
-
-    t0: int
-    tstep: int
-    taps: Size
-    first: Size
-    count: Size
-    base: Size
-    step: int
-    start: Size
-    apart: int
-
-
-@dataclass(frozen=True)
-class Axis:
-    """The padded source along one axis: `lo` zeros, then its elements, cut into `phases`, each `pitch` long."""
-
-    lo: Size
-    phases: int
-    pitch: Size
-    share: Size  # zeros that the next row begins with, of each phase
-    runs: tuple[Run, ...]
-
-
-def forward_axis(s: Size, k: Size, out: Size, lo: Size, stride: int, dilation: int, last: bool) -> Axis:
-    reach = floordiv(mul(add(k, -1), dilation), stride)
-    share = floordiv(lo, stride) if last else 0
-    pitch = maximum(maximum(ceil_div(add(lo, s), stride), out), sub(add(out, reach), share))
-    return Axis(lo, stride, pitch, share, (Run(0, 1, k, 0, out, 0, 1, 0, dilation),))
-
-
-def backward_axis(size: Size, k: Size, g: Size, lo: Size, stride: int, dilation: int, last: bool) -> Axis:
-    reach = maximum(floordiv(mul(add(k, -1), dilation), stride), 0)
-    q0 = floordiv(lo, stride)
-    zeros = maximum(sub(reach, q0), 0)
-    most = maximum(sub(add(floordiv(sub(add(size, lo), 1), stride), 1), q0), 0)
-    pitch = maximum(add(zeros, g), add(most, q0, 0 if last else zeros))
-    common = math.gcd(dilation, stride)
-    runs = []
-    for phase in range(stride):
-        first = ceil_div(maximum(sub(lo, phase), 0), stride)
-        count = maximum(sub(add(floordiv(sub(add(size, lo), 1 + phase), stride), 1), first), 0)
-        t0 = next((t for t in range(stride) if dilation * t % stride == phase), -1)
-        tstep = stride // common
-        taps = 0 if t0 < 0 else maximum(ceil_div(sub(k, t0), tstep), 0)
-        start = sub(add(q0, zeros), (dilation * max(t0, 0) - phase) // stride)
-        base = sub(add(mul(stride, first), phase), lo)
-        runs.append(
-            Run(
-                max(t0, 0),
-                tstep,
-                taps,
-                sub(first, q0),
-                count,
-                base,
-                stride,
-                start,
-                -dilation * tstep // stride,
-            )
-        )
-    return Axis(zeros, 1, pitch, zeros if last else 0, tuple(runs))
 
 
 def conv_kernel(op: Op, target: Target) -> Kernel:
     """A placed `conv` or `conv_input`.  Threads share the images, and the runs of pixels of each."""
-    forward = op.name == "conv"
-    w = ConvText(op, target)
-    si, fi = (0, 1) if forward else (1, 0)
-    source, filters, result = w.types[si], w.types[fi], w.types[2]
-    groups = int(op.attrs["groups"])
-    f_out, f_in = floordiv(filters.shape[0], groups), filters.shape[1]
-    channels, m = (f_in, f_out) if forward else (f_out, f_in)
-    make = forward_axis if forward else backward_axis
-    space, kernel, other = (w.three(t.shape[2:], 1) for t in (source, filters, result))
-    pads = w.pads()
-    axes = [
-        make(
-            *((space[i], kernel[i], other[i]) if forward else (other[i], kernel[i], space[i])),
-            pads[i],
-            w.strides[i],
-            w.dilation[i],
-            i == 2,
-        )
-        for i in range(3)
-    ]
-    phases = [(a, b, c) for a in axes[0].runs for b in axes[1].runs for c in axes[2].runs]
-    p = axes[2].pitch
-    most: Size = 0
-    for _, rows, cols in phases:
-        most = maximum(most, add(mul(sub(rows.count, 1), p), cols.count))
-    depth = [mul(channels, *(r.taps for r in phase)) for phase in phases]
-    h, v = tile_shape(w.t, target, m, most, max((k for k in depth if isinstance(k, int)), default=depth[0]))
-    width, tiles = v * w.t.lanes, ceil_div(m, h)
-    w.lay_out(axes, channels=mul(groups, channels), slack=add(width, axes[2].share, w.t.lanes))
-
-    tables, packs = [], []
-    for k in depth:
-        tables.append(w.reserve(mul(k, 8)))
-        packs.append(w.reserve(mul(groups, tiles, k, h * w.t.bytes)))
-    most_images = w.images_at_once(source.shape[0])
-    w.write_tile(h, v)
-    w.write_pad(si, axes)
-
-    # the table and the packed filters of each phase
-    for number, phase in enumerate(phases):
-        _write_pack(w, number, phase, forward, fi, groups, channels, m, h, tiles, depth[number], axes)
-        _write_tiles(w, number, phase, axes, groups, channels, m, h, v, tiles, depth[number])
-
-    e = w.begin_kernel()
-    x = Index(e)
-    for number in range(len(phases)):
-        w.put("table", w.scratch(tables[number]))
-        w.put("pack", w.scratch(packs[number]))
-        w.parallel(f"pack{number}", x.mul(w.size(tiles), groups), x.mul(w.size(depth[number]), h * 32))
-
-    def images(first: str, _: list[str]) -> None:
-        count = x.min(x.sub(w.size(source.shape[0]), first), w.size(most_images))
-        w.put("first", first)
-        w.parallel("pad", x.mul(count, w.size(mul(groups, channels))), x.mul(w.size(w.channel), 4))
-        for number, (d, rows, cols) in enumerate(phases):
-            w.put("table", w.scratch(tables[number]))
-            w.put("pack", w.scratch(packs[number]))
-            long = maximum(add(mul(sub(rows.count, 1), p), cols.count), 0)
-            blocks = mul(floordiv(add(long, width - 1), width), minimum(cols.count, 1), d.count, groups)
-            cost = x.mul(w.size(mul(tiles, depth[number])), h * v * 8)
-            w.parallel(
-                f"tiles{number}", x.mul(count, w.size(blocks)), x.add(cost, x.mul(w.size(tiles), h * v * 64))
-            )
-
-    e.loop(0, w.size(source.shape[0]), w.size(most_images), images)
-    return w.finish(op.name, thread_scratch=h * width * w.t.bytes)
+    return _Conv(op, target).kernel()
 
 
-def _write_pack(
-    w: ConvText,
-    number: int,
-    phase: tuple[Run, ...],
-    forward: bool,
-    fi: int,
-    groups: int,
-    channels: Size,
-    m: Size,
-    h: int,
-    tiles: Size,
-    depth: Size,
-    axes: list[Axis],
-) -> None:
-    """Body over tiles of filters: copies them in the order in which the tiles read them; the first also makes the table."""
-    e = w.begin_body(f"pack{number}")
-    x = Index(e)
-    t_elem, strides = w.t.elem, w.types[fi].strides
-    s0, s1 = w.size(strides[0]), w.size(strides[1])
-    rest = [w.size(s) for s in w.three(strides[2:], 0)]
-    mm, cc, kk, tt = w.size(m), w.size(channels), w.size(depth), w.size(tiles)
-    base, table, pack = w.pointer(fi), w.get("table"), w.get("pack")
+class _Conv(ConvText):
+    def __init__(self, op: Op, target: Target) -> None:
+        super().__init__(op, target)
+        self.forward = op.name == "conv"
+        self.si, self.fi = (0, 1) if self.forward else (1, 0)
+        self.source, self.filters, self.result = self.types[self.si], self.types[self.fi], self.types[2]
+        self.groups = int(op.attrs["groups"])
+        f_out, f_in = floordiv(self.filters.shape[0], self.groups), self.filters.shape[1]
+        self.depth_channels, self.m = (f_in, f_out) if self.forward else (f_out, f_in)
+        self.axes = self._axes()
+        self.phases = [
+            (a, b, c) for a in self.axes[0].runs for b in self.axes[1].runs for c in self.axes[2].runs
+        ]
+        self.merged = all(a.spread for a in self.axes)
+        pitch = self.axes[2].pitch
+        self.runs = [
+            maximum(add(mul(sub(rows.count, 1), pitch), cols.count), 0) for _, rows, cols in self.phases
+        ]  # pixels of each phase that follow one another
+        if self.merged:
+            self.runs = [mul(*(r.count for r in self.phases[0]))]
+        most: Size = 0
+        for run in self.runs:
+            most = maximum(most, run)
+        if self.merged:
+            most = mul(most, self.source.shape[0])
+        self.depths = [mul(self.depth_channels, *(r.taps for r in phase)) for phase in self.phases]
+        deepest = max((k for k in self.depths if isinstance(k, int)), default=self.depths[0])
+        aligned = isinstance(pitch, int) and pitch % self.t.lanes == 0 and self.axes[2].spread is not None
+        self.h, self.v = tile_shape(self.t, target, self.m, most, deepest, aligned)
+        self.width = self.v * self.t.lanes
+        self.tiles = ceil_div(self.m, self.h)
+        # rows of results follow one another in both memories
+        steps = self.three(self.result.strides[2:], 0)
+        step = len(self.phases) == 1 and self.phases[0][1].step == self.phases[0][2].step == 1
+        cols = self.phases[0][2].count
+        self.gapless = step and pitch == cols and steps[1] == mul(cols, steps[2])
+        if self.merged and self.phases[0][0].count != 1:
+            self.gapless = self.gapless and steps[0] == mul(self.phases[0][1].count, steps[1])
+        self.direct = self.gapless and steps[2] == 1 and (not op.blocks or cheap(op.block))
 
-    def each(body: Callable[[str, list[str], Number], None]) -> None:
-        """`body(c, taps, k)` over channels, then taps."""
-        counts = [w.size(r.taps) for r in phase]
+    def _axes(self) -> list[Axis]:
+        make = forward_axis if self.forward else backward_axis
+        space, kernel, other = (self.three(t.shape[2:], 1) for t in (self.source, self.filters, self.result))
+        pads = self.pads()
+        shared: list[Axis] = []
+        spread: list[Axis | None] = []
+        for i in range(3):
+            how = pads[i], self.strides[i], self.dilation[i]
+            sizes = (space[i], kernel[i], other[i]) if self.forward else (other[i], kernel[i], space[i])
+            shared.append(make(*sizes, *how, i == 2))
+            known = isinstance(kernel[i], int) and (self.forward or self.strides[i] == 1)
+            spread.append(spread_axis(kernel[i], other[i], *how, self.forward) if known else None)
+        return best_axes(shared, spread, space, self.depth_channels, self.m, self.t, self.target)
 
-        def channel(c: str, _: list[str]) -> None:
-            def taps(axis: int, at: list[str], k: Number) -> None:
-                if axis == 3:
-                    body(c, at, k)
-                    return
-                e.loop(
-                    0,
-                    counts[axis],
-                    1,
-                    lambda i, _: taps(axis + 1, [*at, i], x.add(x.mul(k, counts[axis]), i)),
-                )
+    def kernel(self) -> Kernel:
+        h, width, images = self.h, self.width, self.source.shape[0]
+        slack = add(width, self.axes[2].share, self.t.lanes)
+        self.lay_out(self.axes, channels=mul(self.groups, self.depth_channels), slack=slack)
+        tables, packs = [], []
+        for k in self.depths:
+            tables.append(self.reserve(mul(k, 8)))
+            packs.append(self.reserve(mul(self.groups, self.tiles, k, h * self.t.bytes)))
+        most_images = self.merge_images(images) if self.merged else self.images_at_once(images)
+        if self.axes[2].spread:
+            write_spread_pad(self, self.si, self.axes)
+        else:
+            self.write_pad(self.si, self.axes)
+        self._write_tile()
+        self._write_edge()
+        # the table and the packed filters of each phase
+        for number, phase in enumerate(self.phases):
+            self._write_pack(number, phase)
+            self._write_tiles(number, phase)
 
-            taps(0, [], c)
+        e = self.begin_kernel()
+        x = Index(e)
+        for number in range(len(self.phases)):
+            self.put("table", self.scratch(tables[number]))
+            self.put("pack", self.scratch(packs[number]))
+            units = x.mul(self.size(self.tiles), self.groups)
+            self.parallel(f"pack{number}", units, x.mul(self.size(self.depths[number]), h * 32))
 
-        e.loop(0, cc, 1, channel)
-
-    def entry(c: str, at: list[str], k: Number) -> None:
-        plane: Number = c
-        inside: Number = 0
-        for axis, run, i in zip(axes, phase, at):
-            u = x.add(w.size(run.start), x.mul(i, run.apart))
-            z = x.div(u, axis.phases)
-            plane = x.add(x.mul(plane, axis.phases), x.sub(u, x.mul(z, axis.phases)))
-            inside = x.add(x.mul(inside, w.size(axis.pitch)), z)
-        where = x.add(x.mul(plane, w.size(w.plane)), inside)
-        e.line(f"store i64 {x.mul(where, w.t.bytes)}, ptr {e.gep(table, k, 'i64')}")
-
-    e.when(e.value("icmp eq i64 %begin, 0"), lambda: each(entry))
-
-    def tile(u: str, _: list[str]) -> None:
-        group, number = x.div(u, tt), x.sub(u, x.mul(x.div(u, tt), tt))
-        place = e.gep(pack, x.mul(u, x.mul(kk, h)), t_elem)
-
-        def element(c: str, at: list[str], k: Number) -> None:
-            offset: Number = 0
-            for run, i, s in zip(phase, at, rest):
-                offset = x.add(offset, x.mul(x.add(run.t0, x.mul(i, run.tstep)), s))
-
-            def row(r: str, _: list[str]) -> None:
-                channel = x.add(x.mul(number, h), r)
-                real = e.value(f"icmp slt i64 {channel}, {mm}")
-                known = x.min(channel, x.sub(mm, 1))
-                if forward:
-                    where = x.add(x.mul(x.add(x.mul(group, mm), known), s0), x.mul(c, s1))
+        def round(first: str, _: list[str]) -> None:
+            count = x.min(x.sub(self.size(images), first), self.size(most_images))
+            self.put("first", first)
+            self.put("count", count)
+            self.parallel("pad", x.mul(count, self.size(self.channels)), x.mul(self.size(self.copied), 8))
+            for number, (d, _rows, cols) in enumerate(self.phases):
+                self.put("table", self.scratch(tables[number]))
+                self.put("pack", self.scratch(packs[number]))
+                run = self.runs[number]
+                if self.merged:
+                    pixels = x.mul(count, self.size(run))
+                    units = x.mul(x.div(x.add(pixels, width - 1), width), self.groups)
                 else:
-                    where = x.add(x.mul(x.add(x.mul(group, cc), c), s0), x.mul(known, s1))
-                value = e.value(
-                    f"load {t_elem}, ptr {e.gep(base, x.add(where, offset), t_elem)}, align {w.t.bytes}"
+                    blocks = mul(
+                        floordiv(add(run, width - 1), width), minimum(cols.count, 1), d.count, self.groups
+                    )
+                    units = x.mul(count, self.size(blocks))
+                cost = x.mul(self.size(mul(self.tiles, self.depths[number])), h * self.v * 8)
+                self.parallel(
+                    f"tiles{number}", units, x.add(cost, x.mul(self.size(self.tiles), h * self.v * 64))
                 )
-                value = e.value(f"select i1 {real}, {t_elem} {value}, {t_elem} 0.0")
-                at_pack = e.gep(place, x.add(x.mul(k, h), r), t_elem)
-                e.line(f"store {t_elem} {value}, ptr {at_pack}, align {w.t.bytes}")
 
-            e.loop(0, h, 1, row)
+        e.loop(0, self.size(images), self.size(most_images), round)
+        return self.finish(self.op.name, thread_scratch=h * width * self.t.bytes)
 
-        each(element)
+    # -- the tile ------------------------------------------------------------------------------------------------
 
-    e.loop("%begin", "%end", 1, tile)
-    e.end()
+    def _finished(
+        self,
+        rows: Sequence[str],
+        masks: Sequence[str | None],
+        image: Number,
+        channel: Number,
+        pixels: Sequence[Number],
+    ) -> list[str]:
+        """The op's block for vectors of one channel."""
+        if not self.op.blocks:
+            return list(rows)
+        e, block, lanes = self.e, self.op.block, self.t.lanes
+        x = Index(e)
+        params: list[dict[Value, str]] = [{block.params[0]: value} for value in rows]
+        for k, (p, letters) in enumerate(zip(block.params[1:], self.op.attrs["maps"], strict=True)):
+            t, dtype = self.op.operands[2 + k].type, p.type.dtype
+            at: Number = 0
+            for letter, where in (("a", image), ("b", channel)):
+                if letter in letters:
+                    at = x.add(at, x.mul(where, self.size(t.strides[letters.index(letter)])))
+            base, elem = self.extra(k), scalar.memory_elem(dtype)
+            if letters.strip("ab"):
+                for known, mask, pixel in zip(params, masks, pixels, strict=True):
+                    known[p] = scalar.load(
+                        e, self.target, dtype, lanes, e.gep(base, x.add(at, pixel), elem), mask
+                    )
+                continue
+            one = scalar.load(e, self.target, dtype, 1, e.gep(base, at, elem), None)
+            for known in params:
+                known[p] = splat(e, VecType(scalar.elem(dtype), lanes), one)
+        return [emit_block(e, self.target, block, known, lanes) for known in params]
 
+    def _write_tile(self) -> None:
+        """`tile(args, a, table, b, c, k, out, rows, image, channel, pixel)`: [h, v vectors] are the sums over k of a[k, h]
+        times the vectors at b + table[k].  They go through the block to `rows` channels at `out`, or as they are to c where
+        that is null."""
+        e, t, h, v = self.e, self.t, self.h, self.v
+        params = [
+            "ptr noalias readonly %a",
+            "ptr noalias readonly %table",
+            "ptr noalias readonly %b",
+            "ptr %c",
+            "i64 %k",
+        ]
+        if self.direct:
+            params += ["ptr %out", "i64 %rows", "i64 %image", "i64 %channel", "i64 %pixel"]
+        self.begin_function("tile", *params)
 
-def _write_tiles(
-    w: ConvText,
-    number: int,
-    phase: tuple[Run, ...],
-    axes: list[Axis],
-    groups: int,
-    channels: Size,
-    m: Size,
-    h: int,
-    v: int,
-    tiles: Size,
-    depth: Size,
-) -> None:
-    """Body over (image, group, depth, block of pixels): the block for all filters, then its rows to the result."""
-    e = w.begin_body(f"tiles{number}")
-    x = Index(e)
-    d, rows, cols = phase
-    width = v * w.t.lanes
-    pitch_h, p = (w.size(a.pitch) for a in axes[1:])
-    long = w.size(maximum(add(mul(sub(rows.count, 1), axes[2].pitch), cols.count), 0))
-    blocks, depths = x.div(x.add(long, width - 1), width), w.size(d.count)
-    mm, kk, tt, cc = w.size(m), w.size(depth), w.size(tiles), w.size(channels)
-    phases = math.prod(a.phases for a in axes)
-    out = w.types[2]
-    sn, sc = w.size(out.strides[0]), w.size(out.strides[1])
-    sd, sh, sw = (w.size(s) for s in w.three(out.strides[2:], 0))
-    result, table, pack, first, padded = (
-        w.pointer(2),
-        w.get("table"),
-        w.get("pack"),
-        w.get("first", "i64"),
-        w.scratch(w.padded),
-    )
-    elem = w.t.elem
-    tile = w.thread_scratch()
-    plane, image, ow = w.size(w.plane), w.size(w.image), w.size(cols.count)
-    firsts = [w.size(r.first) for r in phase]
-    bases = [w.size(r.base) for r in phase]
+        def step(k: str, s: list[str]) -> list[str]:
+            a, acc = s[0], s[1:]
+            b = e.gep("%b", e.value(f"load i64, ptr {e.gep('%table', k, 'i64')}"))
+            vectors = [load(e, t, e.gep(b, j * t.lanes, t.elem)) for j in range(v)]
+            rows = [e.gep(a, i, t.elem) for i in range(h)]
+            return [e.gep(a, h, t.elem), *self.multiply(rows, vectors, acc)]
 
-    # rows of results follow one another in both memories: a run is copied as one
-    steps = w.three(out.strides[2:], 0)
-    gapless = (
-        rows.step == cols.step == 1 and axes[2].pitch == cols.count and steps[1] == mul(cols.count, steps[2])
-    )
+        x = Index(e)
+        if self.direct:
+            # the result's lines arrive while the sums are made
+            e.declare("declare void @llvm.prefetch.p0(ptr, i32, i32, i32)")
+            sc = self.size(self.result.strides[1])
+            for i in range(h):
+                for j in range(v):
+                    place = e.gep(e.gep("%out", x.mul(sc, i), t.elem), j * t.lanes, t.elem)
+                    e.line(f"call void @llvm.prefetch.p0(ptr {place}, i32 1, i32 3, i32 1)")
+        start = [(t, "zeroinitializer")] * (h * v)
+        done = e.loop(0, "%k", 1, step, [("ptr", "%a"), *start])[1:]
 
-    def unit(u: str, _: list[str]) -> None:
-        rest, block = w.divide(x, u, blocks)
-        rest, z = w.divide(x, rest, depths)
-        i, group = w.divide(x, rest, groups)
-        q0 = x.mul(block, width)
-        q1 = x.min(x.add(q0, width), long)
-        at = x.add(x.mul(x.add(firsts[0], z), pitch_h), firsts[1])
-        at = x.add(x.add(x.mul(at, p), firsts[2]), q0)
-        at = x.add(at, x.mul(x.mul(x.mul(group, cc), phases), plane))
-        b = e.gep(padded, x.add(at, x.mul(i, image)), elem)
-        to = x.add(x.mul(x.add(first, i), sn), x.mul(x.mul(group, mm), sc))
-        to = x.add(to, x.mul(x.add(bases[0], x.mul(z, d.step)), sd))
-        y0, y1 = (0, 1) if gapless else (x.div(q0, p), x.add(x.div(x.sub(q1, 1), p), 1))
+        def aside() -> None:
+            for i, value in enumerate(done):
+                store(e, t, value, e.gep("%c", i * t.lanes, t.elem))
 
-        def filters(number: str, _: list[str]) -> None:
-            a = e.gep(pack, x.mul(x.add(x.mul(group, tt), number), x.mul(kk, h)), elem)
-            w.call("tile", ("ptr", a), ("ptr", table), ("ptr", b), ("ptr", tile), ("i64", kk))
-            channel = x.mul(number, h)
-            count = x.min(x.sub(mm, channel), h)
+        if not self.direct:
+            aside()
+            e.end()
+            return
+        straight, other = e.label(), e.label()
+        e.branch_if(e.value("icmp eq ptr %out, null"), other, straight)
+        e.at(straight)
+        pixels = [x.add("%pixel", j * t.lanes) for j in range(v)]
+        fewest = self.m - (known(self.tiles) - 1) * h if isinstance(self.m, int) else 1
+        for i in range(h):
+            if i and (i == fewest or not isinstance(self.m, int)):
+                more, stop = e.label(), e.label()
+                e.branch_if(e.value(f"icmp sgt i64 %rows, {i}"), more, stop)
+                e.at(stop)
+                e.line("ret void")
+                e.at(more)
+            row = done[i * v : (i + 1) * v]
+            values = self._finished(row, [None] * v, "%image", x.add("%channel", i), pixels)
+            place = e.gep("%out", x.mul(sc, i), t.elem)
+            for j, value in enumerate(values):
+                store(e, t, value, e.gep(place, j * t.lanes, t.elem))
+        e.line("ret void")
+        e.at(other)
+        aside()
+        e.end()
 
-            def line(y: str, _: list[str]) -> None:
-                begin = q0 if gapless else x.max(q0, x.mul(y, p))
-                end = q1 if gapless else x.min(q1, x.add(x.mul(y, p), ow))
-                length = x.max(x.sub(end, begin), 0)
-                column = x.add(bases[2], x.mul(x.sub(begin, x.mul(y, p)), cols.step))
-                row = x.mul(x.add(bases[1], x.mul(y, rows.step)), sh)
-                place = x.add(x.add(to, row), x.add(x.mul(channel, sc), x.mul(column, sw)))
-                src, dst = e.gep(tile, x.sub(begin, q0), elem), e.gep(result, place, elem)
+    def _write_edge(self) -> None:
+        """`edge(args, tile, out, count, rows, image, channel, pixel)`: `count` neighbouring elements of each of the `rows`
+        of a tile to their places, through the block."""
+        e, t = self.e, self.t
+        params = [
+            "ptr %tile",
+            "ptr %out",
+            "i64 %count",
+            "i64 %rows",
+            "i64 %image",
+            "i64 %channel",
+            "i64 %pixel",
+        ]
+        self.begin_function("edge", *params)
+        x = Index(e)
+        sc, step = self.size(self.result.strides[1]), self._step()
 
-                def copy(_: str, v: list[str]) -> list[str]:
-                    w.copy(v[0], v[1], length, x.mul(sw, cols.step))
-                    return [e.gep(v[0], width, elem), e.gep(v[1], sc, elem)]
+        def row(r: str, p: list[str]) -> list[str]:
+            channel = x.add("%channel", r)
 
-                e.loop(0, count, 1, copy, [("ptr", src), ("ptr", dst)])
+            def vector(i: str, mask: str | None, _: list[str]) -> list[str]:
+                value = load(e, t, e.gep(p[0], i, t.elem), mask)
+                (value,) = self._finished([value], [mask], "%image", channel, [x.add("%pixel", i)])
+                store(e, t, value, e.gep(p[1 if step == 1 else 0], i, t.elem), mask)
+                return []
 
-            e.loop(y0, y1, 1, line)
+            if step == 1 or self.op.blocks:
+                each_vector(e, t, self.target, "%count", vector)
+            if step != 1:
+                self.copy(p[0], p[1], "%count", step)
+            return [e.gep(p[0], self.width, t.elem), e.gep(p[1], sc, t.elem)]
 
-        e.loop(0, tt, 1, filters)
+        e.loop(0, "%rows", 1, row, [("ptr", "%tile"), ("ptr", "%out")])
+        e.end()
 
-    e.loop("%begin", "%end", 1, unit)
-    e.end()
+    def _step(self) -> Number:
+        """From a result of a tile to its neighbour's place, in elements."""
+        x = Index(self.e)
+        return x.mul(self.size(self.three(self.result.strides[2:], 0)[2]), self.phases[0][2].step)
+
+    # -- the phases ----------------------------------------------------------------------------------------------
+
+    def _write_pack(self, number: int, phase: tuple[Run, ...]) -> None:
+        """Body over tiles of filters: copies them in the order in which the tiles read them; the first also makes the table."""
+        e = self.begin_body(f"pack{number}")
+        x = Index(e)
+        t_elem, strides = self.t.elem, self.filters.strides
+        s0, s1 = self.size(strides[0]), self.size(strides[1])
+        rest = [self.size(s) for s in self.three(strides[2:], 0)]
+        mm, cc, kk, tt = (
+            self.size(s) for s in (self.m, self.depth_channels, self.depths[number], self.tiles)
+        )
+        base, table, pack = self.pointer(self.fi), self.get("table"), self.get("pack")
+
+        def each(body: Callable[[str, list[str], Number], None]) -> None:
+            """`body(c, taps, k)` over channels, then taps."""
+            counts = [self.size(r.taps) for r in phase]
+
+            def channel(c: str, _: list[str]) -> None:
+                def taps(axis: int, at: list[str], k: Number) -> None:
+                    if axis == 3:
+                        body(c, at, k)
+                        return
+                    e.loop(
+                        0,
+                        counts[axis],
+                        1,
+                        lambda i, _: taps(axis + 1, [*at, i], x.add(x.mul(k, counts[axis]), i)),
+                    )
+
+                taps(0, [], c)
+
+            e.loop(0, cc, 1, channel)
+
+        def entry(c: str, at: list[str], k: Number) -> None:
+            plane: Number = c
+            inside: Number = 0
+            for axis, run, i in zip(self.axes, phase, at):
+                u = x.add(self.size(run.start), x.mul(i, run.apart))
+                z = x.div(u, axis.phases)
+                plane = x.add(x.mul(plane, axis.phases), x.sub(u, x.mul(z, axis.phases)))
+                inside = x.add(x.mul(inside, self.size(axis.pitch)), z)
+            where = x.add(x.mul(plane, self.size(self.plane)), inside)
+            e.line(f"store i64 {x.mul(where, self.t.bytes)}, ptr {e.gep(table, k, 'i64')}")
+
+        e.when(e.value("icmp eq i64 %begin, 0"), lambda: each(entry))
+
+        def tile(u: str, _: list[str]) -> None:
+            group, number = x.div(u, tt), x.sub(u, x.mul(x.div(u, tt), tt))
+            place = e.gep(pack, x.mul(u, x.mul(kk, self.h)), t_elem)
+
+            def element(c: str, at: list[str], k: Number) -> None:
+                offset: Number = 0
+                for run, i, s in zip(phase, at, rest):
+                    offset = x.add(offset, x.mul(x.add(run.t0, x.mul(i, run.tstep)), s))
+
+                def row(r: str, _: list[str]) -> None:
+                    channel = x.add(x.mul(number, self.h), r)
+                    real = e.value(f"icmp slt i64 {channel}, {mm}")
+                    known = x.min(channel, x.sub(mm, 1))
+                    if self.forward:
+                        where = x.add(x.mul(x.add(x.mul(group, mm), known), s0), x.mul(c, s1))
+                    else:
+                        where = x.add(x.mul(x.add(x.mul(group, cc), c), s0), x.mul(known, s1))
+                    value = e.value(
+                        f"load {t_elem}, ptr {e.gep(base, x.add(where, offset), t_elem)}, align {self.t.bytes}"
+                    )
+                    value = e.value(f"select i1 {real}, {t_elem} {value}, {t_elem} 0.0")
+                    at_pack = e.gep(place, x.add(x.mul(k, self.h), r), t_elem)
+                    e.line(f"store {t_elem} {value}, ptr {at_pack}, align {self.t.bytes}")
+
+                e.loop(0, self.h, 1, row)
+
+            each(element)
+
+        e.loop("%begin", "%end", 1, tile)
+        e.end()
+
+    def _write_tiles(self, number: int, phase: tuple[Run, ...]) -> None:
+        """Body over (image, group, depth, block of pixels): the block for all filters, to the result.  Merged images are
+        one."""
+        e = self.begin_body(f"tiles{number}")
+        x = Index(e)
+        d, rows, cols = phase
+        h, width, elem = self.h, self.width, self.t.elem
+        pitch_h, p = (self.size(a.pitch) for a in self.axes[1:])
+        run: Number = self.size(self.runs[number])
+        mm, kk, tt, cc = (
+            self.size(s) for s in (self.m, self.depths[number], self.tiles, self.depth_channels)
+        )
+        planes = math.prod(a.phases for a in self.axes)
+        out = self.result
+        sn, sc = self.size(out.strides[0]), self.size(out.strides[1])
+        sd, sh, sw = (self.size(s) for s in self.three(out.strides[2:], 0))
+        result, table, pack, first = (
+            self.pointer(2),
+            self.get("table"),
+            self.get("pack"),
+            self.get("first", "i64"),
+        )
+        padded, tile = self.scratch(self.padded), self.thread_scratch()
+        plane, image, ow = self.size(self.plane), self.size(self.image), self.size(cols.count)
+        firsts = [self.size(r.first) for r in phase]
+        bases = [self.size(r.base) for r in phase]
+        slice_rows, depths = self.size(rows.count), self.size(d.count)
+        # what of a block is in one line has its places in a row; lines are `apart` in the copy
+        apart: Number = run if self.gapless else p
+        length: Number = run if self.gapless else ow
+        long = x.mul(self.get("count", "i64"), run) if self.merged else run
+        blocks = x.div(x.add(long, width - 1), width)
+        one_line = self.gapless and not self.merged
+        never_cut = isinstance(run, int) and run % width == 0
+
+        def unit(u: str, _: list[str]) -> None:
+            rest, block = self.divide(x, u, blocks)
+            z: Number = 0
+            i: Number = 0
+            if not self.merged:
+                rest, z = self.divide(x, rest, depths)
+                rest, i = self.divide(x, rest, self.groups)
+                rest, i = i, rest
+            group = rest
+            q0 = x.mul(block, width)
+            q1 = x.min(x.add(q0, width), long)
+            at = x.add(x.mul(x.add(firsts[0], z), pitch_h), firsts[1])
+            at = x.add(x.add(x.mul(at, p), firsts[2]), q0)
+            at = x.add(at, x.mul(x.mul(x.mul(group, cc), planes), plane))
+            b = e.gep(padded, x.add(at, x.mul(i, image)), elem)
+            y0: Number = 0 if one_line else x.div(q0, apart)
+            y1: Number = 1 if one_line else x.add(x.div(x.sub(q1, 1), apart), 1)
+
+            def line_at(y: Number) -> tuple[Number, Number, Number]:
+                """(image, depth, row) of a line."""
+                if not self.merged:
+                    return x.add(first, i), z, y
+                if self.gapless:
+                    return x.add(first, y), 0, 0
+                rest, row = self.divide(x, y, slice_rows)
+                image, deep = self.divide(x, rest, depths)
+                return x.add(first, image), deep, row
+
+            whole: str | None = None
+            if self.direct and not never_cut:
+                whole = e.value(f"icmp sle i64 {x.add(q0, width)}, {long}")
+                if not one_line:
+                    whole = e.value(f"and i1 {whole}, {e.value(f'icmp eq i64 {x.add(y0, 1)}, {y1}')}")
+
+            def filters(number: str, _: list[str]) -> None:
+                a = e.gep(pack, x.mul(x.add(x.mul(group, tt), number), x.mul(kk, h)), elem)
+                in_group = x.mul(number, h)
+                channel = x.add(x.mul(group, mm), in_group)
+                count = x.min(x.sub(mm, in_group), h)
+                to = e.gep(result, x.mul(channel, sc), elem)
+                args: list[tuple[str, Number]] = [("ptr", "%args"), ("ptr", a), ("ptr", table), ("ptr", b)]
+                args += [("ptr", tile), ("i64", kk)]
+                if self.direct:
+                    where, deep = line_at(y0)[:2]
+                    inside = q0 if one_line else x.sub(q0, x.mul(y0, apart))
+                    place = e.gep(to, x.add(x.add(x.mul(where, sn), x.mul(deep, sd)), inside), elem)
+                    if whole is not None:
+                        place = e.value(f"select i1 {whole}, ptr {place}, ptr null")
+                    pixel = x.add(x.mul(x.mul(deep, slice_rows), ow), inside)
+                    args += [("ptr", place), ("i64", count), ("i64", where), ("i64", channel), ("i64", pixel)]
+                self.call("tile", *args)
+
+                def line(y: str, _: list[str]) -> None:
+                    begin = q0 if one_line else x.max(q0, x.mul(y, apart))
+                    end = q1 if one_line else x.min(q1, x.add(x.mul(y, apart), length))
+                    count_here = x.max(x.sub(end, begin), 0)
+                    where, deep, row = line_at(0 if one_line else y)
+                    inside = x.sub(begin, 0 if one_line else x.mul(y, apart))
+                    column = x.add(bases[2], x.mul(inside, cols.step))
+                    place = x.mul(x.add(bases[0], x.mul(deep, d.step)), sd)
+                    place = x.add(place, x.mul(x.add(bases[1], x.mul(row, rows.step)), sh))
+                    place = x.add(x.add(place, x.mul(where, sn)), x.mul(column, sw))
+                    src = e.gep(tile, x.sub(begin, q0), elem)
+                    dst = e.gep(to, place, elem)
+                    pixel = x.add(x.mul(x.add(x.mul(deep, slice_rows), row), ow), inside)
+                    ends: list[tuple[str, Number]] = [("ptr", "%args"), ("ptr", src), ("ptr", dst)]
+                    ends += [
+                        ("i64", count_here),
+                        ("i64", count),
+                        ("i64", where),
+                        ("i64", channel),
+                        ("i64", pixel),
+                    ]
+                    self.call("edge", *ends)
+
+                if not self.direct:
+                    e.loop(y0, y1, 1, line)
+                elif whole is not None:
+                    cut, after = e.label(), e.label()
+                    e.branch_if(whole, after, cut)
+                    e.at(cut)
+                    e.loop(y0, y1, 1, line)
+                    e.branch(after)
+                    e.at(after)
+
+            e.loop(0, tt, 1, filters)
+
+        e.loop("%begin", "%end", 1, unit)
+        e.end()

@@ -8,7 +8,7 @@ images: each element is one chain of fused multiply-adds over images, then pixel
 
 from __future__ import annotations
 
-from tcc.codegen.conv import Axis, ceil_div, forward_axis
+from tcc.codegen.conv_axes import Axis, ceil_div, forward_axis
 from tcc.codegen.conv_text import ConvText, Number, tile_shape
 from tcc.codegen.index import Index
 from tcc.codegen.kernel import Kernel
@@ -96,7 +96,7 @@ class _Filter(ConvText):
             count = i.min(i.sub(n, first), self.size(most))
             self.put("first", first)
             self.put("count", count)
-            self.parallel("pad", i.mul(count, self.size(channels)), i.mul(self.size(self.channel), 4))
+            self.parallel("pad", i.mul(count, self.size(channels)), i.mul(self.size(self.channel), 8))
             turns = i.mul(count, self.size(mul(self.groups, self.blocks)))
             cost = i.mul(self.size(self.pixel_count), self.width * 8)
             self.parallel("turn", turns, cost)

@@ -30,7 +30,7 @@ def tile_shape(
     """(rows, vectors) of the register tile that takes the least time for a product of rows x columns and `depth` steps.
 
     Each step is a load and splat for each row, a load for each vector, which crosses a cache line if not aligned, and a
-    multiply-add for each of both; two of either fit a cycle, and a chain goes on after four.  `whole` rows are not cut.
+    multiply-add for each of both; two loads fit a cycle, and a chain goes on after four.  `whole` rows are not cut.
     """
     registers = 32 if target.avx512 else 16
     m = rows if isinstance(rows, int) else 1 << 10
@@ -41,7 +41,8 @@ def tile_shape(
         for h in range(1, min((registers - 1) // v - 1, 28 if v == 1 and aligned else 14) + 1):
             if whole and h != whole:
                 continue
-            step = max(h * v / 2, (h + v * (1 if aligned else 2)) / 2, 4.0) + 0.5
+            loads = (h + v * (1 if aligned else 2)) / 2
+            step = max(h * v / target.multiply_adds, loads, 4.0) + 0.5
             cost = -(-m // h) * -(-n // (v * t.lanes)) * (k * step + _TILE_END + 3 * h * v)
             if best is None or cost < best[0]:
                 best = cost, h, v
@@ -55,10 +56,11 @@ class ConvText:
     def __init__(self, op: Op, target: Target) -> None:
         self.op, self.target = op, target
         self.e, self.slots = Emit(), Slots()
-        self.types: list[Type] = [v.type for v in op.operands]
+        last = len(op.operands) - 1
+        self.types: list[Type] = [op.operands[i].type for i in (0, 1, last)]
         self.t = vector(self.types[0].dtype, target)
         self.total: Size = 0
-        for i in range(3):
+        for i in (0, 1, last):
             self.slots.index(Operand(i))
         self.slots.slots.append(Scratch(0))
         self.strides, self.dilation = (self.three(op.attrs[k], 1) for k in ("strides", "dilation"))
@@ -84,6 +86,7 @@ class ConvText:
         self.channels, self.slack = channels, slack
         self.plane: Size = mul(*(a.pitch for a in axes))
         self.channel: Size = mul(self.plane, *(a.phases for a in axes))
+        self.copied = self.channel  # of an image
         self.image: Size = add(mul(channels, self.channel), slack)
 
     def images_at_once(self, images: Size, beyond: Size = 0) -> Size:
@@ -91,6 +94,14 @@ class ConvText:
         bytes = mul(add(self.image, beyond), self.t.bytes)
         count = maximum(minimum(images, floordiv(ROUND_BYTES, maximum(bytes, 1))), 1)
         self.padded = self.reserve(mul(self.image, count, self.t.bytes))
+        return count
+
+    def merge_images(self, images: Size) -> Size:
+        """How many are laid out as one, plane by plane, and read together: their pixels follow one another."""
+        bytes = mul(self.channels, self.channel, self.t.bytes)
+        count = maximum(minimum(images, floordiv(ROUND_BYTES, maximum(bytes, 1))), 1)
+        self.image, self.plane, self.channel = self.plane, mul(self.plane, count), mul(self.channel, count)
+        self.padded = self.reserve(mul(add(mul(self.channels, self.channel), self.slack), self.t.bytes))
         return count
 
     def scratch(self, offset: Size) -> str:
@@ -120,10 +131,19 @@ class ConvText:
         e.lines[self._slot] = "  %args = load ptr, ptr %rec"
         return e
 
+    def begin_function(self, name: str, *params: str) -> Emit:
+        """A function of the kernel's %args and more."""
+        return self._begin(f"internal void @KERNEL_NAME.{name}(ptr %args, {', '.join(params)})")
+
     def begin_kernel(self) -> Emit:
         e = self._begin("i32 @KERNEL_NAME(ptr %ctx, ptr %args)")
         self.record = e.value(f"alloca [{len(FIELDS)} x i64]")
         e.line(f"store ptr %args, ptr {self.record}")
+        # where the tiles are worth two threads these are awake, so that copies are soon worth them too, and every thread
+        # finds in its caches what it copied
+        x = Index(e)
+        work = self.size(floordiv(self.op.defn.flops(self.op), 2))
+        self.share = x.pick(x.less(work, 4 * PARALLEL_WORK), PARALLEL_WORK, PARALLEL_WORK // 16)
         return e
 
     def _head(self, text: str, slot: int) -> str:
@@ -143,7 +163,12 @@ class ConvText:
         return self._head("load i64, ptr {}", self.slots.index(Runtime(size)))
 
     def pointer(self, operand: int) -> str:
+        """Of the first, the second, and the result."""
         return self._head("load ptr, ptr {}", operand)
+
+    def extra(self, number: int) -> str:
+        """The address of what the epilogue reads."""
+        return self._head("load ptr, ptr {}", self.slots.index(Operand(2 + number)))
 
     def put(self, field: str, value: Number) -> None:
         kind = "ptr" if field in ("table", "pack") else "i64"
@@ -158,7 +183,7 @@ class ConvText:
     def parallel(self, body: str, units: Number, cost: Number) -> None:
         """`cost` of a unit in sixteenths of a cycle."""
         x = Index(self.e)
-        grain = x.add(x.div(PARALLEL_WORK, x.add(cost, 64)), 1)
+        grain = x.add(x.div(self.share, x.add(cost, 64)), 1)
         self.e.declare("declare void @tcc_parallel(ptr, ptr, ptr, i64, i64)")
         self.e.line(
             f"call void @tcc_parallel(ptr %ctx, ptr @KERNEL_NAME.{body}, ptr {self.record}, i64 {units}, i64 {grain})"
@@ -175,6 +200,15 @@ class ConvText:
         return q, x.sub(a, x.mul(q, b))
 
     # -- parts ---------------------------------------------------------------------------------------------------
+
+    def zero(self, dst: str, count: Number) -> None:
+        e, t = self.e, self.t
+
+        def vector(i: str, mask: str | None, _: list[str]) -> list[str]:
+            store(e, t, "zeroinitializer", e.gep(dst, i, t.elem), mask)
+            return []
+
+        each_vector(e, t, self.target, str(count), vector)
 
     def copy(self, src: str, dst: str, count: Number, step: Number = 1, src_step: Number = 1) -> None:
         """`count` elements, which are `step` apart in dst."""
@@ -194,29 +228,6 @@ class ConvText:
             return [e.gep(v[0], src_step, t.elem), e.gep(v[1], step, t.elem)]
 
         e.loop(0, count, 1, element, [("ptr", src), ("ptr", dst)])
-
-    def write_tile(self, h: int, v: int) -> None:
-        """`tile(a, table, b, c, k)`: c[h, v vectors] = sum over k of a[k, h] times the vectors at b + table[k]."""
-        e, t = self.e, self.t
-        e.function(
-            "internal void @KERNEL_NAME.tile(ptr noalias readonly %a, ptr noalias readonly %table, ptr noalias readonly "
-            "%b, ptr noalias %c, i64 %k)"
-        )
-
-        def step(k: str, s: list[str]) -> list[str]:
-            a, acc = s[0], s[1:]
-            b = e.gep("%b", e.value(f"load i64, ptr {e.gep('%table', k, 'i64')}"))
-            vectors = [load(e, t, e.gep(b, j * t.lanes, t.elem)) for j in range(v)]
-            return [
-                e.gep(a, h, t.elem),
-                *self.multiply([e.gep(a, i, t.elem) for i in range(h)], vectors, acc),
-            ]
-
-        start = [(t, "zeroinitializer")] * (h * v)
-        done = e.loop(0, "%k", 1, step, [("ptr", "%a"), *start])[1:]
-        for i, value in enumerate(done):
-            store(e, t, value, e.gep("%c", i * t.lanes, t.elem))
-        e.end()
 
     def multiply(self, rows: Sequence[str], vectors: Sequence[str], acc: list[str]) -> list[str]:
         """One step of a register tile: each row's element times each vector, added to its accumulator."""
@@ -251,12 +262,7 @@ class ConvText:
             place = e.gep(padded, x.add(x.mul(i, image), x.mul(c, channel)), t.elem)
             read = e.gep(from_, x.add(x.mul(x.add(first, i), sn), x.mul(c, sc)), t.elem)
             fill = x.add(channel, x.pick(x.equal(x.add(c, 1), channels), slack, 0))
-
-            def zero(k: str, mask: str | None, _: list[str]) -> list[str]:
-                store(e, t, "zeroinitializer", e.gep(place, k, t.elem), mask)
-                return []
-
-            each_vector(e, t, self.target, str(fill), zero)
+            self.zero(place, fill)
 
             def lines(axis: int, read: str, phase: Number, at: Number) -> None:
                 if axis == 2:

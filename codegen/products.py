@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from tcc.codegen import scalar
 from tcc.codegen.emit import Emit, VecType
+from tcc.codegen.epilogue import emit_block, key_text
 from tcc.codegen.gather import Places
 from tcc.codegen.kernel import Kernel, Operand, Runtime, Slot, plus, times
 from tcc.codegen.matmul import Epilogue, Matmul, matmul_kernel, matmul_scratch, matmul_slots
@@ -124,33 +125,14 @@ def _epilogue(op: Op, extras: Sequence[int]) -> tuple[Epilogue, dict[str, Slot]]
             else:
                 assert sc == "1", "an epilogue reads along contiguous columns"
                 env[p] = scalar.load(e, target, dtype, t.lanes, e.gep(base, col, elem), mask)
-        for o in block.ops:
-            if o.name == "yield":
-                return env[o.operands[0]]
-            if o.name == "const":
-                env[o.result] = VecType(scalar.elem(o.result.type.dtype), t.lanes).const(o.attrs["value"])
-                continue
-            names = o.defn.operand_names
-            operands = {n: (v.type.dtype, env[v]) for n, v in zip(names, o.operands, strict=True)}
-            env[o.result] = scalar.emit_scalar(
-                e, target, o.defn.scalar, operands, lanes=t.lanes, result=o.result.type.dtype
-            )
-        raise AssertionError("an epilogue without yield")
+        return emit_block(e, target, block, env, t.lanes)
 
     return Epilogue(_key(op, strides), tuple(slots), emit), fixed
 
 
 def _key(op: Op, strides: Sequence[tuple[Size, Size, Size]]) -> str:
     """Text that is equal for epilogues that are equal but for run-time strides."""
-    number: dict[Value, int] = {p: i for i, p in enumerate(op.block.params)}
-    parts = [str([[s if isinstance(s, int) else "?" for s in t] for t in strides])]
-    parts += [p.type.dtype for p in op.block.params]
-    for o in op.block.ops:
-        for r in o.results:
-            number[r] = len(number)
-        dtypes = [r.type.dtype for r in o.results]
-        parts.append(f"{o.name}{[number[v] for v in o.operands]}{dtypes}{o.attrs.get('value', '')!r}")
-    return ";".join(parts)
+    return f"{[[s if isinstance(s, int) else '?' for s in t] for t in strides]};{key_text(op.block)}"
 
 
 def _splat(e: Emit, t: VecType, value: str) -> str:

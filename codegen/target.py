@@ -11,6 +11,9 @@ from tcc.ir import knobs
 # x86's levels: the vectors' width, and a feature that a machine of that level has and one below has not
 LEVELS = {"x86-64-v2": (128, "sse4.2"), "x86-64-v3": (256, "avx2"), "x86-64-v4": (512, "avx512vl")}
 
+# CPUs, as LLVM names them, that execute 512-bit instructions as two halves
+HALVES = frozenset({"znver4"})
+
 
 class Target(NamedTuple):
     """A CPU.  `avx512` allows x86's own intrinsics; without it the text is plain vectors that any target can select."""
@@ -23,6 +26,11 @@ class Target(NamedTuple):
     l1_bytes: int = 32 << 10
     l2_bytes: int = 1 << 20
     f16c: bool = False  # x86's conversions between float16 and float32
+
+    @property
+    def multiply_adds(self) -> int:
+        """Of whole vectors, in a cycle."""
+        return 1 if self.avx512 and self.cpu in HALVES else 2
 
     def vector(self, elem: str) -> VecType:
         """The widest vector of `elem`."""

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from tcc.ir.core import Block, Func, Op, Value
+from tcc.passes.epilogue import WITH_EPILOGUE
 from tcc.printing import INFIX, THEANO_NAMES, TITLES
 
 FILLED = 20  # characters of a constant before it is cut
@@ -52,8 +53,9 @@ def op_label(op: Op) -> str:
     """`Elemwise{add}`, `Elemwise{Composite{tanh((i0 + i1))}}`, `dot`: Theano's names after optimisation."""
     if op.name == "fuse":
         return f"Elemwise{{Composite{{{'; '.join(reduced(op, texts(op.block)))}}}}}"
-    if op.name == "matmul" and op.blocks:
-        return f"Gemm{{{'; '.join(texts(op.block))}}}"
+    if op.name in WITH_EPILOGUE and op.blocks:
+        name = "Gemm" if op.name == "matmul" else TITLES.get(op.name, op.name)
+        return f"{name}{{{'; '.join(texts(op.block))}}}"
     if op.name == "call":
         return str(op.attrs["name"])
     if op.defn.scalar:

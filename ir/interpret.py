@@ -264,10 +264,10 @@ def collect(made: Array, out: str, how: str, rank: int) -> Array:
     return made.transpose([kept.index(letter) for letter in out])
 
 
-def matmul(frame: Frame, op: Op, reads: list[Array]) -> Sequence[Any]:
+def product(frame: Frame, op: Op, reads: list[Array]) -> Sequence[Any]:
     """The product, added to what its place holds if it accumulates; a block is applied to each finished element."""
-    product = np.matmul(reads[0], reads[1])
-    if op.attrs["accumulate"]:
+    (product,) = frame.plain(op, reads[:2])
+    if op.attrs.get("accumulate"):
         product = product + frame.env[op.places[0]]
     if not op.blocks:
         return (product,)
@@ -344,12 +344,14 @@ Handler = Callable[[Frame, Op, list[Array]], Sequence[Any]]
 HANDLERS: dict[str, Handler] = {
     "bind": bind,
     "call": call,
+    "conv": product,
+    "conv_input": product,
     "copy": lambda frame, op, reads: reads,
     "for": loop,
     "fuse": fuse,
     "ifelse": ifelse,
     "iota": iota,
-    "matmul": matmul,
+    "matmul": product,
     "scan": scan,
 }
 PLACES: dict[str, Callable[[Frame, Op], None]] = {"alloc": alloc, "view": view}

@@ -245,6 +245,9 @@ def may_reuse(op: Op, read: int, result: int) -> bool:
     if op.name == "fuse":
         reduced = any(op.attrs["reduce"][result : result + 1])
         return bool(op.attrs["maps"][read] == op.attrs["out"][result]) and not reduced
+    if op.name in ("conv", "conv_input") and read > 1:
+        # what the block reads at an element is read just before that of the result is written
+        return bool(op.attrs["maps"][read - 2] == LETTERS[: op.operands[read].type.rank])
     return read in op.defn.reuse
 
 

@@ -1,5 +1,5 @@
-"""Elementwise work on a matrix product as the product's own block, done while its elements are still in registers or
-the nearest cache."""
+"""Elementwise work on a matrix product or a convolution as its own block, done while its elements are still in registers
+or the nearest cache."""
 
 from __future__ import annotations
 
@@ -11,22 +11,26 @@ from tcc.passes.clusters import Clusters
 from tcc.passes.groups import REDUCTIONS, Group, accesses, escapes
 from tcc.passes.manager import Context
 
-PRODUCTS = frozenset({"f32", "f64"})  # other dtypes have no kernel with an epilogue
-RANKS = (2, 3)
+DTYPES = frozenset({"f32", "f64"})  # others have no kernel with an epilogue
+CONVOLUTIONS = frozenset({"conv", "conv_input"})
+WITH_EPILOGUE = frozenset({"matmul", *CONVOLUTIONS})
+RANKS = {"matmul": (2, 3), "conv": (3, 4, 5), "conv_input": (3, 4, 5)}  # of results
 
 
 def absorb(clusters: Clusters, updated: Mapping[Value, Value], ctx: Context) -> None:
-    """Joins groups to the matrix products that they alone read.
+    """Joins groups to the matrix products and convolutions that they alone read.
 
     `updated` maps new values of shared variables to these.  A group that reads the old value stays alone: it works in
     place, where a product's epilogue would need the old value whole while partial sums stand in its memory.  Only a
     plain sum with the old value can be done there: the product starts from it.
     """
     for group in list(clusters.groups):
-        if group.dims is None or len(group.dims) not in RANKS:
+        if group.dims is None:
             continue
         made = [v.op for v in group.reads if v.op in clusters.group_of]
-        products = [op for op in made if op is not None and op.name == "matmul"]
+        products = [
+            op for op in made if op is not None and len(group.dims) in RANKS.get(op.name, ())
+        ]  # fmt: skip
         if len(group.ops) > 1 or group.first.name != "add":
             if any(updated.get(op.result) in group.reads for op in group.ops):
                 continue
@@ -65,8 +69,10 @@ def _problem(product: Op, group: Group) -> str:
     """Why `group` cannot be the epilogue of `product`, or ""."""
     assert group.dims is not None
     result = product.result
-    if product.blocks or result.type.dtype not in PRODUCTS:
+    if product.blocks or result.type.dtype not in DTYPES:
         return f"a product of {result.type} takes none"
+    if product.name == "conv_input" and any(s != 1 for s in product.attrs["strides"]):
+        return "its results have gaps"
     if group.row:
         return "what reads it is a row kernel"
     if any(user not in group.ops for user in result.users):
@@ -76,29 +82,30 @@ def _problem(product: Op, group: Group) -> str:
         return f"what reads it makes {', '.join(str(v.type) for v in outer)}"
     for op in group.ops:
         for a in accesses(op):
-            if not _readable(a, group, result):
+            if not _readable(a, group, product):
                 return f"it would read {a.value!r} across columns"
     return ""
 
 
-def _readable(a: Access, group: Group, product: Value) -> bool:
-    """Whether an epilogue can read it: a constant, or contiguous along the columns."""
+def _readable(a: Access, group: Group, product: Op) -> bool:
+    """Whether an epilogue can read it: a constant, or contiguous along the columns; along all pixels of a convolution."""
     assert group.dims is not None
-    column = len(group.dims) - 1
+    rank = len(group.dims)
+    inner = tuple(range(2 if product.name in CONVOLUTIONS else rank - 1, rank))
     if a.generated:
         return a.value.op is not None and a.value.op.name == "const"
-    if a.value is product:
-        return a.axes == identity(len(group.dims))
-    if a.value.op in group.ops or column not in a.axes:
+    if a.value is product.result:
+        return a.axes == identity(rank)
+    if a.value.op in group.ops or not any(axis in a.axes for axis in inner):
         return True
-    return a.axes[-1] == column and contiguous(a.value)
+    return a.axes[-len(inner) :] == inner and contiguous(a.value, len(inner))
 
 
-def contiguous(value: Value) -> bool:
-    """Whether neighbours along the last axis are neighbours in memory, however the value is placed."""
+def contiguous(value: Value, axes: int = 1) -> bool:
+    """Whether neighbours along the last axes are neighbours in memory, however the value is placed."""
     op = value.op
     if op is None or op.defn.view is None:
         return True
     if op.name in ("refine", "reshape"):
-        return contiguous(op.operands[0])
-    return op.name == "slice" and op.attrs["step"][-1] == 1 and contiguous(op.operands[0])
+        return contiguous(op.operands[0], axes)
+    return axes == 1 and op.name == "slice" and op.attrs["step"][-1] == 1 and contiguous(op.operands[0])

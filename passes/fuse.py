@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from tcc.ir.core import Block, Func, Op, Value
 from tcc.passes.access import inline
 from tcc.passes.clusters import Clusters
-from tcc.passes.epilogue import absorb
+from tcc.passes.epilogue import WITH_EPILOGUE, absorb
 from tcc.passes.groups import Group, Limits, is_pick, judge
 from tcc.passes.manager import Context
 from tcc.passes.nest import write
@@ -27,7 +27,7 @@ def fuse(func: Func, ctx: Context, *, max_ops: int = 96, max_operands: int = 24)
 
 def _visit(block: Block, limits: Limits, updated: Mapping[Value, Value], ctx: Context) -> None:
     for op in block.ops:
-        for inner in op.blocks if op.name not in ("fuse", "matmul") else ():
+        for inner in op.blocks if op.name not in ("fuse", *WITH_EPILOGUE) else ():
             _visit(inner, limits, {}, ctx)
     clusters = Clusters(block, limits)
     _explain(clusters, ctx)

@@ -13,7 +13,7 @@ LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
 
 def write(group: Group, block: Block, before: Op) -> Op:
-    """The `fuse` op of `group`, or its product with an epilogue, put before `before`; members' results that are read
+    """The `fuse` op of `group`, or its product or convolution with an epilogue, put before `before`; members' results that are read
     outside become its results."""
     nest = _Nest(group)
     if group.product is not None:
@@ -123,7 +123,8 @@ class _Nest:
         attrs: Attrs = {"maps": [letters(a.axes) for a in self.params]}
         product = self.group.product
         if product is not None:
-            made = outer.op("matmul", *product.operands, *operands, attrs=attrs, blocks=[self.body])
+            attrs = {**product.attrs, **attrs}
+            made = outer.op(product.name, *product.operands, *operands, attrs=attrs, blocks=[self.body])
         else:
             attrs |= {"dims": list(self.dims), "row": int(self.row is not None)}
             attrs |= {"out": [self.out(r) for r in results], "reduce": [self.how(r) for r in results]}

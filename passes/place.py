@@ -20,7 +20,9 @@ from tcc.ir.core import Block, Func, Op, Value
 from tcc.ir.dims import Size
 from tcc.ir.optable import TABLE, complete_attrs
 from tcc.ir.types import Type, dense_strides
+from tcc.ir.verify import may_reuse
 from tcc.passes.batchaxes import merged_batch
+from tcc.passes.epilogue import CONVOLUTIONS, WITH_EPILOGUE
 from tcc.passes.manager import Context
 
 VIEWS = frozenset({"dimshuffle", "reshape", "slice", "broadcast", "refine", "identity", "windows"})
@@ -256,7 +258,7 @@ class _Placement:
         reads = [self.places[v] for v in op.operands]
         if op.name in HOST:
             reads = [self.dense(b, p, op.loc) for p in reads]
-        if op.name == "matmul":
+        if op.name in WITH_EPILOGUE:
             reads = [
                 p if _product_reads(op, i, p.type) else self.dense(b, p, op.loc) for i, p in enumerate(reads)
             ]
@@ -600,7 +602,7 @@ def _may_reuse(op: Op, i: int, result: Value) -> bool:
         out = op.attrs["out"][result.index]
         reduce = op.attrs.get("reduce") or [""] * len(op.results)
         return bool(op.attrs["maps"][i] == out and not any(reduce))
-    return i in op.defn.reuse or i == _added_operand(op.name, op.blocks)
+    return may_reuse(op, i, result.index) or i == _added_operand(op.name, op.blocks)
 
 
 def _added_operand(name: str, blocks: Sequence[Block]) -> int | None:
@@ -616,8 +618,12 @@ def _added_operand(name: str, blocks: Sequence[Block]) -> int | None:
 
 
 def _product_reads(op: Op, i: int, type: Type) -> bool:
-    """Whether a product's kernel can read its operand i in this place: one stride walks the batch, and what an epilogue
-    reads along columns is contiguous."""
+    """Whether the kernel of a product or convolution can read its operand i in this place: one stride walks a product's
+    batch, and what an epilogue reads along columns, or pixels, is contiguous."""
+    if op.name in CONVOLUTIONS:
+        space = op.result.type.rank - 2
+        pixels = i > 1 and bool(op.attrs["maps"][i - 2].strip("ab"))
+        return not pixels or type.strides[-space:] == dense_strides(type.shape[-space:])
     if i < 2:
         return merged_batch(type) is not None
     column = chr(ord("a") + op.result.type.rank - 1)

@@ -115,6 +115,8 @@ STABILISE: list[AnyRule] = [
     rule("exp(x) - 1", "expm1(x)", stable),
     rule("log(exp(x))", "x", stable),
     rule("sqrt(sqr(x))", "abs(x)", stable),
+    # how rectifiers are written; NaN of an infinite x, and infinite where the sum overflows
+    rule("(x + abs(x)) * 0.5", "maximum(x, 0)", stable),
     rule("argmax(softmax(x), axis=A)", "argmax(x, axis=A)", stable, when=last_argument, samples={"A": 1}),
 ]
 

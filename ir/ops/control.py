@@ -143,6 +143,26 @@ def want_map(row: str, operand: str, t: Type, letters: str, dims: Sequence[Size]
         want_size(row, f"axis {axis} of {operand}", t.shape[axis], dims[a])
 
 
+def epilogue_types(
+    row: str, result: Type, extra: Sequence[Type], attrs: Attrs, blocks: Sequence[Block]
+) -> list[Type]:
+    """Of an op that makes `result`, to whose elements its block, if it has one, is applied; `maps` say where it reads extras."""
+    if not blocks:
+        if extra:
+            raise TypeError(f"{row}: without a block takes 2 operands, got {len(extra)} more")
+        return [result]
+    maps = attrs["maps"]
+    if len(blocks) != 1 or len(maps) != len(extra):
+        raise TypeError(f"{row}: needs one block and a map for each further operand, got {list(maps)}")
+    for i, (t, letters) in enumerate(zip(extra, maps)):
+        want_map(row, f"extra[{i}]", t, letters, result.shape)
+    want_params(row, blocks[0], [Type(result.dtype), *(Type(t.dtype) for t in extra)])
+    out = yielded(blocks[0])
+    if any(t.rank for t in out):
+        raise TypeError(f"{row}: the block must yield scalars")
+    return [Type(t.dtype, result.shape) for t in out]
+
+
 def fuse_type(types: Sequence[Type], attrs: Attrs, blocks: Sequence[Block]) -> list[Type]:
     want_blocks("fuse", blocks, 1)
     (body,) = blocks

@@ -18,6 +18,7 @@ import numpy as np
 
 from tcc.ir.core import Attrs, Block, Op
 from tcc.ir.dims import Size, add, floordiv, maximum, mul
+from tcc.ir.ops.control import epilogue_types
 from tcc.ir.ops.rules import want_dtype, want_same_dtype, want_size
 from tcc.ir.optable import REQUIRED, OpDef, Sample, define
 from tcc.ir.types import FLOATS, Type, parse_type
@@ -74,9 +75,9 @@ def _result(row: str, x: Type, w: Type, attrs: Attrs) -> Type:
 
 
 def conv_type(types: Sequence[Type], attrs: Attrs, blocks: Sequence[Block]) -> list[Type]:
-    _want_geometry("conv", types, ("x", "w"), attrs)
-    x, w = types
-    return [_result("conv", x, w, attrs)]
+    x, w, *extra = types
+    _want_geometry("conv", [x, w], ("x", "w"), attrs)
+    return epilogue_types("conv", _result("conv", x, w, attrs), extra, attrs, blocks)
 
 
 def _want_gradient(row: str, got: Type, wanted: Type) -> None:
@@ -85,11 +86,11 @@ def _want_gradient(row: str, got: Type, wanted: Type) -> None:
 
 
 def conv_input_type(types: Sequence[Type], attrs: Attrs, blocks: Sequence[Block]) -> list[Type]:
-    _want_geometry("conv_input", types, ("w", "g"), attrs)
-    w, g = types
+    w, g, *extra = types
+    _want_geometry("conv_input", [w, g], ("w", "g"), attrs)
     x = w.with_shape(g.shape[0], mul(attrs["groups"], w.shape[1]), *attrs["size"])
     _want_gradient("conv_input", g, _result("conv_input", x, w, attrs))
-    return [x]
+    return epilogue_types("conv_input", x, extra, attrs, blocks)
 
 
 def conv_filter_type(types: Sequence[Type], attrs: Attrs, blocks: Sequence[Block]) -> list[Type]:
@@ -135,7 +136,9 @@ def _grouped(a: Any, axis: int, groups: int) -> Any:
     return a.reshape(*shape[:axis], groups, shape[axis] // groups, *shape[axis + 1 :]).astype(np.float64)
 
 
-def conv_ref(x: Any, w: Any, strides: Any, pads: Any, dilation: Any, groups: int) -> Any:
+def conv_ref(
+    x: Any, w: Any, strides: Any, pads: Any, dilation: Any, groups: int, maps: Sequence[str] = ()
+) -> Any:
     taps = _Taps(x.shape, w.shape[2:], strides, pads, dilation)
     taps.padded[(..., *taps.inside)] = x
     filters = _grouped(w, 0, groups)
@@ -145,7 +148,16 @@ def conv_ref(x: Any, w: Any, strides: Any, pads: Any, dilation: Any, groups: int
     return y.reshape(x.shape[0], w.shape[0], *taps.out).astype(x.dtype)
 
 
-def conv_input_ref(w: Any, g: Any, size: Any, strides: Any, pads: Any, dilation: Any, groups: int) -> Any:
+def conv_input_ref(
+    w: Any,
+    g: Any,
+    size: Any,
+    strides: Any,
+    pads: Any,
+    dilation: Any,
+    groups: int,
+    maps: Sequence[str] = (),
+) -> Any:
     shape = (g.shape[0], w.shape[1] * groups, *size)
     taps = _Taps(shape, w.shape[2:], strides, pads, dilation)
     filters, slopes = _grouped(w, 0, groups), _grouped(g, 1, groups)
@@ -210,9 +222,9 @@ def _bilinear(row: str) -> Any:
 def conv_flops(op: Op) -> Size:
     """Of the convolution, and of its gradients: two for each element of y and each filter element that it meets."""
     kinds = {
-        "conv": (2, 1),
+        "conv": (-1, 1),
         "conv_input": (1, 0),
-        "conv_filter": (1, 2),
+        "conv_filter": (1, -1),
     }  # where y and w stand among operands and result
     y, w = ([*op.operands, *op.results][i].type for i in kinds[op.name])
     return mul(2, y.size, *w.shape[1:])
@@ -257,12 +269,12 @@ ATTRS = dict.fromkeys(("strides", "pads", "dilation"), REQUIRED) | {"groups": 1}
 define(
     OpDef(
         "conv",
-        "x, w",
+        "x, w, *extra",
         conv_type,
         conv_ref,
-        ATTRS,
+        {**ATTRS, "maps": ()},
         doc="The correlation of images x[n,c,*s] with filters w[o,c/groups,*k] over 1 to 3 spatial axes; `pads` are lo and "
-        "hi of each in turn.",
+        "hi of each in turn.  A block is applied to each finished element.",
         grad=conv_grad,
         rop=_bilinear("conv"),
         kernel=True,
@@ -273,11 +285,12 @@ define(
 define(
     OpDef(
         "conv_input",
-        "w, g",
+        "w, g, *extra",
         conv_input_type,
         conv_input_ref,
-        {"size": REQUIRED, **ATTRS},
-        doc="The gradient of a `conv` by its image, whose spatial sizes are `size`: a transposed convolution of g.",
+        {"size": REQUIRED, **ATTRS, "maps": ()},
+        doc="The gradient of a `conv` by its image, whose spatial sizes are `size`: a transposed convolution of g.  "
+        "A block is applied to each finished element.",
         grad=conv_input_grad,
         rop=_bilinear("conv_input"),
         kernel=True,

@@ -9,7 +9,7 @@ import numpy as np
 
 from tcc.ir.core import Attrs, Block, Op
 from tcc.ir.dims import Size, mul
-from tcc.ir.ops.control import want_map, want_params, yielded
+from tcc.ir.ops.control import epilogue_types
 from tcc.ir.ops.rules import NUMBERS, want_dtype, want_same_dtype, want_size
 from tcc.ir.optable import OpDef, Sample, define
 from tcc.ir.types import Type
@@ -25,24 +25,7 @@ def matmul_type(types: Sequence[Type], attrs: Attrs, blocks: Sequence[Block]) ->
         want_size("matmul", f"axis {axis} of operand b", right, left)
     want_size("matmul", "the rows of operand b", b.shape[-2], a.shape[-1])
     result = a.with_shape(*a.shape[:-1], b.shape[-1])
-    if blocks:
-        return _epilogue_types(result, extra, attrs, blocks)
-    if extra:
-        raise TypeError(f"matmul: without a block takes 2 operands, got {len(extra)} more")
-    return [result]
-
-
-def _epilogue_types(result: Type, extra: Sequence[Type], attrs: Attrs, blocks: Sequence[Block]) -> list[Type]:
-    maps = attrs["maps"]
-    if len(blocks) != 1 or len(maps) != len(extra):
-        raise TypeError(f"matmul: needs one block and a map for each further operand, got {list(maps)}")
-    for i, (t, letters) in enumerate(zip(extra, maps)):
-        want_map("matmul", f"extra[{i}]", t, letters, result.shape)
-    want_params("matmul", blocks[0], [Type(result.dtype), *(Type(t.dtype) for t in extra)])
-    out = yielded(blocks[0])
-    if any(t.rank for t in out):
-        raise TypeError("matmul: the block must yield scalars")
-    return [Type(t.dtype, result.shape) for t in out]
+    return epilogue_types("matmul", result, extra, attrs, blocks)
 
 
 def transposed(b: Any, x: Any) -> Any:
