@@ -216,7 +216,8 @@ class _Driver:
                 self.thread_scratch = dims.maximum(self.thread_scratch, kernel.thread_scratch)
         for op in body.walk():
             if op.name in HOST:
-                self.max_slots = max(self.max_slots, len(op.operands) + sum(v.type.rank for v in op.operands))
+                slots = len(op.operands) + sum(v.type.rank for v in op.operands) + 2 * len(_late_sizes(op))
+                self.max_slots = max(self.max_slots, slots)
 
     def kernel_call(self, op: Op) -> None:
         e, kernel = self.e, self.kernel_of[op]
@@ -482,10 +483,17 @@ class _Driver:
         e.at(fine)
 
     def host_call(self, op: Op) -> None:
+        """Sizes among the attributes are handed over as further operands, which lie behind all other slots."""
         e = self.e
-        for i, v in enumerate(op.operands):
-            e.line(f"store ptr {self.pointers[v]}, ptr {e.gep('%args', i, 'i64')}")
-        at = len(op.operands)
+        late = _late_sizes(op)
+        at = len(op.operands) + len(late)
+        behind = at + sum(v.type.rank for v in op.operands)
+        for i, name in enumerate(late):
+            e.line(f"store i64 {self.size(op.attrs[name])}, ptr {e.gep('%args', behind + i, 'i64')}")
+        held = [e.gep("%args", behind + i, "i64") for i in range(len(late))]
+        addresses = [*(self.pointers[v] for v in op.reads), *held, *(self.pointers[v] for v in op.places)]
+        for i, address in enumerate(addresses):
+            e.line(f"store ptr {address}, ptr {e.gep('%args', i, 'i64')}")
         for v in op.operands:
             for s in v.type.shape:
                 e.line(f"store i64 {self.size(s)}, ptr {e.gep('%args', at, 'i64')}")
@@ -495,7 +503,10 @@ class _Driver:
             HostCall(
                 f"{op.attrs.get('name', op.name)}{where}",
                 op.attrs["function"] if op.name == "call" else _reference(op),
-                tuple(HostArray(v.type.dtype, v.type.rank) for v in op.reads),
+                (
+                    *(HostArray(v.type.dtype, v.type.rank) for v in op.reads),
+                    *(HostArray("i64", 0) for _ in late),
+                ),
                 tuple(HostArray(v.type.dtype, v.type.rank) for v in op.places),
             )
         )
@@ -518,15 +529,21 @@ class _Driver:
         return self.sizes.get(size) or size_text(self.e, size, self.names)
 
 
+def _late_sizes(op: Op) -> list[str]:
+    """The attributes of an op on the host that are sizes which only the running function knows."""
+    return [] if op.name == "call" else [k for k, v in op.attrs.items() if isinstance(v, dims.Expr)]
+
+
 def _reference(op: Op) -> Callable[..., Sequence[Any]]:
     """What NumPy does for an op that runs on the host."""
     assert op.defn.ref is not None
     attrs = {k: v for k, v in op.attrs.items() if k != "into"}
-    ref = op.defn.ref
+    ref, late, count = op.defn.ref, _late_sizes(op), len(op.reads)
 
     def run(*arrays: Any) -> Sequence[Any]:
+        sizes = {name: int(a) for name, a in zip(late, arrays[count:])}
         with np.errstate(all="ignore"):
-            made = ref(*arrays, **attrs)
+            made = ref(*arrays[:count], **{**attrs, **sizes})
         return made if isinstance(made, tuple) else [made]
 
     return run

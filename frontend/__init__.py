@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from tcc import gradient as gradient
     from tcc import modes as modes
     from tcc import printing as printing
+    from tcc import sparse as sparse
     from tcc import tensor as tensor
+    from tcc import typed_list as typed_list
     from tcc.branches import ifelse as ifelse
     from tcc.compiling import MissingInputError as MissingInputError
     from tcc.compiling import Out as Out
@@ -96,7 +98,9 @@ _HOMES = {
     "until": "loops",
     "verify_grad": "gradcheck",
 }
-_MODULES = frozenset({"debug", "random", "sandbox", "gradient", "modes", "printing", "tensor"})
+_MODULES = frozenset(
+    {"debug", "random", "sandbox", "gradient", "modes", "printing", "sparse", "tensor", "typed_list"}
+)
 
 __all__ = [*_HOMES, *_MODULES]  # noqa: PLE0604
 

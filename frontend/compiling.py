@@ -7,12 +7,13 @@ import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tcc.functions import DictFunction, In, Recipe
+from tcc.functions import DictFunction, In, Recipe, with_updates
 from tcc.graph import ancestors, rebuild, shown_inputs, toposort
 from tcc.lower import place
 from tcc.modes import get_mode
 from tcc.printing import visible
 from tcc.settings import config
+from tcc.types import TensorType
 from tcc.variable import Constant, SharedVariable, Variable, as_variable
 
 
@@ -51,7 +52,7 @@ def function(
     """A callable that computes `outputs` (a variable, list, dict or None) from `inputs` and then applies `updates`.
 
     `updates` are (shared variable, new value) pairs, all computed from the old values; `givens` are (variable, replacement)
-    pairs.  UnusedInputError, MissingInputError and TypeError say what does not fit.
+    pairs, of the same types unless `rebuild_strict` is False.  UnusedInputError, MissingInputError and TypeError say what does not fit.
     """
     if name is None:
         name = _caller()
@@ -65,10 +66,14 @@ def function(
     _refuse_duplicates(ins)
     outs = _as_outputs(outputs)
     pairs = _as_updates(updates)
-    replace = _as_givens(givens, [i.variable for i in ins])
-    pairs += default_updates(outs, pairs, replace, no_default_updates, [i.variable for i in ins])
-    results = rebuild([*outs, *(e for _, e in pairs)], replace)
+    replace = _as_givens(givens, [i.variable for i in ins], rebuild_strict)
+    kept = [i.update for i in ins if i.update is not None]
+    pairs += default_updates(
+        [*outs, *kept], pairs, replace, no_default_updates, [i.variable for i in ins]
+    )
+    results = rebuild([*outs, *(e for _, e in pairs), *kept], replace)
     count = len(outs)
+    ins = with_updates(ins, results[count + len(pairs) :])
     pairs = [(s, e) for (s, _), e in zip(pairs, results[count:])]
     _check_inputs([i.variable for i in ins], results, on_unused_input or config.on_unused_input)
     returns = "list" if outputs is None or isinstance(outputs, list | tuple | dict) else "array"
@@ -182,7 +187,7 @@ def _update_value(target: Any, value: Any) -> Any:
         ) from e
 
 
-def _as_givens(givens: Any, inputs: Sequence[Variable]) -> dict[Any, Any]:
+def _as_givens(givens: Any, inputs: Sequence[Variable], strict: bool) -> dict[Any, Any]:
     pairs = givens.items() if isinstance(givens, Mapping) else givens or []
     replace: dict[Any, Any] = {}
     for old, new in pairs:
@@ -195,8 +200,22 @@ def _as_givens(givens: Any, inputs: Sequence[Variable]) -> dict[Any, Any]:
                 "`x` to a function evaluating f(x) is to define a new input `y` and use "
                 "`theano.function([y], f(x), givens={x: g(y)})`. Another solution consists in using `theano.clone`."
             )
-        replace[old] = old.type.filter_variable(new)
+        replace[old] = old.type.filter_variable(new if strict else _cast_to(old, new))
     return replace
+
+
+def _cast_to(old: Variable, new: Any) -> Any:
+    """A tensor in the dtype and with the flags of the one it replaces, if it has as many axes."""
+    from tcc.build import cast
+    from tcc.shapes import patternbroadcast
+
+    if (
+        not isinstance(old.type, TensorType)
+        or not isinstance(new, Variable)
+        or new.type.ndim != old.type.ndim
+    ):
+        return new
+    return patternbroadcast(cast(new, old.type.dtype), old.type.broadcastable)
 
 
 def default_updates(

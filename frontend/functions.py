@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,7 +24,10 @@ from tcc.types import TensorType
 
 
 class In:
-    """An input with options: `value` is its default, `name` its keyword, `allow_downcast` and `strict` how it converts."""
+    """An input with options: `value` is its default, `name` its keyword, `allow_downcast` and `strict` how it converts.
+
+    With `update`, an expression of the variable's type, each call leaves its value behind as the new default.
+    """
 
     def __init__(
         self,
@@ -39,12 +43,20 @@ class In:
         implicit: bool | None = None,
     ) -> None:
         if update is not None:
-            raise NotImplementedError(
-                "In(update=...): keep the value in a shared variable and pass `updates` instead"
-            )
+            update = _of_type(variable, update)
         self.variable, self.value, self.strict, self.allow_downcast = variable, value, strict, allow_downcast
+        self.update = update
         self.name = name or (variable.name if autoname else None)
         self.mutable, self.borrow, self.implicit = bool(mutable), bool(borrow), implicit
+
+
+def _of_type(variable: Any, update: Any) -> Any:
+    try:
+        return variable.type.filter_variable(update, allow_convert=False)
+    except TypeError as e:
+        raise TypeError(
+            f"the update of the input {variable} must be of its type, {variable.type}: {e}"
+        ) from e
 
 
 @dataclass(frozen=True)
@@ -59,8 +71,13 @@ class Recipe:
     returns: str
 
     def make(self) -> Any:
+        from tcc.packing import wrapped
+
+        made = wrapped(self)
+        if made is not None:
+            return made
         lowered = lower([i.variable for i in self.inputs], self.outputs, self.updates, _symbol(self.name))
-        parameters = [_parameter(i, number, self.name) for number, i in enumerate(self.inputs)]
+        parameters = [parameter(i, number, self.name) for number, i in enumerate(self.inputs)]
         made = self.mode.make(self.name, parameters, lowered, self.returns)
         made.recipe = self
         return made
@@ -73,10 +90,24 @@ class Recipe:
     def changed(self, swap: Mapping[Any, Any], delete_updates: bool, name: str | None) -> Recipe:
         """With shared variables in place of others, without updates, or under another name."""
         pairs = [] if delete_updates else self.updates
-        made = rebuild([*self.outputs, *(e for _, e in pairs)], swap)
+        kept = [i.update for i in self.inputs if i.update is not None]
+        made = rebuild([*self.outputs, *(e for _, e in pairs), *kept], swap)
         count = len(self.outputs)
         updates = [(swap.get(s, s), e) for (s, _), e in zip(pairs, made[count:])]
-        return Recipe(self.inputs, made[:count], updates, name or self.name, self.mode, self.returns)
+        inputs = with_updates(self.inputs, made[count + len(pairs) :])
+        return Recipe(inputs, made[:count], updates, name or self.name, self.mode, self.returns)
+
+
+def with_updates(inputs: Sequence[In], updates: Sequence[Any]) -> list[In]:
+    """The inputs, those that have updates with these."""
+    left = iter(updates)
+    made = []
+    for i in inputs:
+        if i.update is not None:
+            i = copy.copy(i)
+            i.update = next(left)
+        made.append(i)
+    return made
 
 
 def _recipe(nodes: Sequence[Any], *fields: Any) -> Recipe:
@@ -122,13 +153,12 @@ class Made:
         return Recipe.make, (self.recipe,)
 
 
-def _parameter(i: In, number: int, function_name: str) -> Parameter:
+def parameter(i: In, number: int, function_name: str) -> Parameter:
+    """The input as what is called sees it."""
     v, kind = i.variable, i.variable.type
-    if not isinstance(kind, TensorType):
-        raise TypeError(f"the input {v} is of {kind}; only tensors can be inputs")
     strict, allow = i.strict, i.allow_downcast
 
-    def convert(value: Any) -> np.ndarray[Any, Any]:
+    def convert(value: Any) -> Any:
         try:
             return kind.filter(value, strict, allow)
         except (TypeError, ValueError) as e:
@@ -145,7 +175,8 @@ def _parameter(i: In, number: int, function_name: str) -> Parameter:
         held = i.value
         kind.filter(held, strict, allow)
         default = lambda: held  # noqa: E731
-    return Parameter(i.name or f"input_{number}", kind.ir, kind.ndim, convert, default)
+    name = i.name or f"input_{number}"
+    return Parameter(name, kind.ir if isinstance(kind, TensorType) else "object", kind.ndim, convert, default)
 
 
 def _symbol(name: str) -> str:

@@ -177,6 +177,8 @@ def _finished(
 
 def zeros(v: Any) -> Any:
     """Zeros of the type that a gradient by `v` has."""
+    if not isinstance(v.type, TensorType):
+        return v.zeros_like()
     from tcc.creation import zeros_like
 
     return zeros_like(v, str(config.floatX) if _discrete(v) else v.type.dtype)
@@ -201,6 +203,8 @@ def _disconnected(v: Any, policy: str) -> None:
 
 def _fitted(g: Any, v: Any) -> Any:
     """A gradient with the dtype and flags of what it is by; by integers it stays of floats."""
+    if not isinstance(v.type, TensorType):
+        return g
     from tcc.shapes import patternbroadcast
 
     if not _discrete(v):
@@ -249,9 +253,7 @@ def accumulate(grads: dict[Any, Any], v: Any, g: Any) -> None:
     elif isinstance(g, Undefined):
         grads[v] = g
     elif g is not ZERO and not isinstance(before, Undefined):
-        from tcc.elemwise import add
-
-        grads[v] = add(before, g)
+        grads[v] = before + g
 
 
 def pulled(
@@ -270,6 +272,12 @@ def pulled(
         return made
     if node.name in CUTS:
         return [None] * len(node.operands)
+    if node.name == "packed":
+        if all(g is None or g is ZERO for g in flowing):
+            return [ZERO] * len(node.operands)
+        given = [None if g is ZERO else g for g in flowing]
+        of_packed: Sequence[Any] = node.attrs["op"].grad(node.operands, node.results, given)
+        return of_packed
     if node.name == "call":
         back = called(node, flowing)
         if links is None:

@@ -299,7 +299,7 @@ class Lowering:
         if found is not None:
             return found
         if v in self.exact:
-            made = self.builder.size_value(self.exact[v])
+            made = self.builder.size_value(self.exact[v], v.type.ir)
         elif isinstance(v, TensorConstant):
             data = v.data if v.data.ndim else v.data.item()
             made = self.builder.const(data, Type(v.type.ir, v.data.shape))

@@ -302,6 +302,6 @@ class TensorOperators:
 
 def _binary(name: str, a: Any, b: Any) -> Any:
     """NotImplemented for what cannot be a tensor of numbers, so that Python asks the other operand."""
-    if b is None or a is None:
+    if b is None or a is None or getattr(b, "is_sparse", False) or getattr(a, "is_sparse", False):
         return NotImplemented
     return getattr(tcc.tensor, name)(a, b)

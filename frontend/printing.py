@@ -66,6 +66,8 @@ def label(node: Apply) -> str:
     name = node.name
     if name == "call":
         return str(node.attrs["name"])
+    if name == "packed":
+        return str(node.attrs["op"])
     if name == "cast":
         return f"Elemwise{{Cast{{{node.result.type.dtype}}}}}"
     if name in ("sum", "prod"):

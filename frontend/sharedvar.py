@@ -108,6 +108,10 @@ def shared(
         raise TypeError(
             "Shared variable constructor needs numeric values and not symbolic variables: pass x.get_value() or an array."
         )
+    if hasattr(value, "tocsr") and getattr(value, "format", None) in ("csr", "csc"):
+        from tcc import sparse
+
+        return sparse.shared(value, name, borrow)
     if not isinstance(value, np.ndarray | np.generic | bool | int | float):
         return GenericSharedVariable(ObjectContainer(value, borrow), name)
     array = np.asarray(value)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from tcc import build
@@ -96,10 +96,24 @@ def _pushed(b: build.Builder, node: Apply, tangents: Mapping[Any, Any]) -> Seque
         return moved
     if node.name == "ifelse":
         return _through_branches(node, moved)
-    if node.name == "call" or node.defn.rop is None:
+    if node.name == "call":
+        push = getattr(node.attrs.get("op"), "R_op", None)
+        return _by_reverse(node, moved) if push is None else _of_user(node, push, moved)
+    if node.defn.rop is None:
         return _by_reverse(node, moved)
     made: Sequence[Any] = node.defn.rop(b, node, moved)
     return made
+
+
+def _of_user(node: Apply, push: Callable[..., Any], moved: Sequence[Any]) -> Sequence[Any]:
+    """R_op(inputs, eval_points) of a user's op: what it returns for each result, None where it hangs on nothing that moves."""
+    made = push(list(node.operands), list(moved))
+    made = list(made) if isinstance(made, list | tuple) else [made]
+    if len(made) != len(node.results):
+        raise ValueError(
+            f"{node.attrs['name']}.R_op returned {len(made)} results for {len(node.results)} outputs"
+        )
+    return [None if t is None else as_variable(t) for t in made]
 
 
 def _by_reverse(node: Apply, moved: Sequence[Any]) -> Sequence[Any]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tcc import handles
 from tcc.ir.types import FROM_NUMPY
 from tcc.settings import config
 
@@ -50,6 +51,16 @@ class Type:
         """`data` as a value of this type, or TypeError."""
         raise NotImplementedError
 
+    def filter_variable(self, other: Any, allow_convert: bool = True) -> Any:
+        """`other` (a variable or value) as a variable of exactly this type, or TypeError."""
+        from tcc.variable import Variable, make_constant
+
+        if not isinstance(other, Variable):
+            return make_constant(self, self.filter(other))
+        if other.type != self:
+            raise TypeError(f"Cannot convert Type {other.type} (of Variable {other}) into Type {self}.")
+        return other
+
     def is_valid_value(self, data: Any) -> bool:
         """Whether `data` is such a value as it stands."""
         try:
@@ -59,17 +70,71 @@ class Type:
         return True
 
 
-class Generic(Type):
+class Packed(Type):
+    """A type whose values are no arrays.  Inside functions they travel as arrays of the types `parts`."""
+
+    @property
+    def parts(self) -> tuple[TensorType, ...]:
+        raise NotImplementedError
+
+    def pack(self, value: Any) -> list[Any]:
+        """A value of this type as arrays."""
+        raise NotImplementedError
+
+    def unpack(self, arrays: Sequence[Any]) -> Any:
+        """The value that `pack` made arrays of."""
+        raise NotImplementedError
+
+    def variable_class(self) -> Any:
+        from tcc.variable import GenericVariable
+
+        return GenericVariable
+
+
+class Handled(Packed):
+    """A type of Python objects that only Python code reads: a number stands for each (tcc.handles)."""
+
+    @property
+    def parts(self) -> tuple[TensorType, ...]:
+        return (tensor_type("int64", ()),)
+
+    def pack(self, value: Any) -> list[Any]:
+        return [handles.keep(value)]
+
+    def unpack(self, arrays: Sequence[Any]) -> Any:
+        return handles.kept(arrays[0])
+
+
+class Generic(Handled):
     """Any Python object; only Python code reads it."""
 
     def filter(self, data: Any, strict: bool = False, allow_downcast: bool | None = None) -> Any:
         return data
 
+    def __eq__(self, other: object) -> bool:
+        return type(self) is type(other)
+
+    def __hash__(self) -> int:
+        return hash(type(self))
+
     def __repr__(self) -> str:
         return "<tcc.types.Generic>"
 
 
+class NoneType(Generic):
+    """None alone."""
+
+    def filter(self, data: Any, strict: bool = False, allow_downcast: bool | None = None) -> Any:
+        if data is not None:
+            raise TypeError(f"Expected None, got {data!r}")
+        return data
+
+    def __repr__(self) -> str:
+        return "NoneTypeT"
+
+
 generic = Generic()
+none_type = NoneType()
 
 
 class TensorType(Type):

@@ -13,8 +13,8 @@ from tcc.build import row, shape_of
 from tcc.lower import place
 from tcc.settings import config
 from tcc.testvalues import attach
-from tcc.types import TensorType
-from tcc.variable import as_variable
+from tcc.types import Handled, TensorType
+from tcc.variable import Variable, as_variable
 
 Array = np.ndarray[Any, Any]
 
@@ -25,11 +25,11 @@ class Apply(graph.Apply):
     __slots__ = ()
 
     def __init__(self, op: Any, inputs: Sequence[Any], outputs: Sequence[Any]) -> None:
-        values = [as_variable(v) for v in inputs]
+        values = [v if isinstance(v, Variable) else as_variable(v) for v in inputs]
         types = [o.type for o in outputs]
         for t in types:
-            if not isinstance(t, TensorType):
-                raise TypeError(f"{op}: outputs must be tensors, got one of {t}")
+            if not isinstance(t, TensorType | Handled):
+                raise TypeError(f"{op}: outputs must be tensors or objects, got one of {t}")
         sizes = self._sizes(op, values, types)
         attrs = {
             "name": str(op),
@@ -51,12 +51,13 @@ class Apply(graph.Apply):
         """The results' sizes by the op's infer_shape; None for one that is only known when the op has run."""
         infer = getattr(op, "infer_shape", None)
         if infer is None:
-            return [list(t.shape) for t in types]
-        shapes = infer(self, [shape_of(v) for v in inputs])
+            return [list(getattr(t, "shape", ())) for t in types]
+        shapes = infer(self, [shape_of(v) if isinstance(v.type, TensorType) else None for v in inputs])
+        shapes = [() if isinstance(t, Handled) else s for s, t in zip(shapes, types)]
         if len(shapes) != len(types) or any(len(s) != t.ndim for s, t in zip(shapes, types)):
             raise ValueError(f"{op}.infer_shape gave {shapes} for results of {types}")
         return [
-            [known if known is not None else s for s, known in zip(one, t.shape)]
+            [known if known is not None else s for s, known in zip(one, getattr(t, "shape", ()))]
             for one, t in zip(shapes, types)
         ]
 
@@ -73,7 +74,8 @@ class Op:
     """The base of Python ops.  `make_node(*inputs)` returns an Apply; `perform(node, inputs, output_storage)` computes.
 
     `output_storage[i][0]` takes result i.  `__props__` names the attributes that make two ops equal, and print.
-    `infer_shape(node, input_shapes)`, `grad(inputs, output_grads)` or `L_op(inputs, outputs, output_grads)` are optional.
+    `infer_shape(node, input_shapes)`, `grad(inputs, output_grads)` or `L_op(inputs, outputs, output_grads)`, and
+    `R_op(inputs, eval_points)`, whose points are None for inputs that do not move, are optional.
     """
 
     __props__: tuple[str, ...] | None = None
@@ -134,7 +136,10 @@ class Performing:
         storage: list[list[Any]] = [[None] for _ in node.results]
         try:
             op.perform(node, list(arrays), storage)
-            return [r.type.filter(np.asarray(s[0])) for r, s in zip(node.results, storage)]
+            return [
+                r.type.filter(np.asarray(s[0]) if isinstance(r.type, TensorType) else s[0])
+                for r, s in zip(node.results, storage)
+            ]
         except Exception as e:
             e.add_note(f"in the op {op}, applied at {place(node.loc)}")
             raise
@@ -169,9 +174,14 @@ def call(
     inputs: Sequence[Any],
     types: Sequence[Any],
     like: Sequence[Any],
+    sizes: list[Any] | None = None,
 ) -> Any:
-    """Results of a Python function on arrays; result i has the sizes of the variable like[i], and passes gradients on."""
-    sizes = [s for v in like for s in shape_of(v)]
+    """Results of a Python function on arrays; result i has the sizes of the variable like[i], and passes gradients on.
+
+    `sizes` gives all results' sizes instead, axis by axis, None for one that is known when the function has run.
+    """
+    if sizes is None:
+        sizes = [s for v in like for s in shape_of(v)]
     attrs = {
         "name": name,
         "types": list(types),

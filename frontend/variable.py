@@ -12,7 +12,7 @@ from tcc.graph import Apply, Location, user_location
 from tcc.ir.types import FROM_NUMPY
 from tcc.operators import TensorOperators
 from tcc.settings import config
-from tcc.types import TensorType, Type, tensor_type
+from tcc.types import Packed, TensorType, Type, tensor_type
 
 Array = np.ndarray[Any, Any]
 
@@ -106,11 +106,18 @@ def make_variable(type: Type, name: str | None = None) -> Any:
     """An input of this type."""
     if isinstance(type, TensorType):
         return TensorVariable(type, name=name)
-    return GenericVariable(type, name=name)
+    return variable_class(type)(type, name=name)
+
+
+def variable_class(type: Any) -> Any:
+    """The class of variables of a type."""
+    if isinstance(type, TensorType):
+        return TensorVariable
+    return type.variable_class() if isinstance(type, Packed) else GenericVariable
 
 
 def result_of(type: Any, owner: Apply, index: int) -> Any:
-    cls = TensorVariable if isinstance(type, TensorType) else GenericVariable
+    cls = TensorVariable if isinstance(type, TensorType) else variable_class(type)
     v = cls.__new__(cls)
     v.type, v.owner, v.index, v.name, v.loc = type, owner, index, None, owner.loc
     return v

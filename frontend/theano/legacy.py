@@ -18,7 +18,6 @@ from tcc.elemwise import abs_ as abs
 from tcc.elemwise import int_div as intdiv
 from tcc.elemwise import true_div as truediv
 from tcc.loops import scan
-from tcc.products import dot
 from tcc.reductions import axes_of
 from tcc.shapes import dimshuffle
 from tcc.shapes import stacklists as stacklist
@@ -44,6 +43,8 @@ def __getattr__(name: str) -> Any:
         "tensor_basic": "tensor.basic",
         "scal": "scalar",
         "opt": "tensor.opt",
+        "sparse_basic": "sparse.basic",
+        "sparse_sharedvar": "sparse.sharedvar",
     }
     if name not in paths:
         raise AttributeError(name)
@@ -131,6 +132,14 @@ def detect_nan(i: int, node: Any, fn: Any) -> None:
             print(f"Inputs : {[x[0] for x in fn.inputs]}")
             print(f"Outputs: {[x[0] for x in fn.outputs]}")
             break
+
+
+def dot(l: Any, r: Any) -> Any:  # noqa: E741
+    """l r, of which one may be sparse."""
+    for x, name, other in ((l, "__dot__", r), (r, "__rdot__", l)):
+        if hasattr(type(x), name):
+            return getattr(x, name)(other)
+    return tensor.dot(l, r)
 
 
 # -- numbers -----------------------------------------------------------------------------------------------------------

@@ -266,6 +266,13 @@ TREE: dict[str, Entry] = {
         names=_from(N, "AveragePoolGrad DownsampleFactorMaxGradGrad MaxPoolGrad Pool")
     ),
     "tensor.signal.downsample": Entry(),
+    "typed_list": Entry(),
+    "typed_list.basic": Entry(("tcc.typed_list",)),
+    "typed_list.type": Entry(("tcc.typed_list",)),
+    "sparse": Entry(names={"basic": f"{L}:sparse_basic", "sharedvar": f"{L}:sparse_sharedvar"}),
+    "sparse.basic": Entry(("tcc.sparse",)),
+    "sparse.type": Entry(("tcc.sparse",)),
+    "sparse.sharedvar": Entry(("tcc.sparse",), {"sparse_constructor": "tcc.sparse:shared"}),
     # -- scalars --------------------------------------------------------------------------------------------------
     "scalar": Entry(names=_SCALARS),
     "scalar.basic": Entry(names=_SCALARS),

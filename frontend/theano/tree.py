@@ -119,7 +119,11 @@ def module(path: str) -> Mirror:
 def _exists(path: str) -> bool:
     """Whether tcc has a module of its own there."""
     parent = path.rpartition(".")[0]
-    return (not parent or _exists(parent)) and importlib.util.find_spec(f"tcc.{path}") is not None
+    if parent:
+        above = importlib.util.find_spec(f"tcc.{parent}") if _exists(parent) else None
+        if above is None or above.submodule_search_locations is None:
+            return False
+    return importlib.util.find_spec(f"tcc.{path}") is not None
 
 
 def full(path: str) -> str:

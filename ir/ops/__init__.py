@@ -17,6 +17,7 @@ from tcc.ir.ops import (
     random,
     reduction,
     shape,
+    sparse,
 )
 
 __all__ = [
@@ -36,4 +37,5 @@ __all__ = [
     "random",
     "reduction",
     "shape",
+    "sparse",
 ]

@@ -27,10 +27,17 @@ BOTH = frozenset(
         "test_pool",
         "test_extra_ops",
         "test_fft",
+        "test_ctc",
         "test_graphop",
+        "test_inputs",
         "test_linalg",
+        "test_linalg_grad",
+        "test_onehot",
         "test_random",
         "test_selecting",
+        "test_sparse",
+        "test_special",
+        "test_typed_list",
     }
 )
 

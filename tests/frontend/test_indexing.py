@@ -189,3 +189,9 @@ def test_take():
     assert np.array_equal(x.take(i).eval({x: a, i: [0, 7]}), a.take([0, 7]))
     for mode in ("clip", "wrap"):
         assert np.array_equal(x.take(i, 0, mode).eval({x: a, i: [0, 9]}), a.take([0, 9], 0, mode=mode))
+
+
+def test_an_element_of_a_constant_keeps_its_dtype() -> None:
+    x, c = T.ivector("x"), T.constant(np.array([3, 4], "int32"))
+    got = tcc.function([x], x + c[1])(np.array([1, 2], "int32"))
+    assert got.dtype == "int32" and got.tolist() == [5, 6]

@@ -18,7 +18,7 @@ from tcc.ir.text import parse_func, print_func
 from tcc.ir.types import FLOATS, Type, numpy_dtype
 from tcc.ir.verify import verify
 
-# Rows without an instance: they need blocks, places, a name for a size or a whole state, and have tests of their own.
+# Rows without an instance: they need blocks, places, a name for a size, a whole state, or indices that go with each other.
 STRUCTURE = {
     "yield",
     "scan",
@@ -31,6 +31,11 @@ STRUCTURE = {
     "place",
     "view",
     "legacy_draw",
+    "csr_dot",
+    "csr_tdot",
+    "csr_sample",
+    "csr_rows",
+    "csr_order",
 }
 # Rows that no kernel computes: constants and sizes are read where they are used, memory is laid out by the plan.
 NOT_COMPUTED = {"const", "size", "iota", "yield", "bind", "alloc", "place"}
@@ -44,6 +49,8 @@ NO_GRADIENT = {
     "legacy_draw": "Theano has none through raw random numbers",
     "scan": "the frontend writes the reverse loop",
     "ifelse": "the frontend writes a second ifelse",
+    "csr_rows": "gives integers",
+    "csr_order": "gives integers",
     "fuse": "made after differentiation",
     "view": "made after differentiation",
 }

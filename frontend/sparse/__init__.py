@@ -1,0 +1,115 @@
+"""Sparse matrices: `import tcc.sparse`.  They need SciPy when a function runs.
+
+A sparse variable is data, indices, indptr and a shape; operations are made of operations on these arrays, which are compiled
+with the rest, and of SciPy's products.
+"""
+
+from tcc.sparse.basic import (
+    CSC,
+    CSM,
+    CSR,
+    SparseFromDense,
+    add,
+    as_sparse,
+    as_sparse_or_tensor_variable,
+    as_sparse_variable,
+    cast,
+    clean,
+    col_scale,
+    constant,
+    csc_from_dense,
+    csm_data,
+    csm_indices,
+    csm_indptr,
+    csm_properties,
+    csm_shape,
+    csr_from_dense,
+    dense_from_sparse,
+    diag,
+    ensure_sorted_indices,
+    hstack,
+    mul,
+    neg,
+    remove0,
+    row_scale,
+    sp_ones_like,
+    sp_sum,
+    sp_zeros_like,
+    square_diagonal,
+    sub,
+    transpose,
+    vstack,
+)
+from tcc.sparse.elementwise import *  # noqa: F403
+from tcc.sparse.elementwise import __all__ as _elementwise
+from tcc.sparse.products import dot, sampling_dot, structured_dot, true_dot, usmm
+from tcc.sparse.slices import get_item_2d, get_item_2lists, get_item_list, get_item_scalar
+from tcc.sparse.types import SparseType, csc_matrix, csr_matrix, matrix
+from tcc.sparse.variables import (
+    SparseConstant,
+    SparseSharedVariable,
+    SparseVariable,
+    shared,
+)
+from tcc.sparse.verify import verify_grad_sparse
+
+enable_sparse = True
+sparse_formats = ["csc", "csr"]
+
+__all__ = [
+    *_elementwise,
+    "CSC",
+    "CSM",
+    "CSR",
+    "SparseConstant",
+    "SparseFromDense",
+    "SparseSharedVariable",
+    "SparseType",
+    "SparseVariable",
+    "add",
+    "as_sparse",
+    "as_sparse_or_tensor_variable",
+    "as_sparse_variable",
+    "cast",
+    "clean",
+    "col_scale",
+    "constant",
+    "csc_from_dense",
+    "csc_matrix",
+    "csm_data",
+    "csm_indices",
+    "csm_indptr",
+    "csm_properties",
+    "csm_shape",
+    "csr_from_dense",
+    "csr_matrix",
+    "dense_from_sparse",
+    "diag",
+    "dot",
+    "enable_sparse",
+    "ensure_sorted_indices",
+    "get_item_2d",
+    "get_item_2lists",
+    "get_item_list",
+    "get_item_scalar",
+    "hstack",
+    "matrix",
+    "mul",
+    "neg",
+    "remove0",
+    "row_scale",
+    "sampling_dot",
+    "shared",
+    "sp_ones_like",
+    "sp_sum",
+    "sp_zeros_like",
+    "sparse_formats",
+    "square_diagonal",
+    "structured_dot",
+    "sub",
+    "transpose",
+    "true_dot",
+    "usmm",
+    "verify_grad_sparse",
+    "vstack",
+]
