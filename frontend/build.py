@@ -62,6 +62,9 @@ INDICES = front("indices", "i", "an index array, checked against `bound`: IndexE
 STEPS = front(
     "steps", "n", "`n`, if no size in `available` is less: ValueError for a sequence that is too short"
 )
+SAME_SIZE = front(
+    "same_size", "n", "`n`, which must be the size `other`: ValueError, whose text is `message`, if it is not"
+)
 WITH_GRAD = front(
     "with_grad", "*xs", "the first `count` operands, whose gradient by the others is given and not derived"
 )
@@ -267,6 +270,17 @@ NUMBERS: dict[str, Callable[[int, int], int]] = {
     "minimum": min,
     "maximum": max,
 }
+
+
+def same_size(n: Size, other: Size, message: str) -> Size:
+    """`n`, which must be the size `other`; ValueError, when the function runs at the latest, if it is not."""
+    if isinstance(n, int) and isinstance(other, int):
+        if n != other:
+            raise ValueError(f"{message} ({n} against {other})")
+        return n
+    variable, attrs = size_variable(n), {"other": other, "message": message}
+    made: Variable = Apply(SAME_SIZE, (variable,), attrs, (LSCALAR,)).results[0]
+    return made
 
 
 def size_product(sizes: Sequence[Size]) -> Size:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,6 +13,7 @@ from tcc.graph import ancestors, rebuild, shown_inputs, toposort
 from tcc.lower import place
 from tcc.modes import get_mode
 from tcc.printing import visible
+from tcc.profiling import ProfiledFunction, ProfileStats
 from tcc.settings import config
 from tcc.types import TensorType
 from tcc.variable import Constant, SharedVariable, Variable, as_variable
@@ -52,7 +54,8 @@ def function(
     """A callable that computes `outputs` (a variable, list, dict or None) from `inputs` and then applies `updates`.
 
     `updates` are (shared variable, new value) pairs, all computed from the old values; `givens` are (variable, replacement)
-    pairs, of the same types unless `rebuild_strict` is False.  UnusedInputError, MissingInputError and TypeError say what does not fit.
+    pairs, of the same types unless `rebuild_strict` is False.  With `profile` (True,
+    a message, or a ProfileStats) calls are counted and timed: `f.profile.summary()`.  UnusedInputError, MissingInputError and TypeError say what does not fit.
     """
     if name is None:
         name = _caller()
@@ -68,9 +71,7 @@ def function(
     pairs = _as_updates(updates)
     replace = _as_givens(givens, [i.variable for i in ins], rebuild_strict)
     kept = [i.update for i in ins if i.update is not None]
-    pairs += default_updates(
-        [*outs, *kept], pairs, replace, no_default_updates, [i.variable for i in ins]
-    )
+    pairs += default_updates([*outs, *kept], pairs, replace, no_default_updates, [i.variable for i in ins])
     results = rebuild([*outs, *(e for _, e in pairs), *kept], replace)
     count = len(outs)
     ins = with_updates(ins, results[count + len(pairs) :])
@@ -79,7 +80,17 @@ def function(
     returns = "list" if outputs is None or isinstance(outputs, list | tuple | dict) else "array"
     recipe = Recipe(ins, results[:count], pairs, name, get_mode(mode), returns)
     keys = sorted(outputs) if isinstance(outputs, dict) else None
-    return recipe.make() if keys is None else DictFunction(recipe.make(), keys)
+    start = time.perf_counter()
+    made = recipe.make()
+    if profile or profile is None and config.profile:
+        stats = (
+            profile
+            if isinstance(profile, ProfileStats)
+            else ProfileStats(name if profile in (None, True) else profile)
+        )
+        stats.compile_time += time.perf_counter() - start
+        made = ProfiledFunction(made, stats)
+    return made if keys is None else DictFunction(made, keys)
 
 
 def evaluate(v: Variable, values: Mapping[Variable, Any]) -> Any:

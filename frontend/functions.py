@@ -118,6 +118,7 @@ class Made:
     """What compiled and interpreted functions have in common: the recipe, with which they are copied and pickled."""
 
     recipe: Recipe
+    profile: Any = None
 
     @property
     def output_variables(self) -> Sequence[Any]:
@@ -256,8 +257,10 @@ class DebugFunction(InterpretedFunction):
         results, updates = super().computed(arrays)
         if any(op.name == "call" for op in self.func.body.walk()):
             return results, updates
+        from tcc.codegen import support
         from tcc.driver import Program
 
+        support.load()
         copies = {n: Container(c.get()) for n, c in self.program.containers.items()}
         program = Program(self.func, copies, "list", explained(self.lowered))
         native = NativeFunction(self.name, self.parameters, program.specialise)(*arrays)

@@ -476,6 +476,13 @@ def zero_grad(x: Any) -> Any:
     return _passing("ZeroGrad", x, lambda g: ZERO, zeros)
 
 
+def undefined_grad(x: Any) -> Any:
+    """x, by which no gradient is defined: NullTypeGradError for who needs it."""
+    return _passing(
+        "UndefinedGrad", x, lambda g: Undefined(f"no gradient is defined by {x}, through undefined_grad")
+    )
+
+
 def grad_clip(x: Any, lower_bound: Any, upper_bound: Any) -> Any:
     """x, whose gradient is clipped."""
     from tcc.elemwise import clip

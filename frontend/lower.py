@@ -406,7 +406,7 @@ class Lowering:
         self.builder.loc = place(node.loc)
         first = node.results[0]
         if len(node.results) == 1 and first.type.dtype[:3] in ("int", "uin") and not first.type.ndim:
-            if node.name not in ("shape_of", "steps") and self.note_scalar(node):
+            if node.name not in ("shape_of", "steps", "same_size") and self.note_scalar(node):
                 return
         special = SPECIAL.get(node.name)
         if special is not None:
@@ -687,6 +687,16 @@ class Lowering:
             self.builder.op("check_size", attrs={"left": least, "right": n, "message": message})
         self.exact[node.result] = n
 
+    def same_size(self, node: Apply) -> None:
+        """A size that must be equal to another."""
+        n, other = (self.sizes.resolve(self.size(v)) for v in (node.operands[0], node.attrs["other"]))
+        message = node.attrs["message"]
+        if isinstance(n, int) and isinstance(other, int) and n != other:
+            raise ValueError(f"{message} ({n} against {other}), written at {place(node.loc)}")
+        if n != other and not self.sizes.merge(n, other, f"{message}, at {place(node.loc)}"):
+            self.builder.op("check_size", attrs={"left": n, "right": other, "message": message})
+        self.exact[node.result] = self.sizes.resolve(n)
+
     def call(self, node: Apply) -> None:
         """A Python function.  Sizes that only it can tell are asked for first."""
         from tcc.user_op import Probed
@@ -730,6 +740,7 @@ SPECIAL: dict[str, Callable[[Lowering, Apply], None]] = {
     "indices": Lowering.indices,
     "rebroadcast": Lowering.rebroadcast,
     "reshape": Lowering.reshape,
+    "same_size": Lowering.same_size,
     "scan": Lowering.scan,
     "shape_of": Lowering.shape_of,
     "steps": Lowering.steps,

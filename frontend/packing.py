@@ -44,6 +44,12 @@ class PackedOp:
         results = Apply(PACKED, operands, {"op": self}, self.types(*operands)).results
         return results[0] if len(results) == 1 else list(results)
 
+    def __eq__(self, other: object) -> bool:
+        return type(self) is type(other) and self.__dict__ == other.__dict__
+
+    def __hash__(self) -> int:
+        return hash((type(self), *self.__dict__.values()))
+
     def __str__(self) -> str:
         return type(self).__name__
 
@@ -264,6 +270,11 @@ class WrappedFunction(Made):
         count = len(self.recipe.outputs)
         self.values.update(zip(self.changing, results[count:]))
         return results[0] if self.returns == "array" else results[:count]
+
+    @property
+    def value(self) -> Any:
+        """`f.value["name"]`: the same as `f["name"]`."""
+        return self
 
     def _number(self, key: Any) -> int:
         for number, i in enumerate(self.recipe.inputs):

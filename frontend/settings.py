@@ -36,7 +36,7 @@ FLAGS: dict[str, Flag] = {
     ),
     "warn_float64": Flag("ignore", ("ignore", "warn", "raise"), "what making a float64 variable does"),
     "exception_verbosity": Flag("low", ("low", "high"), "accepted for Theano's sake"),
-    "profile": Flag(False, bool, "accepted for Theano's sake"),
+    "profile": Flag(False, bool, "calls of functions are counted and timed; see tcc.profiling"),
 }
 
 # Flags of Theano that programs set and read; they mean nothing here.  A name with members is a group, whose other members are

@@ -275,6 +275,18 @@ def cast(x: Any, dtype: str) -> Any:
     return x if x.type.dtype == dtype else like(x, T.cast(csm_data(x), dtype))
 
 
+def _cast_to(dtype: str) -> Any:
+    def made(x: Any) -> Any:
+        return cast(x, dtype)
+
+    made.__doc__ = f"The matrix with elements of {dtype}."
+    return made
+
+
+bcast, wcast, icast, lcast = map(_cast_to, ("int8", "int16", "int32", "int64"))
+fcast, dcast = map(_cast_to, ("float32", "float64"))
+
+
 def sp_ones_like(x: Any) -> Any:
     """Ones at the places of the elements of x."""
     return like(as_sparse_variable(x), T.ones_like(csm_data(x)))
@@ -304,10 +316,32 @@ def neg(x: Any) -> Any:
 
 
 def _pair(x: Any, y: Any) -> tuple[Any, Any]:
-    """Two matrices of one format and dtype."""
+    """Two matrices of one format, dtype and shape."""
     x, y = as_sparse_variable(x), as_sparse_variable(y)
     dtype = promote(x.type.dtype, y.type.dtype)
-    return cast(x, dtype), cast(as_format(y, x.type.format), dtype)
+    return cast(x, dtype), cast(_fitted(as_format(y, x.type.format), x), dtype)
+
+
+def _fitted(y: Any, x: Any) -> Any:
+    """y, whose shape must be that of x, which is in the same format."""
+    if csm_shape(y) is csm_shape(x) and csm_indptr(y) is csm_indptr(x):
+        return y
+    data, indices, indptr, _ = csm_properties(y)
+    indptr = T.specify_shape(indptr, [size_of(csm_indptr(x), 0)], "the shape of the other sparse matrix")
+    pair = zip(sizes_of(y), sizes_of(x))
+    major, minor = (
+        size_variable(build.same_size(a, b, "sparse: Input dimension mis-match, of two matrices"))
+        for a, b in pair
+    )
+    shape = (major, minor) if x.type.format == "csr" else (minor, major)
+    return CSM(x.type.format)(data, indices, indptr, T.stack(shape))
+
+
+def _dense_like(dense: Any, x: Any) -> Any:
+    """A dense matrix, row, column or vector that must have the sizes of x, but for axes that broadcast."""
+    rank = dense.type.ndim
+    sizes = [None if b else n for b, n in zip(dense.type.broadcastable, shape_of(x)[2 - rank :])]
+    return T.specify_shape(dense, sizes, "the shape of the sparse matrix")
 
 
 class AddSS(PackedOp):
@@ -371,7 +405,11 @@ def add(x: Any, y: Any) -> Any:
     matrix, dense = (x, y) if is_sparse(x) else (y, x)
     if dense.type.ndim != 2:
         raise TypeError(f"sparse.add: a dense argument must be a matrix, got {dense.type}")
+    dense = (
+        T.fill(dense_from_sparse(sp_zeros_like(matrix)), dense) if any(dense.type.broadcastable) else dense
+    )
     dtype = promote(matrix.type.dtype, dense.type.dtype)
+    dense = _dense_like(dense, matrix)
     return T.inc_subtensor(T.cast(dense, dtype)[places(matrix)], T.cast(csm_data(matrix), dtype))
 
 
@@ -397,6 +435,7 @@ def mul(x: Any, y: Any) -> Any:
     if dense.type.ndim == 0:
         return like(matrix, csm_data(matrix) * dense)
     rows, columns = places(matrix)
+    dense = _dense_like(dense, matrix)
     if dense.type.ndim == 1:
         return like(matrix, csm_data(matrix) * dense[columns])
     flags = dense.type.broadcastable
@@ -418,6 +457,7 @@ def _scaled(x: Any, s: Any, axis: int) -> Any:
     x, s = as_sparse_variable(x), as_variable(s)
     if s.type.ndim != 1:
         raise TypeError(f"s must be a vector, got {s.type}")
+    s = T.specify_shape(s, [shape_of(x)[axis]], "the shape of the sparse matrix")
     return like(x, csm_data(x) * s[places(x)[axis]])
 
 
@@ -524,7 +564,12 @@ def vstack(blocks: Sequence[Any], format: str | None = None, dtype: str | None =
         count = T.cast(csm_indptr(b)[-1], INDEX)
         total = count if total is None else total + count
     height = sum((csm_shape(b)[0] for b in rows[1:]), csm_shape(rows[0])[0])
-    made = CSR(data, indices, T.concatenate(starts), T.stack([height, csm_shape(rows[0])[1]]))
+    width: Any = sizes_of(rows[0]).minor
+    for b in rows[1:]:
+        width = build.same_size(
+            width, sizes_of(b).minor, "sparse: Input dimension mis-match, of matrices that are stacked"
+        )
+    made = CSR(data, indices, T.concatenate(starts), T.stack([height, size_variable(width)]))
     return as_format(made, format or parts[0].type.format)
 
 
@@ -541,3 +586,25 @@ def _stacked(blocks: Sequence[Any], dtype: str | None) -> list[Any]:
         raise ValueError("nothing to stack")
     wanted = dtype or promote(*(b.type.dtype for b in parts))
     return [cast(b, wanted) for b in parts]
+
+
+# -- comparisons -------------------------------------------------------------------------------------------------------
+
+
+def compared(name: str) -> Any:
+    """A comparison: sparse, of bools, of two sparse matrices; dense if one is dense."""
+    function = getattr(T, name)
+
+    def compare(x: Any, y: Any) -> Any:
+        x, y = as_sparse_or_tensor_variable(x), as_sparse_or_tensor_variable(y)
+        if not is_sparse(x) and not is_sparse(y):
+            raise TypeError(f"sparse.{name}: one of the arguments must be sparse")
+        made = function(*(dense_from_sparse(v) if is_sparse(v) else v for v in (x, y)))
+        return SparseFromDense(x.type.format)(made) if is_sparse(x) and is_sparse(y) else made
+
+    compare.__name__ = compare.__qualname__ = name
+    compare.__doc__ = f"{name} by element: sparse, of bools, of two sparse matrices; dense if one is dense."
+    return compare
+
+
+eq, neq, lt, le, gt, ge = map(compared, ("eq", "neq", "lt", "le", "gt", "ge"))

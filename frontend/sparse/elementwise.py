@@ -28,6 +28,12 @@ for _name in PLAIN:
 rint = _of_elements(T.round_half_to_even, "rint", "Each stored element rounded, halves to the even number.")
 
 
+def structured_monoid(tensor_op: Callable[..., Any]) -> Callable[[Any], Any]:
+    """A decorator that makes a function of sparse matrices out of `tensor_op`, of each stored element; only the name and the
+    docstring of what it decorates are used."""
+    return lambda f: _of_elements(tensor_op, f.__name__, f.__doc__ or "")
+
+
 def _sigmoid(x: Any) -> Any:
     from tcc.tensor.nnet import sigmoid
 
@@ -52,6 +58,7 @@ __all__ = [  # noqa: PLE0604
     "structured_log",
     "structured_maximum",
     "structured_minimum",
+    "structured_monoid",
     "structured_pow",
     "structured_sigmoid",
 ]

@@ -45,6 +45,7 @@ def _times_dense(x: Any, y: Any) -> Any:
         raise TypeError(f"a dense factor must be a matrix or vector, got {y.type}")
     columns = y if y.type.ndim == 2 else y.dimshuffle(0, "x")
     columns = T.unbroadcast(columns, 0) if columns.type.broadcastable[0] else columns
+    columns = T.specify_shape(columns, [shape_of(x)[1], None], "the shape of the sparse factor")
     data, indices, indptr, _ = csm_properties(x)
     if x.type.format == "csr":
         made: Any = build.node("csr_dot", data, indices, indptr, columns).result
@@ -90,7 +91,10 @@ class TrueDot(PackedOp):
         vector = [tensor_type(t, (None,)) for t in (x.type.dtype, INDEX)]
         starts = build.size_of(a[2], 0)
         types = [*vector, tensor_type(INDEX, (None,))]
-        inputs = [*a[:3], *b[:3], size_variable(width)]
+        inner = build.same_size(
+            shape_of(x)[1], shape_of(y)[0], "sparse: Input dimension mis-match, of a product"
+        )
+        inputs = [*a[:3], *b[:3], size_variable(inner), size_variable(width)]
         data, indices, indptr = call("TrueDot", multiplied, inputs, types, [], sizes=[None, None, starts])
         rows, columns = shape_of(x)[0], shape_of(y)[1]
         return [
@@ -104,9 +108,9 @@ class TrueDot(PackedOp):
 
 def multiplied(*arrays: Any) -> list[Any]:
     """The arrays of the product of two matrices in compressed rows; ValueError where their sizes do not fit."""
-    data, indices, indptr, *b, width = arrays
+    data, indices, indptr, *b, inner, width = arrays
     right: Any = matrix_of(b[0], b[1], b[2], int(width))
-    made: Any = matrix_of(data, indices, indptr, right.shape[0]) @ right
+    made: Any = matrix_of(data, indices, indptr, int(inner)) @ right
     made.sort_indices()
     return [made.data, np.asarray(made.indices, INDEX), np.asarray(made.indptr, INDEX)]
 
@@ -130,6 +134,9 @@ def sampling_dot(x: Any, y: Any, p: Any) -> Any:
     dtype = promote(x.type.dtype, y.type.dtype, p.type.dtype)
     x, y, p = T.cast(x, dtype), T.cast(y, dtype), cast(p, dtype)
     _, indices, indptr, _ = csm_properties(p)
+    x, y = (
+        T.specify_shape(v, [n, None], "the shape of the sparse factor") for v, n in zip((x, y), shape_of(p))
+    )
     pair = (x, y) if p.type.format == "csr" else (y, x)
     return like(p, csm_data(p) * build.node("csr_sample", indices, indptr, *pair).result)
 

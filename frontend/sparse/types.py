@@ -110,3 +110,23 @@ def csr_matrix(name: str | None = None, dtype: str | None = None) -> Any:
 def csc_matrix(name: str | None = None, dtype: str | None = None) -> Any:
     """A new variable in compressed columns."""
     return matrix("csc", name, dtype)
+
+
+def csr_fmatrix(name: str | None = None) -> Any:
+    """A new variable in compressed rows of float32."""
+    return matrix("csr", name, "float32")
+
+
+def csr_dmatrix(name: str | None = None) -> Any:
+    """A new variable in compressed rows of float64."""
+    return matrix("csr", name, "float64")
+
+
+def csc_fmatrix(name: str | None = None) -> Any:
+    """A new variable in compressed columns of float32."""
+    return matrix("csc", name, "float32")
+
+
+def csc_dmatrix(name: str | None = None) -> Any:
+    """A new variable in compressed columns of float64."""
+    return matrix("csc", name, "float64")

@@ -455,9 +455,10 @@ _LATER = {
     "verify_grad": "tcc.gradcheck",
     "TensorSharedVariable": "tcc.sharedvar",
     "scan": "tcc.loops",
+    "load": "tcc.tensor.io",
 }
 _MODULES = frozenset(
-    {"extra_ops", "fft", "nlinalg", "nnet", "raw_random", "shared_randomstreams", "signal", "slinalg"}
+    {"extra_ops", "fft", "io", "nlinalg", "nnet", "raw_random", "shared_randomstreams", "signal", "slinalg"}
 )
 # Names that a well-known book prints and Theano never had.
 _ALIASES = {

@@ -17,6 +17,7 @@ from tcc.debug import Assert
 from tcc.elemwise import abs_ as abs
 from tcc.elemwise import int_div as intdiv
 from tcc.elemwise import true_div as truediv
+from tcc.gradient import DisconnectedType
 from tcc.loops import scan
 from tcc.reductions import axes_of
 from tcc.shapes import dimshuffle
@@ -310,3 +311,17 @@ def _allclose(a: Any, b: Any, rtol: float | None = None, atol: float | None = No
     a, b = np.asarray(a), np.asarray(b)
     absolute, relative = _get_atol_rtol(a, b)
     return np.allclose(a, b, relative if rtol is None else rtol, absolute if atol is None else atol)
+
+
+def format_as(use_list: bool, use_tuple: bool, outputs: Any) -> Any:
+    """Outputs as a list, a tuple, or for neither as the only one of them."""
+    assert not (use_list and use_tuple)
+    if not use_list and not use_tuple:
+        if isinstance(outputs, list | tuple):
+            (outputs,) = outputs
+        return outputs
+    listed = list(outputs) if isinstance(outputs, list | tuple) else [outputs]
+    return tuple(listed) if use_tuple else listed
+
+
+disconnected_type = DisconnectedType()

@@ -88,6 +88,15 @@ ELEMENTWISE = (
     "round_half_to_even second sgn sin sinh sqr sqrt sub tan tanh tri_gamma true_div trunc xor"
 )
 
+PASSING = "consider_constant zero_grad disconnected_grad undefined_grad"
+_SCALARS |= _from("tcc.tensor", f"{ELEMENTWISE} real imag angle switch clip cast identity isnan isinf") | {
+    name: f"tcc.tensor:{letter}scalar"
+    for name, letter in (
+        *(("int8", "b"), ("int16", "w"), ("int32", "i"), ("int64", "l")),
+        *(("float32", "f"), ("float64", "d"), ("complex64", "c"), ("complex128", "z")),
+    )
+}
+
 TREE: dict[str, Entry] = {
     "": Entry(
         ("tcc",),
@@ -108,7 +117,13 @@ TREE: dict[str, Entry] = {
     ),
     "version": Entry(names=_from(L, "version short_version full_version")),
     "updates": Entry(names=_from("tcc.loops", "OrderedUpdates")),
-    "gradient": Entry(("tcc.gradient", "tcc.tangents", "tcc.gradcheck")),
+    "gradient": Entry(
+        ("tcc.gradient", "tcc.tangents", "tcc.gradcheck"),
+        {
+            **{f"{n}_": f"tcc.gradient:{n}" for n in PASSING.split()},
+            **_from(L, "format_as disconnected_type"),
+        },
+    ),
     "printing": Entry(("tcc.printing",)),
     "configparser": Entry(names={**_from("tcc.settings", "config change_flags TheanoConfigParser")}),
     "configdefaults": Entry(
@@ -146,6 +161,7 @@ TREE: dict[str, Entry] = {
             **_from("tcc.graphop", "OpFromGraph"),
             **_from("tcc.compiling", "function"),
             **_from("tcc.shapes", "specify_shape"),
+            "ProfileStats": "tcc.profiling:ProfileStats",
             "pfunc": "tcc.compiling:function",
             "mode": f"{L}:compile_mode",
         }
@@ -165,6 +181,7 @@ TREE: dict[str, Entry] = {
             **_from("tcc.types", "generic"),
         }
     ),
+    "compile.profiling": Entry(names=_from("tcc.profiling", "ProfileStats")),
     "compile.builders": Entry(names=_from("tcc.graphop", "OpFromGraph")),
     "compile.ops": Entry(
         names={
@@ -229,6 +246,8 @@ TREE: dict[str, Entry] = {
         },
     ),
     "tensor.fft": Entry(),
+    "tensor.io": Entry(),
+    "tensor.type_other": Entry(),
     "tensor.nlinalg": Entry(
         names=_from(
             O,
@@ -256,7 +275,7 @@ TREE: dict[str, Entry] = {
     "tensor.nnet.sigm": Entry(("tcc.tensor.nnet",)),
     "tensor.nnet.bn": Entry(),
     "tensor.nnet.conv": Entry(),
-    "tensor.nnet.abstract_conv": Entry(),
+    "tensor.nnet.abstract_conv": Entry(("tcc.tensor.nnet.separable",)),
     "tensor.nnet.neighbours": Entry(),
     "tensor.nnet.ctc": Entry(),
     "tensor.nnet.blocksparse": Entry(),
@@ -276,6 +295,7 @@ TREE: dict[str, Entry] = {
     # -- scalars --------------------------------------------------------------------------------------------------
     "scalar": Entry(names=_SCALARS),
     "scalar.basic": Entry(names=_SCALARS),
+    "scalar.basic_scipy": Entry(names={**_SCALARS, "imported_scipy_special": "=True"}),
     # -- what is elsewhere or is not here -------------------------------------------------------------------------
     "sandbox": Entry(),
     "sandbox.rng_mrg": Entry(),

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import tcc
+import tcc.profiling
 import tcc.tensor as T
 from tcc.types import generic, none_type
 
@@ -121,6 +122,44 @@ def test_outputs_that_are_shared_or_given_are_copies() -> None:
     one, two, _ = f(given)
     one[0] = two[0] = 9
     assert w.get_value()[0] == 1 and given[0] == 0
+
+
+def test_calls_are_counted(capsys: pytest.CaptureFixture[str]) -> None:
+    x = T.dscalar("x")
+    f = tcc.function([x], x * 2, profile=True, name="twice")
+    assert f(1) == 2 and f(x=2) == 4
+    f.profile.summary()
+    text = capsys.readouterr().err
+    assert "Message: twice" in text and "in 2 calls" in text and f.profile.fct_call_time > 0
+    assert not tcc.function([x], x, profile=False).profile
+    with tcc.change_flags(profile=True):
+        assert tcc.function([x], x).profile.fct_callcount == 0
+    both = tcc.profiling.ProfileStats("both")
+    g, h = (tcc.function([x], x + k, profile=both) for k in (1, 2))
+    g(1)
+    h(1)
+    assert both.fct_callcount == 2 and float(pickle.loads(pickle.dumps(g))(1)) == 2
+
+
+def test_arrays_from_files(tmp_path: Any) -> None:
+    path, file = generic("path"), str(tmp_path / "a.npy")
+    np.save(file, np.arange(5))
+    for mode in (None, "c"):
+        f = tcc.function([path], T.load(path, "int64", (False,), mmap_mode=mode) * 2)
+        assert f(file).tolist() == [0, 2, 4, 6, 8]
+    g = tcc.function([], T.load(file, "int64", (False,)).sum())
+    assert g() == 10
+    np.save(file, np.arange(3))
+    assert g() == 3
+    np.save(file, np.ones((2, 2)))
+    with pytest.raises(TypeError, match="Trying to load an array of dtype float64 with 2 axes"):
+        g()
+    with pytest.raises(FileNotFoundError):
+        f(str(tmp_path / "none.npy"))
+    with pytest.raises(ValueError, match="mmap_mode"):
+        T.load(path, "int64", (False,), mmap_mode="w+")
+    with pytest.raises(TypeError, match="path"):
+        T.load(T.dscalar(), "int64", (False,))
 
 
 class Double(tcc.Op):

@@ -228,6 +228,63 @@ def test_parts_and_stacks(format: str) -> None:
         tcc.function([x, i], x[i])(a, [5])
 
 
+@pytest.mark.parametrize("format", FORMATS)
+def test_sizes_that_do_not_fit_are_refused(format: str) -> None:
+    x, y, d, v = S.matrix(format, "x", "float64"), S.csr_dmatrix("y"), T.dmatrix("d"), T.dvector("v")
+    a, small, wide = (sp.csr_matrix(s) for s in ((3, 4), (3, 3), (2, 4)))  # none has an element
+    a = a.asformat(format)
+    for made, others in [
+        (x + y, (small, wide)),
+        (x * y, (small, wide)),
+        (S.true_dot(x, y), (small, a.tocsr())),
+        (S.dot(y, x), (wide, a.tocsr())),
+        (S.vstack([x, y]), (small,)),
+        (S.hstack([x, y]), (wide,)),
+    ]:
+        f = tcc.function([x, y], made)
+        for b in others:
+            with pytest.raises(ValueError):
+                f(a, b)
+    for made in (x + d, x * d, S.dot(x, d), S.dot(d, x), S.sampling_dot(d, T.ones((4, 2)), x)):
+        f = tcc.function([x, d], made)
+        for shape in ((2, 5), (5, 2)):
+            with pytest.raises(ValueError):
+                f(a, np.ones(shape))
+    for made in (S.row_scale(x, v), S.col_scale(x, v), S.mul(x, v), S.dot(x, v), S.dot(v, x)):
+        with pytest.raises(ValueError):
+            tcc.function([x, v], made)(a, np.ones(5))
+    row = T.drow("row")
+    same(tcc.function([x, row], x + row)(a, np.ones((1, 4))), np.ones((3, 4)))
+
+
+def test_comparisons() -> None:
+    x, y, d = S.csr_dmatrix("x"), S.csc_dmatrix("y"), T.dmatrix("d")
+    a, b, c = random((3, 4), "csr"), random((3, 4), "csc", seed=2), np.zeros((3, 4))
+    for name, numpy in (("eq", "equal"), ("neq", "not_equal"), ("lt", "less"), ("ge", "greater_equal")):
+        f = getattr(S, name)
+        got = tcc.function([x, y, d], [f(x, y), f(x, d), f(d, y)])(a, b, c)
+        dense = getattr(np, numpy)
+        same(got[0], dense(a.toarray(), b.toarray()), "csr")
+        same(got[1], dense(a.toarray(), c))
+        same(got[2], dense(c, b.toarray()))
+    with pytest.raises(TypeError):
+        S.lt(d, d)
+
+
+def test_casts_and_functions_of_elements() -> None:
+    x = S.csr_dmatrix("x")
+    a = random((3, 4), "csr")
+
+    @S.structured_monoid(T.cosh)
+    def structured_cosh(x: Any) -> Any:
+        """cosh of each stored element."""
+
+    got = tcc.function([x], [S.fcast(x), S.icast(x), structured_cosh(x)])(a)
+    assert [g.dtype.name for g in got] == ["float32", "int32", "float64"]
+    same(got[1], a.astype("int32"), "csr")
+    np.testing.assert_allclose(got[2].data, np.cosh(a.data))
+
+
 def test_structure() -> None:
     x = S.csr_matrix("x", "float64")
     a = sp.csr_matrix((np.array([3.0, 0, 1]), np.array([2, 1, 0]), np.array([0, 3, 3])), shape=(2, 3))

@@ -156,3 +156,15 @@ def test_names_of_theanos_own() -> None:
     assert t.transfer(x, "cpu") is x
     with pytest.raises(ValueError):
         t.transfer(x, "elsewhere")
+
+
+def test_undefined_gradients_and_scalars_by_theanos_names() -> None:
+    g, s = module("gradient"), module("scalar")
+    x = T.dscalar("x")
+    with pytest.raises(NullTypeGradError, match="undefined_grad"):
+        tcc.grad(g.undefined_grad(x) * 2, x)
+    assert g.format_as(False, True, [1, 2]) == (1, 2) and g.format_as(False, False, [1]) == 1
+    assert g.zero_grad_ is g.zero_grad
+    a, b = s.float64("a"), s.int32("b")
+    assert tcc.function([a, b], s.add(s.exp(a), b))(0.0, 2) == 3
+    assert s.basic_scipy.erf is T.erf and T.tensor7().ndim == 7

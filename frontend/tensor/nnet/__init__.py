@@ -10,6 +10,7 @@ from tcc.tensor.nnet.abstract_conv import (
     conv3d,
     conv3d_grad_wrt_inputs,
     conv3d_grad_wrt_weights,
+    frac_bilinear_upsampling,
 )
 from tcc.tensor.nnet.basic import (
     SELU_ALPHA,
@@ -50,11 +51,20 @@ from tcc.tensor.nnet.onehot import (
     softmax_grad,
     softmax_with_bias,
 )
+from tcc.tensor.nnet.separable import (
+    causal_conv1d,
+    separable_conv2d,
+    separable_conv3d,
+)
 
 softmax_op = softmax_graph = softmax
 logsoftmax_op = logsoftmax
 
 __all__ = [
+    "causal_conv1d",
+    "separable_conv2d",
+    "separable_conv3d",
+    "frac_bilinear_upsampling",
     "confusion_matrix",
     "crossentropy_categorical_1hot_grad",
     "crossentropy_softmax_1hot",

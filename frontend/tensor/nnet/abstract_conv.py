@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -397,14 +398,42 @@ def bilinear_upsampling(
     use_1D_kernel: bool = True,
 ) -> Any:
     """`input` [batch, channels, rows, columns] with `ratio` times as many rows and columns, between which it is linear;
-    beyond its outermost elements it is constant.  `ratio` is an integer known when the graph is built."""
-    if frac_ratio is not None or ratio is None:
-        raise NotImplementedError("bilinear_upsampling: ratio must be an integer; there are no fractions yet")
+    beyond its outermost elements it is constant.  `ratio` is an integer known when the graph is built.
+
+    `frac_ratio` instead is a pair (p, q), or a pair of such pairs for rows and columns: of the image with p times as many
+    every q-th is taken.
+    """
+    if frac_ratio is not None:
+        if ratio is not None:
+            raise ValueError("can't use ratio and frac_ratio together")
+        return frac_bilinear_upsampling(input, frac_ratio)
+    if ratio is None:
+        raise ValueError("No ratio (or frac_ratio) provided")
     (ratio,) = numbers("ratio", (ratio,), 1)
     if ratio < 1:
         raise ValueError(f"bilinear_upsampling: ratio must be at least 1, got {ratio}")
     x = _floats(input, "input", 2)
     x = with_shape(x, "batch_size and num_input_channels", [batch_size, num_input_channels, None, None])
+    return _upsampled(x, ratio, ratio)
+
+
+def frac_bilinear_upsampling(input: Any, frac_ratio: Any) -> Any:
+    """`input` [batch, channels, rows, columns], with p times as many rows and columns, every q-th of which is taken.
+
+    `frac_ratio` is a pair (p, q) of integers, or a pair of pairs for rows and columns.
+    """
+    if not isinstance(frac_ratio, tuple):
+        raise ValueError("frac_ratio must be a tuple")
+    pairs = frac_ratio if isinstance(frac_ratio[0], tuple) else (frac_ratio, frac_ratio)
+    fractions = [Fraction(int(p), int(q)) for p, q in pairs]
+    if len(fractions) != 2 or any(f <= 0 for f in fractions):
+        raise ValueError(f"frac_ratio must be positive, for rows and columns, got {frac_ratio}")
+    rows, columns = fractions
+    made = _upsampled(_floats(input, "input", 2), rows.numerator, columns.numerator)
+    return made[:, :, :: rows.denominator, :: columns.denominator]
+
+
+def _upsampled(x: Any, down: int, across: int) -> Any:
     batch, channels, rows, columns = build.shape_of(x)
     one: Any = reshape(x, [size_arithmetic("mul", batch, channels), 1, rows, columns])
     for axis in (2, 3):
@@ -412,22 +441,16 @@ def bilinear_upsampling(
         first, last = list(every), list(every)
         first[axis], last[axis] = slice(0, 1), slice(-1, None)
         one = concatenate([one[tuple(first)], one, one[tuple(last)]], axis=axis)
-    pad = 2 * ratio - (ratio - 1) // 2 - 1
-    line = build.cast(bilinear_kernel_1D(ratio), x.type.dtype)
     count = size_of(one, 0)
-    down, across = (size_arithmetic("mul", s, ratio) for s in (rows, columns))
-    one = conv2d_grad_wrt_inputs(
-        one,
-        line.dimshuffle("x", "x", 0, "x"),
-        (count, 1, down, size_arithmetic("add", columns, 2)),
-        border_mode=(pad, 0),
-        subsample=(ratio, 1),
-    )
-    one = conv2d_grad_wrt_inputs(
-        one,
-        line.dimshuffle("x", "x", "x", 0),
-        (count, 1, down, across),
-        border_mode=(0, pad),
-        subsample=(1, ratio),
-    )
-    return reshape(one, [batch, channels, down, across])
+    height, width = size_arithmetic("mul", rows, down), size_arithmetic("mul", columns, across)
+    for axis, ratio in ((2, down), (3, across)):
+        line = build.cast(bilinear_kernel_1D(ratio), x.type.dtype)
+        pad = 2 * ratio - (ratio - 1) // 2 - 1
+        one = conv2d_grad_wrt_inputs(
+            one,
+            line.dimshuffle(*("x", "x", 0, "x") if axis == 2 else ("x", "x", "x", 0)),
+            (count, 1, height, size_arithmetic("add", columns, 2) if axis == 2 else width),
+            border_mode=(pad, 0) if axis == 2 else (0, pad),
+            subsample=(ratio, 1) if axis == 2 else (1, ratio),
+        )
+    return reshape(one, [batch, channels, height, width])
