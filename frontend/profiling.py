@@ -6,7 +6,22 @@ import sys
 import time
 from typing import Any, TextIO
 
-from tcc.functions import Made
+import numpy as np
+
+from tcc.driver import Program
+from tcc.functions import CompiledFunction, Made
+from tcc.measuring import KernelTime, described, profile
+from tcc.runtime.buffers import Container
+
+SECONDS = 0.2  # for measuring kernels
+MOST = 20  # kernels that are listed
+
+
+def _measured(f: CompiledFunction, given: tuple[Any, Any], seconds: float) -> list[KernelTime]:
+    values = f._arguments(*given)
+    arrays = [np.asarray(p.convert(v)) for p, v in zip(f.parameters, values, strict=True)]
+    copies = {n: Container(c.get()) for n, c in f.program.containers.items()}
+    return profile(Program(f.program.func, copies, "list"), arrays, seconds)[0]
 
 
 class ProfileStats:
@@ -22,11 +37,36 @@ class ProfileStats:
         self.fct_call_time = 0.0
         self.compile_time = 0.0
         self.functions: list[Any] = []
+        self.last: dict[Any, tuple[Any, Any]] = {}  # the arguments of each function's last call
 
     @property
     def specialise_time(self) -> float:
         programs = [getattr(f, "program", None) for f in self.functions]
         return float(sum(c.seconds for p in programs for c in getattr(p, "history", ())))
+
+    def kernels(self, seconds: float = SECONDS) -> list[KernelTime]:
+        """Each kernel's time for the arguments of the last calls, the slowest first.
+
+        The compiled functions run again and again for `seconds`, on copies of their shared variables.
+        """
+        found = [
+            k
+            for f, given in self.last.items()
+            if isinstance(f, CompiledFunction)
+            for k in _measured(f, given, seconds)
+        ]
+        return sorted(found, key=lambda k: -k.seconds)
+
+    def phases(self) -> list[tuple[str, float]]:
+        """What was compiled so far, and for how long: each compile, and the passes of a function's last one."""
+        found = []
+        for f in self.functions:
+            program: Any = getattr(f, "program", None)
+            for c in getattr(program, "history", ()):
+                found.append((f"{'from the cache' if c.cached else 'compiled'} ({c.reason})", c.seconds))
+            if getattr(program, "context", None) is not None:
+                found += [(f"  pass {t.pass_name}", t.seconds) for t in program.context.times]
+        return found
 
     def text(self) -> str:
         """The counts as a table."""
@@ -39,8 +79,21 @@ class ProfileStats:
             f"  Time in {calls} calls to Function.__call__: {total:.3e}s{each}",
             f"  Of these, compiling for sizes: {self.specialise_time:.3e}s",
             f"  Making the function: {self.compile_time:.3e}s",
-            "  What each kernel takes: tcc profile program.py:function",
         ]
+        lines += [f"    {seconds:.3e}s  {what}" for what, seconds in self.phases()]
+        kernels = self.kernels()
+        if kernels:
+            whole = sum(k.seconds for k in kernels) or 1.0
+            lines += ["", "Kernels", "-------", "      %     a call    runs  kernel, and where it is written"]
+            for k in kernels[:MOST]:
+                where = f"  {k.op.loc}" if k.op.loc else ""
+                lines.append(
+                    f"  {100 * k.seconds / whole:5.1f}  {k.seconds:.3e}s  {k.calls:g}  {described(k.op)}{where}"
+                )
+            if len(kernels) > MOST:
+                lines.append(
+                    f"  ... {len(kernels) - MOST} more; all of them: tcc profile program.py:function"
+                )
         return "\n".join(lines) + "\n"
 
     def summary(self, file: TextIO | None = None, *_: Any, **__: Any) -> None:
@@ -57,6 +110,7 @@ class ProfiledFunction(Made):
         profile.functions.append(inner)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        self.profile.last[self.inner] = args, kwargs
         start = time.perf_counter()
         try:
             return self.inner(*args, **kwargs)
