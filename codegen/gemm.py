@@ -2,11 +2,13 @@
 
 One set of functions serves every product of its dtype.  What a call needs stands in a record of eight-byte slots (FIELDS):
 
-    for each block of NC columns, for each block of KC of k:
-        copy B's block into panels of one tile's columns          (threads share the copy, each makes a part)
-        for each run of tile rows, split over threads:            (or the columns are split, when there are few rows)
-            copy the rows of one tile into the thread's scratch
-            for each panel: the register tile, then the epilogue on it while it is in the first-level cache
+    for each block of MC rows, for each block of KC of k:
+        copy A's block, if more than one block of columns uses it     (threads share the copies, each makes a part)
+        for each block of NC columns:
+            copy B's block into panels of one tile's columns
+            for each run of tile rows, split over threads:            (or the columns are split, when there are few rows)
+                copy the rows of one tile into the thread's scratch, if A is copied, but not its block
+                for each panel: the register tile, then the epilogue on it while it is in the first-level cache
 """
 
 from __future__ import annotations
@@ -26,12 +28,12 @@ from tcc.runtime import layout as at
 TILES, DOT, ROW = range(3)
 # How B's panels are made.
 UNPACKED, PACK_ROWS, PACK_TURN, PACK_EACH = range(4)
-# How A's rows are copied.
-A_UNPACKED, A_ROWS, A_COLUMNS = range(3)
+# How A's rows are copied: a tile at a time, by rows or by columns, or a block of rows, which all blocks of columns use.
+A_UNPACKED, A_ROWS, A_COLUMNS, A_BLOCK = range(4)
 
 # Strides are in bytes.  turned: the record describes the transposed product.  index: which of the batch is being computed.
-# shared_bytes: of each thread's scratch, the first part, for B's panels.  panel_row, panel_column: bytes from one to the
-# next in B's panels.  resume: the tiles start from C.  finish: the epilogue once the sums are complete, else null.
+# shared_bytes: of each thread's scratch, the first part, for B's panels and, from b_bytes on, A's block, whose rows are
+# block_row bytes apart.  panel_row, panel_column: bytes from one to the next in B's panels.  resume: the tiles start from C.  finish: the epilogue once the sums are complete, else null.
 FIELDS = {
     name: slot
     for slot, name in enumerate(
@@ -39,13 +41,14 @@ FIELDS = {
         a b c args epilogue
         m n k ars acs brs bcs crs ccs accumulate
         batch batch_a batch_b batch_c
-        form turned kc_most nc_most pack_a pack_b by_columns grain pack_grain batch_grain shared_bytes
-        serial index panels panel_row panel_column jc nc pc kc resume finish
+        form turned mc_most kc_most nc_most pack_a pack_b by_columns grain pack_grain batch_grain shared_bytes b_bytes
+        serial index panels panel_row panel_column block block_row ic mc jc nc pc kc resume finish
         """.split()
     )
 }
-POINTERS = ("a", "b", "c", "args", "epilogue", "panels", "finish")
+POINTERS = ("a", "b", "c", "args", "epilogue", "panels", "block", "finish")
 GROUP = 8  # tiles whose rows of A are copied together by columns, so that whole lines of memory are read
+BLOCK_UNIT = 64  # rows of A's block are handed to threads in such units
 ROW_UNIT = 256  # columns of a product of one row are handed to threads in such units
 _ROW_RUN = 4096  # columns that stay in the first-level cache while rows are added to them
 
@@ -100,6 +103,7 @@ def parts_of(t: VecType, target: Target, made: Mapping[str, Emit] | None = None)
         pack_name(t, "each"): copy_elements(t),
         pack_name(t, "group"): copy_group(t, tile_rows(target)[0], GROUP, target),
         engine_name(t, "_pack"): _pack_body(t),
+        engine_name(t, "_rows"): _rows_body(t),
         engine_name(t, "_panel"): _row_panel(t),
         engine_name(t, "_block"): _block_body(t, target),
         dot_name(t): dot_kernel(t, target),
@@ -115,11 +119,12 @@ def parts_of(t: VecType, target: Target, made: Mapping[str, Emit] | None = None)
 
 def a_copy_bytes(t: VecType, target: Target, kc: Size, x: Index) -> Size:
     """Scratch for what is copied of A at a time: the rows of one tile, or a group of tiles by columns."""
-    by_rows = x.mul(_a_row_bytes(t, kc, x), tile_rows(target)[0])
+    by_rows = x.mul(a_row_bytes(t, kc, x), tile_rows(target)[0])
     return x.max(by_rows, x.add(x.mul(kc, GROUP * a_column_bytes(t, target)), GROUP * 64))
 
 
-def _a_row_bytes(t: VecType, kc: Size, x: Index) -> Size:
+def a_row_bytes(t: VecType, kc: Size, x: Index) -> Size:
+    """From one row to the next in a copy of A by rows."""
     # one vector more than needed, so that rows of a power of two do not share cache sets
     return x.mul(x.add(x.round_up(kc, t.lanes), t.lanes), t.bytes)
 
@@ -182,15 +187,40 @@ def _pack_body(t: VecType) -> Emit:
     return _finish(e)
 
 
+def _rows_body(t: VecType) -> Emit:
+    """Body over units of BLOCK_UNIT rows: copies A's block [mc, kc]."""
+    e = Emit()
+    _function(e, t, "_rows", _BODY)
+    x, r = Index(e), Record(e, "%r")
+    ars, acs, kc, step = r["ars"], r["acs"], r["kc"], r["block_row"]
+    i = x.mul("%begin", BLOCK_UNIT)
+    rows = x.sub(x.min(r["mc"], x.mul("%end", BLOCK_UNIT)), i)
+    src = e.gep(r["a"], x.add(x.mul(x.add(r["ic"], i), ars), x.mul(r["pc"], acs)))
+    dst = (("ptr", e.gep(r["block"], x.mul(i, step))), ("i64", step))
+    by_rows = e.value(f"icmp eq i64 {acs}, {t.bytes}")
+    along, across = (("ptr", src), ("i64", ars)), (("ptr", src), ("i64", acs))
+    e.when(by_rows, lambda: _call(e, pack_name(t, "rows"), *along, *dst, ("i64", rows), ("i64", kc)))
+    by_columns = e.value(f"xor i1 {by_rows}, true")
+    e.when(by_columns, lambda: _call(e, pack_name(t, "turn"), *across, *dst, ("i64", kc), ("i64", rows)))
+    return _finish(e)
+
+
 def _call(e: Emit, name: str, *args: tuple[str, Size]) -> None:
     """A call of a function that stands in the same module."""
     e.line(f"call void @{name}({', '.join(f'{t} {a}' for t, a in args)})")
 
 
 def _row_panel(t: VecType) -> Emit:
-    """`panel(r, a, ars, acs, i, rows, j0, j1, wide, narrow)`: rows i.. of C, from a, by columns j0..j1 of the block."""
+    """`panel(r, a, ars, acs, i, rows, j0, j1, wide, narrow, ahead, line, pace)`: rows i.. of C by columns j0..j1 of the block.
+
+    A's rows stand at `a`.  Meanwhile the rows that the next panel reads are fetched, one by each tile: the first is at `ahead`,
+    the next `line` bytes on, and each step of k fetches `pace` bytes of it.
+    """
     e, width = Emit(), VECTORS * t.lanes
-    params = "ptr %r, ptr %a, i64 %ars, i64 %acs, i64 %i, i64 %rows, i64 %j0, i64 %j1, ptr %wide, ptr %narrow"
+    params = (
+        "ptr %r, ptr %a, i64 %ars, i64 %acs, i64 %i, i64 %rows, i64 %j0, i64 %j1, ptr %wide, ptr %narrow, "
+        "ptr %ahead, i64 %line, i64 %pace"
+    )
     _function(e, t, "_panel", params)
     x, r = Index(e), Record(e, "%r")
     kc, crs, jc = r["kc"], r["crs"], r["jc"]
@@ -201,13 +231,13 @@ def _row_panel(t: VecType) -> Emit:
 
     below = e.gep(c, x.add(x.mul("%rows", crs), x.mul("%j0", t.bytes)))
 
-    def tile(function: str, j: str, cols: Size) -> None:
+    def tile(function: str, j: str, cols: Size, stream: str) -> None:
         bp, cp = e.gep(b, x.mul(j, column)), e.gep(c, j, t.elem)
         last = e.value(f"icmp sge i64 {x.add(j, width)}, %j1")
         following = e.value(f"select i1 {last}, ptr {below}, ptr {e.gep(cp, width, t.elem)}")
         e.line(
             f"call void {function}(ptr %a, i64 %ars, i64 %acs, ptr {bp}, i64 {brs}, ptr {cp}, i64 {crs}, "
-            f"ptr {following}, i64 {kc}, i64 {cols}, i64 {resume})"
+            f"ptr {following}, ptr {stream}, i64 %pace, i64 {kc}, i64 {cols}, i64 {resume})"
         )
         e.when(
             fused,
@@ -217,13 +247,13 @@ def _row_panel(t: VecType) -> Emit:
             ),
         )
 
-    def wide(j: str, _: list[str]) -> list[str]:
-        tile("%wide", j, x.min(x.sub("%j1", j), width))
-        return [str(x.add(j, width))]
+    def wide(j: str, v: list[str]) -> list[str]:
+        tile("%wide", j, x.min(x.sub("%j1", j), width), v[1])
+        return [str(x.add(j, width)), e.gep(v[1], "%line")]
 
-    (rest,) = e.loop("%j0", x.sub("%j1", t.lanes), width, wide, [("i64", "%j0")])
+    rest, stream = e.loop("%j0", x.sub("%j1", t.lanes), width, wide, [("i64", "%j0"), ("ptr", "%ahead")])
     left = x.sub("%j1", rest)
-    e.when(e.value(f"icmp sgt i64 {left}, 0"), lambda: tile("%narrow", rest, left))
+    e.when(e.value(f"icmp sgt i64 {left}, 0"), lambda: tile("%narrow", rest, left, stream))
     return _finish(e)
 
 
@@ -232,22 +262,27 @@ def _block_body(t: VecType, target: Target) -> Emit:
     e, width, sizes, unit = Emit(), VECTORS * t.lanes, tile_rows(target), unit_rows(target)
     _function(e, t, "_block", _BODY)
     x, r = Index(e), Record(e, "%r")
-    m, nc, kc, by_columns = r["m"], r["nc"], r["kc"], r["by_columns"]
-    first = x.pick(by_columns, 0, x.mul("%begin", unit))
-    last = x.pick(by_columns, m, x.min(m, x.mul("%end", unit)))
+    top, mc, nc, kc, by_columns = r["ic"], r["mc"], r["nc"], r["kc"], r["by_columns"]
+    first = x.add(top, x.pick(by_columns, 0, x.mul("%begin", unit)))
+    last = x.add(top, x.pick(by_columns, mc, x.min(mc, x.mul("%end", unit))))
     j0 = x.pick(by_columns, x.mul("%begin", width), 0)
     j1 = x.pick(by_columns, x.min(nc, x.mul("%end", width)), nc)
     scratch = e.gep(_thread_scratch(e, x, "%thread"), r["shared_bytes"])
-    ars, acs, mode = r["ars"], r["acs"], r["pack_a"]
-    source = e.gep(r["a"], x.mul(r["pc"], acs))
-    in_place, by_rows, by_cols = (
-        e.value(f"icmp eq i64 {mode}, {m}") for m in (A_UNPACKED, A_ROWS, A_COLUMNS)
-    )
-    along, across = _a_row_bytes(t, kc, x), a_column_bytes(t, target)
+    mode = r["pack_a"]
+    by_rows, by_cols, block = (e.value(f"icmp eq i64 {mode}, {m}") for m in (A_ROWS, A_COLUMNS, A_BLOCK))
+    in_place = e.value(f"xor i1 {e.value(f'or i1 {by_rows}, {by_cols}')}, true")
+    ars = e.value(f"select i1 {block}, i64 {r['block_row']}, i64 {r['ars']}")
+    acs = e.value(f"select i1 {block}, i64 {t.bytes}, i64 {r['acs']}")
+    source = e.value(f"select i1 {block}, ptr {r['block']}, ptr {e.gep(r['a'], x.mul(r['pc'], acs))}")
+    above = e.value(f"select i1 {block}, i64 {top}, i64 0")
+    along, across = a_row_bytes(t, kc, x), a_column_bytes(t, target)
     row_step = e.value(f"select i1 {by_cols}, i64 {t.bytes}, i64 {along}")
     row_step = e.value(f"select i1 {in_place}, i64 {ars}, i64 {row_step}")
     col_step = e.value(f"select i1 {by_cols}, i64 {across}, i64 {t.bytes}")
     col_step = e.value(f"select i1 {in_place}, i64 {acs}, i64 {col_step}")
+    # rows are fetched ahead where they are contiguous; else each step fetches what it is about to read again
+    lines = x.both(x.equal(acs, t.bytes), x.less(0, x.sub(kc, 1)))
+    line, pace = x.mul(lines, ars), x.mul(lines, t.bytes)
 
     def panel(row: str, _: list[str]) -> None:
         left = x.sub(last, row)
@@ -265,7 +300,7 @@ def _block_body(t: VecType, target: Target) -> Emit:
             tiles = [
                 e.value(f"select i1 {take}, ptr {a}, ptr {b}") for a, b in zip(names, tiles, strict=True)
             ]
-        at = e.gep(source, x.mul(row, ars))
+        at = e.gep(source, x.mul(x.sub(row, above), ars))
         from_rows, from_columns, to = (
             (("ptr", at), ("i64", ars)),
             (("ptr", at), ("i64", acs)),
@@ -300,7 +335,9 @@ def _block_body(t: VecType, target: Target) -> Emit:
         start = e.value(f"select i1 {in_place}, ptr {at}, ptr {copied}")
         a = (("ptr", start), ("i64", row_step), ("i64", col_step))
         place = (("i64", row), ("i64", rows), ("i64", j0), ("i64", j1))
-        _call(e, engine_name(t, "_panel"), ("ptr", "%r"), *a, *place, *(("ptr", f) for f in tiles))
+        following = e.value(f"select i1 {e.value(f'icmp ne i64 {lines}, 0')}, i64 {x.mul(rows, ars)}, i64 0")
+        stream = (("ptr", e.gep(at, following)), ("i64", line), ("i64", pace))
+        _call(e, engine_name(t, "_panel"), ("ptr", "%r"), *a, *place, *(("ptr", f) for f in tiles), *stream)
         e.line(f"{height} = add i64 {rows}, 0")
 
     group = GROUP * sizes[0]
@@ -409,14 +446,10 @@ def _one(t: VecType, target: Target) -> Emit:
     e, width = Emit(), VECTORS * t.lanes
     _function(e, t, "_one", "ptr %ctx, ptr %r, i64 %thread")
     x, r = Index(e), Record(e, "%r")
-    m, n, k, kc_most, nc_most, accumulate = (
-        r["m"],
-        r["n"],
-        r["k"],
-        r["kc_most"],
-        r["nc_most"],
-        r["accumulate"],
+    m, n, k, mc_most, kc_most, nc_most = (
+        r[name] for name in ("m", "n", "k", "mc_most", "kc_most", "nc_most")
     )
+    accumulate, base = r["accumulate"], r["panels"]
     packed = e.value(f"icmp ne i64 {r['pack_b']}, {UNPACKED}")
     by_columns, grain, pack_grain, epilogue = r["by_columns"], r["grain"], r["pack_grain"], r["epilogue"]
     panels = e.value(f"select i1 {packed}, ptr {r['panels']}, ptr {r['b']}")
@@ -445,30 +478,36 @@ def _one(t: VecType, target: Target) -> Emit:
         parallel("_dot", x.ceil_div(m, DOT_ROWS), grain)
 
     def columns(jc: str, _: list[str]) -> None:
-        nc = x.min(nc_most, x.sub(n, jc))
+        nc, pc = x.min(nc_most, x.sub(n, jc)), r["pc"]
         r["jc"], r["nc"] = jc, nc
         count = x.ceil_div(nc, width)
+        unpacked_at = e.gep(panels, x.add(x.mul(pc, row), x.mul(jc, t.bytes)))
+        r["panels"] = e.value(f"select i1 {packed}, ptr {panels}, ptr {unpacked_at}")
+        e.when(packed, lambda: parallel("_pack", count, pack_grain))
+        parallel("_block", x.pick(by_columns, count, x.ceil_div(r["mc"], unit_rows(target))), grain)
 
-        def depth(pc: str, _: list[str]) -> None:
-            kc = x.min(kc_most, x.sub(k, pc))
-            end = e.value(f"icmp sge i64 {x.add(pc, kc)}, {k}")
-            r["pc"], r["kc"] = pc, kc
-            r["resume"] = x.either(accumulate, x.less(0, pc))
-            r["finish"] = e.value(f"select i1 {end}, ptr {epilogue}, ptr null")
-            unpacked_at = e.gep(panels, x.add(x.mul(pc, row), x.mul(jc, t.bytes)))
-            r["panels"] = e.value(f"select i1 {packed}, ptr {panels}, ptr {unpacked_at}")
-            r["panel_column"] = x.pick(
-                e.value(f"zext i1 {packed} to i64"), x.mul(x.round_up(kc, t.lanes), t.bytes), t.bytes
-            )
-            e.when(packed, lambda: parallel("_pack", count, pack_grain))
-            parallel("_block", x.pick(by_columns, count, x.ceil_div(m, unit_rows(target))), grain)
+    def depth(pc: str, _: list[str]) -> None:
+        kc = x.min(kc_most, x.sub(k, pc))
+        end = e.value(f"icmp sge i64 {x.add(pc, kc)}, {k}")
+        r["pc"], r["kc"] = pc, kc
+        r["resume"] = x.either(accumulate, x.less(0, pc))
+        r["finish"] = e.value(f"select i1 {end}, ptr {epilogue}, ptr null")
+        r["panel_column"] = x.pick(
+            e.value(f"zext i1 {packed} to i64"), x.mul(x.round_up(kc, t.lanes), t.bytes), t.bytes
+        )
+        r["block_row"] = a_row_bytes(t, kc, x)
+        block = e.value(f"icmp eq i64 {r['pack_a']}, {A_BLOCK}")
+        e.when(block, lambda: parallel("_rows", x.ceil_div(r["mc"], BLOCK_UNIT), 1))
+        e.loop(0, n, nc_most, columns)
 
+    def rows(ic: str, _: list[str]) -> None:
+        r["ic"], r["mc"] = ic, x.min(mc_most, x.sub(m, ic))
         # k = 0 still writes zeros: at least one round
         e.loop(0, x.max(k, 1), kc_most, depth)
 
     def tiles() -> None:
-        r["panel_row"] = row
-        e.loop(0, n, nc_most, columns)
+        r["panel_row"], r["block"] = row, e.gep(base, r["b_bytes"])
+        e.loop(0, m, mc_most, rows)
 
     def row_form() -> None:
         parallel("_row", x.ceil_div(n, ROW_UNIT), grain)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from tcc.codegen.emit import Emit, VecType
 from tcc.codegen.engines import vector
-from tcc.codegen.gemm import A_UNPACKED, FIELDS, Record, a_copy_bytes, engine_name
+from tcc.codegen.gemm import A_COLUMNS, A_ROWS, FIELDS, Record, a_copy_bytes, engine_name
 from tcc.codegen.index import Index, Size
 from tcc.codegen.kernel import quick_heads
 from tcc.codegen.matmul_plan import KC, choose_form, most_shared_bytes, plan
@@ -92,7 +92,9 @@ def matmul_scratch(spec: Matmul, target: Target) -> int:
         return most_shared_bytes(t, target) + int(a_copy_bytes(t, target, KC, x))
     form, sizes = choose_form(t, x, dict(known), spec.epilogue is not None)
     chosen = plan(t, target, x, sizes, form)
-    rows = int(a_copy_bytes(t, target, chosen["kc_most"], x)) if chosen["pack_a"] != A_UNPACKED else 0
+    rows = (
+        int(a_copy_bytes(t, target, chosen["kc_most"], x)) if chosen["pack_a"] in (A_ROWS, A_COLUMNS) else 0
+    )
     return int(chosen["shared_bytes"]) + rows
 
 

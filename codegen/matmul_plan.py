@@ -9,8 +9,10 @@ second-level cache it is bound by arithmetic.  What costs is everything else, an
 - B's block is read once by each panel of rows: it has to fit the second-level cache beside the panels of A and of C, so it
   gets half.  To copy it costs a read and a write of each element, which some hundred rows of C pay for.
 - A is read once for each block of columns, C is read and written once for each block of k.  C's lines are fetched a tile
-  ahead, A's are not, so blocks are wide rather than deep, down to _KC_LEAST.
+  ahead, one in each of its last steps, and A's rows while the panel before is computed, one by each tile.  C costs more, for
+  it is also written, down to _KC_LEAST.
 - Each panel of A is read by all tiles of its rows: it should stay in the first-level cache, half of it or less.
+- A copy of A that several blocks of columns use is made once, by blocks of rows that the third-level cache holds.
 - Lines a power of two apart share cache sets, lines on many pages miss the table of pages: such operands are copied.
 - Few rows use a large B once: it streams from memory, best with few of its rows side by side.
 """
@@ -18,8 +20,9 @@ second-level cache it is bound by arithmetic.  What costs is everything else, an
 from __future__ import annotations
 
 from tcc.codegen.dot import DOT_ROWS
-from tcc.codegen.emit import VecType
+from tcc.codegen.emit import Emit, VecType
 from tcc.codegen.gemm import (
+    A_BLOCK,
     A_COLUMNS,
     A_ROWS,
     A_UNPACKED,
@@ -32,6 +35,7 @@ from tcc.codegen.gemm import (
     TILES,
     UNPACKED,
     a_column_bytes,
+    a_row_bytes,
     unit_rows,
 )
 from tcc.codegen.index import Index, Size
@@ -50,6 +54,9 @@ _SET_BYTES = 1024  # lines of memory a multiple of this apart crowd into few set
 _LINE = 64  # bytes of a cache line
 _FAR_BYTES = 2048  # lines of memory so far apart are on another page at every second step
 _DOT_COPY = 1 << 16  # elements of the short side that are worth a copy to make them contiguous along k
+_BLOCK_CACHES = (
+    4  # the copy of A that all blocks of columns use takes so many times the second-level cache at most
+)
 _PARALLEL_WORK = 1 << 18  # multiply-adds that pay for a second thread (some microseconds)
 
 Sizes = dict[str, Size]
@@ -95,15 +102,15 @@ def choose_form(t: VecType, x: Index, sizes: Sizes, fused: bool) -> tuple[Sizes,
 
 def plan(t: VecType, target: Target, x: Index, sizes: Sizes, form: Sizes) -> Sizes:
     """The fields of the engine's record that are choices, for the sizes that the form sees."""
-    a_copy = _a_copy(t, x, sizes)
-    copy = _b_copy(t, target, x, sizes, form["form"], a_copy)
-    return copy | {"pack_a": a_copy} | _split(t, target, x, sizes, form["form"], copy["kc_most"])
+    copy = _copies(t, target, x, sizes, form["form"])
+    return copy | _split(t, target, x, sizes, form["form"], copy["kc_most"])
 
 
 def most_shared_bytes(t: VecType, target: Target) -> int:
     """No plan's `shared_bytes` is more."""
     least = KC * _LEAST_PANELS * VECTORS * t.lanes
-    return max(target.l2_bytes // 2, max(least, _DOT_COPY) * t.bytes)
+    rows = target.l2_bytes * _BLOCK_CACHES + unit_rows(target) * int(a_row_bytes(t, KC, Index(Emit())))
+    return max(target.l2_bytes // 2, max(least, _DOT_COPY) * t.bytes) + rows
 
 
 def _a_depth(t: VecType, target: Target) -> int:
@@ -111,14 +118,16 @@ def _a_depth(t: VecType, target: Target) -> int:
     return max(t.lanes, target.l1_bytes // 2 // a_column_bytes(t, target) // t.lanes * t.lanes)
 
 
-def _b_copy(t: VecType, target: Target, x: Index, sizes: Sizes, form: Size, a_copy: Size) -> Sizes:
-    """B's blocks of kc x nc, and whether they are copied.
+def _copies(t: VecType, target: Target, x: Index, sizes: Sizes, form: Size) -> Sizes:
+    """The blocks of rows, of k and of columns, and whether those of A and B are copied.
 
     B is copied when its columns are not contiguous, or when it is larger than a quarter of the second-level cache and
     many rows use the copy.  A block fills half that cache at most; it is as wide as it can be, for all of A is read once
-    for each block of columns, and the parts of C, which are read once more for each block of k, are fetched ahead.  A
-    large B that few rows use streams by, a few rows of it side by side.  Where A's columns are read in place, the tiles
+    for each block of columns.  A large B that few rows use streams by, a few rows of it side by side.  Where A's columns are read in place, the tiles
     that follow find the same lines, two for each step of k, in the first-level cache.
+
+    Where A is copied and more than one block of columns use the copy, it is made once, of as many rows as the third-level
+    cache may be asked for, and its lines are fetched a tile's rows ahead.
     """
     m, n, k, width = sizes["m"], sizes["n"], sizes["k"], VECTORS * t.lanes
     depth, columns = x.max(k, 1), x.max(n, 1)
@@ -134,20 +143,44 @@ def _b_copy(t: VecType, target: Target, x: Index, sizes: Sizes, form: Size, a_co
     fitting = x.pick(many, wide, KC)
     streamed = x.max(_KC_STREAMED, x.min(KC // 2, x.div(half // 2, x.round_up(columns, width))))
     most = x.pick(unpacked, x.pick(large, streamed, KC), fitting)
+
+    def deep(most: Size) -> Size:
+        return x.round_up(x.ceil_div(depth, x.ceil_div(depth, most)), t.lanes)
+
+    def block(kc: Size) -> Size:
+        fit = x.div(x.div(half, kc), width)
+        return x.max(x.mul(x.pick(many, fit, x.min(fit, _FEW_PANELS)), width), _LEAST_PANELS * width)
+
+    a_copy = _a_copy(t, x, sizes)
+    used_again = x.both(x.less(block(deep(most)), n), x.both(many, x.sub(1, unpacked)))
+    a_copy = x.pick(x.both(x.less(A_UNPACKED, a_copy), used_again), A_BLOCK, a_copy)
     most = x.pick(x.equal(a_copy, A_COLUMNS), x.min(most, _a_depth(t, target)), most)
     scattered = x.both(x.equal(a_copy, A_UNPACKED), x.equal(sizes["ars"], 1))
     most = x.pick(scattered, x.min(most, max(t.lanes, target.l1_bytes // (4 * _LINE))), most)
-    kc = x.round_up(x.ceil_div(depth, x.ceil_div(depth, most)), t.lanes)
-    fit = x.div(x.div(half, kc), width)
-    block = x.max(x.mul(x.pick(many, fit, x.min(fit, _FEW_PANELS)), width), _LEAST_PANELS * width)
-    balanced = x.min(x.round_up(x.ceil_div(columns, x.ceil_div(columns, block)), width), block)
+    kc = deep(most)
+    widest = block(kc)
+    balanced = x.min(x.round_up(x.ceil_div(columns, x.ceil_div(columns, widest)), width), widest)
     nc = x.pick(unpacked, x.round_up(columns, width), balanced)
+
+    row, unit, high = a_row_bytes(t, kc, x), unit_rows(target), x.max(m, 1)
+    most_rows = x.max(x.div(target.l2_bytes * _BLOCK_CACHES, row), unit)
+    even = x.round_up(x.ceil_div(high, x.ceil_div(high, most_rows)), unit)
+    blocked = x.equal(a_copy, A_BLOCK)
 
     dot = x.equal(form, DOT)
     pack = x.pick(dot, x.pick(x.equal(sizes["brs"], 1), UNPACKED, PACK_EACH), pack)
     elements = x.pick(dot, x.mul(n, k), x.mul(kc, nc))
-    shared = x.pick(x.equal(pack, UNPACKED), 0, x.mul(elements, t.bytes))
-    return {"kc_most": kc, "nc_most": nc, "pack_b": pack, "shared_bytes": shared}
+    panels = x.pick(x.equal(pack, UNPACKED), 0, x.mul(elements, t.bytes))
+    rows = x.pick(x.both(blocked, x.equal(form, TILES)), x.mul(even, row), 0)
+    return {
+        "mc_most": x.pick(blocked, even, high),
+        "kc_most": kc,
+        "nc_most": nc,
+        "pack_a": a_copy,
+        "pack_b": pack,
+        "b_bytes": panels,
+        "shared_bytes": x.add(panels, rows),
+    }
 
 
 def _a_copy(t: VecType, x: Index, sizes: Sizes) -> Size:

@@ -89,15 +89,18 @@ def store(e: Emit, t: VecType, value: str, pointer: str, mask: str | None = None
 def begin_tile(e: Emit, t: VecType, rows: int, vectors: int) -> None:
     e.function(
         f"internal void @{tile_name(t, rows, vectors)}(ptr noalias readonly %a, i64 %ars, i64 %acs, "
-        "ptr noalias readonly %b, i64 %brs, ptr noalias %c, i64 %crs, ptr %next, i64 %kc, i64 %cols, i64 %load)"
+        "ptr noalias readonly %b, i64 %brs, ptr noalias %c, i64 %crs, ptr %next, ptr %stream, i64 %along, i64 %kc, "
+        "i64 %cols, i64 %load)"
     )
 
 
 def micro_kernel(t: VecType, rows: int, vectors: int, target: Target) -> Emit:
-    """LLVM text of `void @tile(a, ars, acs, b, brs, c, crs, next, kc, cols, load)`; strides in bytes.
+    """LLVM text of `void @tile(a, ars, acs, b, brs, c, crs, next, stream, along, kc, cols, load)`; strides in bytes.
 
     `cols` is the number of valid columns, more than vectors - 1 full vectors; with `load` != 0 the chains start from C.
-    `next` is the place in C of the tile that follows, which is fetched meanwhile.
+    `next` is the place in C of the tile that follows: its rows are fetched one by one in the last steps, for lines fetched
+    sooner would be driven from the first-level cache by B, and lines fetched all at once keep B waiting.  The steps before
+    fetch ahead at `stream`, `along` bytes further each time.
     Without AVX-512 the rows of B must be readable to the end of the last vector.
     """
     e = Emit()
@@ -115,8 +118,6 @@ def micro_kernel(t: VecType, rows: int, vectors: int, target: Target) -> Emit:
 
     e.declare("declare void @llvm.prefetch.p0(ptr, i32, i32, i32)")
     places = tile("%c")
-    for p, _ in tile("%next"):
-        e.line(f"call void @llvm.prefetch.p0(ptr {p}, i32 1, i32 3, i32 1)")
     resume, start, entry = e.label(), e.label(), e.current
     e.branch_if(e.value("icmp ne i64 %load, 0"), resume, start)
     e.at(resume)
@@ -133,11 +134,12 @@ def micro_kernel(t: VecType, rows: int, vectors: int, target: Target) -> Emit:
             heads.append(e.gep(heads[-1], group))
 
     def step(_: str, v: list[str]) -> list[str]:
-        at, bp, acc = v[: len(heads)], v[len(heads)], v[len(heads) + 1 :]
+        at, bp, fetched, acc = v[: len(heads)], v[len(heads)], v[len(heads) + 1], v[len(heads) + 2 :]
         b = [load(e, t, e.gep(bp, j * step_bytes), b_masks[j]) for j in range(vectors)]
         ahead = e.gep(bp, e.value(f"mul i64 %brs, {_AHEAD}"))
         for j in range(vectors):
-            e.line(f"call void @llvm.prefetch.p0(ptr {e.gep(ahead, j * step_bytes)}, i32 0, i32 3, i32 1)")
+            fetch(e.gep(ahead, j * step_bytes), 0)
+            fetch(e.gep(fetched, j * step_bytes), 1)
         for i in range(rows):
             group, row = divmod(i, _ROW_GROUP)
             p = e.gep(at[group], strides[row]) if row else at[group]
@@ -146,11 +148,33 @@ def micro_kernel(t: VecType, rows: int, vectors: int, target: Target) -> Emit:
                 x = i * vectors + j
                 acc[x] = e.call(t, f"llvm.fma.{t.suffix}", (t, a), (t, b[j]), (t, acc[x]))
         # the freeze hides the induction from loop strength reduction, which would undo the scaled addresses
-        moved = [e.gep(p, "%acs") for p in at] + [e.gep(bp, "%brs")]
+        moved = [e.gep(p, "%acs") for p in at] + [e.gep(bp, "%brs"), e.gep(fetched, pace[0])]
         return [e.value(f"freeze ptr {p}") for p in moved] + acc
 
+    def fetch(place: str, write: int) -> None:
+        e.line(f"call void @llvm.prefetch.p0(ptr {place}, i32 {write}, i32 3, i32 1)")
+
+    pointers = len(heads) + 1
+    ending = e.call("i64", "llvm.smin.i64", ("i64", "%kc"), ("i64", str(rows)))
+    before = e.value(f"sub i64 %kc, {ending}")
+    pace: list[str] = [""]
+
+    def phase(number: str, v: list[str]) -> list[str]:
+        last = e.value(f"icmp ne i64 {number}, 0")
+        count, at, pace[0] = (
+            e.value(f"select i1 {last}, {kind} {then}, {kind} {first}")
+            for kind, then, first in (
+                ("i64", ending, before),
+                ("ptr", "%next", "%stream"),
+                ("i64", "%crs", "%along"),
+            )
+        )
+        carried = [("ptr", p) for p in [*v[:pointers], at]] + [(t, x) for x in v[pointers:]]
+        after = e.loop(0, count, 1, step, carried)
+        return after[:pointers] + after[pointers + 1 :]
+
     carried = [("ptr", p) for p in [*heads, "%b"]] + [(t, x) for x in first]
-    done = e.loop(0, "%kc", 1, step, carried)[len(heads) + 1 :]
+    done = e.loop(0, 2, 1, phase, carried)[pointers:]
     # the places are worked out again, behind a freeze: kept through the loop they would be spilled
     for x, (p, m) in zip(done, tile(e.value("freeze ptr %c")), strict=True):
         store(e, t, x, p, m)

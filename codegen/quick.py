@@ -57,7 +57,7 @@ def _stacked(t: VecType, rows: int, vectors: int, heights: Sequence[int]) -> Emi
         height = max(h for h in heights if h <= left)
         e.line(
             f"call void @{tile_name(t, height, vectors)}(ptr {a}, i64 %ars, i64 %acs, ptr %b, i64 %brs, ptr {c}, "
-            "i64 %crs, ptr %next, i64 %kc, i64 %cols, i64 %load)"
+            "i64 %crs, ptr %next, ptr %stream, i64 %along, i64 %kc, i64 %cols, i64 %load)"
         )
         a = e.gep(a, e.value(f"mul i64 %ars, {height}"))
         c = e.gep(c, e.value(f"mul i64 %crs, {height}"))

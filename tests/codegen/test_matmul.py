@@ -15,9 +15,12 @@ import pytest
 
 from tcc.codegen import support
 from tcc.codegen.emit import Emit, VecType, merge
-from tcc.codegen.gemm import engine, engine_name
+from tcc.codegen.engines import vector
+from tcc.codegen.gemm import A_BLOCK, engine, engine_name
+from tcc.codegen.index import Index
 from tcc.codegen.jit import Image, compile_object, function
 from tcc.codegen.matmul import Epilogue, Matmul, matmul_kernel, matmul_scratch, matmul_slots
+from tcc.codegen.matmul_plan import choose_form, plan
 from tcc.codegen.quick import quick_engine
 from tcc.codegen.target import Target, host, plain
 from tcc.runtime import layout as at
@@ -316,6 +319,28 @@ def test_threads_do_not_disturb_each_other() -> None:
             want = alone(a, b, c)
             for _ in range(10):
                 assert np.array_equal(f(a, b, c, threads=2), want)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_copy_of_rows_serves_all_blocks_of_columns(dtype: str, layout: str) -> None:
+    """With small caches, so that there are several blocks of rows, of k and of columns."""
+    small = host()._replace(l2_bytes=32 << 10)
+    anything = product(replace(ANY, dtype=dtype, accumulate=True), small)
+    for shape in [(250, 300, 512), (479, 261, 768), (263, 700, 256)]:
+        a, b, c = operands(shape, layout, dtype)
+        spec = exact(dtype, a, b, c, accumulate=True)
+        t, x = vector(dtype, small), Index(Emit())
+        given = dict(m=spec.m, n=spec.n, k=spec.k, ars=spec.a[0], acs=spec.a[1], brs=spec.b[0], bcs=spec.b[1])
+        form, sizes = choose_form(
+            t, x, {**given, "crs": spec.c, "batch": 1, "batch_a": 0, "batch_b": 0}, False
+        )
+        assert plan(t, small, x, sizes, form)["pack_a"] == A_BLOCK
+        want = product(spec)(a, b, c)
+        close(want, a, b, c)
+        for f in (anything, product(spec, small)):
+            assert np.array_equal(f(a, b, c), want)
+            assert np.array_equal(f(a, b, c, threads=3), want)
 
 
 def _bias_relu_residual(
