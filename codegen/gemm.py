@@ -14,26 +14,35 @@ One set of functions serves every product of its dtype.  What a call needs stand
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from tcc.codegen.dot import DOT_ROWS, dot_kernel, dot_name, row_kernel, row_name
 from tcc.codegen.emit import Emit, VecType
 from tcc.codegen.index import Index, Size
 from tcc.codegen.microkernel import VECTORS, micro_kernel, tile_name, tile_rows
-from tcc.codegen.pack import copy_elements, copy_group, copy_panel, copy_rows, copy_transposed, pack_name
+from tcc.codegen.pack import (
+    copy_block,
+    copy_elements,
+    copy_group,
+    copy_panel,
+    copy_rows,
+    copy_transposed,
+    pack_name,
+)
 from tcc.codegen.target import Target
 from tcc.runtime import layout as at
 
 # Forms: register tiles; sums along k in lanes; one row of C as a sum of rows.
 TILES, DOT, ROW = range(3)
-# How B's panels are made.
-UNPACKED, PACK_ROWS, PACK_TURN, PACK_EACH = range(4)
+# How B's panels are made: by the first tiles that read them (by rows before them, where more than one thread reads a panel), by
+# rows, by columns, an element at a time.
+UNPACKED, PACK_FIRST, PACK_ROWS, PACK_TURN, PACK_EACH = range(5)
 # How A's rows are copied: a tile at a time, by rows or by columns, or a block of rows, which all blocks of columns use.
 A_UNPACKED, A_ROWS, A_COLUMNS, A_BLOCK = range(4)
 
 # Strides are in bytes.  turned: the record describes the transposed product.  index: which of the batch is being computed.
 # shared_bytes: of each thread's scratch, the first part, for B's panels and, from b_bytes on, A's block, whose rows are
-# block_row bytes apart.  panel_row, panel_column: bytes from one to the next in B's panels.  resume: the tiles start from C.  finish: the epilogue once the sums are complete, else null.
+# block_row bytes apart.  keep: the first tiles make B's panels.  panel_row, panel_column: bytes from one to the next in B's panels.  resume: the tiles start from C.  finish: the epilogue once the sums are complete, else null.
 FIELDS = {
     name: slot
     for slot, name in enumerate(
@@ -42,7 +51,7 @@ FIELDS = {
         m n k ars acs brs bcs crs ccs accumulate
         batch batch_a batch_b batch_c
         form turned mc_most kc_most nc_most pack_a pack_b by_columns grain pack_grain batch_grain shared_bytes b_bytes
-        serial index panels panel_row panel_column block block_row ic mc jc nc pc kc resume finish
+        serial index panels panel_row panel_column keep block block_row ic mc jc nc pc kc resume finish
         """.split()
     )
 }
@@ -73,6 +82,11 @@ def unit_rows(target: Target) -> int:
     return tile_rows(target)[0]
 
 
+def keeps(target: Target) -> bool:
+    """Whether there are tiles that copy B: they have to read its right edge through masks that cost nothing."""
+    return target.avx512
+
+
 def engine_name(t: VecType, part: str = "") -> str:
     return f"tcc_gemm_{t.suffix}{part}"
 
@@ -95,16 +109,23 @@ def parts_of(t: VecType, target: Target, made: Mapping[str, Emit] | None = None)
         for vectors in range(1, VECTORS + 1):
             if tile_name(t, rows, vectors) not in parts:
                 parts[tile_name(t, rows, vectors)] = micro_kernel(t, rows, vectors, target)
+    highest = tile_rows(target)[0]
+    for vectors in range(1, VECTORS + 1) if keeps(target) else ():
+        name = tile_name(t, highest, vectors, True)
+        if name not in parts:
+            parts[name] = micro_kernel(t, highest, vectors, target, True)
     if pack_name(t, "turn") not in parts:
         parts[pack_name(t, "turn")] = copy_transposed(t, target)
     return parts | {
         pack_name(t, "rows"): copy_rows(t, target),
         pack_name(t, "panel"): copy_panel(t, max(VECTORS, -(-tile_rows(target)[0] // t.lanes)), target),
+        pack_name(t, "block"): copy_block(t, VECTORS, target),
         pack_name(t, "each"): copy_elements(t),
         pack_name(t, "group"): copy_group(t, tile_rows(target)[0], GROUP, target),
         engine_name(t, "_pack"): _pack_body(t),
         engine_name(t, "_rows"): _rows_body(t),
         engine_name(t, "_panel"): _row_panel(t),
+        **({engine_name(t, "_first"): _row_panel(t, True)} if keeps(target) else {}),
         engine_name(t, "_block"): _block_body(t, target),
         dot_name(t): dot_kernel(t, target),
         engine_name(t, "_dot"): _dot_body(t),
@@ -146,7 +167,7 @@ def _finish(e: Emit) -> Emit:
     return e
 
 
-_HOT = ("_panel",)
+_HOT = ("_panel", "_first")
 _BODY = "ptr %ctx, ptr %r, i64 %begin, i64 %end, i64 %thread"
 
 
@@ -164,10 +185,8 @@ def _pack_body(t: VecType) -> Emit:
         j = x.mul(p, width)
         cols = x.min(x.sub(nc, j), width)
         src, dst = e.gep(source, x.mul(j, bcs)), e.gep(panels, x.mul(j, column))
-        rows, turn, each = (e.value(f"icmp eq i64 {mode}, {m}") for m in (PACK_ROWS, PACK_TURN, PACK_EACH))
+        turn, each = (e.value(f"icmp eq i64 {mode}, {m}") for m in (PACK_TURN, PACK_EACH))
         ptr, i64 = "ptr", "i64"
-        lines = ((ptr, src), (i64, brs), (ptr, dst), (i64, row), (i64, kc), (i64, cols))
-        e.when(rows, lambda: _call(e, pack_name(t, "panel"), *lines))
         e.when(
             each,
             lambda: _call(
@@ -183,7 +202,16 @@ def _pack_body(t: VecType) -> Emit:
 
         e.when(turn, turned)
 
-    e.loop("%begin", "%end", 1, panel)
+    def by_rows() -> None:
+        j = x.mul("%begin", width)
+        cols = x.min(x.sub(nc, j), x.mul(x.sub("%end", "%begin"), width))
+        lines = (("ptr", e.gep(source, x.mul(j, bcs))), ("i64", brs))
+        to = (("ptr", e.gep(panels, x.mul(j, column))), ("i64", row), ("i64", x.mul(column, width)))
+        _call(e, pack_name(t, "block"), *lines, *to, ("i64", kc), ("i64", cols))
+
+    rows = e.value(f"icmp sle i64 {mode}, {PACK_ROWS}")
+    e.when(rows, by_rows)
+    e.loop("%begin", str(x.pick(e.value(f"zext i1 {rows} to i64"), "%begin", "%end")), 1, panel)
     return _finish(e)
 
 
@@ -210,21 +238,26 @@ def _call(e: Emit, name: str, *args: tuple[str, Size]) -> None:
     e.line(f"call void @{name}({', '.join(f'{t} {a}' for t, a in args)})")
 
 
-def _row_panel(t: VecType) -> Emit:
+def _row_panel(t: VecType, first: bool = False) -> Emit:
     """`panel(r, a, ars, acs, i, rows, j0, j1, wide, narrow, ahead, line, pace)`: rows i.. of C by columns j0..j1 of the block.
 
     A's rows stand at `a`.  Meanwhile the rows that the next panel reads are fetched, one by each tile: the first is at `ahead`,
-    the next `line` bytes on, and each step of k fetches `pace` bytes of it.
+    the next `line` bytes on, and each step of k fetches `pace` bytes of it.  The `first` panel of B's block reads B itself and
+    makes the panels that the others read.
     """
     e, width = Emit(), VECTORS * t.lanes
     params = (
         "ptr %r, ptr %a, i64 %ars, i64 %acs, i64 %i, i64 %rows, i64 %j0, i64 %j1, ptr %wide, ptr %narrow, "
         "ptr %ahead, i64 %line, i64 %pace"
     )
-    _function(e, t, "_panel", params)
+    _function(e, t, "_first" if first else "_panel", params)
     x, r = Index(e), Record(e, "%r")
     kc, crs, jc = r["kc"], r["crs"], r["jc"]
-    b, brs, column, resume, finish = r["panels"], r["panel_row"], r["panel_column"], r["resume"], r["finish"]
+    panels, column, resume, finish = (r[name] for name in ("panels", "panel_column", "resume", "finish"))
+    b, brs, b_column = panels, r["panel_row"], column
+    if first:
+        brs, b_column = r["brs"], str(t.bytes)
+        b = e.gep(r["b"], x.add(x.mul(r["pc"], brs), x.mul(jc, t.bytes)))
     c = e.gep(r["c"], x.add(x.mul("%i", crs), x.mul(jc, t.bytes)))
     fused = e.value(f"icmp ne ptr {finish}, null")
     args, index = r["args"], r["index"]
@@ -232,12 +265,13 @@ def _row_panel(t: VecType) -> Emit:
     below = e.gep(c, x.add(x.mul("%rows", crs), x.mul("%j0", t.bytes)))
 
     def tile(function: str, j: str, cols: Size, stream: str) -> None:
-        bp, cp = e.gep(b, x.mul(j, column)), e.gep(c, j, t.elem)
+        bp, cp = e.gep(b, x.mul(j, b_column)), e.gep(c, j, t.elem)
+        keep = f", ptr {e.gep(panels, x.mul(j, column))}" if first else ""
         last = e.value(f"icmp sge i64 {x.add(j, width)}, %j1")
         following = e.value(f"select i1 {last}, ptr {below}, ptr {e.gep(cp, width, t.elem)}")
         e.line(
             f"call void {function}(ptr %a, i64 %ars, i64 %acs, ptr {bp}, i64 {brs}, ptr {cp}, i64 {crs}, "
-            f"ptr {following}, ptr {stream}, i64 %pace, i64 {kc}, i64 {cols}, i64 {resume})"
+            f"ptr {following}, ptr {stream}, i64 %pace, i64 {kc}, i64 {cols}, i64 {resume}{keep})"
         )
         e.when(
             fused,
@@ -284,10 +318,15 @@ def _block_body(t: VecType, target: Target) -> Emit:
     lines = x.both(x.equal(acs, t.bytes), x.less(0, x.sub(kc, 1)))
     line, pace = x.mul(lines, ars), x.mul(lines, t.bytes)
 
+    makes_panels = e.value(f"icmp ne i64 {r['keep']}, 0")
+
     def panel(row: str, _: list[str]) -> None:
         left = x.sub(last, row)
         even = x.ceil_div(left, x.ceil_div(left, sizes[0]))
-        share = e.value(f"select i1 {by_cols}, i64 {sizes[0]}, i64 {even}")
+        begins_block = e.value(f"icmp eq i64 {row}, {first}")
+        makes = e.value(f"and i1 {makes_panels}, {begins_block}")
+        whole = e.value(f"or i1 {by_cols}, {makes}")
+        share = e.value(f"select i1 {whole}, i64 {sizes[0]}, i64 {even}")
         rows: Size = sizes[0]
         tiles = [f"@{tile_name(t, sizes[0], n)}" for n in (VECTORS, 1)]
         for larger, size in zip(sizes, sizes[1:]):
@@ -337,7 +376,16 @@ def _block_body(t: VecType, target: Target) -> Emit:
         place = (("i64", row), ("i64", rows), ("i64", j0), ("i64", j1))
         following = e.value(f"select i1 {e.value(f'icmp ne i64 {lines}, 0')}, i64 {x.mul(rows, ars)}, i64 0")
         stream = (("ptr", e.gep(at, following)), ("i64", line), ("i64", pace))
-        _call(e, engine_name(t, "_panel"), ("ptr", "%r"), *a, *place, *(("ptr", f) for f in tiles), *stream)
+        makers = [f"@{tile_name(t, sizes[0], n, True)}" for n in (VECTORS, 1)]
+
+        def call(part: str, tiles: Sequence[str]) -> None:
+            _call(e, engine_name(t, part), ("ptr", "%r"), *a, *place, *(("ptr", f) for f in tiles), *stream)
+
+        if keeps(target):
+            e.when(makes, lambda: call("_first", makers))
+            e.when(e.value(f"xor i1 {makes}, true"), lambda: call("_panel", tiles))
+        else:
+            call("_panel", tiles)
         e.line(f"{height} = add i64 {rows}, 0")
 
     group = GROUP * sizes[0]
@@ -450,6 +498,9 @@ def _one(t: VecType, target: Target) -> Emit:
         r[name] for name in ("m", "n", "k", "mc_most", "kc_most", "nc_most")
     )
     accumulate, base = r["accumulate"], r["panels"]
+    threads = e.value(f"load i64, ptr {e.gep('%ctx', at.CTX_THREADS, 'i64')}")
+    # whoever makes panels is their only reader
+    own = x.either(r["by_columns"], x.either(x.less(0, r["serial"]), x.less(threads, 2)))
     packed = e.value(f"icmp ne i64 {r['pack_b']}, {UNPACKED}")
     by_columns, grain, pack_grain, epilogue = r["by_columns"], r["grain"], r["pack_grain"], r["epilogue"]
     panels = e.value(f"select i1 {packed}, ptr {r['panels']}, ptr {r['b']}")
@@ -480,10 +531,12 @@ def _one(t: VecType, target: Target) -> Emit:
     def columns(jc: str, _: list[str]) -> None:
         nc, pc = x.min(nc_most, x.sub(n, jc)), r["pc"]
         r["jc"], r["nc"] = jc, nc
+        kept = e.value(f"icmp ne i64 {r['keep']}, 0")
         count = x.ceil_div(nc, width)
         unpacked_at = e.gep(panels, x.add(x.mul(pc, row), x.mul(jc, t.bytes)))
         r["panels"] = e.value(f"select i1 {packed}, ptr {panels}, ptr {unpacked_at}")
-        e.when(packed, lambda: parallel("_pack", count, pack_grain))
+        before = e.value(f"and i1 {packed}, {e.value(f'xor i1 {kept}, true')}")
+        e.when(before, lambda: parallel("_pack", count, pack_grain))
         parallel("_block", x.pick(by_columns, count, x.ceil_div(r["mc"], unit_rows(target))), grain)
 
     def depth(pc: str, _: list[str]) -> None:
@@ -502,6 +555,8 @@ def _one(t: VecType, target: Target) -> Emit:
 
     def rows(ic: str, _: list[str]) -> None:
         r["ic"], r["mc"] = ic, x.min(mc_most, x.sub(m, ic))
+        high = x.less(unit_rows(target) - 1, r["mc"])
+        r["keep"] = x.both(x.both(own, x.equal(r["pack_b"], PACK_FIRST)), high) if keeps(target) else 0
         # k = 0 still writes zeros: at least one round
         e.loop(0, x.max(k, 1), kc_most, depth)
 

@@ -7,7 +7,8 @@ A tile does rows * vectors multiply-adds for each vector of B and each number of
 second-level cache it is bound by arithmetic.  What costs is everything else, and the model weighs it by these facts:
 
 - B's block is read once by each panel of rows: it has to fit the second-level cache beside the panels of A and of C, so it
-  gets half.  To copy it costs a read and a write of each element, which some hundred rows of C pay for.
+  gets half.  To copy it costs a read and a write of each element, which the arithmetic of the first tiles hides where one
+  thread alone reads the copy, and B is near; rows in far memory are better read along their whole length.
 - A is read once for each block of columns, C is read and written once for each block of k.  C's lines are fetched a tile
   ahead, one in each of its last steps, and A's rows while the panel before is computed, one by each tile.  C costs more, for
   it is also written, down to _KC_LEAST.
@@ -28,6 +29,7 @@ from tcc.codegen.gemm import (
     A_UNPACKED,
     DOT,
     PACK_EACH,
+    PACK_FIRST,
     PACK_ROWS,
     PACK_TURN,
     ROW,
@@ -36,6 +38,7 @@ from tcc.codegen.gemm import (
     UNPACKED,
     a_column_bytes,
     a_row_bytes,
+    keeps,
     unit_rows,
 )
 from tcc.codegen.index import Index, Size
@@ -49,11 +52,15 @@ _LEAST_PANELS = 4
 _FEW_PANELS = (
     8  # of B that are copied at a time where few rows use the copy: it is still in the nearest cache then
 )
-_MANY_TILES = 16  # rows of tiles that pay for a copy of B whose columns are contiguous
+_MANY_TILES = 16  # rows of tiles that pay for a copy of B, and that threads share by rows
+_SOME_TILES = 2  # rows of tiles that pay for a copy of B that the first of them makes
 _SET_BYTES = 1024  # lines of memory a multiple of this apart crowd into few sets of the first-level cache
 _LINE = 64  # bytes of a cache line
 _FAR_BYTES = 2048  # lines of memory so far apart are on another page at every second step
 _DOT_COPY = 1 << 16  # elements of the short side that are worth a copy to make them contiguous along k
+_NEAR_CACHES = (
+    8  # B's rows are read a panel at a time if B takes so many times the second-level cache at most
+)
 _BLOCK_CACHES = (
     4  # the copy of A that all blocks of columns use takes so many times the second-level cache at most
 )
@@ -122,9 +129,9 @@ def _copies(t: VecType, target: Target, x: Index, sizes: Sizes, form: Size) -> S
     """The blocks of rows, of k and of columns, and whether those of A and B are copied.
 
     B is copied when its columns are not contiguous, or when it is larger than a quarter of the second-level cache and
-    many rows use the copy.  A block fills half that cache at most; it is as wide as it can be, for all of A is read once
-    for each block of columns.  A large B that few rows use streams by, a few rows of it side by side.  Where A's columns are read in place, the tiles
-    that follow find the same lines, two for each step of k, in the first-level cache.
+    more than a few rows use the copy.  A block fills half that cache at most; it is as wide as it can be, for all of A is
+    read once for each block of columns.  A large B that few rows use streams by, a few rows of it side by side.  Where A's
+    columns are read in place, the tiles that follow find the same lines, two for each step of k, in the first-level cache.
 
     Where A is copied and more than one block of columns use the copy, it is made once, of as many rows as the third-level
     cache may be asked for, and its lines are fetched a tile's rows ahead.
@@ -135,8 +142,10 @@ def _copies(t: VecType, target: Target, x: Index, sizes: Sizes, form: Size) -> S
     large = x.less(half // 2, x.mul(n, k))
     # without AVX-512 the tiles read whole vectors, which only a copy has at the right edge
     many = x.less(_MANY_TILES * tile_rows(target)[0], m)
-    worth = x.both(many, large) if target.avx512 else 1
-    straight = x.pick(worth, PACK_ROWS, UNPACKED)
+    some = x.less(_SOME_TILES * tile_rows(target)[0], m)
+    worth = x.both(some, large) if keeps(target) else 1
+    near = x.less(x.mul(n, k), target.l2_bytes * _NEAR_CACHES // t.bytes + 1)
+    straight = x.pick(worth, x.pick(near, PACK_FIRST, PACK_ROWS), UNPACKED)
     pack = x.pick(x.equal(sizes["bcs"], 1), straight, x.pick(x.equal(sizes["brs"], 1), PACK_TURN, PACK_EACH))
     unpacked = x.equal(pack, UNPACKED)
     wide = x.max(_KC_LEAST, x.min(KC, x.div(half, x.round_up(columns, width))))
@@ -152,7 +161,7 @@ def _copies(t: VecType, target: Target, x: Index, sizes: Sizes, form: Size) -> S
         return x.max(x.mul(x.pick(many, fit, x.min(fit, _FEW_PANELS)), width), _LEAST_PANELS * width)
 
     a_copy = _a_copy(t, x, sizes)
-    used_again = x.both(x.less(block(deep(most)), n), x.both(many, x.sub(1, unpacked)))
+    used_again = x.both(x.less(block(deep(most)), n), x.sub(1, unpacked))
     a_copy = x.pick(x.both(x.less(A_UNPACKED, a_copy), used_again), A_BLOCK, a_copy)
     most = x.pick(x.equal(a_copy, A_COLUMNS), x.min(most, _a_depth(t, target)), most)
     scattered = x.both(x.equal(a_copy, A_UNPACKED), x.equal(sizes["ars"], 1))
@@ -206,7 +215,7 @@ def _split(t: VecType, target: Target, x: Index, sizes: Sizes, form: Size, kc: S
     Columns are split where there are few rows.  Products of a batch go to one thread each when they are small.
     """
     m, n, depth, width = sizes["m"], sizes["n"], x.max(sizes["k"], 1), VECTORS * t.lanes
-    by_columns = x.both(x.less(m, 4 * tile_rows(target)[0]), x.less(2 * width, n))
+    by_columns = x.both(x.less(m, _MANY_TILES * tile_rows(target)[0] + 1), x.less(2 * width, n))
     unit = x.pick(by_columns, x.mul(x.mul(m, depth), width), x.mul(x.mul(n, depth), unit_rows(target)))
     # these wait for memory: a number read from the second-level cache takes the time of three multiply-adds of a tile
     unit = x.pick(x.equal(form, DOT), x.mul(n, x.mul(depth, 3 * DOT_ROWS)), unit)

@@ -13,12 +13,13 @@ from tcc.codegen.emit import Emit, VecType
 from tcc.codegen.target import Target
 
 VECTORS = 2  # vector columns of the widest tile
-_AHEAD = 4  # rows of B to fetch ahead into the first-level cache
+_AHEAD = 4  # rows of B's panels to fetch ahead into the first-level cache
+_AHEAD_FAR = 16  # and of B itself, which come from memory
 _ROW_GROUP = 5  # rows addressed from one pointer, 0 to 4 strides away: x86 scales an index by 1, 2, 4
 
 
-def tile_name(t: VecType, rows: int, vectors: int) -> str:
-    return f"tcc_mk_{t.suffix}_{rows}x{vectors}"
+def tile_name(t: VecType, rows: int, vectors: int, keeps: bool = False) -> str:
+    return f"tcc_mk_{t.suffix}_{rows}x{vectors}{'_keep' if keeps else ''}"
 
 
 def tile_rows(target: Target) -> tuple[int, ...]:
@@ -86,15 +87,15 @@ def store(e: Emit, t: VecType, value: str, pointer: str, mask: str | None = None
     e.line(f"call void @{name}({t} {value}, ptr align {t.bytes} {pointer}, {mt} {mask})")
 
 
-def begin_tile(e: Emit, t: VecType, rows: int, vectors: int) -> None:
+def begin_tile(e: Emit, t: VecType, rows: int, vectors: int, keeps: bool = False) -> None:
     e.function(
-        f"internal void @{tile_name(t, rows, vectors)}(ptr noalias readonly %a, i64 %ars, i64 %acs, "
+        f"internal void @{tile_name(t, rows, vectors, keeps)}(ptr noalias readonly %a, i64 %ars, i64 %acs, "
         "ptr noalias readonly %b, i64 %brs, ptr noalias %c, i64 %crs, ptr %next, ptr %stream, i64 %along, i64 %kc, "
-        "i64 %cols, i64 %load)"
+        f"i64 %cols, i64 %load{', ptr noalias %keep' if keeps else ''})"
     )
 
 
-def micro_kernel(t: VecType, rows: int, vectors: int, target: Target) -> Emit:
+def micro_kernel(t: VecType, rows: int, vectors: int, target: Target, keeps: bool = False) -> Emit:
     """LLVM text of `void @tile(a, ars, acs, b, brs, c, crs, next, stream, along, kc, cols, load)`; strides in bytes.
 
     `cols` is the number of valid columns, more than vectors - 1 full vectors; with `load` != 0 the chains start from C.
@@ -102,9 +103,12 @@ def micro_kernel(t: VecType, rows: int, vectors: int, target: Target) -> Emit:
     sooner would be driven from the first-level cache by B, and lines fetched all at once keep B waiting.  The steps before
     fetch ahead at `stream`, `along` bytes further each time.
     Without AVX-512 the rows of B must be readable to the end of the last vector.
+
+    A tile that `keeps` takes one more argument, where it copies B's rows to as a panel: the first tile that reads them in memory,
+    where waiting for them is hidden behind its arithmetic.
     """
     e = Emit()
-    begin_tile(e, t, rows, vectors)
+    begin_tile(e, t, rows, vectors, keeps)
     mask = lane_mask(e, t, e.value(f"sub i64 %cols, {(vectors - 1) * t.lanes}"))
     masks = [None] * (vectors - 1) + [mask]
     b_masks = masks if target.avx512 else [None] * vectors
@@ -134,12 +138,14 @@ def micro_kernel(t: VecType, rows: int, vectors: int, target: Target) -> Emit:
             heads.append(e.gep(heads[-1], group))
 
     def step(_: str, v: list[str]) -> list[str]:
-        at, bp, fetched, acc = v[: len(heads)], v[len(heads)], v[len(heads) + 1], v[len(heads) + 2 :]
+        at, bp, fetched, acc = v[: len(heads)], v[len(heads)], v[pointers], v[pointers + 1 :]
         b = [load(e, t, e.gep(bp, j * step_bytes), b_masks[j]) for j in range(vectors)]
-        ahead = e.gep(bp, e.value(f"mul i64 %brs, {_AHEAD}"))
+        ahead = e.gep(bp, e.value(f"mul i64 %brs, {_AHEAD_FAR if keeps else _AHEAD}"))
         for j in range(vectors):
             fetch(e.gep(ahead, j * step_bytes), 0)
             fetch(e.gep(fetched, j * step_bytes), 1)
+            if keeps:
+                store(e, t, b[j], e.gep(v[pointers - 1], j * step_bytes))
         for i in range(rows):
             group, row = divmod(i, _ROW_GROUP)
             p = e.gep(at[group], strides[row]) if row else at[group]
@@ -148,13 +154,17 @@ def micro_kernel(t: VecType, rows: int, vectors: int, target: Target) -> Emit:
                 x = i * vectors + j
                 acc[x] = e.call(t, f"llvm.fma.{t.suffix}", (t, a), (t, b[j]), (t, acc[x]))
         # the freeze hides the induction from loop strength reduction, which would undo the scaled addresses
-        moved = [e.gep(p, "%acs") for p in at] + [e.gep(bp, "%brs"), e.gep(fetched, pace[0])]
+        moved = [e.gep(p, "%acs") for p in at] + [e.gep(bp, "%brs")]
+        moved += [e.gep(p, VECTORS * step_bytes) for p in v[len(heads) + 1 : pointers]] + [
+            e.gep(fetched, pace[0])
+        ]
         return [e.value(f"freeze ptr {p}") for p in moved] + acc
 
     def fetch(place: str, write: int) -> None:
         e.line(f"call void @llvm.prefetch.p0(ptr {place}, i32 {write}, i32 3, i32 1)")
 
-    pointers = len(heads) + 1
+    starts = [*heads, "%b"] + ["%keep"] * keeps
+    pointers = len(starts)
     ending = e.call("i64", "llvm.smin.i64", ("i64", "%kc"), ("i64", str(rows)))
     before = e.value(f"sub i64 %kc, {ending}")
     pace: list[str] = [""]
@@ -173,7 +183,7 @@ def micro_kernel(t: VecType, rows: int, vectors: int, target: Target) -> Emit:
         after = e.loop(0, count, 1, step, carried)
         return after[:pointers] + after[pointers + 1 :]
 
-    carried = [("ptr", p) for p in [*heads, "%b"]] + [(t, x) for x in first]
+    carried = [("ptr", p) for p in starts] + [(t, x) for x in first]
     done = e.loop(0, 2, 1, phase, carried)[pointers:]
     # the places are worked out again, behind a freeze: kept through the loop they would be spilled
     for x, (p, m) in zip(done, tile(e.value("freeze ptr %c")), strict=True):

@@ -87,6 +87,49 @@ def copy_panel(t: VecType, vectors: int, target: Target) -> Emit:
     return e
 
 
+def copy_block(t: VecType, vectors: int, target: Target) -> Emit:
+    """LLVM text of `void @tcc_pack_T_block(src, src stride, dst, dst stride, panel stride, rows, cols)`; strides in bytes.
+
+    Panels of `vectors` vectors of columns, side by side in src: rows are read along their whole length, as memory likes it, and
+    the next one is fetched meanwhile.
+    """
+    e = Emit()
+    e.function(
+        f"internal void @{pack_name(t, 'block')}(ptr noalias readonly %src, i64 %ss, ptr noalias %dst, i64 %ds, i64 %ps, "
+        "i64 %rows, i64 %cols)"
+    )
+    e.declare("declare void @llvm.prefetch.p0(ptr, i32, i32, i32)")
+    x = Index(e)
+    width = vectors * t.lanes
+    full = x.mul(x.div("%cols", width), width)
+    rest = x.sub("%cols", full)
+    ragged = e.value(f"icmp sgt i64 {rest}, 0")
+    masks = [lane_mask(e, t, str(x.max(x.sub(rest, j * t.lanes), 0))) for j in range(vectors)]
+
+    def row(_: str, v: list[str]) -> list[str]:
+        src, dst = v
+        below = e.gep(src, "%ss")
+
+        def copy(at: str, to: str, masks: list[str | None]) -> None:
+            for j, mask in enumerate(masks):
+                store(e, t, load(e, t, e.gep(at, j * t.lanes, t.elem), mask), e.gep(to, j * t.lanes, t.elem))
+
+        def panel(c: str, w: list[str]) -> list[str]:
+            for line in range(0, width * t.bytes, _LINE):
+                place = e.gep(e.gep(below, c, t.elem), line)
+                e.line(f"call void @llvm.prefetch.p0(ptr {place}, i32 0, i32 3, i32 1)")
+            copy(e.gep(src, c, t.elem), w[0], [None] * vectors)
+            return [e.gep(w[0], "%ps")]
+
+        (last,) = e.loop(0, full, width, panel, [("ptr", dst)])
+        e.when(ragged, lambda: copy(e.gep(src, str(full), t.elem), last, [*masks]))
+        return [below, e.gep(dst, "%ds")]
+
+    e.loop(0, "%rows", 1, row, [("ptr", "%src"), ("ptr", "%dst")])
+    e.end()
+    return e
+
+
 def copy_group(t: VecType, width: int, count: int, target: Target) -> Emit:
     """LLVM text of `void @tcc_pack_T_group(src, src stride, dst, dst stride, rows, cols)`; strides in bytes.
 

@@ -6,7 +6,7 @@ import functools
 from collections.abc import Sequence
 
 from tcc.codegen.emit import Emit, VecType
-from tcc.codegen.gemm import engine_name, parts_of, written
+from tcc.codegen.gemm import engine_name, keeps, parts_of, written
 from tcc.codegen.microkernel import VECTORS, begin_tile, tile_name, tile_rows
 from tcc.codegen.pack import pack_name
 from tcc.codegen.target import Target
@@ -28,6 +28,8 @@ def quick_engine(t: VecType, target: Target) -> tuple[dict[str, str], dict[str, 
         if rows not in (highest, *QUICK_ROWS)
         for vectors in range(1, VECTORS + 1)
     }
+    if keeps(target):
+        made |= {tile_name(t, highest, v, True): _keeping(t, highest, v) for v in range(1, VECTORS + 1)}
     parts = parts_of(t, target, made | {pack_name(t, "turn"): _turned(t)})
     e, name, quick, now = Emit(), engine_name(t), engine_name(t, "_quick"), engine_name(t, "_now")
     e.lines.append(f"@{now} = global ptr @{quick}")
@@ -62,6 +64,21 @@ def _stacked(t: VecType, rows: int, vectors: int, heights: Sequence[int]) -> Emi
         a = e.gep(a, e.value(f"mul i64 %ars, {height}"))
         c = e.gep(c, e.value(f"mul i64 %crs, {height}"))
         left -= height
+    e.end()
+    return e
+
+
+def _keeping(t: VecType, rows: int, vectors: int) -> Emit:
+    """The same function as a `micro_kernel` that keeps B's rows: the copy first, then the tile that reads it."""
+    e = Emit()
+    begin_tile(e, t, rows, vectors, True)
+    e.quick()
+    row = VECTORS * t.lanes * t.bytes
+    e.line(f"call void @{pack_name(t, 'panel')}(ptr %b, i64 %brs, ptr %keep, i64 {row}, i64 %kc, i64 %cols)")
+    e.line(
+        f"call void @{tile_name(t, rows, vectors)}(ptr %a, i64 %ars, i64 %acs, ptr %keep, i64 {row}, ptr %c, "
+        "i64 %crs, ptr %next, ptr %stream, i64 %along, i64 %kc, i64 %cols, i64 %load)"
+    )
     e.end()
     return e
 
