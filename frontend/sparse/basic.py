@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,13 +11,15 @@ import tcc.tensor as T
 from tcc import build
 from tcc.build import Size, as_size, size_of, size_variable
 from tcc.elemwise import DISCRETE
+from tcc.ir.ops.sparse import matrix_of
 from tcc.packing import PackedOp
 from tcc.selecting import nonzero
 from tcc.settings import config
 from tcc.sparse.types import FORMATS, INDEX, SparseType
 from tcc.sparse.variables import SparseConstant, SparseOperators
-from tcc.tensor.extra_ops import searchsorted, unique
+from tcc.tensor.extra_ops import searchsorted
 from tcc.types import promote, tensor_type
+from tcc.user_op import call
 from tcc.variable import Variable, as_variable
 
 LAST_KEY = 2**63 - 1
@@ -344,6 +346,36 @@ def _dense_like(dense: Any, x: Any) -> Any:
     return T.specify_shape(dense, sizes, "the shape of the sparse matrix")
 
 
+def combined(name: str, function: Callable[..., Any], x: Any, y: Any) -> Any:
+    """A matrix that SciPy makes of two of one format and shape, of which only it knows how many elements it has."""
+    starts = size_of(csm_indptr(x), 0)
+    kinds = [tensor_type(t, (None,)) for t in (x.type.dtype, INDEX, INDEX)]
+    inputs = [*csm_properties(x)[:3], *csm_properties(y)[:3], size_variable(sizes_of(y).minor)]
+    data, indices, indptr = call(name, function, inputs, kinds, [], sizes=[None, None, starts])
+    return CSM(x.type.format)(data, indices, indptr, csm_shape(y))
+
+
+def _matrices(arrays: Sequence[Any]) -> list[Any]:
+    a, b, c, d, e, f, width = arrays
+    return [matrix_of(a, b, c, int(width)), matrix_of(d, e, f, int(width))]
+
+
+def arrays_of(matrix: Any) -> list[Any]:
+    """A matrix as the arrays of its compressed rows."""
+    rows = matrix.tocsr()
+    return [rows.data, np.asarray(rows.indices, INDEX), np.asarray(rows.indptr, INDEX)]
+
+
+def added(*arrays: Any) -> list[Any]:
+    a, b = _matrices(arrays)
+    return arrays_of(a + b)
+
+
+def product(*arrays: Any) -> list[Any]:
+    a, b = _matrices(arrays)
+    return arrays_of(a.multiply(b))
+
+
 class AddSS(PackedOp):
     """The sum of two sparse matrices."""
 
@@ -351,18 +383,7 @@ class AddSS(PackedOp):
         return [operands[0].type]
 
     def expand(self, *operands: Any) -> Sequence[Any]:
-        x, y = operands
-        major, minor = sizes_of(x)
-        keys, inverse = unique(T.concatenate([keys_of(x), keys_of(y)]), return_inverse=True)
-        data = T.inc_subtensor(
-            T.zeros_like(keys, x.type.dtype)[inverse], T.concatenate([csm_data(x), csm_data(y)])
-        )
-        ends = T.arange(size_variable(build.size_arithmetic("add", major, 1))) * size_variable(minor)
-        return [
-            CSM(x.type.format)(
-                data, T.mod(keys, size_variable(minor)), searchsorted(keys, ends), csm_shape(x)
-            )
-        ]
+        return [combined("AddSS", added, *operands)]
 
     def grad(self, operands: Sequence[Any], results: Sequence[Any], grads: Sequence[Any]) -> Sequence[Any]:
         return [grads[0], grads[0]]
@@ -375,9 +396,7 @@ class MulSS(PackedOp):
         return [operands[0].type]
 
     def expand(self, *operands: Any) -> Sequence[Any]:
-        x, y = operands
-        hit, others = found(y, keys_of(x))
-        return [kept(like(x, csm_data(x) * others), hit)]
+        return [combined("MulSS", product, *operands)]
 
     def grad(self, operands: Sequence[Any], results: Sequence[Any], grads: Sequence[Any]) -> Sequence[Any]:
         x, y = operands

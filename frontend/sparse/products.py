@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
 import tcc.tensor as T
 from tcc import build
 from tcc.build import size_variable
@@ -14,6 +12,7 @@ from tcc.ir.ops.sparse import matrix_of
 from tcc.packing import PackedOp
 from tcc.sparse.basic import (
     CSM,
+    arrays_of,
     as_format,
     as_sparse_or_tensor_variable,
     as_sparse_variable,
@@ -110,9 +109,7 @@ def multiplied(*arrays: Any) -> list[Any]:
     """The arrays of the product of two matrices in compressed rows; ValueError where their sizes do not fit."""
     data, indices, indptr, *b, inner, width = arrays
     right: Any = matrix_of(b[0], b[1], b[2], int(width))
-    made: Any = matrix_of(data, indices, indptr, int(inner)) @ right
-    made.sort_indices()
-    return [made.data, np.asarray(made.indices, INDEX), np.asarray(made.indptr, INDEX)]
+    return arrays_of(matrix_of(data, indices, indptr, int(inner)) @ right)
 
 
 def true_dot(x: Any, y: Any, grad_preserves_dense: bool = True) -> Any:

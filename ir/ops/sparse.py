@@ -203,11 +203,12 @@ def order_type(types: Sequence[Type], attrs: Attrs) -> list[Type]:
 
 
 def order_ref(indices: Any, indptr: Any, columns: int) -> tuple[Any, ...]:
-    matrix_of(np.zeros(len(indices), bool), indices, indptr, int(columns))
-    order = np.argsort(indices, kind="stable")
-    starts = np.zeros(int(columns) + 1, np.int32)
-    np.cumsum(np.bincount(indices, minlength=int(columns)), out=starts[1:])
-    return order.astype(np.int64), rows_of(indptr)[order], starts
+    turned = matrix_of(np.arange(len(indices)), indices, indptr, int(columns)).tocsc()
+    return (
+        turned.data,
+        turned.indices.astype(np.int32, copy=False),
+        turned.indptr.astype(np.int32, copy=False),
+    )
 
 
 row(
