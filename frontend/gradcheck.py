@@ -9,7 +9,7 @@ import numpy as np
 
 from tcc.compiling import function
 from tcc.gradient import grad
-from tcc.types import tensor_type
+from tcc.types import promote, tensor_type
 
 STEPS = {"float16": 1e-2, "float32": 3e-4, "float64": 1e-7}  # of the differences
 TOLERANCES = {"float16": 1e-1, "float32": 1e-2, "float64": 1e-4}  # absolute, and relative
@@ -56,6 +56,7 @@ def verify_grad(
 ) -> None:
     """Compares the gradient of `fun`, of float arrays `pt`, with one-sided differences along `n_tests` random projections of
     its result.  GradientError if an element differs by more than both `abs_tol` and `rel_tol`.
+    The projected result is a float64, unless `cast_to_output_type`.
     """
     if rng is None:
         raise TypeError(
@@ -75,7 +76,8 @@ def verify_grad(
     eps = STEPS[kind] if eps is None else eps
     abs_tol = TOLERANCES[kind] if abs_tol is None else abs_tol
     rel_tol = TOLERANCES[kind] if rel_tol is None else rel_tol
-    weights = output.type()
+    projected = output.type.dtype if cast_to_output_type else promote(output.type.dtype, "float64")
+    weights = output.type.clone(dtype=projected)()
     cost = (output * weights).sum()
     given = [*inputs, weights]
     options = {"mode": mode, "on_unused_input": "ignore", "allow_input_downcast": True}
@@ -83,7 +85,7 @@ def verify_grad(
     value = function(given, cost, **options)
     slopes = function(given, grad(cost, inputs, disconnected_inputs="ignore"), **options)
     for _ in range(n_tests):
-        projection = np.asarray(rng.random(shape) + 0.5, output.type.dtype)
+        projection = np.asarray(rng.random(shape) + 0.5, projected)
         made = slopes(*points, projection)
         for k, g in enumerate(made):
             _compare(k, g, _differences(value, points, (projection,), k, eps), abs_tol, rel_tol)

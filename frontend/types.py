@@ -199,6 +199,37 @@ class TensorType(Type):
             return TensorType(dtype or self.dtype, broadcastable)
         return tensor_type(dtype or self.dtype, self.shape if shape is None else shape)
 
+    @staticmethod
+    def values_eq(a: Any, b: Any) -> bool:
+        """Whether two arrays have the same dtype, shape and elements; a NaN equals a NaN."""
+        a, b = np.asarray(a), np.asarray(b)
+        return a.dtype == b.dtype and bool(np.array_equal(a, b, equal_nan=a.dtype.kind in "fc"))
+
+    @staticmethod
+    def values_eq_approx(
+        a: Any,
+        b: Any,
+        allow_remove_inf: bool = False,
+        allow_remove_nan: bool = False,
+        rtol: float | None = None,
+        atol: float | None = None,
+    ) -> bool:
+        """Whether two arrays have the same dtype and shape, and elements as near as their dtype lets one expect.
+
+        What `allow_remove_inf` and `allow_remove_nan` name in `a` may be anything in `b`.
+        """
+        a, b = np.asarray(a), np.asarray(b)
+        if a.dtype != b.dtype or a.shape != b.shape:
+            return False
+        if a.dtype.kind not in "fc":
+            return bool((a == b).all())
+        narrow = {"float16": 1e-3, "float32": 1e-5, "complex64": 1e-5}.get(a.dtype.name)
+        relative = (narrow or 1e-5) if rtol is None else rtol
+        absolute = (narrow or 1e-8) if atol is None else atol
+        near = np.isclose(a, b, relative, absolute, equal_nan=True)
+        near |= (allow_remove_inf & np.isinf(a)) | (allow_remove_nan & np.isnan(a))
+        return bool(near.all())
+
     def filter(
         self, data: Any, strict: bool = False, allow_downcast: bool | None = None
     ) -> np.ndarray[Any, Any]:

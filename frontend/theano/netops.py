@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 
 from tcc import build, elemwise
+from tcc.build import shape_of
 from tcc.gradient import Lop
 from tcc.tangents import Rop
+from tcc.tensor.nnet import abstract_conv, onehot
 from tcc.tensor.nnet import basic as nnet
-from tcc.tensor.nnet import onehot
 from tcc.tensor.signal import pool
 from tcc.theano.ops import LegacyOp
 from tcc.variable import as_variable
@@ -71,6 +72,88 @@ class Prepend_scalar_constant_to_each_row(LegacyOp):
 class Prepend_scalar_to_each_row(LegacyOp):
     def apply(self, val: Any, mat: Any) -> Any:
         return onehot.prepend_scalar_to_each_row(val, mat)
+
+
+# -- correlation ---------------------------------------------------------------------------------------------------------
+
+
+class _Correlation(LegacyOp):
+    options = {"border_mode": "valid", "subsample": (1, 1), "filter_dilation": (1, 1), "num_groups": 1}
+    rank = 2
+
+    def _abstract(self, kind: str) -> Any:
+        made = getattr(abstract_conv, f"AbstractConv{self.rank}d{kind}")
+        return made(
+            None, None, self.border_mode, self.subsample, False, self.filter_dilation, self.num_groups
+        )
+
+    def _sizes(self, shape: Any, a: Any, g: Any, filters: bool) -> Any:
+        """`shape`, or the sizes that border_mode leaves no doubt of; ValueError where it does."""
+        if shape is not None:
+            return shape
+        if any(s != 1 for s in (*self.subsample, *self.filter_dilation)) or self.border_mode not in (
+            "valid",
+            "full",
+        ):
+            raise ValueError(
+                "shape must be given unless border_mode is valid or full, without subsample or dilation"
+            )
+        pairs = zip(shape_of(a)[2:], shape_of(g)[2:])
+        sizes = [(build.size_variable(x), build.size_variable(y)) for x, y in pairs]
+        if self.border_mode == "full":
+            return [y - x + 1 for x, y in sizes]
+        return [x - y + 1 if filters else x + y - 1 for x, y in sizes]
+
+
+class CorrMM(_Correlation):
+    """The correlation of images with filters, which are not turned."""
+
+    rows = ("conv",)
+
+    def apply(self, img: Any, kern: Any) -> Any:
+        return self._abstract("")(_spatial(img, self.rank), _spatial(kern, self.rank))
+
+
+class CorrMM_gradWeights(_Correlation):
+    """What CorrMM gives back to its filters, whose spatial sizes are `shape`."""
+
+    rows = ("conv_filter",)
+
+    def apply(self, img: Any, topgrad: Any, shape: Any = None) -> Any:
+        img, topgrad = _spatial(img, self.rank), _spatial(topgrad, self.rank)
+        return self._abstract("_gradWeights")(img, topgrad, self._sizes(shape, img, topgrad, True))
+
+
+class CorrMM_gradInputs(_Correlation):
+    """What CorrMM gives back to its images, whose spatial sizes are `shape`."""
+
+    rows = ("conv_input",)
+
+    def apply(self, kern: Any, topgrad: Any, shape: Any = None) -> Any:
+        kern, topgrad = _spatial(kern, self.rank), _spatial(topgrad, self.rank)
+        return self._abstract("_gradInputs")(kern, topgrad, self._sizes(shape, kern, topgrad, False))
+
+
+class Corr3dMM(CorrMM):
+    options = {**CorrMM.options, "subsample": (1, 1, 1), "filter_dilation": (1, 1, 1)}
+    rank = 3
+
+
+class Corr3dMM_gradWeights(CorrMM_gradWeights):
+    options = Corr3dMM.options
+    rank = 3
+
+
+class Corr3dMM_gradInputs(CorrMM_gradInputs):
+    options = Corr3dMM.options
+    rank = 3
+
+
+def _spatial(x: Any, rank: int) -> Any:
+    x = as_variable(x)
+    if x.type.ndim != rank + 2:
+        raise TypeError(f"a tensor of {rank + 2} axes is needed, got {x.type}")
+    return x
 
 
 # -- pooling -------------------------------------------------------------------------------------------------------------

@@ -167,3 +167,40 @@ def test_flags_of_groups_can_be_changed_for_a_while() -> None:
         assert tcc.config.conv.assert_shape is True and tcc.config.floatX == "float32"
     assert tcc.config.conv.assert_shape is False and tcc.config.floatX == "float64"
     assert tcc.config.cxx == "" and tcc.config.unittests.rseed == "666" and tcc.config.nvcc.flags is None
+
+
+@pytest.mark.parametrize("border_mode", ["valid", "full"])
+@pytest.mark.parametrize("rank", [2, 3])
+def test_correlations_and_what_they_give_back(border_mode: str, rank: int) -> None:
+    sizes = (5, 6, 4)[:rank]
+    img, kern = RNG.rand(2, 3, *sizes), RNG.rand(4, 3, *(2, 3, 2)[:rank])
+    plain, by_weights, by_inputs = (
+        getattr(netops, ("CorrMM" if rank == 2 else "Corr3dMM") + kind)(border_mode)
+        for kind in ("", "_gradWeights", "_gradInputs")
+    )
+    conv = T.nnet.conv2d if rank == 2 else T.nnet.conv3d
+    x, w = (v.astype("float64") for v in (T.as_tensor_variable(img), T.as_tensor_variable(kern)))
+    want = conv(x, w, border_mode=border_mode, filter_flip=False)
+    assert np.allclose(plain(img, kern).eval(), want.eval())
+    top = RNG.rand(*want.eval().shape)
+    by_x, by_w = tcc.grad((want * top).sum(), [x, w])
+    assert np.allclose(by_weights(img, top).eval(), by_w.eval())
+    assert np.allclose(by_inputs(kern, top).eval(), by_x.eval())
+    with pytest.raises(TypeError, match="axes is needed"):
+        plain(img[0], kern)
+    with pytest.raises(ValueError, match="shape must be given"):
+        type(by_weights)("half")(img, top)
+
+
+def test_values_of_a_type_are_compared() -> None:
+    kind = T.fvector
+    a = np.array([1, np.nan], np.float32)
+    assert kind.values_eq(a, a.copy()) and not kind.values_eq(a, a.astype("float64"))
+    assert kind.values_eq_approx(a, a * np.float32(1 + 1e-6)) and not kind.values_eq_approx(a, a + 1)
+    assert kind.values_eq_approx(a, np.array([1, 2], np.float32), allow_remove_nan=True)
+    assert not kind.values_eq_approx(a, a[:1]) and kind.values_eq_approx(np.array([3]), np.array([3]))
+
+
+def test_gradients_of_float32_are_checked_by_float64_projections() -> None:
+    big = (np.arange(300.0).reshape(20, 15) + 100).astype("float32")
+    gradcheck.verify_grad(lambda x: x * 2, [big], rng=np.random.RandomState(1))
