@@ -10,6 +10,7 @@ import numpy as np
 from tcc.ir import dims
 from tcc.ir.builder import Builder
 from tcc.ir.core import Block, Func, Op, Value
+from tcc.ir.optable import Undefined
 from tcc.ir.text import parse_func
 from tcc.ir.types import Type, numpy_dtype, parse_type
 
@@ -22,7 +23,7 @@ def start(name: str, params: Mapping[str, str]) -> tuple[Func, Builder, list[Val
 
 
 def gradients(b: Builder, cost: Value, wrt: Sequence[Value]) -> list[Value]:
-    """Reverse mode with the rows' own rules, simplifying nothing."""
+    """Reverse mode with the rows' own rules, simplifying nothing; of what has an undefined gradient, none."""
     order: dict[Op, None] = {}
 
     def visit(op: Op | None) -> None:
@@ -34,14 +35,17 @@ def gradients(b: Builder, cost: Value, wrt: Sequence[Value]) -> list[Value]:
 
     visit(cost.op)
     found: dict[Value, Value] = {cost: b.full(1, cost)}
+    undefined: set[Value] = set()
     for op in reversed(order):
         if op.defn.grad is None or not any(r in found for r in op.results):
             continue
         flowing = [found[r] if r in found else b.full(0, r) for r in op.results]
         for v, g in zip(op.operands, op.defn.grad(b, op, flowing)):
-            if g is not None:
+            if isinstance(g, Undefined):
+                undefined.add(v)
+            elif g is not None:
                 found[v] = b.add(found[v], g) if v in found else g
-    return [found[v] for v in wrt]
+    return [found[v] for v in wrt if v not in undefined]
 
 
 def over_rows(b: Builder, v: Value, x: Value) -> Value:
