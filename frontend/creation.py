@@ -177,7 +177,9 @@ def eye(n: Any, m: Any = None, k: Any = 0, dtype: str | None = None) -> Any:
     columns = rows if m is None else as_size(m, "eye: m")
     diagonal = static_size(as_variable(k))
     if diagonal is None:
-        raise NotImplementedError("eye: k must be known when the graph is built")
+        row, column = (node("iota", shape=[rows, columns], axis=a, dtype="i64").result for a in (0, 1))
+        shifted = build.elementwise("add", row, build.cast(as_variable(k), "int64"))
+        return build.cast(build.elementwise("eq", shifted, column), _float(dtype))
     return node("eye", shape=[rows, columns], k=diagonal, dtype=FROM_NUMPY[_float(dtype)]).result
 
 

@@ -309,10 +309,8 @@ def truth(x: Any) -> Any:
 
 
 def fill(a: Any, b: Any) -> Any:
-    """b, in the shape of a; its dtype is b's."""
+    """b, in the shape that a and b have together; its dtype is b's."""
     a, b = as_variable(a), as_variable(b)
-    if b.type.ndim > a.type.ndim:
-        raise TypeError(f"fill: the value has {b.type.ndim} axes, more than the model's {a.type.ndim}")
     model, value = build.broadcast_together("fill", [a, b])
     return build.node("second", model, value).result
 

@@ -197,6 +197,8 @@ def as_variable(x: Any, name: str | None = None, ndim: int | None = None) -> Any
 
         if x.ndim < ndim:
             return shape_padleft(x, ndim - x.ndim)
+        if all(x.type.broadcastable[: x.ndim - ndim]):
+            return x.dimshuffle(*range(x.ndim - ndim, x.ndim))
         raise ValueError(f"TensorType could not be cast to have {ndim} dimensions: it has {x.ndim}", x.type)
     if isinstance(x, Apply):
         if len(x.results) != 1:

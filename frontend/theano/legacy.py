@@ -245,7 +245,8 @@ def divmod(x: Any, y: Any) -> tuple[Any, Any]:
 
 def ceil_intdiv(a: Any, b: Any) -> Any:
     """a / b, rounded up, of integers."""
-    return tensor.int_div(a, b) + tensor.cast(tensor.neq(tensor.mod(a, b), 0), "int8")
+    whole = tensor.int_div(a, b)
+    return whole + tensor.cast(tensor.neq(tensor.mod(a, b), 0), whole.type.dtype)
 
 
 def transfer(var: Any, target: str) -> Any:

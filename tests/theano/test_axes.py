@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import tcc
+import tcc.theano
 from tcc import tensor as T
 from tcc.tensor import extra_ops, nlinalg
 
@@ -70,3 +71,29 @@ def test_norms_by_word_and_searching_as_a_method() -> None:
     assert np.isclose(nlinalg.norm(A, "-inf").eval(), np.linalg.norm(A, -np.inf))
     line = T.as_tensor_variable(np.arange(4.0))
     assert list(line.searchsorted(np.array([0.5, 3.5])).eval()) == [1, 4]
+
+
+def test_a_diagonal_that_only_the_running_function_knows() -> None:
+    k, n = T.lscalar("k"), T.lscalar("n")
+    f = tcc.function([n, k], T.eye(n, 4, k))
+    for offset in (-2, 0, 1, 9):
+        assert np.array_equal(f(3, offset), np.eye(3, 4, offset))
+
+
+def test_leading_axes_of_size_one_are_dropped_where_fewer_are_wanted() -> None:
+    row = T.row("row")
+    flat = T.as_tensor_variable(row, ndim=1)
+    assert flat.ndim == 1 and list(flat.eval({row: [[1.0, 2.0]]})) == [1, 2]
+    with pytest.raises(ValueError, match="could not be cast"):
+        T.as_tensor_variable(T.matrix(), ndim=1)
+
+
+def test_quotients_rounded_up_keep_their_dtype() -> None:
+    ceil_intdiv = tcc.theano.module("tensor").ceil_intdiv
+    made = ceil_intdiv(np.array([7, 6], "uint8"), np.array([2, 2], "uint8"))
+    assert made.dtype == "uint8" and list(made.eval()) == [4, 3]
+
+
+def test_filling_with_more_axes_than_the_model_has() -> None:
+    made = T.fill(np.zeros(3), np.ones((2, 3), "int8"))
+    assert made.dtype == "int8" and made.eval().tolist() == [[1, 1, 1], [1, 1, 1]]
