@@ -18,6 +18,7 @@ from tcc.codegen.target import Target
 from tcc.runtime import cache, native
 from tcc.runtime.symbols import symbols
 
+PATIENCE_S = 0.5  # from a function's code to its first result, for which the CPU, the GIL and LLVM's lock are left free
 _ELEMENTS = {"f32": "float", "f64": "double"}
 _loaded: dict[tuple[str, Target], jit.Image] = {}
 # engines that have taken over from quick ones, whose callers stay linked to these
@@ -46,7 +47,7 @@ def prepare(dtypes: Iterable[str], target: Target) -> None:
 
 
 def finish() -> None:
-    """Begins to compile whole engines in place of quick ones.  Until then LLVM's lock is left to who waits for a result."""
+    """Whole engines will be compiled in place of quick ones, once whoever waits for a first result should have it."""
     while _unfinished:
         _start(_complete, *_unfinished.pop())
 
@@ -85,6 +86,7 @@ def _complete(dtype: str, target: Target, quick: jit.Image) -> None:
     """Compiles the whole engine, and has the quick one hand calls on to it."""
     from tcc.codegen.gemm import engine_name
 
+    threading.main_thread().join(PATIENCE_S)  # ends sooner where the program does
     code = jit.compile_object(text(dtype, target), target)
     cache.put(cache_key("engine", dtype, target), code)
     whole = _load([code])
