@@ -7,7 +7,7 @@ a native loop; `tcc_poll` lets Ctrl-C in between kernels until the first shared 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,6 +25,7 @@ from tcc.ir.arrays import in_memory
 from tcc.ir.core import Block, Func, Op, Value
 from tcc.ir.dims import Size
 from tcc.ir.types import Type
+from tcc.passes.cse import op_key
 from tcc.passes.place import HOST
 from tcc.runtime.arenas import Claim
 from tcc.runtime.host import HostArray, HostCall
@@ -199,11 +200,14 @@ class _Driver:
 
     def collect_kernels(self, body: Block) -> None:
         self.kernel_of: dict[Op, Kernel] = {}
+        written: dict[Hashable, Kernel] = {}  # layers of one shape are written once
         for op in body.walk():
             if op.name not in KERNELS or not _top_level_kernel(op):
                 continue
-            kernel = KERNELS[op.name](op, self.target)
-            self.kernel_of[op] = kernel
+            key = _kernel_key(op)
+            if key not in written:
+                written[key] = KERNELS[op.name](op, self.target)
+            kernel = self.kernel_of[op] = written[key]
             self.kernels[kernel.name] = kernel
             self.max_slots = max(self.max_slots, len(kernel.slots))
             scratch: Size = 0
@@ -551,6 +555,14 @@ def _reference(op: Op) -> Callable[..., Sequence[Any]]:
 
 def _space(value: Value) -> str:
     return value.type.place.space if value.type.place is not None else ""
+
+
+def _kernel_key(op: Op) -> Hashable:
+    """Equal for ops of one function whose kernels are equal: what they do, the types of their operands, and which of these are one."""
+    number: dict[Value, int] = {}
+    for v in op.operands:
+        number.setdefault(v, len(number))
+    return op_key(op, number), tuple(v.type for v in [*op.operands, *op.results])
 
 
 def _top_level_kernel(op: Op) -> bool:
