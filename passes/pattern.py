@@ -252,12 +252,13 @@ def apply_rules(func: Func, rules: Sequence[AnyRule], *, strength: str = "stable
     TypeError if a rule changes a type; RuntimeError names a rule that goes on firing.
     """
     allowed = STRENGTHS[: STRENGTHS.index(strength) + 1]
-    by_root: dict[str, list[AnyRule]] = {}
+    by_root: dict[str, list[tuple[AnyRule, frozenset[str]]]] = {}
     for r in rules:
         if r.strength in allowed:
+            needs = makers(r.left) if isinstance(r, Rule) else frozenset()
             for root in r.roots:
                 assert root in TABLE, f"no row named {root}, in the rule {r.text}"
-                by_root.setdefault(root, []).append(r)
+                by_root.setdefault(root, []).append((r, needs))
     work = deque(func.body.walk())
     waiting = set(work)
     firings: dict[str, int] = {}
@@ -267,7 +268,9 @@ def apply_rules(func: Func, rules: Sequence[AnyRule], *, strength: str = "stable
         waiting.discard(op)
         if op.parent is None or len(op.results) != 1 or (repeatable(op) and not op.result.uses):
             continue
-        for r in [CONSTANTS, *by_root.get(op.name, ())]:
+        made = {v.owner.name if isinstance(v.owner, Op) else "" for v in op.operands}
+        tried = [r for r, needs in by_root.get(op.name, ()) if needs <= made]
+        for r in [CONSTANTS, *tried] if made <= {"const"} else tried:
             changed = _apply(r, op)
             if changed is None:
                 continue
@@ -280,6 +283,17 @@ def apply_rules(func: Func, rules: Sequence[AnyRule], *, strength: str = "stable
             waiting.update(fresh)
             break
     return firings
+
+
+def makers(p: Call) -> frozenset[str]:
+    """The ops that must be among those that make the operands of what `p` matches: most rules are left at a glance."""
+    found = set()
+    for q in p.args:
+        if isinstance(q, Call):
+            found.add("broadcast" if q.name == "keep" else q.name)
+        elif not isinstance(q, Name):
+            found.add("const")
+    return frozenset(found)
 
 
 def _apply(r: AnyRule, op: Op) -> list[Op] | None:
