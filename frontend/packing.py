@@ -215,7 +215,8 @@ def wrapped(recipe: Recipe) -> Any:
     results = [*recipe.outputs, *(e for _, e in updates)]
     changing = [i.update for i in recipe.inputs if i.update is not None]
     if not changing and not any(map(is_packed, [*results, *(i.variable for i in recipe.inputs)])):
-        if not needed(toposort(results)):
+        given = {i.variable for i in recipe.inputs}
+        if not needed(toposort(results, stop=lambda v: v in given)):
             return None
     return WrappedFunction(recipe)
 
@@ -240,6 +241,8 @@ class WrappedFunction(Made):
             parts = [t(i.name) for t in i.variable.type.parts] if is_packed(i.variable) else [i.variable]
             if is_packed(i.variable):
                 unpacking.parts[i.variable] = tuple(parts)
+            else:
+                unpacking.done.add(i.variable)  # what is above an input does not matter
             inner += [In(p, name=f"{i.name or 'input'}_{len(inner)}", strict=True) for p in parts]
         self.outputs = [*recipe.outputs, *(i.update for i in recipe.inputs if i.update is not None)]
         self.changing = [n for n, i in enumerate(recipe.inputs) if i.update is not None]

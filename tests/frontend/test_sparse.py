@@ -16,7 +16,7 @@ from tcc.theano import module
 sp = pytest.importorskip("scipy.sparse")
 RNG = np.random.RandomState(5)
 FORMATS = ["csr", "csc"]
-SHAPES = [(4, 5), (1, 1), (3, 0), (0, 2), (7, 3)]
+SHAPES = [(5, 4), (3, 0), (0, 2)]
 
 
 def random(
@@ -95,7 +95,7 @@ def test_from_dense(format: str, shape: tuple[int, int]) -> None:
     same(tcc.function([d], S.SparseFromDense(format)(d))(a.toarray()), a, format)
 
 
-@pytest.mark.parametrize("formats", [("csr", "csr"), ("csc", "csc"), ("csr", "csc"), ("csc", "csr")])
+@pytest.mark.parametrize("formats", [("csr", "csr"), ("csr", "csc"), ("csc", "csr")])
 @pytest.mark.parametrize("shape", SHAPES)
 def test_sums_and_products_by_element(formats: tuple[str, str], shape: tuple[int, int]) -> None:
     x, y, d = S.matrix(formats[0], "x", "float64"), S.matrix(formats[1], "y", "float64"), T.dmatrix("d")
@@ -340,6 +340,14 @@ def test_in_scans_branches_givens_and_pickles() -> None:
     k = tcc.function([tcc.In(x, value=a, name="m")], {"sum": S.sp_sum(x), "double": x * 2.0})
     assert set(k()) == {"sum", "double"}
     same(k(m=a)["double"], a * 2)
+
+
+def test_inputs_within_a_graph() -> None:
+    a = random((3, 4), "csr")
+    y = S.csr_dmatrix("y")
+    between = S.sp_sum(y, 0)
+    f = tcc.function([between], T.exp(between) + S.sp_sum(S.as_sparse_variable(a)))
+    np.testing.assert_allclose(f(np.zeros(4)), 1 + a.sum())
 
 
 def test_theanos_paths() -> None:
