@@ -16,7 +16,7 @@ import pytest
 from tcc.codegen import support
 from tcc.codegen.emit import Emit, VecType, merge
 from tcc.codegen.engines import vector
-from tcc.codegen.gemm import A_BLOCK, engine, engine_name
+from tcc.codegen.gemm import A_BLOCK, PACK_FIRST, PACK_ROWS, engine, engine_name, keeps
 from tcc.codegen.index import Index
 from tcc.codegen.jit import Image, compile_object, function
 from tcc.codegen.matmul import Epilogue, Matmul, matmul_kernel, matmul_scratch, matmul_slots
@@ -36,7 +36,15 @@ SHAPES = [
     *((m, n, k) for m, n, k in itertools.product((0, 1, 3, 14, 33), (0, 1, 5, 16, 65), (0, 1, 31, 97))),
     *((s, s, s) for s in SIZES),
     *[(1, 1, 200), (1, 1500, 70), (70, 1, 300), (8, 130, 65), (130, 8, 64), (5, 7, 3000), (300, 20, 1100)],
-    *[(250, 300, 700), (20, 600, 600), (29, 31, 2100), (128, 128, 128), (114, 256, 256), (241, 600, 620)],
+    *[
+        (250, 300, 700),
+        (20, 600, 600),
+        (29, 31, 2100),
+        (128, 128, 128),
+        (114, 256, 256),
+        (241, 600, 620),
+        (64, 700, 520),
+    ],
 ]
 
 # The ranges run one after another, the last first: a range that writes into its neighbour is overwritten or overwrites.
@@ -327,20 +335,41 @@ def test_a_copy_of_rows_serves_all_blocks_of_columns(dtype: str, layout: str) ->
     """With small caches, so that there are several blocks of rows, of k and of columns."""
     small = host()._replace(l2_bytes=32 << 10)
     anything = product(replace(ANY, dtype=dtype, accumulate=True), small)
-    for shape in [(250, 300, 512), (479, 261, 768), (263, 700, 256)]:
+    for shape in [(250, 300, 512), (479, 261, 768), (263, 700, 256), (61, 300, 1024)]:
         a, b, c = operands(shape, layout, dtype)
         spec = exact(dtype, a, b, c, accumulate=True)
-        t, x = vector(dtype, small), Index(Emit())
-        given = dict(m=spec.m, n=spec.n, k=spec.k, ars=spec.a[0], acs=spec.a[1], brs=spec.b[0], bcs=spec.b[1])
-        form, sizes = choose_form(
-            t, x, {**given, "crs": spec.c, "batch": 1, "batch_a": 0, "batch_b": 0}, False
-        )
-        assert plan(t, small, x, sizes, form)["pack_a"] == A_BLOCK
+        assert _plan(spec, small)["pack_a"] == A_BLOCK
         want = product(spec)(a, b, c)
         close(want, a, b, c)
         for f in (anything, product(spec, small)):
             assert np.array_equal(f(a, b, c), want)
             assert np.array_equal(f(a, b, c, threads=3), want)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_who_copies_b_does_not_change_bits(dtype: str) -> None:
+    """The first tiles, where one thread reads the copy and B is near; else a pass before them."""
+    whole, tiny = host(), host()._replace(l2_bytes=16 << 10)
+    for shape in [(64, 700, 520), (250, 690, 530)]:
+        a, b, c = operands(shape, "NN", dtype)
+        ways = set()
+        results = []
+        for target in (whole, tiny):
+            spec = exact(dtype, a, b, c)
+            ways.add(_plan(spec, target)["pack_b"])
+            f = product(spec, target)
+            results += [f(a, b, c), f(a, b, c, threads=3)]
+        assert ways == ({PACK_FIRST, PACK_ROWS} if keeps(whole) else ways)
+        close(results[0], a, b)
+        assert all(np.array_equal(r, results[0]) for r in results)
+
+
+def _plan(spec: Matmul, target: Target) -> dict[str, Any]:
+    t, x = vector(spec.dtype, target), Index(Emit())
+    sizes: dict[str, Any] = dict(m=spec.m, n=spec.n, k=spec.k, crs=spec.c, batch=1, batch_a=0, batch_b=0)
+    sizes |= dict(ars=spec.a[0], acs=spec.a[1], brs=spec.b[0], bcs=spec.b[1])
+    form, sizes = choose_form(t, x, sizes, False)
+    return plan(t, target, x, sizes, form)
 
 
 def _bias_relu_residual(
