@@ -27,6 +27,7 @@ class Mirror(types.ModuleType):
         self._sources = [f"tcc.{path}", *entry.sources] if path and _exists(path) else list(entry.sources)
         if children(path):
             self.__path__: list[str] = []
+        self.__file__ = __file__  # programs look for the folder of what they import
 
     def __getattr__(self, name: str) -> Any:
         entry: Entry = self.__dict__["_entry"]

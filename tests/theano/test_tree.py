@@ -49,6 +49,11 @@ def test_one_module_under_both_names() -> None:
     assert theano.tensor.dot is tcc.tensor.dot
 
 
+def test_modules_are_somewhere() -> None:
+    theano = importlib.import_module("theano")
+    assert Path(theano.__file__).is_file() and Path(theano.tensor.__file__).is_file()
+
+
 def test_star_imports() -> None:
     names: dict[str, Any] = {}
     exec("from theano import *\nfrom theano.tensor import *", names)
