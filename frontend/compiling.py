@@ -9,8 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tcc.functions import DictFunction, In, Recipe, with_updates
-from tcc.graph import ancestors, rebuild, shown_inputs, toposort
-from tcc.lower import place
+from tcc.graph import ancestors, place, rebuild, shown_inputs, toposort
 from tcc.modes import get_mode
 from tcc.printing import visible
 from tcc.profiling import ProfiledFunction, ProfileStats

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 
 from tcc.fgraph import Maker
-from tcc.graph import rebuild, toposort
+from tcc.graph import place, rebuild, toposort
 from tcc.ir import interpret
 from tcc.ir.core import Func
-from tcc.lower import Lowered, lower, place
+from tcc.lower import Lowered, lower
 from tcc.modes import BadOptimization, Mode
 from tcc.runtime.buffers import Container
 from tcc.runtime.callable import Function as NativeFunction

@@ -8,10 +8,9 @@ from dataclasses import replace
 from typing import Any
 
 from tcc import build
-from tcc.graph import Apply, Shown, located_at, toposort
+from tcc.graph import Apply, Shown, located_at, place, toposort
 from tcc.ir.optable import Undefined
 from tcc.loopgrad import pulled_scan
-from tcc.lower import place
 from tcc.settings import config
 from tcc.types import TensorType, Type, tensor_type
 from tcc.variable import Variable, as_variable, scalar_constant

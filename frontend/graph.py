@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -322,3 +323,12 @@ def clone(
                 new[v] = v.clone() if isinstance(v, SharedVariable) else v.type(v.name)
     made = rebuild(outputs, new)
     return made if isinstance(output, list | tuple) else made[0]
+
+
+def place(loc: Location) -> str:
+    """A location as messages say it: under the current folder without its name."""
+    if not loc[0]:
+        return ""
+    path = loc[0]
+    here = os.getcwd() + os.sep
+    return f"{path[len(here) :] if path.startswith(here) else path}:{loc[1]}"

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from tcc.graph import Apply, Location, dependent, toposort
+from tcc import lowerflow
+from tcc.graph import Apply, place, toposort
 from tcc.ir import dims
-from tcc.ir.builder import Builder
-from tcc.ir.clone import clone_block
 from tcc.ir.core import Block, Func, Value
 from tcc.ir.dims import Expr, Size
 from tcc.ir.types import Type
 from tcc.printing import label
-from tcc.stacking import bind_before, bound_in, sized, told_by_steps
 from tcc.types import TensorType
+from tcc.unify import GraphBuilder, Scope, Sizes, resolve_block
 from tcc.variable import SharedVariable, TensorConstant, Variable
 
 LONGEST_SIZE = 1000  # characters; a longer one is computed by the program and gets a name
@@ -60,148 +58,6 @@ def lower(
     return Lowering(name).run(list(inputs), list(outputs), list(updates))
 
 
-class Sizes:
-    """Names of the parameters' sizes, and what each is found to be equal to."""
-
-    def __init__(self) -> None:
-        self.entry: dict[str, tuple[int, int]] = {}  # name -> (parameter, axis)
-        self.known: dict[str, Size] = {}
-        self.named: dict[str, list[str]] = {}  # name -> those whose known size is made of it
-        self.why: dict[tuple[int, int], str] = {}
-        self.lazy = False  # in a branch, which may not run: nothing is demanded of the parameters
-
-    def resolve(self, size: Size) -> Size:
-        return dims.substitute(size, self.known) if self.known else size
-
-    def merge(self, a: Size, b: Size, reason: str) -> bool:
-        """Makes two sizes equal by definition; False if only running can tell.  The function's entry checks it."""
-        for left, right in ((b, a), (a, b)) if not self.lazy else ():
-            if not isinstance(left, Expr) or left.plain is None or left.plain not in self.entry:
-                continue
-            names = dims.names_of(right)
-            if left.plain in names or not names <= self.entry.keys():
-                continue
-            if isinstance(right, Expr) and right.plain is not None and self._older(left.plain, right.plain):
-                continue
-            self._define(left.plain, right)
-            self.why.setdefault(self.entry[left.plain], reason)
-            for n in names:
-                self.why.setdefault(self.entry[n], reason)
-            return True
-        return False
-
-    def _older(self, a: str, b: str) -> bool:
-        return self.entry[a] < self.entry[b]
-
-    def _define(self, name: str, size: Size) -> None:
-        changed = self.named.pop(name, [])
-        for n in changed:
-            self.known[n] = dims.substitute(self.known[n], {name: size})
-        self.known[name] = size
-        for n in dims.names_of(size):
-            self.named.setdefault(n, []).extend([name, *changed])
-
-
-class GraphBuilder(Builder):
-    """Builds at the end of a block.  Sizes that a type rule needs equal are made so, or checked at run time."""
-
-    def __init__(self, block: Block, sizes: Sizes, node: Callable[[], Apply | None]) -> None:
-        super().__init__(block)
-        self.sizes, self.node = sizes, node
-
-    def infer(
-        self, rule: Any, values: Sequence[Value], attrs: dict[str, Any], blocks: Sequence[Block]
-    ) -> list[Type]:
-        assert isinstance(values, list)
-        while True:
-            if self.sizes.known:
-                for v in values:
-                    v.type = v.type.substitute(self.sizes.known)
-                self.resolve_attrs(attrs)
-            try:
-                types: list[Type] = rule([v.type for v in values], attrs, blocks)
-                return types
-            except dims.SizeMismatch as e:
-                self.settle(e, values, attrs, blocks)
-
-    def settle(
-        self, e: dims.SizeMismatch, values: list[Value], attrs: dict[str, Any], blocks: Sequence[Block]
-    ) -> None:
-        node = self.node()
-        what = f"{label(node)}" if node is not None else "the graph"
-        reason = f"{what} at {self.loc}" if self.loc else what
-        left, right = self.sizes.resolve(e.left), self.sizes.resolve(e.right)
-        if isinstance(left, int) and isinstance(right, int):
-            raise ValueError(
-                f"{what}: Input dimension mis-match: the sizes {left} and {right} must be equal ({e}), written at {self.loc}"
-            )
-        if self.sizes.merge(left, right, reason):
-            for block in blocks:
-                resolve_block(block, self.sizes)
-            return
-        self.op(
-            "check_size",
-            attrs={"left": left, "right": right, "message": f"{what}: Input dimension mis-match"},
-        )
-        if not self.refined(values, left, right) and not self.refined(values, right, left):
-            self.replace_in_attrs(attrs, left, right)
-
-    def refined(self, values: list[Value], old: Size, new: Size) -> bool:
-        """Operands of size `old`, which was found to be `new`, under that size."""
-        found = False
-        for i, v in enumerate(values):
-            if old not in v.type.shape:
-                continue
-            found = True
-            shape = tuple(new if s == old else s for s in v.type.shape)
-            values[i] = self.op("refine", v, attrs={"type": Type(v.type.dtype, shape)}).result
-        return found
-
-    def resolve_attrs(self, attrs: dict[str, Any]) -> None:
-        for key, value in attrs.items():
-            attrs[key] = substituted(value, self.sizes.known)
-
-    def replace_in_attrs(self, attrs: dict[str, Any], old: Size, new: Size) -> None:
-        for key, value in attrs.items():
-            if isinstance(value, list | tuple):
-                attrs[key] = type(value)(new if isinstance(s, Expr) and s == old else s for s in value)
-            elif isinstance(value, Expr) and value == old:
-                attrs[key] = new
-
-
-def substituted(value: Any, known: Mapping[str, Size]) -> Any:
-    if isinstance(value, Expr):
-        return dims.substitute(value, known)
-    if isinstance(value, Type):
-        return value.substitute(known)
-    if type(value) in (list, tuple):
-        return type(value)(substituted(v, known) for v in value)
-    return value
-
-
-def resolve_block(block: Block, sizes: Sizes) -> None:
-    """The sizes in a block as they are known now."""
-    for p in block.params:
-        p.type = p.type.substitute(sizes.known)
-    for op in block.walk():
-        for v in op.results:
-            v.type = v.type.substitute(sizes.known)
-        for b in op.blocks:
-            for p in b.params:
-                p.type = p.type.substitute(sizes.known)
-        for key, value in op.attrs.items():
-            op.attrs[key] = substituted(value, sizes.known)
-
-
-class Scope:
-    """One block being filled: what is visible from its start on, and the sizes bound in it."""
-
-    def __init__(self, builder: GraphBuilder) -> None:
-        self.builder = builder
-        self.values: dict[Variable, Value] = {}
-        self.bound: dict[Any, Size] = {}
-
-
 class Lowering:
     """One walk over a graph.  `exact` holds the integer scalars that are sizes, `keys` what equal scalars share."""
 
@@ -234,7 +90,7 @@ class Lowering:
             value = self.param(body, v, number)
             for alias in containers[id(v.container)] if isinstance(v, SharedVariable) else [v]:
                 scope.values[alias] = value
-        for node in eager(nodes, results):
+        for node in lowerflow.eager(nodes, results):
             self.node(node)
         self.current = None
         scope.builder.loc = ""
@@ -539,154 +395,6 @@ class Lowering:
             value = self.builder.refine(value, type=Type(value.type.dtype, shape))
         self.define(node, [value])
 
-    def scan(self, node: Apply) -> None:
-        """The body is lowered where it stands: what hangs on its parameters goes into the block, all else is around it."""
-        assert node.body is not None
-        operands = [self.value(v) for v in node.operands]
-        seqs, carries = node.attrs["seqs"], node.attrs["carries"]
-        length = self.size(node.attrs["length"])
-        types = [Type(v.type.dtype, v.type.shape[1:]) for v in operands[:seqs]]
-        types += [v.type for v in operands[seqs:]]
-        block = Block(types, [self.unique(p.name) if p.name else "" for p in node.body.params])
-        inner = dependent(node.body)
-        scope = Scope(GraphBuilder(block, self.sizes, lambda: self.current))
-        scope.values.update(zip(node.body.params, block.params))
-        self.scopes.append(scope)
-        nodes = toposort(node.body.results, stop=lambda v: v not in inner)
-        for part in eager(nodes, node.body.results):
-            self.node(part)
-        results = [self.value(v) for v in node.body.results]
-        for i, (result, carry) in enumerate(zip(results[:carries], operands[seqs:])):
-            results[i] = self.as_shaped(result, carry.type)
-        # what is stacked of a state has the state's sizes, which are known outside the loop
-        states = dict(zip(node.body.results[:carries], results))
-        results[carries:] = [states.get(v, r) for v, r in zip(node.body.results[carries:], results[carries:])]
-        self.scopes.pop()
-        self.current = node
-        resolve_block(block, self.sizes)
-        attrs = {"seqs": seqs, "carries": carries, "length": length}
-        attrs |= {key: node.attrs[key] for key in ("reverse", "until")}
-        moved = bind_before(block, self.builder.block)
-        self.scopes[-1].bound |= {k: s for k, s in scope.bound.items() if str(s) in moved}
-        ends = len(node.results) - bool(node.attrs["until"])
-        results[carries:ends] = self.stackable(block, operands, results, ends, attrs, label(node))
-        scope.builder.op("yield", *results)
-        op = self.builder.op("scan", *operands, attrs=attrs, blocks=[block])
-        self.define(node, op.results)
-
-    def stackable(
-        self,
-        body: Block,
-        operands: Sequence[Value],
-        results: Sequence[Value],
-        ends: int,
-        attrs: dict[str, Any],
-        what: str,
-    ) -> list[Value]:
-        """What a loop stacks, with sizes that are known before it; one step that differs is an error of the call."""
-        carries = attrs["carries"]
-        stacks = list(results[carries:ends])
-        used = frozenset().union(*(dims.names_of(s) for v in stacks for s in v.type.shape))
-        names = [n for n in bound_in(body) if n in used]
-        if not names:
-            return stacks
-        rest = [*results[:carries], *results[ends:]]
-        told = told_by_steps(self.builder, body, rest, operands, names, attrs)
-        known = {n: self.bound(v) for n, v in zip(names, told)}
-        message = f"{what}: what is stacked must have the same size in every step"
-        return sized(Builder(body, loc=self.builder.loc), stacks, known, message)
-
-    def ifelse(self, node: Apply) -> None:
-        """What only one branch needs is made in its block, so that it runs, and may fail, only if it is wanted."""
-        condition, count = self.value(node.operands[0]), len(node.results)
-        branches = [node.operands[1 : 1 + count], node.operands[1 + count :]]
-        blocks = [self.branch(b) for b in branches]
-        self.current = node
-        self.builder.loc = place(node.loc)
-        shapes = self.joined_shapes(condition, blocks)
-        for block in blocks:
-            end = block.last
-            assert end is not None
-            b = Builder(block, before=end, loc=place(node.loc))
-            made = [(v, Type(v.type.dtype, tuple(shape))) for v, shape in zip(block.yields, shapes)]
-            end.set_operands([v if v.type == t else b.refine(v, type=t) for v, t in made])
-        self.define(node, self.builder.op("ifelse", condition, blocks=blocks).results)
-
-    def branch(self, results: Sequence[Variable]) -> Block:
-        """A block that makes `results`.  Sizes that must be equal in it are so only if it runs."""
-        block = Block()
-        scope = Scope(GraphBuilder(block, self.sizes, lambda: self.current))
-        outside = dict(self.exact), dict(self.keys), self.sizes.lazy
-        self.sizes.lazy = True
-        self.scopes.append(scope)
-        nodes = toposort(results, stop=lambda v: v in self.exact or self.find(v) is not None)
-        for part in eager(nodes, results):
-            self.node(part)
-        scope.builder.op("yield", *map(self.value, results))
-        self.scopes.pop()
-        self.exact, self.keys, self.sizes.lazy = outside
-        resolve_block(block, self.sizes)
-        return block
-
-    def joined_shapes(self, condition: Value, blocks: Sequence[Block]) -> list[list[Size]]:
-        """The shapes of what an ifelse gives.  Sizes that differ between its branches are told by branches of their own."""
-        pairs = [
-            [tuple(map(self.sizes.resolve, pair)) for pair in zip(then.type.shape, other.type.shape)]
-            for then, other in zip(*(b.yields for b in blocks))
-        ]
-        late = list(dict.fromkeys(p for shape in pairs for p in shape if p[0] != p[1]))
-        if not late:
-            return [[size for size, _ in shape] for shape in pairs]
-        inner = [self.told(block, [p[side] for p in late]) for side, block in enumerate(blocks)]
-        told = self.builder.op("ifelse", condition, blocks=inner).results
-        known: dict[Any, Size] = {p: self.bound(v) for p, v in zip(late, told)}
-        return [[known.get(p, p[0]) for p in shape] for shape in pairs]
-
-    def told(self, block: Block, sizes: Sequence[Size]) -> Block:
-        """A block that makes these sizes, which may be bound in `block`."""
-        bound: dict[str, Size] = {}
-        for op in block.walk():
-            if op.name == "bind":
-                self.fresh += 1
-                bound[str(op.attrs["size"])] = dims.name(f"s{self.fresh}")
-        needed = set(bound) & set().union(*map(dims.names_of, sizes))
-        made = clone_block(block, {}, bound) if needed else Block()
-        if made.last is not None:
-            made.last.erase()
-        b = Builder(made, loc=self.builder.loc)
-        b.op("yield", *(b.size_value(dims.substitute(s, bound)) for s in sizes))
-        return made
-
-    def as_shaped(self, value: Value, wanted: Type) -> Value:
-        """A value whose sizes must be those of `wanted`."""
-        for axis in range(value.type.rank):
-            have, want = (self.sizes.resolve(t.shape[axis]) for t in (value.type, wanted))
-            if have == want:
-                continue
-            mismatch = dims.SizeMismatch(
-                f"a state's axis {axis} is {have}, its first value's is {want}", have, want
-            )
-            values = [value]
-            self.builder.settle(mismatch, values, {}, [])
-            value = values[0]
-            value.type = value.type.substitute(self.sizes.known)
-        return value
-
-    def steps(self, node: Apply) -> None:
-        """The number of steps; a sequence that is shorter is an error."""
-        n = self.size(node.operands[0])
-        message = "Sequence is shorter then the required number of steps"
-        for available in map(self.size, node.attrs["available"]):
-            least = dims.minimum(self.sizes.resolve(available), n)
-            if least == n:
-                continue
-            if isinstance(least, int) and isinstance(n, int):
-                raise ValueError(
-                    f"{message}: n_steps is {n}, the sequence has {least} (at {place(node.loc)})"
-                )
-            self.builder.op("check_size", attrs={"left": least, "right": n, "message": message})
-        self.exact[node.result] = n
-
     def same_size(self, node: Apply) -> None:
         """A size that must be equal to another."""
         n, other = (self.sizes.resolve(self.size(v)) for v in (node.operands[0], node.attrs["other"]))
@@ -735,37 +443,21 @@ SPECIAL: dict[str, Callable[[Lowering, Apply], None]] = {
     **dict.fromkeys(("argmax", "argmin", "max", "min"), Lowering.extreme),
     "call": Lowering.call,
     "with_grad": Lowering.with_grad,
-    "ifelse": Lowering.ifelse,
+    "ifelse": lowerflow.ifelse,
     "index": Lowering.index,
     "indices": Lowering.indices,
     "rebroadcast": Lowering.rebroadcast,
     "reshape": Lowering.reshape,
     "same_size": Lowering.same_size,
-    "scan": Lowering.scan,
+    "scan": lowerflow.scan,
     "shape_of": Lowering.shape_of,
-    "steps": Lowering.steps,
+    "steps": lowerflow.steps,
 }
 
 
 def too_long(size: Size) -> bool:
     """Whether it is better computed by the program than written where it is used."""
     return isinstance(size, Expr) and len(size.text) > LONGEST_SIZE
-
-
-def eager(nodes: Sequence[Apply], results: Sequence[Variable]) -> list[Apply]:
-    """Of `nodes`, in order, those that `results` need whichever branches run."""
-    if not any(node.name == "ifelse" for node in nodes):
-        return list(nodes)
-    inside = set(nodes)
-    needed: set[Apply] = set()
-    waiting = [v.owner for v in results]
-    while waiting:
-        node = waiting.pop()
-        if node is None or node in needed or node not in inside:
-            continue
-        needed.add(node)
-        waiting += [v.owner for v in (node.operands[:1] if node.name == "ifelse" else node.inputs)]
-    return [node for node in nodes if node in needed]
 
 
 def shared_in(nodes: Sequence[Apply], also: Sequence[Variable]) -> dict[int, list[SharedVariable]]:
@@ -782,15 +474,6 @@ def shared_in(nodes: Sequence[Apply], also: Sequence[Variable]) -> dict[int, lis
 def _inside(nodes: Sequence[Apply]) -> list[Variable]:
     """What is read within bodies beside parameters; captures are inputs of the node already."""
     return [v for node in nodes if node.body is not None for v in node.body.results]
-
-
-def place(loc: Location) -> str:
-    """A location as messages say it: under the current folder without its name."""
-    if not loc[0]:
-        return ""
-    path = loc[0]
-    here = os.getcwd() + os.sep
-    return f"{path[len(here) :] if path.startswith(here) else path}:{loc[1]}"
 
 
 def _constant_key(v: Variable) -> Any:

@@ -10,7 +10,7 @@ import numpy as np
 
 from tcc import graph
 from tcc.build import row, shape_of
-from tcc.lower import place
+from tcc.graph import place
 from tcc.settings import config
 from tcc.testvalues import attach
 from tcc.types import Handled, TensorType

@@ -1,0 +1,191 @@
+"""Loops and branches of the frontend's graph as IR."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from tcc.graph import Apply, dependent, place, toposort
+from tcc.ir import dims
+from tcc.ir.builder import Builder
+from tcc.ir.clone import clone_block
+from tcc.ir.core import Block, Value
+from tcc.ir.dims import Size
+from tcc.ir.types import Type
+from tcc.printing import label
+from tcc.stacking import bind_before, bound_in, sized, told_by_steps
+from tcc.unify import GraphBuilder, Scope, resolve_block
+from tcc.variable import Variable
+
+if TYPE_CHECKING:
+    from tcc.lower import Lowering
+
+
+def eager(nodes: Sequence[Apply], results: Sequence[Variable]) -> list[Apply]:
+    """Of `nodes`, in order, those that `results` need whichever branches run."""
+    if not any(node.name == "ifelse" for node in nodes):
+        return list(nodes)
+    inside = set(nodes)
+    needed: set[Apply] = set()
+    waiting = [v.owner for v in results]
+    while waiting:
+        node = waiting.pop()
+        if node is None or node in needed or node not in inside:
+            continue
+        needed.add(node)
+        waiting += [v.owner for v in (node.operands[:1] if node.name == "ifelse" else node.inputs)]
+    return [node for node in nodes if node in needed]
+
+
+def scan(lowering: Lowering, node: Apply) -> None:
+    """The body is lowered where it stands: what hangs on its parameters goes into the block, all else is around it."""
+    assert node.body is not None
+    operands = [lowering.value(v) for v in node.operands]
+    seqs, carries = node.attrs["seqs"], node.attrs["carries"]
+    length = lowering.size(node.attrs["length"])
+    types = [Type(v.type.dtype, v.type.shape[1:]) for v in operands[:seqs]]
+    types += [v.type for v in operands[seqs:]]
+    block = Block(types, [lowering.unique(p.name) if p.name else "" for p in node.body.params])
+    inner = dependent(node.body)
+    scope = Scope(GraphBuilder(block, lowering.sizes, lambda: lowering.current))
+    scope.values.update(zip(node.body.params, block.params))
+    lowering.scopes.append(scope)
+    nodes = toposort(node.body.results, stop=lambda v: v not in inner)
+    for part in eager(nodes, node.body.results):
+        lowering.node(part)
+    results = [lowering.value(v) for v in node.body.results]
+    for i, (result, carry) in enumerate(zip(results[:carries], operands[seqs:])):
+        results[i] = as_shaped(lowering, result, carry.type)
+    # what is stacked of a state has the state's sizes, which are known outside the loop
+    states = dict(zip(node.body.results[:carries], results))
+    results[carries:] = [states.get(v, r) for v, r in zip(node.body.results[carries:], results[carries:])]
+    lowering.scopes.pop()
+    lowering.current = node
+    resolve_block(block, lowering.sizes)
+    attrs = {"seqs": seqs, "carries": carries, "length": length}
+    attrs |= {key: node.attrs[key] for key in ("reverse", "until")}
+    moved = bind_before(block, lowering.builder.block)
+    lowering.scopes[-1].bound |= {k: s for k, s in scope.bound.items() if str(s) in moved}
+    ends = len(node.results) - bool(node.attrs["until"])
+    results[carries:ends] = stackable(lowering, block, operands, results, ends, attrs, label(node))
+    scope.builder.op("yield", *results)
+    op = lowering.builder.op("scan", *operands, attrs=attrs, blocks=[block])
+    lowering.define(node, op.results)
+
+
+def stackable(
+    lowering: Lowering,
+    body: Block,
+    operands: Sequence[Value],
+    results: Sequence[Value],
+    ends: int,
+    attrs: dict[str, Any],
+    what: str,
+) -> list[Value]:
+    """What a loop stacks, with sizes that are known before it; one step that differs is an error of the call."""
+    carries = attrs["carries"]
+    stacks = list(results[carries:ends])
+    used = frozenset().union(*(dims.names_of(s) for v in stacks for s in v.type.shape))
+    names = [n for n in bound_in(body) if n in used]
+    if not names:
+        return stacks
+    rest = [*results[:carries], *results[ends:]]
+    told = told_by_steps(lowering.builder, body, rest, operands, names, attrs)
+    known = {n: lowering.bound(v) for n, v in zip(names, told)}
+    message = f"{what}: what is stacked must have the same size in every step"
+    return sized(Builder(body, loc=lowering.builder.loc), stacks, known, message)
+
+
+def ifelse(lowering: Lowering, node: Apply) -> None:
+    """What only one branch needs is made in its block, so that it runs, and may fail, only if it is wanted."""
+    condition, count = lowering.value(node.operands[0]), len(node.results)
+    branches = [node.operands[1 : 1 + count], node.operands[1 + count :]]
+    blocks = [branch(lowering, b) for b in branches]
+    lowering.current = node
+    lowering.builder.loc = place(node.loc)
+    shapes = joined_shapes(lowering, condition, blocks)
+    for block in blocks:
+        end = block.last
+        assert end is not None
+        b = Builder(block, before=end, loc=place(node.loc))
+        made = [(v, Type(v.type.dtype, tuple(shape))) for v, shape in zip(block.yields, shapes)]
+        end.set_operands([v if v.type == t else b.refine(v, type=t) for v, t in made])
+    lowering.define(node, lowering.builder.op("ifelse", condition, blocks=blocks).results)
+
+
+def branch(lowering: Lowering, results: Sequence[Variable]) -> Block:
+    """A block that makes `results`.  Sizes that must be equal in it are so only if it runs."""
+    block = Block()
+    scope = Scope(GraphBuilder(block, lowering.sizes, lambda: lowering.current))
+    outside = dict(lowering.exact), dict(lowering.keys), lowering.sizes.lazy
+    lowering.sizes.lazy = True
+    lowering.scopes.append(scope)
+    nodes = toposort(results, stop=lambda v: v in lowering.exact or lowering.find(v) is not None)
+    for part in eager(nodes, results):
+        lowering.node(part)
+    scope.builder.op("yield", *map(lowering.value, results))
+    lowering.scopes.pop()
+    lowering.exact, lowering.keys, lowering.sizes.lazy = outside
+    resolve_block(block, lowering.sizes)
+    return block
+
+
+def joined_shapes(lowering: Lowering, condition: Value, blocks: Sequence[Block]) -> list[list[Size]]:
+    """The shapes of what an ifelse gives.  Sizes that differ between its branches are told by branches of their own."""
+    pairs = [
+        [tuple(map(lowering.sizes.resolve, pair)) for pair in zip(then.type.shape, other.type.shape)]
+        for then, other in zip(*(b.yields for b in blocks))
+    ]
+    late = list(dict.fromkeys(p for shape in pairs for p in shape if p[0] != p[1]))
+    if not late:
+        return [[size for size, _ in shape] for shape in pairs]
+    inner = [told(lowering, block, [p[side] for p in late]) for side, block in enumerate(blocks)]
+    sizes = lowering.builder.op("ifelse", condition, blocks=inner).results
+    known: dict[Any, Size] = {p: lowering.bound(v) for p, v in zip(late, sizes)}
+    return [[known.get(p, p[0]) for p in shape] for shape in pairs]
+
+
+def told(lowering: Lowering, block: Block, sizes: Sequence[Size]) -> Block:
+    """A block that makes these sizes, which may be bound in `block`."""
+    bound: dict[str, Size] = {}
+    for op in block.walk():
+        if op.name == "bind":
+            lowering.fresh += 1
+            bound[str(op.attrs["size"])] = dims.name(f"s{lowering.fresh}")
+    needed = set(bound) & set().union(*map(dims.names_of, sizes))
+    made = clone_block(block, {}, bound) if needed else Block()
+    if made.last is not None:
+        made.last.erase()
+    b = Builder(made, loc=lowering.builder.loc)
+    b.op("yield", *(b.size_value(dims.substitute(s, bound)) for s in sizes))
+    return made
+
+
+def as_shaped(lowering: Lowering, value: Value, wanted: Type) -> Value:
+    """A value whose sizes must be those of `wanted`."""
+    for axis in range(value.type.rank):
+        have, want = (lowering.sizes.resolve(t.shape[axis]) for t in (value.type, wanted))
+        if have == want:
+            continue
+        mismatch = dims.SizeMismatch(
+            f"a state's axis {axis} is {have}, its first value's is {want}", have, want
+        )
+        values = [value]
+        lowering.builder.settle(mismatch, values, {}, [])
+        value = values[0]
+        value.type = value.type.substitute(lowering.sizes.known)
+    return value
+
+
+def steps(lowering: Lowering, node: Apply) -> None:
+    """The number of steps; a sequence that is shorter is an error."""
+    n = lowering.size(node.operands[0])
+    message = "Sequence is shorter then the required number of steps"
+    for available in map(lowering.size, node.attrs["available"]):
+        least = dims.minimum(lowering.sizes.resolve(available), n)
+        if least == n:
+            continue
+        if isinstance(least, int) and isinstance(n, int):
+            raise ValueError(f"{message}: n_steps is {n}, the sequence has {least} (at {place(node.loc)})")
+        lowering.builder.op("check_size", attrs={"left": least, "right": n, "message": message})
+    lowering.exact[node.result] = n
