@@ -37,6 +37,9 @@ from tcc.codegen.microkernel import each_vector, load, splat, store
 from tcc.codegen.target import Target
 from tcc.ir.core import Op, Value
 from tcc.ir.dims import Size, add, floordiv, maximum, minimum, mul, sub
+from tcc.runtime import layout as at
+
+ROUND_THREADS = 4  # that have images of their own in a round
 
 
 def conv_kernel(op: Op, target: Target) -> Kernel:
@@ -106,7 +109,9 @@ class _Conv(ConvText):
         for k in self.depths:
             tables.append(self.reserve(mul(k, 8)))
             packs.append(self.reserve(mul(self.groups, self.tiles, k, h * self.t.bytes)))
-        most_images = self.merge_images(images) if self.merged else self.images_at_once(images)
+        most_images = (
+            self.merge_images(images) if self.merged else self.images_at_once(images, threads=ROUND_THREADS)
+        )
         if self.axes[2].spread:
             write_spread_pad(self, self.si, self.axes)
         else:
@@ -120,6 +125,11 @@ class _Conv(ConvText):
 
         e = self.begin_kernel()
         x = Index(e)
+        most = self.size(most_images)
+        if not self.merged:
+            # threads share the images, so that each finds its own in its caches
+            threads = e.value(f"load i64, ptr {e.gep('%ctx', at.CTX_THREADS, 'i64')}")
+            most = x.mul(x.max(x.min(threads, ROUND_THREADS), 1), most)
         for number in range(len(self.phases)):
             self.put("table", self.scratch(tables[number]))
             self.put("pack", self.scratch(packs[number]))
@@ -127,7 +137,7 @@ class _Conv(ConvText):
             self.parallel(f"pack{number}", units, x.mul(self.size(self.depths[number]), h * 32))
 
         def round(first: str, _: list[str]) -> None:
-            count = x.min(x.sub(self.size(images), first), self.size(most_images))
+            count = x.min(x.sub(self.size(images), first), most)
             self.put("first", first)
             self.put("count", count)
             self.parallel("pad", x.mul(count, self.size(self.channels)), x.mul(self.size(self.copied), 8))
@@ -148,7 +158,7 @@ class _Conv(ConvText):
                     f"tiles{number}", units, x.add(cost, x.mul(self.size(self.tiles), h * self.v * 64))
                 )
 
-        e.loop(0, self.size(images), self.size(most_images), round)
+        e.loop(0, self.size(images), most, round)
         return self.finish(self.op.name, thread_scratch=h * width * self.t.bytes)
 
     # -- the tile ------------------------------------------------------------------------------------------------

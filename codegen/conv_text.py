@@ -89,11 +89,11 @@ class ConvText:
         self.copied = self.channel  # of an image
         self.image: Size = add(mul(channels, self.channel), slack)
 
-    def images_at_once(self, images: Size, beyond: Size = 0) -> Size:
-        """How many are padded before tiles read them; as many as fit ROUND_BYTES."""
+    def images_at_once(self, images: Size, beyond: Size = 0, threads: int = 1) -> Size:
+        """How many a thread pads before tiles read them, as many as fit ROUND_BYTES; there is room for those of `threads`."""
         bytes = mul(add(self.image, beyond), self.t.bytes)
         count = maximum(minimum(images, floordiv(ROUND_BYTES, maximum(bytes, 1))), 1)
-        self.padded = self.reserve(mul(self.image, count, self.t.bytes))
+        self.padded = self.reserve(mul(self.image, minimum(images, mul(count, threads)), self.t.bytes))
         return count
 
     def merge_images(self, images: Size) -> Size:
