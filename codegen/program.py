@@ -7,7 +7,7 @@ it is not.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -108,11 +108,13 @@ def build(op: Op) -> Program:
         any(how and chr(ord("a") + a) not in m for m, how in zip(op.attrs["out"], reduces, strict=True))
         for a in range(axes)
     ]
-    fixed = _axes_read(op)
-    groups = _loops(sizes, reads, writes, reduced, fixed, row)
+    sums = {} if row else _sums_of_indices(op, axes)
+    groups, counted = _counted(sizes, reads, writes, reduced, sums)
+    if counted is None:
+        groups, counted = _loops(sizes, reads, writes, reduced, _axes_read(op), row), {}
     position = {a: g for g, group in enumerate(groups) for a in group}
     new_sizes, new_reads, new_writes = _grouped(sizes, reads, writes, groups)
-    nodes, results = _nodes(op, new_reads, position, len(new_sizes) - 1, row)
+    nodes, results = _nodes(op, new_reads, position, len(new_sizes) - 1, row, counted)
     return Program(
         new_sizes,
         new_reads,
@@ -122,6 +124,52 @@ def build(op: Op) -> Program:
         [any(reduced[a] for a in g) for g in groups] or [False],
         row,
     )
+
+
+def _sums_of_indices(op: Op, axes: int) -> dict[Value, tuple[int, ...]]:
+    """The body's 64-bit values that are sums of multiples of indices: the factor of each axis' index."""
+    found: dict[Value, tuple[int, ...]] = {}
+    for o in op.block.ops:
+        if not o.results or o.result.type.dtype not in ("i64", "u64"):
+            continue
+        terms = [found.get(v) for v in o.operands]
+        if o.name == "iota":
+            found[o.result] = tuple(int(a == o.attrs["axis"]) for a in range(axes))
+        elif o.name == "add" and terms[0] is not None and terms[1] is not None:
+            found[o.result] = tuple(x + y for x, y in zip(terms[0], terms[1]))
+        elif o.name == "mul":
+            for v, term in zip(reversed(o.operands), terms):
+                if term is not None and v.op is not None and v.op.name == "const":
+                    found[o.result] = tuple(int(v.op.attrs["value"]) * x for x in term)
+    return found
+
+
+def _counted(
+    sizes: list[Size],
+    reads: list[Access],
+    writes: list[Access],
+    reduced: list[bool],
+    sums: Mapping[Value, tuple[int, ...]],
+) -> tuple[list[list[int]], dict[Value, int] | None]:
+    """Loops in which every sum of indices that is used otherwise is the index of one loop, with that loop's number.
+
+    Random numbers count the elements of an array so, whose rows then need not be walked one by one.  None if there are
+    no such loops.
+    """
+    used = {
+        v: term for v, term in sums.items() if any(not u.results or u.result not in sums for u in v.users)
+    }
+    if not used:
+        return [], None
+    counts = [Access(-1, v.type.dtype, term) for v, term in used.items()]
+    groups = _loops(sizes, reads, writes, reduced, set(), False, counts)
+    counted: dict[Value, int] = dict.fromkeys(sums, -1)
+    for v, term in used.items():
+        factors = {g: term[group[-1]] for g, group in enumerate(groups) if term[group[-1]]}
+        if list(factors.values()) != [1]:
+            return [], None
+        (counted[v],) = factors
+    return groups, counted
 
 
 def copy_program(op: Op) -> Program:
@@ -145,13 +193,14 @@ def _loops(
     reduced: list[bool],
     fixed: set[int],
     row: bool,
+    counts: Sequence[Access] = (),
 ) -> list[list[int]]:
-    """The iteration axes in loop order, in groups that are walked as one."""
+    """The iteration axes in loop order, in groups that are walked as one, by `counts` too."""
     axes = len(sizes)
     inner = axes - 1 if row else _inner_axis(reads, writes, sizes)
     order = [a for a in range(axes) if a != inner] + ([inner] if axes else [])
     order = _sorted_outer(order, reduced)
-    return _merge(order, sizes, reads + writes, reduced, fixed, keep_last=row)
+    return _merge(order, sizes, [*reads, *writes, *counts], reduced, fixed, keep_last=row)
 
 
 def _grouped(
@@ -237,7 +286,12 @@ def _regroup(access: Access, groups: list[list[int]]) -> Access:
 
 
 def _nodes(
-    op: Op, reads: list[Access], position: Mapping[int, int], last: int, row: bool
+    op: Op,
+    reads: list[Access],
+    position: Mapping[int, int],
+    last: int,
+    row: bool,
+    counted: Mapping[Value, int],
 ) -> tuple[list[Node], list[Node]]:
     """The body's values in order, and the nodes of its results."""
     env: dict[Value, Node] = {}
@@ -254,6 +308,10 @@ def _nodes(
         if o.name == "yield":
             break
         r = o.results[0]
+        if r in counted:
+            if counted[r] >= 0:
+                add(r, Node("index", r.type.dtype, counted[r] == last, 0, value=counted[r]))
+            continue
         inputs = [env[v] for v in o.operands]
         phase = max((i.phase for i in inputs), default=0)
         varies = any(i.varies for i in inputs)

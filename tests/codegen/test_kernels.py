@@ -48,6 +48,30 @@ func @f(%x: f32[n,m], %y: f32[m,n]) -> (f32[n,m]) {
     check(text, [normal(n, m), normal(m, n)])
 
 
+@pytest.mark.parametrize("step", [0, 1])  # 1: the factor is not that of elements in order
+@pytest.mark.parametrize("n, m", [(3, 5), (1, 1), (0, 4), (4, 1), (1, 4), (17, 33), (700, 3)])
+def test_elements_are_counted_in_order_by_one_loop(n, m, step):
+    text = f"""
+func @f(%x: i64[n,m], %b: i64[m]) -> (i64[n,m], i64[n,m], i64[n,m]) {{
+  %p, %q, %r = fuse %x, %b {{maps = ["ab", "b"], dims = [n, m], out = ["ab", "ab", "ab"]}} (%u: i64[], %v: i64[]) {{
+    %i = iota {{shape = []}} : i64[]
+    %j = iota {{shape = [], axis = 1}} : i64[]
+    %c = const {{value = {m + step}, type = i64[]}} : i64[]
+    %w = mul %i, %c : i64[]
+    %s = add %j, %w : i64[]
+    %t = mul %u, %s : i64[]
+    %a = add %v, %s : i64[]
+    yield %t, %s, %a
+  }} : i64[n,m], i64[n,m], i64[n,m]
+  yield %p, %q, %r
+}}"""
+    check(text, [RNG.integers(-9, 9, (n, m)), RNG.integers(-9, 9, m)])
+    check(
+        text.replace("yield %t, %s, %a", "yield %t, %s, %t"),
+        [RNG.integers(-9, 9, (n, m)), RNG.integers(-9, 9, m)],
+    )
+
+
 @pytest.mark.parametrize("k, n, m", [(2, 17, 300), (3, 40, 129), (0, 16, 200), (2, 1, 150)])
 def test_matrices_are_transposed_beside_what_is_not(k, n, m):
     text = """
