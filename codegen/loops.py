@@ -19,6 +19,7 @@ from tcc.codegen.products import product_kernel
 from tcc.codegen.program import Program, build, copy_program
 from tcc.codegen.random import mrg_kernel
 from tcc.codegen.rows import row_kernel
+from tcc.codegen.sorting import sort_kernel, topk_kernel
 from tcc.codegen.target import Target
 from tcc.ir.core import Op
 
@@ -57,6 +58,9 @@ KERNELS = {
     "max_pool_grad": max_pool_grad_kernel,
     "max_pool_pick": max_pool_pick_kernel,
     "mrg": mrg_kernel,
+    "sort": sort_kernel,
+    "argsort": sort_kernel,
+    "argtopk": topk_kernel,
     "positions": positions_kernel,
     "searchsorted": searchsorted_kernel,
 }

@@ -405,6 +405,19 @@ class Lowering:
             self.builder.op("check_size", attrs={"left": n, "right": other, "message": message})
         self.exact[node.result] = self.sizes.resolve(n)
 
+    def argtopk(self, node: Apply) -> None:
+        """It takes at most as many elements as there are."""
+        x, k = self.value(node.operands[0]), self.plain(node.attrs["k"])
+        n = x.type.shape[node.attrs["axis"]]
+        least = dims.minimum(n, k)
+        if least != k:
+            message = f"topk: the axis has fewer than {k} elements"
+            if isinstance(least, int):
+                raise ValueError(f"{message}: {n} (at {place(node.loc)})")
+            self.builder.op("check_size", attrs={"left": least, "right": k, "message": message})
+        op = self.builder.op("argtopk", x, attrs={**node.attrs, "k": k})
+        self.define(node, op.results)
+
     def call(self, node: Apply) -> None:
         """A Python function.  Sizes that only it can tell are asked for first."""
         from tcc.user_op import Probed
@@ -439,6 +452,7 @@ class Lowering:
 
 
 SPECIAL: dict[str, Callable[[Lowering, Apply], None]] = {
+    "argtopk": Lowering.argtopk,
     "broadcast": Lowering.broadcast,
     **dict.fromkeys(("argmax", "argmin", "max", "min"), Lowering.extreme),
     "call": Lowering.call,

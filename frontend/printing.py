@@ -39,6 +39,7 @@ TITLES = {
     "argmax": "Argmax",
     "argmin": "Argmin",
     "argsort": "ArgSortOp",
+    "argtopk": "TopKOp",
     "concat": "Join",
     "cumprod": "CumprodOp",
     "cumsum": "CumsumOp",

@@ -34,7 +34,8 @@ from tcc.elemwise import (
 )
 from tcc.indexing import take
 from tcc.ir.ops.random import philox
-from tcc.reductions import argsort, cumsum
+from tcc.ordering import argsort
+from tcc.reductions import cumsum
 from tcc.reductions import sum as total
 from tcc.settings import config
 from tcc.shapes import as_sizes, dimshuffle, vector_items

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from tcc import build
-from tcc.branches import along
 from tcc.build import node, shape_of, size_of, size_product, size_variable
 from tcc.elemwise import (
     DISCRETE,
@@ -29,7 +28,7 @@ from tcc.graph import Shown
 from tcc.ir.types import FROM_NUMPY
 from tcc.settings import config
 from tcc.shapes import dimshuffle, flatten, reshape
-from tcc.variable import Variable, as_variable
+from tcc.variable import as_variable
 
 Axes = int | Sequence[int] | None
 
@@ -262,32 +261,6 @@ def cumsum(x: Any, axis: int | None = None) -> Any:
 def cumprod(x: Any, axis: int | None = None) -> Any:
     """Running products along `axis`, or of the flattened x."""
     return _running("cumprod", x, axis)
-
-
-def sort(x: Any, axis: int | None = -1, kind: str = "quicksort", order: Any = None) -> Any:
-    """x in ascending order along `axis`, or flattened with None."""
-    x = as_variable(x)
-    if axis is None:
-        x, axis = flatten(x), 0
-    if _only_at_run_time(axis):
-        return along(axis, x.type.ndim, lambda k: sort(x, k))
-    (at,) = axes_of(axis, x.type.ndim)
-    return node("sort", x, axis=at).result
-
-
-def _only_at_run_time(axis: Any) -> bool:
-    return isinstance(axis, Variable) and build.static_size(axis) is None
-
-
-def argsort(x: Any, axis: int | None = -1, kind: str = "quicksort", order: Any = None) -> Any:
-    """The int64 positions that put x in ascending order along `axis`."""
-    x = as_variable(x)
-    if axis is None:
-        x, axis = flatten(x), 0
-    if _only_at_run_time(axis):
-        return along(axis, x.type.ndim, lambda k: argsort(x, k))
-    (at,) = axes_of(axis, x.type.ndim)
-    return node("argsort", x, axis=at).result
 
 
 def logsumexp(x: Any, axis: Axes = None, keepdims: bool = False) -> Any:

@@ -14,6 +14,7 @@ TOPICS = (
     "maps",
     "products",
     "rows",
+    "ordering",
     "convolutions",
     "classifiers",
     "networks",

@@ -142,6 +142,7 @@ from tcc.matrices import (
     vectorize,
     vertical_stack,
 )
+from tcc.ordering import argsort, argtopk, sort, topk, topk_and_argtopk
 from tcc.products import batched_dot, batched_tensordot, dot, matmul, outer, tensordot
 from tcc.reductions import (
     all,
@@ -149,7 +150,6 @@ from tcc.reductions import (
     any,
     argmax,
     argmin,
-    argsort,
     cumprod,
     cumsum,
     largest,
@@ -162,7 +162,6 @@ from tcc.reductions import (
     prod,
     ptp,
     smallest,
-    sort,
     std,
     sum,
     var,
@@ -278,6 +277,7 @@ __all__ = [
     "argmax",
     "argmin",
     "argsort",
+    "argtopk",
     "as_tensor_variable",
     "bartlett",
     "batched_dot",
@@ -425,6 +425,8 @@ __all__ = [
     "tensor_copy",
     "tensordot",
     "tile",
+    "topk",
+    "topk_and_argtopk",
     "to_one_hot",
     "trace",
     "transpose",

@@ -13,8 +13,9 @@ from tcc.debug import Assert
 from tcc.elemwise import DISCRETE, and_, cast, eq, ge, invert, isnan, le, maximum, neq, or_, switch
 from tcc.graph import Apply
 from tcc.indexing import inc_subtensor, set_subtensor, take
+from tcc.ordering import argsort
 from tcc.reductions import all as every
-from tcc.reductions import argsort, cumsum
+from tcc.reductions import cumsum
 from tcc.reductions import max as largest
 from tcc.reductions import sum as total
 from tcc.selecting import nonzero

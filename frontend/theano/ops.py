@@ -10,7 +10,18 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from tcc import branches, build, creation, debug, elemwise, matrices, products, reductions, selecting
+from tcc import (
+    branches,
+    build,
+    creation,
+    debug,
+    elemwise,
+    matrices,
+    ordering,
+    products,
+    reductions,
+    selecting,
+)
 from tcc import shapes as shaping
 from tcc.build import shape_of
 from tcc.gradient import Lop
@@ -385,7 +396,7 @@ class SortOp(LegacyOp):
     rows = ("sort",)
 
     def apply(self, x: Any, axis: Any = -1) -> Any:
-        return reductions.sort(x, _number(axis), self.kind, self.order)
+        return ordering.sort(x, _number(axis), self.kind, self.order)
 
 
 class ArgSortOp(LegacyOp):
@@ -393,7 +404,7 @@ class ArgSortOp(LegacyOp):
     rows = ("argsort",)
 
     def apply(self, x: Any, axis: Any = -1) -> Any:
-        return reductions.argsort(x, _number(axis), self.kind, self.order)
+        return ordering.argsort(x, _number(axis), self.kind, self.order)
 
 
 def _number(axis: Any) -> Any:

@@ -306,7 +306,6 @@ def ordering(name: str, ref: Callable[..., Any], doc: str, grad: GradRule, resul
             doc=doc,
             grad=grad,
             kernel=True,
-            host=True,
             flops=per_operand_element(10),
             samples=(Sample(("f32[3,4]",), {"axis": 1}), Sample(("f64[5,2]",), {"axis": 0})),
         )
@@ -326,4 +325,41 @@ ordering(
     "The indices that sort x along `axis`, equal elements in their order.",
     flat_grad,
     "i64",
+)
+
+
+def argtopk_type(types: Sequence[Type], attrs: Attrs, blocks: Sequence[Block]) -> list[Type]:
+    (t,), axis, k = types, attrs["axis"], attrs["k"]
+    want_dtype("argtopk", "x", t, ORDERED)
+    want_axis("argtopk", axis, t.rank)
+    n = t.shape[axis]
+    if isinstance(k, int) and isinstance(n, int) and not 0 <= k <= n:
+        raise TypeError(f"argtopk: k must be within 0..{n}, the size of axis {axis}, got {k}")
+    return [Type("i64", (*t.shape[:axis], k, *t.shape[axis + 1 :]))]
+
+
+def argtopk(x: Any, axis: int, k: int, largest: bool) -> Any:
+    """NaN is larger than all numbers; equal elements stay in their order."""
+    if not largest:
+        return np.take(np.argsort(x, axis, kind="stable"), range(k), axis)
+    turned = np.argsort(np.flip(x, axis), axis, kind="stable")
+    return np.shape(x)[axis] - 1 - np.take(np.flip(turned, axis), range(k), axis)
+
+
+define(
+    OpDef(
+        "argtopk",
+        "x",
+        argtopk_type,
+        argtopk,
+        {"axis": REQUIRED, "k": REQUIRED, "largest": True},
+        doc="The indices of the k largest (or smallest) along `axis`, those first, equal elements in their order; k is at most the axis's size.",
+        grad=flat_grad,
+        kernel=True,
+        flops=per_operand_element(4),
+        samples=(
+            Sample(("f32[3,4]",), {"axis": 1, "k": 2}),
+            Sample(("f64[5,2]",), {"axis": 0, "k": 3, "largest": False}),
+        ),
+    )
 )
