@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 from tcc.codegen.emit import Emit, LoopBody, VecType
+from tcc.codegen.gemm_record import (
+    BODY,
+    ROW_UNIT,
+    UNPACKED,
+    Record,
+    begin_part,
+    call_part,
+    end_part,
+)
 from tcc.codegen.index import Index
 from tcc.codegen.microkernel import each_vector, load, splat, store
 from tcc.codegen.target import Target
 
 DOT_ROWS = 8  # chains that run side by side, enough to hide the latency of one
+_ROW_RUN = 4096  # columns that stay in the first-level cache while rows are added to them
 _ROWS = 8  # rows of B that are read side by side
 
 
@@ -116,3 +126,75 @@ def row_kernel(t: VecType, target: Target) -> Emit:
     e.loop(most, "%k", 1, rows(1))
     e.end()
     return e
+
+
+def dot_body(t: VecType) -> Emit:
+    """Body over groups of rows: sums along k, for each of few columns while the rows are in the first-level cache."""
+    e = Emit()
+    begin_part(e, t, "_dot", BODY)
+    x, r = Index(e), Record(e, "%r")
+    m, n, k, ars, crs, ccs = r["m"], r["n"], r["k"], r["ars"], r["crs"], r["ccs"]
+    a, c, add, finish, args, index = r["a"], r["c"], r["accumulate"], r["epilogue"], r["args"], r["index"]
+    packed = e.value(f"icmp ne i64 {r['pack_b']}, {UNPACKED}")
+    b = e.value(f"select i1 {packed}, ptr {r['panels']}, ptr {r['b']}")
+    b_step = e.value(f"select i1 {packed}, i64 {x.mul(k, t.bytes)}, i64 {r['bcs']}")
+    turned = r["turned"]
+
+    def group(unit: str, _: list[str]) -> None:
+        i = x.mul(unit, DOT_ROWS)
+        rows = x.min(x.sub(m, i), DOT_ROWS)
+        row, place = e.gep(a, x.mul(i, ars)), e.gep(c, x.mul(i, crs))
+
+        def column(j: str, _: list[str]) -> None:
+            y, z = e.gep(b, x.mul(j, b_step)), e.gep(place, x.mul(j, ccs))
+            operands = (("ptr", row), ("i64", ars), ("ptr", y), ("ptr", z), ("i64", crs))
+            call_part(e, dot_name(t), *operands, ("i64", k), ("i64", rows), ("i64", add))
+
+        e.loop(0, n, 1, column)
+
+        def fuse() -> None:
+            step, lines, width = x.pick(turned, ccs, crs), x.pick(turned, n, rows), x.pick(turned, rows, n)
+            first, column = x.pick(turned, 0, i), x.pick(turned, i, 0)
+            e.line(
+                f"call void {finish}(ptr {args}, ptr {place}, i64 {step}, i64 {lines}, i64 {width}, i64 {first}, "
+                f"i64 {column}, i64 {index})"
+            )
+
+        e.when(e.value(f"icmp ne ptr {finish}, null"), fuse)
+
+    e.loop("%begin", "%end", 1, group)
+    return end_part(e)
+
+
+def row_body(t: VecType) -> Emit:
+    """Body over units of ROW_UNIT columns of a product of one row, as long a run of them at a time as fits the cache."""
+    e = Emit()
+    begin_part(e, t, "_row", BODY)
+    x, r = Index(e), Record(e, "%r")
+    n, k, acs, brs, add = r["n"], r["k"], r["acs"], r["brs"], r["accumulate"]
+    a, b, c, finish, args, index = r["a"], r["b"], r["c"], r["epilogue"], r["args"], r["index"]
+    fresh = e.value(f"icmp eq i64 {add}, 0")
+    last = x.min(n, x.mul("%end", ROW_UNIT))
+
+    def run(j: str, _: list[str]) -> None:
+        cols = x.min(x.sub(last, j), _ROW_RUN)
+        place = e.gep(c, j, t.elem)
+
+        def clear(i: str, _: list[str]) -> None:
+            e.line(f"store {t.elem} 0.0, ptr {e.gep(place, i, t.elem)}")
+
+        def zeros() -> None:
+            e.loop(0, cols, 1, clear)
+
+        e.when(fresh, zeros)
+        operands = (("ptr", a), ("i64", acs), ("ptr", e.gep(b, j, t.elem)), ("i64", brs), ("ptr", place))
+        call_part(e, row_name(t), *operands, ("i64", k), ("i64", cols))
+        e.when(
+            e.value(f"icmp ne ptr {finish}, null"),
+            lambda: e.line(
+                f"call void {finish}(ptr {args}, ptr {place}, i64 0, i64 1, i64 {cols}, i64 0, i64 {j}, i64 {index})"
+            ),
+        )
+
+    e.loop(str(x.mul("%begin", ROW_UNIT)), str(last), _ROW_RUN, run)
+    return end_part(e)

@@ -84,7 +84,7 @@ def _image(dtype: str, target: Target) -> jit.Image:
 
 def _complete(dtype: str, target: Target, quick: jit.Image) -> None:
     """Compiles the whole engine, and has the quick one hand calls on to it."""
-    from tcc.codegen.gemm import engine_name
+    from tcc.codegen.gemm_record import engine_name
 
     threading.main_thread().join(PATIENCE_S)  # ends sooner where the program does
     code = jit.compile_object(text(dtype, target), target)

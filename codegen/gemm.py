@@ -16,8 +16,36 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping, Sequence
 
-from tcc.codegen.dot import DOT_ROWS, dot_kernel, dot_name, row_kernel, row_name
+from tcc.codegen.dot import DOT_ROWS, dot_body, dot_kernel, dot_name, row_body, row_kernel, row_name
 from tcc.codegen.emit import Emit, VecType
+from tcc.codegen.gemm_record import (
+    A_BLOCK,
+    A_COLUMNS,
+    A_ROWS,
+    BLOCK_UNIT,
+    BODY,
+    DOT,
+    FIELDS,
+    GROUP,
+    PACK_EACH,
+    PACK_FIRST,
+    PACK_ROWS,
+    PACK_TURN,
+    ROW,
+    ROW_UNIT,
+    TILES,
+    UNPACKED,
+    Record,
+    a_column_bytes,
+    a_row_bytes,
+    begin_part,
+    call_part,
+    end_part,
+    engine_name,
+    keeps,
+    thread_scratch,
+    unit_rows,
+)
 from tcc.codegen.index import Index, Size
 from tcc.codegen.microkernel import VECTORS, micro_kernel, tile_name, tile_rows
 from tcc.codegen.pack import (
@@ -31,64 +59,6 @@ from tcc.codegen.pack import (
 )
 from tcc.codegen.target import Target
 from tcc.runtime import layout as at
-
-# Forms: register tiles; sums along k in lanes; one row of C as a sum of rows.
-TILES, DOT, ROW = range(3)
-# How B's panels are made: by the first tiles that read them (by rows before them, where more than one thread reads a panel), by
-# rows, by columns, an element at a time.
-UNPACKED, PACK_FIRST, PACK_ROWS, PACK_TURN, PACK_EACH = range(5)
-# How A's rows are copied: a tile at a time, by rows or by columns, or a block of rows, which all blocks of columns use.
-A_UNPACKED, A_ROWS, A_COLUMNS, A_BLOCK = range(4)
-
-# Strides are in bytes.  turned: the record describes the transposed product.  index: which of the batch is being computed.
-# shared_bytes: of each thread's scratch, the first part, for B's panels and, from b_bytes on, A's block, whose rows are
-# block_row bytes apart.  keep: the first tiles make B's panels.  panel_row, panel_column: bytes from one to the next in B's panels.  resume: the tiles start from C.  finish: the epilogue once the sums are complete, else null.
-FIELDS = {
-    name: slot
-    for slot, name in enumerate(
-        """
-        a b c args epilogue
-        m n k ars acs brs bcs crs ccs accumulate
-        batch batch_a batch_b batch_c
-        form turned mc_most kc_most nc_most pack_a pack_b by_columns grain pack_grain batch_grain shared_bytes b_bytes
-        serial index panels panel_row panel_column keep block block_row ic mc jc nc pc kc resume finish
-        """.split()
-    )
-}
-POINTERS = ("a", "b", "c", "args", "epilogue", "panels", "block", "finish")
-GROUP = 8  # tiles whose rows of A are copied together by columns, so that whole lines of memory are read
-BLOCK_UNIT = 64  # rows of A's block are handed to threads in such units
-ROW_UNIT = 256  # columns of a product of one row are handed to threads in such units
-_ROW_RUN = 4096  # columns that stay in the first-level cache while rows are added to them
-
-
-class Record:
-    """Reads and writes the fields of the record at `pointer`."""
-
-    def __init__(self, e: Emit, pointer: str) -> None:
-        self.e, self.pointer = e, pointer
-
-    def __getitem__(self, name: str) -> str:
-        t = "ptr" if name in POINTERS else "i64"
-        return self.e.value(f"load {t}, ptr {self.e.gep(self.pointer, FIELDS[name], 'i64')}")
-
-    def __setitem__(self, name: str, value: Size) -> None:
-        t = "ptr" if name in POINTERS else "i64"
-        self.e.line(f"store {t} {value}, ptr {self.e.gep(self.pointer, FIELDS[name], 'i64')}")
-
-
-def unit_rows(target: Target) -> int:
-    """Rows are handed to threads in such units: whole tiles."""
-    return tile_rows(target)[0]
-
-
-def keeps(target: Target) -> bool:
-    """Whether there are tiles that copy B: they have to read its right edge through masks that cost nothing."""
-    return target.avx512
-
-
-def engine_name(t: VecType, part: str = "") -> str:
-    return f"tcc_gemm_{t.suffix}{part}"
 
 
 @functools.cache
@@ -128,9 +98,9 @@ def parts_of(t: VecType, target: Target, made: Mapping[str, Emit] | None = None)
         **({engine_name(t, "_first"): _row_panel(t, True)} if keeps(target) else {}),
         engine_name(t, "_block"): _block_body(t, target),
         dot_name(t): dot_kernel(t, target),
-        engine_name(t, "_dot"): _dot_body(t),
+        engine_name(t, "_dot"): dot_body(t),
         row_name(t): row_kernel(t, target),
-        engine_name(t, "_row"): _row_body(t),
+        engine_name(t, "_row"): row_body(t),
         engine_name(t, "_share"): _share(t),
         engine_name(t, "_one"): _one(t, target),
         engine_name(t, "_batch"): _batch_body(t),
@@ -138,43 +108,10 @@ def parts_of(t: VecType, target: Target, made: Mapping[str, Emit] | None = None)
     }
 
 
-def a_copy_bytes(t: VecType, target: Target, kc: Size, x: Index) -> Size:
-    """Scratch for what is copied of A at a time: the rows of one tile, or a group of tiles by columns."""
-    by_rows = x.mul(a_row_bytes(t, kc, x), tile_rows(target)[0])
-    return x.max(by_rows, x.add(x.mul(kc, GROUP * a_column_bytes(t, target)), GROUP * 64))
-
-
-def a_row_bytes(t: VecType, kc: Size, x: Index) -> Size:
-    """From one row to the next in a copy of A by rows."""
-    # one vector more than needed, so that rows of a power of two do not share cache sets
-    return x.mul(x.add(x.round_up(kc, t.lanes), t.lanes), t.bytes)
-
-
-def a_column_bytes(t: VecType, target: Target) -> int:
-    """From one k to the next in a panel that is copied by columns: whole vectors."""
-    return -(-tile_rows(target)[0] // t.lanes) * t.lanes * t.bytes
-
-
-def _function(e: Emit, t: VecType, part: str, params: str) -> None:
-    linkage = "internal " if part else ""
-    e.function(f"{linkage}void @{engine_name(t, part)}({params})")
-    if part not in _HOT:
-        e.quick()
-
-
-def _finish(e: Emit) -> Emit:
-    e.end()
-    return e
-
-
-_HOT = ("_panel", "_first")
-_BODY = "ptr %ctx, ptr %r, i64 %begin, i64 %end, i64 %thread"
-
-
 def _pack_body(t: VecType) -> Emit:
     """Body over panels: copies B's block [kc, nc] into them."""
     e, width = Emit(), VECTORS * t.lanes
-    _function(e, t, "_pack", _BODY)
+    begin_part(e, t, "_pack", BODY)
     x, r = Index(e), Record(e, "%r")
     nc, kc, brs, bcs, mode = r["nc"], r["kc"], r["brs"], r["bcs"], r["pack_b"]
     column, row = r["panel_column"], r["panel_row"]
@@ -189,7 +126,7 @@ def _pack_body(t: VecType) -> Emit:
         ptr, i64 = "ptr", "i64"
         e.when(
             each,
-            lambda: _call(
+            lambda: call_part(
                 e,
                 pack_name(t, "each"),
                 *((ptr, src), (i64, brs), (i64, bcs), (ptr, dst), (i64, row), (i64, kc), (i64, cols)),
@@ -198,7 +135,7 @@ def _pack_body(t: VecType) -> Emit:
 
         def turned() -> None:
             squares = (("ptr", src), ("i64", bcs), ("ptr", dst), ("i64", row), ("i64", cols), ("i64", kc))
-            _call(e, pack_name(t, "turn"), *squares)
+            call_part(e, pack_name(t, "turn"), *squares)
 
         e.when(turn, turned)
 
@@ -207,18 +144,18 @@ def _pack_body(t: VecType) -> Emit:
         cols = x.min(x.sub(nc, j), x.mul(x.sub("%end", "%begin"), width))
         lines = (("ptr", e.gep(source, x.mul(j, bcs))), ("i64", brs))
         to = (("ptr", e.gep(panels, x.mul(j, column))), ("i64", row), ("i64", x.mul(column, width)))
-        _call(e, pack_name(t, "block"), *lines, *to, ("i64", kc), ("i64", cols))
+        call_part(e, pack_name(t, "block"), *lines, *to, ("i64", kc), ("i64", cols))
 
     rows = e.value(f"icmp sle i64 {mode}, {PACK_ROWS}")
     e.when(rows, by_rows)
     e.loop("%begin", str(x.pick(e.value(f"zext i1 {rows} to i64"), "%begin", "%end")), 1, panel)
-    return _finish(e)
+    return end_part(e)
 
 
 def _rows_body(t: VecType) -> Emit:
     """Body over units of BLOCK_UNIT rows: copies A's block [mc, kc]."""
     e = Emit()
-    _function(e, t, "_rows", _BODY)
+    begin_part(e, t, "_rows", BODY)
     x, r = Index(e), Record(e, "%r")
     ars, acs, kc, step = r["ars"], r["acs"], r["kc"], r["block_row"]
     i = x.mul("%begin", BLOCK_UNIT)
@@ -227,15 +164,10 @@ def _rows_body(t: VecType) -> Emit:
     dst = (("ptr", e.gep(r["block"], x.mul(i, step))), ("i64", step))
     by_rows = e.value(f"icmp eq i64 {acs}, {t.bytes}")
     along, across = (("ptr", src), ("i64", ars)), (("ptr", src), ("i64", acs))
-    e.when(by_rows, lambda: _call(e, pack_name(t, "rows"), *along, *dst, ("i64", rows), ("i64", kc)))
+    e.when(by_rows, lambda: call_part(e, pack_name(t, "rows"), *along, *dst, ("i64", rows), ("i64", kc)))
     by_columns = e.value(f"xor i1 {by_rows}, true")
-    e.when(by_columns, lambda: _call(e, pack_name(t, "turn"), *across, *dst, ("i64", kc), ("i64", rows)))
-    return _finish(e)
-
-
-def _call(e: Emit, name: str, *args: tuple[str, Size]) -> None:
-    """A call of a function that stands in the same module."""
-    e.line(f"call void @{name}({', '.join(f'{t} {a}' for t, a in args)})")
+    e.when(by_columns, lambda: call_part(e, pack_name(t, "turn"), *across, *dst, ("i64", kc), ("i64", rows)))
+    return end_part(e)
 
 
 def _row_panel(t: VecType, first: bool = False) -> Emit:
@@ -250,7 +182,7 @@ def _row_panel(t: VecType, first: bool = False) -> Emit:
         "ptr %r, ptr %a, i64 %ars, i64 %acs, i64 %i, i64 %rows, i64 %j0, i64 %j1, ptr %wide, ptr %narrow, "
         "ptr %ahead, i64 %line, i64 %pace"
     )
-    _function(e, t, "_first" if first else "_panel", params)
+    begin_part(e, t, "_first" if first else "_panel", params)
     x, r = Index(e), Record(e, "%r")
     kc, crs, jc = r["kc"], r["crs"], r["jc"]
     panels, column, resume, finish = (r[name] for name in ("panels", "panel_column", "resume", "finish"))
@@ -288,20 +220,20 @@ def _row_panel(t: VecType, first: bool = False) -> Emit:
     rest, stream = e.loop("%j0", x.sub("%j1", t.lanes), width, wide, [("i64", "%j0"), ("ptr", "%ahead")])
     left = x.sub("%j1", rest)
     e.when(e.value(f"icmp sgt i64 {left}, 0"), lambda: tile("%narrow", rest, left, stream))
-    return _finish(e)
+    return end_part(e)
 
 
 def _block_body(t: VecType, target: Target) -> Emit:
     """Body over units of rows (or over panels of columns): the tiles of one block, in panels of nearly equal height."""
     e, width, sizes, unit = Emit(), VECTORS * t.lanes, tile_rows(target), unit_rows(target)
-    _function(e, t, "_block", _BODY)
+    begin_part(e, t, "_block", BODY)
     x, r = Index(e), Record(e, "%r")
     top, mc, nc, kc, by_columns = r["ic"], r["mc"], r["nc"], r["kc"], r["by_columns"]
     first = x.add(top, x.pick(by_columns, 0, x.mul("%begin", unit)))
     last = x.add(top, x.pick(by_columns, mc, x.min(mc, x.mul("%end", unit))))
     j0 = x.pick(by_columns, x.mul("%begin", width), 0)
     j1 = x.pick(by_columns, x.min(nc, x.mul("%end", width)), nc)
-    scratch = e.gep(_thread_scratch(e, x, "%thread"), r["shared_bytes"])
+    scratch = e.gep(thread_scratch(e, x, "%thread"), r["shared_bytes"])
     mode = r["pack_a"]
     by_rows, by_cols, block = (e.value(f"icmp eq i64 {mode}, {m}") for m in (A_ROWS, A_COLUMNS, A_BLOCK))
     in_place = e.value(f"xor i1 {e.value(f'or i1 {by_rows}, {by_cols}')}, true")
@@ -347,7 +279,7 @@ def _block_body(t: VecType, target: Target) -> Emit:
         )
         e.when(
             by_rows,
-            lambda: _call(
+            lambda: call_part(
                 e, pack_name(t, "rows"), *from_rows, to, ("i64", along), ("i64", rows), ("i64", kc)
             ),
         )
@@ -359,7 +291,7 @@ def _block_body(t: VecType, target: Target) -> Emit:
         begins = e.value(f"and i1 {by_cols}, {e.value(f'icmp eq i64 {in_group}, 0')}")
         e.when(
             begins,
-            lambda: _call(
+            lambda: call_part(
                 e,
                 pack_name(t, "group"),
                 *from_columns,
@@ -379,7 +311,9 @@ def _block_body(t: VecType, target: Target) -> Emit:
         makers = [f"@{tile_name(t, sizes[0], n, True)}" for n in (VECTORS, 1)]
 
         def call(part: str, tiles: Sequence[str]) -> None:
-            _call(e, engine_name(t, part), ("ptr", "%r"), *a, *place, *(("ptr", f) for f in tiles), *stream)
+            call_part(
+                e, engine_name(t, part), ("ptr", "%r"), *a, *place, *(("ptr", f) for f in tiles), *stream
+            )
 
         if keeps(target):
             e.when(makes, lambda: call("_first", makers))
@@ -391,91 +325,13 @@ def _block_body(t: VecType, target: Target) -> Emit:
     group = GROUP * sizes[0]
     height = "%height"
     e.loop(str(first), str(last), height, panel)
-    return _finish(e)
-
-
-def _dot_body(t: VecType) -> Emit:
-    """Body over groups of rows: sums along k, for each of few columns while the rows are in the first-level cache."""
-    e = Emit()
-    _function(e, t, "_dot", _BODY)
-    x, r = Index(e), Record(e, "%r")
-    m, n, k, ars, crs, ccs = r["m"], r["n"], r["k"], r["ars"], r["crs"], r["ccs"]
-    a, c, add, finish, args, index = r["a"], r["c"], r["accumulate"], r["epilogue"], r["args"], r["index"]
-    packed = e.value(f"icmp ne i64 {r['pack_b']}, {UNPACKED}")
-    b = e.value(f"select i1 {packed}, ptr {r['panels']}, ptr {r['b']}")
-    b_step = e.value(f"select i1 {packed}, i64 {x.mul(k, t.bytes)}, i64 {r['bcs']}")
-    turned = r["turned"]
-
-    def group(unit: str, _: list[str]) -> None:
-        i = x.mul(unit, DOT_ROWS)
-        rows = x.min(x.sub(m, i), DOT_ROWS)
-        row, place = e.gep(a, x.mul(i, ars)), e.gep(c, x.mul(i, crs))
-
-        def column(j: str, _: list[str]) -> None:
-            y, z = e.gep(b, x.mul(j, b_step)), e.gep(place, x.mul(j, ccs))
-            operands = (("ptr", row), ("i64", ars), ("ptr", y), ("ptr", z), ("i64", crs))
-            _call(e, dot_name(t), *operands, ("i64", k), ("i64", rows), ("i64", add))
-
-        e.loop(0, n, 1, column)
-
-        def fuse() -> None:
-            step, lines, width = x.pick(turned, ccs, crs), x.pick(turned, n, rows), x.pick(turned, rows, n)
-            first, column = x.pick(turned, 0, i), x.pick(turned, i, 0)
-            e.line(
-                f"call void {finish}(ptr {args}, ptr {place}, i64 {step}, i64 {lines}, i64 {width}, i64 {first}, "
-                f"i64 {column}, i64 {index})"
-            )
-
-        e.when(e.value(f"icmp ne ptr {finish}, null"), fuse)
-
-    e.loop("%begin", "%end", 1, group)
-    return _finish(e)
-
-
-def _row_body(t: VecType) -> Emit:
-    """Body over units of ROW_UNIT columns of a product of one row, as long a run of them at a time as fits the cache."""
-    e = Emit()
-    _function(e, t, "_row", _BODY)
-    x, r = Index(e), Record(e, "%r")
-    n, k, acs, brs, add = r["n"], r["k"], r["acs"], r["brs"], r["accumulate"]
-    a, b, c, finish, args, index = r["a"], r["b"], r["c"], r["epilogue"], r["args"], r["index"]
-    fresh = e.value(f"icmp eq i64 {add}, 0")
-    last = x.min(n, x.mul("%end", ROW_UNIT))
-
-    def run(j: str, _: list[str]) -> None:
-        cols = x.min(x.sub(last, j), _ROW_RUN)
-        place = e.gep(c, j, t.elem)
-
-        def clear(i: str, _: list[str]) -> None:
-            e.line(f"store {t.elem} 0.0, ptr {e.gep(place, i, t.elem)}")
-
-        def zeros() -> None:
-            e.loop(0, cols, 1, clear)
-
-        e.when(fresh, zeros)
-        operands = (("ptr", a), ("i64", acs), ("ptr", e.gep(b, j, t.elem)), ("i64", brs), ("ptr", place))
-        _call(e, row_name(t), *operands, ("i64", k), ("i64", cols))
-        e.when(
-            e.value(f"icmp ne ptr {finish}, null"),
-            lambda: e.line(
-                f"call void {finish}(ptr {args}, ptr {place}, i64 0, i64 1, i64 {cols}, i64 0, i64 {j}, i64 {index})"
-            ),
-        )
-
-    e.loop(str(x.mul("%begin", ROW_UNIT)), str(last), _ROW_RUN, run)
-    return _finish(e)
-
-
-def _thread_scratch(e: Emit, x: Index, thread: str) -> str:
-    base = e.value(f"load ptr, ptr {e.gep('%ctx', at.CTX_SCRATCH, 'i64')}")
-    bytes_each = e.value(f"load i64, ptr {e.gep('%ctx', at.CTX_SCRATCH_BYTES, 'i64')}")
-    return e.gep(base, x.mul(thread, bytes_each))
+    return end_part(e)
 
 
 def _share(t: VecType) -> Emit:
     """`share(ctx, r, body, thread, units, grain)`: a body by all threads, or by this one alone in a serial product."""
     e = Emit()
-    _function(e, t, "_share", "ptr %ctx, ptr %r, ptr %body, i64 %thread, i64 %units, i64 %grain")
+    begin_part(e, t, "_share", "ptr %ctx, ptr %r, ptr %body, i64 %thread, i64 %units, i64 %grain")
     alone, share, after = e.label(), e.label(), e.label()
     e.branch_if(e.value(f"icmp ne i64 {Record(e, '%r')['serial']}, 0"), alone, share)
     e.at(alone)
@@ -486,13 +342,13 @@ def _share(t: VecType) -> Emit:
     e.call("void", "tcc_parallel", ("ptr", "%ctx"), ("ptr", "%body"), ("ptr", "%r"), *sizes)
     e.branch(after)
     e.at(after)
-    return _finish(e)
+    return end_part(e)
 
 
 def _one(t: VecType, target: Target) -> Emit:
     """`one(ctx, r, thread)`: one product; the blocks of columns, and of k inside them."""
     e, width = Emit(), VECTORS * t.lanes
-    _function(e, t, "_one", "ptr %ctx, ptr %r, i64 %thread")
+    begin_part(e, t, "_one", "ptr %ctx, ptr %r, i64 %thread")
     x, r = Index(e), Record(e, "%r")
     m, n, k, mc_most, kc_most, nc_most = (
         r[name] for name in ("m", "n", "k", "mc_most", "kc_most", "nc_most")
@@ -508,7 +364,7 @@ def _one(t: VecType, target: Target) -> Emit:
 
     def parallel(part: str, units: Size, grain: Size) -> None:
         sizes = (("i64", "%thread"), ("i64", units), ("i64", grain))
-        _call(
+        call_part(
             e,
             engine_name(t, "_share"),
             ("ptr", "%ctx"),
@@ -525,7 +381,7 @@ def _one(t: VecType, target: Target) -> Emit:
             ("ptr", r["panels"]),
             ("i64", x.mul(k, t.bytes)),
         )
-        e.when(packed, lambda: _call(e, pack_name(t, "each"), *copy, ("i64", n), ("i64", k)))
+        e.when(packed, lambda: call_part(e, pack_name(t, "each"), *copy, ("i64", n), ("i64", k)))
         parallel("_dot", x.ceil_div(m, DOT_ROWS), grain)
 
     def columns(jc: str, _: list[str]) -> None:
@@ -570,13 +426,13 @@ def _one(t: VecType, target: Target) -> Emit:
     form = r["form"]
     for kind, write in ((TILES, tiles), (DOT, dots), (ROW, row_form)):
         e.when(e.value(f"icmp eq i64 {form}, {kind}"), write)
-    return _finish(e)
+    return end_part(e)
 
 
 def _batch_body(t: VecType) -> Emit:
     """Body over the batch: each product with a record of its own."""
     e = Emit()
-    _function(e, t, "_batch", _BODY)
+    begin_part(e, t, "_batch", BODY)
     own = e.value(f"alloca [{len(FIELDS)} x i64], align 8")
     x, r, mine = Index(e), Record(e, "%r"), Record(e, own)
 
@@ -586,23 +442,23 @@ def _batch_body(t: VecType) -> Emit:
 
     e.loop(0, len(FIELDS), 1, copy)
     bases = {name: (r[name], r[f"batch_{name}"]) for name in ("a", "b", "c")}
-    panels = _thread_scratch(e, x, "%thread")
+    panels = thread_scratch(e, x, "%thread")
 
     def product(index: str, _: list[str]) -> None:
         for name, (base, stride) in bases.items():
             mine[name] = e.gep(base, x.mul(index, stride))
         mine["index"] = index
         mine["panels"] = panels
-        _call(e, engine_name(t, "_one"), ("ptr", "%ctx"), ("ptr", own), ("i64", "%thread"))
+        call_part(e, engine_name(t, "_one"), ("ptr", "%ctx"), ("ptr", own), ("i64", "%thread"))
 
     e.loop("%begin", "%end", 1, product)
-    return _finish(e)
+    return end_part(e)
 
 
 def _entry(t: VecType) -> Emit:
     """`void @tcc_gemm_T(ctx, r)`: one thread for each product when there are many or small ones, else all for each."""
     e = Emit()
-    _function(e, t, "", "ptr %ctx, ptr %r")
+    begin_part(e, t, "", "ptr %ctx, ptr %r")
     r = Record(e, "%r")
     batch, grain = r["batch"], r["batch_grain"]
     many = e.value(f"icmp sgt i64 {grain}, 0")
@@ -623,7 +479,7 @@ def _entry(t: VecType) -> Emit:
     e.branch(after)
     e.at(alone)
     r["serial"] = 0
-    _call(e, body, ("ptr", "%ctx"), ("ptr", "%r"), ("i64", 0), ("i64", batch), ("i64", 0))
+    call_part(e, body, ("ptr", "%ctx"), ("ptr", "%r"), ("i64", 0), ("i64", batch), ("i64", 0))
     e.branch(after)
     e.at(after)
-    return _finish(e)
+    return end_part(e)

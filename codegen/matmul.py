@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from tcc.codegen.emit import Emit, VecType
 from tcc.codegen.engines import vector
-from tcc.codegen.gemm import A_COLUMNS, A_ROWS, FIELDS, Record, a_copy_bytes, engine_name
+from tcc.codegen.gemm_record import A_COLUMNS, A_ROWS, FIELDS, Record, a_copy_bytes, engine_name
 from tcc.codegen.index import Index, Size
 from tcc.codegen.kernel import quick_heads
 from tcc.codegen.matmul_plan import KC, choose_form, most_shared_bytes, plan

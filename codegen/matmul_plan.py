@@ -22,7 +22,7 @@ from __future__ import annotations
 
 from tcc.codegen.dot import DOT_ROWS
 from tcc.codegen.emit import Emit, VecType
-from tcc.codegen.gemm import (
+from tcc.codegen.gemm_record import (
     A_BLOCK,
     A_COLUMNS,
     A_ROWS,

@@ -6,7 +6,8 @@ import functools
 from collections.abc import Sequence
 
 from tcc.codegen.emit import Emit, VecType
-from tcc.codegen.gemm import engine_name, keeps, parts_of, written
+from tcc.codegen.gemm import parts_of, written
+from tcc.codegen.gemm_record import engine_name, keeps
 from tcc.codegen.microkernel import VECTORS, begin_tile, tile_name, tile_rows
 from tcc.codegen.pack import pack_name
 from tcc.codegen.target import Target

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tcc.codegen import engines, support
-from tcc.codegen.gemm import engine_name
+from tcc.codegen.gemm_record import engine_name
 from tcc.codegen.target import host
 from tcc.runtime import cache
 

@@ -16,7 +16,8 @@ import pytest
 from tcc.codegen import support
 from tcc.codegen.emit import Emit, VecType, merge
 from tcc.codegen.engines import vector
-from tcc.codegen.gemm import A_BLOCK, PACK_FIRST, PACK_ROWS, engine, engine_name, keeps
+from tcc.codegen.gemm import engine
+from tcc.codegen.gemm_record import A_BLOCK, PACK_FIRST, PACK_ROWS, engine_name, keeps
 from tcc.codegen.index import Index
 from tcc.codegen.jit import Image, compile_object, function
 from tcc.codegen.matmul import Epilogue, Matmul, matmul_kernel, matmul_scratch, matmul_slots
