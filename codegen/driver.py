@@ -26,7 +26,7 @@ from tcc.ir.core import Block, Func, Op, Value
 from tcc.ir.dims import Size
 from tcc.ir.types import Type
 from tcc.passes.cse import op_key
-from tcc.passes.place import HOST
+from tcc.passes.writes import HOST
 from tcc.runtime.arenas import Claim
 from tcc.runtime.host import HostArray, HostCall
 from tcc.runtime.layout import (

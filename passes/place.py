@@ -7,8 +7,7 @@ variables are written after the last op that can fail, and old values are read b
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,15 +17,24 @@ from tcc.ir import dims
 from tcc.ir.builder import Builder
 from tcc.ir.core import Block, Func, Op, Value
 from tcc.ir.dims import Size
-from tcc.ir.optable import TABLE, complete_attrs
+from tcc.ir.optable import TABLE
 from tcc.ir.types import Type, dense_strides
-from tcc.ir.verify import may_reuse
-from tcc.passes.batchaxes import merged_batch
-from tcc.passes.epilogue import CONVOLUTIONS, WITH_EPILOGUE
+from tcc.passes.epilogue import WITH_EPILOGUE
+from tcc.passes.inplace import alias_classes, sink_updates
 from tcc.passes.manager import Context
-
-VIEWS = frozenset({"dimshuffle", "reshape", "slice", "broadcast", "refine", "identity", "windows"})
-HOST = frozenset(name for name, row in TABLE.items() if row.host)  # run by Python on dense arrays
+from tcc.passes.writes import (
+    HOST,
+    VIEWS,
+    added_operand,
+    can_write,
+    inner_fuse,
+    may_take,
+    moved_blocks,
+    product_reads,
+    same_window,
+    top_op,
+    window_of,
+)
 
 
 def place(func: Func, ctx: Context) -> None:
@@ -67,7 +75,7 @@ class _Placement:
         params = {p.name: p for p in old.params}
         for p, new in zip(old.params, body.params):
             self.bind(p, new, new)
-        in_place = self.sink_updates(old, params)
+        in_place = sink_updates(old, params, self.updates, self.ctx)
         scope = _Scope(Builder(body), self.last_uses(old))
         updated = {index: name for name, index in self.updates.items()}
         adopts = [i for i, name in updated.items() if old.yields[i].type != params[name].type]
@@ -132,78 +140,6 @@ class _Placement:
             if source is not target:
                 self.copy(b, source, target, "")
 
-    def sink_updates(self, body: Block, params: Mapping[str, Value]) -> set[Value]:
-        """Moves ops that make updates behind the last op that can fail; returns the updates made in place."""
-        yields = body.yields
-        assert body.last is not None
-        wanted: dict[Op, list[tuple[Value, Value]]] = {}
-        times = Counter(yields)
-        for name, index in self.updates.items():
-            value, target = yields[index], params[name]
-            op = value.op
-            if op is None or op.parent is not body or not _can_write(op, value, target) or times[value] > 1:
-                continue
-            wanted.setdefault(op, []).append((value, target))
-        order = {op: i for i, op in enumerate(body.ops)}
-        last_failure = max((i for op, i in order.items() if _may_fail(op)), default=-1)
-        aliases = self.alias_classes(body)
-        results: dict[Value, list[int]] = {}  # of each yielded value, its positions
-        for i, y in enumerate(yields):
-            results.setdefault(y, []).append(i)
-        readers_of = {
-            op: {u for _, target in pairs for a in aliases[target] for u in a.users if u in wanted} - {op}
-            for op, pairs in wanted.items()
-        }  # other updates that still read what this one overwrites
-        frees: dict[Op, list[Op]] = {}
-        for op, waits_for in readers_of.items():
-            for reader in waits_for:
-                frees.setdefault(reader, []).append(op)
-        number = {op: i for i, op in enumerate(wanted)}
-        free = [op for op in wanted if not readers_of[op]]
-        in_place: set[Value] = set()
-        moved: list[Op] = []
-        pending = dict(wanted)
-        while pending:
-            following: list[Op] = []
-            for op in free or [next(iter(pending))]:
-                pairs = pending.pop(op)
-                for other in frees.get(op, ()):
-                    readers_of[other].discard(op)
-                    if not readers_of[other] and other in pending:
-                        following.append(other)
-                late = order[op] > last_failure
-                only_updates = all(u is body.last for r in op.results for u in r.users)
-                for value, target in pairs:
-                    readers = {order[_top(u, body)] for a in aliases[target] for u in a.users}
-                    kept = any(
-                        a is not target or i != self.updates[target.name]
-                        for a in aliases[target]
-                        for i in results.get(a, ())
-                    )
-                    if kept or not free or not (late or only_updates):
-                        self.ctx.remark(op, f"%{target.name} is not updated in place")
-                        continue
-                    others = readers - {order[op], order[body.last]}
-                    if only_updates or all(r < order[op] for r in others):
-                        in_place.add(value)
-                if only_updates:
-                    moved.append(op)
-                    order[op] = len(order) + len(moved)  # behind all that stays, in this order
-            free = sorted(following, key=lambda op: number[op])
-        for op in moved:
-            body.move(op, before=body.last)
-        return in_place
-
-    def alias_classes(self, body: Block) -> dict[Value, set[Value]]:
-        """For each parameter, itself and the views of it."""
-        found: dict[Value, set[Value]] = {p: {p} for p in body.params}
-        root: dict[Value, Value] = {p: p for p in body.params}
-        for op in body.walk():
-            if op.name in VIEWS and op.operands[0] in root:
-                root[op.result] = root[op.operands[0]]
-                found[root[op.result]].add(op.result)
-        return found
-
     # -- liveness -------------------------------------------------------------------------------------------------
 
     def last_uses(self, block: Block) -> dict[Value, int]:
@@ -260,7 +196,7 @@ class _Placement:
             reads = [self.dense(b, p, op.loc) for p in reads]
         if op.name in WITH_EPILOGUE:
             reads = [
-                p if _product_reads(op, i, p.type) else self.dense(b, p, op.loc) for i, p in enumerate(reads)
+                p if product_reads(op, i, p.type) else self.dense(b, p, op.loc) for i, p in enumerate(reads)
             ]
         taken: set[Value] = set()
         places: list[Value] = []
@@ -269,10 +205,10 @@ class _Placement:
             taken.add(self.roots[target])
             places.append(target)
             self.bind(r, target, self.roots[target])
-        attrs, blocks = dict(op.attrs), _moved_blocks(op)
+        attrs, blocks = dict(op.attrs), moved_blocks(op)
         if places:
             attrs["into"] = len(places)
-        added = _added_operand(op.defn.name, blocks)
+        added = added_operand(op.defn.name, blocks)
         if added is not None and reads[added] is places[0]:
             del reads[added]
             attrs |= {"accumulate": True, "maps": []}
@@ -312,7 +248,7 @@ class _Placement:
         if wanted is not None and wanted.type.value == result.type:
             root = self.roots[wanted]
             read_otherwise = any(
-                self.roots[self.places[v]] is root and not _same_window(op, i, result, self.places[v], wanted)
+                self.roots[self.places[v]] is root and not same_window(op, i, result, self.places[v], wanted)
                 for i, v in enumerate(op.operands)
             )
             if not read_otherwise and root not in taken:
@@ -324,11 +260,11 @@ class _Placement:
                 continue
             if scope.last_use.get(self.storage_of(v)) != scope.position or not self._dies_here(v, scope):
                 continue
-            if p.type.value == result.type and _may_reuse(op, i, result):
+            if p.type.value == result.type and may_take(op, i, result):
                 others = [
                     j for j, w in enumerate(op.operands) if j != i and self.roots[self.places[w]] is root
                 ]
-                if all(_may_reuse(op, j, result) and self.places[op.operands[j]] is p for j in others):
+                if all(may_take(op, j, result) and self.places[op.operands[j]] is p for j in others):
                     return p
         return self.alloc(scope.builder, result.type, result.name)
 
@@ -529,146 +465,13 @@ class _Placement:
     ) -> None:
         """A carry whose next value is made after the last reader of the old one is overwritten where it stands."""
         order = {o: i for i, o in enumerate(body.ops)}
-        aliases = self.alias_classes(body)
+        aliases = alias_classes(body)
         for k, v in enumerate(body.yields[:carries]):
             param = body.params[seqs + k]
             op = v.op
             if op is None or op.parent is not body or v in inside.destinations:
                 continue
-            readers = [order[_top(u, body)] for a in aliases[param] for u in a.users]
+            readers = [order[top_op(u, body)] for a in aliases[param] for u in a.users]
             yielded = any(y in aliases[param] for y in body.yields)
-            if not yielded and all(r <= order[op] for r in readers) and _can_write(op, v, param):
+            if not yielded and all(r <= order[op] for r in readers) and can_write(op, v, param):
                 inside.destinations[v] = outs[k]
-
-
-# -- facts about single ops --------------------------------------------------------------------------------------
-
-
-def inner_fuse(operands: list[Value], type: Type, letters: str, block: Block, loc: str) -> Op:
-    """A fuse op that maps `block` over dense windows of one shape; the last operand is the place of its result."""
-    attrs = complete_attrs(
-        TABLE["fuse"],
-        {
-            "maps": [letters] * (len(operands) - 1),
-            "dims": list(type.shape),
-            "out": [letters],
-            "into": 1,
-        },
-    )
-    return Op(TABLE["fuse"], operands, [], attrs=attrs, blocks=[block], loc=loc)
-
-
-def _moved_blocks(op: Op) -> list[Block]:
-    """The op's blocks, taken from it (the old body is thrown away)."""
-    return list(op.blocks)
-
-
-def _may_fail(op: Op) -> bool:
-    inside = [op, *(o for b in op.blocks for o in b.walk())]
-    return any(o.defn.fails or o.name in HOST for o in inside)
-
-
-def _top(op: Op, block: Block) -> Op:
-    """The op of `block` that is `op` or holds it."""
-    while op.parent is not block:
-        parent = op.parent.parent if op.parent is not None else None
-        assert isinstance(parent, Op)
-        op = parent
-    return op
-
-
-def _can_write(op: Op, result: Value, target: Value) -> bool:
-    """Whether `op` could make `result` in the memory of `target`, as far as what it reads of it goes."""
-    if (
-        op.name in VIEWS
-        or op.name in ("const", "scan", "ifelse", "concat", *HOST)
-        or result.type != target.type
-    ):
-        return False
-    return all(v is not target or _may_reuse(op, i, result) for i, v in enumerate(op.operands)) and not any(
-        v is not target and _root_value(v) is target for v in op.operands
-    )
-
-
-def _root_value(value: Value) -> Value:
-    while value.op is not None and value.op.name in VIEWS:
-        value = value.op.operands[0]
-    return value
-
-
-def _may_reuse(op: Op, i: int, result: Value) -> bool:
-    """Whether the result may be written where operand `i` stands."""
-    if op.name == "fuse":
-        out = op.attrs["out"][result.index]
-        reduce = op.attrs.get("reduce") or [""] * len(op.results)
-        return bool(op.attrs["maps"][i] == out and not any(reduce))
-    return may_reuse(op, i, result.index) or i == _added_operand(op.name, op.blocks)
-
-
-def _added_operand(name: str, blocks: Sequence[Block]) -> int | None:
-    """The operand of a matrix product whose epilogue does nothing but add it; the product may start from it instead."""
-    if name != "matmul" or not blocks:
-        return None
-    (block,) = blocks
-    first = block.first
-    if len(block.params) != 2 or first is None or first.name != "add" or block.yields != [first.result]:
-        return None
-    same = first.result.type == block.params[1].type
-    return 2 if same and set(first.operands) == set(block.params) else None
-
-
-def _product_reads(op: Op, i: int, type: Type) -> bool:
-    """Whether the kernel of a product or convolution can read its operand i in this place: one stride walks a product's
-    batch, and what an epilogue reads along columns, or pixels, is contiguous."""
-    if op.name in CONVOLUTIONS:
-        space = op.result.type.rank - 2
-        pixels = i > 1 and bool(op.attrs["maps"][i - 2].strip("ab"))
-        return not pixels or type.strides[-space:] == dense_strides(type.shape[-space:])
-    if i < 2:
-        return merged_batch(type) is not None
-    column = chr(ord("a") + op.result.type.rank - 1)
-    letters: str = op.attrs["maps"][i - 2]
-    return column not in letters or type.shape[-1] == 1 or (letters[-1] == column and type.strides[-1] == 1)
-
-
-def _same_window(op: Op, i: int, result: Value, have: Value, want: Value) -> bool:
-    return have is want and _may_reuse(op, i, result)
-
-
-def window_of(op: Op, source: Type) -> tuple[Size, tuple[Size, ...]] | None:
-    """(offset, strides) in elements of a view's result in the memory of its operand; None if it is no window of it."""
-    strides = source.strides
-    if op.name == "identity":
-        return 0, strides
-    if op.name == "dimshuffle":
-        return 0, tuple(1 if d < 0 else strides[d] for d in op.attrs["order"])
-    if op.name == "broadcast":
-        shape = op.result.type.shape
-        lead = len(shape) - source.rank
-        out: list[Size] = [0] * lead
-        for axis, (have, want) in enumerate(zip(source.shape, shape[lead:])):
-            out.append(0 if have == 1 and want != 1 else strides[axis])
-        return 0, tuple(out)
-    if op.name == "slice":
-        offset: Size = 0
-        for s, start in zip(strides, op.attrs["start"]):
-            offset = dims.add(offset, dims.mul(s, start))
-        return offset, tuple(dims.mul(s, by) for s, by in zip(strides, op.attrs["step"]))
-    if op.name == "windows":
-        rank = len(op.attrs["ws"])
-        steps = [dims.mul(s, by) for s, by in zip(strides[-rank:], op.attrs["step"])]
-        return 0, (*strides[:-rank], *steps, *strides[-rank:])
-    if op.name == "refine":
-        return 0, dense_strides(op.result.type.shape) if strides == dense_strides(source.shape) else strides
-    return _reshaped(source, op.result.type.shape)
-
-
-def _reshaped(source: Type, shape: tuple[Size, ...]) -> tuple[Size, tuple[Size, ...]] | None:
-    if source.strides == dense_strides(source.shape):
-        return 0, dense_strides(shape)
-    old = [(n, s) for n, s in zip(source.shape, source.strides) if n != 1]
-    new = [n for n in shape if n != 1]
-    if [n for n, _ in old] != new:
-        return None
-    kept = iter(s for _, s in old)
-    return 0, tuple(1 if n == 1 else next(kept) for n in shape)

@@ -1,0 +1,86 @@
+"""Which updates of shared variables are made where the old value stands."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+
+from tcc.ir.core import Block, Op, Value
+from tcc.passes.manager import Context
+from tcc.passes.writes import VIEWS, can_write, may_fail, top_op
+
+
+def sink_updates(
+    body: Block, params: Mapping[str, Value], updates: Mapping[str, int], ctx: Context
+) -> set[Value]:
+    """Moves ops that make updates behind the last op that can fail; returns the updates made in place."""
+    yields = body.yields
+    assert body.last is not None
+    wanted: dict[Op, list[tuple[Value, Value]]] = {}
+    times = Counter(yields)
+    for name, index in updates.items():
+        value, target = yields[index], params[name]
+        op = value.op
+        if op is None or op.parent is not body or not can_write(op, value, target) or times[value] > 1:
+            continue
+        wanted.setdefault(op, []).append((value, target))
+    order = {op: i for i, op in enumerate(body.ops)}
+    last_failure = max((i for op, i in order.items() if may_fail(op)), default=-1)
+    aliases = alias_classes(body)
+    results: dict[Value, list[int]] = {}  # of each yielded value, its positions
+    for i, y in enumerate(yields):
+        results.setdefault(y, []).append(i)
+    readers_of = {
+        op: {u for _, target in pairs for a in aliases[target] for u in a.users if u in wanted} - {op}
+        for op, pairs in wanted.items()
+    }  # other updates that still read what this one overwrites
+    frees: dict[Op, list[Op]] = {}
+    for op, waits_for in readers_of.items():
+        for reader in waits_for:
+            frees.setdefault(reader, []).append(op)
+    number = {op: i for i, op in enumerate(wanted)}
+    free = [op for op in wanted if not readers_of[op]]
+    in_place: set[Value] = set()
+    moved: list[Op] = []
+    pending = dict(wanted)
+    while pending:
+        following: list[Op] = []
+        for op in free or [next(iter(pending))]:
+            pairs = pending.pop(op)
+            for other in frees.get(op, ()):
+                readers_of[other].discard(op)
+                if not readers_of[other] and other in pending:
+                    following.append(other)
+            late = order[op] > last_failure
+            only_updates = all(u is body.last for r in op.results for u in r.users)
+            for value, target in pairs:
+                readers = {order[top_op(u, body)] for a in aliases[target] for u in a.users}
+                kept = any(
+                    a is not target or i != updates[target.name]
+                    for a in aliases[target]
+                    for i in results.get(a, ())
+                )
+                if kept or not free or not (late or only_updates):
+                    ctx.remark(op, f"%{target.name} is not updated in place")
+                    continue
+                others = readers - {order[op], order[body.last]}
+                if only_updates or all(r < order[op] for r in others):
+                    in_place.add(value)
+            if only_updates:
+                moved.append(op)
+                order[op] = len(order) + len(moved)  # behind all that stays, in this order
+        free = sorted(following, key=lambda op: number[op])
+    for op in moved:
+        body.move(op, before=body.last)
+    return in_place
+
+
+def alias_classes(body: Block) -> dict[Value, set[Value]]:
+    """For each parameter, itself and the views of it."""
+    found: dict[Value, set[Value]] = {p: {p} for p in body.params}
+    root: dict[Value, Value] = {p: p for p in body.params}
+    for op in body.walk():
+        if op.name in VIEWS and op.operands[0] in root:
+            root[op.result] = root[op.operands[0]]
+            found[root[op.result]].add(op.result)
+    return found

@@ -1,0 +1,147 @@
+"""What is known of one op: whose memory its results may take, and of whose memory they are windows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tcc.ir import dims
+from tcc.ir.core import Block, Op, Value
+from tcc.ir.dims import Size
+from tcc.ir.optable import TABLE, complete_attrs
+from tcc.ir.types import Type, dense_strides
+from tcc.ir.verify import may_reuse
+from tcc.passes.batchaxes import merged_batch
+from tcc.passes.epilogue import CONVOLUTIONS
+
+VIEWS = frozenset({"dimshuffle", "reshape", "slice", "broadcast", "refine", "identity", "windows"})
+HOST = frozenset(name for name, row in TABLE.items() if row.host)  # run by Python on dense arrays
+
+
+def inner_fuse(operands: list[Value], type: Type, letters: str, block: Block, loc: str) -> Op:
+    """A fuse op that maps `block` over dense windows of one shape; the last operand is the place of its result."""
+    attrs = complete_attrs(
+        TABLE["fuse"],
+        {
+            "maps": [letters] * (len(operands) - 1),
+            "dims": list(type.shape),
+            "out": [letters],
+            "into": 1,
+        },
+    )
+    return Op(TABLE["fuse"], operands, [], attrs=attrs, blocks=[block], loc=loc)
+
+
+def moved_blocks(op: Op) -> list[Block]:
+    """The op's blocks, taken from it (the old body is thrown away)."""
+    return list(op.blocks)
+
+
+def may_fail(op: Op) -> bool:
+    inside = [op, *(o for b in op.blocks for o in b.walk())]
+    return any(o.defn.fails or o.name in HOST for o in inside)
+
+
+def top_op(op: Op, block: Block) -> Op:
+    """The op of `block` that is `op` or holds it."""
+    while op.parent is not block:
+        parent = op.parent.parent if op.parent is not None else None
+        assert isinstance(parent, Op)
+        op = parent
+    return op
+
+
+def can_write(op: Op, result: Value, target: Value) -> bool:
+    """Whether `op` could make `result` in the memory of `target`, as far as what it reads of it goes."""
+    if (
+        op.name in VIEWS
+        or op.name in ("const", "scan", "ifelse", "concat", *HOST)
+        or result.type != target.type
+    ):
+        return False
+    return all(v is not target or may_take(op, i, result) for i, v in enumerate(op.operands)) and not any(
+        v is not target and _root_value(v) is target for v in op.operands
+    )
+
+
+def _root_value(value: Value) -> Value:
+    while value.op is not None and value.op.name in VIEWS:
+        value = value.op.operands[0]
+    return value
+
+
+def may_take(op: Op, i: int, result: Value) -> bool:
+    """Whether the result may be written where operand `i` stands."""
+    if op.name == "fuse":
+        out = op.attrs["out"][result.index]
+        reduce = op.attrs.get("reduce") or [""] * len(op.results)
+        return bool(op.attrs["maps"][i] == out and not any(reduce))
+    return may_reuse(op, i, result.index) or i == added_operand(op.name, op.blocks)
+
+
+def added_operand(name: str, blocks: Sequence[Block]) -> int | None:
+    """The operand of a matrix product whose epilogue does nothing but add it; the product may start from it instead."""
+    if name != "matmul" or not blocks:
+        return None
+    (block,) = blocks
+    first = block.first
+    if len(block.params) != 2 or first is None or first.name != "add" or block.yields != [first.result]:
+        return None
+    same = first.result.type == block.params[1].type
+    return 2 if same and set(first.operands) == set(block.params) else None
+
+
+def product_reads(op: Op, i: int, type: Type) -> bool:
+    """Whether the kernel of a product or convolution can read its operand i in this place: one stride walks a product's
+    batch, and what an epilogue reads along columns, or pixels, is contiguous."""
+    if op.name in CONVOLUTIONS:
+        space = op.result.type.rank - 2
+        pixels = i > 1 and bool(op.attrs["maps"][i - 2].strip("ab"))
+        return not pixels or type.strides[-space:] == dense_strides(type.shape[-space:])
+    if i < 2:
+        return merged_batch(type) is not None
+    column = chr(ord("a") + op.result.type.rank - 1)
+    letters: str = op.attrs["maps"][i - 2]
+    return column not in letters or type.shape[-1] == 1 or (letters[-1] == column and type.strides[-1] == 1)
+
+
+def same_window(op: Op, i: int, result: Value, have: Value, want: Value) -> bool:
+    return have is want and may_take(op, i, result)
+
+
+def window_of(op: Op, source: Type) -> tuple[Size, tuple[Size, ...]] | None:
+    """(offset, strides) in elements of a view's result in the memory of its operand; None if it is no window of it."""
+    strides = source.strides
+    if op.name == "identity":
+        return 0, strides
+    if op.name == "dimshuffle":
+        return 0, tuple(1 if d < 0 else strides[d] for d in op.attrs["order"])
+    if op.name == "broadcast":
+        shape = op.result.type.shape
+        lead = len(shape) - source.rank
+        out: list[Size] = [0] * lead
+        for axis, (have, want) in enumerate(zip(source.shape, shape[lead:])):
+            out.append(0 if have == 1 and want != 1 else strides[axis])
+        return 0, tuple(out)
+    if op.name == "slice":
+        offset: Size = 0
+        for s, start in zip(strides, op.attrs["start"]):
+            offset = dims.add(offset, dims.mul(s, start))
+        return offset, tuple(dims.mul(s, by) for s, by in zip(strides, op.attrs["step"]))
+    if op.name == "windows":
+        rank = len(op.attrs["ws"])
+        steps = [dims.mul(s, by) for s, by in zip(strides[-rank:], op.attrs["step"])]
+        return 0, (*strides[:-rank], *steps, *strides[-rank:])
+    if op.name == "refine":
+        return 0, dense_strides(op.result.type.shape) if strides == dense_strides(source.shape) else strides
+    return _reshaped(source, op.result.type.shape)
+
+
+def _reshaped(source: Type, shape: tuple[Size, ...]) -> tuple[Size, tuple[Size, ...]] | None:
+    if source.strides == dense_strides(source.shape):
+        return 0, dense_strides(shape)
+    old = [(n, s) for n, s in zip(source.shape, source.strides) if n != 1]
+    new = [n for n in shape if n != 1]
+    if [n for n, _ in old] != new:
+        return None
+    kept = iter(s for _, s in old)
+    return 0, tuple(1 if n == 1 else next(kept) for n in shape)
