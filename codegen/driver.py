@@ -26,7 +26,7 @@ from tcc.ir.core import Block, Func, Op, Value
 from tcc.ir.dims import Size
 from tcc.ir.types import Type
 from tcc.passes.cse import op_key
-from tcc.passes.writes import HOST
+from tcc.passes.writes import on_host
 from tcc.runtime.arenas import Claim
 from tcc.runtime.host import HostArray, HostCall
 from tcc.runtime.layout import (
@@ -202,7 +202,7 @@ class _Driver:
         self.kernel_of: dict[Op, Kernel] = {}
         written: dict[Hashable, Kernel] = {}  # layers of one shape are written once
         for op in body.walk():
-            if op.name not in KERNELS or not _top_level_kernel(op):
+            if op.name not in KERNELS or on_host(op) or not _top_level_kernel(op):
                 continue
             key = _kernel_key(op)
             if key not in written:
@@ -219,7 +219,7 @@ class _Driver:
             if self.at_entry(kernel.thread_scratch):
                 self.thread_scratch = dims.maximum(self.thread_scratch, kernel.thread_scratch)
         for op in body.walk():
-            if op.name in HOST:
+            if on_host(op):
                 slots = len(op.operands) + sum(v.type.rank for v in op.operands) + 2 * len(_late_sizes(op))
                 self.max_slots = max(self.max_slots, slots)
 
@@ -307,10 +307,11 @@ class _Driver:
                 "ifelse": self.branches,
                 "bind": self.name_size,
                 "check_size": self.check_size,
-                **dict.fromkeys(HOST, self.host_call),
                 "const": lambda op: None,
                 "yield": lambda op: None,
             }.get(op.name)
+            if on_host(op):
+                handler = self.host_call
             if handler is None:
                 if op not in self.kernel_of:
                     raise AssertionError(f"op {op.name} has no kernel for the CPU")

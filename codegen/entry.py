@@ -15,7 +15,7 @@ from tcc.codegen.kernel import bytes_text, size_text
 from tcc.codegen.support import DECLARATIONS
 from tcc.ir import dims
 from tcc.ir.dims import Size
-from tcc.ir.types import HALVES, INTEGERS, itemsize
+from tcc.ir.types import COMPLEX, HALVES, INTEGERS, itemsize
 from tcc.runtime import layout as at
 from tcc.runtime.signature import InputSpec, Signature
 
@@ -25,7 +25,7 @@ ARRAY_DATA, ARRAY_NDIM, ARRAY_DIMS, ARRAY_DESCR, ARRAY_FLAGS = 16, 24, 32, 56, 6
 C_CONTIGUOUS_ALIGNED = 0x0001 | 0x0100
 TYPENUMS = dict(
     zip(("bool", "i8", "u8", "i16", "u16", "i32", "u32", "i64", "u64", "f32", "f64"), (*range(9), 11, 12))
-) | {"f16": 23, "bf16": 4}
+) | {"f16": 23, "bf16": 4, "c64": 14, "c128": 15}
 ALIGN = 64
 MANY = 64  # arguments, containers and results, from which on the entry is compiled the quick way, in time linear in them
 
@@ -172,7 +172,7 @@ class _Entry:
         e.branch(after)
         e.at(other)
         place = e.gep("%numbers", index, "i64")
-        if not spec.numbers or spec.dtype in ("bool", "u64", *HALVES):
+        if not spec.numbers or spec.dtype in ("bool", "u64", *HALVES, *COMPLEX):
             e.branch("no")
             return
         if spec.dtype in INTEGERS:

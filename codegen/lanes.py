@@ -15,6 +15,9 @@ ELEMS = {"bool": "i1", "f16": "float", "bf16": "float", "f32": "float", "f64": "
     f"{s}{n}": f"i{n}" for s in "iu" for n in (8, 16, 32, 64)
 }
 
+# where they differ; complex numbers are moved only
+MEMORY = {"bool": "i8", "f16": "i16", "bf16": "i16", "c64": "i64", "c128": "i128"}
+
 
 def elem(dtype: str) -> str:
     """LLVM's name of an element in a register; TypeError if kernels do not compute with the dtype."""
@@ -25,7 +28,7 @@ def elem(dtype: str) -> str:
 
 def memory_elem(dtype: str) -> str:
     """LLVM's name of an element in memory."""
-    return "i8" if dtype == "bool" else "i16" if dtype in HALVES else elem(dtype)
+    return MEMORY.get(dtype) or elem(dtype)
 
 
 def register_bytes(dtype: str) -> int:

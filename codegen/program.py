@@ -13,7 +13,7 @@ from typing import Any
 
 from tcc.ir.core import Op, Value
 from tcc.ir.dims import Size, floordiv
-from tcc.ir.types import Type, bits_dtype
+from tcc.ir.types import COMPLEX, Type, bits_dtype
 
 EXPENSIVE = 8  # flops an element from which a value is kept rather than computed again
 
@@ -172,9 +172,18 @@ def _counted(
     return groups, counted
 
 
+def as_pairs(type: Type) -> Type:
+    """A place of complex numbers as one of pairs of floats, along a last axis."""
+    pairs = Type({"c64": "f32", "c128": "f64"}[type.dtype], (*type.shape, 2))
+    assert type.place is not None
+    return pairs.at(type.place.space, (*(2 * s for s in type.strides), 1))
+
+
 def copy_program(op: Op) -> Program:
     """`copy source, target` as a map with an empty body."""
     source, target = (v.type for v in op.operands)
+    if source.dtype in COMPLEX:
+        source, target = as_pairs(source), as_pairs(target)
     sizes = list(target.shape)
     letters = "".join(chr(ord("a") + a) for a in range(len(sizes)))
     dtype = bits_dtype(source.dtype)

@@ -200,6 +200,8 @@ def logaddexp(a: Any, b: Any) -> Any:
 def abs_(x: Any) -> Any:
     """|x|; of bools, themselves."""
     x = as_variable(x)
+    if x.type.dtype.startswith("complex"):
+        return build.node("modulus", x).result
     return x if x.type.dtype == "bool" else build.elementwise("abs", x)
 
 
@@ -353,3 +355,15 @@ real = _part("real", "real", "The real part.", tensor_copy)
 imag = _part("imag", "imag", "The imaginary part; 0 of real numbers.", lambda x: build.Builder().full(0, x))
 conj = _part("conj", "conj", "The complex conjugate.", tensor_copy)
 angle = _part("angle", "angle", "The argument, in -pi..pi.", lambda x: arctan2(build.Builder().full(0, x), x))
+
+
+def complex(real: Any, imag: Any) -> Any:
+    """real + i imag, of the precision of the wider one."""
+    parts = [as_variable(real), as_variable(imag)]
+    wide = promote(*(p.type.dtype for p in parts), "float32")
+    return build.elementwise("complex", *(build.cast(p, wide) for p in parts))
+
+
+def complex_from_polar(r: Any, theta: Any) -> Any:
+    """r exp(i theta)."""
+    return complex(mul(r, cos(theta)), mul(r, sin(theta)))

@@ -301,10 +301,21 @@ def pulled(
         build.cast(_fitted_flags(g, r), r.type.dtype) if g is not None and g is not ZERO else b.full(0, r)
         for g, r in zip(flowing, node.results)
     ]
+    made = node.defn.grad(b, node, [_conjugate(g) for g in full])
+    if any(r.type.dtype in _COMPLEX for r in (*node.operands, *node.results)):
+        made = [_conjugate(g) if isinstance(g, Variable) else g for g in made]
     return [
         g if g is None or not _discrete(v) or not isinstance(g, Variable) else _of_floats(g)
-        for v, g in zip(node.operands, node.defn.grad(b, node, full))
+        for v, g in zip(node.operands, made)
     ]
+
+
+_COMPLEX = ("complex64", "complex128")
+
+
+def _conjugate(g: Any) -> Any:
+    """Of complex numbers, for which rules are written in conjugates (ir/ops/elementwise.py)."""
+    return build.node("conj", g).result if g.type.dtype in _COMPLEX else g
 
 
 def of_branches(node: Apply, flowing: Sequence[Any]) -> Sequence[Any]:

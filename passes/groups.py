@@ -15,6 +15,7 @@ from typing import NamedTuple
 from tcc.ir.core import Op, Value
 from tcc.ir.dims import Size
 from tcc.passes.access import Access, identity, inline, resolve
+from tcc.passes.pattern import is_complex
 
 REDUCTIONS = frozenset({"sum", "prod", "max", "min", "any", "all"})
 LONGEST_SINGLE_ROW = 65536  # elements; a longer row that is the only one is better reduced in parallel
@@ -56,7 +57,7 @@ class Group:
 
 def fusable(op: Op) -> bool:
     """Whether it has a loop nest of its own."""
-    if inline(op) or op.blocks or not op.defn.pure:
+    if inline(op) or op.blocks or not op.defn.pure or is_complex(op):
         return False
     return bool(op.defn.scalar) or op.name in REDUCTIONS
 
@@ -68,7 +69,7 @@ def space(op: Op) -> tuple[Size, ...]:
 
 def is_pick(op: Op) -> bool:
     """Whether `gather` takes one element of each row: all indices but the last count the rows."""
-    if op.name != "gather" or op.result.type.rank < 1:
+    if op.name != "gather" or op.result.type.rank < 1 or is_complex(op):
         return False
     source, indices = op.operands[0], op.operands[1:]
     rank = source.type.rank

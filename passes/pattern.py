@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from tcc.ir.builder import Builder
 from tcc.ir.core import Func, Op, Value
 from tcc.ir.optable import TABLE
-from tcc.ir.types import Type
+from tcc.ir.types import COMPLEX, Type
 from tcc.passes.cse import freeze, repeatable
 from tcc.passes.fold import fold_op, splat
 
@@ -246,6 +246,11 @@ CONSTANTS = FunctionRule("an operation on splats -> a splat", (), lambda op, b: 
 # -- the driver ----------------------------------------------------------------------------------------------------
 
 
+def is_complex(op: Op) -> bool:
+    """Whether it computes with complex numbers, for which the algebra of the rules does not hold."""
+    return any(v.type.dtype in COMPLEX for v in (*op.operands, *op.results))
+
+
 def apply_rules(func: Func, rules: Sequence[AnyRule], *, strength: str = "stable") -> dict[str, int]:
     """Rewrites until no rule matches, and counts the firings.
 
@@ -266,7 +271,12 @@ def apply_rules(func: Func, rules: Sequence[AnyRule], *, strength: str = "stable
     while work:
         op = work.popleft()
         waiting.discard(op)
-        if op.parent is None or len(op.results) != 1 or (repeatable(op) and not op.result.uses):
+        if (
+            op.parent is None
+            or len(op.results) != 1
+            or (repeatable(op) and not op.result.uses)
+            or is_complex(op)
+        ):
             continue
         made = {v.owner.name if isinstance(v.owner, Op) else "" for v in op.operands}
         tried = [r for r, needs in by_root.get(op.name, ()) if needs <= made]

@@ -22,14 +22,15 @@ from tcc.ir.types import Type, dense_strides
 from tcc.passes.epilogue import WITH_EPILOGUE
 from tcc.passes.inplace import alias_classes, sink_updates
 from tcc.passes.manager import Context
+from tcc.passes.pattern import is_complex
 from tcc.passes.writes import (
-    HOST,
     VIEWS,
     added_operand,
     can_write,
     inner_fuse,
     may_take,
     moved_blocks,
+    on_host,
     product_reads,
     same_window,
     top_op,
@@ -171,12 +172,14 @@ class _Placement:
                 self.view(op, scope)
             elif op.name == "concat":
                 self.concat(op, scope)
-            elif op.name == "insert":
+            elif op.name == "insert" and not on_host(op):
                 self.insert(op, scope)
             elif op.name == "scan":
                 self.scan(op, scope)
             elif op.name == "ifelse":
                 self.ifelse(op, scope)
+            elif op.name == "const" and np.ndim(op.attrs["value"]) == 0 and is_complex(op):
+                self.filled(op, scope)
             elif op.name in ("iota", "size") or (op.name == "const" and np.ndim(op.attrs["value"]) == 0):
                 self.created(op, scope)
             elif op.name == "const":
@@ -192,7 +195,7 @@ class _Placement:
         """An op that reads places and fills new ones (or checks, and fills none)."""
         b = scope.builder
         reads = [self.places[v] for v in op.operands]
-        if op.name in HOST:
+        if on_host(op):
             reads = [self.dense(b, p, op.loc) for p in reads]
         if op.name in WITH_EPILOGUE:
             reads = [
@@ -217,6 +220,13 @@ class _Placement:
         if op.name == "scatter":
             self.start_from(b, reads[0], places[0], op.loc)
         b.block.append(new)
+
+    def filled(self, op: Op, scope: _Scope) -> None:
+        """One complex number, seen in every place."""
+        t = op.result.type
+        one = scope.builder.op("const", attrs={**op.attrs, "type": Type(t.dtype).at("const")}).result
+        self.bind(one, one, one)
+        self.bind(op.result, self.window(scope.builder, one, t, 0, (0,) * t.rank), one)
 
     def created(self, op: Op, scope: _Scope) -> None:
         """A value made of nothing, which no kernel took in: a map without operands."""

@@ -12,9 +12,16 @@ from tcc.ir.types import Type, dense_strides
 from tcc.ir.verify import may_reuse
 from tcc.passes.batchaxes import merged_batch
 from tcc.passes.epilogue import CONVOLUTIONS
+from tcc.passes.pattern import is_complex
 
 VIEWS = frozenset({"dimshuffle", "reshape", "slice", "broadcast", "refine", "identity", "windows"})
-HOST = frozenset(name for name, row in TABLE.items() if row.host)  # run by Python on dense arrays
+MOVES = VIEWS | {"const", "concat", "copy", "scan", "ifelse", "for", "alloc", "view", "yield"}
+
+
+def on_host(op: Op) -> bool:
+    """Whether Python runs it, on dense arrays: rows that say so, and what computes with complex numbers."""
+    moves = op.name in MOVES or (op.name == "insert" and op.attrs["mode"] == "set")
+    return op.defn.host or (not moves and is_complex(op))
 
 
 def inner_fuse(operands: list[Value], type: Type, letters: str, block: Block, loc: str) -> Op:
@@ -38,7 +45,7 @@ def moved_blocks(op: Op) -> list[Block]:
 
 def may_fail(op: Op) -> bool:
     inside = [op, *(o for b in op.blocks for o in b.walk())]
-    return any(o.defn.fails or o.name in HOST for o in inside)
+    return any(o.defn.fails or on_host(o) for o in inside)
 
 
 def top_op(op: Op, block: Block) -> Op:
@@ -54,7 +61,8 @@ def can_write(op: Op, result: Value, target: Value) -> bool:
     """Whether `op` could make `result` in the memory of `target`, as far as what it reads of it goes."""
     if (
         op.name in VIEWS
-        or op.name in ("const", "scan", "ifelse", "concat", *HOST)
+        or op.name in ("const", "scan", "ifelse", "concat")
+        or on_host(op)
         or result.type != target.type
     ):
         return False

@@ -132,7 +132,23 @@ API_GRANT = 9  # grant(function, record, claim, bytes)
 API_LATE = 10  # late(function, record, claim, bytes, old) -> the address of a block of memory
 API_DTYPES = 16  # for each dtype of DTYPES: its descriptor, then its scalar type
 
-DTYPES = ("bool", "i8", "i16", "i32", "i64", "u8", "u16", "u32", "u64", "f16", "bf16", "f32", "f64")
+DTYPES = (
+    "bool",
+    "i8",
+    "i16",
+    "i32",
+    "i64",
+    "u8",
+    "u16",
+    "u32",
+    "u64",
+    "f16",
+    "bf16",
+    "f32",
+    "f64",
+    "c64",
+    "c128",
+)
 API_SLOTS = API_DTYPES + 2 * len(DTYPES)
 
 # What takes less memory than this, outputs included, does not ask how much there is.

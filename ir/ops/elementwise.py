@@ -475,20 +475,91 @@ define(
     )
 )
 
-# -- complex numbers, which only the interpreter runs ----------------------------------------------------------------
+# -- complex numbers, which run on the host (passes/writes.py) ---------------------------------------------------------
+#
+# The gradient by a complex z = x + iy is dC/dx + i dC/dy, Theano's.  Rules are written for the conjugate of that, for which the
+# chain rule of holomorphic functions holds as it stands: `grad` conjugates what flows in and what comes out.
 
-_REAL_OF = {"c64": "f32", "c128": "f64"}
+REAL_OF = {"c64": "f32", "c128": "f64"}
+COMPLEX_OF = {real: whole for whole, real in REAL_OF.items()}
 
 
-def _part(name: str, ref: Callable[..., Any], doc: str) -> OpDef:
+def _part(
+    name: str, ref: Callable[..., Any], doc: str, slope: Callable[[Any, Any, Any], Any], linear: bool = True
+) -> OpDef:
+    """A row from complex numbers to real ones."""
+
     def infer(types: Sequence[Type], attrs: Attrs, blocks: Sequence[Block]) -> list[Type]:
         want_dtype(name, "a", types[0], COMPLEX)
-        return [types[0].with_dtype(_REAL_OF[types[0].dtype])]
+        return [types[0].with_dtype(REAL_OF[types[0].dtype])]
 
-    return define(OpDef(name, "a", infer, ref, doc=doc, samples=(Sample(("c64[3,4]",)), Sample(("c128[]",)))))
+    def rop(b: Any, op: Any, t: Sequence[Any]) -> list[Any]:
+        return [None if t[0] is None else getattr(b, name)(t[0])]
+
+    return define(
+        OpDef(
+            name,
+            "a",
+            infer,
+            ref,
+            doc=doc,
+            grad=lambda b, op, g: [slope(b, g[0], op.operands[0])],
+            rop=rop if linear else None,
+            samples=(Sample(("c64[3,4]",)), Sample(("c128[]",))),
+        )
+    )
 
 
-unary("conj", "", np.conj, "The complex conjugate.", accepts=COMPLEX)
-_part("real", lambda a: np.copy(np.real(a)), "The real part.")
-_part("imag", lambda a: np.copy(np.imag(a)), "The imaginary part.")
-_part("angle", np.angle, "The argument, in -pi..pi.")
+def _angle_slope(b: Any, g: Any, z: Any) -> Any:
+    x, y = b.real(z), b.imag(z)
+    scaled = b.div(g, b.add(b.sqr(x), b.sqr(y)))
+    return b.neg(b.complex(b.mul(scaled, y), b.mul(scaled, x)))
+
+
+def _modulus_slope(b: Any, g: Any, z: Any) -> Any:
+    size = b.modulus(z)
+    scaled = b.where(b.eq(size, 0), b.full(0, size), b.div(g, size))
+    return b.complex(b.mul(scaled, b.real(z)), b.neg(b.mul(scaled, b.imag(z))))
+
+
+def complex_type(types: Sequence[Type], attrs: Attrs, blocks: Sequence[Block]) -> list[Type]:
+    want_dtype("complex", "a", types[0], frozenset(COMPLEX_OF))
+    want_same_dtype("complex", types)
+    want_shape("complex", "b", types[1], types[0].shape, "a")
+    return [types[0].with_dtype(COMPLEX_OF[types[0].dtype])]
+
+
+def complex_of(a: Any, b: Any) -> Any:
+    whole = np.empty(np.shape(a), np.result_type(a, np.complex64))
+    whole.real, whole.imag = a, b
+    return whole
+
+
+def complex_rop(b: Any, op: Any, t: Sequence[Any]) -> list[Any]:
+    if t[0] is None and t[1] is None:
+        return [None]
+    return [b.complex(*(b.full(0, x) if d is None else d for x, d in zip(op.operands, t)))]
+
+
+unary("conj", "", np.conj, "The complex conjugate.", accepts=COMPLEX, slope=lambda b, g, x, y: b.conj(g))
+_part("real", lambda a: np.copy(np.real(a)), "The real part.", lambda b, g, z: b.complex(g, b.full(0, g)))
+_part(
+    "imag",
+    lambda a: np.copy(np.imag(a)),
+    "The imaginary part.",
+    lambda b, g, z: b.complex(b.full(0, g), b.neg(g)),
+)
+_part("angle", np.angle, "The argument, in -pi..pi.", _angle_slope, linear=False)
+_part("modulus", np.abs, "The absolute value; its gradient at 0 is 0.", _modulus_slope, linear=False)
+define(
+    OpDef(
+        "complex",
+        "a, b",
+        complex_type,
+        complex_of,
+        doc="a + ib.",
+        grad=lambda b, op, g: [b.real(g[0]), b.neg(b.imag(g[0]))],
+        rop=complex_rop,
+        samples=(Sample(("f32[3,4]", "f32[3,4]")), Sample(("f64[]", "f64[]"))),
+    )
+)
