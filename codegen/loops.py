@@ -21,6 +21,7 @@ from tcc.codegen.random import mrg_kernel
 from tcc.codegen.rows import row_kernel
 from tcc.codegen.sorting import sort_kernel, topk_kernel
 from tcc.codegen.target import Target
+from tcc.codegen.transpose import transpose_kernel, turns
 from tcc.ir.core import Op
 
 
@@ -31,7 +32,8 @@ def fuse_kernel(op: Op, target: Target) -> Kernel:
 
 def copy_kernel(op: Op, target: Target) -> Kernel:
     """`copy source, target` between places of any strides."""
-    return program_kernel(copy_program(op), target)
+    program = copy_program(op)
+    return transpose_kernel(program, target) if turns(program, target) else program_kernel(program, target)
 
 
 def program_kernel(program: Program, target: Target) -> Kernel:
