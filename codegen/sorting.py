@@ -3,8 +3,9 @@
 An element becomes an unsigned key (negative floats with all bits turned, others with the sign bit turned; NaN is the largest
 key), and where positions are asked for, a record with the key above the position, so that equal elements stay in their
 order.  Long lines are sorted by bytes from the lowest (LSD radix sort; bytes that all records share are passed over), short
-ones by insertion.  argtopk finds the byte-wise prefix of the k-th key first, and sorts what lies below it.  A unit of
-parallel work is a line, which may have up to 2^32 elements.
+ones by insertion.  argtopk finds the byte-wise prefix of the k-th key first, and sorts what lies below it; for small k a
+bound of the k-th key, which the k-th least of the lowest keys of 2k groups is, and sorts what does not lie above that.  A
+unit of parallel work is a line, which may have up to 2^32 elements.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from tcc.runtime.layout import CTX_SCRATCH, CTX_SCRATCH_BYTES
 
 INSERTION = 32  # most records that are sorted by insertion
 BUCKETS = 256
+FEW = 32  # most elements that are looked for below a bound, which the least of some groups give
 INFINITY = {"f16": 0x7C00, "bf16": 0x7F80, "f32": 0x7F80_0000, "f64": 0x7FF0_0000_0000_0000}
 
 
@@ -44,6 +46,16 @@ def topk_kernel(op: Op, target: Target) -> Kernel:
     """`argtopk`: the positions of the k largest (or smallest), the first of them first."""
     w = _Lines(op, target, positions=True, largest=bool(op.attrs["largest"]))
     e, k = w.e, w.types[1].shape[w.axis]
+
+    if isinstance(k, int) and 0 < k <= FEW:
+        least = k
+
+        def few(places: list[str], scratch: _Scratch) -> None:
+            n, found = w.size(w.length), w.below(places, scratch, least)
+            count = e.call("i64", "llvm.smin.i64", ("i64", n), ("i64", str(least)))
+            w.write(places, w.sorted(scratch, scratch.first, scratch.second, found), count)
+
+        return w.kernel(few)
 
     def line(places: list[str], scratch: _Scratch) -> None:
         n = w.size(w.length)
@@ -87,7 +99,7 @@ class _Lines(Places):
     @property
     def area(self) -> Size:
         """Bytes of the records of a line, with room for whole vectors."""
-        records = dims.add(self.length, self.lanes)
+        records = dims.add(dims.maximum(self.length, 2 * FEW), self.lanes)
         return dims.mul(dims.floordiv(dims.add(dims.mul(records, self.width // 8), 63), 64), 64)
 
     @property
@@ -155,6 +167,77 @@ class _Lines(Places):
             e.line(f"store {record} {key}, ptr {e.gep(records, pos.offset, record.elem)}, align 1")
 
         self.each_vector(n, vector)
+
+    def record(self, key: str, index: str) -> str:
+        """One key and its position, an i64."""
+        e, t = self.e, f"i{self.width}"
+        wide = e.value(f"shl {t} {e.value(f'zext i{self.bits} {key} to {t}')}, {self.shift}")
+        at = index if self.width == 64 else e.value(f"zext i64 {index} to {t}")
+        return e.value(f"or {t} {wide}, {at}")
+
+    def below(self, places: Sequence[str], scratch: _Scratch, k: int) -> str:
+        """Puts the records of a line into the first area that may be among the k lowest; gives their number."""
+        e, lanes, base = self.e, self.lanes, self.at(0, places)
+        stride, n = self.types[0].strides[self.axis], self.size(self.length)
+        t = VecType(f"i{self.bits}", lanes)
+        ways = max(1, -(-2 * k // lanes))
+        step = ways * lanes
+
+        def key(pos: Position) -> str:
+            return self.key(self.vectors.load(self.raw, base, stride, pos))
+
+        def least(i: str, found: list[str]) -> list[str]:
+            keys = [key(Position(plus(e, i, str(w * lanes)), lanes)) for w in range(ways)]
+            return [e.call(t, f"llvm.umin.{t.suffix}", (t, a), (t, b)) for a, b in zip(found, keys)]
+
+        whole = e.value(f"sub i64 {n}, {e.value(f'srem i64 {n}, {step}')}")
+        groups = e.loop(0, whole, step, least, [(t, t.const(-1))] * ways)
+        for g, group in enumerate(groups):
+            for lane in range(lanes):
+                one = e.value(f"extractelement {t} {group}, i64 {lane}")
+                self.put(self.record(one, "0"), scratch.second, str(g * lanes + lane))
+        sorted_groups = self.sorted(scratch, scratch.second, scratch.first, str(step))
+        bound = e.value(f"lshr i{self.width} {self.load(sorted_groups, str(k - 1))}, {self.shift}")
+        bounds = splat(e, t, e.value(f"trunc i{self.width} {bound} to i{self.bits}"))
+
+        def collect(start: str, end: str, count: str, masked: bool) -> str:
+            def vector(i: str, state: list[str]) -> list[str]:
+                mask = ""
+                if masked:
+                    left = splat(e, VecType("i64", lanes), e.value(f"sub i64 {end}, {i}"))
+                    mask = e.value(f"icmp slt <{lanes} x i64> {iota(lanes)}, {left}")
+                keys = key(Position(i, lanes, mask))
+                hits = e.value(f"icmp ule {t} {keys}, {bounds}")
+                hits = e.value(f"and {t.of('i1')} {hits}, {mask}") if masked else hits
+                return [self.append(keys, hits, i, state[0], scratch.first)]
+
+            return e.loop(start, end, lanes, vector, [("i64", count)])[0]
+
+        full = e.value(f"and i64 {n}, {-lanes}")
+        return collect(full, n, collect("0", full, "0", False), True)
+
+    def append(self, keys: str, hits: str, first: str, count: str, records: str) -> str:
+        """Appends the records of the lanes that hit; gives how many there are then."""
+        e, lanes = self.e, self.lanes
+        t, bits = VecType(f"i{self.bits}", lanes), f"i{lanes}"
+        given = e.value(f"bitcast {t.of('i1')} {hits} to {bits}")
+        before, head, inside, after = e.current, *(e.label() for _ in range(3))
+        left, rest, at, following = e.fresh("b"), e.fresh("b"), e.fresh("n"), e.fresh("n")
+        e.branch(head)
+        e.at(head)
+        e.line(f"{left} = phi {bits} [{given}, %{before}], [{rest}, %{inside}]")
+        e.line(f"{at} = phi i64 [{count}, %{before}], [{following}, %{inside}]")
+        e.branch_if(e.value(f"icmp ne {bits} {left}, 0"), inside, after)
+        e.at(inside)
+        lane = e.call(bits, f"llvm.cttz.{bits}", (bits, left), ("i1", "true"))
+        lane = e.value(f"zext {bits} {lane} to i64")
+        one = e.value(f"extractelement {t} {keys}, i64 {lane}")
+        self.put(self.record(one, plus(e, first, lane)), records, at)
+        e.line(f"{rest} = and {bits} {left}, {e.value(f'sub {bits} {left}, 1')}")
+        e.line(f"{following} = add i64 {at}, 1")
+        e.branch(head)
+        e.at(after)
+        return at
 
     def key(self, bits: str) -> str:
         """Elements as unsigned integers in their order, or, of the largest first, in the opposite one."""

@@ -80,14 +80,14 @@ def test_ordered_and_equal_lines(dtype: str) -> None:
 @pytest.mark.parametrize("target, dtype", CASES)
 def test_argtopk(target: str, dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TCC_TARGET", target)
-    for k in (0, 1, 17, 100):
+    for k in (0, 1, 10, 32, 100):
         text = f"""func @f(%x: {dtype}[m,n]) -> (i64[m,{k}], i64[m,{k}]) {{
           %i = argtopk %x {{axis = 1, k = {k}, largest = true}} : i64[m,{k}]
           %j = argtopk %x {{axis = 1, k = {k}, largest = false}} : i64[m,{k}]
           yield %i, %j
         }}"""
         function, _ = compile_native(parse_func(text), {}, exact=False)
-        for n in (k, 300, 1009):
+        for n in (k, k + 7, 300, 1009):
             x = numbers(dtype, (3, n), n)
             large, small = function(in_memory(x, dtype))
             order = n - 1 - np.argsort(x[:, ::-1], 1, kind="stable")[:, ::-1]
