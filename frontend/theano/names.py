@@ -24,6 +24,7 @@ def _from(home: str, names: str) -> dict[str, str]:
 L = "tcc.theano.legacy"
 O = "tcc.theano.ops"
 N = "tcc.theano.netops"
+X = "tcc.theano.indexops"
 
 _TYPES = _from("tcc.types", "TensorType Type Generic generic")
 _VARIABLES = _from(
@@ -62,6 +63,10 @@ _BASIC = _from(
         O,
         "ARange Alloc AllocDiag AllocEmpty Argmax Choose DimShuffle Dot ExtractDiag Eye Flatten Join MaxAndArgmax Mean Nonzero "
         "PermuteRowElements Reshape Shape SpecifyShape Split Tile Tri",
+    ),
+    **_from(
+        X,
+        "AdvancedIncSubtensor AdvancedIncSubtensor1 AdvancedSubtensor AdvancedSubtensor1 CAReduce Elemwise IncSubtensor Subtensor",
     ),
     **_from("tcc.gradcheck", "numeric_grad verify_grad"),
     "_shared": "tcc.sharedvar:shared",
@@ -232,7 +237,12 @@ TREE: dict[str, Entry] = {
     ),
     "tensor.elemwise": Entry(
         ("tcc.tensor",),
-        {**_from(O, "DimShuffle Sum Prod ProdWithoutZeros"), "Any": f"{O}:AnyOp", "All": f"{O}:AllOp"},
+        {
+            **_from(O, "DimShuffle Sum Prod ProdWithoutZeros"),
+            **_from(X, "Elemwise CAReduce CAReduceDtype"),
+            "Any": f"{O}:AnyOp",
+            "All": f"{O}:AllOp",
+        },
     ),
     "tensor.extra_ops": Entry(
         ("tcc.tensor",),
@@ -257,7 +267,16 @@ TREE: dict[str, Entry] = {
     "tensor.slinalg": Entry(names=_from(O, "Expm")),
     "tensor.raw_random": Entry(),
     "tensor.shared_randomstreams": Entry(),
-    "tensor.subtensor": Entry(("tcc.tensor",), _from("tcc.indexing", "inc_subtensor set_subtensor take")),
+    "tensor.subtensor": Entry(
+        ("tcc.tensor",),
+        {
+            **_from("tcc.indexing", "inc_subtensor set_subtensor take"),
+            **_from(
+                X,
+                "Subtensor IncSubtensor AdvancedSubtensor AdvancedSubtensor1 AdvancedIncSubtensor AdvancedIncSubtensor1",
+            ),
+        },
+    ),
     "tensor.sort": Entry(("tcc.tensor",), _from(O, "ArgSortOp SortOp")),
     "tensor.opt": Entry(
         names={**_from(O, "Assert MakeVector Shape_i"), **_from(L, "assert_op make_vector")},

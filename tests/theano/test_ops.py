@@ -12,7 +12,7 @@ import tcc
 import tcc.theano
 from tcc import gradcheck
 from tcc import tensor as T
-from tcc.theano import netops, ops
+from tcc.theano import indexops, netops, ops
 
 tcc.theano.install()
 RNG = np.random.RandomState(7)
@@ -204,3 +204,45 @@ def test_values_of_a_type_are_compared() -> None:
 def test_gradients_of_float32_are_checked_by_float64_projections() -> None:
     big = (np.arange(300.0).reshape(20, 15) + 100).astype("float32")
     gradcheck.verify_grad(lambda x: x * 2, [big], rng=np.random.RandomState(1))
+
+
+def test_classes_of_indexing_take_what_theanos_take() -> None:
+    x, i = T.dmatrix("x"), T.lvector("i")
+    s = T.lscalar("s")
+    rows = np.array([2, 0])
+
+    def value(made: Any) -> Any:
+        return tcc.function([x, i, s], made, on_unused_input="ignore")(M, rows, 1)
+
+    cut = indexops.Subtensor((slice(T.lscalar, None, None), 2))
+    np.testing.assert_array_equal(value(cut(x, s)), M[1:, 2])
+    with pytest.raises(ValueError, match="1 indices wanted, got 2"):
+        cut(x, s, s)
+    want = M.copy()
+    want[1:, 2] += 3
+    np.testing.assert_array_equal(
+        value(indexops.IncSubtensor((slice(T.lscalar, None, None), 2))(x, 3.0, s)), want
+    )
+    np.testing.assert_array_equal(value(indexops.AdvancedSubtensor1()(x, i)), M[rows])
+    want = M.copy()
+    want[rows] = 5
+    made = indexops.AdvancedIncSubtensor1(set_instead_of_inc=True)(x, T.constant(np.full((2, 4), 5.0)), i)
+    np.testing.assert_array_equal(value(made), want)
+    assert isinstance(x[i].owner.op, indexops.AdvancedSubtensor1)
+    assert isinstance(x[1:].owner.op, indexops.Subtensor)
+    assert isinstance(T.inc_subtensor(x[i], 1.0).owner.op, indexops.AdvancedIncSubtensor)
+    assert not isinstance(x[i].owner.op, indexops.Elemwise)
+
+
+def test_elementwise_and_reducing_classes_take_functions_of_scalars() -> None:
+    scalar = importlib.import_module("theano.scalar")
+    x = T.dmatrix("x")
+    np.testing.assert_array_equal(indexops.Elemwise(scalar.add)(x, x).eval({x: M}), 2 * M)
+    np.testing.assert_array_equal(indexops.CAReduce(scalar.maximum, axis=0)(x).eval({x: M}), M.max(0))
+    np.testing.assert_allclose(indexops.CAReduceDtype(scalar.mul, 1)(x).eval({x: M}), M.prod(1))
+    assert isinstance(T.exp(x).owner.op, indexops.Elemwise)
+    assert isinstance(x.sum().owner.op, indexops.CAReduce)
+    with pytest.raises(NotImplementedError, match="add, mul, maximum"):
+        indexops.CAReduce(scalar.sub)(x)
+    with pytest.raises(TypeError, match="a function of theano.scalar"):
+        indexops.Elemwise(3)(x)
