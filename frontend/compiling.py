@@ -12,7 +12,6 @@ from tcc.functions import DictFunction, In, Recipe, with_updates
 from tcc.graph import ancestors, place, rebuild, shown_inputs, toposort
 from tcc.modes import get_mode
 from tcc.printing import visible
-from tcc.profiling import ProfiledFunction, ProfileStats
 from tcc.settings import config
 from tcc.types import TensorType
 from tcc.variable import Constant, SharedVariable, Variable, as_variable
@@ -82,13 +81,11 @@ def function(
     start = time.perf_counter()
     made = recipe.make()
     if profile or profile is None and config.profile:
-        stats = (
-            profile
-            if isinstance(profile, ProfileStats)
-            else ProfileStats(name if profile in (None, True) else profile)
-        )
-        stats.compile_time += time.perf_counter() - start
-        made = ProfiledFunction(made, stats)
+        from tcc.profiling import (
+            profiled,
+        )  # measuring kernels needs llvmlite, which importing tcc does not load
+
+        made = profiled(made, profile, name, time.perf_counter() - start)
     return made if keys is None else DictFunction(made, keys)
 
 

@@ -128,3 +128,14 @@ class ProfiledFunction(Made):
 
     def __setitem__(self, key: Any, value: Any) -> None:
         self.inner[key] = value
+
+
+def profiled(made: Any, profile: Any, name: str | None, seconds: float) -> ProfiledFunction:
+    """A function that took `seconds` to make, with the counts that `profile` asks for: True or a message for counts of its own."""
+    stats = (
+        profile
+        if isinstance(profile, ProfileStats)
+        else ProfileStats(name if profile in (None, True) else profile)
+    )
+    stats.compile_time += seconds
+    return ProfiledFunction(made, stats)
