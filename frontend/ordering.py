@@ -17,28 +17,22 @@ from tcc.variable import Variable, as_variable
 
 def sort(x: Any, axis: int | None = -1, kind: str = "quicksort", order: Any = None) -> Any:
     """x in ascending order along `axis`, or flattened with None."""
-    x = as_variable(x)
-    if axis is None:
-        x, axis = flatten(x), 0
-    if _only_at_run_time(axis):
-        return along(axis, x.type.ndim, lambda k: sort(x, k))
-    (at,) = axes_of(axis, x.type.ndim)
-    return node("sort", x, axis=at).result
-
-
-def _only_at_run_time(axis: Any) -> bool:
-    return isinstance(axis, Variable) and build.static_size(axis) is None
+    return _ordered("sort", x, axis)
 
 
 def argsort(x: Any, axis: int | None = -1, kind: str = "quicksort", order: Any = None) -> Any:
     """The int64 positions that put x in ascending order along `axis`."""
+    return _ordered("argsort", x, axis)
+
+
+def _ordered(row: str, x: Any, axis: Any) -> Any:
     x = as_variable(x)
     if axis is None:
         x, axis = flatten(x), 0
-    if _only_at_run_time(axis):
-        return along(axis, x.type.ndim, lambda k: argsort(x, k))
+    if isinstance(axis, Variable) and build.static_size(axis) is None:  # only running tells
+        return along(axis, x.type.ndim, lambda k: _ordered(row, x, k))
     (at,) = axes_of(axis, x.type.ndim)
-    return node("argsort", x, axis=at).result
+    return node(row, x, axis=at).result
 
 
 def topk(x: Any, kth: Any, axis: int | None = -1, sorted: bool = True, idx_dtype: str = "int64") -> Any:
