@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 
 from tcc.ir import dims
-from tcc.ir.core import Attrs, Block
+from tcc.ir.core import Attrs
 from tcc.ir.dims import Size
-from tcc.ir.ops.rules import per_operand_element, want_dtype, want_same_dtype, want_size
-from tcc.ir.optable import GradRule, OpDef, RopRule, Sample, define
+from tcc.ir.ops.rules import host_row, want_dtype, want_same_dtype, want_size
+from tcc.ir.optable import Sample
 from tcc.ir.types import Type
 
 FLOATS = frozenset({"f32", "f64"})
@@ -68,38 +68,6 @@ def diagonal_matrix(b: Any, v: Any, like: Any) -> Any:
 def lower_half(b: Any, s: Any) -> Any:
     """The gradient by a matrix of which only the lower triangle is read, from that by a symmetric one."""
     return b.sub(triangle(b, b.add(s, transposed(b, s)), "ge"), triangle(b, s, "eq"))
-
-
-def defined(
-    name: str,
-    operands: str,
-    infer: Callable[[Sequence[Type], Attrs], list[Type]],
-    ref: Callable[..., Any],
-    doc: str,
-    samples: Sequence[Sample],
-    grad: GradRule | None = None,
-    rop: RopRule | None = None,
-    attrs: Attrs | None = None,
-) -> OpDef:
-    def rule(types: Sequence[Type], given: Attrs, blocks: Sequence[Block]) -> list[Type]:
-        return infer([t.value for t in types], given)
-
-    return define(
-        OpDef(
-            name,
-            operands,
-            rule,
-            ref,
-            attrs or {},
-            doc=doc,
-            grad=grad,
-            rop=rop,
-            kernel=True,
-            host=True,
-            flops=per_operand_element(100),
-            samples=tuple(samples),
-        )
-    )
 
 
 def square(name: str) -> Callable[[Sequence[Type], Attrs], list[Type]]:
@@ -159,10 +127,10 @@ def pinv_grad(b: Any, op: Any, g: Sequence[Any]) -> list[Any]:
 
 SQUARES = (Sample(("f64[3,3]",)), Sample(("f32[2,2]",)), Sample(("f64[2,1,1]",), low=0.5))
 
-defined(
+host_row(
     "matrix_inverse", "x", square("matrix_inverse"), np.linalg.inv, "The inverse.", SQUARES, inv_grad, inv_rop
 )
-defined(
+host_row(
     "det",
     "x",
     number("det"),
@@ -171,7 +139,7 @@ defined(
     SQUARES,
     det_grad,
 )
-defined(
+host_row(
     "logabsdet",
     "x",
     number("logabsdet"),
@@ -180,7 +148,7 @@ defined(
     SQUARES,
     logabsdet_grad,
 )
-defined(
+host_row(
     "sign_of_det",
     "x",
     number("sign_of_det"),
@@ -189,7 +157,7 @@ defined(
     SQUARES,
     lambda b, op, g: [b.full(0, op.operands[0])],
 )
-defined(
+host_row(
     "pinv",
     "x",
     pinv_type,
@@ -234,7 +202,7 @@ def solve_grad(b: Any, op: Any, g: Sequence[Any]) -> list[Any]:
     return [by_a, by_b]
 
 
-defined(
+host_row(
     "solve",
     "a, b",
     solve_type,
@@ -259,7 +227,7 @@ def cholesky_grad(b: Any, op: Any, g: Sequence[Any]) -> list[Any]:
     return [lower_half(b, b.solve(upper, s, kind="upper"))]
 
 
-defined(
+host_row(
     "cholesky",
     "x",
     square("cholesky"),
@@ -292,7 +260,7 @@ def eigh_grad(b: Any, op: Any, g: Sequence[Any]) -> list[Any]:
     return [lower_half(b, b.mul(b.add(full, transposed(b, full)), 0.5))]
 
 
-defined(
+host_row(
     "eigh",
     "x",
     eigh_type,
@@ -379,7 +347,7 @@ def svd_grad(b: Any, op: Any, g: Sequence[Any]) -> list[Any]:
     return [b.add(b.add(total, left), right)]
 
 
-defined(
+host_row(
     "svd",
     "x",
     svd_type,
@@ -412,7 +380,7 @@ def values_grad(b: Any, op: Any, g: Sequence[Any]) -> list[Any]:
     return [b.matmul(scaled, vt)]
 
 
-defined(
+host_row(
     "singular_values",
     "x",
     values_type,
@@ -460,7 +428,7 @@ def qr_grad(b: Any, op: Any, g: Sequence[Any]) -> list[Any]:
     return [b.add(b.matmul(by_first, unit), by_rest)]
 
 
-defined(
+host_row(
     "qr",
     "x",
     qr_type,
@@ -498,7 +466,7 @@ def eig_grad(b: Any, op: Any, g: Sequence[Any]) -> list[Any]:
     return [b.solve(vt, b.matmul(inner, vt))]
 
 
-defined(
+host_row(
     "eig",
     "x",
     eigh_type,
@@ -549,4 +517,4 @@ def expm_grad(b: Any, op: Any, g: Sequence[Any]) -> list[Any]:
     return [b.slice(whole, start=start, size=list(b.shape(x)), step=[1] * rank)]
 
 
-defined("expm", "x", square("expm"), expm_ref, "The exponential of a matrix.", SQUARES, expm_grad)
+host_row("expm", "x", square("expm"), expm_ref, "The exponential of a matrix.", SQUARES, expm_grad)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from tcc.ir.core import Attrs, Block, Op
 from tcc.ir.dims import Size, SizeMismatch, mul
-from tcc.ir.optable import RopRule, TypeRule
+from tcc.ir.optable import GradRule, OpDef, RopRule, Sample, TypeRule, define
 from tcc.ir.types import COMPLEX, FLOATS, INTEGERS, Type
 
 BOOL = frozenset({"bool"})
@@ -138,3 +138,38 @@ def linear_in_all(row: str, count: int | None = None) -> RopRule:
         return [getattr(b, row)(*moved, *op.operands[n:], **op.attrs)]
 
     return rop
+
+
+def host_row(
+    name: str,
+    operands: str,
+    infer: Callable[[Sequence[Type], Attrs], list[Type]],
+    ref: Callable[..., Any],
+    doc: str,
+    samples: Sequence[Sample] = (),
+    grad: GradRule | None = None,
+    rop: RopRule | None = None,
+    attrs: Attrs | None = None,
+    flops: int = 100,
+) -> OpDef:
+    """Defines a row that `ref` computes at run time, on the host; `flops` are those of an element of the first operand."""
+
+    def rule(types: Sequence[Type], given: Attrs, blocks: Sequence[Block]) -> list[Type]:
+        return infer([t.value for t in types], given)
+
+    return define(
+        OpDef(
+            name,
+            operands,
+            rule,
+            ref,
+            attrs or {},
+            doc=doc,
+            grad=grad,
+            rop=rop,
+            kernel=True,
+            host=True,
+            flops=per_operand_element(flops),
+            samples=tuple(samples),
+        )
+    )

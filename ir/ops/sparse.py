@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 
 from tcc.ir import dims
-from tcc.ir.core import Attrs, Block
+from tcc.ir.core import Attrs
 from tcc.ir.dims import Size
-from tcc.ir.ops.rules import REAL, want_dtype, want_rank, want_same_dtype, want_size
-from tcc.ir.optable import REQUIRED, GradRule, OpDef, define
+from tcc.ir.ops.rules import REAL, host_row, want_dtype, want_rank, want_same_dtype, want_size
+from tcc.ir.optable import REQUIRED
 from tcc.ir.types import Type
 
 INDEX = frozenset({"i32"})
@@ -50,35 +50,6 @@ def matrix_of(data: Any, indices: Any, indptr: Any, columns: int) -> Any:
 
 def rows_of(indptr: Any) -> Any:
     return np.repeat(np.arange(len(indptr) - 1, dtype=np.int32), np.diff(indptr))
-
-
-def row(
-    name: str,
-    operands: str,
-    infer: Any,
-    ref: Any,
-    doc: str,
-    grad: GradRule | None = None,
-    attrs: Attrs | None = None,
-) -> OpDef:
-    def rule(types: Sequence[Type], given: Attrs, blocks: Sequence[Block]) -> list[Type]:
-        made: list[Type] = infer([t.value for t in types], given)
-        return made
-
-    return define(
-        OpDef(
-            name,
-            operands,
-            rule,
-            ref,
-            attrs or {},
-            doc=doc,
-            grad=grad,
-            kernel=True,
-            host=True,
-            flops=lambda op: dims.mul(2, op.operands[0].type.size),
-        )
-    )
 
 
 # -- products ----------------------------------------------------------------------------------------------------------
@@ -157,30 +128,33 @@ def sample_grad(b: Any, op: Any, g: Sequence[Any]) -> list[Any]:
     return [None, None, b.csr_dot(g[0], indices, indptr, y), by_y]
 
 
-row(
+host_row(
     "csr_dot",
     "data, indices, indptr, x",
     dot_type,
     dot_ref,
     "a @ x of a matrix a in compressed rows.",
-    dot_grad,
+    grad=dot_grad,
+    flops=2,
 )
-row(
+host_row(
     "csr_tdot",
     "data, indices, indptr, x",
     tdot_type,
     tdot_ref,
     "a' @ x of a matrix a in compressed rows, which has `columns` columns.",
-    tdot_grad,
-    {"columns": REQUIRED},
+    grad=tdot_grad,
+    attrs={"columns": REQUIRED},
+    flops=2,
 )
-row(
+host_row(
     "csr_sample",
     "indices, indptr, x, y",
     sample_type,
     sample_ref,
     "The elements of x @ y' at the places of a matrix in compressed rows.",
-    sample_grad,
+    grad=sample_grad,
+    flops=2,
 )
 
 # -- patterns ----------------------------------------------------------------------------------------------------------
@@ -211,18 +185,20 @@ def order_ref(indices: Any, indptr: Any, columns: int) -> tuple[Any, ...]:
     )
 
 
-row(
+host_row(
     "csr_rows",
     "indices, indptr",
     rows_type,
     rows_ref,
     "The row of each element of a matrix in compressed rows.",
+    flops=2,
 )
-row(
+host_row(
     "csr_order",
     "indices, indptr",
     order_type,
     order_ref,
     "Of the transpose of a matrix in compressed rows that has `columns` columns: the order of its elements, indices, indptr.",
     attrs={"columns": REQUIRED},
+    flops=2,
 )
