@@ -14,6 +14,7 @@ from functools import cached_property
 from typing import Union
 
 Size = Union[int, "Expr"]
+MOST_TERMS = 1000  # of one size that is read: a product of sums grows exponentially
 
 
 @dataclass(frozen=True, slots=True)
@@ -337,6 +338,11 @@ def operand(size: Size) -> str:
 _TOKEN = re.compile(r"\s*(?:(\d+)|([A-Za-z_][\w.]*)|(//|[-+*%(),]))")
 
 
+def term_count(size: Size) -> int:
+    """How many it adds up."""
+    return 1 if isinstance(size, int) else len(size.terms)
+
+
 def parse_size(text: str) -> Size:
     """Reads what `str` of a size writes; ValueError says what is wrong."""
     tokens: list[str] = []
@@ -385,6 +391,8 @@ def parse_size(text: str) -> Size:
         while tokens[pos] in ("*", "//", "%"):
             op = take()
             right = factor()
+            if op == "*" and term_count(left) * term_count(right) > MOST_TERMS:
+                raise ValueError(f"a size of too many terms: {text[:80]!r}")
             left = mul(left, right) if op == "*" else FUNCTIONS[op](left, right)
         return left
 

@@ -38,7 +38,6 @@ from tcc.ir.types import COMPLEX, DTYPES, FLOATS, INTEGERS, Place, Type, numpy_d
 
 DEEPEST = 100  # blocks, lists and parentheses within one another
 LONGEST_NUMBER = 40  # digits; the widest integer has 20
-MOST_TERMS = 1000  # of one size: a product of sums grows exponentially
 
 T = TypeVar("T")
 
@@ -499,7 +498,7 @@ class Parser:
             right = self.deeper(self.factor)
             if token.text != "*":
                 left = dims.FUNCTIONS[token.text](left, right)
-            elif _terms(left) * _terms(right) > MOST_TERMS:
+            elif dims.term_count(left) * dims.term_count(right) > dims.MOST_TERMS:
                 raise self.fail("this size has too many terms", token)
             else:
                 left = dims.mul(left, right)
@@ -532,10 +531,6 @@ class Parser:
         if len(token.text) > LONGEST_NUMBER:
             raise self.fail("this number has too many digits", token)
         return int(token.text)
-
-
-def _terms(size: Size) -> int:
-    return 1 if isinstance(size, int) else len(size.terms)
 
 
 def _flat(value: list[Any]) -> Iterable[Any]:
