@@ -56,6 +56,8 @@ if TYPE_CHECKING:
     from tcc.variable import Constant as Constant
     from tcc.variable import SharedVariable as SharedVariable
     from tcc.variable import Variable as Variable
+    from tcc.weights import load_weights as load_weights
+    from tcc.weights import save_weights as save_weights
 
 __version__ = "0.1.0"
 
@@ -87,10 +89,12 @@ _HOMES = {
     "hessian": "gradient",
     "ifelse": "branches",
     "jacobian": "gradient",
+    "load_weights": "weights",
     "map": "loops",
     "pp": "printing",
     "pprint": "printing",
     "reduce": "loops",
+    "save_weights": "weights",
     "scan": "loops",
     "scan_checkpoints": "checkpoints",
     "shared": "sharedvar",

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from tcc.ir.arrays import write_safetensors
 from tcc.ir.core import Func, Module
+from tcc.ir.files import replacing
 from tcc.ir.parser import ParseError, parse, parse_func
 from tcc.ir.printer import LARGEST_INLINE, Printer, large_constants, print_func, print_module, window
 
@@ -37,6 +37,5 @@ def save(path: Path, what: Func | Module) -> None:
         beside = path.with_name(f"{name}.safetensors")
         if not beside.exists():
             write_safetensors(beside, {"value": array})
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    part.write_text(print_module(module), encoding="utf-8")
-    part.replace(path)
+    with replacing(path) as file:
+        file.write(print_module(module).encode())

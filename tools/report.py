@@ -13,6 +13,7 @@ from pathlib import Path
 import click
 
 from tcc.ir.core import Module, Op
+from tcc.ir.files import replacing
 from tcc.ir.text import ParseError, parse
 from tcc.ir.verify import VerifyError, verify
 
@@ -101,12 +102,8 @@ def write_text(path: Path, text: str) -> None:
     """Under a temporary name first, then renamed."""
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f"{path.name}.{os.getpid()}.part")
-        try:
-            part.write_text(text, encoding="utf-8")
-            part.replace(path)
-        finally:
-            part.unlink(missing_ok=True)
+        with replacing(path) as file:
+            file.write(text.encode())
 
 
 def crash(e: BaseException, arguments: list[str]) -> Path:

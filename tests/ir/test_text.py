@@ -168,7 +168,8 @@ def test_safetensors_files_hold_every_dtype_but_objects(tmp_path: Path) -> None:
     kinds = [str(n) for ours, (n, _) in DTYPES.items() if n and ours != "object"]
     arrays = {k: np.ones((2, 3), k) for k in kinds}
     write_safetensors(tmp_path / "a.safetensors", arrays)
-    assert same(read_safetensors(tmp_path / "a.safetensors"), arrays)
+    got = read_safetensors(tmp_path / "a.safetensors")
+    assert same({k: got[k] for k in arrays}, arrays)
     with pytest.raises(TypeError, match="no dtype object"):
         write_safetensors(tmp_path / "b.safetensors", {"x": np.array([None])})
 
