@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from tcc.compiling import UnusedInputError as UnusedInputError
     from tcc.compiling import function as function
     from tcc.explaining import explain as explain
+    from tcc.exporting import save as save
     from tcc.functions import In as In
     from tcc.gradcheck import verify_grad as verify_grad
     from tcc.gradient import Lop as Lop
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from tcc.gradient import subgraph_grad as subgraph_grad
     from tcc.graph import clone as clone
     from tcc.graphop import OpFromGraph as OpFromGraph
+    from tcc.loading import load as load
     from tcc.loops import foldl as foldl
     from tcc.loops import foldr as foldr
     from tcc.loops import map as map
@@ -89,11 +91,13 @@ _HOMES = {
     "hessian": "gradient",
     "ifelse": "branches",
     "jacobian": "gradient",
+    "load": "loading",
     "load_weights": "weights",
     "map": "loops",
     "pp": "printing",
     "pprint": "printing",
     "reduce": "loops",
+    "save": "exporting",
     "save_weights": "weights",
     "scan": "loops",
     "scan_checkpoints": "checkpoints",

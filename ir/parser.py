@@ -59,8 +59,9 @@ def parse(
     path: str = "<text>",
     constants: Mapping[str, Array] | None = None,
     positions: dict[Op, tuple[int, int]] | None = None,
+    beside: bool = True,
 ) -> Module:
-    """The functions of `text`.  Large constants come from `constants`, else from safetensors files beside `path`.
+    """The functions of `text`.  Large constants come from `constants`, else, if `beside`, from safetensors files beside `path`.
 
     `positions` is filled with the line and column (from 1) of every operation.  Raises ParseError, and nothing else, for
     whatever is not the text of a module.
@@ -70,7 +71,7 @@ def parse(
     except UnicodeDecodeError as e:
         before = e.object[: e.start].decode()
         raise _error(path, before, len(before), "not UTF-8") from None
-    parser = Parser(source, path, constants or {})
+    parser = Parser(source, path, constants or {}, beside)
     module = parser.module()
     if positions is not None:
         lines = [m.start() for m in re.finditer(r"^", source, re.M)]
@@ -124,8 +125,8 @@ def _nearest(word: str, words: Iterable[str]) -> str:
 class Parser:
     """Recursive descent over tokens; `scope` maps what is visible, and a block takes its names back when it ends."""
 
-    def __init__(self, text: str, path: str, constants: Mapping[str, Array]) -> None:
-        self.text, self.path, self.constants = text, path, constants
+    def __init__(self, text: str, path: str, constants: Mapping[str, Array], beside: bool) -> None:
+        self.text, self.path, self.constants, self.beside = text, path, constants, beside
         self.pos = self.depth = 0
         self.scope: dict[str, Value] = {}
         self.visible: list[str] = []  # the names in `scope`, oldest first
@@ -399,6 +400,8 @@ class Parser:
             raise self.fail("expected an attribute's value", token)
         if name in self.constants:
             return self.constants[name]
+        if not self.beside:
+            raise self.fail(f"there is no constant {name} here", token)
         path = Path(self.path).parent / f"{name}.safetensors"
         try:
             array = read_safetensors(path)["value"]
