@@ -76,6 +76,8 @@ class Image:
 def _parse(text: str, target: Target) -> Any:
     from llvmlite import binding as llvm
 
+    if not target.fma:
+        text = text.replace("@llvm.fma.", "@llvm.fmuladd.")
     whole = f'target triple = "{target.triple}"\n{text}\n{target.attributes}'
     module = llvm.parse_assembly(whole, llvm.create_context())
     module.verify()

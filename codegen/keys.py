@@ -36,7 +36,13 @@ def environment(target: Target) -> str:
             target.cpu,
             target.features,
         )
-        + (str(target.vector_bits), str(target.avx512), str(target.l2_bytes), str(target.f16c))
+        + (
+            str(target.vector_bits),
+            str(target.avx512),
+            str(target.l2_bytes),
+            str(target.f16c),
+            str(target.fma),
+        )
     )
 
 

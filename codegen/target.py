@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
 import functools
+import os
+import tempfile
 from typing import NamedTuple
 
 from tcc.codegen.emit import VecType
@@ -26,6 +29,7 @@ class Target(NamedTuple):
     l1_bytes: int = 32 << 10
     l2_bytes: int = 1 << 20
     f16c: bool = False  # x86's conversions between float16 and float32
+    fma: bool = True  # whether a fused multiply-add is an instruction; without it, a product and a sum
 
     @property
     def multiply_adds(self) -> int:
@@ -63,6 +67,7 @@ def host() -> Target:
         _cache_bytes(1, 32 << 10),
         _cache_bytes(2, 1 << 20),
         avx512 or bool(features.get("f16c")),
+        "x86" not in llvm.get_process_triple() or bool(features.get("fma")),
     )
 
 
@@ -95,7 +100,9 @@ def _cache_bytes(level: int, otherwise: int) -> int:
 def plain(bits: int = 256) -> Target:
     """The host without its own intrinsics: what the portable form is tested with."""
     this = host()
-    return Target(this.triple, this.cpu, this.features, bits, False, this.l1_bytes, this.l2_bytes)
+    return Target(
+        this.triple, this.cpu, this.features, bits, False, this.l1_bytes, this.l2_bytes, fma=this.fma
+    )
 
 
 def level(name: str) -> Target:
@@ -105,4 +112,78 @@ def level(name: str) -> Target:
     this, (bits, feature) = host(), LEVELS[name]
     if not llvm.get_host_cpu_features().get(feature):
         raise knobs.KnobError(f"TCC_TARGET={name} needs a CPU with {feature}, and this one is {this.cpu}")
-    return Target(this.triple, name, "", bits, bits == 512, this.l1_bytes, this.l2_bytes, bits > 128)
+    newer = bits > 128
+    return Target(this.triple, name, "", bits, bits == 512, this.l1_bytes, this.l2_bytes, newer, newer)
+
+
+# -- other machines ----------------------------------------------------------------------------------------------
+
+LINUX_X86, LINUX_ARM = "x86_64-unknown-linux-gnu", "aarch64-unknown-linux-gnu"
+LINUX_RISCV, WASM = "riscv64-unknown-linux-gnu", "wasm32-unknown-unknown"
+
+# What code is made for, and checked on; the first of a triple is its default.  The caches are those of a small such machine.
+KNOWN = (
+    Target(LINUX_X86, "x86-64-v3", "", 256, False, 32 << 10, 512 << 10, True),
+    Target(LINUX_X86, "x86-64-v4", "", 512, True, 32 << 10, 1 << 20, True),
+    Target(LINUX_X86, "x86-64-v2", "", 128, False, 32 << 10, 256 << 10, False, False),
+    Target(LINUX_ARM, "generic", "+neon", 128, False, 32 << 10, 512 << 10),
+    Target(LINUX_RISCV, "generic-rv64", "+m,+a,+f,+d,+c", 128, False, 32 << 10, 512 << 10),
+    Target(LINUX_RISCV, "generic-rv64", "+m,+a,+f,+d,+c,+v", 128, False, 32 << 10, 512 << 10),
+    Target(WASM, "generic", "+simd128", 128, False, 32 << 10, 512 << 10, False, False),
+)
+
+
+class TargetError(ValueError):
+    """A triple, a CPU or a feature that there is no code for; the message names the nearest that there is."""
+
+
+def cross(triple: str, cpu: str = "", features: str = "") -> Target:
+    """Another machine, by LLVM's names.  Without `cpu`, and without `features`, those that KNOWN has for the triple.
+
+    `aarch64-linux-gnu` is taken for the triple that LLVM makes of it.  TargetError for names that LLVM does not know.
+    """
+    known = [t for t in KNOWN if _parts(t.triple) == _parts(triple)]
+    if not known:
+        triples = list(dict.fromkeys(t.triple for t in KNOWN))
+        raise TargetError(
+            f"no code is made for {triple}{_nearest(triple, triples)} (there are {', '.join(triples)})"
+        )
+    same = [t for t in known if t.cpu == cpu] or known[:1]
+    found = next((t for t in same if not features or t.features == features), same[0])
+    made = found._replace(cpu=cpu or found.cpu, features=features or found.features)
+    said = _complaints(made)
+    if said:
+        names = list(dict.fromkeys(t.cpu for t in known))
+        raise TargetError(f"{said}{_nearest(made.cpu, names)}")
+    return made
+
+
+def _parts(triple: str) -> tuple[str, ...]:
+    """Architecture, system and environment: what triples differ in, whoever sells the machine."""
+    arch, *rest = triple.replace("arm64", "aarch64").split("-")
+    return (arch, *(p for p in rest if p not in ("unknown", "pc", "none")))
+
+
+def _nearest(word: str, words: list[str]) -> str:
+    found = difflib.get_close_matches(word, words, 1)
+    return f"; did you mean {found[0]}?" if found and found[0] != word else ""
+
+
+def _complaints(target: Target) -> str:
+    """What LLVM says of a CPU and features that it does not know, which it writes to stderr and otherwise ignores."""
+    import llvmlite.binding as llvm
+
+    llvm.initialize_all_targets()
+    llvm.initialize_all_asmprinters()
+    described = llvm.Target.from_triple(target.triple)
+    kept = os.dup(2)
+    with tempfile.TemporaryFile() as said:
+        os.dup2(said.fileno(), 2)
+        try:
+            described.create_target_machine(cpu=target.cpu, features=target.features)
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+        said.seek(0)
+        lines = said.read().decode(errors="replace").splitlines()
+    return lines[0].split(" (")[0] if lines else ""

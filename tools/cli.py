@@ -7,13 +7,18 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 import tcc
 from tcc.ir.knobs import STAGES, KnobError
+from tcc.runtime.bundle import BundleError
+from tcc.runtime.weights import WeightsError
+from tcc.tools import models
+from tcc.tools.command import Group
 from tcc.tools.report import (
+    BAD_FILE,
     INPUT_ERROR,
     INTERNAL,
     INTERRUPTED,
@@ -27,18 +32,6 @@ from tcc.tools.report import (
 
 if TYPE_CHECKING:
     from tcc.driver import Program
-
-
-class Command(click.Command):
-    """A command that also answers `--version`."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        click.version_option(tcc.__version__, prog_name="tcc")(self)
-
-
-class Group(click.Group):
-    command_class = Command
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -76,6 +69,9 @@ def run(arguments: list[str]) -> int:
     except KnobError as e:
         complain(f"tcc: error: {e}")
         return INPUT_ERROR
+    except (BundleError, WeightsError) as e:
+        complain(f"tcc: error: {e}")
+        return BAD_FILE
     except Exception as e:
         complain(
             f"tcc: internal error: {type(e).__name__}: {e}\nnote: the details are in {crash(e, arguments)}"
@@ -90,10 +86,20 @@ def cli() -> None:
     """A tensor compiler: shows what becomes of a function, and runs passes on text."""
 
 
+for command in models.COMMANDS:
+    cli.add_command(command)
+
+
 # -- functions ---------------------------------------------------------------------------------------------------
 
 
-@cli.command(short_help="Shows a function at each stage of its compilation.")
+@cli.command(
+    short_help="Shows a function at each stage of its compilation.",
+    examples=[
+        "tcc dump model.py:predict --stage fused",
+        "tcc dump graph.tcir --stage values --dump-dir build",
+    ],
+)
 @click.argument("target")
 @click.option(
     "--stage", type=click.Choice([*STAGES, "all"]), default="all", help="Which form of the function."
@@ -155,7 +161,10 @@ def check_sizes(name: str, program: Program, sizes: dict[str, int]) -> None:
         raise click.BadParameter(f"@{name} has no size {wrong[0]} (it has {names})", param_hint="--size")
 
 
-@cli.command(short_help="Says why a function was compiled, and what was not fused and why.")
+@cli.command(
+    short_help="Says why a function was compiled, and what was not fused and why.",
+    examples=["tcc explain model.py:predict"],
+)
 @click.argument("target")
 @click.option(
     "--fn",
@@ -173,7 +182,10 @@ def explain(target: str, pattern: str) -> None:
         click.echo(explanation(name, program))
 
 
-@cli.command(short_help="Times each kernel of a function, beside the machine's limits.")
+@cli.command(
+    short_help="Times each kernel of a function, beside the machine's limits.",
+    examples=["tcc profile model.py:predict --size x_0=32 --seconds 0.1"],
+)
 @click.argument("target")
 @click.option(
     "--size", "sizes", multiple=True, metavar="NAME=N", help="The number behind a size; repeatable."
@@ -199,7 +211,13 @@ def profile(target: str, sizes: tuple[str, ...], seconds: float) -> None:
         click.echo(f"@{name}\n{table(*measured(program, args, seconds))}")
 
 
-@cli.command(short_help="Runs passes over functions in text form.")
+@cli.command(
+    short_help="Runs passes over functions in text form.",
+    examples=[
+        "tcc opt graph.tcir -p canonicalize,cse,dce",
+        "tcc opt graph.tcir -p 'fuse{max_ops=8}' -o fused.tcir",
+    ],
+)
 @click.argument("file", required=False)
 @click.option(
     "-p",
@@ -273,7 +291,9 @@ def opt(
 # -- the compiler itself -----------------------------------------------------------------------------------------
 
 
-@cli.command(short_help="Lists the op table, or tells all about one op.")
+@cli.command(
+    short_help="Lists the op table, or tells all about one op.", examples=["tcc ops", "tcc ops matmul"]
+)
 @click.argument("name", required=False)
 def ops(name: str | None) -> None:
     """Lists the op table, or tells all about the op NAME."""
@@ -290,7 +310,7 @@ def ops(name: str | None) -> None:
     click.echo(op_text(TABLE[name]))
 
 
-@cli.command(short_help="Lists the passes in their order, with their options.")
+@cli.command(short_help="Lists the passes in their order, with their options.", examples=["tcc passes"])
 def passes() -> None:
     """Lists the passes in the order in which they run, with their options."""
     from tcc.tools.describe import passes_table
@@ -298,7 +318,9 @@ def passes() -> None:
     click.echo(passes_table())
 
 
-@cli.command(short_help="Tells about the compiled code kept on disk, or removes it.")
+@cli.command(
+    short_help="Tells about the compiled code kept on disk, or removes it.", examples=["tcc cache stats"]
+)
 @click.argument("what", type=click.Choice(["stats", "clear", "verify", "path"]), default="stats")
 def cache(what: str) -> None:
     """The compiled code kept on disk: its size, its folder; removes all of it, or the entries that are spoiled."""
@@ -320,7 +342,7 @@ def cache(what: str) -> None:
         click.echo(f"{stats.entries} entries in {stats.folder}, {size}")
 
 
-@cli.command(short_help="Checks the installation and the machine.")
+@cli.command(short_help="Checks the installation and the machine.", examples=["tcc doctor"])
 def doctor() -> None:
     """Checks the installation and the machine; its text belongs into a report of a problem."""
     from tcc.tools.doctor import report

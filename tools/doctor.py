@@ -7,7 +7,6 @@ import importlib.metadata
 import importlib.util
 import os
 import platform
-import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -17,6 +16,7 @@ import numpy as np
 from tcc.ir import knobs
 from tcc.runtime import cache, machine
 from tcc.tools.describe import columns, knobs_table
+from tcc.tools.toolchain import linkers
 
 SHOWN_FEATURES = (
     "sse4.2",
@@ -36,7 +36,13 @@ SHOWN_FEATURES = (
 def report() -> tuple[str, list[str]]:
     """The text, and the problems that were found."""
     problems: list[str] = []
-    rows = [*versions(), *processor(problems), *accelerator(), ("linker", linker()), *cache_rows(problems)]
+    rows = [
+        *versions(),
+        *processor(problems),
+        *accelerator(),
+        ("linker", ", ".join(linkers()) or "none; needed for nothing but shared libraries"),
+        *cache_rows(problems),
+    ]
     rows.append(("compiles and runs", trial(problems)))
     return f"{columns(rows)}\n\nsettings\n{knobs_table()}", problems
 
@@ -110,13 +116,6 @@ def accelerator() -> list[tuple[str, str]]:
         driver.cuDeviceGetName(name, 100, number)
         rows.append((f"gpu {number}", name.value.decode(errors="replace")))
     return rows
-
-
-def linker() -> str:
-    found = [f"{name} ({path})" for name in ("cc", "clang", "ld.lld") if (path := shutil.which(name))]
-    if importlib.util.find_spec("ziglang"):
-        found.append("ziglang (a Python package)")
-    return ", ".join(found) or "none; needed for nothing but shared libraries"
 
 
 def cache_rows(problems: list[str]) -> list[tuple[str, str]]:

@@ -1,0 +1,288 @@
+"""The commands about models in files: run, bench, inspect, verify, targets."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from tcc.tools.command import Command
+from tcc.tools.report import Failure
+
+if TYPE_CHECKING:
+    from tcc.loading import Model
+
+MISMATCH = 3
+
+entry_option = click.option(
+    "--entry", default="", metavar="NAME", help="Which entry; needed where there are several."
+)
+size_option = click.option(
+    "--size", "sizes", multiple=True, metavar="NAME=N", help="The number behind a size; repeatable."
+)
+interpret_option = click.option(
+    "--interpret", is_flag=True, help="Interpret the IR with NumPy; nothing is compiled."
+)
+threads_option = click.option("--threads", type=click.IntRange(1, 256), help="Threads that a call may use.")
+
+
+@click.command(
+    "run",
+    cls=Command,
+    short_help="Runs a model on arrays in files.",
+    examples=[
+        "tcc run mlp.tcb --entry predict x.npy",
+        "tcc run mlp.tcb --entry step x=x.npy y=y.npy -o out.npz --save-state trained.safetensors",
+        "tcc run mlp.tcb inputs.npz -o y.npy --entry predict",
+    ],
+)
+@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("inputs", nargs=-1, metavar="[NAME=]INPUT...")
+@entry_option
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    help="A .npz or .safetensors file for all results, a .npy for one.",
+)
+@click.option("--state", type=click.Path(path_type=Path), help="State to begin with, .safetensors or .npz.")
+@click.option(
+    "--save-state", type=click.Path(path_type=Path), help="Where the state goes when the run is over."
+)
+@interpret_option
+@threads_option
+def run(
+    file: Path,
+    inputs: tuple[str, ...],
+    entry: str,
+    output: Path | None,
+    state: Path | None,
+    save_state: Path | None,
+    interpret: bool,
+    threads: int | None,
+) -> None:
+    """Runs the model of the bundle FILE once.
+
+    Each INPUT is a .npy file, for the argument NAME or the next one, or a .npz or .safetensors file that holds arguments
+    by name.  Without -o the results are printed.
+    """
+    from tcc.tools import running
+
+    model = opened(file, interpret, threads)
+    function = chosen(model, entry)
+    arguments = running.arguments(function, inputs)
+    if state is not None:
+        with reading(state):
+            model.state.load(state)
+    results = running.called(model, function, arguments)
+    if output is None:
+        click.echo(running.shown(results), nl=False)
+    else:
+        running.write(output, results)
+    if save_state is not None:
+        running.save_state(save_state, model)
+
+
+@click.command(
+    "inspect",
+    cls=Command,
+    short_help="Tells what a model's file or a file of weights holds.",
+    examples=["tcc inspect mlp.tcb", "tcc inspect mlp.tcb --json", "tcc inspect inputs.npz"],
+)
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="The manifest itself.")
+def inspect(file: Path, as_json: bool) -> None:
+    """Checks all of a bundle, and tells its entries, sizes, state, members and hash; or the tensors of a file of weights."""
+    from tcc.runtime import bundle, weights
+    from tcc.tools import inspecting
+
+    with reading(file):
+        if file.suffix in weights.SUFFIXES:
+            if as_json:
+                raise click.UsageError("--json tells a bundle's manifest, and this is a file of weights")
+            click.echo(inspecting.weights_text(weights.read(file)))
+            return
+        found = bundle.read(file)
+    click.echo(found.manifest.to_json() if as_json else inspecting.bundle_text(found), nl=not as_json)
+
+
+@click.command(
+    "verify",
+    cls=Command,
+    short_help="Compares a model's code with the interpreter.",
+    examples=["tcc verify mlp.tcb", "tcc verify mlp.tcb -n 10 --seed 7 --size x_0=33"],
+)
+@click.argument("file", type=click.Path(path_type=Path))
+@entry_option
+@click.option(
+    "-n",
+    "trials",
+    type=click.IntRange(1, 1_000_000),
+    default=3,
+    show_default=True,
+    help="How many random inputs.",
+)
+@click.option(
+    "--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="Of the random inputs."
+)
+@size_option
+@click.option(
+    "--tolerance",
+    type=click.FloatRange(0),
+    default=1000.0,
+    show_default=True,
+    help="How far an element may be off, in the precision of its dtype times the largest element.",
+)
+@threads_option
+def verify(
+    file: Path,
+    entry: str,
+    trials: int,
+    seed: int,
+    sizes: tuple[str, ...],
+    tolerance: float,
+    threads: int | None,
+) -> None:
+    """Runs every entry of the bundle FILE on random inputs, compiled and interpreted, results and new state both.
+
+    Exit code 3 when they differ by more than the tolerance; the message names the worst element.
+    """
+    from tcc.tools import verifying
+
+    numbers = read_sizes(sizes)
+    native, reference = opened(file, False, threads), opened(file, True, threads)
+    for name in [chosen(native, entry).name] if entry else list(native.entries):
+        e = native.manifest.entry(name)
+        known_sizes(e, numbers)
+        try:
+            said = verifying.verified(native, reference, e, trials, seed, numbers, tolerance)
+        except verifying.Mismatch as wrong:
+            raise Failure(f"{file}: error: {wrong}", MISMATCH) from None
+        except ValueError as wrong:
+            raise Failure(f"{file}: error: @{name}: {wrong}") from None
+        click.echo(said)
+
+
+@click.command(
+    "bench",
+    cls=Command,
+    short_help="Times the calls of a model.",
+    examples=[
+        "tcc bench mlp.tcb --entry predict --size x_0=64 --seconds 0.1",
+        "tcc bench mlp.tcb --threads 1 --seconds 0.1 --json",
+    ],
+)
+@click.argument("file", type=click.Path(path_type=Path))
+@entry_option
+@size_option
+@click.option(
+    "--seconds",
+    type=click.FloatRange(0.01, 600),
+    default=1.0,
+    show_default=True,
+    help="How long to call each entry.",
+)
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+@interpret_option
+@threads_option
+def bench(
+    file: Path,
+    entry: str,
+    sizes: tuple[str, ...],
+    seconds: float,
+    as_json: bool,
+    interpret: bool,
+    threads: int | None,
+) -> None:
+    """Times the entries of the bundle FILE on random inputs; a size that is not given is 32, within its range."""
+    from tcc.tools import verifying
+
+    numbers = read_sizes(sizes)
+    model = opened(file, interpret, threads)
+    for name in [chosen(model, entry).name] if entry else list(model.entries):
+        e = model.manifest.entry(name)
+        known_sizes(e, numbers)
+        try:
+            found = verifying.timed(model, e, numbers, seconds)
+        except ValueError as wrong:
+            raise Failure(f"{file}: error: @{name}: {wrong}") from None
+        click.echo(found.json() if as_json else found.text())
+
+
+@click.command(
+    "targets",
+    cls=Command,
+    short_help="Lists the machines that code can be made for.",
+    examples=["tcc targets"],
+)
+def targets() -> None:
+    """Lists triples with their CPUs and vectors, and which linkers, emulators and assemblers are found here."""
+    from tcc.tools.inspecting import targets_text
+
+    click.echo(targets_text())
+
+
+COMMANDS = (run, bench, inspect, verify, targets)
+
+
+# -- what they share ---------------------------------------------------------------------------------------------
+
+
+class reading:
+    """Turns what is wrong with reading `path` into a Failure of exit code 1."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, e: BaseException | None, trace: object) -> None:
+        if isinstance(e, OSError):
+            raise Failure(f"{e.filename or self.path}: error: {e.strerror}") from None
+
+
+def opened(file: Path, interpret: bool, threads: int | None) -> Model:
+    """The model of a bundle; Failure for one that cannot be read."""
+    from tcc.loading import load
+
+    if threads is not None:
+        os.environ["TCC_THREADS"] = str(threads)
+    with reading(file):
+        return load(file, interpret=interpret)
+
+
+def chosen(model: Model, name: str) -> Any:
+    """The entry of that name, or the only one."""
+    if not name and len(model.entries) == 1:
+        (name,) = model.entries
+    if name in model.entries:
+        return model.entries[name]
+    names = ", ".join(model.entries)
+    near = difflib.get_close_matches(name, model.entries, 1)
+    hint = f"did you mean {near[0]}? " if near else ""
+    said = f"no entry {name} ({hint}there are {names})" if name else f"there are several entries: {names}"
+    raise click.BadParameter(said, param_hint="--entry")
+
+
+def read_sizes(texts: tuple[str, ...]) -> dict[str, int]:
+    found = {}
+    for text in texts:
+        name, _, number = text.partition("=")
+        if not name or not (number.isascii() and number.isdigit() and len(number) < 19):
+            raise click.BadParameter(f"{text!r} is not like n=600", param_hint="--size")
+        found[name] = int(number)
+    return found
+
+
+def known_sizes(entry: Any, numbers: Mapping[str, int]) -> None:
+    wrong = sorted(numbers.keys() - entry.sizes.keys())
+    if wrong:
+        names = ", ".join(entry.sizes) or "none"
+        raise click.BadParameter(
+            f"@{entry.name} has no size {wrong[0]} (it has {names})", param_hint="--size"
+        )
