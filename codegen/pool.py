@@ -65,7 +65,6 @@ def pool_text(target: Target) -> str:
 
 DECLARATIONS = """
 declare i32 @pthread_create(ptr, ptr, ptr, ptr)
-declare i32 @pthread_detach(ptr)
 declare i32 @pthread_sigmask(i32, ptr, ptr)
 declare i32 @pthread_setaffinity_np(ptr, i64, ptr)
 declare i32 @sched_getcpu()
@@ -210,12 +209,19 @@ entry:
   %claim = getelementptr i64, ptr %me, i64 {at.WORKER_CLAIM}
   br label %idle
 idle:
-  %seen = phi i32 [0, %entry], [%turn, %idle]
+  %seen = phi i32 [0, %entry], [%turn, %go]
   %turn = call i32 @tcc_pool_wait(ptr %pool, ptr %me, i32 %seen, ptr %asleep)
+  %stop.at = getelementptr i64, ptr %pool, i64 {at.POOL_STOP}
+  %stop = load atomic i64, ptr %stop.at acquire, align 8
+  %over = icmp ne i64 %stop, 0
+  br i1 %over, label %end, label %go
+go:
   %word = load atomic i64, ptr %claim acquire, align 8
   %job = lshr i64 %word, 32
   call void @tcc_pool_work(ptr %pool, i64 %index, i64 %job)
   br label %idle
+end:
+  ret ptr null
 }}
 """
 
@@ -337,8 +343,6 @@ one:
   %ok = icmp eq i32 %failed, 0
   br i1 %ok, label %place, label %short
 place:
-  %thread = load ptr, ptr %thread.at
-  %r1 = call i32 @pthread_detach(ptr %thread)
   br i1 %pinned, label %pin, label %next
 pin:
   call void @tcc_pool_pin(ptr %pool, ptr %worker)
@@ -351,6 +355,42 @@ short:
   br label %out
 out:
   %r2 = call i32 @pthread_sigmask(i32 {SIG_SETMASK}, ptr %old, ptr null)
+  ret void
+}}
+"""
+
+
+def stop_text() -> str:
+    """`stop(pool)`: ends the workers of a pool that nobody uses.  A process's own pool lives as long as the process."""
+    return f"""
+declare i32 @pthread_join(ptr, ptr)
+
+define internal void @tcc_pool_stop(ptr %pool) #0 {{
+entry:
+  %started.at = getelementptr i64, ptr %pool, i64 {at.POOL_STARTED}
+  %started = load i64, ptr %started.at
+  %running = icmp ne i64 %started, 0
+  %threads.at = getelementptr i64, ptr %pool, i64 {at.POOL_THREADS}
+  %threads = load i64, ptr %threads.at
+  %stop.at = getelementptr i64, ptr %pool, i64 {at.POOL_STOP}
+  store atomic i64 1, ptr %stop.at release, align 8
+  br i1 %running, label %head, label %out
+head:
+  %i = phi i64 [1, %entry], [%i1, %one]
+  %more = icmp ult i64 %i, %threads
+  br i1 %more, label %one, label %out
+one:
+  %offset = mul i64 %i, {at.WORKER_SLOTS}
+  %slot = add i64 %offset, {at.POOL_WORKERS}
+  %worker = getelementptr i64, ptr %pool, i64 %slot
+  %turn = atomicrmw add ptr %worker, i32 1 seq_cst
+  call void @tcc_pool_wake(ptr %worker)
+  %thread.at = getelementptr i64, ptr %worker, i64 {at.WORKER_THREAD}
+  %thread = load ptr, ptr %thread.at
+  %failed = call i32 @pthread_join(ptr %thread, ptr null)
+  %i1 = add i64 %i, 1
+  br label %head
+out:
   ret void
 }}
 """

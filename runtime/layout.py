@@ -70,6 +70,7 @@ POOL_SPIN_NS = 50  # how long a worker or the caller spins before it sleeps
 POOL_STRICT = (
     51  # 1: as many threads as CPUs, one worker to a CPU; 0: anywhere but on the caller's CPU; -1: not pinned
 )
+POOL_STOP = 52  # 1: the workers are to end
 POOL_MASK = 64  # the CPUs that may be used, one bit each
 POOL_MASK_SLOTS = 16
 POOL_WORKERS = (

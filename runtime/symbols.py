@@ -10,7 +10,6 @@ LIBC = (
     "fma",  # LLVM's way to fused multiply-adds on CPUs without
     "fmaf",
     "pthread_create",
-    "pthread_detach",
     "pthread_setaffinity_np",
     "pthread_sigmask",
     "sched_getcpu",

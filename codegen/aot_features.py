@@ -1,0 +1,121 @@
+"""What a CPU must have for code that was made for a target, and the LLVM text that looks whether it has it."""
+
+from __future__ import annotations
+
+from tcc.codegen.aot_checks import c_bytes, refuse, string
+from tcc.codegen.target import Target
+
+# x86: LLVM's name -> (which word of cpuid, its bit).  These are the features of which LLVM makes instructions by itself.
+WORDS = ((1, 0, 2), (7, 0, 1), (7, 0, 2), (7, 0, 3), (7, 1, 0), (0x80000001, 0, 2))  # leaf, subleaf, register
+X86 = {
+    "sse3": (0, 0), "ssse3": (0, 9), "fma": (0, 12), "cx16": (0, 13), "sse4.1": (0, 19), "sse4.2": (0, 20),
+    "movbe": (0, 22), "popcnt": (0, 23), "avx": (0, 28), "f16c": (0, 29),
+    "bmi": (1, 3), "avx2": (1, 5), "bmi2": (1, 8), "avx512f": (1, 16), "avx512dq": (1, 17), "adx": (1, 19),
+    "avx512ifma": (1, 21), "avx512cd": (1, 28), "avx512bw": (1, 30), "avx512vl": (1, 31),
+    "avx512vbmi": (2, 1), "avx512vbmi2": (2, 6), "gfni": (2, 8), "avx512vnni": (2, 11), "avx512bitalg": (2, 12),
+    "avx512vpopcntdq": (2, 14), "avx512vp2intersect": (3, 8), "avx512fp16": (3, 23), "avxvnni": (4, 4),
+    "avx512bf16": (4, 5), "lzcnt": (5, 5),
+}  # fmt: skip
+V2 = ("sse3", "ssse3", "sse4.1", "sse4.2", "popcnt", "cx16")
+V3 = (*V2, "avx", "avx2", "bmi", "bmi2", "f16c", "fma", "lzcnt", "movbe")
+V4 = (*V3, "avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl")
+LEVELS = {"x86-64": (), "x86-64-v2": V2, "x86-64-v3": V3, "x86-64-v4": V4}
+AVX, AVX512 = 0b110, 0b11100110  # of XCR0: what the system keeps when it switches threads
+
+
+def is_x86(target: Target) -> bool:
+    return target.triple.split("-")[0] in ("x86_64", "amd64")
+
+
+def portable(target: Target) -> Target:
+    """The target with just those features that the library can look for."""
+    if not is_x86(target):
+        return target
+    names = required(target)
+    base = target.cpu if target.cpu in LEVELS else "x86-64"
+    features = ",".join(f"+{n}" for n in names if n not in LEVELS[base])
+    return target._replace(cpu=base, features=features)
+
+
+def required(target: Target) -> tuple[str, ...]:
+    """The features that a CPU must have, in the order of X86."""
+    if not is_x86(target):
+        return tuple(sorted(f[1:] for f in target.features.split(",") if f.startswith("+")))
+    given = {f[1:] for f in target.features.split(",") if f.startswith("+")}
+    return tuple(n for n in X86 if n in given or n in LEVELS.get(target.cpu, ()))
+
+
+def features_text(target: Target) -> str:
+    """`unfit(who)`: 0, or what it refused.  It is plain code for the oldest CPU of its kind, which every one runs."""
+    names = required(target) if is_x86(target) and _reads_assembly() else ()
+    if not names:
+        return "define internal i32 @tcc_unfit(ptr %who) #1 {\n  ret i32 0\n}\n"
+    entries = b"".join(bytes((X86[n][0], X86[n][1])) + n.encode().ljust(22, b"\0") for n in names)
+    state = AVX512 if "avx512f" in names else AVX if "avx" in names else 0
+    words = "".join(
+        f"""  %r{k} = call {{ i32, i32, i32, i32 }} asm "cpuid", "={{ax}},={{bx}},={{cx}},={{dx}},{{ax}},{{cx}},~{{dirflag}},~{{fpsr}},~{{flags}}"(i32 {leaf if leaf < 1 << 31 else leaf - (1 << 32)}, i32 {sub})
+  %w{k} = extractvalue {{ i32, i32, i32, i32 }} %r{k}, {register}
+  %w{k}.at = getelementptr i32, ptr %words, i64 {k}
+  store i32 %w{k}, ptr %w{k}.at
+"""
+        for k, (leaf, sub, register) in enumerate(WORDS)
+    )
+    saved = "  br label %next"
+    if state:
+        saved = f"""  %osxsave = and i32 %w0, {1 << 27}
+  %asks = icmp ne i32 %osxsave, 0
+  br i1 %asks, label %kept, label %unkept
+kept:
+  %x = call {{ i32, i32 }} asm "xgetbv", "={{ax}},={{dx}},{{cx}},~{{dirflag}},~{{fpsr}},~{{flags}}"(i32 0)
+  %xcr = extractvalue {{ i32, i32 }} %x, 0
+  %on = and i32 %xcr, {state}
+  %saved = icmp eq i32 %on, {state}
+  br i1 %saved, label %next, label %unkept
+unkept:
+  %u = {refuse("cpu", "cpu", "i64 %who.i", "i64 ptrtoint (ptr @tcc_vectors to i64)")}
+  ret i32 %u"""
+    start = "kept" if state else "entry"
+    return f"""
+@tcc_features = internal constant [{len(entries)} x i8] {c_bytes(entries)}
+{string("tcc_vectors", "a system that keeps its wide registers")}
+define internal i32 @tcc_unfit(ptr %who) #1 {{
+entry:
+  %words = alloca [{len(WORDS)} x i32]
+  %who.i = ptrtoint ptr %who to i64
+{words}{saved}
+next:
+  %i = phi i64 [0, %{start}], [%i1, %has]
+  %more = icmp ult i64 %i, {len(names)}
+  br i1 %more, label %one, label %ok
+one:
+  %offset = mul i64 %i, 24
+  %row = getelementptr i8, ptr @tcc_features, i64 %offset
+  %word = load i8, ptr %row
+  %bit.at = getelementptr i8, ptr %row, i64 1
+  %name = getelementptr i8, ptr %row, i64 2
+  %bit = load i8, ptr %bit.at
+  %word.i = zext i8 %word to i64
+  %bit.i = zext i8 %bit to i32
+  %has.at = getelementptr i32, ptr %words, i64 %word.i
+  %flags = load i32, ptr %has.at
+  %down = lshr i32 %flags, %bit.i
+  %set = trunc i32 %down to i1
+  br i1 %set, label %has, label %lacks
+has:
+  %i1 = add i64 %i, 1
+  br label %next
+lacks:
+  %name.i = ptrtoint ptr %name to i64
+  %r = {refuse("cpu", "cpu", "i64 %who.i", "i64 %name.i")}
+  ret i32 %r
+ok:
+  ret i32 0
+}}
+"""
+
+
+def _reads_assembly() -> bool:
+    """Whether LLVM, here, can encode what only assembly says: it has a reader for this machine's own alone."""
+    from tcc.codegen.target import host
+
+    return is_x86(host())

@@ -1,0 +1,37 @@
+"""What a model's library lays down for its callers: structs, status codes, limits.  The header that C reads says the same."""
+
+from __future__ import annotations
+
+from tcc.ir.types import itemsize
+
+# DLTensor and tcc_spec (see the generated header), with a dtype's three fields as one word.
+TENSOR = "%tcc_tensor = type { ptr, i32, i32, i32, i32, ptr, ptr, i64 }"
+SPEC = "%tcc_spec = type { ptr, ptr, ptr, ptr, ptr, i32, i32, i32, i32 }"
+
+STATUS = {
+    name: number
+    for number, name in enumerate(
+        "ok null dtype device rank size range stride align alias overflow memory cpu index state file".split()
+    )
+}
+MESSAGE = 384  # bytes of a message
+MOST = 1 << 47  # bytes of a tensor, where no address space of a program reaches
+CODES = {"i": 0, "u": 1, "f": 2, "b": 6, "c": 5}  # DLPack's
+ALIGN = 64
+
+# A context, in slots of eight bytes: what `create` makes.  The state's tensors follow, each at a multiple of ALIGN.
+CTX_MODEL = 0  # the address of the model's info
+CTX_THREADS = 1
+CTX_POOL = 2
+CTX_LOADED = 3  # 1 once the state has values
+CTX_HEADER = 64  # bytes
+
+
+def dlpack(dtype: str) -> int:
+    """A dtype as DLPack's code, bits and lanes in one little-endian word."""
+    code = 4 if dtype == "bf16" else 6 if dtype == "bool" else CODES[dtype[0]]
+    return code | 8 * itemsize(dtype) << 8 | 1 << 16
+
+
+def alignment(dtype: str) -> int:
+    return min(itemsize(dtype), 8)

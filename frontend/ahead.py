@@ -1,0 +1,169 @@
+"""Models ahead of time: the passes and the code generator put together for libraries that need nothing of this program."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import tcc
+from tcc.driver import failure_record
+from tcc.exporting import Model
+from tcc.ir import safetensors
+from tcc.ir.clone import clone
+from tcc.ir.core import Func, Op
+from tcc.ir.dims import Size
+from tcc.passes.writes import on_host
+from tcc.runtime import bundle
+from tcc.runtime.manifest import Array, Entry, Range
+
+if TYPE_CHECKING:
+    from tcc.codegen.aot import Library
+    from tcc.codegen.aot_entry import Piece
+    from tcc.codegen.target import Target
+
+
+def library(model: Model, target: Target, threads: int = 1, embed: bool = True) -> Library:
+    """The code of a model; `embed` puts the state's values into it.
+
+    TypeError names all ops that only Python can run, and state whose size an entry changes.
+    """
+    from tcc.codegen.aot import Library
+    from tcc.codegen.aot_context import State
+
+    refuse_python(model)
+    placed = bundle.records(model.state)
+    parts = safetensors.encode(model.state) if model.state else [b""]
+    order = sorted(placed, key=lambda n: placed[n].offset)
+    state = State(tuple(placed[n] for n in order), parts[0], b"".join(parts[1:]) if embed else None)
+    pieces = tuple(_piece(model.module[e.name], e, target) for e in model.entries)
+    return Library(model.name, tcc.__version__, pieces, state, target, threads)
+
+
+def refuse_python(model: Model) -> None:
+    """TypeError for ops that have no native code, all of them at once, and for state of changing size."""
+    odd: dict[str, str] = {}
+    for name, func in model.module.items():
+        for op in func.body.walk():
+            if on_host(op):
+                takes = ", ".join(str(v.type) for v in op.operands)
+                odd[f"{op.name}({takes}) in {name}"] = op.loc
+        updates = func.attrs.get("updates", {})
+        for p in func.body.params:
+            if p.name in updates and func.body.yields[updates[p.name]].type != p.type:
+                odd[f"the update of {p.name} in {name}, which changes its size"] = ""
+    if odd:
+        listed = "\n".join(f"  {what}{f', written at {loc}' if loc else ''}" for what, loc in odd.items())
+        raise TypeError(f"{model.name}: there is no native code without Python for:\n{listed}")
+
+
+def _piece(func: Func, entry: Entry, target: Target) -> Piece:
+    from tcc.codegen.aot_entry import Piece
+    from tcc.codegen.coverage import require_native
+    from tcc.codegen.driver import lower
+    from tcc.passes.manager import run
+    from tcc.passes.pipeline import context_from_knobs, cpu_pipeline
+
+    func = clone(func)
+    require_native(func)
+    run(func, cpu_pipeline(), context_from_knobs())
+    lowered = lower(func, target)
+    return Piece(entry, lowered, {number: message(op) for number, op in lowered.ops.items()})
+
+
+def message(op: Op) -> str:
+    """What an op's failure says, as a format of the four numbers that it brings."""
+    record = {k: v.replace("%", "%%") for k, v in failure_record(op).items()}
+    where = f", written at {record['loc']}" if record["loc"] else ""
+    if record["op"] == "check_index":
+        return f"index %d is out of bounds for an axis of size %d (index number %d){where}"
+    if record["op"] == "check_size":
+        return f"{record['message']} (%d, which is {record['left']}, against %d, which is {record['right']}){where}"
+    if record["op"] == "bind":
+        return f"a size must not be negative, got %d{where}"
+    return f"{record['op']} failed with %d, %d{where}"
+
+
+# -- sizes -------------------------------------------------------------------------------------------------------
+
+
+class ShapeError(ValueError):
+    """Sizes that an argument cannot have."""
+
+
+def with_shapes(
+    model: Model,
+    shapes: Mapping[str, tuple[int | str | Range, ...]],
+    named: Mapping[str, Range] | None = None,
+) -> Model:
+    """The model whose arguments have the sizes given: numbers, names, which must then be equal, or ranges.
+
+    Each argument of that name is meant, of whatever entry; `named` has ranges of names.  ShapeError for what no argument has,
+    and what contradicts itself.
+    """
+    from tcc.ir import dims
+
+    seen = {a.name: a for e in model.entries for a in e.arguments}
+    for name, shape in shapes.items():
+        if name not in seen:
+            raise ShapeError(f"no argument {name} (there are {', '.join(seen) or 'none'})")
+        if len(shape) != seen[name].rank:
+            raise ShapeError(f"{name} has {seen[name].rank} axes, and {len(shape)} sizes are given for it")
+    module, entries = {}, []
+    for entry in model.entries:
+        known: dict[str, Size] = {}
+        ranges: dict[str, Range] = {}
+        for a in entry.arguments:
+            for axis, (size, wanted) in enumerate(zip(a.sizes, shapes.get(a.name, ()))):
+                where = f"{a.name}, axis {axis}"
+                if isinstance(size, int) or size.plain is None:
+                    if wanted not in (size, str(size)):
+                        raise ShapeError(f"{where}: its size is {size}, not {_said(wanted)}")
+                    continue
+                if isinstance(wanted, Range):
+                    if ranges.setdefault(size.plain, wanted) != wanted:
+                        raise ShapeError(
+                            f"{where}: {size} has two ranges, {_said(ranges[size.plain])} and {_said(wanted)}"
+                        )
+                    continue
+                new = wanted if isinstance(wanted, int) else dims.name(wanted)
+                if known.setdefault(size.plain, new) != new:
+                    raise ShapeError(
+                        f"{where}: it has the size of another axis, {known[size.plain]}, and not {new}"
+                    )
+        for name, range in ranges.items():
+            if isinstance(known.get(name), int):
+                raise ShapeError(f"the size {name} is {known[name]}, and has a range, {_said(range)}")
+        for name, range in (named or {}).items():
+            ranges |= {old: range for old, new in known.items() if str(new) == name} or {name: range}
+        module[entry.name] = clone(model.module[entry.name], known)
+        module[entry.name].attrs.pop("why", None)
+        entries.append(_renamed(entry, known, ranges))
+    return replace(model, module=module, entries=tuple(entries))
+
+
+def _said(size: int | str | Range) -> str:
+    if isinstance(size, Range):
+        return f"{size.least}..{'' if size.most is None else size.most}"
+    return str(size)
+
+
+def _renamed(entry: Entry, known: Mapping[str, Size], ranges: Mapping[str, Range]) -> Entry:
+    from tcc.ir.dims import names_of, substitute
+
+    def moved(arrays: tuple[Array, ...]) -> tuple[Array, ...]:
+        shapes = [[substitute(s, known) for s in a.sizes] for a in arrays]
+        return tuple(
+            Array(a.name, a.dtype, tuple(s if isinstance(s, int) else str(s) for s in shape))
+            for a, shape in zip(arrays, shapes)
+        )
+
+    arguments, results = moved(entry.arguments), moved(entry.results)
+    names = {n for a in (*arguments, *results) for s in a.sizes for n in names_of(s)}
+    given = {str(known.get(n, n)): r for n, r in {**entry.sizes, **ranges}.items()}
+    return replace(
+        entry,
+        arguments=arguments,
+        results=results,
+        sizes={n: given.get(n, Range()) for n in sorted(names & given.keys())},
+    )

@@ -1,0 +1,142 @@
+"""Libraries of models: the same results as in a running program, and plain words for what they refuse."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+import tcc
+import tcc.tensor as T
+from tcc.runtime.manifest import Range
+from tcc.tools.loader import ModelError
+
+Build = Callable[..., Any]
+
+
+def mlp() -> tuple[Any, Any, list[Any]]:
+    """A classifier's function and training step, and their shared variables."""
+    rng = np.random.default_rng(0)
+    shapes = {"W1": (64, 20), "b1": (20,), "W2": (20, 10), "b2": (10,)}
+    params = [tcc.shared((rng.standard_normal(s) * 0.1).astype("float32"), name=n) for n, s in shapes.items()]
+    W1, b1, W2, b2 = params
+    x, y = T.fmatrix("x"), T.lvector("y")
+    p = T.nnet.softmax(T.tanh(x.dot(W1) + b1).dot(W2) + b2)
+    loss = -T.mean(T.log(p)[T.arange(y.shape[0]), y])
+    steps = [(q, q - np.float32(0.1) * g) for q, g in zip(params, T.grad(loss, params))]
+    return (
+        tcc.function([x], p, name="predict"),
+        tcc.function([x, y], loss, updates=steps, name="step"),
+        params,
+    )
+
+
+SHAPES = {"x": ("n", 64), "y": ("n",)}
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_training_gives_the_bits_of_the_program(build: Build, threads: int) -> None:
+    predict, step, params = mlp()
+    model = build({"predict": predict, "step": step}, {"x": (17, 64), "y": (17,)}, threads)
+    rng = np.random.default_rng(1)
+    x, y = rng.random((17, 64), dtype="float32"), rng.integers(0, 10, 17)
+    for _ in range(5):
+        assert model.step(x, y) == step(x, y)
+    for p in params:
+        np.testing.assert_array_equal(model.state[p.name], p.get_value())
+    np.testing.assert_array_equal(model.predict(x), predict(x))
+
+
+@pytest.mark.parametrize("n", [0, 1, 3, 64])
+def test_any_size(build: Build, n: int) -> None:
+    predict, _, _ = mlp()
+    model = build({"predict": predict}, {"x": ("n", 64)})
+    x = np.random.default_rng(n).random((n, 64), dtype="float32")
+    np.testing.assert_allclose(model(x), predict(x), rtol=1e-6)
+
+
+def test_state_goes_through_a_file(build: Build, tmp_path: Any) -> None:
+    predict, step, params = mlp()
+    first = build({"predict": predict, "step": step}, SHAPES)
+    x, y = np.ones((4, 64), "float32"), np.zeros(4, "int64")
+    first.step(x, y)
+    first.save(tmp_path / "w.safetensors")
+    tcc.load_weights(tmp_path / "w.safetensors", params)
+    second = build(
+        {"predict": predict, "step": step}, SHAPES, embed=False, weights=str(tmp_path / "w.safetensors")
+    )
+    np.testing.assert_array_equal(second.predict(x), first.predict(x))
+    np.testing.assert_array_equal(second.state["W1"], params[0].get_value())
+
+
+def test_separate_weights_must_come_before_a_run(build: Build, tmp_path: Any) -> None:
+    predict, _, _ = mlp()
+    model = build({"predict": predict}, embed=False)
+    with pytest.raises(ModelError, match="the state has no values yet"):
+        model(np.ones((1, 64), "float32"))
+    (tmp_path / "w").write_bytes(b"short")
+    with pytest.raises(ModelError, match=r"cannot read .* as the \d+ bytes"):
+        build({"predict": predict}, embed=False, weights=str(tmp_path / "w"))
+    with pytest.raises(ModelError, match=r"5 bytes given, and the state has \d+"):
+        model.restore(tmp_path / "w")
+
+
+def test_sizes_that_only_running_tells(build: Build) -> None:
+    x = T.fvector("x")
+    model = build({"f": tcc.function([x], [x[x > 0] * 2, T.nonzero(x)[0]])})
+    for n in (0, 1, 7, 3000):
+        given = np.random.default_rng(n).standard_normal(n).astype("float32")
+        kept, where = model(given)
+        np.testing.assert_array_equal(kept, given[given > 0] * 2)
+        np.testing.assert_array_equal(where, np.nonzero(given)[0])
+
+
+def test_a_scan(build: Build) -> None:
+    x, w = T.fmatrix("x"), tcc.shared(np.eye(3, dtype="float32") * 0.5, name="w")
+    h, _ = tcc.scan(lambda x, h: T.tanh(x + h.dot(w)), sequences=x, outputs_info=T.zeros((3,), "float32"))
+    f = tcc.function([x], h)
+    model = build({"f": f}, {"x": ("t", 3)})
+    for n in (1, 5):
+        given = np.random.default_rng(n).random((n, 3), dtype="float32")
+        np.testing.assert_allclose(model(given), f(given), rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "dtype", ["bool", "int8", "uint16", "int32", "int64", "uint64", "float16", "float32", "float64"]
+)
+def test_dtypes(build: Build, dtype: str) -> None:
+    x = T.TensorType(dtype, (False,))("x")
+    model = build({"f": tcc.function([x], x[::-1])})
+    given = np.arange(5).astype(dtype)
+    np.testing.assert_array_equal(model(given), given[::-1])
+    assert model(given).dtype == dtype
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "words"),
+    [
+        ((4, 63), (4,), "m_step: x has size 63 in axis 1, wanted 64"),
+        ((4, 64), (5,), "m_step: y has size 5 in axis 0, wanted 4, which is n"),
+        ((9, 64), (9,), "m_step: x has size 9 in axis 0, wanted 1 to 8"),
+        ((0, 64), (0,), "m_step: x has size 0 in axis 0, wanted 1 to 8"),
+        ((4,), (4,), r"m_step: x has 1 axes, wanted 2, \[n,64\]"),
+    ],
+)
+def test_refused_sizes(build: Build, x: Any, y: Any, words: str) -> None:
+    _, step, _ = mlp()
+    model = build({"step": step}, {"x": ("n", 64), "y": ("n",)}, ranges={"n": Range(1, 8)})
+    with pytest.raises(ModelError, match=words):
+        model(np.ones(x, "float32"), np.zeros(y, "int64"))
+
+
+def test_an_index_out_of_bounds_changes_nothing(build: Build) -> None:
+    _, step, params = mlp()
+    model = build({"step": step}, SHAPES)
+    with pytest.raises(
+        ModelError, match=r"m_step: index 10 is out of bounds for an axis of size 10 .*test_library.py:\d+"
+    ):
+        model(np.ones((2, 64), "float32"), np.array([3, 10]))
+    for p in params:
+        np.testing.assert_array_equal(model.state[p.name], p.get_value())
