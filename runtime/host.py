@@ -55,22 +55,32 @@ def trampoline(
 def _perform(call: HostCall, args: int, objects: list[object]) -> None:
     arrays = [o for o in (*call.operands, *call.results) if isinstance(o, HostArray)]
     slots = (ctypes.c_int64 * (len(arrays) + sum(a.rank for a in arrays))).from_address(args)
-    views = _views(arrays, slots)
-    given = [
-        objects[o.position] if isinstance(o, HostObject) else as_numbers(next(views).copy(), o.dtype)
+    views = list(_views(arrays, slots))
+    given = sum(isinstance(o, HostArray) for o in call.operands)
+    perform(call, [v.copy() for v in views[:given]], views[given:], objects)
+
+
+def perform(
+    call: HostCall, given: Sequence[Array], places: Sequence[Array], objects: list[object] | None = None
+) -> None:
+    """Calls the function with arrays that it may keep, as they lie in memory, and puts what it returns into `places`."""
+    objects = objects if objects is not None else []
+    arrays, targets = iter(given), iter(places)
+    operands = [
+        objects[o.position] if isinstance(o, HostObject) else as_numbers(next(arrays), o.dtype)
         for o in call.operands
     ]
-    results = call.function(*given)
+    results = call.function(*operands)
     if not isinstance(results, (list, tuple)) or len(results) != len(call.results):
         got = f"{len(results)} results" if isinstance(results, (list, tuple)) else type(results).__name__
         raise TypeError(f"{call.name}: expected a list of {len(call.results)} results, got {got}")
     # all are checked before the first is written
-    places = [next(views) if isinstance(row, HostArray) else None for row in call.results]
+    into = [next(targets) if isinstance(row, HostArray) else None for row in call.results]
     checked = [
         result if not isinstance(row, HostArray) else _fitting(call.name, number, result, row.dtype, place)
-        for number, (result, row, place) in enumerate(zip(results, call.results, places))
+        for number, (result, row, place) in enumerate(zip(results, call.results, into))
     ]
-    for row, place, result in zip(call.results, places, checked):
+    for row, place, result in zip(call.results, into, checked):
         if isinstance(row, HostObject):
             objects[row.position] = result
         else:

@@ -1,0 +1,299 @@
+"""A function as a program for a device: its kernels, its memory, and the steps that a host takes with them.
+
+Code generation makes a `DeviceProgram`; `execute` runs it on any `Device`: a driver, or the emulator of the tests.  Every
+address is a buffer's base plus a size expression in bytes, every argument of a kernel eight bytes.  A program whose steps
+are all `Launch`, `Copy` and `Loop` of such (`capturable`) never looks at a result on its way, so it can be captured as a graph.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from tcc.ir.dims import Size, evaluate
+from tcc.ir.types import memory_dtype
+from tcc.runtime.host import HostCall, perform
+from tcc.runtime.signature import Signature
+
+Array = np.ndarray[Any, Any]
+
+
+class DeviceKernel(NamedTuple):
+    """`text` is what the device loads: PTX, or LLVM for the emulator.  The kernel is `name(struct args)` with `slots` i64."""
+
+    name: str
+    text: str
+    block: int  # threads
+    slots: int
+    shared: int = 0  # bytes of dynamic shared memory
+    what: str = ""  # the op that it is for, as profiles and messages show it
+
+
+class Buffer(NamedTuple):
+    """Memory of the device.  Of "input", "shared" and "output" it is the caller's `number` of that kind; "constant" is
+    the program's own; "scratch" belongs to a call; "late" is made by `Allocate`, an output if `number` is not negative."""
+
+    space: str
+    number: int = -1
+    bytes: Size = 0
+
+
+class Address(NamedTuple):
+    buffer: int
+    offset: Size = 0  # bytes
+
+
+class Launch(NamedTuple):
+    kernel: str
+    grid: tuple[Size, Size, Size]
+    arguments: tuple[Address | Size, ...]
+    op: int = 0  # its number in `DeviceProgram.ops`
+
+
+class Copy(NamedTuple):
+    """Inside the device."""
+
+    target: Address
+    source: Address
+    bytes: Size
+
+
+class Allocate(NamedTuple):
+    """A late buffer of bytes that are known by now."""
+
+    buffer: int
+
+
+class ReadSize(NamedTuple):
+    """The i64 at an address becomes a size; a negative one fails as operation `op`."""
+
+    name: str
+    source: Address
+    op: int
+
+
+class CheckSize(NamedTuple):
+    left: Size
+    right: Size
+    op: int
+
+
+class CheckStatus(NamedTuple):
+    """Fails as `op` if a kernel has left a nonzero i64 at an address, with the three that follow it."""
+
+    source: Address
+    op: int
+
+
+class Operand(NamedTuple):
+    """A dense array of a host step."""
+
+    address: Address
+    dtype: str
+    shape: tuple[Size, ...]
+
+
+class HostStep(NamedTuple):
+    """Python runs it: operands are copied from the device, results to it.  `sizes` follow the operands as i64 scalars."""
+
+    call: HostCall
+    operands: tuple[Operand, ...]
+    sizes: tuple[Size, ...]
+    results: tuple[Operand, ...]
+
+
+@dataclass(frozen=True)
+class Loop:
+    """`index` goes from 0 to `length` - 1, or until the bool at `stop` holds after a turn."""
+
+    index: str
+    length: Size
+    body: tuple[Step, ...]
+    stop: Address | None = None
+
+
+@dataclass(frozen=True)
+class IfElse:
+    flag: Address
+    then: tuple[Step, ...]
+    otherwise: tuple[Step, ...]
+
+
+Step = Launch | Copy | Allocate | ReadSize | CheckSize | CheckStatus | HostStep | Loop | IfElse
+
+
+@dataclass(frozen=True)
+class DeviceProgram:
+    """`buffers` are numbered by their place; `constants` are the contents of the buffers of that space, by number."""
+
+    kernels: Mapping[str, DeviceKernel]
+    buffers: tuple[Buffer, ...]
+    steps: tuple[Step, ...]
+    signature: Signature
+    constants: tuple[Array, ...] = ()
+    ops: Mapping[int, Any] = field(default_factory=dict)  # what failures are explained by
+
+    @property
+    def capturable(self) -> bool:
+        """Whether no step looks at a result."""
+        return all(
+            isinstance(s, Launch | Copy) or (isinstance(s, Loop) and s.stop is None) for s in self.walk()
+        )
+
+    def walk(self) -> Iterator[Step]:
+        """Every step, outer before inner."""
+
+        def of(steps: Sequence[Step]) -> Iterator[Step]:
+            for step in steps:
+                yield step
+                if isinstance(step, Loop):
+                    yield from of(step.body)
+                elif isinstance(step, IfElse):
+                    yield from of(step.then)
+                    yield from of(step.otherwise)
+
+        return of(self.steps)
+
+
+class Device(Protocol):
+    """What runs a program.  Calls are taken in order; only `to_host` and `synchronise` wait."""
+
+    def alloc(self, bytes: int) -> int: ...
+    def free(self, address: int) -> None: ...
+    def to_device(self, address: int, source: Array) -> None: ...
+    def to_host(self, target: Array, address: int) -> None: ...
+    def copy(self, target: int, source: int, bytes: int) -> None: ...
+    def launch(self, kernel: DeviceKernel, grid: tuple[int, int, int], arguments: Sequence[int]) -> None: ...
+    def synchronise(self) -> None: ...
+
+
+class StepFailed(Exception):
+    """An operation that can fail did: its number in the program's `ops`, and what it says."""
+
+    def __init__(self, op: int, values: tuple[int, int, int]) -> None:
+        super().__init__(f"operation {op} failed with {values}")
+        self.op, self.values = op, values
+
+
+def execute(
+    program: DeviceProgram,
+    device: Device,
+    bound: Mapping[int, int],
+    sizes: Mapping[str, int],
+    poll: Callable[[], None] = lambda: None,
+) -> dict[int, int]:
+    """Runs a program whose inputs, shared variables, constants and early outputs lie at the addresses `bound`, by buffer.
+
+    Returns the addresses of late buffers that are outputs, which are the caller's.  What else was allocated goes back.
+    """
+    run = _Run(program, device, dict(bound), dict(sizes), poll)
+    try:
+        for number, buffer in enumerate(program.buffers):
+            if buffer.space == "scratch":
+                run.allocate(number)
+        run.steps(program.steps)
+    except BaseException:
+        run.release(keep=False)
+        raise
+    return run.release(keep=True)
+
+
+@dataclass
+class _Run:
+    program: DeviceProgram
+    device: Device
+    bases: dict[int, int]
+    sizes: dict[str, int]
+    poll: Callable[[], None]
+    owned: list[tuple[int, int]] = field(default_factory=list)  # buffer, address
+
+    def number(self, size: Size) -> int:
+        return evaluate(size, self.sizes)
+
+    def at(self, address: Address) -> int:
+        return self.bases[address.buffer] + self.number(address.offset)
+
+    def allocate(self, number: int) -> None:
+        address = self.device.alloc(max(1, self.number(self.program.buffers[number].bytes)))
+        self.bases[number] = address
+        self.owned.append((number, address))
+
+    def release(self, keep: bool) -> dict[int, int]:
+        kept: dict[int, int] = {}
+        for number, address in self.owned:
+            buffer = self.program.buffers[number]
+            if keep and buffer.space == "late" and buffer.number >= 0:
+                kept[number] = address
+            else:
+                self.device.free(address)
+        self.owned = []
+        return kept
+
+    def steps(self, steps: Sequence[Step]) -> None:
+        for step in steps:
+            self.step(step)
+
+    def step(self, step: Step) -> None:
+        if isinstance(step, Launch):
+            x, y, z = (self.number(g) for g in step.grid)
+            if x and y and z:
+                given = [self.at(a) if isinstance(a, Address) else self.number(a) for a in step.arguments]
+                self.device.launch(self.program.kernels[step.kernel], (x, y, z), given)
+        elif isinstance(step, Copy):
+            self.device.copy(self.at(step.target), self.at(step.source), self.number(step.bytes))
+        elif isinstance(step, Allocate):
+            self.allocate(step.buffer)
+        elif isinstance(step, ReadSize):
+            (value,) = self.read(step.source, "i64", 1)
+            if value < 0:
+                raise StepFailed(step.op, (int(value), 0, 0))
+            self.sizes[step.name] = int(value)
+        elif isinstance(step, CheckSize):
+            left, right = self.number(step.left), self.number(step.right)
+            if left != right:
+                raise StepFailed(step.op, (left, right, 0))
+        elif isinstance(step, CheckStatus):
+            failed, *values = self.read(step.source, "i64", 4)
+            if failed:
+                raise StepFailed(step.op, (int(values[0]), int(values[1]), int(values[2])))
+        elif isinstance(step, HostStep):
+            self.host(step)
+        elif isinstance(step, Loop):
+            self.loop(step)
+        else:
+            (flag,) = self.read(step.flag, "bool", 1)
+            self.steps(step.then if flag else step.otherwise)
+
+    def read(self, source: Address, dtype: str, count: int) -> Array:
+        found = np.empty(count, memory_dtype(dtype))
+        self.device.to_host(found, self.at(source))
+        return found
+
+    def loop(self, step: Loop) -> None:
+        for i in range(self.number(step.length)):
+            self.poll()
+            self.sizes[step.index] = i
+            mark = len(self.owned)
+            self.steps(step.body)
+            for _, address in self.owned[mark:]:  # late memory of one turn
+                self.device.free(address)
+            del self.owned[mark:]
+            if step.stop is not None and self.read(step.stop, "bool", 1)[0]:
+                break
+
+    def host(self, step: HostStep) -> None:
+        given: list[Array] = []
+        for operand in step.operands:
+            array = np.empty([self.number(s) for s in operand.shape], memory_dtype(operand.dtype))
+            if array.size:
+                self.device.to_host(array, self.at(operand.address))
+            given.append(array)
+        given += [np.array(self.number(s), np.int64) for s in step.sizes]
+        made = [np.empty([self.number(s) for s in r.shape], memory_dtype(r.dtype)) for r in step.results]
+        perform(step.call, given, made)
+        for result, array in zip(step.results, made):
+            if array.size:
+                self.device.to_device(self.at(result.address), array)
