@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: help setup check test test-exhaustive bench peers demo clean
+.PHONY: help setup check test test-exhaustive fuzz bench peers demo clean
 
 help:
 	@echo "make setup   a virtual environment in .venv with tcc and its developers' tools"
@@ -11,6 +11,7 @@ help:
 	@echo "make check   format, lint, types and the fast tests"
 	@echo "make test    all tests"
 	@echo "make test-exhaustive   every float32 value through every vector function; takes most of an hour"
+	@echo "make fuzz    bad bundles, manifests, weights and IR, found by coverage (atheris), SECONDS=60 for each reader"
 	@echo "make bench   speed against whichever of NumPy, torch, JAX, PyTensor and ONNX Runtime are installed"
 	@echo "make peers   installs those in .peers, for make bench"
 	@echo "make clean   removes .venv, .peers and build"
@@ -36,6 +37,13 @@ test: setup
 
 test-exhaustive: setup
 	$(BIN)/python -m pytest -s tests/exhaustive/math_floats.py
+
+SECONDS ?= 60
+fuzz: setup
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check atheris
+	for target in manifest size tensors npz npy text whole members; do \
+	  $(BIN)/python tests/fuzz/files.py $$target build/fuzz/$$target -max_total_time=$(SECONDS) \
+	    -artifact_prefix=build/fuzz/$$target- || exit 1; done
 
 bench: setup
 	$(BIN)/python -m benchmarks

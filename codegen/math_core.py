@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from tcc.codegen.emit import Emit, VecType
 from tcc.codegen.target import Target
 
+SPLITS = 2.0**990  # of double: beyond, cutting a number in halves overflows
 Operand = str | float | int  # an emitted value, or a number that stands for a constant
 
 
@@ -71,9 +72,20 @@ class Math:
         return s, self.sub(b, self.sub(s, a))
 
     def two_product(self, a: Operand, b: Operand) -> tuple[str, str]:
-        """(p, e): p = a * b rounded, and p + e = a * b exactly."""
+        """(p, e): p = a * b rounded, and p + e = a * b exactly; without fma in halves (Dekker), for |a|, |b| < SPLITS."""
         p = self.mul(a, b)
-        return p, self.fma(a, b, self.neg(p))
+        if self.target.fma:
+            return p, self.fma(a, b, self.neg(p))
+        a_high, a_low = self._halves(a)
+        b_high, b_low = self._halves(b)
+        rest = self.add(self.sub(self.mul(a_high, b_high), p), self.mul(a_high, b_low))
+        return p, self.add(self.add(rest, self.mul(a_low, b_high)), self.mul(a_low, b_low))
+
+    def _halves(self, x: Operand) -> tuple[str, str]:
+        """x as a sum of two numbers of half as many bits (Veltkamp)."""
+        scaled = self.mul(x, 2.0 ** ((self.mantissa + 2) // 2) + 1.0)
+        high = self.sub(scaled, self.sub(scaled, x))
+        return high, self.sub(x, high)
 
     def intrinsic(self, name: str, *args: Operand) -> str:
         """LLVM's intrinsic of that name, of this type in every place."""

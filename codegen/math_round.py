@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from tcc.codegen.math_core import Math
+from tcc.codegen.math_core import SPLITS, Math
 
 
 def floor(m: Math, x: str) -> str:
@@ -99,12 +99,26 @@ def _remainder(m: Math, a: str, divisor: str) -> str:
     slot = len(e.lines)
     e.lines.append("")
     quotient = m.intrinsic("trunc", m.div(rest, divisor))
-    left = m.fma(m.neg(quotient), divisor, rest)
+    left = _less(m, rest, quotient, divisor)
     again = m.any(m.compare("oge", m.abs(left), divisor))
     e.lines[slot] = f"  {rest} = phi {m.t} [{a}, %{before}], [{left}, %{e.current}]"
     e.branch_if(again, loop, after)
     e.at(after)
     return left
+
+
+def _less(m: Math, rest: str, quotient: str, divisor: str) -> str:
+    """rest - quotient * divisor without rounding the product, whether or not the machine has fma."""
+    if m.target.fma:
+        return m.fma(m.neg(quotient), divisor, rest)
+    if m.single:
+        wide = Math(m.e, m.t.of("double"), m.target)
+        r, q, d = (m.e.value(f"fpext {m.t} {x} to {wide.t}") for x in (rest, quotient, divisor))
+        return m.e.value(f"fptrunc {wide.t} {wide.sub(r, wide.mul(q, d))} to {m.t}")
+    product, low = m.two_product(quotient, divisor)
+    most = m.sub(rest, product)
+    fits = m.both(m.compare("olt", m.abs(quotient), SPLITS), m.compare("olt", m.abs(divisor), SPLITS))
+    return m.select(fits, m.sub(most, low), most)
 
 
 def floor_mod(m: Math, a: str, b: str) -> str:

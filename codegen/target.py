@@ -129,7 +129,17 @@ KNOWN = (
     Target(LINUX_ARM, "generic", "+neon", 128, False, 32 << 10, 512 << 10),
     Target(LINUX_RISCV, "generic-rv64", "+m,+a,+f,+d,+c", 128, False, 32 << 10, 512 << 10),
     Target(LINUX_RISCV, "generic-rv64", "+m,+a,+f,+d,+c,+v", 128, False, 32 << 10, 512 << 10),
-    Target(WASM, "generic", "+simd128", 128, False, 32 << 10, 512 << 10, False, False),
+    Target(
+        WASM,
+        "generic",
+        "+simd128,+bulk-memory,+bulk-memory-opt",
+        128,
+        False,
+        32 << 10,
+        512 << 10,
+        False,
+        False,
+    ),
 )
 
 
