@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 from tcc.codegen.emit import Emit, VecType
 from tcc.codegen.target import Target
 
-SPLITS = 2.0**990  # of double: beyond, cutting a number in halves overflows
 Operand = str | float | int  # an emitted value, or a number that stands for a constant
 
 
@@ -57,8 +57,31 @@ class Math:
         return self.e.value(f"fneg {self.t} {a}")
 
     def fma(self, a: Operand, b: Operand, c: Operand) -> str:
-        """a * b + c, rounded once."""
+        """a * b + c, rounded once; on a machine without fma, made of operations that hardly ever round twice."""
+        if self.target.fma:
+            return self.mul_add(a, b, c)
+        if self.single:
+            w = self._wide()
+            return self._narrow(w.add(w.mul(self._widened(a), self._widened(b)), self._widened(c)))
+        p, low = self.two_product(a, b)
+        s, lost = self.two_sum(p, self.operand(c))
+        rest = self.add(lost, low)
+        # none where halves overflow, and none that would take a zero's sign away
+        some = self.both(self.compare("one", rest, 0.0), self.compare("olt", self.abs(rest), math.inf))
+        return self.select(some, self.add(s, rest), s)
+
+    def mul_add(self, a: Operand, b: Operand, c: Operand) -> str:
+        """a * b + c as the machine does it best, rounded once or twice."""
         return self.intrinsic("fma", a, b, c)
+
+    def _wide(self) -> Math:
+        return Math(self.e, self.t.of("double"), self.target)
+
+    def _widened(self, x: Operand) -> str:
+        return self.e.value(f"fpext {self.t} {self.operand(x)} to {self.t.of('double')}")
+
+    def _narrow(self, x: str) -> str:
+        return self.e.value(f"fptrunc {self.t.of('double')} {x} to {self.t}")
 
     def two_sum(self, a: str, b: str) -> tuple[str, str]:
         """(s, e): s = a + b rounded, and s + e = a + b exactly (Knuth)."""
@@ -72,10 +95,13 @@ class Math:
         return s, self.sub(b, self.sub(s, a))
 
     def two_product(self, a: Operand, b: Operand) -> tuple[str, str]:
-        """(p, e): p = a * b rounded, and p + e = a * b exactly; without fma in halves (Dekker), for |a|, |b| < SPLITS."""
+        """(p, e): p = a * b rounded, and p + e = a * b exactly; without fma, in halves (Dekker) or in double."""
         p = self.mul(a, b)
         if self.target.fma:
-            return p, self.fma(a, b, self.neg(p))
+            return p, self.mul_add(a, b, self.neg(p))
+        if self.single:
+            w = self._wide()
+            return p, self._narrow(w.sub(w.mul(self._widened(a), self._widened(b)), self._widened(p)))
         a_high, a_low = self._halves(a)
         b_high, b_low = self._halves(b)
         rest = self.add(self.sub(self.mul(a_high, b_high), p), self.mul(a_high, b_low))
@@ -152,8 +178,8 @@ class Math:
         """The polynomial with these coefficients, highest power first; `start` stands before the first one."""
         rest = list(coefficients)
         p: Operand = rest.pop(0) if start is None else start
-        for c in rest:
-            p = self.fma(p, x, c)
+        for left, c in enumerate(rest, 1 - len(rest)):
+            p = self.mul_add(p, x, c) if left < -1 else self.fma(p, x, c)
         return self.operand(p)
 
     # bits

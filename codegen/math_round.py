@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from tcc.codegen.math_core import SPLITS, Math
+from tcc.codegen.math_core import Math
 
 
 def floor(m: Math, x: str) -> str:
@@ -99,7 +99,7 @@ def _remainder(m: Math, a: str, divisor: str) -> str:
     slot = len(e.lines)
     e.lines.append("")
     quotient = m.intrinsic("trunc", m.div(rest, divisor))
-    left = _less(m, rest, quotient, divisor)
+    left = m.fma(m.neg(quotient), divisor, rest) if m.target.fma else _less(m, rest, quotient, divisor)
     again = m.any(m.compare("oge", m.abs(left), divisor))
     e.lines[slot] = f"  {rest} = phi {m.t} [{a}, %{before}], [{left}, %{e.current}]"
     e.branch_if(again, loop, after)
@@ -108,17 +108,15 @@ def _remainder(m: Math, a: str, divisor: str) -> str:
 
 
 def _less(m: Math, rest: str, quotient: str, divisor: str) -> str:
-    """rest - quotient * divisor without rounding the product, whether or not the machine has fma."""
-    if m.target.fma:
-        return m.fma(m.neg(quotient), divisor, rest)
+    """rest - quotient * divisor by `fma` without an instruction for it, which takes no numbers near the largest."""
     if m.single:
-        wide = Math(m.e, m.t.of("double"), m.target)
-        r, q, d = (m.e.value(f"fpext {m.t} {x} to {wide.t}") for x in (rest, quotient, divisor))
-        return m.e.value(f"fptrunc {wide.t} {wide.sub(r, wide.mul(q, d))} to {m.t}")
-    product, low = m.two_product(quotient, divisor)
-    most = m.sub(rest, product)
-    fits = m.both(m.compare("olt", m.abs(quotient), SPLITS), m.compare("olt", m.abs(divisor), SPLITS))
-    return m.select(fits, m.sub(most, low), most)
+        return m.fma(m.neg(quotient), divisor, rest)
+    large = m.compare("ogt", m.abs(rest), 2.0**900)
+    rest, quotient = (m.select(large, m.mul(x, 2.0**-120), x) for x in (rest, quotient))
+    huge = m.compare("ogt", m.abs(quotient), 2.0**800)
+    quotient = m.select(huge, m.mul(quotient, 2.0**-120), quotient)
+    left = m.fma(m.neg(quotient), m.select(huge, m.mul(divisor, 2.0**120), divisor), rest)
+    return m.select(large, m.mul(left, 2.0**120), left)
 
 
 def floor_mod(m: Math, a: str, b: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -186,14 +186,32 @@ def test_special_values(name: str, dtype: str) -> None:
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("kind", [kind for kind in TARGETS if kind != "host"])
-def test_all_targets_give_the_same_bits(kind: str, dtype: str) -> None:
+@pytest.mark.parametrize("kind", [kind for kind in TARGETS if kind not in ("host", "x86-64-v2")])
+def test_all_targets_with_fma_give_the_same_bits(kind: str, dtype: str) -> None:
+    for name, ours, theirs in both(kind, dtype):
+        np.testing.assert_array_equal(ours, theirs, err_msg=name)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_target_without_fma_is_within_four_ulps(dtype: str) -> None:
+    """With the same NaN; near their zeros gamma's kin differ by as much as at 1, and erfinv's quotient by up to 8."""
+    for name, ours, theirs in both("x86-64-v2", dtype):
+        with np.errstate(all="ignore"):
+            scale = np.maximum(np.abs(ours), 1) if name in ("gammaln", "psi") else np.abs(ours)
+            far = np.abs(ours.astype(Long) - theirs) > (8 if name == "erfinv" else 4) * np.spacing(scale)
+        far[(ours == theirs) | np.isnan(ours) & np.isnan(theirs)] = False
+        odd = np.isnan(ours) != np.isnan(theirs)
+        assert not np.any(far | odd), f"{name}: {ours[far | odd][:3]}, {theirs[far | odd][:3]}"
+
+
+def both(kind: str, dtype: str) -> Iterator[tuple[str, Any, Any]]:
+    """What each function gives here and on another target."""
     t = DTYPES[dtype][0]
     x = np.concatenate([special_values(t), points("angle", t)[::9], np.linspace(-4, 4, 5000, dtype=t)])
     operands = (x, x[::-1].copy(), np.roll(x, 7))
     for name, (arity, _) in vector_math.FUNCTIONS.items():
         ours, theirs = (library(k, dtype)(name, *operands[:arity]) for k in ("host", kind))
-        np.testing.assert_array_equal(ours, theirs, err_msg=name)
+        yield name, ours, theirs
 
 
 # -- two operands ------------------------------------------------------------------------------------------------------
