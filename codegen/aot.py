@@ -44,6 +44,7 @@ class Library:
     state: State
     target: Target
     threads: int
+    checks: bool = True  # whether arguments are checked
 
 
 def exports(library: Library) -> list[str]:
@@ -65,7 +66,7 @@ def library_text(library: Library) -> str:
     who = strings(name)
     control = "\n".join(
         [
-            checks_text(),
+            checks_text(library.checks),
             body_text(),
             *entries,
             _info_text(library, arrays, strings),

@@ -37,9 +37,10 @@ MESSAGES = {
 }
 
 
-def checks_text() -> str:
-    """The functions, without what they declare; `#0` is left for the caller to define."""
-    return "".join((_globals(), _say_text(), _tensor_text(), _size_text(), _overlap_text()))
+def checks_text(checks: bool = True) -> str:
+    """The functions, without what they declare; `#0` is left for the caller to define.  Without `checks` they look at nothing."""
+    looks = (_tensor_text(), _size_text(), _overlap_text()) if checks else (UNCHECKED,)
+    return "".join((_globals(), _say_text(), *looks, _tensors_text()))
 
 
 def string(name: str, text: str) -> str:
@@ -202,7 +203,7 @@ def _says(label: str, status: str, message: str, *arguments: str) -> str:
 def _tensor_text() -> str:
     """`tensor(t, spec, who, full, data, end)`: what its spec says of a tensor alone; where its memory begins and ends.
 
-    Unless `full`, only what `shape` says is looked at, and not the memory.  `tensors` does so for an array of them.
+    Unless `full`, only what `shape` says is looked at, and not the memory.
     """
     return f"""
 define internal i32 @tcc_tensor(ptr %t, ptr %spec, ptr %who, i1 %full, ptr %data.to, ptr %end.to) #0 {{
@@ -358,8 +359,13 @@ kept:
 ok:
   ret i32 0
 }}
+"""
 
-define internal i32 @tcc_tensors(ptr %list, ptr %specs, i64 %count, ptr %who, i1 %full, ptr %data, ptr %ends) #0 {{
+
+def _tensors_text() -> str:
+    """`tensor` for each of an array of tensors."""
+    return """
+define internal i32 @tcc_tensors(ptr %list, ptr %specs, i64 %count, ptr %who, i1 %full, ptr %data, ptr %ends) #0 {
 entry:
   br label %head
 head:
@@ -388,7 +394,27 @@ out:
   ret i32 %status
 ok:
   ret i32 0
-}}
+}
+"""
+
+
+UNCHECKED = """
+define internal i32 @tcc_tensor(ptr %t, ptr %spec, ptr %who, i1 %full, ptr %data.to, ptr %end.to) #0 {
+  %offset.at = getelementptr %tcc_tensor, ptr %t, i32 0, i32 7
+  %base = load ptr, ptr %t
+  %offset = load i64, ptr %offset.at
+  %start = getelementptr i8, ptr %base, i64 %offset
+  store ptr %start, ptr %data.to
+  ret i32 0
+}
+
+define internal i32 @tcc_equal(i64 %got, i64 %want, ptr %spec, ptr %who, i64 %axis, ptr %text) #0 {
+  ret i32 0
+}
+
+define internal i32 @tcc_apart(ptr %who, ptr %names, ptr %starts, ptr %ends, i64 %first, i64 %last, i64 %count) #0 {
+  ret i32 0
+}
 """
 
 

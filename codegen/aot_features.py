@@ -20,6 +20,7 @@ V2 = ("sse3", "ssse3", "sse4.1", "sse4.2", "popcnt", "cx16")
 V3 = (*V2, "avx", "avx2", "bmi", "bmi2", "f16c", "fma", "lzcnt", "movbe")
 V4 = (*V3, "avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl")
 LEVELS = {"x86-64": (), "x86-64-v2": V2, "x86-64-v3": V3, "x86-64-v4": V4}
+WIDTHS = {128: V2, 256: V3, 512: V4}
 AVX, AVX512 = 0b110, 0b11100110  # of XCR0: what the system keeps when it switches threads
 
 
@@ -28,21 +29,22 @@ def is_x86(target: Target) -> bool:
 
 
 def portable(target: Target) -> Target:
-    """The target with just those features that the library can look for."""
+    """The target with just those features that the library looks for."""
     if not is_x86(target):
         return target
-    names = required(target)
-    base = target.cpu if target.cpu in LEVELS else "x86-64"
-    features = ",".join(f"+{n}" for n in names if n not in LEVELS[base])
-    return target._replace(cpu=base, features=features)
+    return target._replace(cpu="x86-64", features=",".join(f"+{n}" for n in required(target)))
 
 
 def required(target: Target) -> tuple[str, ...]:
-    """The features that a CPU must have, in the order of X86."""
-    if not is_x86(target):
-        return tuple(sorted(f[1:] for f in target.features.split(",") if f.startswith("+")))
+    """The features that a CPU must have, in the order of X86.
+
+    Of a CPU that is only named, what its vectors' width says is used.
+    """
     given = {f[1:] for f in target.features.split(",") if f.startswith("+")}
-    return tuple(n for n in X86 if n in given or n in LEVELS.get(target.cpu, ()))
+    if not is_x86(target):
+        return tuple(sorted(given))
+    level = LEVELS[target.cpu] if target.cpu in LEVELS else () if given else WIDTHS[target.vector_bits]
+    return tuple(n for n in X86 if n in given or n in level)
 
 
 def features_text(target: Target) -> str:

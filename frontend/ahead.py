@@ -23,8 +23,10 @@ if TYPE_CHECKING:
     from tcc.codegen.target import Target
 
 
-def library(model: Model, target: Target, threads: int = 1, embed: bool = True) -> Library:
-    """The code of a model; `embed` puts the state's values into it.
+def library(
+    model: Model, target: Target, threads: int = 1, embed: bool = True, checks: bool = True
+) -> Library:
+    """The code of a model; `embed` puts the state's values into it, and without `checks` it trusts its callers.
 
     TypeError names all ops that only Python can run, and state whose size an entry changes.
     """
@@ -37,7 +39,7 @@ def library(model: Model, target: Target, threads: int = 1, embed: bool = True) 
     order = sorted(placed, key=lambda n: placed[n].offset)
     state = State(tuple(placed[n] for n in order), parts[0], b"".join(parts[1:]) if embed else None)
     pieces = tuple(_piece(model.module[e.name], e, target) for e in model.entries)
-    return Library(model.name, tcc.__version__, pieces, state, target, threads)
+    return Library(model.name, tcc.__version__, pieces, state, target, threads, checks)
 
 
 def refuse_python(model: Model) -> None:

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 import tcc
 from tcc.ir import safetensors
 from tcc.ir.clone import clone
@@ -16,7 +18,7 @@ from tcc.ir.core import Func, Module
 from tcc.ir.dims import Size, names_of
 from tcc.ir.safetensors import Tensor, tensor
 from tcc.ir.text import large_constants, print_module
-from tcc.ir.types import COMPILED, COMPLEX
+from tcc.ir.types import COMPILED, COMPLEX, memory_dtype
 from tcc.runtime import bundle
 from tcc.runtime.buffers import Container
 from tcc.runtime.bundle import Member
@@ -130,6 +132,49 @@ def _entry(entry: str, function: Any, state: dict[int, tuple[str, Tensor]]) -> t
         {n: Range() for n in sorted(given)},
         "dict" if keys else getattr(inner, "returns", None) or inner.program.returns,
     )
+
+
+def from_module(module: Module, name: str) -> Model:
+    """The model of functions in text form.  Their state, parameters named in the attribute `shared`, is zeros.
+
+    TypeError or ValueError where it is of no fixed size, or of two types in two functions.
+    """
+    state: dict[str, Tensor] = {}
+    made: Module = {}
+    entries = []
+    for entry, given in module.items():
+        func = _portable(entry, clone(given))
+        reads = func.attrs.get("shared", [])
+        updates = func.attrs.get("updates", {})
+        arguments = []
+        for p in func.body.params:
+            if p.name not in reads:
+                arguments.append(Array(p.name, p.type.dtype, _shape(p.type)))
+                continue
+            if not all(isinstance(s, int) for s in p.type.shape):
+                raise ValueError(
+                    f"{entry}: the state {p.name} is {p.type}, and a model's state has fixed sizes"
+                )
+            zeros = tensor(np.zeros(p.type.shape, memory_dtype(p.type.dtype)), p.type.dtype)
+            known = state.setdefault(p.name, zeros)
+            if (known.dtype, known.array.shape) != (zeros.dtype, zeros.array.shape):
+                raise ValueError(
+                    f"{entry}: the state {p.name} is {p.type} here, and another type in another entry"
+                )
+        results = func.body.yields[: len(func.body.yields) - len(updates)]
+        given_names = {n for a in arguments for size in a.sizes for n in names_of(size)}
+        entries.append(
+            Entry(
+                entry,
+                tuple(arguments),
+                tuple(Array(f"output_{i}", r.type.dtype, _shape(r.type)) for i, r in enumerate(results)),
+                tuple(reads),
+                tuple(updates),
+                {n: Range() for n in sorted(given_names)},
+            )
+        )
+        made[entry] = func
+    return Model(name, made, tuple(entries), state)
 
 
 def _fixed(lowered: Any) -> dict[str, Size]:

@@ -15,7 +15,7 @@ import tcc
 from tcc.ir.knobs import STAGES, KnobError
 from tcc.runtime.bundle import BundleError
 from tcc.runtime.weights import WeightsError
-from tcc.tools import models
+from tcc.tools import compiling, models
 from tcc.tools.command import Group
 from tcc.tools.report import (
     BAD_FILE,
@@ -86,7 +86,7 @@ def cli() -> None:
     """A tensor compiler: shows what becomes of a function, and runs passes on text."""
 
 
-for command in models.COMMANDS:
+for command in (compiling.compile_command, *models.COMMANDS):
     cli.add_command(command)
 
 

@@ -44,28 +44,37 @@ def read_programs(path: str) -> dict[str, Program]:
 
 
 def import_programs(target: str) -> dict[str, Program]:
+    return {name: f.program for name, f in import_functions(target).items()}
+
+
+def import_functions(target: str) -> dict[str, Any]:
+    """The compiled functions behind `model.py:f` or `model.py`, as the user's program has them."""
     place, _, attribute = target.partition(":")
     with running(target):
         module = import_module(place)
     if not attribute:
-        return {name: p for name, v in vars(module).items() if (p := program_of(v)) is not None}
+        return {name: v for name, v in vars(module).items() if program_of(v) is not None}
+    return named_functions(target, attribute, attribute_of(module, place, attribute))
+
+
+def attribute_of(module: ModuleType, place: str, name: str) -> Any:
+    """A module's function, or what a builder of that name makes."""
     try:
-        value = getattr(module, attribute)
+        value = getattr(module, name)
     except AttributeError:
-        near = difflib.get_close_matches(attribute, vars(module), 1)
+        near = difflib.get_close_matches(name, vars(module), 1)
         hint = f" (did you mean {near[0]}?)" if near else ""
-        raise Failure(f"{place}: error: no attribute {attribute}{hint}") from None
+        raise Failure(f"{place}: error: no attribute {name}{hint}") from None
     if program_of(value) is None and callable(value):
         builder: Callable[[], Any] = value
-        with running(target):
+        with running(f"{place}:{name}"):
             value = builder()
-    return named_programs(target, attribute, value)
+    return value
 
 
-def named_programs(target: str, name: str, value: Any) -> dict[str, Program]:
-    program = program_of(value)
-    if program is not None:
-        return {name: program}
+def named_functions(target: str, name: str, value: Any) -> dict[str, Any]:
+    if program_of(value) is not None:
+        return {name: value}
     if isinstance(value, Mapping):
         items = {str(k): v for k, v in value.items()}
     elif isinstance(value, list | tuple) and value:
@@ -74,7 +83,7 @@ def named_programs(target: str, name: str, value: Any) -> dict[str, Program]:
         raise Failure(
             f"{target}: error: not a compiled function but {type(value).__name__} (make one with tcc.function)"
         )
-    return {k: p for key, v in items.items() for k, p in named_programs(target, key, v).items()}
+    return {k: f for key, v in items.items() for k, f in named_functions(target, key, v).items()}
 
 
 def program_of(value: Any) -> Program | None:

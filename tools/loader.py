@@ -115,6 +115,11 @@ class Entry:
         self._inputs = info.tensors[: info.arguments]
         self._outputs = info.tensors[info.arguments : info.arguments + info.results]
 
+    @property
+    def results(self) -> list[str]:
+        """The names of what a call gives."""
+        return [s.name.decode() for s in self._outputs]
+
     def __repr__(self) -> str:
         def one(s: _Spec) -> str:
             return f"{s.name.decode()}: {s.dtype.decode()}[{s.shape.decode()}]"
@@ -189,8 +194,8 @@ class State(Mapping[str, "np.ndarray[Any, Any]"]):
 class Model:
     """A model with a state of its own."""
 
-    def __init__(self, library: ctypes.CDLL, threads: int, weights: str | None) -> None:
-        self._library = library
+    def __init__(self, library: ctypes.CDLL, threads: int, weights: str | None, name: str) -> None:
+        self._library, self.name = library, name
         self.info = self._function("info", ctypes.POINTER(_Info))().contents
         self._error = self._function("last_error", ctypes.c_char_p)
         options = _Options(threads, 0, None if weights is None else os.fsencode(weights))
@@ -202,13 +207,13 @@ class Model:
         self.entries = {e.name.decode(): Entry(self, e) for e in self.info.entries[: self.info.entry_count]}
 
     def _function(self, name: str, result: Any) -> Any:
-        function = getattr(self._library, f"{NAME}_{name}")
+        function = getattr(self._library, f"{self.name}_{name}")
         function.restype = result
         return function
 
     def call(self, name: str, *args: Any) -> int:
         """The status of a function of the library."""
-        return int(getattr(self._library, f"{NAME}_{name}")(*args))
+        return int(getattr(self._library, f"{self.name}_{name}")(*args))
 
     def check(self, status: int) -> None:
         """ModelError with what the library says, unless the status is TCC_OK."""
@@ -217,7 +222,7 @@ class Model:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if len(self.entries) != 1:
-            raise TypeError(f"{NAME} has several entries: {', '.join(self.entries)}")
+            raise TypeError(f"{self.name} has several entries: {', '.join(self.entries)}")
         (entry,) = self.entries.values()
         return entry(*args, **kwargs)
 
@@ -225,7 +230,7 @@ class Model:
         try:
             return self.__dict__["entries"][name]  # type: ignore[no-any-return]
         except KeyError:
-            raise AttributeError(f"{NAME} has no entry {name}") from None
+            raise AttributeError(f"{self.__dict__.get('name')} has no entry {name}") from None
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the state as a safetensors file."""
@@ -248,8 +253,11 @@ class Model:
 
 
 def load(
-    library: str | os.PathLike[str] | None = None, threads: int = 0, weights: str | None = None
+    library: str | os.PathLike[str] | None = None,
+    threads: int = 0,
+    weights: str | None = None,
+    name: str = NAME,
 ) -> Model:
     """The model of the library beside this file; `weights` names a file to take the state from, as `save` writes it."""
     path = os.path.join(os.path.dirname(os.path.abspath(__file__)), LIBRARY) if library is None else library
-    return Model(ctypes.CDLL(os.fspath(path)), threads, weights)
+    return Model(ctypes.CDLL(os.fspath(path)), threads, weights, name)

@@ -19,7 +19,7 @@ from tcc.tools.building import NoLinker, shared_library
 
 
 @pytest.fixture
-def build(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+def build(tmp_path: Path) -> Callable[..., Any]:
     """`build({entry: function}, shapes, threads=, target=, embed=)`: the model behind its library, called `m`."""
     count = 0
 
@@ -43,8 +43,7 @@ def build(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]
             )
         except NoLinker as e:
             pytest.skip(str(e))
-        monkeypatch.setattr(loader, "NAME", "m")
-        return loader.load(path, weights=weights)
+        return loader.load(path, weights=weights, name="m")
 
     return made
 

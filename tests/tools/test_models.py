@@ -80,6 +80,8 @@ EXAMPLES = [(name, e) for name, c in cli.commands.items() for e in getattr(c, "e
 def test_every_example_of_the_help_runs(here: Path, name: str, example: str, capsys: Output) -> None:
     words = shlex.split(example)
     assert words[0] == "tcc" and words[1] == name
+    if "shared" in example and shutil.which("cc") is None:
+        pytest.skip("a shared library needs a linker, and there is no C compiler")
     assert run(words[1:]) == 0, capsys.readouterr().err
 
 
