@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import ctypes
 import importlib.metadata
 import importlib.util
 import os
 import platform
+import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -15,6 +15,7 @@ import numpy as np
 
 from tcc.ir import knobs
 from tcc.runtime import cache, machine
+from tcc.runtime.cuda import driver
 from tcc.tools.describe import columns, knobs_table
 from tcc.tools.toolchain import linkers
 
@@ -98,23 +99,14 @@ def _or_error(problems: list[str]) -> int | str:
 
 
 def accelerator() -> list[tuple[str, str]]:
-    try:
-        driver = ctypes.CDLL("libcuda.so.1")
-    except OSError:
-        return [("gpu", "no NVIDIA driver (libcuda.so.1 is not found)")]
-    count, version = ctypes.c_int(), ctypes.c_int()
-    status = driver.cuInit(0)
-    if status != 0:
-        return [("gpu", f"the driver is there, but says error {status}")]
-    driver.cuDeviceGetCount(ctypes.byref(count))
-    driver.cuDriverGetVersion(ctypes.byref(version))
-    rows = [
-        ("gpu driver", f"CUDA {version.value // 1000}.{version.value % 1000 // 10}, {count.value} devices")
-    ]
-    for number in range(count.value):
-        name = ctypes.create_string_buffer(100)
-        driver.cuDeviceGetName(name, 100, number)
-        rows.append((f"gpu {number}", name.value.decode(errors="replace")))
+    """Driver, devices and what assembles for them.  A machine without a GPU is no problem."""
+    found = driver.look()
+    rows = [("gpu driver", f"CUDA {driver.spelt(found.driver)}")] if found.driver else []
+    rows += [(f"cuda{number}", name) for number, name in enumerate(found.devices)]
+    if found.problem:
+        rows.append(("gpu", found.problem))
+    tools = [shutil.which(name) for name in ("ptxas", "nvcc")]
+    rows.append(("cuda toolkit", ", ".join(filter(None, tools)) or "none; needed for nothing but CUDA C"))
     return rows
 
 

@@ -1,0 +1,3 @@
+"""NVIDIA GPUs through pycuda, which is imported where a device is opened."""
+
+from __future__ import annotations

@@ -1,0 +1,290 @@
+"""One GPU as programs see it: memory from a pool, one stream, kernels by their text, copies through pinned memory."""
+
+from __future__ import annotations
+
+import atexit
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+from tcc.runtime.cuda import driver
+from tcc.runtime.cuda.graphs import Graph, capture
+from tcc.runtime.devices import DeviceError, DeviceLost, DeviceMemoryError, Pool
+from tcc.runtime.launch import DeviceKernel
+
+Array = np.ndarray[Any, Any]
+STAGING = 4 << 20  # bytes of each of the two pinned buffers
+
+_open: dict[int, CudaDevice] = {}
+_opening = threading.Lock()
+
+
+def open_device(number: int, preallocate: float = 0) -> CudaDevice:
+    """The device of that number, the same one each time; DeviceError says why there is none.
+
+    `preallocate`: of its memory, a share (below 1) or megabytes, taken when it is opened.
+    """
+    with _opening:
+        if number not in _open:
+            _open[number] = CudaDevice(number, preallocate)
+        return _open[number]
+
+
+class CudaDevice:
+    """Owns whatever must not outlive the context.  The context is the device's primary one, which torch and CuPy share.
+
+    Methods may be called from any thread, inside `with device:` or not; threads take turns.  The device works behind its
+    callers: only `to_host`, large copies and `synchronise` wait.
+    """
+
+    kind = "cuda"
+
+    def __init__(self, number: int, preallocate: float = 0) -> None:
+        self.number, self.name = number, f"cuda{number}"
+        self._cuda = cuda = driver.load()
+        self._device = driver.check_device(cuda, number)
+        self._context = self._device.retain_primary_context()
+        self._lock, self._depth = threading.RLock(), 0
+        self.lost = ""
+        major, minor = self._device.compute_capability()
+        self.sm = 10 * major + minor
+        with self:
+            self._stream = cuda.Stream(
+                1
+            )  # CU_STREAM_NON_BLOCKING: torch's default stream does not hold it up
+            self._staging = [_Staging(cuda) for _ in range(2)]
+            self._segments: dict[int, Any] = {}
+            self._kernels: dict[str, Any] = {}
+            self._modules: list[Any] = []
+            self._graphs: list[Graph] = []
+            self.pool = Pool(self._reserve, self._release)
+            if preallocate > 0:
+                _, total = cuda.mem_get_info()
+                self.pool.preallocate(int(preallocate * (total if preallocate < 1 else 1 << 20)))
+        atexit.register(self.close)  # behind pycuda's own hook, so it runs first
+
+    # -- the context -----------------------------------------------------------------------------------------------
+
+    def __enter__(self) -> CudaDevice:
+        self._lock.acquire()
+        try:
+            if self.lost:
+                raise DeviceLost(self.lost)
+            if not self._depth:
+                self._context.push()
+            self._depth += 1
+        except BaseException:
+            self._lock.release()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if error is not None and isinstance(error, self._cuda.Error | RuntimeError):
+                self._explain(error)
+        finally:
+            self._depth -= 1
+            if not self._depth:
+                self._context.pop()
+            self._lock.release()
+
+    def _explain(self, error: BaseException) -> None:
+        """Raises what a driver's error means; returns for others."""
+        if isinstance(error, DeviceError):
+            return
+        if isinstance(error, self._cuda.MemoryError):
+            raise DeviceMemoryError(self._short()) from error
+        if not isinstance(error, self._cuda.Error):
+            return
+        try:
+            self._context.synchronize()
+        except self._cuda.Error as again:  # it stays: nothing works in this context any more
+            self.lost = (
+                f"{self.name} is lost ({again}): what it held is gone. Start the process anew; functions for the CPU go on. "
+                "compute-sanitizer finds a kernel's bad access; dmesg tells of the hardware's faults"
+            )
+            raise DeviceLost(self.lost) from error
+        raise DeviceError(f"{self.name}: {error}") from error
+
+    def _short(self, bytes: int = 0) -> str:
+        try:
+            free, total = self._cuda.mem_get_info()
+            left = f"{free:,} of {total:,} bytes are free"
+        except self._cuda.Error:
+            left = "how much is free cannot be said"
+        wanted = f"{bytes:,} bytes are wanted" if bytes else "memory is wanted"
+        return (
+            f"{self.name} is out of memory: {wanted}, {left}, and tcc holds {self.pool.held:,}. Take smaller batches, free "
+            "shared variables, or see with nvidia-smi which other program uses the device"
+        )
+
+    def close(self) -> None:
+        """Drops what it owns; the process may go on without the device."""
+        if self._stream is None:
+            return
+        with self._lock:
+            try:
+                self._context.push()
+            except self._cuda.Error:
+                return
+            try:
+                if not self.lost:
+                    self._stream.synchronize()
+                for graph in self._graphs:
+                    graph.close()
+            except RuntimeError:
+                pass  # the device is lost, and its memory with it
+            self._kernels.clear()
+            self._modules.clear()
+            self._staging.clear()
+            self._segments.clear()
+            self._stream = None
+            self._context.pop()
+            self._context.detach()
+            _open.pop(self.number, None)
+
+    # -- memory ----------------------------------------------------------------------------------------------------
+
+    def _reserve(self, bytes: int) -> int:
+        try:
+            memory = self._cuda.mem_alloc(bytes)
+        except self._cuda.MemoryError as e:
+            raise DeviceMemoryError(self._short(bytes)) from e
+        self._segments[int(memory)] = memory
+        return int(memory)
+
+    def _release(self, address: int) -> None:
+        self._stream.synchronize()  # what still runs may use it
+        self._segments.pop(address).free()
+
+    def alloc(self, bytes: int) -> int:
+        """DeviceMemoryError if there is not as much."""
+        with self:
+            return self.pool.alloc(bytes)
+
+    def free(self, address: int) -> None:
+        """Also of a device that is lost or closed, where it does nothing."""
+        with self._lock:
+            if not self.lost and self._stream is not None:
+                self.pool.free(address)
+
+    def to_device(self, address: int, source: Array) -> None:
+        """`source` may be changed at once."""
+        data = np.ascontiguousarray(source).reshape(-1).view(np.uint8)
+        with self:
+            for number, start in enumerate(range(0, data.size, STAGING)):
+                part = data[start : start + STAGING]
+                staging = self._staging[number % 2]
+                staging.wait()
+                staging.memory[: part.size] = part
+                self._cuda.memcpy_htod_async(address + start, staging.memory[: part.size], self._stream)
+                staging.event.record(self._stream)
+
+    def to_host(self, target: Array, address: int) -> None:
+        """Waits for everything that was asked for before."""
+        data = target.reshape(-1).view(np.uint8)  # of contiguous memory, so no copy
+        with self:
+            parts = [slice(s, min(s + STAGING, data.size)) for s in range(0, data.size, STAGING)]
+            for number, part in enumerate(parts):
+                self._fetch(number, part, address)
+                if number:  # the part before lands while this one travels
+                    self._land(number - 1, parts[number - 1], data)
+            if parts:
+                self._land(len(parts) - 1, parts[-1], data)
+
+    def _fetch(self, number: int, part: slice, address: int) -> None:
+        staging = self._staging[number % 2]
+        self._cuda.memcpy_dtoh_async(
+            staging.memory[: part.stop - part.start], address + part.start, self._stream
+        )
+        staging.event.record(self._stream)
+
+    def _land(self, number: int, part: slice, data: Array) -> None:
+        staging = self._staging[number % 2]
+        staging.event.synchronize()
+        data[part] = staging.memory[: part.stop - part.start]
+
+    def copy(self, target: int, source: int, bytes: int) -> None:
+        if bytes:
+            with self:
+                self._cuda.memcpy_dtod_async(target, source, bytes, self._stream)
+
+    # -- kernels ---------------------------------------------------------------------------------------------------
+
+    def launch(self, kernel: DeviceKernel, grid: tuple[int, int, int], arguments: Sequence[int]) -> None:
+        with self:
+            function = self._kernels.get(kernel.text) or self._load(kernel)
+            packed = np.array(arguments, np.int64)
+            function._launch_kernel(grid, (kernel.block, 1, 1), packed, kernel.shared, self._stream)
+
+    def _load(self, kernel: DeviceKernel) -> Any:
+        """DeviceError, with the assembler's log, names a kernel that the driver does not take."""
+        log: list[str] = []
+
+        def note(compiled: bool, info: str, errors: str) -> None:
+            log.extend(text for text in (errors, info) if text)
+
+        try:
+            module = self._cuda.module_from_buffer(kernel.text.encode() + b"\0", message_handler=note)
+        except self._cuda.Error as e:
+            said = "\n".join(log).strip() or str(e)
+            raise DeviceError(
+                f"{self.name} does not take the kernel {kernel.name} ({kernel.what or 'of the user'}): {said}"
+            ) from e
+        function = module.get_function(kernel.name)
+        if kernel.shared > 48 << 10:
+            attribute = self._cuda.function_attribute.MAX_DYNAMIC_SHARED_SIZE_BYTES
+            function.set_attribute(attribute, kernel.shared)
+        self._modules.append(module)
+        self._kernels[kernel.text] = function
+        return function
+
+    def synchronise(self) -> None:
+        with self:
+            self._stream.synchronize()
+
+    @property
+    def stream(self) -> int:
+        """Its handle, for others who would wait for it."""
+        return int(self._stream.handle)
+
+    @contextmanager
+    def captured(self) -> Iterator[Graph]:
+        """What is launched and copied inside becomes a graph instead of being done."""
+        with self, capture(self.stream) as graph:
+            yield graph
+        self._graphs.append(graph)
+
+    def replay(self, graph: Graph) -> None:
+        with self:
+            graph.launch(self.stream)
+
+    def timed(self, work: Callable[[], None]) -> float:
+        """Seconds that the device takes for what `work` gives it."""
+        with self:
+            start, stop = self._cuda.Event(), self._cuda.Event()
+            start.record(self._stream)
+            work()
+            stop.record(self._stream)
+            stop.synchronize()
+            return float(stop.time_since(start)) / 1e3
+
+    def __repr__(self) -> str:
+        return f"<{self.name}: {self._device.name()}, sm_{self.sm}>"
+
+
+class _Staging:
+    """Pinned memory on the way to or from the device, and when the last copy is over."""
+
+    def __init__(self, cuda: Any) -> None:
+        self.memory: Array = cuda.pagelocked_empty(STAGING, np.uint8)
+        self.event = cuda.Event(cuda.event_flags.DISABLE_TIMING)
+
+    def wait(self) -> None:
+        self.event.synchronize()

@@ -1,0 +1,59 @@
+"""CUDA graphs, which pycuda lacks: what a stream is given between `capture` and the end of its block, as one launch."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from tcc.runtime.cuda.driver import library
+
+RELAXED = 2  # CU_STREAM_CAPTURE_MODE: other threads and allocations are not in the way
+
+
+class GraphError(RuntimeError):
+    """A call of the graph interface failed."""
+
+
+def _do(name: str, *args: Any) -> None:
+    lib = library()
+    status = getattr(lib, name)(*args)
+    if status:
+        text = ctypes.c_char_p()
+        lib.cuGetErrorString(status, ctypes.byref(text))
+        raise GraphError(f"{name} failed: {(text.value or b'unknown error').decode(errors='replace')}")
+
+
+class Graph:
+    """What was captured.  `launch` runs it on a stream; it is destroyed with the object."""
+
+    def __init__(self) -> None:
+        self._run = ctypes.c_void_p()
+
+    def launch(self, stream: int) -> None:
+        _do("cuGraphLaunch", self._run, ctypes.c_void_p(stream))
+
+    def close(self) -> None:
+        if self._run:
+            _do("cuGraphExecDestroy", self._run)
+            self._run = ctypes.c_void_p()
+
+
+@contextmanager
+def capture(stream: int) -> Iterator[Graph]:
+    """A graph that is ready to be launched when the block is over.  The stream must not be the default one."""
+    made, graph, handle = Graph(), ctypes.c_void_p(), ctypes.c_void_p(stream)
+    _do("cuStreamBeginCapture_v2", handle, RELAXED)
+    try:
+        yield made
+    except BaseException:
+        library().cuStreamEndCapture(handle, ctypes.byref(graph))
+        if graph:
+            library().cuGraphDestroy(graph)
+        raise
+    _do("cuStreamEndCapture", handle, ctypes.byref(graph))
+    try:
+        _do("cuGraphInstantiateWithFlags", ctypes.byref(made._run), graph, ctypes.c_ulonglong(0))
+    finally:
+        _do("cuGraphDestroy", graph)

@@ -1,0 +1,166 @@
+/* A CUDA driver without a GPU: memory is the host's, kernels are run by a function that the test registers, and streams do
+   their work at once. STANDIN_DEVICES, STANDIN_DRIVER, STANDIN_SM and STANDIN_MEMORY say what it claims to be;
+   STANDIN_FAULT=cuName:code makes calls of cuName fail with that code, for ever when code is 700 or more. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+typedef unsigned long long P;
+typedef int (*launcher)(const char *name, unsigned *dims, void *params, size_t bytes, unsigned shared);
+static launcher run;
+static long used, launches, graph_launches, copies_in, copies_out;
+static int lost;
+
+void standin_set_launch(launcher f) { run = f; }
+long standin_count(int what) {
+    long counts[] = {launches, graph_launches, copies_in, copies_out, used};
+    return counts[what];
+}
+static long setting(const char *name, long otherwise) {
+    char *text = getenv(name);
+    return text ? atol(text) : otherwise;
+}
+static int fault(const char *name) {
+    char *text = getenv("STANDIN_FAULT"), *colon = text ? strchr(text, ':') : 0;
+    if (lost) return lost;
+    if (!colon || strlen(name) != (size_t)(colon - text) || strncmp(text, name, colon - text)) return 0;
+    int code = atoi(colon + 1);
+    if (code >= 700) lost = code;
+    return code;
+}
+#define CALL { int failed = fault(__func__); if (failed) return failed; }
+
+int cuInit(unsigned flags) { CALL return setting("STANDIN_DEVICES", 1) ? 0 : 100; }
+int cuDriverGetVersion(int *v) { *v = setting("STANDIN_DRIVER", 13000); return 0; }
+int cuGetErrorString(int code, const char **s) {
+    *s = code == 2 ? "out of memory" : code == 100 ? "no CUDA-capable device is detected"
+       : code == 218 ? "a PTX JIT compilation failed" : code == 500 ? "named symbol not found"
+       : code == 719 ? "unspecified launch failure" : code == 801 ? "operation not supported" : "an error";
+    return 0;
+}
+int cuDeviceGetCount(int *n) { *n = setting("STANDIN_DEVICES", 1); return 0; }
+int cuDeviceGet(int *d, int i) { *d = i; return i < setting("STANDIN_DEVICES", 1) ? 0 : 101; }
+int cuDeviceGetName(char *s, int n, int d) { snprintf(s, n, "stand-in %d", d); return 0; }
+int cuDeviceComputeCapability(int *a, int *b, int d) { int sm = setting("STANDIN_SM", 90); *a = sm / 10; *b = sm % 10; return 0; }
+int cuDeviceTotalMem_v2(size_t *b, int d) { *b = setting("STANDIN_MEMORY", 1L << 34); return 0; }
+int cuDeviceGetAttribute(int *v, int a, int d) {
+    int sm = setting("STANDIN_SM", 90);
+    *v = a == 75 ? sm / 10 : a == 76 ? sm % 10 : a == 16 ? 132 : a == 97 ? 232448 : a == 10 ? 32 : 1024;
+    return 0;
+}
+
+static void *stack[64];
+static int depth;
+static char primary[16][8];
+int cuDevicePrimaryCtxRetain(void **c, int d) { CALL *c = primary[d]; return 0; }
+int cuDevicePrimaryCtxRelease_v2(int d) { return 0; }
+int cuCtxPushCurrent_v2(void *c) { stack[depth++] = c; return 0; }
+int cuCtxPopCurrent_v2(void **c) { if (!depth) return 201; --depth; if (c) *c = stack[depth]; return 0; }
+int cuCtxGetCurrent(void **c) { *c = depth ? stack[depth - 1] : 0; return 0; }
+int cuCtxGetDevice(int *d) { *d = 0; return 0; }
+int cuCtxDetach(void *c) { return 0; }
+int cuCtxAttach(void **c, unsigned f) { *c = depth ? stack[depth - 1] : 0; return 0; }
+int cuCtxGetApiVersion(void *c, unsigned *v) { *v = 13000; return 0; }
+int cuCtxSynchronize(void) { CALL return 0; }
+
+/* The size stands before the memory. What is allocated is full of junk. */
+int cuMemAlloc_v2(P *p, size_t n) {
+    CALL
+    if (used + (long)n > setting("STANDIN_MEMORY", 1L << 34)) return 2;
+    char *raw = aligned_alloc(256, 256 + (n + 255) / 256 * 256);
+    *(size_t *)raw = n;
+    memset(raw + 256, 0xAB, n);
+    used += n;
+    *p = (P)(raw + 256);
+    return 0;
+}
+int cuMemFree_v2(P p) { used -= *(size_t *)(p - 256); free((void *)(p - 256)); return 0; }
+int cuMemHostAlloc(void **p, size_t n, unsigned f) { *p = malloc(n); return 0; }
+int cuMemFreeHost(void *p) { free(p); return 0; }
+int cuMemGetInfo_v2(size_t *a, size_t *b) { CALL *b = setting("STANDIN_MEMORY", 1L << 34); *a = *b - used; return 0; }
+int cuMemcpyHtoD_v2(P d, const void *s, size_t n) { CALL ++copies_in; memcpy((void *)d, s, n); return 0; }
+int cuMemcpyDtoH_v2(void *d, P s, size_t n) { CALL ++copies_out; memcpy(d, (void *)s, n); return 0; }
+int cuMemcpyHtoDAsync_v2(P d, const void *s, size_t n, void *st) { CALL ++copies_in; memcpy((void *)d, s, n); return 0; }
+int cuMemcpyDtoHAsync_v2(void *d, P s, size_t n, void *st) { CALL ++copies_out; memcpy(d, (void *)s, n); return 0; }
+
+int cuModuleLoadDataEx(void **m, const void *image, unsigned n, int *options, void **values) {
+    CALL
+    if (strstr(image, "STANDIN_REFUSES")) {
+        for (unsigned i = 0; i < n; i++) /* CU_JIT_ERROR_LOG_BUFFER is 5, its size 6 */
+            if (options[i] == 5) strcpy(values[i], "ptxas: line 1; error: unknown opcode");
+        for (unsigned i = 0; i < n; i++) if (options[i] == 6) values[i] = (void *)36;
+        for (unsigned i = 0; i < n; i++) if (options[i] == 4) values[i] = 0;
+        return 218;
+    }
+    for (unsigned i = 0; i < n; i++) if (options[i] == 4 || options[i] == 6) values[i] = 0;
+    *m = strdup(image);
+    return 0;
+}
+int cuModuleUnload(void *m) { free(m); return 0; }
+int cuModuleGetFunction(void **f, void *m, const char *name) {
+    char text[512];
+    snprintf(text, sizeof text, ".entry %s(", name);
+    if (!strstr(m, text)) return 500;
+    *f = strdup(name);
+    return 0;
+}
+int cuFuncGetAttribute(int *v, int a, void *f) { *v = a == 4 ? 32 : a == 0 ? 1024 : 0; return 0; }
+int cuFuncSetAttribute(void *f, int a, int v) { return 0; }
+
+int cuStreamCreate(void **s, unsigned f) { *s = malloc(8); return 0; }
+int cuStreamDestroy_v2(void *s) { free(s); return 0; }
+int cuStreamSynchronize(void *s) { CALL return 0; }
+int cuStreamQuery(void *s) { return 0; }
+int cuStreamWaitEvent(void *s, void *e, unsigned f) { return 0; }
+int cuEventCreate(void **s, unsigned f) { *s = malloc(8); return 0; }
+int cuEventDestroy_v2(void *s) { free(s); return 0; }
+int cuEventRecord(void *e, void *s) { return 0; }
+int cuEventSynchronize(void *e) { CALL return 0; }
+int cuEventQuery(void *e) { return 0; }
+int cuEventElapsedTime_v2(float *t, void *a, void *b) { *t = 1.0f; return 0; }
+int cuEventElapsedTime(float *t, void *a, void *b) { *t = 1.0f; return 0; }
+
+/* Graphs: the calls between begin and end, kept with their parameters. */
+struct step { void *f; unsigned dims[6], shared; void *params; size_t bytes; P to, from; struct step *next; };
+struct graph { struct step *first, **last; };
+static struct graph *capturing;
+static void keep(struct step s) {
+    struct step *made = malloc(sizeof s);
+    *made = s;
+    if (s.f) { made->params = malloc(s.bytes); memcpy(made->params, s.params, s.bytes); }
+    made->next = 0;
+    *capturing->last = made;
+    capturing->last = &made->next;
+}
+static int take(struct step *s) {
+    if (!s->f) { memmove((void *)s->to, (void *)s->from, s->bytes); return 0; }
+    ++launches;
+    return run ? run(s->f, s->dims, s->params, s->bytes, s->shared) : 719;
+}
+int cuStreamBeginCapture_v2(void *stream, int mode) {
+    CALL
+    capturing = malloc(sizeof *capturing);
+    capturing->first = 0;
+    capturing->last = &capturing->first;
+    return 0;
+}
+int cuStreamEndCapture(void *stream, void **g) { *g = capturing; capturing = 0; return 0; }
+int cuGraphInstantiateWithFlags(void **e, void *g, unsigned long long f) { CALL *e = ((struct graph *)g)->first; return 0; }
+int cuGraphDestroy(void *g) { free(g); return 0; }
+int cuGraphExecDestroy(void *e) {
+    for (struct step *s = e, *next; s; s = next) { next = s->next; free(s->params); free(s); }
+    return 0;
+}
+int cuGraphLaunch(void *e, void *stream) {
+    CALL
+    ++graph_launches;
+    for (struct step *s = e; s; s = s->next) { int failed = take(s); if (failed) return failed; }
+    return 0;
+}
+static int give(struct step s) { if (capturing) { keep(s); return 0; } return take(&s); }
+int cuMemcpyDtoDAsync_v2(P d, P s, size_t n, void *st) { CALL return give((struct step){.to = d, .from = s, .bytes = n}); }
+int cuLaunchKernel(void *f, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz, unsigned shared,
+                   void *stream, void **params, void **extra) {
+    CALL
+    return give((struct step){f, {gx, gy, gz, bx, by, bz}, shared, extra[1], *(size_t *)extra[3]});
+}
