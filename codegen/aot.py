@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from tcc.codegen import engines, jit
+from tcc.codegen import engines, freestanding, jit
 from tcc.codegen.aot_checks import body_text, c_bytes, checks_text, string
 from tcc.codegen.aot_context import State, context_text
 from tcc.codegen.aot_entry import EntryText, Piece, Strings, sizes_text, spec_rows
@@ -95,8 +95,10 @@ def library_text(library: Library) -> str:
     ]
     quick = " noinline optnone"
     control = control.replace("#0", "#1")
+    bodies.append(freestanding.text(library.target))
     whole = merge([LIBC, *(b.replace(quick, "") for b in bodies), control]) + "".join(constants)
-    return _reachable(_internal(whole, exports(library)), exports(library))
+    roots = [*exports(library), *freestanding.roots(library.target)]
+    return _reachable(_internal(whole, roots), roots)
 
 
 def library_object(library: Library) -> bytes:

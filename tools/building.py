@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from tcc.codegen.freestanding import is_freestanding
 from tcc.codegen.target import Target, host
 from tcc.tools.toolchain import CROSS, zig
 
@@ -33,7 +34,9 @@ class LinkError(RuntimeError):
 
 
 def shared_library(code: bytes, target: Target, strip: bool = True) -> bytes:
-    """A shared library of an object.  NoLinker; LinkError with the linker's words."""
+    """A shared library of an object, or for wasm32 a module that imports nothing.  NoLinker; LinkError with its words."""
+    if is_freestanding(target):
+        return _wasm_module(code, target, strip)
     command = linker(target)
     with tempfile.TemporaryDirectory(prefix="tcc-") as folder:
         source, made = Path(folder) / "model.o", Path(folder) / "libmodel.so"
@@ -43,6 +46,20 @@ def shared_library(code: bytes, target: Target, strip: bool = True) -> bytes:
             [*command, *_SHARED, *(["-s"] if strip else []), "-o", str(made), str(source), *libraries], folder
         )
         return made.read_bytes()
+
+
+def _wasm_module(code: bytes, target: Target, strip: bool) -> bytes:
+    command = ["wasm-ld"] if shutil.which("wasm-ld") else [sys.executable, "-m", "ziglang", "wasm-ld"]
+    if len(command) > 1 and not zig():
+        raise NoLinker(
+            f"no linker for {target.triple}: a module needs wasm-ld or the pip package ziglang "
+            "(pip install ziglang); the object (--emit obj) needs none"
+        )
+    words = ["--no-entry", "--export-dynamic", *(["--strip-all"] if strip else [])]
+    with tempfile.TemporaryDirectory(prefix="tcc-") as folder:
+        (Path(folder) / "model.o").write_bytes(code)
+        run([*command, *words, "model.o", "-o", "model.wasm"], folder)
+        return (Path(folder) / "model.wasm").read_bytes()
 
 
 def executable(code: bytes, sources: Mapping[str, str], target: Target) -> bytes:
