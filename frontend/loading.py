@@ -10,32 +10,39 @@ from typing import Any
 
 import numpy as np
 
+from tcc import native
 from tcc.functions import DictFunction, In, InterpretedFunction, compiled, parameter
 from tcc.ir.core import Func, Module
 from tcc.ir.parser import ParseError, parse
+from tcc.ir.safetensors import tensor
 from tcc.ir.types import FROM_NUMPY, Type
 from tcc.ir.verify import VerifyError, verify
 from tcc.lower import Lowered
+from tcc.native import NativeEntry, NativeVariable
 from tcc.runtime import bundle
 from tcc.runtime.buffers import Container
 from tcc.runtime.bundle import Bundle, BundleError
 from tcc.runtime.callable import Parameter
 from tcc.runtime.manifest import Array, Entry, Manifest
+from tcc.runtime.weights import match, read
 from tcc.sharedvar import TensorSharedVariable
 from tcc.types import TensorType
 from tcc.variable import make_variable
-from tcc.weights import load_weights, save_weights
+from tcc.weights import save_weights
 
 NUMPY = {ours: numpy for numpy, ours in FROM_NUMPY.items()}
 
 
-class State(Mapping[str, TensorSharedVariable]):
-    """A model's shared variables by name, which its entries read and update."""
+Variable = TensorSharedVariable | NativeVariable
 
-    def __init__(self, variables: Mapping[str, TensorSharedVariable]) -> None:
+
+class State(Mapping[str, Variable]):
+    """A model's variables by name, which its entries read and update."""
+
+    def __init__(self, variables: Mapping[str, Variable]) -> None:
         self._variables = dict(variables)
 
-    def __getitem__(self, name: str) -> TensorSharedVariable:
+    def __getitem__(self, name: str) -> Variable:
         if name not in self._variables:
             raise KeyError(f"no state {name} (there is {', '.join(self._variables) or 'none'})")
         return self._variables[name]
@@ -52,17 +59,23 @@ class State(Mapping[str, TensorSharedVariable]):
 
     def set(self, values: Mapping[str, Any]) -> None:
         """New values for some of it; all are checked before the first is set.  KeyError, TypeError."""
-        ready = [(self[name], self[name].type.filter(value)) for name, value in values.items()]
+        ready = [(self[name], _filtered(self[name], value)) for name, value in values.items()]
         for variable, value in ready:
-            variable.container.set(value)
+            variable.set_value(value)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes a .safetensors or .npz file."""
-        save_weights(path, self._variables)
+        save_weights(path, {name: v.get_value(borrow=True) for name, v in self.items()})
 
     def load(self, path: str | os.PathLike[str]) -> None:
         """Takes the values of such a file; ValueError, and nothing changes, unless names, dtypes and shapes are the same."""
-        load_weights(path, self._variables)
+        found = read(Path(path))
+        match(found, {name: tensor(v.get_value(borrow=True)) for name, v in self.items()}, str(path))
+        self.set({name: t.array for name, t in found.items()})
+
+
+def _filtered(variable: Variable, value: Any) -> Any:
+    return variable.filter(value) if isinstance(variable, NativeVariable) else variable.type.filter(value)
 
 
 class Model:
@@ -110,19 +123,30 @@ def described(entry: Entry) -> str:
     return f"{entry.name}({', '.join(map(one, entry.arguments))}) -> ({', '.join(map(one, entry.results))})"
 
 
-def load(path: str | os.PathLike[str], interpret: bool = False) -> Model:
+def load(
+    path: str | os.PathLike[str], interpret: bool = False, trust_native: bool | str = False, threads: int = 0
+) -> Model:
     """The model in a bundle, with its own copy of the state.
 
     Its IR is compiled when an entry is first called for new sizes, or, if `interpret` or where llvmlite is not installed,
-    interpreted with NumPy.  ValueError (BundleError) for a file that is spoiled, newer or no bundle; OSError if it cannot
-    be read.
+    interpreted with NumPy.  `trust_native`, which is True or the SHA-256 that the file must have (`tcc inspect` tells it),
+    runs the bundle's own library instead, if it has one for this machine, on up to `threads` threads (0: as many as it
+    was compiled for): it is a program that may do anything.  ValueError (BundleError) for a file that is spoiled, newer, no
+    bundle or not the one that is trusted, or whose library this CPU cannot run; OSError if it cannot be read.
     """
     file = bundle.read(Path(path))
+    if isinstance(trust_native, str) and trust_native.lower().removeprefix("sha256:") != file.sha256:
+        raise BundleError(f"{path}: its SHA-256 is {file.sha256}, not the trusted {trust_native}")
     module = module_of(file)
-    state = State({t.name: _variable(file, t.name) for t in file.manifest.state})
-    native = not interpret and importlib.util.find_spec("llvmlite") is not None
-    entries = {e.name: function_of(e, module[e.name], state, native) for e in file.manifest.entries}
-    return Model(file.manifest, entries, state)
+    own = native.opened(file, threads) if trust_native and not interpret else None
+    if own is not None:
+        shown = State({name: NativeVariable(name, own.state) for name in own.state})
+        called = {e.name: NativeEntry(e, own.entries[e.name], module[e.name]) for e in file.manifest.entries}
+        return Model(file.manifest, called, shown, native=True)
+    state = {t.name: _variable(file, t.name) for t in file.manifest.state}
+    compile = not interpret and importlib.util.find_spec("llvmlite") is not None
+    entries = {e.name: function_of(e, module[e.name], state, compile) for e in file.manifest.entries}
+    return Model(file.manifest, entries, State(state))
 
 
 def _variable(file: Bundle, name: str) -> TensorSharedVariable:
@@ -135,7 +159,7 @@ def _variable(file: Bundle, name: str) -> TensorSharedVariable:
     return TensorSharedVariable(kind, Container(np.array(t.array)), name)
 
 
-def function_of(entry: Entry, func: Func, state: Mapping[str, TensorSharedVariable], native: bool) -> Any:
+def function_of(entry: Entry, func: Func, state: Mapping[str, TensorSharedVariable], compile: bool) -> Any:
     """An entry as `tcc.function` would have made it."""
     inputs = [make_variable(TensorType(NUMPY[a.dtype], shape=_known(a)), a.name) for a in entry.arguments]
     places = {p.name: i for i, p in enumerate(func.body.params)}
@@ -147,7 +171,7 @@ def function_of(entry: Entry, func: Func, state: Mapping[str, TensorSharedVariab
     lowered = Lowered(func, inputs, [state[n] for n in entry.reads], why)
     parameters = [_parameter(a, v, i, entry) for i, (a, v) in enumerate(zip(entry.arguments, inputs))]
     returns = "list" if entry.returns == "dict" else entry.returns
-    made = (compiled if native else InterpretedFunction)(entry.name, parameters, lowered, returns)
+    made = (compiled if compile else InterpretedFunction)(entry.name, parameters, lowered, returns)
     return DictFunction(made, [r.name for r in entry.results]) if entry.returns == "dict" else made
 
 

@@ -330,7 +330,7 @@ def python_loader(m: Manifest, library: str) -> str:
     """NAME.py."""
     from pathlib import Path
 
-    from tcc.tools import loader
+    from tcc.runtime import library as loader
 
     text = Path(loader.__file__).read_text(encoding="utf-8")
     text = text.replace('NAME = "model"', f'NAME = "{m.name}"', 1)

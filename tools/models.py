@@ -27,6 +27,14 @@ size_option = click.option(
 interpret_option = click.option(
     "--interpret", is_flag=True, help="Interpret the IR with NumPy; nothing is compiled."
 )
+trust_option = click.option(
+    "--trust-native",
+    is_flag=True,
+    help="Run the file's own library, a program that may do anything: for files you trust.",
+)
+pin_option = click.option(
+    "--pin", metavar="SHA256", help="As --trust-native, if the file has this hash (see tcc inspect)."
+)
 threads_option = click.option("--threads", type=click.IntRange(1, 256), help="Threads that a call may use.")
 
 
@@ -37,7 +45,7 @@ threads_option = click.option("--threads", type=click.IntRange(1, 256), help="Th
     examples=[
         "tcc run mlp.tcb --entry predict x.npy",
         "tcc run mlp.tcb --entry step x=x.npy y=y.npy -o out.npz --save-state trained.safetensors",
-        "tcc run mlp.tcb inputs.npz -o y.npy --entry predict",
+        "tcc run mlp.tcb inputs.npz -o y.npy --entry predict --trust-native",
     ],
 )
 @click.argument("file", type=click.Path(path_type=Path))
@@ -54,6 +62,8 @@ threads_option = click.option("--threads", type=click.IntRange(1, 256), help="Th
     "--save-state", type=click.Path(path_type=Path), help="Where the state goes when the run is over."
 )
 @interpret_option
+@trust_option
+@pin_option
 @threads_option
 def run(
     file: Path,
@@ -63,6 +73,8 @@ def run(
     state: Path | None,
     save_state: Path | None,
     interpret: bool,
+    trust_native: bool,
+    pin: str | None,
     threads: int | None,
 ) -> None:
     """Runs the model of the bundle FILE once.
@@ -72,7 +84,7 @@ def run(
     """
     from tcc.tools import running
 
-    model = opened(file, interpret, threads)
+    model = opened(file, interpret, threads, pin or trust_native)
     function = chosen(model, entry)
     arguments = running.arguments(function, inputs)
     if state is not None:
@@ -137,6 +149,8 @@ def inspect(file: Path, as_json: bool) -> None:
     show_default=True,
     help="How far an element may be off, in the precision of its dtype times the largest element.",
 )
+@trust_option
+@pin_option
 @threads_option
 def verify(
     file: Path,
@@ -145,6 +159,8 @@ def verify(
     seed: int,
     sizes: tuple[str, ...],
     tolerance: float,
+    trust_native: bool,
+    pin: str | None,
     threads: int | None,
 ) -> None:
     """Runs every entry of the bundle FILE on random inputs, compiled and interpreted, results and new state both.
@@ -154,7 +170,7 @@ def verify(
     from tcc.tools import verifying
 
     numbers = read_sizes(sizes)
-    native, reference = opened(file, False, threads), opened(file, True, threads)
+    native, reference = opened(file, False, threads, pin or trust_native), opened(file, True, threads)
     for name in [chosen(native, entry).name] if entry else list(native.entries):
         e = native.manifest.entry(name)
         known_sizes(e, numbers)
@@ -188,6 +204,8 @@ def verify(
 )
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 @interpret_option
+@trust_option
+@pin_option
 @threads_option
 def bench(
     file: Path,
@@ -196,13 +214,15 @@ def bench(
     seconds: float,
     as_json: bool,
     interpret: bool,
+    trust_native: bool,
+    pin: str | None,
     threads: int | None,
 ) -> None:
     """Times the entries of the bundle FILE on random inputs; a size that is not given is 32, within its range."""
     from tcc.tools import verifying
 
     numbers = read_sizes(sizes)
-    model = opened(file, interpret, threads)
+    model = opened(file, interpret, threads, pin or trust_native)
     for name in [chosen(model, entry).name] if entry else list(model.entries):
         e = model.manifest.entry(name)
         known_sizes(e, numbers)
@@ -246,14 +266,18 @@ class reading:
             raise Failure(f"{e.filename or self.path}: error: {e.strerror}") from None
 
 
-def opened(file: Path, interpret: bool, threads: int | None) -> Model:
-    """The model of a bundle; Failure for one that cannot be read."""
+def opened(file: Path, interpret: bool, threads: int | None, trust: bool | str = False) -> Model:
+    """The model of a bundle; Failure for one that cannot be read, or whose library does not run here."""
     from tcc.loading import load
+    from tcc.runtime.library import ModelError
 
     if threads is not None:
         os.environ["TCC_THREADS"] = str(threads)
     with reading(file):
-        return load(file, interpret=interpret)
+        try:
+            return load(file, interpret, trust, threads or 0)
+        except ModelError as e:
+            raise Failure(f"{file}: error: {e}") from None
 
 
 def chosen(model: Model, name: str) -> Any:

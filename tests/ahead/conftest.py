@@ -13,8 +13,8 @@ from tcc.ahead import library, with_shapes
 from tcc.codegen import aot
 from tcc.codegen.target import Target, host
 from tcc.exporting import exported
+from tcc.runtime import library as loader
 from tcc.runtime.manifest import Range
-from tcc.tools import loader
 from tcc.tools.building import NoLinker, shared_library
 
 

@@ -10,8 +10,8 @@ import pytest
 
 import tcc
 import tcc.tensor as T
+from tcc.runtime.library import ModelError
 from tcc.runtime.manifest import Range
-from tcc.tools.loader import ModelError
 
 Build = Callable[..., Any]
 

@@ -168,6 +168,64 @@ def test_a_spoiled_or_newer_file_is_4(here: Path, capsys: Output) -> None:
             assert re.match("tcc: error: bad.tcb: .*(cut off|spoiled|not a bundle)", capsys.readouterr().err)
 
 
+# -- the library in a bundle -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def native(here: Path) -> Path:
+    """A bundle with a library for this machine."""
+    if shutil.which("cc") is None:
+        pytest.skip("there is no C compiler to link a library")
+    entries = ["--entry", "predict=predict", "--entry", "step=step", "--name", "mlp"]
+    assert run(["compile", "model.py", *entries, "--verify", "0", "-o", "native.tcb"]) == 0
+    return Path("native.tcb")
+
+
+def test_a_librarys_results_and_state_are_the_interpreters(native: Path, capsys: Output) -> None:
+    model, other = tcc.load(native, trust_native=True), tcc.load(native, interpret=True)
+    assert model.native and not other.native and not tcc.load(native).native
+    x, y = np.load("x.npy"), np.load("y.npy")
+    for _ in range(3):
+        np.testing.assert_allclose(model.step(x, y), other.step(x=x, y=y), rtol=1e-5)
+    np.testing.assert_allclose(model.predict(x=x), other.predict(x), rtol=1e-5)
+    for name, value in other.state.get().items():
+        np.testing.assert_allclose(model.state[name].get_value(), value, rtol=1e-4, atol=1e-6)
+    model.state.save("s.safetensors")
+    other.state.load("s.safetensors")
+    model.state.set({"b": np.ones(3, F)})
+    assert model.state["b"].get_value().tolist() == [1, 1, 1]
+    with pytest.raises(TypeError, match="w is float32.5, 3., got float32.3, 5."):
+        model.state.set({"b": np.zeros(3, F), "w": np.zeros((3, 5), F)})
+    assert model.state["b"].get_value().tolist() == [1, 1, 1]
+    with pytest.raises(ValueError, match="x has size 4 in axis 1, wanted 5"):
+        model.predict(x[:, :4].copy())
+    with pytest.raises(ValueError, match="index 5 is out of bounds"):
+        model.step(x, y + 5)
+    for command in (["verify"], ["bench", "--seconds", "0.02"], ["run", "--entry", "predict", "x=x.npy"]):
+        assert run([command[0], str(native), *command[1:], "--trust-native"]) == 0, capsys.readouterr().err
+
+
+def test_a_library_runs_only_if_it_is_trusted(
+    native: Path, monkeypatch: pytest.MonkeyPatch, capsys: Output
+) -> None:
+    pinned = bundle.read(native).sha256
+    assert (
+        tcc.load(native, trust_native=pinned).native
+        and tcc.load(native, trust_native=f"sha256:{pinned}").native
+    )
+    assert run(["run", str(native), "--entry", "predict", "x=x.npy", "--pin", pinned]) == 0
+    assert run(["run", str(native), "--entry", "predict", "x=x.npy", "--pin", "0" * 64]) == 4
+    assert f"its SHA-256 is {pinned}, not the trusted 000" in capsys.readouterr().err
+
+    def loaded(*_: object) -> None:
+        raise AssertionError("it is loaded")
+
+    monkeypatch.setattr("tcc.native.opened", loaded)
+    tcc.load(native)
+    with pytest.raises(AssertionError, match="it is loaded"):
+        tcc.load(native, trust_native=True)
+
+
 # -- verify, bench, targets --------------------------------------------------------------------------------------
 
 

@@ -243,7 +243,10 @@ class Model:
     def restore(self, path: str | os.PathLike[str]) -> None:
         """Takes the state that `save` wrote."""
         with open(path, "rb") as file:
-            data = file.read()
+            self.restore_from(file.read())
+
+    def restore_from(self, data: bytes) -> None:
+        """Takes the state from the bytes of such a file."""
         self.check(self.call("state_load", self.context, data, ctypes.c_int64(len(data))))
 
     def __del__(self) -> None:
