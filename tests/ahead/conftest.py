@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -46,6 +45,3 @@ def build(tmp_path: Path) -> Callable[..., Any]:
         return loader.load(path, weights=weights, name="m")
 
     return made
-
-
-needs_cc = pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler")

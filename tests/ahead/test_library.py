@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from classifier import SHAPES, mlp
 
 import tcc
 import tcc.tensor as T
@@ -14,26 +15,6 @@ from tcc.runtime.library import ModelError
 from tcc.runtime.manifest import Range
 
 Build = Callable[..., Any]
-
-
-def mlp() -> tuple[Any, Any, list[Any]]:
-    """A classifier's function and training step, and their shared variables."""
-    rng = np.random.default_rng(0)
-    shapes = {"W1": (64, 20), "b1": (20,), "W2": (20, 10), "b2": (10,)}
-    params = [tcc.shared((rng.standard_normal(s) * 0.1).astype("float32"), name=n) for n, s in shapes.items()]
-    W1, b1, W2, b2 = params
-    x, y = T.fmatrix("x"), T.lvector("y")
-    p = T.nnet.softmax(T.tanh(x.dot(W1) + b1).dot(W2) + b2)
-    loss = -T.mean(T.log(p)[T.arange(y.shape[0]), y])
-    steps = [(q, q - np.float32(0.1) * g) for q, g in zip(params, T.grad(loss, params))]
-    return (
-        tcc.function([x], p, name="predict"),
-        tcc.function([x, y], loss, updates=steps, name="step"),
-        params,
-    )
-
-
-SHAPES = {"x": ("n", 64), "y": ("n",)}
 
 
 @pytest.mark.parametrize("threads", [1, 2])
@@ -135,7 +116,7 @@ def test_an_index_out_of_bounds_changes_nothing(build: Build) -> None:
     _, step, params = mlp()
     model = build({"step": step}, SHAPES)
     with pytest.raises(
-        ModelError, match=r"m_step: index 10 is out of bounds for an axis of size 10 .*test_library.py:\d+"
+        ModelError, match=r"m_step: index 10 is out of bounds for an axis of size 10 .*classifier.py:\d+"
     ):
         model(np.ones((2, 64), "float32"), np.array([3, 10]))
     for p in params:
