@@ -20,7 +20,7 @@ from tcc.runtime import layout as at
 MACHINES = {
     "x86_64": (202, "@llvm.x86.sse2.pause()"),
     "aarch64": (98, "@llvm.aarch64.hint(i32 1)"),
-    "riscv64": (98, "@llvm.riscv.pause()"),
+    "riscv64": (98, "@llvm.donothing()"),
 }
 FUTEX_WAIT_PRIVATE, FUTEX_WAKE_PRIVATE = 128, 129
 SIG_SETMASK = 2

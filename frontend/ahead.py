@@ -32,8 +32,11 @@ def library(
     """
     from tcc.codegen.aot import Library
     from tcc.codegen.aot_context import State
+    from tcc.codegen.freestanding import is_freestanding
 
     refuse_python(model)
+    if threads > 1 and is_freestanding(target):
+        raise TypeError(f"code for {target.triple} runs on one thread, not on {threads}")
     placed = bundle.records(model.state)
     parts = safetensors.encode(model.state) if model.state else [b""]
     order = sorted(placed, key=lambda n: placed[n].offset)

@@ -25,7 +25,19 @@ FORMAT = 1
 ABI = 1  # of the C functions that a library exports
 LARGEST = 16 << 20  # bytes of JSON
 RETURNS = ("array", "list", "dict")
-ROLES = ("tcir", "weights", "shared", "static", "object", "header", "python", "llvm-ir", "asm", "ptx")
+ROLES = (
+    "tcir",
+    "weights",
+    "shared",
+    "static",
+    "object",
+    "header",
+    "python",
+    "javascript",
+    "llvm-ir",
+    "asm",
+    "ptx",
+)
 
 T = TypeVar("T")
 _SYMBOL = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,200}", re.ASCII)

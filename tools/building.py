@@ -64,6 +64,8 @@ def _wasm_module(code: bytes, target: Target, strip: bool) -> bytes:
 
 def executable(code: bytes, sources: Mapping[str, str], target: Target) -> bytes:
     """A program of the object and C sources, the first of which has `main`; `sources` are all files by name."""
+    if is_freestanding(target):
+        raise NoLinker(f"there are no programs for {target.triple}; --emit shared makes a module of it")
     command = linker(target)
     if Path(command[0]).name.startswith("ld"):
         raise NoLinker("a program needs a C compiler, cc or the pip package ziglang, and there is none")

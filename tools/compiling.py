@@ -153,7 +153,7 @@ def kinds_of(text: str, output: str | None) -> tuple[str, ...]:
                     f"no kind {kind!r} (there are {', '.join(KINDS)})", param_hint="--emit"
                 )
         return kinds or ("bundle",)
-    suffix = Path(output or "").suffix
+    suffix = Path(output or "").suffix.replace(".wasm", ".so")
     return tuple(k for k, s in SUFFIXES.items() if s and s == suffix) or ("bundle",)
 
 
@@ -298,7 +298,7 @@ class Place:
             raise click.UsageError(
                 f"{output} is one file, and --emit asks for {', '.join(kinds)}; give a folder"
             )
-        if SUFFIXES[kinds[0]] != path.suffix:
+        if SUFFIXES[kinds[0]] != path.suffix and (kinds[0], path.suffix) != ("shared", ".wasm"):
             raise click.UsageError(
                 f"{output}: a file of kind {kinds[0]} ends with {SUFFIXES[kinds[0]] or 'no suffix'}"
             )

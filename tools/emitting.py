@@ -10,6 +10,7 @@ from functools import cached_property
 from tcc.ahead import library
 from tcc.codegen import aot
 from tcc.codegen.aot_features import required
+from tcc.codegen.freestanding import is_freestanding
 from tcc.codegen.target import Target
 from tcc.exporting import Model
 from tcc.ir import safetensors
@@ -18,7 +19,7 @@ from tcc.runtime import bundle
 from tcc.runtime.bundle import Member
 from tcc.runtime.manifest import File, Manifest
 from tcc.runtime.manifest import Target as Machine
-from tcc.tools import building, cfiles
+from tcc.tools import building, cfiles, jsfiles
 
 KINDS = ("bundle", "shared", "static", "obj", "exe", "header", "python", "llvm-ir", "asm", "ptx", "tcir")
 TEXT = {"header": "header", "python": "python", "llvm-ir": "llvm-ir", "asm": "asm", "tcir": "tcir"}
@@ -75,7 +76,10 @@ class Emitter:
         """All files of these kinds, the manifest last; NoLinker if one of them needs what is not there."""
         makers: Mapping[str, Callable[[Sequence[str]], list[Made]]] = {
             "bundle": lambda _: [Made(f"{self.name}.tcb", self.bundled())],
-            "shared": lambda _: [Made(self.linked(kinds), self.shared, "shared", True)],
+            "shared": lambda _: [
+                Made(self.linked(kinds), self.shared, "shared", True),
+                *self.for_javascript(),
+            ],
             "static": lambda _: [Made(f"lib{self.name}.a", self.static(), "static")],
             "obj": lambda _: [Made(f"{self.name}.o", self.code, "object")],
             "exe": lambda _: [Made(self.name, self.program(), program=True)],
@@ -106,7 +110,7 @@ class Emitter:
         if kind == "header":
             return cfiles.header(self.manifest)
         if kind == "python":
-            return cfiles.python_loader(self.manifest, f"lib{self.name}.so")
+            return cfiles.python_loader(self.manifest, self.library_name)
         if kind == "tcir":
             return print_module(self.model.module)
         if kind == "asm":
@@ -115,7 +119,16 @@ class Emitter:
 
     def linked(self, kinds: Sequence[str]) -> str:
         """The file that C programs are linked with."""
-        return f"lib{self.name}.so" if "shared" in kinds or "static" not in kinds else f"lib{self.name}.a"
+        return self.library_name if "shared" in kinds or "static" not in kinds else f"lib{self.name}.a"
+
+    @property
+    def library_name(self) -> str:
+        return f"{self.name}.wasm" if is_freestanding(self.target) else f"lib{self.name}.so"
+
+    def for_javascript(self) -> list[Made]:
+        if not is_freestanding(self.target):
+            return []
+        return [Made(f"{self.name}.mjs", jsfiles.LOADER.encode(), "javascript")]
 
     def for_c(self, kinds: Sequence[str]) -> list[Made]:
         files = {
@@ -125,7 +138,7 @@ class Emitter:
             "CMakeLists.txt": cfiles.cmake_lists(self.manifest),
         }
         head = Made(f"{self.name}.h", self.text("header").encode(), "header")
-        if not set(kinds) & set(LINKED):
+        if not set(kinds) & set(LINKED) or is_freestanding(self.target):
             return [head]
         return [head, *(Made(name, text.encode()) for name, text in files.items())]
 
@@ -148,7 +161,7 @@ class Emitter:
         members = self.model.members()
         bare = replace(self, embed=False)
         try:
-            members.append(Member(f"lib{self.name}.so", "shared", bare.shared))
+            members.append(Member(self.library_name, "shared", bare.shared))
         except building.NoLinker:
             members.append(Member(f"{self.name}.o", "object", bare.code))
         members.append(Member(f"{self.name}.h", "header", self.text("header").encode()))

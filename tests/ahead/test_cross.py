@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 from collections.abc import Sequence
@@ -17,10 +18,11 @@ import tcc
 import tcc.tensor as T
 from tcc.ahead import library
 from tcc.codegen import aot
-from tcc.codegen.target import KNOWN, Target
+from tcc.codegen.target import KNOWN, Target, cross
 from tcc.exporting import Model, exported
 from tcc.tools import building
 from tcc.tools.building import NoLinker, executable, shared_library
+from tcc.tools.cli import run
 from tcc.tools.jsfiles import LOADER
 
 F = np.float32
@@ -146,3 +148,72 @@ def test_a_module_for_wasm32_needs_no_tool_but_a_linker(monkeypatch: pytest.Monk
         NoLinker, match="no linker for wasm32-unknown-unknown: a module needs wasm-ld or the pip package"
     ):
         shared_library(code, target)
+
+
+@pytest.mark.parametrize("triple", ["aarch64-linux-gnu", "riscv64-linux-gnu", "wasm32-unknown-unknown"])
+def test_code_for_several_threads_is_made_or_refused(triple: str) -> None:
+    target, model = cross(triple), exported(functions(), "mlp")
+    if triple.startswith("wasm32"):
+        with pytest.raises(TypeError, match="code for wasm32-unknown-unknown runs on one thread, not on 4"):
+            library(model, target, 4)
+        return
+    assert aot.library_object(library(model, target, 4))[:4] == b"\x7fELF"
+
+
+@pytest.mark.parametrize(
+    "words, code, message",
+    [
+        (["--threads", "4", "--emit", "obj"], 1, "runs on one thread, not on 4"),
+        (
+            ["--emit", "exe"],
+            1,
+            "there are no programs for wasm32-unknown-unknown; --emit shared makes a module",
+        ),
+        (
+            ["--mcpu", "mpv", "--emit", "obj"],
+            1,
+            "'mpv' is not a recognized processor for this target; did you mean mvp?|'mpv'",
+        ),
+    ],
+)
+def test_what_wasm32_has_not_is_said(
+    tmp_path: Path, words: list[str], code: int, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "f.tcir").write_text(
+        "func @f(%x: f32[n]) -> (f32[n]) {\n  %y = neg %x : f32[n]\n  yield %y\n}\n"
+    )
+    assert (
+        run(
+            [
+                "compile",
+                f"{tmp_path}/f.tcir",
+                "--mtriple",
+                "wasm32-unknown-unknown",
+                *words,
+                "-o",
+                f"{tmp_path}/o/",
+            ]
+        )
+        == code
+    )
+    assert re.search(message, capsys.readouterr().err)
+    assert not (tmp_path / "o").exists()
+
+
+def test_a_module_comes_with_its_loader(tmp_path: Path) -> None:
+    (tmp_path / "f.tcir").write_text(
+        "func @f(%x: f32[n]) -> (f32[n]) {\n  %y = neg %x : f32[n]\n  yield %y\n}\n"
+    )
+    require(KNOWN[-1])
+    words = [
+        "compile",
+        f"{tmp_path}/f.tcir",
+        "--mtriple",
+        "wasm32-unknown-unknown",
+        "--emit",
+        "shared,header",
+    ]
+    assert run([*words, "-o", f"{tmp_path}/o/"]) == 0
+    assert sorted(p.name for p in (tmp_path / "o").iterdir()) == ["f.h", "f.json", "f.mjs", "f.wasm"]
+    assert run([*words[:-2], "-o", f"{tmp_path}/g.wasm"]) == 0
+    assert (tmp_path / "g.wasm").read_bytes() == (tmp_path / "o" / "f.wasm").read_bytes()
