@@ -12,9 +12,9 @@ from tcc.functions import DictFunction, In, Recipe, with_updates
 from tcc.graph import ancestors, place, rebuild, shown_inputs, toposort
 from tcc.modes import get_mode
 from tcc.printing import visible
-from tcc.settings import config
+from tcc.settings import config, device_name
 from tcc.types import TensorType
-from tcc.variable import Constant, SharedVariable, Variable, as_variable
+from tcc.variable import Constant, SharedVariable, Variable, as_variable, target_of
 
 
 class UnusedInputError(Exception):
@@ -48,12 +48,14 @@ def function(
     allow_input_downcast: bool | None = None,
     profile: Any = None,
     on_unused_input: str | None = None,
+    device: str | None = None,
 ) -> Any:
     """A callable that computes `outputs` (a variable, list, dict or None) from `inputs` and then applies `updates`.
 
     `updates` are (shared variable, new value) pairs, all computed from the old values; `givens` are (variable, replacement)
     pairs, of the same types unless `rebuild_strict` is False.  With `profile` (True,
-    a message, or a ProfileStats) calls are counted and timed: `f.profile.summary()`.  UnusedInputError, MissingInputError and TypeError say what does not fit.
+    a message, or a ProfileStats) calls are counted and timed: `f.profile.summary()`.  `device` is where it runs, as
+    `config.device` has it; outputs made by `transfer` stay there.  UnusedInputError, MissingInputError and TypeError say what does not fit.
     """
     if name is None:
         name = _caller()
@@ -76,7 +78,10 @@ def function(
     pairs = [(s, e) for (s, _), e in zip(pairs, results[count:])]
     _check_inputs([i.variable for i in ins], results, on_unused_input or config.on_unused_input)
     returns = "list" if outputs is None or isinstance(outputs, list | tuple | dict) else "array"
-    recipe = Recipe(ins, results[:count], pairs, name, get_mode(mode), returns)
+    if device is not None:
+        device_name(device)
+    stay = frozenset(i for i, v in enumerate(outs) if device_name(target_of(v)) != "cpu")
+    recipe = Recipe(ins, results[:count], pairs, name, get_mode(mode), returns, device, stay)
     keys = sorted(outputs) if isinstance(outputs, dict) else None
     start = time.perf_counter()
     made = recipe.make()

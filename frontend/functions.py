@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -69,6 +69,8 @@ class Recipe:
     name: str
     mode: Mode
     returns: str
+    device: str | None = None  # None: what `config.device` says when it is made
+    stay: frozenset[int] = frozenset()  # outputs that are left on the device
 
     def make(self) -> Any:
         from tcc.packing import wrapped
@@ -77,6 +79,7 @@ class Recipe:
         if made is not None:
             return made
         lowered = lower([i.variable for i in self.inputs], self.outputs, self.updates, _symbol(self.name))
+        lowered.device, lowered.stay = self.device, self.stay
         parameters = [parameter(i, number, self.name) for number, i in enumerate(self.inputs)]
         made = self.mode.make(self.name, parameters, lowered, self.returns)
         made.recipe = self
@@ -84,7 +87,16 @@ class Recipe:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """With its nodes in front, operands before users, so that pickling goes no deeper than one node."""
-        fields = (self.inputs, self.outputs, self.updates, self.name, self.mode, self.returns)
+        fields = (
+            self.inputs,
+            self.outputs,
+            self.updates,
+            self.name,
+            self.mode,
+            self.returns,
+            self.device,
+            self.stay,
+        )
         return _recipe, (toposort([*self.outputs, *(e for _, e in self.updates)]), *fields)
 
     def changed(self, swap: Mapping[Any, Any], delete_updates: bool, name: str | None) -> Recipe:
@@ -95,7 +107,7 @@ class Recipe:
         count = len(self.outputs)
         updates = [(swap.get(s, s), e) for (s, _), e in zip(pairs, made[count:])]
         inputs = with_updates(self.inputs, made[count + len(pairs) :])
-        return Recipe(inputs, made[:count], updates, name or self.name, self.mode, self.returns)
+        return replace(self, inputs=inputs, outputs=made[:count], updates=updates, name=name or self.name)
 
 
 def with_updates(inputs: Sequence[In], updates: Sequence[Any]) -> list[In]:
@@ -294,7 +306,12 @@ class CompiledFunction(Made, NativeFunction):
 
 
 def compiled(name: str, parameters: Sequence[Parameter], lowered: Lowered, returns: str) -> Any:
-    """The function as native code, which is made at its first call."""
+    """The function as native code, or as a program for a device, which is made at its first call."""
+    from tcc import devices
+
+    device = devices.chosen(lowered.device, [s.target for s in lowered.shared])
+    if device is not None:
+        return devices.compiled_for(device, name, parameters, lowered, returns)
     from tcc.codegen import support
 
     support.load()

@@ -43,6 +43,8 @@ class Lowered:
     inputs: list[Variable]
     shared: list[SharedVariable]
     why: dict[tuple[int, int], str] = field(default_factory=dict)
+    device: str | None = None  # as tcc.functions.Recipe has it, and
+    stay: frozenset[int] = frozenset()
 
 
 def lower(

@@ -251,7 +251,7 @@ class WrappedFunction(Made):
             targets = shared.parts if is_packed(shared) else [shared]
             pairs += list(zip(targets, unpacking.outputs([value]), strict=True))
         results = unpacking.outputs(self.outputs)
-        self.inner = Recipe(inner, results, pairs, self.name, recipe.mode, "list").make()
+        self.inner = Recipe(inner, results, pairs, self.name, recipe.mode, "list", recipe.device).make()
 
     def _default(self, number: int) -> Any:
         if number not in self.values:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import configparser
 import functools
 import os
+import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from operator import attrgetter
@@ -24,7 +25,10 @@ class Flag(NamedTuple):
 
 FLAGS: dict[str, Flag] = {
     "floatX": Flag("float64", ("float64", "float32", "float16"), "dtype of floats that name none"),
-    "device": Flag("cpu", ("cpu", "cuda", "gpu"), "where functions run"),
+    "contexts": Flag("", str, "names for devices, as in dev0->cuda0;dev1->cuda1"),
+    "device": Flag(
+        "cpu", str, "where functions run: cpu, cuda or cuda0, cuda1, ..., emulator, a name of contexts"
+    ),
     "mode": Flag("FAST_RUN", str, "how functions are compiled unless `mode` says otherwise"),
     "optimizer": Flag("fast_run", str, "accepted for Theano's sake"),
     "cast_policy": Flag("custom", ("custom", "numpy+floatX"), "dtypes of Python numbers in expressions"),
@@ -53,7 +57,6 @@ HISTORIC: dict[str, Any] = {
     "compile": {},
     "compiledir": "",
     "compute_test_value_opt": "off",
-    "contexts": "",
     "conv.assert_shape": False,
     "ctc.root": "",
     "cuda": {},
@@ -123,7 +126,7 @@ class TheanoConfigParser:
         values = {name: flag.default for name, flag in FLAGS.items()}
         object.__setattr__(self, "_values", values)
         object.__setattr__(self, "_historic", {})
-        for name, text in _given():
+        for name, text in sorted(_given(), key=lambda item: item[0] == "device"):  # which contexts may name
             self._take(name, text)
 
     def _take(self, name: str, text: str) -> None:
@@ -154,6 +157,10 @@ class TheanoConfigParser:
                 return
             raise AttributeError(f"'TheanoConfigParser' object has no attribute '{name}'")
         _check(name, flag, value)
+        if name == "device":
+            device_name(value, self.contexts)
+        elif name == "contexts":
+            contexts_of(value)
         self._values[name] = value
 
     def __dir__(self) -> list[str]:
@@ -222,6 +229,30 @@ def _given() -> Iterator[tuple[str, str]]:
             for key, text in parser.items(section):
                 yield (key if section == "global" else f"{section}.{key}"), text
     yield from knobs.FLAGS.get().items()
+
+
+_DEVICE = re.compile(r"(?:cuda|gpu)(\d*)")
+
+
+def contexts_of(text: str) -> dict[str, str]:
+    """The names that `config.contexts` gives to devices; ValueError if it cannot be read."""
+    pairs = [item.split("->") for item in text.split(";") if item.strip()]
+    if any(len(pair) != 2 for pair in pairs):
+        raise ValueError(f"contexts are written dev0->cuda0;dev1->cuda1, got {text!r}")
+    return {name.strip(): device.strip() for name, device in pairs}
+
+
+def device_name(name: str, contexts: str | None = None) -> str:
+    """`cpu`, `emulator` or `cuda` with a number, for what the user may write; ValueError for a name that means no device."""
+    given = contexts_of(config.contexts if contexts is None else contexts)
+    real = given.get(name, name)
+    if real in ("cpu", "emulator"):
+        return real
+    found = _DEVICE.fullmatch(real)
+    if found is None:
+        known = ["cpu", "cuda0 (cuda1, ...)", "emulator", *given]
+        raise ValueError(f"no device {name!r} (there are {', '.join(known)})")
+    return f"cuda{found[1] or 0}"
 
 
 config = TheanoConfigParser()

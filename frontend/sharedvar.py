@@ -11,6 +11,8 @@ from tcc.graph import user_location
 from tcc.ir.types import FROM_NUMPY
 from tcc.operators import TensorOperators
 from tcc.runtime.buffers import Container, ObjectContainer
+from tcc.runtime.device_arrays import DeviceArray
+from tcc.settings import device_name
 from tcc.types import TensorType, generic
 from tcc.variable import SharedVariable, Variable
 
@@ -31,11 +33,28 @@ class TensorSharedVariable(TensorOperators, SharedVariable):
             container.name = name
 
     def get_value(self, borrow: Any = False, return_internal_type: bool = False) -> Any:
-        """A copy of the value; with `borrow` the array itself, which later calls may change."""
+        """A copy of the value; with `borrow` the array itself, which later calls may change.
+
+        With `return_internal_type`, of a variable that lives on a device, it is an array of that device.
+        """
+        if return_internal_type:
+            from tcc.devices import chosen
+
+            device = chosen(None, [self.target])
+            if device is not None:
+                with self.container.held(write=False):
+                    found = self.container.on(device)
+                    return found if borrow else found.copy()
         return self.container.get(bool(borrow))
 
     def set_value(self, new_value: Any, borrow: bool = False) -> None:
-        """A new value of the same dtype and rank, of any sizes; TypeError names the variable."""
+        """A new value of the same dtype and rank, of any sizes; TypeError names the variable.
+
+        An array of a device (of tcc's, or of torch, CuPy or JAX) stays there.
+        """
+        if isinstance(new_value, DeviceArray):
+            self._set_on_device(new_value if borrow else new_value.copy())
+            return
         try:
             value = self.type.filter(new_value, self.strict, self.allow_downcast)
         except (TypeError, ValueError) as e:
@@ -44,6 +63,14 @@ class TensorSharedVariable(TensorOperators, SharedVariable):
             raise
         self.container.set(value, borrow=borrow and isinstance(new_value, np.ndarray))
 
+    def _set_on_device(self, value: DeviceArray) -> None:
+        if value.dtype != self.container.dtype or value.ndim != self.container.rank:
+            raise TypeError(
+                f"{self.name or 'a shared variable'} is {self.type}, got an array of {value.dtype} and rank {value.ndim}"
+            )
+        with self.container.held(write=True):
+            self.container.left_on(value)
+
     def zero(self, borrow: bool = False) -> None:
         """All elements become 0."""
         self.set_value(np.zeros(self.container.shape, self.type.numpy_dtype), borrow=True)
@@ -51,7 +78,7 @@ class TensorSharedVariable(TensorOperators, SharedVariable):
     def clone(self) -> TensorSharedVariable:
         """Another variable with the same container."""
         copy = TensorSharedVariable(self.type, self.container, self.name)
-        copy.default_update = None
+        copy.default_update, copy.target = None, self.target
         if "tag" in self.__dict__:
             copy.tag.__dict__.update(self.tag.__dict__)
         return copy
@@ -103,6 +130,7 @@ def shared(
 
     Numbers take NumPy's own dtype (1.0 is float64); lists and other objects are kept as objects.  No axis broadcasts unless
     `broadcastable` says so; `shape` fixes sizes.  `strict` and `allow_downcast` say what `set_value` converts.
+    `target` names the device on which functions of it run, unless they or `config.device` say otherwise.
     """
     if isinstance(value, Variable):
         raise TypeError(
@@ -124,4 +152,7 @@ def shared(
     array = type.filter(array, strict, allow_downcast)
     made = TensorSharedVariable(type, Container(array, borrow), name)
     made.strict, made.allow_downcast = strict, allow_downcast
+    if target is not None:
+        device_name(target)
+        made.target = target
     return made

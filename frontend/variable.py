@@ -52,6 +52,10 @@ class Variable:
 
         return evaluate(self, inputs_to_values or {})
 
+    def transfer(self, target: str) -> Any:
+        """This value; as an output of a function it is left on the device `target` (`cpu`: the host)."""
+        return transfer(self, target)
+
     def get_parents(self) -> list[Any]:
         return [self.owner] if self.owner is not None else []
 
@@ -100,6 +104,7 @@ class SharedVariable(Variable):
 
     container: Any
     default_update: Any = None
+    target: str | None = None  # the device that functions of it run on, unless they say otherwise
 
 
 def make_variable(type: Type, name: str | None = None) -> Any:
@@ -218,3 +223,22 @@ as_tensor_variable = as_variable
 
 def _holds_variable(items: Any) -> bool:
     return any(isinstance(i, Variable) or (isinstance(i, list | tuple) and _holds_variable(i)) for i in items)
+
+
+def transfer(x: Any, target: str) -> Any:
+    """x; as an output of a function it is left on the device `target`, and is an array of that device for the caller.
+
+    `cpu` is the host.  ValueError for a name that means no device.
+    """
+    from tcc.build import node
+    from tcc.settings import device_name
+
+    device_name(target)
+    made = node("identity", as_variable(x)).results[0]
+    made.tag.target = target
+    return made
+
+
+def target_of(x: Any) -> str:
+    """Where `transfer` has put a variable."""
+    return str(x.tag.target) if "tag" in x.__dict__ and hasattr(x.tag, "target") else "cpu"

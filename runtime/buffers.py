@@ -10,12 +10,16 @@ import time
 import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tcc.ir.types import FROM_NUMPY
 from tcc.runtime import layout as at
+from tcc.runtime.device_arrays import DeviceArray
+
+if TYPE_CHECKING:
+    from tcc.runtime.launch import Device
 
 WRITER_WAITS = 1 << 32  # one waiting writer, in SHARED_CLAIMS
 FIRST_NAP, LONGEST_NAP = 20e-6, 1e-3  # seconds
@@ -131,7 +135,8 @@ def _after_fork() -> None:
     mine = {id(c) for containers, _ in _active.calls for c in containers}
     for container in list(_all):
         if id(container) not in mine:
-            container._words[at.SHARED_LOCK] = container._words[at.SHARED_CLAIMS] = 0
+            container._words[at.SHARED_LOCK] = 0
+            container._words[at.SHARED_CLAIMS] = isinstance(container, Container) and container._away
             container._mutex = threading.RLock()
 
 
@@ -152,10 +157,17 @@ def _wait(busy: Any, container: Storage, write: bool) -> None:
 
 
 class Container(Storage):
-    """An array of fixed dtype and rank; its sizes and its buffer may change."""
+    """An array of fixed dtype and rank; its sizes and its buffer may change.
+
+    A device may have a copy.  What a device has written is newer than the buffer; then the container counts as claimed, so
+    native calls turn to `wait`, which brings the value home, as everything else does that looks at the buffer.
+    """
 
     def __init__(self, value: Array, borrow: bool = False) -> None:
         super().__init__(value.ndim)
+        self._copy: DeviceArray | None = None
+        self._copied = -1  # the version that the copy is of
+        self._away = False  # whether the copy is newer than the buffer
         if value.dtype.name not in FROM_NUMPY or value.dtype.hasobject:
             raise TypeError(f"a container holds numbers, not {value.dtype}")
         self.dtype, self.rank = value.dtype.newbyteorder("="), value.ndim
@@ -164,18 +176,62 @@ class Container(Storage):
     @property
     def array(self) -> Array:
         """The buffer itself."""
+        self.come_home()
         return self._array
 
     @property
     def shape(self) -> tuple[int, ...]:
-        return tuple(self._array.shape)
+        return self._copy.shape if self._copy is not None and self._away else tuple(self._array.shape)
+
+    def wait(self, write: bool) -> None:
+        self.come_home()
+        super().wait(write)
+
+    def on(self, device: Device) -> DeviceArray:
+        """The value on a device; the caller holds the container."""
+        if self._copy is None or self._copy.device is not device or self._stale:
+            self.come_home()
+            self._copy, self._copied = DeviceArray.of(device, self._array), self.version
+        return self._copy
+
+    @property
+    def _stale(self) -> bool:
+        return not self._away and self._copied != self.version
+
+    def left_on(self, value: DeviceArray) -> None:
+        """A device has written the value, for a caller that holds the container for writing."""
+        self._copy = value
+        self._touched()
+        if not self._away:
+            self._away = True
+            self._words[at.SHARED_CLAIMS] += 1
+
+    def come_home(self) -> None:
+        """The buffer has the newest value from now on."""
+        with self._mutex:
+            if self._away and self._copy is not None:
+                buffer = self._array
+                if buffer.shape != self._copy.shape or not buffer.flags.writeable:
+                    buffer = aligned_empty(self._copy.shape, self.dtype)
+                self._copy.get(buffer)
+                self._point_to(buffer)
+                self._forget_device(keep=True)
+
+    def _forget_device(self, keep: bool = False) -> None:
+        """The buffer counts; with `keep` the copy is equal to it."""
+        if self._away:
+            self._away = False
+            self._words[at.SHARED_CLAIMS] -= 1
+        self._copied = self.version if keep else -1
+        if not keep:
+            self._copy = None
 
     def get(self, borrow: bool = False) -> Array:
         """A copy, or with `borrow` the buffer itself, whose contents later calls may change."""
         if borrow:
-            return self._array
+            return self.array
         with self.held(write=False):
-            return self._array.copy()
+            return self.array.copy()
 
     def set(self, value: Array, borrow: bool = False) -> None:
         """Copies `value` in; with `borrow` keeps it as the buffer (if it is C-contiguous, aligned and writable).
@@ -188,6 +244,7 @@ class Container(Storage):
                 f"got {value.dtype} of rank {value.ndim}"
             )
         with self.held(write=True):
+            self._forget_device()
             if not borrow and value.shape == self.shape and self._array.flags.writeable:
                 np.copyto(self._array, value)
                 self._touched()
@@ -208,11 +265,15 @@ class Container(Storage):
             fresh = aligned_empty(value.shape, self.dtype)
             fresh[...] = value
             value = fresh
+        self._forget_device()
+        self._point_to(value)
+        self._touched()
+
+    def _point_to(self, value: Array) -> None:
         self._array = value
         self._words[at.SHARED_DATA] = value.ctypes.data
         for axis, size in enumerate(value.shape):
             self._words[at.SHARED_DIMS + axis] = size
-        self._touched()
 
 
 def _container(value: Array, name: str) -> Container:

@@ -159,8 +159,16 @@ class DeviceProgram:
 
 
 class Device(Protocol):
-    """What runs a program.  Calls are taken in order; only `to_host` and `synchronise` wait."""
+    """What runs a program.  Calls are taken in order; only `to_host` and `synchronise` wait.
 
+    Inside `with device:` it is one thread's.  `dlpack` is its kind and number in DLPack's terms.
+    """
+
+    name: str
+    dlpack: tuple[int, int]
+
+    def __enter__(self) -> Any: ...
+    def __exit__(self, *error: Any) -> None: ...
     def alloc(self, bytes: int) -> int: ...
     def free(self, address: int) -> None: ...
     def to_device(self, address: int, source: Array) -> None: ...
@@ -182,17 +190,18 @@ def execute(
     program: DeviceProgram,
     device: Device,
     bound: Mapping[int, int],
-    sizes: Mapping[str, int],
+    sizes: dict[str, int],
     poll: Callable[[], None] = lambda: None,
 ) -> dict[int, int]:
     """Runs a program whose inputs, shared variables, constants and early outputs lie at the addresses `bound`, by buffer.
 
-    Returns the addresses of late buffers that are outputs, which are the caller's.  What else was allocated goes back.
+    `sizes` gets those that are found on the way.  Scratch that is bound is not allocated.  Returns the addresses of late
+    buffers that are outputs, which are the caller's.  What else was allocated goes back.
     """
-    run = _Run(program, device, dict(bound), dict(sizes), poll)
+    run = _Run(program, device, dict(bound), sizes, poll)
     try:
         for number, buffer in enumerate(program.buffers):
-            if buffer.space == "scratch":
+            if buffer.space == "scratch" and number not in bound:
                 run.allocate(number)
         run.steps(program.steps)
     except BaseException:

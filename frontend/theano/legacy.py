@@ -14,18 +14,21 @@ import numpy as np
 from tcc import creation, graph, tensor
 from tcc.creation import ones_like as one_like
 from tcc.debug import Assert
+from tcc.devices import chosen
 from tcc.elemwise import abs_ as abs
 from tcc.elemwise import int_div as intdiv
 from tcc.elemwise import true_div as truediv
 from tcc.gradient import DisconnectedType
 from tcc.loops import scan
 from tcc.reductions import axes_of
+from tcc.runtime.devices import DeviceError
+from tcc.settings import config
 from tcc.shapes import dimshuffle
 from tcc.shapes import stacklists as stacklist
 from tcc.theano import ops as ops_of
 from tcc.theano.tree import module
 from tcc.types import promote
-from tcc.variable import Constant, as_variable
+from tcc.variable import Constant, as_variable, transfer  # noqa: F401
 
 __all__ = ["abs", "dot", "intdiv", "one_like", "scan", "stacklist", "truediv"]
 
@@ -180,8 +183,13 @@ def python_int_bitwidth() -> int:
 
 
 def use_gpu(device: str, *_: Any, **__: Any) -> None:
-    """Theano's way to choose a device after import: taken, with a warning."""
-    warnings.warn(f"tcc runs on the CPU: {device} was asked for", stacklevel=2)
+    """Theano's way to choose a device after import; a warning says why it cannot be used."""
+    try:
+        chosen(device)
+    except DeviceError as e:
+        warnings.warn(f"{device} was asked for: {e}; functions run on the CPU", stacklevel=2)
+    else:
+        config.device = device
 
 
 def dnn_present(*_: Any) -> bool:
@@ -247,13 +255,6 @@ def ceil_intdiv(a: Any, b: Any) -> Any:
     """a / b, rounded up, of integers."""
     whole = tensor.int_div(a, b)
     return whole + tensor.cast(tensor.neq(tensor.mod(a, b), 0), whole.type.dtype)
-
-
-def transfer(var: Any, target: str) -> Any:
-    """The variable itself: there is one device, the CPU.  ValueError for another."""
-    if target != "cpu":
-        raise ValueError(f"Can't transfer to target {target}")
-    return as_variable(var)
 
 
 def scalar_from_tensor(x: Any) -> Any:

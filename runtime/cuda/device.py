@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import threading
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import TracebackType
@@ -14,6 +15,7 @@ import numpy as np
 from tcc.runtime.cuda import driver
 from tcc.runtime.cuda.graphs import Graph, capture
 from tcc.runtime.devices import DeviceError, DeviceLost, DeviceMemoryError, Pool
+from tcc.runtime.dlpack import CUDA
 from tcc.runtime.launch import DeviceKernel
 
 Array = np.ndarray[Any, Any]
@@ -41,10 +43,9 @@ class CudaDevice:
     callers: only `to_host`, large copies and `synchronise` wait.
     """
 
-    kind = "cuda"
-
     def __init__(self, number: int, preallocate: float = 0) -> None:
         self.number, self.name = number, f"cuda{number}"
+        self.dlpack = CUDA, number
         self._cuda = cuda = driver.load()
         self._device = driver.check_device(cuda, number)
         self._context = self._device.retain_primary_context()
@@ -60,7 +61,7 @@ class CudaDevice:
             self._segments: dict[int, Any] = {}
             self._kernels: dict[str, Any] = {}
             self._modules: list[Any] = []
-            self._graphs: list[Graph] = []
+            self._graphs: weakref.WeakSet[Graph] = weakref.WeakSet()
             self.pool = Pool(self._reserve, self._release)
             if preallocate > 0:
                 _, total = cuda.mem_get_info()
@@ -136,7 +137,7 @@ class CudaDevice:
             try:
                 if not self.lost:
                     self._stream.synchronize()
-                for graph in self._graphs:
+                for graph in list(self._graphs):
                     graph.close()
             except RuntimeError:
                 pass  # the device is lost, and its memory with it
@@ -219,9 +220,14 @@ class CudaDevice:
 
     def launch(self, kernel: DeviceKernel, grid: tuple[int, int, int], arguments: Sequence[int]) -> None:
         with self:
-            function = self._kernels.get(kernel.text) or self._load(kernel)
+            function = self.prepare(kernel)
             packed = np.array(arguments, np.int64)
             function._launch_kernel(grid, (kernel.block, 1, 1), packed, kernel.shared, self._stream)
+
+    def prepare(self, kernel: DeviceKernel) -> Any:
+        """The kernel as the driver has it."""
+        with self:
+            return self._kernels.get(kernel.text) or self._load(kernel)
 
     def _load(self, kernel: DeviceKernel) -> Any:
         """DeviceError, with the assembler's log, names a kernel that the driver does not take."""
@@ -259,7 +265,7 @@ class CudaDevice:
         """What is launched and copied inside becomes a graph instead of being done."""
         with self, capture(self.stream) as graph:
             yield graph
-        self._graphs.append(graph)
+        self._graphs.add(graph)
 
     def replay(self, graph: Graph) -> None:
         with self:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from tcc.runtime.cuda.driver import library
@@ -34,10 +34,14 @@ class Graph:
     def launch(self, stream: int) -> None:
         _do("cuGraphLaunch", self._run, ctypes.c_void_p(stream))
 
+    def __del__(self) -> None:
+        with suppress(GraphError):
+            self.close()
+
     def close(self) -> None:
-        if self._run:
-            _do("cuGraphExecDestroy", self._run)
-            self._run = ctypes.c_void_p()
+        run, self._run = self._run, ctypes.c_void_p()
+        if run:
+            _do("cuGraphExecDestroy", run)
 
 
 @contextmanager

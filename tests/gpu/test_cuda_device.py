@@ -99,8 +99,38 @@ print(held >> 20, count(4) >> 20)
     assert standin.run(OPEN + program) == "64 64"
 
 
-def test_no_driver() -> None:
+def test_another_frameworks_array_is_taken_as_it_lies() -> None:
     program = """
+from tcc.runtime.device_arrays import DeviceArray
+
+class Foreign:
+    def __init__(self, array): self.array = array
+    def __dlpack__(self, **more): return self.array.__dlpack__(**more)
+    def __dlpack_device__(self): return self.array.__dlpack_device__()
+
+d = open_device(0)
+a = DeviceArray.of(d, np.arange(6.0).reshape(2, 3))
+b = DeviceArray.from_other(d, Foreign(a))
+print(b.address == a.address, a.__cuda_array_interface__["data"] == (a.address, False), a.__dlpack_device__())
+del a
+print(b.get().tolist(), d.pool.used > 0)
+del b
+print(d.pool.used)
+"""
+    assert standin.run(OPEN + program) == "True True (2, 0)\n[[0.0, 1.0, 2.0], [3.0, 4.0, 5.0]] True\n0"
+
+
+NO_DRIVER = """
+import ctypes
+def missing(name, *more, **even_more): raise OSError(name)
+ctypes.CDLL = missing
+"""
+
+
+def test_no_driver() -> None:
+    program = (
+        NO_DRIVER
+        + """
 from tcc.runtime.cuda import driver
 from tcc.runtime.devices import DeviceError
 try:
@@ -108,7 +138,7 @@ try:
 except DeviceError as e:
     print(e)
 """
-    standin.wanted()
+    )
     assert "install the driver of your GPU" in standin.run(program, library=False)
 
 
@@ -187,4 +217,5 @@ def test_doctor_shows_driver_and_devices() -> None:
     got = standin.run(program, STANDIN_DEVICES="2")
     assert got.startswith("gpu driver CUDA 13.0\ncuda0 stand-in 0\ncuda1 stand-in 1\ncuda toolkit")
     assert "finds no GPU" in standin.run(program, STANDIN_DEVICES="0")
-    assert "there is no NVIDIA driver" in standin.run(program, library=False)
+    hide = "from tcc.runtime.cuda import driver\n" + NO_DRIVER
+    assert "there is no NVIDIA driver" in standin.run(hide + program, library=False)

@@ -36,6 +36,8 @@ from tcc.runtime.signature import Signature
 class Memory:
     """A device whose kernels add their second argument to the f32 at their first, once a block."""
 
+    name, dlpack = "memory", (1, 0)
+
     def __init__(self) -> None:
         self.blocks: dict[int, Any] = {}
 
@@ -61,6 +63,10 @@ class Memory:
         cell.value += grid[0] * grid[1] * grid[2] * arguments[1]
 
     def synchronise(self) -> None: ...
+    def __enter__(self) -> Memory:
+        return self
+
+    def __exit__(self, *error: Any) -> None: ...
 
 
 ADD = DeviceKernel("add", "", 1, 2)

@@ -1,0 +1,148 @@
+"""Where functions run: names of devices, and functions made for them.
+
+`cpu`; `cuda` or `cuda0`, `cuda1`, ... (`gpu` and `gpu0` are Theano's older words); `emulator`, which runs a GPU's program on
+the host, thread by thread, for tests; and names that `config.contexts` gives, as in `contexts=dev0->cuda0;dev1->cuda1`.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import threading
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tcc.driver import Program, failure, failure_record, refuse_certain_failures
+from tcc.functions import Made, explained
+from tcc.ir.clone import clone
+from tcc.ir.dims import Size
+from tcc.lower import Lowered
+from tcc.runtime.buffers import Container
+from tcc.runtime.callable import Parameter
+from tcc.runtime.device_function import DeviceFunction, DeviceVariant
+from tcc.runtime.devices import DeviceError
+from tcc.runtime.launch import Device, DeviceProgram
+from tcc.settings import config, device_name
+
+
+class _Turns:
+    """What the emulator needs to be a device: a name, and one thread at a time."""
+
+    name, dlpack = "emulator", (1, 0)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._lock = threading.RLock()
+
+    def __enter__(self) -> Any:
+        self._lock.acquire()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._lock.release()
+
+
+@functools.cache
+def emulator() -> Any:
+    """The device that runs kernels on the host."""
+    return type("Emulated", (_Turns, _gpu("emulator").Emulator), {})()
+
+
+def _gpu(module: str) -> Any:
+    return importlib.import_module(f"tcc.codegen.gpu.{module}")
+
+
+def open_device(name: str) -> Device:
+    """The device of that name; ValueError for a name that means none, DeviceError if it cannot be used."""
+    real = device_name(name)
+    if real == "emulator":
+        found: Device = emulator()
+        return found
+    if real == "cpu":
+        raise ValueError("the CPU is no device")
+    from tcc.runtime.cuda.device import open_device as open_cuda
+
+    share = config.gpuarray.preallocate
+    return open_cuda(int(real.removeprefix("cuda")), float(share or 0))
+
+
+def chosen(name: str | None, targets: Sequence[str | None] = ()) -> Device | None:
+    """The device for a function that is to run on `name`; None for the CPU.
+
+    Without a name it is that of `config.device`, or else, if that is the CPU, the first of the `targets` of shared variables.
+    Theano's old word `gpu` falls back to the CPU with a warning where there is none.
+    """
+    if name is None:
+        name = config.device
+        if device_name(name) == "cpu":
+            name = next((t for t in targets if t is not None and device_name(t) != "cpu"), name)
+    if device_name(name) == "cpu":
+        return None
+    try:
+        return open_device(name)
+    except DeviceError as e:
+        if not name.startswith("gpu"):
+            raise
+        warnings.warn(f"device={name}: {e}; functions run on the CPU", stacklevel=2)
+        return None
+
+
+@dataclass
+class DeviceSource(Program):
+    """A function's IR with its containers, compiled for a device."""
+
+    device: Any = None
+
+    def artefact(self, fixed: Mapping[str, Size]) -> tuple[Any, bool]:
+        func = clone(self.func, fixed)
+        refuse_certain_failures(func)
+        func.attrs["hints"] = {n: v for n, v in self.seen.items() if n not in fixed}
+        return _Code(self.device_program(func), self.device), False
+
+    def device_program(self, func: Any) -> DeviceProgram:
+        self.run_passes(func)
+        made: DeviceProgram = _gpu("driver").lower(func, chip_of(self.device), self.returns)
+        return made
+
+
+def chip_of(device: Any) -> Any:
+    """What code is made for; None for the emulator."""
+    sm = getattr(device, "sm", None)
+    if sm is None:
+        return None
+    chips = _gpu("chips")
+    older = [name for name in chips.CHIPS if name[3:].isdigit() and int(name[3:]) <= sm]
+    return chips.chip(max(older, key=lambda name: int(name[3:])))
+
+
+@dataclass
+class _Code:
+    program: DeviceProgram
+    device: Any
+
+    def variant(self, containers: Mapping[str, Container], name: str) -> DeviceVariant:
+        failures = {number: failure(failure_record(op)) for number, op in self.program.ops.items()}
+        own = [containers[s.name] for s in self.program.signature.shared]
+        return DeviceVariant(self.program, self.device, own, failures)
+
+
+class CompiledForDevice(Made, DeviceFunction):
+    """A function's programs for a device, made for the sizes that calls bring."""
+
+    program: DeviceSource
+    lowered: Lowered
+    func: Any
+
+
+def compiled_for(
+    device: Device, name: str, parameters: Sequence[Parameter], lowered: Lowered, returns: Any
+) -> CompiledForDevice:
+    """The function on a device; what it compiles is compiled at its first call."""
+    names = lowered.func.attrs.get("shared", [])
+    containers = {n: s.container for n, s in zip(names, lowered.shared)}
+    source = DeviceSource(lowered.func, containers, returns, explained(lowered), device=device)
+    made = CompiledForDevice(name, parameters, source.specialise, device, returns, lowered.stay)
+    made.program, made.lowered, made.func = source, lowered, lowered.func
+    return made

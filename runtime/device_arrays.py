@@ -1,0 +1,141 @@
+"""Arrays in a device's memory, and how they meet NumPy, torch, CuPy and JAX."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tcc.runtime import dlpack
+
+if TYPE_CHECKING:
+    from tcc.runtime.launch import Device
+
+Array = np.ndarray[Any, Any]
+
+
+class DeviceArray:
+    """A C-contiguous array of a device.  Its memory goes back when nobody refers to it any more.
+
+    `np.asarray` copies it to the host.  On a GPU it has `__cuda_array_interface__`, and everywhere `__dlpack__`, so torch, CuPy and
+    JAX take it without a copy.
+    """
+
+    def __init__(self, device: Device, shape: Sequence[int], dtype: Any, address: int | None = None) -> None:
+        """`address` is of memory that `device.alloc` gave, and that is this array's from now on."""
+        self.device, self.shape, self.dtype = device, tuple(map(int, shape)), np.dtype(dtype)
+        self._owner: object = None
+        self.address = device.alloc(max(1, self.nbytes)) if address is None else address
+
+    @classmethod
+    def of(cls, device: Device, source: Array) -> DeviceArray:
+        """A copy of an array of the host's."""
+        made = cls(device, source.shape, source.dtype)
+        if made.nbytes:
+            device.to_device(made.address, np.ascontiguousarray(source))
+        return made
+
+    @classmethod
+    def from_other(cls, device: Device, other: Any) -> DeviceArray:
+        """An array of torch, CuPy, JAX or NumPy on this device: its own memory where it lies on this GPU, else a copy.
+
+        TypeError for what is no array or lies on another GPU, ValueError if it lies on this one and is not C-contiguous.
+        """
+        if isinstance(other, DeviceArray) and other.device is device:
+            return other
+        if isinstance(other, DeviceArray | np.ndarray) or not hasattr(other, "__dlpack__"):
+            return cls.of(device, np.asarray(other))
+        where = tuple(map(int, other.__dlpack_device__()))
+        if where[0] == dlpack.CPU:
+            return cls.of(device, np.from_dlpack(other))
+        if where != device.dlpack:
+            raise TypeError(f"{type(other).__name__} lies on another device than {device.name}: move it")
+        found = dlpack.borrow(other.__dlpack__())
+        if not _dense(found.shape, found.strides):
+            raise ValueError(f"an array that {device.name} takes must be C-contiguous: copy it first")
+        made = cls(device, found.shape, found.dtype, found.address)
+        made._owner = found.owner
+        return made
+
+    def __del__(self) -> None:
+        if getattr(self, "_owner", self) is None and "address" in self.__dict__:
+            with contextlib.suppress(Exception):  # the interpreter may be half gone
+                self.device.free(self.address)
+
+    @property
+    def ndim(self) -> int:
+        return len(self.shape)
+
+    @property
+    def size(self) -> int:
+        return math.prod(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        return self.size * int(self.dtype.itemsize)
+
+    def get(self, out: Array | None = None) -> Array:
+        """A copy on the host, in `out` (C-contiguous, of this shape and dtype) if it is given."""
+        out = np.empty(self.shape, self.dtype) if out is None else out
+        if self.nbytes:
+            self.device.to_host(out, self.address)
+        return out
+
+    def copy(self) -> DeviceArray:
+        made = DeviceArray(self.device, self.shape, self.dtype)
+        self.device.copy(made.address, self.address, self.nbytes)
+        return made
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
+        if copy is False:
+            raise ValueError(f"an array of {self.device.name} is copied when it becomes one of the host")
+        found = self.get()
+        return found if dtype is None else found.astype(dtype, copy=False)
+
+    def __len__(self) -> int:
+        if not self.shape:
+            raise TypeError("an array without axes has no length")
+        return self.shape[0]
+
+    @property
+    def __cuda_array_interface__(self) -> dict[str, Any]:
+        if self.device.dlpack[0] != dlpack.CUDA:
+            raise AttributeError(f"{self.device.name} is no GPU")
+        self.device.synchronise()
+        return {
+            "shape": self.shape,
+            "typestr": self.dtype.str,
+            "data": (self.address, False),
+            "strides": None,
+            "version": 3,
+            "stream": None,  # nothing is to be waited for
+        }
+
+    def __dlpack__(
+        self, *, stream: Any = None, max_version: Any = None, dl_device: Any = None, copy: Any = None
+    ) -> Any:
+        if dl_device is not None and tuple(dl_device) != self.device.dlpack:
+            raise BufferError(f"an array of {self.device.name} does not move by itself")
+        self.device.synchronise()  # so that it may be read in any stream
+        source = self.copy() if copy else self
+        return dlpack.lend(source.address, self.dtype, self.shape, self.device.dlpack, source)
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return self.device.dlpack
+
+    def __repr__(self) -> str:
+        return f"DeviceArray({np.array2string(self.get(), separator=', ')}, {self.dtype}, {self.device.name})"
+
+
+def _dense(shape: tuple[int, ...], strides: tuple[int, ...] | None) -> bool:
+    if strides is None or 0 in shape:
+        return True
+    step = 1
+    for size, stride in zip(reversed(shape), reversed(strides)):
+        if size != 1 and stride != step:
+            return False
+        step *= size
+    return True

@@ -1,0 +1,251 @@
+"""A function that runs on a device: its programs, and what a call takes there and brings back."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+
+from tcc.ir.dims import evaluate
+from tcc.ir.types import memory_dtype
+from tcc.runtime.buffers import Array, Container
+from tcc.runtime.callable import Failure, Function, Parameter
+from tcc.runtime.device_arrays import DeviceArray
+from tcc.runtime.launch import Device, DeviceKernel, DeviceProgram, StepFailed, execute
+from tcc.runtime.signature import SizeMismatch
+
+Given = Array | DeviceArray
+
+
+class DeviceVariant:
+    """One compilation for a device.  `containers` go with `program.signature.shared` one to one."""
+
+    def __init__(
+        self,
+        program: DeviceProgram,
+        device: Device,
+        containers: Sequence[Container],
+        failures: Mapping[int, Failure],
+    ) -> None:
+        self.program, self.device, self.containers = program, device, tuple(containers)
+        self.signature, self.failures = program.signature, failures
+        self._constants = [DeviceArray.of(device, c) for c in program.constants]
+        self._graph: _Graph | None = None
+        self.calls = 0
+
+    def mismatch(self, arrays: Sequence[Given]) -> SizeMismatch | None:
+        """Why this program is not for these sizes."""
+        try:
+            self.signature.bind([a.shape for a in arrays], [c.shape for c in self.containers])
+        except SizeMismatch as e:
+            return e
+        return None
+
+    def run(self, arrays: Sequence[Given], stay: frozenset[int] = frozenset()) -> list[Given]:
+        """The outputs, on the host but for those in `stay`.  Containers hold what was computed once all has gone well."""
+        written = [s.written for s in self.signature.shared]
+        for spec in self.signature.outputs:
+            if spec.adopt is not None:
+                written[spec.adopt] = True
+        with ExitStack() as locks:
+            for container, write in sorted(zip(self.containers, written), key=lambda p: p[0].record):
+                locks.enter_context(container.held(write))
+            locks.enter_context(self.device)
+            values = [c.on(self.device) for c in self.containers]
+            with interrupts_wait(any(written)):
+                outputs = self._run(arrays, values, stay)
+                for container, kept, value in zip(self.containers, self.signature.shared, values):
+                    if kept.written:
+                        container.left_on(value)
+                for spec, value in zip(self.signature.outputs, outputs):
+                    if spec.adopt is not None:
+                        self.containers[spec.adopt].left_on(value)
+                returned = [o for o, spec in zip(outputs, self.signature.outputs) if spec.adopt is None]
+                return [o if number in stay else o.get() for number, o in enumerate(returned)]
+
+    def _run(
+        self, arrays: Sequence[Given], values: Sequence[DeviceArray], stay: frozenset[int]
+    ) -> list[DeviceArray]:
+        self.calls += 1
+        if self.program.capturable and isinstance(self.device, Capturing) and self.calls > 1:
+            if self._graph is None or not self._graph.fits(values, arrays):
+                self._graph = _Graph(self, self.device, values, arrays)
+            made = self._graph.run(arrays)  # in memory of the graph's own
+            kept = [n in stay or s.adopt is not None for n, s in enumerate(self.signature.outputs)]
+            return [o.copy() if keep else o for o, keep in zip(made, kept)]
+        sizes = self.sizes(arrays, values)
+        inputs = [a if isinstance(a, DeviceArray) else DeviceArray.of(self.device, a) for a in arrays]
+        early = self.outputs(sizes)
+        try:
+            late = execute(self.program, self.device, self.bound(inputs, values, early), sizes)
+        except StepFailed as e:
+            raise self.failures[e.op](*e.values, 0) from None
+        found = {self.program.buffers[number].number: address for number, address in late.items()}
+        outputs: list[DeviceArray] = []
+        for number, spec in enumerate(self.signature.outputs):
+            if number in early:
+                outputs.append(early[number])
+            else:
+                shape = [evaluate(s, sizes) for s in spec.shape]
+                outputs.append(DeviceArray(self.device, shape, memory_dtype(spec.dtype), found[number]))
+        return outputs
+
+    def sizes(self, arrays: Sequence[Given], values: Sequence[DeviceArray]) -> dict[str, int]:
+        return dict(self.signature.bind([a.shape for a in arrays], [v.shape for v in values]))
+
+    def outputs(self, sizes: Mapping[str, int]) -> dict[int, DeviceArray]:
+        """Memory for those whose sizes are known before the call, by their numbers."""
+        return {
+            number: DeviceArray(
+                self.device, [evaluate(s, sizes) for s in spec.shape], memory_dtype(spec.dtype)
+            )
+            for number, spec in enumerate(self.signature.outputs)
+            if not spec.late
+        }
+
+    def bound(
+        self,
+        inputs: Sequence[DeviceArray],
+        values: Sequence[DeviceArray],
+        outputs: Mapping[int, DeviceArray],
+    ) -> dict[int, int]:
+        """The addresses of the program's buffers that are there before it runs."""
+        spaces: dict[str, Any] = {
+            "input": inputs,
+            "shared": values,
+            "output": outputs,
+            "constant": self._constants,
+        }
+        return {
+            number: spaces[buffer.space][buffer.number].address
+            for number, buffer in enumerate(self.program.buffers)
+            if buffer.space in spaces
+        }
+
+
+@runtime_checkable
+class Capturing(Device, Protocol):
+    """A device that can take a program as a whole."""
+
+    def prepare(self, kernel: DeviceKernel) -> Any: ...
+    def captured(self) -> AbstractContextManager[Any]: ...
+    def replay(self, graph: Any) -> None: ...
+
+
+class _Graph:
+    """A program captured once, with memory of its own for inputs, outputs and scratch, and launched as a whole."""
+
+    def __init__(
+        self,
+        variant: DeviceVariant,
+        device: Capturing,
+        values: Sequence[DeviceArray],
+        arrays: Sequence[Given],
+    ) -> None:
+        program = variant.program
+        self.device = device
+        sizes = variant.sizes(arrays, values)
+        self.shapes = [a.shape for a in arrays]
+        self.values = [v.address for v in values]
+        self.inputs = [DeviceArray(device, a.shape, a.dtype) for a in arrays]
+        self.outputs = variant.outputs(sizes)
+        bound = variant.bound(self.inputs, values, self.outputs)
+        self.scratch = {
+            number: DeviceArray(device, (evaluate(b.bytes, sizes),), np.uint8)
+            for number, b in enumerate(program.buffers)
+            if b.space == "scratch"
+        }
+        bound |= {number: s.address for number, s in self.scratch.items()}
+        for kernel in program.kernels.values():
+            self.device.prepare(kernel)  # loading is not to be captured
+        with self.device.captured() as self.graph:
+            execute(program, device, bound, sizes)
+
+    def fits(self, values: Sequence[DeviceArray], arrays: Sequence[Given]) -> bool:
+        return self.values == [v.address for v in values] and self.shapes == [a.shape for a in arrays]
+
+    def run(self, arrays: Sequence[Given]) -> list[DeviceArray]:
+        for place, array in zip(self.inputs, arrays):
+            if isinstance(array, DeviceArray):
+                self.device.copy(place.address, array.address, array.nbytes)
+            elif array.nbytes:
+                self.device.to_device(place.address, array)
+        self.device.replay(self.graph)
+        return list(self.outputs.values())
+
+
+class DeviceFunction:
+    """Called with arrays of the host or of the device in the order of `parameters`, or by their names.
+
+    Results are arrays of the host, but for those whose numbers are in `stay`.  `specialise(function, arrays)` makes a variant, as
+    for functions of the CPU.  DeviceError says what is wrong with the device.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        parameters: Sequence[Parameter],
+        specialise: Callable[[Any, Sequence[Any]], Any],
+        device: Device,
+        returns: str,
+        stay: frozenset[int] = frozenset(),
+    ) -> None:
+        self.name, self.parameters, self.returns = name, tuple(parameters), returns
+        self.device, self.stay = device, stay
+        self.variants: list[DeviceVariant] = []
+        self._specialise = specialise
+        self._compiling = threading.RLock()
+
+    @property
+    def variant(self) -> DeviceVariant | None:
+        return self.variants[-1] if self.variants else None
+
+    def free(self) -> None:
+        """Gives the working memory back; the next call takes it anew."""
+        for variant in self.variants:
+            variant._graph = None
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        given = Function._arguments(self, args, kwargs)  # type: ignore[arg-type]
+        arrays = [self._taken(p, v) for p, v in zip(self.parameters, given, strict=True)]
+        results = self._fitting(arrays).run(arrays, self.stay)
+        return results[0] if self.returns == "array" else results
+
+    def _taken(self, parameter: Parameter, value: Any) -> Given:
+        if not isinstance(value, np.ndarray | np.generic) and hasattr(value, "__dlpack_device__"):
+            found = DeviceArray.from_other(self.device, value)
+            if found.dtype == memory_dtype(parameter.dtype) and found.ndim == parameter.rank:
+                return found
+            value = found.get()
+        return Function._convert(self, parameter, value)  # type: ignore[arg-type, no-any-return]
+
+    def _fitting(self, arrays: Sequence[Given]) -> DeviceVariant:
+        with self._compiling:
+            variant = self.variant
+            if variant is None or variant.mismatch(arrays):
+                variant = self._specialise(self, arrays)
+                problem = variant.mismatch(arrays)
+                if problem:
+                    raise problem
+                self.variants.append(variant)
+            return variant
+
+
+@contextmanager
+def interrupts_wait(wait: bool) -> Iterator[None]:
+    """Ctrl-C comes when the block is over, so that updates are made together or not at all."""
+    if not wait or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came: list[Any] = []
+    before = signal.signal(signal.SIGINT, lambda *args: came.append(args))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if came and callable(before):
+        before(*came[0])
