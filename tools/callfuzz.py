@@ -19,8 +19,8 @@ from typing import Any
 
 import numpy as np
 
-from tcc.tools import loader
-from tcc.tools.loader import _Spec, _Tensor
+from tcc.runtime import library as loader
+from tcc.runtime.library import _Spec, _Tensor
 
 PAGE = mmap.PAGESIZE
 LARGEST = 40  # of a size
