@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from tcc.codegen import scalar
 from tcc.codegen.emit import Emit, VecType
 from tcc.codegen.kernel import Kernel, Operand, OpId, Slots, finish, memo_sizes, plus, times
-from tcc.codegen.microkernel import lane_mask
+from tcc.codegen.microkernel import lane_mask, splat
 from tcc.codegen.nest import PARALLEL_WORK, Position, iota
 from tcc.codegen.target import Target
 from tcc.ir.core import Op
@@ -184,12 +184,8 @@ class Places:
 
             def tail(i: str, _: list[str]) -> None:
                 left = e.value(f"sub i64 {n}, {i}")
-                one_lane = e.value(f"insertelement <{lanes} x i64> poison, i64 {left}, i64 0")
-                all_lanes = e.value(
-                    f"shufflevector <{lanes} x i64> {one_lane}, <{lanes} x i64> poison, "
-                    f"<{lanes} x i32> zeroinitializer"
-                )
-                one(Position(i, lanes, e.value(f"icmp slt <{lanes} x i64> {iota(lanes)}, {all_lanes}")))
+                t = VecType("i64", lanes)
+                one(Position(i, lanes, e.value(f"icmp slt {t} {iota(lanes)}, {splat(e, t, left)}")))
 
             e.loop(whole, n, lanes, tail)
             return

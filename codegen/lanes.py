@@ -145,14 +145,23 @@ def load(e: Emit, target: Target, dtype: str, lanes: int, pointer: str, mask: st
     """`lanes` neighbours at `pointer`, aligned to one element; lanes outside `mask` (of i1) are 0 and not read."""
     t = VecType(memory_elem(dtype), lanes)
     if mask is None:
-        return from_memory(e, target, dtype, lanes, e.value(f"load {t}, ptr {pointer}, align {t.bytes}"))
-    got = e.call(
-        t,
-        f"llvm.masked.load.{t.suffix}.p0",
-        (f"ptr align {t.bytes}", pointer),
-        (t.of("i1"), mask),
-        (t, "zeroinitializer"),
-    )
+        got = e.value(f"load {t}, ptr {pointer}, align {t.bytes}")
+    elif lanes == 1:
+        before, inside, after = e.current, e.label(), e.label()
+        e.branch_if(mask, inside, after)
+        e.at(inside)
+        one = e.value(f"load {t}, ptr {pointer}, align {t.bytes}")
+        e.branch(after)
+        e.at(after)
+        got = e.value(f"phi {t} [{t.const(0)}, %{before}], [{one}, %{inside}]")
+    else:
+        got = e.call(
+            t,
+            f"llvm.masked.load.{t.suffix}.p0",
+            (f"ptr align {t.bytes}", pointer),
+            (t.of("i1"), mask),
+            (t, "zeroinitializer"),
+        )
     return from_memory(e, target, dtype, lanes, got)
 
 
@@ -162,8 +171,12 @@ def store(
     """Stores `lanes` neighbours at `pointer`, aligned to one element; lanes outside `mask` (of i1) are not written."""
     t = VecType(memory_elem(dtype), lanes)
     stored = to_memory(e, target, dtype, lanes, value)
+    plain = f"store {t} {stored}, ptr {pointer}, align {t.bytes}"
     if mask is None:
-        e.line(f"store {t} {stored}, ptr {pointer}, align {t.bytes}")
+        e.line(plain)
+        return
+    if lanes == 1:
+        e.when(mask, lambda: e.line(plain))
         return
     e.call(
         "void",

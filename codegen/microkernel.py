@@ -29,6 +29,8 @@ def tile_rows(target: Target) -> tuple[int, ...]:
 
 
 def splat(e: Emit, t: VecType, scalar: str) -> str:
+    if t.lanes == 1:
+        return scalar
     one = e.value(f"insertelement {t} poison, {t.elem} {scalar}, i64 0")
     return e.value(f"shufflevector {t} {one}, {t} poison, {t.of('i32')} zeroinitializer")
 
@@ -40,7 +42,8 @@ def lane_mask(e: Emit, t: VecType, count: str) -> str:
     if wide.elem != "i64":
         few = e.value(f"trunc i64 {few} to {wide.elem}")
     lanes = ", ".join(f"{wide.elem} {i}" for i in range(t.lanes))
-    return e.value(f"icmp slt {wide} <{lanes}>, {splat(e, wide, few)}")
+    each = f"<{lanes}>" if t.lanes > 1 else "0"
+    return e.value(f"icmp slt {wide} {each}, {splat(e, wide, few)}")
 
 
 def each_vector(

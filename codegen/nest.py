@@ -93,7 +93,7 @@ class Vectors:
 
     @staticmethod
     def all_lanes(lanes: int) -> str:
-        return "<" + ", ".join(["i1 true"] * lanes) + ">"
+        return "<" + ", ".join(["i1 true"] * lanes) + ">" if lanes > 1 else "true"
 
 
 class Nest(Vectors):
@@ -257,6 +257,9 @@ class Nest(Vectors):
 
 
 def iota(lanes: int) -> str:
+    """0, 1, ... as an operand of i64s."""
+    if lanes == 1:
+        return "0"
     return "<" + ", ".join(f"i64 {i}" for i in range(lanes)) + ">"
 
 
@@ -265,7 +268,7 @@ def lanes_of(program: Program, target: Target) -> int:
     kinds = [n.dtype for n in program.nodes if n.kind not in ("index", "size")]
     kinds += [r.dtype for r in program.writes]
     floats = [scalar.register_bytes(d) for d in kinds if d in FLOATS]
-    return target.vector_bits // (8 * max(floats or [itemsize(d) for d in kinds] or [4]))
+    return max(1, target.vector_bits // (8 * max(floats or [itemsize(d) for d in kinds] or [4])))
 
 
 # -- reductions ----------------------------------------------------------------------------------------------------

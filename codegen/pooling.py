@@ -466,7 +466,8 @@ class Backward(Pooling):
 
 
 def constant_mask(live: Sequence[bool]) -> str:
-    return "<" + ", ".join(f"i1 {'true' if one else 'false'}" for one in live) + ">"
+    each = ["true" if one else "false" for one in live]
+    return "<" + ", ".join(f"i1 {one}" for one in each) + ">" if len(each) > 1 else each[0]
 
 
 def merged(types: Sequence[Type], rank: int) -> list[Type]:

@@ -488,6 +488,8 @@ class _Rows(Nest):
 
 
 def lane_mask(live: int, lanes: int) -> str:
+    if lanes == 1:
+        return "true" if live else "false"
     return "<" + ", ".join(f"i1 {'true' if i < live else 'false'}" for i in range(lanes)) + ">"
 
 

@@ -143,7 +143,7 @@ class _Lines(Places):
 
         def rest(i: str, _: list[str]) -> None:
             left = splat(e, VecType("i64", lanes), e.value(f"sub i64 {n}, {i}"))
-            body(Position(i, lanes, e.value(f"icmp slt <{lanes} x i64> {iota(lanes)}, {left}")))
+            body(Position(i, lanes, e.value(f"icmp slt {VecType('i64', lanes)} {iota(lanes)}, {left}")))
 
         e.loop(whole, n, lanes, rest)
 
@@ -205,7 +205,7 @@ class _Lines(Places):
                 mask = ""
                 if masked:
                     left = splat(e, VecType("i64", lanes), e.value(f"sub i64 {end}, {i}"))
-                    mask = e.value(f"icmp slt <{lanes} x i64> {iota(lanes)}, {left}")
+                    mask = e.value(f"icmp slt {VecType('i64', lanes)} {iota(lanes)}, {left}")
                 keys = key(Position(i, lanes, mask))
                 hits = e.value(f"icmp ule {t} {keys}, {bounds}")
                 hits = e.value(f"and {t.of('i1')} {hits}, {mask}") if masked else hits

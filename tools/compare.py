@@ -10,7 +10,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -72,6 +72,12 @@ def run_native(func: Func, arrays: Sequence[Array], *, exact: bool = True) -> li
         containers[updates[i]].get() if i in updates else next(outputs) for i in range(len(func.body.yields))
     ]
     return [as_numbers(a, v.type.dtype) for a, v in zip(made, func.body.yields)]
+
+
+class Runner(Protocol):
+    """Gives the results of a function, for known or for run-time sizes."""
+
+    def __call__(self, func: Func, arrays: Sequence[Array], *, exact: bool = True) -> list[Array]: ...
 
 
 class Shaken(interpret.Frame):
@@ -233,8 +239,8 @@ def same_bits(a: Array, b: Array) -> bool:
     return np.array_equal(a, b, equal_nan=a.dtype.kind == "f")
 
 
-def disagreement(func: Func, arrays: Sequence[Array]) -> str:
-    """How native code and the interpreter differ on these arguments, or nothing.
+def disagreement(func: Func, arrays: Sequence[Array], run_native: Runner = run_native) -> str:
+    """How native code, or what another runner makes, and the interpreter differ on these arguments, or nothing.
 
     Exact and run-time sizes must agree to the bit, unless the architecture allows otherwise, and an error must be raised
     by both, or by neither.
@@ -242,7 +248,7 @@ def disagreement(func: Func, arrays: Sequence[Array]) -> str:
     try:
         interpret.run(func, *arrays)
     except (IndexError, ValueError) as e:
-        return missed_error(func, arrays, e)
+        return missed_error(func, arrays, e, run_native)
     try:
         fused = after_passes(func)
         expected = Expected.of(func, arrays, interpret.run(fused, *arrays))
@@ -287,7 +293,7 @@ def may_round_otherwise(fused: Func, arrays: Sequence[Array]) -> bool:
     return any(1 in a.shape for a in arrays) or any(op.name == "size" for op in fused.body.walk())
 
 
-def missed_error(func: Func, arrays: Sequence[Array], error: Exception) -> str:
+def missed_error(func: Func, arrays: Sequence[Array], error: Exception, run_native: Runner) -> str:
     for exact in (True, False):
         try:
             run_native(func, arrays, exact=exact)

@@ -3,31 +3,19 @@ known and run-time sizes."""
 
 from __future__ import annotations
 
-import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import pytest
+from tabled import CHUNKS, OTHERS, column, elementwise, mistakes, other, what
 
 from tcc.codegen.coverage import require_native
-from tcc.ir import dims
-from tcc.ir.arrays import as_numbers, in_memory, rounded
-from tcc.ir.builder import Builder
-from tcc.ir.core import Block, Func, Value
-from tcc.ir.interpret import run as interpret
-from tcc.ir.optable import TABLE, OpDef, Sample
-from tcc.ir.samples import draw, sample_types
+from tcc.ir.arrays import as_numbers, in_memory
+from tcc.ir.core import Func
+from tcc.ir.optable import OpDef
 from tcc.ir.text import parse_func
-from tcc.ir.types import COMPILED, FLOATS, INTEGERS, Type, numpy_dtype
-from tcc.passes.sizes import op_names
-from tcc.tools.compare import compile_native, disagreement, kind, run_native, same_bits
+from tcc.tools.compare import compile_native, disagreement, run_native, same_bits
 
-OWN_SIZES = {
-    "mrg": "a state has six numbers",
-    "rfft_adjoint": "pairs",
-    "irfft": "pairs",
-}  # whose sizes cannot all be names
 TARGETS = {
     "host": {},
     "v3": {"TCC_TARGET": "x86-64-v3"},
@@ -37,9 +25,6 @@ TARGETS = {
 }
 LENGTH = 37  # some vectors and a ragged end
 LENGTHS = (0, 1, 3, 16, 17, 64, 150)
-PLACED = ("alloc", "place", "view", "copy", "for")
-
-ELEMENTWISE = [d for d in TABLE.values() if d.scalar]
 
 
 @pytest.fixture(autouse=True, params=TARGETS)
@@ -49,103 +34,11 @@ def target(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> N
         monkeypatch.setenv(name, value)
 
 
-# -- elementwise rows, on every dtype that they take -----------------------------------------------------------------
-
-
-def instances(row: OpDef) -> Iterator[tuple[list[str], dict[str, Any]]]:
-    """Operand dtypes and attributes."""
-    for dtype in sorted(COMPILED):
-        if row.name == "cast":
-            yield from (([dtype], {"dtype": to}) for to in sorted(COMPILED))
-            continue
-        first = {"where": "bool"}.get(row.name, dtype)
-        dtypes = [first, *[dtype] * (len(row.operand_names) - 1)]
-        try:
-            row.infer([Type(d, (2,)) for d in dtypes], {}, [])
-        except TypeError:
-            continue
-        yield dtypes, {}
-
-
-def column(row: OpDef, name: str, dtype: str, to: str, n: int) -> np.ndarray[Any, Any]:
-    """Numbers where the row is meant to be used, among them what is odd; `to` is the dtype that they are cast to."""
-    rng = np.random.default_rng([n, zlib.crc32(f"{row.name} {name} {dtype} {to}".encode())])
-    kind = numpy_dtype(dtype)
-    if dtype == "bool":
-        return rng.integers(0, 2, n).astype(bool)
-    low, high = row.samples[0].low, row.samples[0].high
-    if dtype in FLOATS:
-        odd = [0.0, -0.0, 1.0, -1.0, np.inf, -np.inf, np.nan, 0.5, -2.5]
-        if to in INTEGERS:  # others have no integer
-            low, odd = (0.0 if to[0] == "u" else -100.0), [0.0, -0.0, 1.0, 0.5, 99.9]
-            high = 100.0
-        values = np.where(rng.random(n) < 0.25, rng.choice(odd, n), rng.uniform(low, high, n)).astype(kind)
-        return rounded(values) if dtype == "bf16" else values
-    info = np.iinfo(kind)
-    if row.name == "pow":
-        return rng.integers(0 if dtype[0] == "u" else -3, 4, n).astype(kind)
-    some = rng.integers(max(-9, int(info.min)), 10, n).astype(kind)
-    odd = np.array([info.min, info.max, 0, 1, info.max - 1], kind)
-    return np.where(rng.random(n) < 0.2, rng.choice(odd, n), some)
-
-
-def elementwise(rows: Sequence[OpDef]) -> tuple[Func, list[tuple[OpDef, str, str]]]:
-    """A function of many columns, one result for each instance of each row."""
-    block = Block()
-    b = Builder(block)
-    results: list[Value] = []
-    columns: list[tuple[OpDef, str, str]] = []
-    for row in rows:
-        params: dict[tuple[str, str, str], Value] = {}
-        for dtypes, attrs in instances(row):
-            operands = []
-            for name, dtype in zip(row.operand_names, dtypes):
-                key = name, dtype, attrs.get("dtype", dtype)
-                if key not in params:
-                    params[key] = block.add_param(Type(dtype, (dims.name("n"),)), f"x{len(columns)}")
-                    columns.append((row, *key[:2], key[2]))  # type: ignore[arg-type]
-                operands.append(params[key])
-            results.append(b.op(row.name, *operands, attrs=attrs).result)
-    b.op("yield", *results)
-    return Func("rows", block), columns
-
-
-def what(func: Func, i: int) -> str:
-    op = func.body.yields[i].op
-    assert op is not None
-    return f"{op.name}({', '.join(v.type.dtype for v in op.operands)}) as {op.result.type.dtype}"
-
-
-def mistakes(func: Func, args: Sequence[Any], got: Sequence[Any]) -> Iterator[str]:
-    for i, (g, want) in enumerate(zip(got, interpret(func, *args), strict=True)):
-        want = np.asarray(want)
-        assert g.dtype == want.dtype and g.shape == want.shape
-        wrong = g != want
-        if want.dtype.kind == "f":
-            eps = 2.0**-7 if func.body.yields[i].type.dtype == "bf16" else np.finfo(want.dtype).eps
-            close = np.isclose(g, want, rtol=32 * eps, atol=np.finfo(want.dtype).tiny)
-            with np.errstate(invalid="ignore"):
-                near = np.abs(g - want) < 8 * eps  # zeros of gammaln and psi
-            close |= near & (func.body.yields[i].op.name in ("gammaln", "psi"))  # type: ignore[union-attr]
-            zeros = (g == 0) & (want == 0)
-            wrong = ~close & ~(np.isnan(g) & np.isnan(want)) | zeros & (np.signbit(g) != np.signbit(want))
-            wrong |= kind(g) != kind(want)
-        if np.any(wrong):
-            op = func.body.yields[i].op
-            assert op is not None
-            inputs = [args[v.index][wrong][:4] for v in op.operands]
-            yield f"{what(func, i)} of {inputs} is {g[wrong][:4]}, wanted {want[wrong][:4]}"
-
-
 def agree(func: Func, args: Sequence[Any]) -> list[str]:
     """What is wrong with exact and with run-time sizes, and where these two differ."""
     exact, any_size = (run_native(func, args, exact=exact) for exact in (True, False))
     differ = [i for i, (a, b) in enumerate(zip(exact, any_size)) if not same_bits(a, b)]
     return [*mistakes(func, args, exact), *(f"{what(func, i)} depends on what is known" for i in differ)]
-
-
-CHUNK = 9
-CHUNKS = [ELEMENTWISE[i : i + CHUNK] for i in range(0, len(ELEMENTWISE), CHUNK)]
 
 
 @pytest.mark.slow
@@ -170,53 +63,6 @@ def test_any_length(rows: list[OpDef]) -> None:
 
 
 # -- all others, on their samples ------------------------------------------------------------------------------------
-
-
-def named(size: Any) -> Any:
-    """A name for a number of 2 and more, which is what the sample's size then is."""
-    if isinstance(size, Type):
-        return size.with_shape(*map(named, size.shape))
-    if isinstance(size, list | tuple):
-        return type(size)(map(named, size))
-    return dims.name(f"n{size}") if isinstance(size, int) and size > 1 else size
-
-
-SIZES = ("shape", "bound", "value", "left", "right", "type")
-# Their sizes depend on each other, or on an array.
-FIXED = "const reshape slice insert conv conv_input conv_filter unpool max_pool_grad max_pool_pick windows".split()
-
-
-def other(samples: Sequence[tuple[OpDef, Sample]]) -> tuple[Func, list[Any], dict[str, int]]:
-    """A function of the samples with names for sizes, its arguments, and the sizes."""
-    block = Block()
-    b = Builder(block)
-    rng = np.random.default_rng(0)
-    results: list[Value] = []
-    args: list[Any] = []
-    for row, sample in samples:
-        change = (lambda x: x) if row.name in FIXED else named
-        operands = [
-            block.add_param(change(t), f"x{len(args) + i}") for i, t in enumerate(sample_types(sample))
-        ]
-        args += draw(sample, rng)
-        attrs = {k: change(v) if k in SIZES else v for k, v in sample.attrs.items()}
-        op = b.op(row.name, *operands, attrs=attrs)
-        results += op.results
-    b.op("yield", *results)
-    sizes = {n: int(n[1:]) for op in block.ops for n in op_names(op)}
-    for name in sizes:
-        block.add_param(Type("bool", (dims.name(name),)), f"of_{name}")
-        args.append(np.zeros(sizes[name], bool))
-    return Func("samples", block), args, sizes
-
-
-def compiled_sample(sample: Sample) -> bool:
-    texts = " ".join((*sample.types, *map(str, sample.attrs.values())))
-    return not any(f"{d}[" in texts for d in ("f16", "bf16"))
-
-
-OTHERS = [(d, s) for d in TABLE.values() if not d.scalar and d.name not in OWN_SIZES for s in d.samples]
-OTHERS = [(d, s) for d, s in OTHERS if compiled_sample(s) and d.name not in PLACED]
 
 
 @pytest.mark.slow

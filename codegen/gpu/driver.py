@@ -1,0 +1,239 @@
+"""From a placed function to a program for a device: the kernels of its ops, and the steps that launch them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from typing import Any
+
+import numpy as np
+
+from tcc.codegen.driver import (
+    _kernel_key,
+    _late_sizes,
+    _reference,
+    _space,
+    _top_level_kernel,
+    _written_places,
+)
+from tcc.codegen.gpu.chips import Chip
+from tcc.codegen.gpu.kernel import GpuKernel, Status, ptx
+from tcc.codegen.gpu.loops import kernels_of
+from tcc.codegen.kernel import Operand as OperandSlot
+from tcc.codegen.kernel import OpId, Runtime
+from tcc.ir import dims
+from tcc.ir.arrays import in_memory
+from tcc.ir.core import Block, Func, Op, Value
+from tcc.ir.dims import Size
+from tcc.ir.types import Type, itemsize
+from tcc.passes.writes import on_host
+from tcc.runtime import launch
+from tcc.runtime.host import HostArray, HostCall
+from tcc.runtime.launch import Address, Buffer, DeviceKernel, DeviceProgram, Step
+from tcc.runtime.signature import InputSpec, OutputSpec, Returns, SharedSpec, Signature
+
+STATUS_BYTES = 32
+
+
+def lower(func: Func, chip: Chip | None, returns: Returns = "list") -> DeviceProgram:
+    """A placed and planned function as a program.  Its kernels are PTX for `chip`, or LLVM text for the emulator (None)."""
+    return _Driver(func, chip, returns).lower()
+
+
+class _Driver:
+    def __init__(self, func: Func, chip: Chip | None, returns: Returns) -> None:
+        self.func, self.chip, self.returns = func, chip, returns
+        self.buffers: list[Buffer] = []
+        self.places: dict[Value, Address] = {}
+        self.kernels: dict[str, DeviceKernel] = {}
+        self.written: dict[Hashable, list[GpuKernel]] = {}
+        self.ops: dict[int, Op] = {}
+        self.constants: list[np.ndarray[Any, Any]] = []
+        self.late_arenas: dict[int, int] = {}
+        self.arena = self.status = self.zeros = -1
+        self.scratch: dict[Size, int] = {}
+
+    def lower(self) -> DeviceProgram:
+        func = self.func
+        by_space: dict[str, list[Value]] = {"input": [], "shared": [], "output": []}
+        for p in func.body.params:
+            by_space[_space(p)].append(p)
+        written = _written_places(func)
+        inputs = tuple(InputSpec(p.type.dtype, p.type.shape, name=p.name) for p in by_space["input"])
+        shared = tuple(
+            SharedSpec(p.type.dtype, p.type.shape, p in written, p.name) for p in by_space["shared"]
+        )
+        outputs = self.outputs([p.name for p in by_space["shared"]])
+        early = [i for i, spec in enumerate(outputs) if not spec.late]
+        numbers = {"input": range(len(inputs)), "shared": range(len(shared)), "output": early}
+        for space, values in by_space.items():
+            for number, value in zip(numbers[space], values, strict=True):
+                self.places[value] = Address(self.buffer(space, number, value.type.bytes))
+        for op in func.body.walk():
+            if op.name == "const" and op.result.type.place is not None:
+                array = in_memory(op.attrs["value"], op.result.type.dtype)
+                self.places[op.result] = Address(self.buffer("constant", len(self.constants), array.nbytes))
+                self.constants.append(array)
+        self.arena = self.buffer("scratch", bytes=func.attrs.get("arena", 0))
+        steps = self.block(func.body)
+        signature = Signature(inputs, shared, outputs, self.returns, func.attrs.get("arena", 0))
+        return DeviceProgram(
+            self.kernels, tuple(self.buffers), tuple(steps), signature, tuple(self.constants), self.ops
+        )
+
+    def outputs(self, shared: list[str]) -> tuple[OutputSpec, ...]:
+        types: list[Type] = self.func.attrs["outputs"]
+        adopts: list[str] = self.func.attrs.get("adopts", [])
+        made = {
+            int(o.attrs["offset"])
+            for o in self.func.body.walk()
+            if o.name == "alloc" and _space(o.result) == "output"
+        }
+        first = len(types) - len(adopts)
+        return tuple(
+            OutputSpec(t.dtype, t.shape, i in made, shared.index(adopts[i - first]) if i >= first else None)
+            for i, t in enumerate(types)
+        )
+
+    def buffer(self, space: str, number: int = -1, bytes: Size = 0) -> int:
+        self.buffers.append(Buffer(space, number, bytes))
+        return len(self.buffers) - 1
+
+    def op_id(self, op: Op) -> int:
+        for number, known in self.ops.items():
+            if known is op:
+                return number
+        self.ops[len(self.ops) + 1] = op
+        return len(self.ops)
+
+    # -- steps -----------------------------------------------------------------------------------------------------
+
+    def block(self, block: Block) -> list[Step]:
+        steps: list[Step] = []
+        handlers: dict[str, Callable[[Op], list[Step]]] = {
+            "alloc": self.alloc,
+            "view": self.view,
+            "for": self.loop,
+            "ifelse": self.branches,
+            "bind": lambda op: [
+                launch.ReadSize(str(op.attrs["size"]), self.places[op.operands[0]], self.op_id(op))
+            ],
+            "check_size": lambda op: [launch.CheckSize(op.attrs["left"], op.attrs["right"], self.op_id(op))],
+            "const": lambda op: [],
+            "yield": lambda op: [],
+        }
+        for op in block.ops:
+            handler = self.host_step if on_host(op) else handlers.get(op.name, self.launches)
+            steps += handler(op)
+        return steps
+
+    def alloc(self, op: Op) -> list[Step]:
+        space, offset = _space(op.result), op.attrs["offset"]
+        if space == "arena":
+            self.places[op.result] = Address(self.arena, offset)
+            return []
+        bytes = op.result.type.bytes
+        if space == "output" or offset is None:
+            buffer = self.buffer("late", int(offset) if space == "output" else -1, bytes)
+            self.places[op.result] = Address(buffer)
+            return [launch.Allocate(buffer)]
+        number, steps = int(op.attrs["arena"]), list[Step]()
+        if number not in self.late_arenas:
+            self.late_arenas[number] = self.buffer("late", bytes=self.func.attrs["late"][number])
+            steps.append(launch.Allocate(self.late_arenas[number]))
+        self.places[op.result] = Address(self.late_arenas[number], offset)
+        return steps
+
+    def view(self, op: Op) -> list[Step]:
+        base = self.places[op.operands[0]]
+        moved = dims.mul(op.attrs["offset"], itemsize(op.result.type.dtype))
+        self.places[op.result] = Address(base.buffer, dims.add(base.offset, moved))
+        return []
+
+    def loop(self, op: Op) -> list[Step]:
+        body = self.block(op.block)
+        stop = self.places[op.operands[0]] if op.operands else None
+        return [launch.Loop(str(op.attrs["index"]), op.attrs["length"], tuple(body), stop)]
+
+    def branches(self, op: Op) -> list[Step]:
+        then, otherwise = (tuple(self.block(b)) for b in op.blocks)
+        return [launch.IfElse(self.places[op.operands[0]], then, otherwise)]
+
+    def host_step(self, op: Op) -> list[Step]:
+        late = _late_sizes(op)
+        call = HostCall(
+            f"{op.attrs.get('name', op.name)}" + (f" ({op.loc})" if op.loc else ""),
+            op.attrs["function"] if op.name == "call" else _reference(op),
+            (
+                *(HostArray(v.type.dtype, v.type.rank) for v in op.reads),
+                *(HostArray("i64", 0) for _ in late),
+            ),
+            tuple(HostArray(v.type.dtype, v.type.rank) for v in op.places),
+        )
+        operands, results = (
+            tuple(launch.Operand(self.places[v], v.type.dtype, v.type.shape) for v in values)
+            for values in (op.reads, op.places)
+        )
+        return [launch.HostStep(call, operands, tuple(op.attrs[n] for n in late), results)]
+
+    # -- kernels ---------------------------------------------------------------------------------------------------
+
+    def launches(self, op: Op) -> list[Step]:
+        assert _top_level_kernel(op)
+        key = _kernel_key(op)
+        if key not in self.written:
+            self.written[key] = kernels_of(op)
+        steps: list[Step] = []
+        scratch: dict[Size, Address] = {}
+        for kernel in self.written[key]:
+            steps.append(self.launch(op, kernel, scratch))
+        if op.defn.fails:
+            assert self.status >= 0
+            status = Address(self.status)
+            zero = launch.Copy(status, Address(self.zeros), STATUS_BYTES)
+            steps = [zero, *steps, launch.CheckStatus(status, self.op_id(op))]
+        late = [
+            b for b in dict.fromkeys(a.buffer for a in scratch.values()) if self.buffers[b].space == "late"
+        ]
+        return [*(launch.Allocate(b) for b in late), *steps]
+
+    def launch(self, op: Op, kernel: GpuKernel, scratch: dict[Size, Address]) -> Step:
+        if kernel.name not in self.kernels:
+            text = kernel.text if self.chip is None else ptx(kernel, self.chip)
+            what = f"{op.name}" + (f" ({op.loc})" if op.loc else "")
+            self.kernels[kernel.name] = DeviceKernel(
+                kernel.name, text, kernel.block, len(kernel.slots), kernel.shared, what
+            )
+        arguments: list[Address | Size] = []
+        for slot in kernel.slots:
+            if isinstance(slot, OperandSlot):
+                arguments.append(self.places[op.operands[slot.index]])
+            elif isinstance(slot, Runtime):
+                arguments.append(slot.size)
+            elif isinstance(slot, OpId):
+                arguments.append(self.op_id(op))
+            elif isinstance(slot, Status):
+                arguments.append(self.status_address())
+            else:
+                arguments.append(self.scratch_address(slot.bytes, scratch))
+        return launch.Launch(kernel.name, kernel.grid, tuple(arguments), self.op_id(op))
+
+    def status_address(self) -> Address:
+        if self.status < 0:
+            self.status = self.buffer("scratch", bytes=STATUS_BYTES)
+            self.zeros = self.buffer("constant", len(self.constants), STATUS_BYTES)
+            self.constants.append(np.zeros(4, np.int64))
+        return Address(self.status)
+
+    def scratch_address(self, bytes: Size, scratch: dict[Size, Address]) -> Address:
+        """Memory of one op: kernels of it that name the same number of bytes mean the same memory."""
+        if bytes not in scratch:
+            entry = frozenset().union(
+                *(dims.names_of(s) for p in self.func.body.params for s in p.type.shape)
+            )
+            if dims.names_of(bytes) <= entry:
+                if bytes not in self.scratch:
+                    self.scratch[bytes] = self.buffer("scratch", bytes=bytes)
+                scratch[bytes] = Address(self.scratch[bytes])
+            else:
+                scratch[bytes] = Address(self.buffer("late", bytes=bytes))
+        return scratch[bytes]

@@ -1,0 +1,157 @@
+"""A kernel for a GPU: text over `@tcc.*` ops that both the device and the emulator can take, and how it is launched.
+
+It is `void @name(ptr %args)`, `args` being eight-byte slots as a CPU kernel has them; on the device they are its parameters.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tcc.codegen.emit import Emit, VecType
+from tcc.codegen.gpu.chips import Chip
+from tcc.codegen.gpu.ops import least_sm, used
+from tcc.codegen.kernel import PLACEHOLDER, Slot
+from tcc.ir import dims
+from tcc.ir.dims import Size
+
+BLOCK = 128  # threads of a block, unless a kernel says otherwise
+MOST_BLOCKS = 1 << 16
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """Slot: the address of four i64, of which the first says that the op failed."""
+
+
+GpuSlot = Slot | Status
+
+
+@dataclass(frozen=True)
+class GpuKernel:
+    name: str
+    text: str
+    slots: tuple[GpuSlot, ...]
+    grid: tuple[Size, Size, Size]
+    block: int = BLOCK
+    shared: int = 0
+
+
+def ceil_div(a: Size, b: int) -> Size:
+    return dims.floordiv(dims.add(a, b - 1), b)
+
+
+def blocks_for(threads: Size, block: int = BLOCK, most: int = MOST_BLOCKS) -> tuple[Size, Size, Size]:
+    """A grid of at least `threads` threads, unless that is more than a grid may have."""
+    return dims.minimum(ceil_div(threads, block), most), 1, 1
+
+
+def finish(
+    e: Emit,
+    kind: str,
+    slots: Sequence[GpuSlot],
+    grid: tuple[Size, Size, Size],
+    block: int = BLOCK,
+    shared: int = 0,
+    more: Sequence[str] = (),
+) -> GpuKernel:
+    """The kernel whose text, with PLACEHOLDER for its name, is in `e`; `more` are lines to put before it."""
+    body = "\n".join([*sorted(e.declared), *more, e.text()])
+    name = f"tcc_{kind}_{hashlib.sha256(f'{body}{block},{shared}'.encode()).hexdigest()[:20]}"
+    return GpuKernel(name, body.replace(PLACEHOLDER, name), tuple(slots), grid, block, shared)
+
+
+# -- the vocabulary of threads ---------------------------------------------------------------------------------------
+
+
+def thread(e: Emit) -> str:
+    """Of the block, i64."""
+    return e.value(f"zext i32 {e.call('i32', 'tcc.thread')} to i64")
+
+
+def block_index(e: Emit, axis: str = "x") -> str:
+    return e.value(f"zext i32 {e.call('i32', f'tcc.block.{axis}')} to i64")
+
+
+def grid_size(e: Emit, axis: str = "x") -> str:
+    return e.value(f"zext i32 {e.call('i32', f'tcc.grid.{axis}')} to i64")
+
+
+def barrier(e: Emit) -> None:
+    e.call("void", "tcc.barrier")
+
+
+def global_thread(e: Emit, block: int) -> tuple[str, str]:
+    """The number of this thread in the grid's x axis, and how many there are."""
+    first = e.value(f"add i64 {e.value(f'mul i64 {block_index(e)}, {block}')}, {thread(e)}")
+    return first, e.value(f"mul i64 {grid_size(e)}, {block}")
+
+
+def shuffle(e: Emit, t: VecType, value: str, op: str, by: int | str) -> str:
+    """`value` of another lane of the warp, of a type of up to eight bytes."""
+    bits = 8 * t.bytes if t.elem != "i1" else 1
+    plain = value if t.elem.startswith("i") else e.value(f"bitcast {t} {value} to i{bits}")
+    if bits < 32:
+        plain, kept = e.value(f"zext i{bits} {plain} to i32"), bits
+    else:
+        kept = 32
+    if bits <= 32:
+        got = e.call("i32", f"tcc.{op}", ("i32", plain), ("i32", str(by)))
+        if kept < 32:
+            got = e.value(f"trunc i32 {got} to i{bits}")
+    else:
+        low = e.value(f"trunc i64 {plain} to i32")
+        high = e.value(f"trunc i64 {e.value(f'lshr i64 {plain}, 32')} to i32")
+        a = e.call("i32", f"tcc.{op}", ("i32", low), ("i32", str(by)))
+        b = e.call("i32", f"tcc.{op}", ("i32", high), ("i32", str(by)))
+        upper = e.value(f"shl i64 {e.value(f'zext i32 {b} to i64')}, 32")
+        got = e.value(f"or i64 {upper}, {e.value(f'zext i32 {a} to i64')}")
+    return got if t.elem.startswith("i") else e.value(f"bitcast i{bits} {got} to {t}")
+
+
+# -- PTX ---------------------------------------------------------------------------------------------------------------
+
+_SHARED = "@tcc_shared = external addrspace(3) global [0 x i8], align 128\n"
+
+
+def module_text(kernel: GpuKernel) -> str:
+    """The LLVM module of a kernel for the device."""
+    ops = used(kernel.text)
+    head = f"define void @{kernel.name}(ptr %args) #0"
+    assert head in kernel.text
+    size = max(1, len(kernel.slots))
+    device = f'define ptx_kernel void @{kernel.name}(ptr byval([{size} x i64]) align 8 "nvvm.grid_constant" %args) #1'
+    text = re.sub(r"^declare [^\n]*@tcc\.[^\n]*$", "", kernel.text, flags=re.M).replace(head, device)
+    attributes = (
+        f'attributes #0 = {{ nounwind }}\nattributes #1 = {{ nounwind "nvvm.reqntid"="{kernel.block}" }}\n'
+    )
+    shared = _SHARED if any(op.name == "shared" for op in ops) else ""
+    return "".join([shared, *(op.device_text for op in ops), text, attributes])
+
+
+def ptx(kernel: GpuKernel, chip: Chip) -> str:
+    """The kernel as PTX; ValueError if it uses what the chip lacks, RuntimeError with LLVM's words if its text is wrong."""
+    from llvmlite import binding as llvm
+
+    needs = least_sm(used(kernel.text))
+    if needs > chip.sm:
+        raise ValueError(f"{kernel.name} needs sm_{needs}, and {chip.name} is older")
+    llvm.initialize_all_targets()
+    llvm.initialize_all_asmprinters()
+    from tcc.codegen.gpu.chips import TRIPLE
+
+    machine = llvm.Target.from_triple(TRIPLE).create_target_machine(
+        cpu=chip.name, features=chip.features, opt=3
+    )
+    text = f'target triple = "{TRIPLE}"\n{module_text(kernel)}'
+    with llvm.parse_assembly(text, llvm.create_context()) as module:
+        module.data_layout = str(machine.target_data)
+        module.verify()
+        for function in module.functions:
+            if function.name.startswith("llvm.nvvm.") and not list(function.attributes):
+                raise RuntimeError(f"LLVM knows no {function.name}")
+        builder = llvm.create_pass_builder(machine, llvm.create_pipeline_tuning_options(speed_level=2))
+        builder.getModulePassManager().run(module, builder)
+        return str(machine.emit_assembly(module))

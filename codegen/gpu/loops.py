@@ -1,0 +1,51 @@
+"""The kernels of each placed op on a GPU."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from tcc.codegen.columns import column_kernel
+from tcc.codegen.gpu.chips import LANE
+from tcc.codegen.gpu.general import general_kernel
+from tcc.codegen.gpu.kernel import GpuKernel
+from tcc.codegen.gpu.maps import map_kernel
+from tcc.codegen.gpu.products import conv_kernels, product_kernels
+from tcc.codegen.gpu.rows import row_kernels
+from tcc.codegen.loops import KERNELS
+from tcc.codegen.program import Program, build, copy_program
+from tcc.ir import dims
+from tcc.ir.core import Op
+from tcc.ir.dims import Size
+
+
+def kernels_of(op: Op) -> list[GpuKernel]:
+    """What a placed op launches, in order."""
+    return OWN.get(op.name, general)(op)
+
+
+def program_kernels(program: Program) -> list[GpuKernel]:
+    inner = program.reduced[-1]
+    if any(program.reduced[:-1]) and not inner:
+        size = dims.mul(*(s for s, r in zip(program.sizes, program.reduced) if not r))
+        return [general_kernel(column_kernel(program, LANE), size)]
+    if inner or program.row:
+        return row_kernels(program)
+    return [map_kernel(program)]
+
+
+def general(op: Op) -> list[GpuKernel]:
+    """The CPU's kernel, unit by unit; a place has at least as many elements as there are units."""
+    size: Size = 1
+    for v in op.operands:
+        size = dims.maximum(size, v.type.size)
+    return [general_kernel(KERNELS[op.name](op, LANE), size)]
+
+
+OWN: dict[str, Callable[[Op], list[GpuKernel]]] = {
+    "fuse": lambda op: program_kernels(build(op)),
+    "copy": lambda op: program_kernels(copy_program(op)),
+    "matmul": product_kernels,
+    "conv": conv_kernels,
+    "conv_input": conv_kernels,
+    "conv_filter": conv_kernels,
+}

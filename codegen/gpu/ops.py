@@ -1,0 +1,155 @@
+"""What kernels may ask of a GPU: each op with its PTX body, its body on the host, and the least chip that has it.
+
+A kernel calls `@tcc.NAME`.  Nothing else of LLVM's NVPTX intrinsics may be used: LLVM ends the process on one that it cannot
+select, so each of these is compiled in a process of its own by the tests.
+
+A collective (`wait`) makes its threads wait for the others of their warp or block.  On the host each thread is a coroutine
+that is suspended there: before, `stage` puts what the thread gives into its slots; after, `host` reads the others'.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+SLOTS = 8  # 32-bit words that a thread may give to a collective
+THREADS = 1024  # most of a block
+
+
+@dataclass(frozen=True)
+class DeviceOp:
+    """Bodies are LLVM text over %a, %b, ... that gives %r; `result` may be void."""
+
+    name: str
+    result: str
+    params: tuple[str, ...]
+    ptx: str
+    host: str
+    wait: str = ""  # warp or block
+    stage: str = ""
+    sm: int = 70
+
+    def _define(self, name: str, result: str, body: str, attributes: str) -> str:
+        params = ", ".join(f"{t} %{chr(ord('a') + i)}" for i, t in enumerate(self.params))
+        end = "ret void" if result == "void" else f"ret {result} %r"
+        lines = "".join(
+            f"  {line.strip()}\n" for line in [*filter(None, body.split("\n")), end] if line.strip()
+        )
+        return f"define internal {result} @{name}({params}) {attributes} {{\n{lines}}}\n"
+
+    @property
+    def device_text(self) -> str:
+        convergent = " convergent" if self.wait else ""
+        return self._define(f"tcc.{self.name}", self.result, self.ptx, f"alwaysinline nounwind{convergent}")
+
+    @property
+    def host_text(self) -> str:
+        text = self._define(f"tcc.{self.name}", self.result, self.host, "alwaysinline nounwind")
+        if self.wait:
+            text += self._define(f"tcc.{self.name}.stage", "void", self.stage, "alwaysinline nounwind")
+        return text
+
+
+OPS: dict[str, DeviceOp] = {}
+
+
+def _op(*args: object, **more: object) -> None:
+    op = DeviceOp(*args, **more)  # type: ignore[arg-type]
+    OPS[op.name] = op
+
+
+def _read(register: str) -> str:
+    return f"%r = call i32 @llvm.nvvm.read.ptx.sreg.{register}()"
+
+
+_op("thread", "i32", (), _read("tid.x"), "%r = load i32, ptr @emu.thread")
+for _i, _axis in enumerate("xyz"):
+    _at = f"ptr getelementptr (i32, ptr @emu.block, i32 {_i})"
+    _op(f"block.{_axis}", "i32", (), _read(f"ctaid.{_axis}"), f"%r = load i32, {_at}")
+    _at = f"ptr getelementptr (i32, ptr @emu.grid, i32 {_i})"
+    _op(f"grid.{_axis}", "i32", (), _read(f"nctaid.{_axis}"), f"%r = load i32, {_at}")
+_op(
+    "shared",
+    "ptr",
+    (),
+    "%r = addrspacecast ptr addrspace(3) @tcc_shared to ptr",
+    "%r = getelementptr i8, ptr @emu.shared, i64 0",
+)
+_op("barrier", "void", (), "call void @llvm.nvvm.barrier.cta.sync.aligned.all(i32 0)", "", "block")
+_op("warp_barrier", "void", (), "call void @llvm.nvvm.bar.warp.sync(i32 -1)", "", "warp")
+
+_MINE = """%c = load i32, ptr @emu.thread
+%w = and i32 %c, -32
+%l = and i32 %c, 31
+"""
+_op(
+    "shuffle_xor",
+    "i32",
+    ("i32", "i32"),
+    "%r = call i32 @llvm.nvvm.shfl.sync.bfly.i32(i32 -1, i32 %a, i32 %b, i32 31)",
+    _MINE + "%j = xor i32 %l, %b\n%t = or i32 %w, %j\n%r = call i32 @emu.slot(i32 %t, i32 0)",
+    "warp",
+    "call void @emu.flip()\ncall void @emu.give(i32 0, i32 %a)",
+)
+_op(
+    "shuffle_from",
+    "i32",
+    ("i32", "i32"),
+    "%r = call i32 @llvm.nvvm.shfl.sync.idx.i32(i32 -1, i32 %a, i32 %b, i32 31)",
+    _MINE + "%j = and i32 %b, 31\n%t = or i32 %w, %j\n%r = call i32 @emu.slot(i32 %t, i32 0)",
+    "warp",
+    "call void @emu.flip()\ncall void @emu.give(i32 0, i32 %a)",
+)
+_op(
+    "atomic_min",
+    "i64",
+    ("ptr", "i64"),
+    "%r = atomicrmw umin ptr %a, i64 %b monotonic",
+    "%r = load i64, ptr %a\n%m = call i64 @llvm.umin.i64(i64 %r, i64 %b)\nstore i64 %m, ptr %a",
+)
+
+_MMA = "{ float, float, float, float }"
+
+
+def _mma(kind: str, k: int, intrinsic: str, sm: int) -> None:
+    """D = A @ B + C of a warp: A is 16 x k and B k x 8 with 32-bit words of neighbours along k, C and D are 16 x 8 floats."""
+    a, b = [f"%{c}" for c in "abcd"], ["%e", "%f"]
+    c = ["%g", "%h", "%i", "%j"]
+    words = ", ".join(f"i32 {x}" for x in [*a, *b])
+    call = f"%r = call {_MMA} @llvm.nvvm.{intrinsic}({words}, {', '.join(f'float {x}' for x in c)})"
+    stage = ["call void @emu.flip()"] + [
+        f"call void @emu.give(i32 {i}, i32 {x})" for i, x in enumerate([*a, *b])
+    ]
+    host = [
+        _MINE,
+        "%row = lshr i32 %l, 2",
+        "%low = add i32 %row, 8",
+        "%q = and i32 %l, 3",
+        "%col = shl i32 %q, 1",
+    ]
+    host.append("%next = add i32 %col, 1")
+    at = [("%row", "%col"), ("%row", "%next"), ("%low", "%col"), ("%low", "%next")]
+    previous = "poison"
+    for n, (row, col) in enumerate(at):
+        host.append(f"%d{n} = call float @emu.mma.{kind}(i32 {row}, i32 {col}, float {c[n]})")
+        name = "%r" if n == 3 else f"%v{n}"
+        host.append(f"{name} = insertvalue {_MMA} {previous}, float %d{n}, {n}")
+        previous = name
+    params = ("i32",) * 6 + ("float",) * 4
+    _op(f"mma.{kind}", _MMA, params, call, "\n".join(host), "warp", "\n".join(stage), sm)
+
+
+_mma("bf16", 16, "mma.m16n8k16.row.col.bf16", 80)
+_mma("tf32", 8, "mma.m16n8k8.row.col.tf32", 80)
+
+_CALLED = re.compile(r"@tcc\.([a-z_0-9.]+)\(")
+
+
+def used(text: str) -> list[DeviceOp]:
+    """The ops that a kernel calls; KeyError for one that the table lacks."""
+    return [OPS[name] for name in dict.fromkeys(_CALLED.findall(text))]
+
+
+def least_sm(ops: Iterable[DeviceOp]) -> int:
+    return max((op.sm for op in ops), default=70)

@@ -1,0 +1,262 @@
+"""Rows on a GPU: reductions along the inner axis and row kernels (softmax, norms, cross-entropy), a team of threads a row.
+
+What is computed in which phase is the CPU's (tcc.codegen.rows).  Thread t of the team takes elements t, t + team, ...; totals are
+folded by shuffles within a warp, then those of the warps in order through shared memory, so the order depends on the row's
+length alone.  A short row has one warp, and needs no barrier.  One long row is cut into chunks whose totals a second kernel adds up in order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from tcc.codegen import scalar
+from tcc.codegen.emit import VecType
+from tcc.codegen.gpu.chips import LANE, WARP
+from tcc.codegen.gpu.kernel import (
+    GpuKernel,
+    barrier,
+    block_index,
+    finish,
+    grid_size,
+    shuffle,
+    thread,
+)
+from tcc.codegen.kernel import Scratch, plus, times
+from tcc.codegen.nest import Fold, Position, fold_of
+from tcc.codegen.program import Node, Program
+from tcc.codegen.rows import CHUNK, _Rows
+from tcc.ir import dims
+from tcc.ir.dims import Size
+
+LONG = 256  # threads of a row's team
+SHORT = 512  # most elements of a row that one warp takes
+MOST_ROWS = 1 << 16  # blocks
+
+
+def row_kernels(program: Program) -> list[GpuKernel]:
+    """The kernels of a program that reduces along its inner axis or works on rows, one after another."""
+    rows = _Teams(program)
+    if rows.full:
+        return [rows.chunk_kernel(), _Teams(program).collect_kernel()]
+    return [rows.row_kernel()]
+
+
+class _Teams(_Rows):
+    def __init__(self, program: Program) -> None:
+        super().__init__(program, LANE)
+        self.unrolled = self.tiled = False
+        self.ways = 1
+        # without vectors, so what is kept between phases lies in scratch rows
+        self.targets, self.spills = self._schedule()
+        short = isinstance(self.length, int) and self.length <= SHORT and not self.full and not self.summed
+        self.team = WARP if short else LONG
+        self.block_threads = 128 if short else LONG
+        self.lane = self.member = ""
+        self.shared = ""
+
+    # -- kernels ---------------------------------------------------------------------------------------------------
+
+    def begin(self) -> None:
+        e = self.e
+        e.function("void @KERNEL_NAME(ptr %args)")
+        self.load_arguments()
+        if self.spills:
+            at = self.slots.index(self.spill_slot())
+            self.spill_area = e.value(f"load ptr, ptr {e.gep('%args', at, 'i64')}")
+        self.member = thread(e)
+        if self.team == WARP:
+            self.member = e.value(f"and i64 {self.member}, {WARP - 1}")
+        else:
+            self.shared = e.call("ptr", "tcc.shared")
+
+    def teams(self) -> tuple[str, str]:
+        """The number of this thread's team, and how many there are."""
+        e = self.e
+        if self.team == LONG:
+            return block_index(e), grid_size(e)
+        each = self.block_threads // WARP
+        mine = e.value(f"lshr i64 {thread(e)}, 5")
+        first = e.value(f"add i64 {e.value(f'mul i64 {block_index(e)}, {each}')}, {mine}")
+        return first, e.value(f"mul i64 {grid_size(e)}, {each}")
+
+    def grid(self) -> tuple[Size, Size, Size]:
+        rows = dims.mul(*(self.program.sizes[a] for a in self.outer))
+        each = self.block_threads // self.team
+        return dims.minimum(dims.floordiv(dims.add(rows, each - 1), each), self.most_blocks), 1, 1
+
+    @property
+    def most_blocks(self) -> int:
+        return 1 << 12 if self.spills else MOST_ROWS
+
+    def spill_slot(self) -> Scratch:
+        blocks, _, _ = self.grid()
+        return Scratch(dims.mul(blocks, self.block_threads // self.team, self.spill_bytes()))
+
+    def row_kernel(self) -> GpuKernel:
+        e = self.e
+        self.begin()
+        first, step = self.teams()
+        self.team_number = first
+        row = self.summed_rows if self.summed else self.row
+        n = self.size(self.length)
+        sizes = [self.size(self.program.sizes[a]) for a in self.outer]  # loaded ahead of the loop
+        assert len(sizes) == len(self.outer)
+        if self.spills:
+            self.size(self.spill_bytes())
+            for node in self.spills:
+                self.size(self.spill_offset(node))
+
+        def body(unit: str, _: list[str]) -> None:
+            row(self.unravel(unit, self.outer), "0", n)
+
+        e.loop(first, self.count(self.outer), step, body)
+        e.end()
+        return finish(e, "row", self.slots.slots, self.grid(), self.block_threads, self.shared_bytes())
+
+    def shared_bytes(self) -> int:
+        return 0 if self.team == WARP else 8 * (LONG // WARP)
+
+    def chunk_kernel(self) -> GpuKernel:
+        e = self.e
+        self.begin()
+        n = self.size(self.length)
+        chunk, _ = self.teams()
+        start = times(e, chunk, str(CHUNK))
+        stop = e.call("i64", "llvm.smin.i64", ("i64", plus(e, start, str(CHUNK))), ("i64", n))
+        self.enter([])
+        totals = self.phase(0, start, stop, None)
+        for node in self.reduce_nodes():
+            fold = fold_of(node)
+            one = self.across(fold.wide, totals[node])
+            elem = scalar.memory_elem(fold.total_dtype)
+            at = e.gep(self.partial_pointer(node), times(e, chunk, str(8 // VecType(elem).bytes)), elem)
+            self.alone(lambda: scalar.store(e, LANE, fold.total_dtype, 1, one, at, None))
+        e.end()
+        blocks = dims.floordiv(dims.add(self.length, CHUNK - 1), CHUNK)
+        return finish(e, "chunk", self.slots.slots, (blocks, 1, 1), LONG, self.shared_bytes())
+
+    def collect_kernel(self) -> GpuKernel:
+        e = self.e
+        self.begin()
+        units = self.chunk_count(self.size(self.length))
+        for node in self.reduce_nodes():
+            self.partial_pointer(node)
+        self.collect(units)
+        e.end()
+        return finish(e, "collect", self.slots.slots, (1, 1, 1), LONG, self.shared_bytes())
+
+    # -- a row by its team -----------------------------------------------------------------------------------------
+
+    def row(self, indices: Sequence[str], start: str, stop: str) -> None:
+        self.enter(indices)
+        for phase in range(self.final + 1):
+            if phase == self.final:
+                taken = [n for n in self.all_nodes if n.kind == "take" and n.phase <= phase]
+                for node in taken:
+                    self.scalar(node)
+                if taken:
+                    self.meet()  # before a result is written where the element lay
+            totals = self.phase(phase, start, stop, None)
+            for node, total in totals.items():
+                self.scalars[node] = self.across(fold_of(node), total)
+        self.store_scalars()
+
+    def summed_rows(self, indices: Sequence[str], start: str, stop: str) -> None:
+        reduces = self.reduce_nodes()
+        folds = [fold_of(n) for n in reduces]
+        types = [f.total_type(1) for f in folds]
+
+        def nest(axes: list[int], at: list[str], values: list[str]) -> list[str]:
+            if not axes:
+                self.enter(at)
+                totals = self.phase(0, start, stop, dict(zip(reduces, values)))
+                return [totals[n] for n in reduces]
+            end = self.size(self.program.sizes[axes[0]])
+            return self.e.loop(0, end, 1, lambda i, v: nest(axes[1:], [*at, i], v), list(zip(types, values)))
+
+        totals = nest(self.summed, list(indices), [f.identity(1) for f in folds])
+        self.enter([*indices, *["0"] * len(self.summed)])
+        for node, fold, total in zip(reduces, folds, totals):
+            self.scalars[node] = self.across(fold, total)
+        self.store_scalars()
+
+    def store_scalars(self) -> None:
+        stored = self._stored()
+        left = [(n, access) for n, access in zip(self.results, self.program.writes) if n not in stored]
+        values = [self.scalar(node) for node, _ in left]
+        if not left:
+            return
+        if any(a.slot != w.slot for a in self.program.reads for _, w in left if not a.varies(self.inner)):
+            self.meet()  # all have read what a result may lie over
+
+        def store() -> None:
+            for (_, access), value in zip(left, values):
+                self.store(access.dtype, value, self.bases[access.slot], 1, Position("0", 1))
+
+        self.alone(store)
+
+    def block(
+        self, start: str, stop: str, folds: list[Fold], visit: Callable[[Position, list[str]], list[str]]
+    ) -> list[str]:
+        """This thread's share."""
+        types = [f.total_type(1) for f in folds]
+        zeros = [f.identity(1) for f in folds]
+        first = plus(self.e, start, self.member)
+        return self.e.loop(
+            first, stop, self.team, lambda i, values: visit(Position(i, 1), values), list(zip(types, zeros))
+        )
+
+    def enter(self, indices: Sequence[str]) -> None:
+        self.vectors = {}
+        self.at_point(indices)
+        if self.spills:
+            e = self.e
+            offset = times(e, self.team_number, self.size(self.spill_bytes()))
+            self.spill_base = e.gep(self.spill_area, offset)
+
+    def spill_offset(self, node: Node) -> Size:
+        offset: Size = 0
+        for n in self.spills:
+            if n is node:
+                break
+            offset = offset + self.spill_row_bytes(n)
+        return offset
+
+    # -- teams -----------------------------------------------------------------------------------------------------
+
+    def across(self, fold: Fold, total: str) -> str:
+        """The team's total, in every thread of it."""
+        e = self.e
+        t = fold.total_type(1)
+        for by in (16, 8, 4, 2, 1):
+            other = shuffle(e, t, total, "shuffle_xor", by)
+            total = fold.combine(e, LANE, total, other, 1)
+        if self.team != WARP:
+            total = self.between_warps(fold, t, total)
+        return fold.narrow(e, LANE, total, 1)
+
+    def between_warps(self, fold: Fold, t: VecType, total: str) -> str:
+        e = self.e
+        elem = scalar.memory_elem(fold.total_dtype)
+        each = 8 // VecType(elem).bytes
+        warp = e.value(f"lshr i64 {self.member}, 5")
+        barrier(e)  # those who still read what the last total left
+        lane = e.value(f"and i64 {self.member}, {WARP - 1}")
+        at = e.gep(self.shared, times(e, warp, str(each)), elem)
+        e.when(
+            e.value(f"icmp eq i64 {lane}, 0"),
+            lambda: scalar.store(e, LANE, fold.total_dtype, 1, total, at, None),
+        )
+        barrier(e)
+        whole = ""
+        for w in range(self.team // WARP):
+            one = scalar.load(e, LANE, fold.total_dtype, 1, e.gep(self.shared, w * each, elem), None)
+            whole = one if not whole else fold.combine(e, LANE, whole, one, 1)
+        return whole
+
+    def alone(self, then: Callable[[], None]) -> None:
+        """The first thread of the team does it."""
+        self.e.when(self.e.value(f"icmp eq i64 {self.member}, 0"), then)
+
+    def meet(self) -> None:
+        self.e.call("void", "tcc.warp_barrier" if self.team == WARP else "tcc.barrier")
