@@ -1,0 +1,97 @@
+"""Functions on cuda0, through PTX and unmodified pycuda, with a stand-in for the driver that runs kernels on the emulator."""
+
+from __future__ import annotations
+
+import pytest
+import standin
+
+pytest.importorskip("tcc.codegen.gpu.driver")
+START = """
+import os
+import numpy as np, tcc, tcc.tensor as T
+from standin_kernels import *
+from tcc.runtime.devices import DeviceError, DeviceLost
+
+rng = np.random.default_rng(0)
+def f32(*shape): return rng.normal(size=shape).astype(np.float32)
+"""
+
+
+def run(program: str, **environment: str) -> str:
+    return standin.run(START + program, **environment)
+
+
+def test_training_gives_the_cpus_results_and_is_one_graph_a_call() -> None:
+    program = """
+X, Y = f32(11, 13), np.eye(5, dtype=np.float32)[rng.integers(0, 5, 11)]
+start = f32(13, 7), f32(7), f32(7, 5)
+
+def trained(device):
+    x, y = T.matrix('x', dtype='float32'), T.matrix('y', dtype='float32')
+    W, b, V = ws = [tcc.shared(v, target=device) for v in start]
+    p = T.nnet.softmax(T.dot(T.tanh(T.dot(x, W) + b), V))
+    cost = T.nnet.categorical_crossentropy(p, y).mean()
+    f = tcc.function([x, y], cost, updates=[(w, w - np.float32(0.1) * g) for w, g in zip(ws, tcc.grad(cost, ws))])
+    costs = [float(f(X, Y)) for _ in range(4)]
+    return costs, [w.get_value() for w in ws]
+
+(here, there) = trained('cpu'), trained('cuda')
+np.testing.assert_allclose(here[0], there[0], rtol=1e-5)
+for a, b in zip(here[1], there[1]):
+    np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+print(count(GRAPH_LAUNCHES), all(".entry" in k for k in tcc.devices.open_device("cuda")._kernels))
+"""
+    assert run(program) == "3 True"
+
+
+def test_a_captured_call_follows_other_sizes_values_and_inputs_of_the_device() -> None:
+    program = """
+x = T.vector('x', dtype='float32')
+w = tcc.shared(f32(4), target='cuda')
+f = tcc.function([x], [x * w, (x + w).transfer('cuda')], updates=[(w, w + 1)])
+for turn in range(8):
+    if turn == 4: w.set_value(f32(4))
+    if turn == 6: w.set_value(f32(9))
+    given, now = f32(9 if turn >= 6 else 4), w.get_value()
+    here, there = f(given)
+    np.testing.assert_array_equal(here, given * now)
+    np.testing.assert_array_equal(there.get(), given + now)
+    kept = there if turn == 2 else kept if turn > 2 else None
+    if turn == 2: wanted = there.get()
+np.testing.assert_array_equal(kept.get(), wanted)  # outputs are not overwritten by later calls
+here, there = f(there)
+np.testing.assert_array_equal(w.get_value(), now + 2)
+print(count(GRAPH_LAUNCHES) > 3)
+"""
+    assert run(program) == "True"
+
+
+def test_a_lost_device_leaves_the_cpu_working() -> None:
+    program = """
+w = tcc.shared(f32(4), target='cuda')
+there = tcc.function([], w.sum())
+there()
+os.environ["STANDIN_FAULT"] = "cuLaunchKernel:719"
+v = tcc.shared(f32(4), target='cuda')
+for f in (tcc.function([], v.sum()), there):
+    try:
+        f()
+    except DeviceLost as e:
+        print("lost")
+print(np.allclose(tcc.function([], v.sum(), device='cpu')(), v.get_value().sum()))
+"""
+    assert run(program) == "lost\nlost\nTrue"
+
+
+def test_out_of_memory_changes_nothing() -> None:
+    program = """
+w = tcc.shared(np.ones(1000, np.float32), target='cuda')
+x = T.vector('x', dtype='float32')
+f = tcc.function([x], T.outer(x, x), updates=[(w, w + x.sum())])
+try:
+    f(f32(1 << 13))
+except DeviceError as e:
+    print(type(e).__name__, float(w.get_value().sum()))
+print(f(f32(10)).shape)
+"""
+    assert run(program, STANDIN_MEMORY=str(64 << 20)) == "DeviceMemoryError 1000.0\n(10, 10)"
