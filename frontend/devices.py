@@ -22,6 +22,7 @@ from tcc.lower import Lowered
 from tcc.runtime.buffers import Container
 from tcc.runtime.callable import Parameter
 from tcc.runtime.device_function import DeviceFunction, DeviceVariant
+from tcc.runtime.device_plan import plan_text
 from tcc.runtime.devices import DeviceError
 from tcc.runtime.launch import Device, DeviceProgram
 from tcc.settings import config, device_name
@@ -91,9 +92,13 @@ def chosen(name: str | None, targets: Sequence[str | None] = ()) -> Device | Non
 
 @dataclass
 class DeviceSource(Program):
-    """A function's IR with its containers, compiled for a device."""
+    """A function's IR with its containers, compiled for a device.
+
+    `arch` is the architecture of the GPU, such as sm_90; None is the emulator's.  Without a device it makes text alone.
+    """
 
     device: Any = None
+    arch: str | None = None
 
     def artefact(self, fixed: Mapping[str, Size]) -> tuple[Any, bool]:
         func = clone(self.func, fixed)
@@ -103,18 +108,39 @@ class DeviceSource(Program):
 
     def device_program(self, func: Any) -> DeviceProgram:
         self.run_passes(func)
-        made: DeviceProgram = _gpu("driver").lower(func, chip_of(self.device), self.returns)
+        chip = None if self.arch is None else _gpu("chips").chip(self.arch)
+        made: DeviceProgram = _gpu("driver").lower(func, chip, self.returns)
         return made
 
+    def text(self, stage: str, sizes: Mapping[str, Size] | None = None) -> str:
+        """The function at one of STAGES, or as `ptx`; `plan` is what a call does, with its copies."""
+        if stage not in ("plan", "llvm", "ptx"):
+            return super().text(stage, sizes)
+        func = clone(self.func, sizes or {})
+        if stage == "plan":
+            return plan_text(self.device_program(func))
+        arch = self.arch
+        try:
+            self.arch = None if stage == "llvm" else arch
+            kernels = self.device_program(func).kernels.values()
+        finally:
+            self.arch = arch
+        mark = "//" if stage == "ptx" else ";"
+        return "\n".join(f"{mark} {k.name}: {k.what}\n{k.text}" for k in kernels)
 
-def chip_of(device: Any) -> Any:
-    """What code is made for; None for the emulator."""
+
+def check_arch(arch: str) -> None:
+    """ValueError, with those that there are, for an architecture that no code is made for."""
+    _gpu("chips").chip(arch)
+
+
+def arch_of(device: Any) -> str | None:
+    """The newest architecture that the device takes code for; None for the emulator."""
     sm = getattr(device, "sm", None)
     if sm is None:
         return None
-    chips = _gpu("chips")
-    older = [name for name in chips.CHIPS if name[3:].isdigit() and int(name[3:]) <= sm]
-    return chips.chip(max(older, key=lambda name: int(name[3:])))
+    fit = [name for name in _gpu("chips").CHIPS if name[3:].isdigit() and int(name[3:]) <= sm]
+    return str(max(fit, key=lambda name: int(name[3:])))
 
 
 @dataclass
@@ -142,7 +168,9 @@ def compiled_for(
     """The function on a device; what it compiles is compiled at its first call."""
     names = lowered.func.attrs.get("shared", [])
     containers = {n: s.container for n, s in zip(names, lowered.shared)}
-    source = DeviceSource(lowered.func, containers, returns, explained(lowered), device=device)
+    source = DeviceSource(
+        lowered.func, containers, returns, explained(lowered), device=device, arch=arch_of(device)
+    )
     made = CompiledForDevice(name, parameters, source.specialise, device, returns, lowered.stay)
     made.program, made.lowered, made.func = source, lowered, lowered.func
     return made

@@ -35,7 +35,12 @@ if TYPE_CHECKING:
     from tcc.passes.manager import Context
 
 Array = np.ndarray[Any, Any]
-SUFFIXES = {"llvm": ".ll", "asm": ".s", "plan": ".txt"}  # of files that hold a stage; the others are .tcir
+SUFFIXES = {
+    "llvm": ".ll",
+    "asm": ".s",
+    "plan": ".txt",
+    "ptx": ".ptx",
+}  # of files that hold a stage; the others are .tcir
 
 
 class Compilation(NamedTuple):

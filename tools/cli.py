@@ -98,12 +98,17 @@ for command in (compiling.compile_command, *models.COMMANDS):
     examples=[
         "tcc dump model.py:predict --stage fused",
         "tcc dump graph.tcir --stage values --dump-dir build",
+        "tcc dump model.py:predict --target cuda --gpu-arch sm_90 --stage plan",
     ],
 )
 @click.argument("target")
 @click.option(
-    "--stage", type=click.Choice([*STAGES, "all"]), default="all", help="Which form of the function."
+    "--stage", type=click.Choice([*STAGES, "ptx", "all"]), default="all", help="Which form of the function."
 )
+@click.option(
+    "--target", "code", type=click.Choice(["host", "cuda"]), default="host", help="What the code is for."
+)
+@click.option("--gpu-arch", default="sm_90", metavar="ARCH", help="With --target cuda: sm_80, sm_90a, ...")
 @click.option(
     "--dump-dir", type=click.Path(path_type=Path), help="Write files NAME.STAGE.* there, not to stdout."
 )
@@ -117,24 +122,50 @@ for command in (compiling.compile_command, *models.COMMANDS):
 @click.option(
     "--size", "sizes", multiple=True, metavar="NAME=N", help="Put a number in for a size; repeatable."
 )
-def dump(target: str, stage: str, dump_dir: Path | None, pattern: str, sizes: tuple[str, ...]) -> None:
+def dump(
+    target: str,
+    stage: str,
+    code: str,
+    gpu_arch: str,
+    dump_dir: Path | None,
+    pattern: str,
+    sizes: tuple[str, ...],
+) -> None:
     """Shows the function TARGET (model.py:f, package.module:f or FILE.tcir) at a stage of its compilation."""
     from tcc.driver import SUFFIXES
     from tcc.tools.load import load_programs
     from tcc.tools.report import write_text
 
     numbers = dict(map(read_size, sizes))
-    stages = STAGES if stage == "all" else (stage,)
+    if stage in WRONG_STAGES[code]:
+        raise click.BadParameter(f"--target {code} has no {stage}", param_hint="--stage")
+    every = tuple(s for s in (*STAGES, "ptx") if s not in WRONG_STAGES[code])
+    stages = every if stage == "all" else (stage,)
     for name, program in load_programs(target, pattern).items():
+        program = for_gpu(program, gpu_arch) if code == "cuda" else program
         check_sizes(name, program, numbers)
         for s in stages:
             text = program.text(s, shared_sizes(program) | numbers)
             if dump_dir is not None:
                 write_text(dump_dir / f"{name}.{s}{SUFFIXES.get(s, '.tcir')}", text)
                 continue
-            comment = ";" if s == "llvm" else "#" if s in ("asm", "plan") else "//"
+            comment = ";" if s == "llvm" else "//" if s == "ptx" else "#" if s in ("asm", "plan") else "//"
             head = f"{comment} {name}: {s}\n" if len(stages) > 1 else ""
             click.echo(head + text, nl=not text.endswith("\n"))
+
+
+WRONG_STAGES = {"host": ("ptx",), "cuda": ("asm",)}
+
+
+def for_gpu(program: Program, arch: str) -> Program:
+    """What makes text of a program for a GPU architecture."""
+    from tcc.devices import DeviceSource, check_arch
+
+    try:
+        check_arch(arch)
+    except ValueError as e:
+        raise click.BadParameter(str(e), param_hint="--gpu-arch") from None
+    return DeviceSource(program.func, program.containers, program.returns, arch=arch)
 
 
 def shared_sizes(program: Program) -> dict[str, int]:

@@ -1,0 +1,110 @@
+"""A program for a device as text: its memory, its steps, and every copy between the host and the device."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from tcc.ir.types import itemsize
+from tcc.runtime.launch import (
+    Address,
+    Allocate,
+    CheckSize,
+    CheckStatus,
+    Copy,
+    DeviceProgram,
+    HostStep,
+    IfElse,
+    Launch,
+    Loop,
+    Operand,
+    ReadSize,
+    Step,
+)
+
+
+def plan_text(program: DeviceProgram) -> str:
+    """What a call does, step by step.  `to device` and `to host` are copies; a shared variable is copied only if its newest
+    value is elsewhere."""
+    return (
+        "\n".join([*_memory(program), "", *_entry(program), *_steps(program, program.steps), *_exit(program)])
+        + "\n"
+    )
+
+
+def _memory(program: DeviceProgram) -> Iterator[str]:
+    kind = "one graph, once captured" if program.capturable else "launched step by step"
+    yield f"{len(program.kernels)} kernels, {sum(isinstance(s, Launch) for s in program.walk())} launches, {kind}"
+    for number, buffer in enumerate(program.buffers):
+        if buffer.bytes != 0 and buffer.space in ("scratch", "late", "constant"):
+            yield f"  #{number}: {buffer.space}, {buffer.bytes} bytes"
+
+
+def _entry(program: DeviceProgram) -> Iterator[str]:
+    s = program.signature
+    for i in s.inputs:
+        yield f"to device  {_typed(i.dtype, i.shape)} {i.name}"
+    for c in s.shared:
+        yield f"on device  {_typed(c.dtype, c.shape)} {c.name}{', which is written' if c.written else ''}"
+
+
+def _exit(program: DeviceProgram) -> Iterator[str]:
+    for number, o in enumerate(program.signature.outputs):
+        if o.adopt is None:
+            yield f"to host    {_typed(o.dtype, o.shape)} output {number}"
+        else:
+            yield f"on device  {_typed(o.dtype, o.shape)} {program.signature.shared[o.adopt].name}, which is written"
+
+
+def _typed(dtype: str, shape: Sequence[object]) -> str:
+    return f"{dtype}[{','.join(map(str, shape))}]"
+
+
+def _steps(program: DeviceProgram, steps: Sequence[Step], depth: int = 0) -> Iterator[str]:
+    pad = "  " * depth
+
+    def at(address: Address) -> str:
+        buffer = program.buffers[address.buffer]
+        names = {
+            "input": [i.name for i in program.signature.inputs],
+            "shared": [s.name for s in program.signature.shared],
+        }
+        named = names[buffer.space][buffer.number] if buffer.space in names else ""
+        base = named or (f"output {buffer.number}" if buffer.space == "output" else f"#{address.buffer}")
+        return base if address.offset == 0 else f"{base} + {address.offset}"
+
+    def array(o: Operand) -> str:
+        size = " * ".join(map(str, (itemsize(o.dtype), *o.shape)))
+        return f"{_typed(o.dtype, o.shape)} {at(o.address)} ({size} bytes)"
+
+    for step in steps:
+        match step:
+            case Launch():
+                kernel = program.kernels[step.kernel]
+                grid = ", ".join(map(str, step.grid))
+                shared = f", {kernel.shared} bytes shared" if kernel.shared else ""
+                given = ", ".join(at(a) if isinstance(a, Address) else str(a) for a in step.arguments)
+                yield f"{pad}launch     {kernel.name} ({grid}) x {kernel.block}{shared}: {kernel.what}"
+                yield f"{pad}             {given}"
+            case Copy():
+                yield f"{pad}copy       {at(step.source)} -> {at(step.target)}, {step.bytes} bytes"
+            case Allocate():
+                yield f"{pad}allocate   #{step.buffer}, {program.buffers[step.buffer].bytes} bytes"
+            case ReadSize():
+                yield f"{pad}to host    the size {step.name} from {at(step.source)} (8 bytes)"
+            case CheckSize():
+                yield f"{pad}check      {step.left} == {step.right}"
+            case CheckStatus():
+                yield f"{pad}to host    the status of operation {step.op} from {at(step.source)} (32 bytes)"
+            case HostStep():
+                yield from (f"{pad}to host    {array(o)}" for o in step.operands)
+                yield f"{pad}on host    {step.call.name}"
+                yield from (f"{pad}to device  {array(o)}" for o in step.results)
+            case Loop():
+                stop = f", until {at(step.stop)} holds (1 byte to host each turn)" if step.stop else ""
+                yield f"{pad}for {step.index} < {step.length}{stop}"
+                yield from _steps(program, step.body, depth + 1)
+            case IfElse():
+                yield f"{pad}if {at(step.flag)} (1 byte to host)"
+                yield from _steps(program, step.then, depth + 1)
+                yield f"{pad}else"
+                yield from _steps(program, step.otherwise, depth + 1)
