@@ -7,7 +7,6 @@ the host, thread by thread, for tests; and names that `config.contexts` gives, a
 from __future__ import annotations
 
 import functools
-import importlib
 import threading
 import warnings
 from collections.abc import Mapping, Sequence
@@ -48,11 +47,9 @@ class _Turns:
 @functools.cache
 def emulator() -> Any:
     """The device that runs kernels on the host."""
-    return type("Emulated", (_Turns, _gpu("emulator").Emulator), {})()
+    from tcc.codegen.gpu.emulator import Emulator
 
-
-def _gpu(module: str) -> Any:
-    return importlib.import_module(f"tcc.codegen.gpu.{module}")
+    return type("Emulated", (_Turns, Emulator), {})()
 
 
 def open_device(name: str) -> Device:
@@ -107,10 +104,11 @@ class DeviceSource(Program):
         return _Code(self.device_program(func), self.device), False
 
     def device_program(self, func: Any) -> DeviceProgram:
+        from tcc.codegen.gpu.chips import chip
+        from tcc.codegen.gpu.driver import lower
+
         self.run_passes(func)
-        chip = None if self.arch is None else _gpu("chips").chip(self.arch)
-        made: DeviceProgram = _gpu("driver").lower(func, chip, self.returns)
-        return made
+        return lower(func, None if self.arch is None else chip(self.arch), self.returns)
 
     def text(self, stage: str, sizes: Mapping[str, Size] | None = None) -> str:
         """The function at one of STAGES, or as `ptx`; `plan` is what a call does, with its copies."""
@@ -131,7 +129,9 @@ class DeviceSource(Program):
 
 def check_arch(arch: str) -> None:
     """ValueError, with those that there are, for an architecture that no code is made for."""
-    _gpu("chips").chip(arch)
+    from tcc.codegen.gpu.chips import chip
+
+    chip(arch)
 
 
 def arch_of(device: Any) -> str | None:
@@ -139,8 +139,10 @@ def arch_of(device: Any) -> str | None:
     sm = getattr(device, "sm", None)
     if sm is None:
         return None
-    fit = [name for name in _gpu("chips").CHIPS if name[3:].isdigit() and int(name[3:]) <= sm]
-    return str(max(fit, key=lambda name: int(name[3:])))
+    from tcc.codegen.gpu.chips import CHIPS
+
+    fit = [name for name in CHIPS if name[3:].isdigit() and int(name[3:]) <= sm]
+    return max(fit, key=lambda name: int(name[3:]))
 
 
 @dataclass

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import pytest
 import standin
 
-pytest.importorskip("tcc.codegen.gpu.driver")
 START = """
 import os
 import numpy as np, tcc, tcc.tensor as T

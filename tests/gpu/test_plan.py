@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
 from click.testing import CliRunner
 
 from tcc.tools.cli import cli
 
-pytest.importorskip("tcc.codegen.gpu.driver")
 MODEL = """
 import numpy as np, tcc, tcc.tensor as T
 x = T.matrix("x", dtype="float64")
