@@ -53,7 +53,9 @@ def c_bytes(data: bytes) -> str:
     return 'c"' + "".join(map(_ESCAPED.__getitem__, data)) + '"'
 
 
-_ESCAPED = [chr(b) if 32 <= b < 127 and b not in (34, 92) else f"\\{b:02X}" for b in range(256)]
+# what is written as it is means nothing in LLVM's text, where attributes and names are replaced
+_PLAIN = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_")
+_ESCAPED = [chr(b) if b in _PLAIN else f"\\{b:02X}" for b in range(256)]
 
 
 def refuse(status: str, message: str, *arguments: str) -> str:

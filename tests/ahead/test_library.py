@@ -52,6 +52,16 @@ def test_state_goes_through_a_file(build: Build, tmp_path: Any) -> None:
     np.testing.assert_array_equal(second.state["W1"], params[0].get_value())
 
 
+def test_every_pair_of_bytes_is_embedded_as_it_is(build: Build) -> None:
+    every = np.arange(1 << 16, dtype="uint16")
+    w, x = tcc.shared(every, name="w"), T.lscalar("x")
+    model = build({"f": tcc.function([x], w[x])})
+    np.testing.assert_array_equal(model.state["w"], every)
+    np.testing.assert_array_equal(
+        build({"f": tcc.function([x], T.constant(every)[x])})(np.int64(0x2330)), 0x2330
+    )
+
+
 def test_separate_weights_must_come_before_a_run(build: Build, tmp_path: Any) -> None:
     predict, _, _ = mlp()
     model = build({"predict": predict}, embed=False)
