@@ -19,6 +19,7 @@ from tcc.ir.types import FROM_NUMPY, Type
 from tcc.ir.verify import VerifyError, verify
 from tcc.lower import Lowered
 from tcc.native import NativeEntry, NativeVariable
+from tcc.passes.distrust import distrust
 from tcc.runtime import bundle
 from tcc.runtime.buffers import Container
 from tcc.runtime.bundle import Bundle, BundleError
@@ -215,6 +216,7 @@ def module_of(file: Bundle) -> Module:
         module = parse(bytes(file.members[text.name]), text.name, constants, beside=False)
         for func in module.values():
             verify(func)
+            distrust(func)
     except (ParseError, VerifyError) as e:
         raise BundleError(f"{where}: {e}") from None
     if list(module) != [e.name for e in file.manifest.entries]:

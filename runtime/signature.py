@@ -133,6 +133,9 @@ class Signature:
                     f"{_label(spec, position)}, axis {axis}: its size is {got}, wanted {size}"
                     + (f" = {wanted} ({reason})" if reason else "")
                 )
+        for size in (s for o in self.outputs if not o.late for s in o.shape):
+            if evaluate(size, known) < 0:
+                raise SizeMismatch(f"a result would have the size {size} = {evaluate(size, known)}")
         return known
 
 
