@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: help setup check test test-exhaustive fuzz bench peers demo clean
+.PHONY: help setup check test test-exhaustive fuzz bench peers pycuda demo clean
 
 help:
 	@echo "make setup   a virtual environment in .venv with tcc and its developers' tools"
@@ -14,6 +14,7 @@ help:
 	@echo "make fuzz    bad bundles, manifests, weights and IR, found by coverage (atheris), SECONDS=60 for each reader"
 	@echo "make bench   speed against whichever of NumPy, torch, JAX, PyTensor and ONNX Runtime are installed"
 	@echo "make peers   installs those in .peers, for make bench"
+	@echo "make pycuda  pycuda, also where there is no driver, for the tests of GPUs; takes CUDA's headers from CUDA_HOME"
 	@echo "make clean   removes .venv, .peers and build"
 
 setup: $(READY)
@@ -51,6 +52,9 @@ bench: setup
 peers:
 	$(PYTHON) -m venv .peers
 	.peers/bin/python -m pip install --disable-pip-version-check torch jax pytensor onnx onnxruntime
+
+pycuda: setup
+	sh tests/helpers/build_pycuda.sh $(BIN)/python
 
 demo: setup
 	$(BIN)/python examples/digits.py
