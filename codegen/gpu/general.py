@@ -9,29 +9,16 @@ from __future__ import annotations
 import re
 
 from tcc.codegen.emit import Emit
-from tcc.codegen.gpu.kernel import GpuKernel, GpuSlot, Status, blocks_for, finish, global_thread
-from tcc.codegen.kernel import Kernel, OpId, Runtime, Scratch
+from tcc.codegen.gpu.kernel import GpuKernel, GpuSlot, blocks_for, finish, global_thread
+from tcc.codegen.kernel import Kernel, Runtime, Scratch
 from tcc.ir import dims
 from tcc.ir.dims import Size
 
 BLOCK = 64
 MOST_LINES = 1 << 13  # threads that have scratch memory of their own
-SCRATCH, SCRATCH_BYTES, STATUS, FIRST, STEP = 2, 3, 5, 6, 7  # words of what a CPU kernel calls its context
+SCRATCH, SCRATCH_BYTES, FIRST, STEP = 2, 3, 6, 7  # words of what a CPU kernel calls its context
 
 _PARALLEL = re.compile(r"call void @tcc_parallel\(ptr %ctx, ptr @([\w.]+), ptr (%\w+), i64 (\S+), i64 \S+\)")
-_FAIL = """define internal void @tcc_fail(ptr %ctx, i64 %op, i64 %a, i64 %b, i64 %c, i64 %d) #0 {
-  %where = getelementptr i64, ptr %ctx, i64 5
-  %status = load ptr, ptr %where
-  store i64 1, ptr %status
-  %s1 = getelementptr i64, ptr %status, i64 1
-  store i64 %a, ptr %s1
-  %s2 = getelementptr i64, ptr %status, i64 2
-  store i64 %b, ptr %s2
-  %s3 = getelementptr i64, ptr %status, i64 3
-  store i64 %c, ptr %s3
-  ret void
-}
-"""
 
 
 def general_kernel(kernel: Kernel, units: Size) -> GpuKernel:
@@ -63,10 +50,6 @@ def general_kernel(kernel: Kernel, units: Size) -> GpuKernel:
         slots += [Scratch(dims.mul(threads, each)), Runtime(each)]
         keep(SCRATCH, e.value(f"load ptr, ptr {e.gep('%args', at, 'i64')}"), "ptr")
         keep(SCRATCH_BYTES, e.value(f"load i64, ptr {e.gep('%args', at + 1, 'i64')}"))
-    if OpId() in slots:
-        keep(STATUS, e.value(f"load ptr, ptr {e.gep('%args', len(slots), 'i64')}"), "ptr")
-        slots.append(Status())
-        text += _FAIL
     keep(FIRST, first)
     keep(STEP, step)
 

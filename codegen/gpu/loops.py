@@ -7,6 +7,7 @@ from collections.abc import Callable
 from tcc.codegen.columns import column_kernel
 from tcc.codegen.gpu.chips import LANE
 from tcc.codegen.gpu.general import general_kernel
+from tcc.codegen.gpu.indexing import check_index_kernels, gather_kernels, scatter_kernels
 from tcc.codegen.gpu.kernel import GpuKernel
 from tcc.codegen.gpu.maps import map_kernel
 from tcc.codegen.gpu.products import conv_kernels, product_kernels
@@ -48,4 +49,7 @@ OWN: dict[str, Callable[[Op], list[GpuKernel]]] = {
     "conv": conv_kernels,
     "conv_input": conv_kernels,
     "conv_filter": conv_kernels,
+    "gather": gather_kernels,
+    "scatter": scatter_kernels,
+    "check_index": check_index_kernels,
 }

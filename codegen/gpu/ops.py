@@ -102,11 +102,26 @@ _op(
     "call void @emu.flip()\ncall void @emu.give(i32 0, i32 %a)",
 )
 _op(
-    "atomic_min",
+    "ballot",
+    "i32",
+    ("i1",),
+    "%r = call i32 @llvm.nvvm.vote.ballot.sync(i32 -1, i1 %a)",
+    _MINE
+    + "\n".join(
+        f"%t{n} = or i32 %w, {n}\n%s{n} = call i32 @emu.slot(i32 %t{n}, i32 0)\n%m{n} = shl i32 %s{n}, {n}\n"
+        + (f"%o{n} = or i32 {'%m0' if n == 1 else f'%o{n - 1}'}, %m{n}" if n else "")
+        for n in range(32)
+    )
+    + "\n%r = add i32 %o31, 0",
+    "warp",
+    "call void @emu.flip()\n%v = zext i1 %a to i32\ncall void @emu.give(i32 0, i32 %v)",
+)
+_op(
+    "atomic_max",
     "i64",
     ("ptr", "i64"),
-    "%r = atomicrmw umin ptr %a, i64 %b monotonic",
-    "%r = load i64, ptr %a\n%m = call i64 @llvm.umin.i64(i64 %r, i64 %b)\nstore i64 %m, ptr %a",
+    "%r = atomicrmw umax ptr %a, i64 %b monotonic",
+    "%r = load i64, ptr %a\n%low = icmp ult i64 %r, %b\n%m = select i1 %low, i64 %b, i64 %r\nstore i64 %m, ptr %a",
 )
 
 _MMA = "{ float, float, float, float }"

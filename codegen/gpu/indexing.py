@@ -1,0 +1,194 @@
+"""Gather, scatter and the check of indices on a GPU.
+
+A gather is a map of its result.  A scatter gives each warp some of the target's points and 32 neighbouring elements of each: it looks at
+all indices, 32 at a time, and takes those that are its own in order; so no element has two writers, and sums are the CPU's to the last bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tcc.codegen import scalar
+from tcc.codegen.gather import Places
+from tcc.codegen.gpu.chips import LANE, WARP
+from tcc.codegen.gpu.kernel import (
+    BLOCK,
+    GpuKernel,
+    Status,
+    block_index,
+    blocks_for,
+    ceil_div,
+    finish,
+    global_thread,
+    grid_size,
+    thread,
+)
+from tcc.codegen.kernel import plus, times
+from tcc.ir import dims
+from tcc.ir.core import Op
+from tcc.ir.dims import Size
+from tcc.ir.types import Type, bits_dtype
+
+OWNERS = 1 << 12  # warps among which a target is divided
+LAST = (1 << 63) - 1
+
+
+def gather_kernels(op: Op) -> list[GpuKernel]:
+    """result[i.., r..] = x[indices at axes, r elsewhere]."""
+    w = Places(op, LANE)
+    e = w.e
+    axes = [int(a) for a in op.attrs["axes"]]
+    x, index, out = w.types[0], w.types[1], w.types[-1]
+    w.begin("void @KERNEL_NAME(ptr %args)")
+    first, step = global_thread(e, BLOCK)
+
+    def element(u: str, _: list[str]) -> None:
+        at = w.unravel(u, out.shape)
+        rest = iter(at[index.rank :])
+        source = [
+            w.index(1 + axes.index(a), at[: index.rank], w.size(s)) if a in axes else next(rest)
+            for a, s in enumerate(x.shape)
+        ]
+        dtype = bits_dtype(x.dtype)
+        value = scalar.load(e, LANE, dtype, 1, w.address(0, source), None)
+        scalar.store(e, LANE, dtype, 1, value, w.address(len(w.types) - 1, at), None)
+
+    e.loop(first, w.count(out.shape), step, element)
+    e.end()
+    return [finish(e, "gather", w.slots.slots, blocks_for(out.size))]
+
+
+def scatter_kernels(op: Op) -> list[GpuKernel]:
+    """x[indices at axes] = v, or += v, in place; where points are equal, in their order."""
+    return [_Scatter(op).kernel()]
+
+
+class _Scatter(Places):
+    def __init__(self, op: Op) -> None:
+        super().__init__(op, LANE)
+        self.axes = [int(a) for a in op.attrs["axes"]]
+        self.out = len(self.types) - 1
+        self.t: Type = self.types[self.out]
+        self.rest = [a for a in range(self.t.rank) if a not in self.axes]
+        self.points = self.types[2].shape
+        self.rest_shape = [self.t.shape[a] for a in self.rest]
+        self.strips = ceil_div(dims.product(self.rest_shape), WARP)
+        targets = dims.product([self.t.shape[a] for a in self.axes])
+        share = dims.maximum(dims.floordiv(OWNERS, dims.maximum(self.strips, 1)), 1)
+        self.owners: Size = dims.maximum(dims.minimum(targets, share), 1)
+
+    def kernel(self) -> GpuKernel:
+        e = self.e
+        self.begin("void @KERNEL_NAME(ptr %args)", [self.strips, self.owners])
+        member = thread(e)
+        self.lane = e.value(f"and i64 {member}, {WARP - 1}")
+        each = BLOCK // WARP
+        warp = e.value(f"add i64 {times(e, block_index(e), str(each))}, {e.value(f'lshr i64 {member}, 5')}")
+        items = times(e, self.size(self.owners), self.size(self.strips))
+        step = times(e, grid_size(e), str(each))
+        e.loop(warp, items, step, lambda item, _: self.item(item))
+        e.end()
+        grid = blocks_for(dims.mul(self.owners, self.strips, WARP))
+        return finish(e, "scatter", self.slots.slots, grid)
+
+    def item(self, item: str) -> None:
+        """The elements of one strip at the points of one owner."""
+        e = self.e
+        strips = self.size(self.strips)
+        owner = e.value(f"udiv i64 {item}, {strips}")
+        element = plus(e, times(e, e.value(f"urem i64 {item}, {strips}"), str(WARP)), self.lane)
+        live = e.value(f"icmp slt i64 {element}, {self.count(self.rest_shape)}")
+        inner = self.unravel(element, self.rest_shape)
+        count = self.count(self.points)
+
+        def some(start: str, _: list[str]) -> None:
+            point = plus(e, start, self.lane)
+            there = e.value(f"icmp slt i64 {point}, {count}")
+            point = e.value(f"select i1 {there}, i64 {point}, i64 0")
+            target = self.target_of(self.unravel(point, self.points))
+            mine = e.value(f"icmp eq i64 {e.value(f'urem i64 {target}, {self.size(self.owners)}')}, {owner}")
+            found = e.call("i32", "tcc.ballot", ("i1", e.value(f"and i1 {there}, {mine}")))
+            low = e.value(f"trunc i64 {target} to i32")
+            high = e.value(f"trunc i64 {e.value(f'lshr i64 {target}, 32')} to i32")
+            hits = e.value(f"zext i32 {e.call('i32', 'llvm.ctpop.i32', ('i32', found))} to i64")
+
+            def hit(_: str, left: list[str]) -> list[str]:
+                at = e.call("i32", "llvm.cttz.i32", ("i32", left[0]), ("i1", "false"))
+                lower = e.call("i32", "tcc.shuffle_from", ("i32", low), ("i32", at))
+                upper = e.call("i32", "tcc.shuffle_from", ("i32", high), ("i32", at))
+                whole = e.value(f"shl i64 {e.value(f'zext i32 {upper} to i64')}, 32")
+                whole = e.value(f"or i64 {whole}, {e.value(f'zext i32 {lower} to i64')}")
+                p = plus(e, start, e.value(f"zext i32 {at} to i64"))
+                e.when(live, lambda: self.write(whole, self.unravel(p, self.points), inner))
+                less = e.value(f"sub i32 {left[0]}, 1")
+                return [e.value(f"and i32 {left[0]}, {less}")]
+
+            e.loop(0, hits, 1, hit, [("i32", found)])
+
+        e.loop(0, count, WARP, some)
+
+    def target_of(self, point: Sequence[str]) -> str:
+        """The number, in row-major order along the axes, of what a point names."""
+        number = "0"
+        for k, axis in enumerate(self.axes):
+            bound = self.size(self.t.shape[axis])
+            number = plus(self.e, times(self.e, number, bound), self.index(2 + k, point, bound))
+        return number
+
+    def write(self, target: str, point: Sequence[str], inner: Sequence[str]) -> None:
+        e, dtype = self.e, self.t.dtype
+        at = ["0"] * self.t.rank
+        for axis, i in zip(self.axes, self.unravel(target, [self.t.shape[a] for a in self.axes])):
+            at[axis] = i
+        for axis, i in zip(self.rest, inner):
+            at[axis] = i
+        where, source = self.address(self.out, at), self.address(1, [*point, *inner])
+        if self.op.attrs["mode"] != "add":
+            dtype = bits_dtype(dtype)
+        value = scalar.load(e, LANE, dtype, 1, source, None)
+        if self.op.attrs["mode"] == "add":
+            operands = {"a": (dtype, scalar.load(e, LANE, dtype, 1, where, None)), "b": (dtype, value)}
+            value = scalar.emit_scalar(e, LANE, "a + b", operands, lanes=1, result=dtype)
+        scalar.store(e, LANE, dtype, 1, value, where, None)
+
+
+def check_index_kernels(op: Op) -> list[GpuKernel]:
+    """Fails with (index, bound, position) of the first index i that is not -bound <= i < bound: it is found, then looked up."""
+    return [_check(op, find=True), _check(op, find=False)]
+
+
+def _check(op: Op, find: bool) -> GpuKernel:
+    w = Places(op, LANE)
+    e, t, bound_size = w.e, w.types[0], op.attrs["bound"]
+    w.begin("void @KERNEL_NAME(ptr %args)", [bound_size])
+    slots = [*w.slots.slots, Status()]
+    status = e.value(f"load ptr, ptr {e.gep('%args', len(slots) - 1, 'i64')}")
+    bound = w.size(bound_size)
+    first, step = global_thread(e, BLOCK)
+
+    def look(i: str, _: list[str]) -> None:
+        value = w.as_i64(t.dtype, w.load(0, w.unravel(i, t.shape)))
+        low = "0" if t.dtype[0] == "u" else e.value(f"sub i64 0, {bound}")
+        under, over = e.value(f"icmp slt i64 {value}, {low}"), e.value(f"icmp sge i64 {value}, {bound}")
+        key = e.value(f"sub i64 {LAST}, {i}")
+        bad = e.value(f"or i1 {under}, {over}")
+
+        def note() -> None:
+            e.call("i64", "tcc.atomic_max", ("ptr", status), ("i64", key))
+
+        e.when(bad, note)
+
+    def tell() -> None:
+        at = e.value(f"sub i64 {LAST}, {e.value(f'load i64, ptr {status}')}")
+        value = w.as_i64(t.dtype, w.load(0, w.unravel(at, t.shape)))
+        for word, number in enumerate((value, bound, at), 1):
+            e.line(f"store i64 {number}, ptr {e.gep(status, word, 'i64')}")
+
+    if find:
+        e.loop(first, w.count(t.shape), step, look)
+    else:
+        failed = e.value(f"icmp ne i64 {e.value(f'load i64, ptr {status}')}, 0")
+        alone = e.value(f"icmp eq i64 {first}, 0")
+        e.when(e.value(f"and i1 {failed}, {alone}"), tell)
+    e.end()
+    return finish(e, "check_index", slots, blocks_for(t.size) if find else (1, 1, 1))
