@@ -78,6 +78,8 @@ def mrg_kernel(op: Op, target: Target) -> Kernel:
     wide, ptrs = VecType("i64", lanes), f"<{lanes} x ptr>"
 
     def splat(text: str) -> str:
+        if lanes == 1:
+            return text
         one = e.value(f"insertelement {wide} poison, i64 {text}, i64 0")
         return e.value(f"shufflevector {wide} {one}, {wide} poison, <{lanes} x i32> zeroinitializer")
 
@@ -91,24 +93,24 @@ def mrg_kernel(op: Op, target: Target) -> Kernel:
         at = e.value(f"mul {wide} {numbers(first)}, {splat(w.size(t.strides[0]))}")
         return e.value(f"getelementptr i32, ptr {base}, {wide} {at}")
 
+    def get(at: str, mask: str) -> str:
+        if lanes == 1:  # a unit is one stream, which is there
+            return e.value(f"load i32, ptr {at}")
+        name = f"llvm.masked.gather.{vector.suffix}.v{lanes}p0"
+        given = (ptrs, at), ("i32", "4"), (mask_type, mask), (vector, "zeroinitializer")
+        return e.call(vector, name, *given)
+
     def put(t: VecType, value: str, to: str, mask: str) -> None:
+        if lanes == 1:
+            e.line(f"store {t} {value}, ptr {to}")
+            return
         name = f"llvm.masked.scatter.{t.suffix}.v{lanes}p0"
         e.call("void", name, (t, value), (ptrs, to), ("i32", str(t.bytes)), (mask_type, mask))
 
     def unit(u: str, _: list[str]) -> None:
         first = times(e, u, str(lanes))
         own = e.value(f"icmp slt {wide} {iota(lanes)}, {splat(e.value(f'sub i64 {streams}, {first}'))}")
-        x = [
-            e.call(
-                vector,
-                f"llvm.masked.gather.{vector.suffix}.v{lanes}p0",
-                (ptrs, pointers(0, first, k)),
-                ("i32", "4"),
-                (mask_type, own),
-                (vector, "zeroinitializer"),
-            )
-            for k in range(6)
-        ]
+        x = [get(pointers(0, first, k), own) for k in range(6)]
 
         def draw(k: str, x: list[str], masked: bool) -> list[str]:
             at = plus(e, times(e, k, streams), first)
@@ -119,7 +121,7 @@ def mrg_kernel(op: Op, target: Target) -> Kernel:
             if masked:
                 left = splat(e.value(f"sub i64 {count}, {at}"))
                 mask = e.value(f"and {mask_type} {own}, {e.value(f'icmp slt {wide} {iota(lanes)}, {left}')}")
-            if stride == "1":
+            if stride == "1" or lanes == 1:
                 scalar.store(e, target, dtype, lanes, value, here, mask)
             else:
                 spread = e.value(f"mul {wide} {iota(lanes)}, {splat(stride)}")
@@ -142,7 +144,8 @@ def mrg_kernel(op: Op, target: Target) -> Kernel:
         steps = e.value(f"sdiv i64 {e.call('i64', 'llvm.smax.i64', ('i64', up), ('i64', '0'))}, {streams}")
         carried = [(vector, t) for t in x]
         x = e.loop(0, whole, 1, lambda k, x: draw(k, x, False), carried)
-        x = e.loop(whole, steps, 1, lambda k, x: draw(k, x, True), [(vector, t) for t in x])
+        if lanes > 1:
+            x = e.loop(whole, steps, 1, lambda k, x: draw(k, x, True), [(vector, t) for t in x])
         for k, t in enumerate(x):
             put(vector, t, pointers(1, first, k), own)
 

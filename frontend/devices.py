@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tcc.driver import Program, failure, failure_record, refuse_certain_failures
-from tcc.functions import Made, explained
+from tcc.functions import Specialised, explained
 from tcc.ir.clone import clone
 from tcc.ir.dims import Size
 from tcc.lower import Lowered
@@ -156,7 +156,7 @@ class _Code:
         return DeviceVariant(self.program, self.device, own, failures)
 
 
-class CompiledForDevice(Made, DeviceFunction):
+class CompiledForDevice(Specialised, DeviceFunction):
     """A function's programs for a device, made for the sizes that calls bring."""
 
     program: DeviceSource

@@ -292,8 +292,8 @@ class DebugFunction(InterpretedFunction):
                 )
 
 
-class CompiledFunction(Made, NativeFunction):
-    """Native code, compiled for the sizes that calls bring."""
+class Specialised(Made):
+    """A function that is compiled for the sizes that calls bring."""
 
     program: Any
 
@@ -303,6 +303,10 @@ class CompiledFunction(Made, NativeFunction):
 
         history = self.program.history
         return parse_func(self.program.text("fused", history[-1].sizes if history else {}))
+
+
+class CompiledFunction(Specialised, NativeFunction):
+    """Native code."""
 
 
 def compiled(name: str, parameters: Sequence[Parameter], lowered: Lowered, returns: str) -> Any:

@@ -33,6 +33,9 @@ class Threads(Nest):
     def begin(self) -> None:
         self.e.function("void @KERNEL_NAME(ptr %args)")
         self.load_arguments()
+        for node in self.program.nodes:  # used in branches that do not dominate each other
+            if node.kind == "size":
+                self.size(node.value)
 
     def load(self, dtype: str, base: str, stride: Size, pos: Position) -> str:
         if pos.lanes == 1:
@@ -144,7 +147,7 @@ class _Map(Threads):
         """A result may lie where an operand lies: all is read before anything is written."""
         self.at_point(outer)
         memo: dict[object, str] = {}
-        values = [self.vector(node, pos, memo) for node in self.program.results]  # type: ignore[arg-type]
+        values = [self.vector(node, pos, memo) for node in self.program.results]
         for access, value in zip(self.program.writes, values):
             stride = access.strides[self.inner]
             if pos.lanes > 1 and stride == 0:
