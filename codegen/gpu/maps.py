@@ -147,7 +147,7 @@ class _Map(Threads):
         """A result may lie where an operand lies: all is read before anything is written."""
         self.at_point(outer)
         memo: dict[object, str] = {}
-        values = [self.vector(node, pos, memo) for node in self.program.results]
+        values = [self.vector(node, pos, memo) for node in self.program.results]  # type: ignore[arg-type]
         for access, value in zip(self.program.writes, values):
             stride = access.strides[self.inner]
             if pos.lanes > 1 and stride == 0:
