@@ -36,6 +36,7 @@ class KernelTime:
     calls: float  # more than 1 in a loop
     flops: float  # multiplications and additions of one call; 0 for what is no product
     bytes: float  # of its operands and results
+    share: float | None = None  # of the bandwidth of a device's copies
 
 
 def profile(
@@ -70,7 +71,7 @@ def profile(
     cycle = before / (now() - first)
     found = [
         KernelTime(
-            op, cycle * cycles * calls / count if calls else 0.0, calls / count, _flops(op), _bytes(op)
+            op, cycle * cycles * calls / count if calls else 0.0, calls / count, flops_of(op), bytes_of(op)
         )
         for op, (cycles, calls) in zip(ops, pairs.tolist())
     ]
@@ -96,7 +97,7 @@ def number(size: Any) -> int:
     return dims.evaluate(size, dict.fromkeys(dims.names_of(size), 1))
 
 
-def _flops(op: Op) -> float:
+def flops_of(op: Op) -> float:
     if op.name == "fuse":
         return 0
     if op.name == "matmul":
@@ -104,7 +105,7 @@ def _flops(op: Op) -> float:
     return float(number(op.defn.flops(op))) if op.name.startswith("conv") else 0
 
 
-def _bytes(op: Op) -> float:
+def bytes_of(op: Op) -> float:
     return float(sum(number(v.type.bytes) for v in dict.fromkeys(op.operands)))
 
 

@@ -8,8 +8,10 @@ from typing import Any, TextIO
 
 import numpy as np
 
+from tcc import devicetimes
+from tcc.devices import DeviceSource
 from tcc.driver import Program
-from tcc.functions import CompiledFunction, Made
+from tcc.functions import CompiledFunction, Made, Specialised
 from tcc.measuring import KernelTime, described, profile
 from tcc.runtime.buffers import Container
 
@@ -17,9 +19,12 @@ SECONDS = 0.2  # for measuring kernels
 MOST = 20  # kernels that are listed
 
 
-def _measured(f: CompiledFunction, given: tuple[Any, Any], seconds: float) -> list[KernelTime]:
-    values = f._arguments(*given)
+def _measured(f: Any, given: tuple[Any, Any], seconds: float) -> list[KernelTime]:
+    args, named = given
+    values = CompiledFunction._arguments(f, args, named)
     arrays = [np.asarray(p.convert(v)) for p, v in zip(f.parameters, values, strict=True)]
+    if isinstance(f.program, DeviceSource):
+        return devicetimes.profile(f.program, arrays, seconds)
     copies = {n: Container(c.get()) for n, c in f.program.containers.items()}
     return profile(Program(f.program.func, copies, "list"), arrays, seconds)[0]
 
@@ -52,7 +57,7 @@ class ProfileStats:
         found = [
             k
             for f, given in self.last.items()
-            if isinstance(f, CompiledFunction)
+            if isinstance(f, Specialised)
             for k in _measured(f, given, seconds)
         ]
         return sorted(found, key=lambda k: -k.seconds)
@@ -87,6 +92,8 @@ class ProfileStats:
             lines += ["", "Kernels", "-------", "      %     a call    runs  kernel, and where it is written"]
             for k in kernels[:MOST]:
                 where = f"  {k.op.loc}" if k.op.loc else ""
+                if k.share is not None:
+                    where += f"  ({100 * k.share:.0f} % of the device's copy bandwidth)"
                 lines.append(
                     f"  {100 * k.seconds / whole:5.1f}  {k.seconds:.3e}s  {k.calls:g}  {described(k.op)}{where}"
                 )

@@ -314,3 +314,17 @@ def test_theanos_words_fall_back_where_there_is_no_gpu() -> None:
     assert f(vector([1])).tolist() == [2]
     with pytest.raises(tcc.devices.DeviceError, match="run on the CPU"):
         doubling(device="cuda")
+
+
+def test_a_profile_names_the_kernels_of_the_device() -> None:
+    x = T.matrix("x", dtype="float32")
+    w = tcc.shared(vector(RNG.normal(size=(6, 4))), target=DEVICE)
+    f = tcc.function([x], T.tanh(T.dot(x, w)).sum(), updates=[(w, w * 2)], profile=True)
+    f(vector(RNG.normal(size=(5, 6))))
+    before = w.get_value()
+    kernels = f.profile.kernels(0.01)
+    assert {k.op.name for k in kernels} >= {"matmul", "fuse"}
+    assert all(k.seconds > 0 and k.share is not None and k.share > 0 for k in kernels)
+    assert next(k for k in kernels if k.op.name == "matmul").flops == 2 * 5 * 6 * 4
+    assert "% of the device's copy bandwidth" in f.profile.text()
+    np.testing.assert_array_equal(w.get_value(), before)
