@@ -22,6 +22,8 @@ from tcc.ir.types import FLOATS, Type, numpy_dtype
 from tcc.tools.compare import run_native
 
 LENGTH = 37
+# emulators of RISC-V's vectors before qemu 8 end themselves at a rounding mode within an instruction
+ROUNDING = frozenset({"floor", "ceil", "trunc", "rint", "round_half_away", "floordiv", "mod"})
 ULPS = 4
 NAMES = [f"{t.triple.split('-')[0]}-{t.cpu}{'v' * t.features.endswith('+v')}" for t in KNOWN]
 
@@ -81,7 +83,7 @@ def taken(row: OpDef) -> Iterator[str]:
         yield dtype
 
 
-def elementwise() -> tuple[Func, list[Any]]:
+def elementwise(without: frozenset[str]) -> tuple[Func, list[Any]]:
     """One function of all rows with a scalar body, each on columns of its own."""
     block = Block()
     b = Builder(block)
@@ -89,7 +91,7 @@ def elementwise() -> tuple[Func, list[Any]]:
     args: list[Any] = []
     rng = np.random.default_rng(0)
     for row in TABLE.values():
-        if not row.scalar or row.name in ("where", "cast", "philox", "complex"):
+        if not row.scalar or row.name in {"where", "cast", "philox", "complex", *without}:
             continue
         low, high = row.samples[0].low, row.samples[0].high
         for dtype in taken(row):
@@ -124,7 +126,7 @@ def test_elementwise_rows_agree(number: int, tmp_path: Path) -> None:
     """The other levels of x86 are in test_table_native.py."""
     target = KNOWN[number]
     require(target)
-    func, args = elementwise()
+    func, args = elementwise(ROUNDING if target.features.endswith("+v") else frozenset())
     (got,) = compute([Job(func, args)], target, tmp_path)
     wrong = []
     for value, g, w in zip(func.body.yields, got, run_native(func, args, exact=False), strict=True):
