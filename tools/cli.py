@@ -136,7 +136,7 @@ def dump(
     from tcc.tools.load import load_programs
     from tcc.tools.report import write_text
 
-    numbers = dict(map(read_size, sizes))
+    numbers = models.read_sizes(sizes)
     if stage in WRONG_STAGES[code]:
         raise click.BadParameter(f"--target {code} has no {stage}", param_hint="--stage")
     every = tuple(s for s in (*STAGES, "ptx") if s not in WRONG_STAGES[code])
@@ -173,13 +173,6 @@ def shared_sizes(program: Program) -> dict[str, int]:
     params = [p for p in program.func.body.params if p.name in program.containers]
     pairs = [(s, n) for p in params for s, n in zip(p.type.shape, program.containers[p.name].shape)]
     return {s.plain: n for s, n in pairs if not isinstance(s, int) and s.plain is not None}
-
-
-def read_size(text: str) -> tuple[str, int]:
-    name, _, number = text.partition("=")
-    if not name or not number.isdecimal():
-        raise click.BadParameter(f"{text!r} is not like n=600", param_hint="--size")
-    return name, int(number)
 
 
 def check_sizes(name: str, program: Program, sizes: dict[str, int]) -> None:
@@ -233,7 +226,7 @@ def profile(target: str, sizes: tuple[str, ...], seconds: float) -> None:
             f"wanted more than 0 and at most 600, got {seconds:g}", param_hint="--seconds"
         )
     for name, program in load_programs(target).items():
-        numbers = shared_sizes(program) | dict(map(read_size, sizes))
+        numbers = shared_sizes(program) | models.read_sizes(sizes)
         check_sizes(name, program, numbers)
         try:
             args = random_arguments(program, numbers)

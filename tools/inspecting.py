@@ -67,9 +67,9 @@ def targets_text() -> str:
     from tcc.codegen.target import KNOWN
     from tcc.tools.toolchain import found
 
-    rows = [("triple", "cpu", "vectors")]
-    rows += [
-        (k.triple, k.cpu, f"{k.vector_bits} bits{'' if k.fma else ', no fused multiply-add'}") for k in KNOWN
-    ]
+    rows = [("triple", "cpu", "features", "vectors")]
+    for k in KNOWN:
+        vectors = f"{k.vector_bits} bits{'' if k.fma else ', no fused multiply-add'}"
+        rows.append((k.triple, k.cpu, k.features or "those of the cpu", vectors))
     tools = [(f"  {name}", said) for name, said in found()]
     return f"{columns(rows)}\n\nfound here\n{columns(tools)}"

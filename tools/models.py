@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tcc.tools.command import Command
-from tcc.tools.report import Failure
+from tcc.tools.report import Failure, reading
 
 if TYPE_CHECKING:
     from tcc.loading import Model
@@ -250,20 +250,6 @@ COMMANDS = (run, bench, inspect, verify, targets)
 
 
 # -- what they share ---------------------------------------------------------------------------------------------
-
-
-class reading:
-    """Turns what is wrong with reading `path` into a Failure of exit code 1."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: object, e: BaseException | None, trace: object) -> None:
-        if isinstance(e, OSError):
-            raise Failure(f"{e.filename or self.path}: error: {e.strerror}") from None
 
 
 def opened(file: Path, interpret: bool, threads: int | None, trust: bool | str = False) -> Model:

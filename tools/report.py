@@ -90,6 +90,15 @@ def read_module(path: str) -> Module:
 
 
 @contextlib.contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Turns an OSError while `path` is read into a Failure."""
+    try:
+        yield
+    except OSError as e:
+        raise Failure(f"{e.filename or path}: error: {e.strerror}") from None
+
+
+@contextlib.contextmanager
 def writing(path: Path) -> Iterator[None]:
     """Turns what goes wrong while `path` is written into a Failure."""
     try:

@@ -13,7 +13,7 @@ from tcc.ir.files import replacing
 from tcc.ir.safetensors import tensor
 from tcc.loading import Model, described
 from tcc.runtime import weights
-from tcc.tools.report import Failure, writing
+from tcc.tools.report import Failure, reading, writing
 
 Array = np.ndarray[Any, Any]
 MOST_SHOWN = 20  # elements of a result that is printed
@@ -42,7 +42,7 @@ def read(text: str, left: Sequence[str]) -> dict[str, Array]:
     """What one INPUT of the command line brings."""
     name, equals, path = text.partition("=")
     file = Path(path if equals else text)
-    try:
+    with reading(file):
         if file.suffix in weights.SUFFIXES and not equals:
             return {n: t.array for n, t in weights.read(file).items()}
         if file.suffix != ".npy":
@@ -52,8 +52,6 @@ def read(text: str, left: Sequence[str]) -> dict[str, Array]:
         if not equals and not left:
             raise click.UsageError(f"{text}: there is no argument left for it")
         return {name if equals else left[0]: weights.read_npy(file)}
-    except OSError as e:
-        raise Failure(f"{file}: error: {e.strerror}") from None
 
 
 def called(model: Model, function: Any, given: Mapping[str, Array]) -> dict[str, Array]:
