@@ -60,7 +60,7 @@ def library_text(library: Library) -> str:
     """The module, but for the target."""
     strings = Strings()
     name, state = library.name, library.state
-    entries = [EntryText(name, p, strings, state.context_bytes, state.offsets).text() for p in library.pieces]
+    entries = [EntryText(name, p, strings, state.context_bytes, state.slots).text() for p in library.pieces]
     arrays = [Array(t.name, t.dtype, t.shape) for t in state.tensors]
     names = [strings(t.name) for t in state.tensors]
     who = strings(name)
@@ -121,7 +121,7 @@ def _read_assembly() -> None:
 
 def with_base(text: str) -> str:
     """With the attributes of code that every CPU of its kind runs."""
-    return text + "\nattributes #1 = { nounwind minsize optsize }\n"
+    return text + "\nattributes #1 = { nounwind optsize }\n"
 
 
 def _data(array: np.ndarray[Any, Any]) -> str:

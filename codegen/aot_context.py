@@ -28,16 +28,22 @@ SPIN_NS = 100_000
 
 @dataclass(frozen=True)
 class State:
-    """The state's tensors, the header of its file, and, if they are embedded, the file's data."""
+    """The state's tensors, the header of its file, if they are embedded the file's data, and the names of those that entries update."""
 
     tensors: tuple[Tensor, ...]
     header: bytes
     data: bytes | None
+    written: frozenset[str] = frozenset()
+
+    @property
+    def slots(self) -> dict[str, int]:
+        """Where in a context the address of each stands: of its place there, or, of values that never changed, in the library."""
+        return {t.name: CTX_HEADER + 8 * i for i, t in enumerate(self.tensors)}
 
     @property
     def offsets(self) -> dict[str, int]:
-        """Where each lies in a context."""
-        made, at = {}, CTX_HEADER
+        """Where each has its place in a context."""
+        made, at = {}, CTX_HEADER + -(-8 * len(self.tensors) // ALIGN) * ALIGN
         for t in self.tensors:
             made[t.name] = at
             at += -(-t.bytes // ALIGN) * ALIGN
@@ -45,7 +51,8 @@ class State:
 
     @property
     def context_bytes(self) -> int:
-        return CTX_HEADER + sum(-(-t.bytes // ALIGN) * ALIGN for t in self.tensors)
+        slots = -(-8 * len(self.tensors) // ALIGN) * ALIGN
+        return CTX_HEADER + slots + sum(-(-t.bytes // ALIGN) * ALIGN for t in self.tensors)
 
     @property
     def file_bytes(self) -> int:
@@ -174,8 +181,7 @@ workers:
   br i1 %poolless, label %drop, label %weigh"""
     embedded = "  br label %ready"
     if state.tensors and state.data is not None:
-        embedded = f"""  %weights = getelementptr i8, ptr @tcc_weights, i64 {len(state.header)}
-  call void @tcc_take(ptr %ctx, ptr %weights)
+        embedded = """  call void @tcc_begin(ptr %ctx)
   br label %ready"""
     return f"""
 define ptr @{prefix}_create(ptr %options) #1 {{
@@ -208,7 +214,7 @@ poor:
   %r = {refuse("memory", "memory", "i64 %who.i", f"i64 {total}")}
   ret ptr null
 fill:
-  call void @llvm.memset.p0.i64(ptr %ctx, i8 0, i64 {total}, i1 false)
+  call void @llvm.memset.p0.i64(ptr %ctx, i8 0, i64 {CTX_HEADER}, i1 false)
   %model.at = getelementptr i64, ptr %ctx, i64 {CTX_MODEL}
   store ptr @tcc_model, ptr %model.at
   %threads.at = getelementptr i64, ptr %ctx, i64 {CTX_THREADS}
@@ -268,28 +274,29 @@ def _null(who: str, label: str, name: str, what: str) -> str:
 
 
 def _state_text(prefix: str, who: str, state: State, specs: str, names: Sequence[str]) -> str:
-    """The tensors' places stand in a table: bytes, the offset in a context, the offset in the file's data."""
+    """The tensors' places stand in a table: bytes, the offset in a context, the offset in the file's data, whether it is updated."""
     offsets, count = state.offsets, len(state.tensors)
     rows = ", ".join(
-        f"[3 x i64] [i64 {t.bytes}, i64 {offsets[t.name]}, i64 {t.offset}]" for t in state.tensors
+        f"[4 x i64] [i64 {t.bytes}, i64 {offsets[t.name]}, i64 {t.offset}, i64 {int(t.name in state.written)}]"
+        for t in state.tensors
     )
-    table = f"[{count} x [3 x i64]] [{rows}]" if count else "[1 x [3 x i64]] zeroinitializer"
+    table = f"[{count} x [4 x i64]] [{rows}]" if count else "[1 x [4 x i64]] zeroinitializer"
     head, whole = len(state.header), state.file_bytes
     listed = ", ".join(f"ptr {n}" for n in names) or "ptr null"
     data = (state.header if state.data is None else state.header + state.data) or b"\0"
 
-    def copying(name: str, to_file: bool) -> str:
-        ends = ("%there", "%here") if to_file else ("%here", "%there")
+    def each(head: str, body: str) -> str:
+        """A function that does `body` for each tensor: %here is its place in the context, %file that in a file's data."""
         return f"""
-define internal void @{name}(ptr %ctx, ptr %data) #1 {{
+define internal void @{head} #1 {{
 entry:
   br label %head
 head:
-  %i = phi i64 [0, %entry], [%i1, %one]
+  %i = phi i64 [0, %entry], [%i1, %next]
   %more = icmp ult i64 %i, {count}
   br i1 %more, label %one, label %out
 one:
-  %row = getelementptr [3 x i64], ptr @tcc_state_places, i64 %i
+  %row = getelementptr [4 x i64], ptr @tcc_state_places, i64 %i
   %own.at = getelementptr i64, ptr %row, i64 1
   %file.at = getelementptr i64, ptr %row, i64 2
   %bytes = load i64, ptr %row
@@ -297,28 +304,65 @@ one:
   %file = load i64, ptr %file.at
   %here = getelementptr i8, ptr %ctx, i64 %own
   %there = getelementptr i8, ptr %data, i64 %file
-  call void @llvm.memcpy.p0.p0.i64(ptr {ends[0]}, ptr {ends[1]}, i64 %bytes, i1 false)
+  %slot.offset = shl i64 %i, 3
+  %slot.from = add i64 %slot.offset, {CTX_HEADER}
+  %slot = getelementptr i8, ptr %ctx, i64 %slot.from
+{body}
+next:
   %i1 = add i64 %i, 1
   br label %head
 out:
-  %loaded.at = getelementptr i64, ptr %ctx, i64 {CTX_LOADED}
-  store i64 1, ptr %loaded.at
   ret void
 }}
+"""
+
+    copy = "  call void @llvm.memcpy.p0.p0.i64(ptr {to}, ptr {source}, i64 %bytes, i1 false)\n"
+    take = copy.format(to="%here", source="%there") + "  store ptr %here, ptr %slot\n  br label %next"
+    give = "  %now = load ptr, ptr %slot\n" + copy.format(to="%there", source="%now") + "  br label %next"
+    begin = f"""  %flag.at = getelementptr i64, ptr %row, i64 3
+  %flag = load i64, ptr %flag.at
+  %written = icmp ne i64 %flag, 0
+  br i1 %written, label %own.copy, label %shared
+shared:
+  store ptr %there, ptr %slot
+  br label %next
+own.copy:
+{take}"""
+    loaded = f"""  %loaded.at = getelementptr i64, ptr %ctx, i64 {CTX_LOADED}
+  store i64 1, ptr %loaded.at
+"""
+    copies = each("tcc_take(ptr %ctx, ptr %data)", take) + each("tcc_give(ptr %ctx, ptr %data)", give)
+    copies += each("tcc_lay(ptr %ctx, ptr %data)", begin)
+
+    def unloaded(label: str) -> str:
+        return f"""  %loaded.at = getelementptr i64, ptr %ctx, i64 {CTX_LOADED}
+  %loaded = load i64, ptr %loaded.at
+  %empty = icmp eq i64 %loaded, 0
+  br i1 %empty, label %unloaded, label %{label}
+unloaded:
+  %u = {refuse("state", "state", f"i64 ptrtoint (ptr {who} to i64)")}
+  ret i32 %u
 """
 
     text = f"""
 @tcc_state_places = internal constant {table}
 @tcc_state_names = internal constant [{max(count, 1)} x ptr] [{listed}]
 @tcc_weights = internal constant [{len(data)} x i8] {c_bytes(data)}, align 64
-{copying("tcc_take", False)}{copying("tcc_give", True)}
+{copies}
+define internal void @tcc_begin(ptr %ctx) #1 {{
+  %data = getelementptr i8, ptr @tcc_weights, i64 {head}
+  call void @tcc_lay(ptr %ctx, ptr %data)
+{loaded}  ret void
+}}
 define i64 @{prefix}_state_size(ptr %ctx) #1 {{
   ret i64 {whole}
 }}
 
 define i32 @{prefix}_state_save(ptr %ctx, ptr %to, i64 %bytes) #1 {{
 entry:
-{_null(who, "there", "ctx", "@tcc_the_context")}
+{_null(who, "filled", "ctx", "@tcc_the_context")}
+filled:
+{unloaded("there")}
 there:
 {_null(who, "sized", "to", "@tcc_the_buffer")}
 sized:
@@ -365,7 +409,7 @@ foreign:
 copy:
   %data = getelementptr i8, ptr %from, i64 {head}
   call void @tcc_take(ptr %ctx, ptr %data)
-  ret i32 0
+{loaded}  ret i32 0
 }}
 
 define i32 @{prefix}_state_get(ptr %ctx, ptr %name, ptr %out) #1 {{
@@ -374,9 +418,11 @@ entry:
 named:
 {_null(who, "given", "name", "@tcc_the_name")}
 given:
-{_null(who, "next", "out", "@tcc_the_tensor")}
+{_null(who, "filled", "out", "@tcc_the_tensor")}
+filled:
+{unloaded("next")}
 next:
-  %i = phi i64 [0, %given], [%i1, %other]
+  %i = phi i64 [0, %filled], [%i1, %other]
   %more = icmp ult i64 %i, {count}
   br i1 %more, label %one, label %missing
 one:
@@ -403,10 +449,22 @@ missing:
   %r = {refuse("null", "name", f"i64 ptrtoint (ptr {who} to i64)", "i64 %name.i")}
   ret i32 %r
 found:
-  %row = getelementptr [3 x i64], ptr @tcc_state_places, i64 %i
+  %row = getelementptr [4 x i64], ptr @tcc_state_places, i64 %i
   %own.at = getelementptr i64, ptr %row, i64 1
   %own = load i64, ptr %own.at
   %data = getelementptr i8, ptr %ctx, i64 %own
+  %slot.offset = shl i64 %i, 3
+  %slot.from = add i64 %slot.offset, {CTX_HEADER}
+  %slot = getelementptr i8, ptr %ctx, i64 %slot.from
+  %now = load ptr, ptr %slot
+  %mine = icmp eq ptr %now, %data
+  br i1 %mine, label %tell, label %move
+move:
+  %bytes = load i64, ptr %row
+  call void @llvm.memcpy.p0.p0.i64(ptr %data, ptr %now, i64 %bytes, i1 false)
+  store ptr %data, ptr %slot
+  br label %tell
+tell:
   %spec = getelementptr %tcc_spec, ptr {specs}, i64 %i
   %least.at = getelementptr %tcc_spec, ptr %spec, i32 0, i32 2
   %rank.at = getelementptr %tcc_spec, ptr %spec, i32 0, i32 5

@@ -406,7 +406,12 @@ class EntryText:
             store("%frame", frame.input(i), self.slot("%starts", i), "i64")
         constants = len(self.signature.shared) - len(self.entry.reads)
         for i, name in enumerate(self.entry.reads):
-            store("%frame", frame.container(i), e.gep("%ctx", self.state[name]))
+            store(
+                "%frame",
+                frame.container(i),
+                e.value(f"load i64, ptr {e.gep('%ctx', self.state[name])}"),
+                "i64",
+            )
         for i in range(constants):
             store("%frame", frame.container(len(self.entry.reads) + i), f"@tcc_const_{self.entry.name}_{i}")
         for i, spec in enumerate(self.signature.outputs):

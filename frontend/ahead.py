@@ -39,8 +39,9 @@ def library(
         raise TypeError(f"code for {target.triple} runs on one thread, not on {threads}")
     placed = bundle.records(model.state)
     parts = safetensors.encode(model.state) if model.state else [b""]
+    written = frozenset(n for e in model.entries for n in e.updates)
     order = sorted(placed, key=lambda n: placed[n].offset)
-    state = State(tuple(placed[n] for n in order), parts[0], b"".join(parts[1:]) if embed else None)
+    state = State(tuple(placed[n] for n in order), parts[0], b"".join(parts[1:]) if embed else None, written)
     pieces = tuple(_piece(model.module[e.name], e, target) for e in model.entries)
     return Library(model.name, tcc.__version__, pieces, state, target, threads, checks)
 
