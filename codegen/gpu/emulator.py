@@ -100,7 +100,7 @@ declare ptr @llvm.coro.free(token, ptr)
 declare void @llvm.coro.end(ptr, i1, token)
 declare void @llvm.coro.resume(ptr)
 declare void @llvm.coro.destroy(ptr)
-declare ptr @malloc(i64)
+declare ptr @aligned_alloc(i64, i64)
 declare void @free(ptr)
 define internal void @emu.wait(i32 %kind) alwaysinline {{
   %c = load i32, ptr @emu.thread
@@ -180,7 +180,7 @@ def _mma_text(kind: str, per_word: int) -> str:
     return e.text()
 
 
-_FUNCTION = re.compile(r"^define .*?^}\n", re.M | re.S)
+_FUNCTION = re.compile(r"^define [^\n]*(?:}\n|{\n.*?^}\n)", re.M | re.S)  # some stand in one line
 _LOAD = re.compile(r"^(\s+%\S+ = load )(.+?), ptr (%[\w.]+)(.*)$")
 _STORE = re.compile(r"^(\s+store )(<[^>]*>|\S+) (.+), ptr (%[\w.]+)(.*)$")
 _DERIVED = re.compile(r"^\s+(%[\w.]+) = (?:getelementptr|select|phi|alloca)")
@@ -237,7 +237,9 @@ def coroutine(function: str, name: str) -> str:
                 out += [
                     "  %emu.id = call token @llvm.coro.id(i32 0, ptr null, ptr null, ptr null)",
                     "  %emu.size = call i64 @llvm.coro.size.i64()",
-                    "  %emu.memory = call ptr @malloc(i64 %emu.size)",
+                    "  %emu.more = add i64 %emu.size, 63",  # frames may hold vectors that must be aligned
+                    "  %emu.whole = and i64 %emu.more, -64",
+                    "  %emu.memory = call ptr @aligned_alloc(i64 64, i64 %emu.whole)",
                     "  %emu.h = call ptr @llvm.coro.begin(token %emu.id, ptr %emu.memory)",
                 ]
             continue

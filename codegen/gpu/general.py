@@ -61,7 +61,7 @@ def general_kernel(kernel: Kernel, units: Size) -> GpuKernel:
     else:
         e.when(e.value(f"icmp eq i64 {first}, 0"), run)
     e.end()
-    declares = [d for d in sorted(kernel.declares) if "@tcc_" not in d]
+    declares = [d for d in sorted(kernel.declares) if not (d.startswith("declare ") and "@tcc_" in d)]
     return finish(e, kernel.name.split("_")[1], slots, grid, BLOCK, more=[*declares, text])
 
 

@@ -328,3 +328,13 @@ def test_a_profile_names_the_kernels_of_the_device() -> None:
     assert next(k for k in kernels if k.op.name == "matmul").flops == 2 * 5 * 6 * 4
     assert "% of the device's copy bandwidth" in f.profile.text()
     np.testing.assert_array_equal(w.get_value(), before)
+
+
+def test_functions_that_kernels_call_come_with_them() -> None:
+    """Sines in a reduction, whose threads are coroutines, and in sums over columns."""
+    x = T.matrix("x", dtype="float64")
+    f = tcc.function([x], [T.sin(x).sum(), T.cos(x).sum(axis=0)], device=DEVICE)
+    given = 1e5 * RNG.normal(size=(7, 5))
+    whole, columns = f(given)
+    np.testing.assert_allclose(whole, np.sin(given).sum(), rtol=1e-12)
+    np.testing.assert_allclose(columns, np.cos(given).sum(axis=0), rtol=1e-12)
