@@ -19,7 +19,7 @@ from tcc.elemwise import switch
 from tcc.graph import Apply, Shown
 from tcc.operators import TensorOperators
 from tcc.selecting import stage, written_where
-from tcc.shapes import dimshuffle, flatten, reshape, scalars_of, stack
+from tcc.shapes import addbroadcast, dimshuffle, flatten, reshape, scalars_of, stack
 from tcc.types import tensor_type
 from tcc.variable import TensorConstant, Variable, as_variable
 
@@ -83,7 +83,12 @@ def _of_made_vector(x: Any, items: Sequence[Any]) -> Any:
     if isinstance(item, slice) and builtins.all(
         b is None or isinstance(b, int) for b in (item.start, item.stop, item.step)
     ):
-        return stack(scalars[item]) if scalars[item] else None
+        if not scalars[item]:
+            return None
+        made = build.node("identity", build.cast(stack(scalars[item]), x.type.dtype))
+        made.shown = Shown(f"Subtensor{{{_index_label(item)}}}", (x, *_variables(item)))
+        made.index = (x, (item,))
+        return made.result
     at = static_size(item) if isinstance(item, int | np.integer | TensorConstant) else None
     if at is None:
         return None
@@ -371,9 +376,7 @@ def _written(x: Any, y: Any, mode: str) -> Any:
 def _through_dimshuffle(made: Apply, y: Any, mode: str) -> Any:
     order, inner = list(made.attrs["order"]), made.operands[0]
     value = dimshuffle(y, *["x"] * (len(order) - y.type.ndim), *range(y.type.ndim))
-    dropped = [k for k, a in enumerate(order) if a == -1 and not value.type.broadcastable[k]]
-    if dropped:
-        raise TypeError(f"a value of {y.type} does not fit the axes of size 1 of {made.result.type}")
+    value = addbroadcast(value, *(k for k, a in enumerate(order) if a == -1))
     back = [order.index(a) if a in order else "x" for a in range(inner.type.ndim)]
     return _written(inner, dimshuffle(value, *back), mode)
 

@@ -9,7 +9,7 @@ from typing import Any
 from tcc import build
 from tcc.build import Size, size_arithmetic, size_of, size_variable, static_size
 from tcc.compiling import MissingInputError, default_updates
-from tcc.graph import Apply, Body, Shown, captures, rebuild, toposort
+from tcc.graph import Apply, Body, Shown, ancestors, captures, rebuild, toposort
 from tcc.settings import config
 from tcc.shapes import shape_padleft, unbroadcast
 from tcc.testvalues import value_of
@@ -117,12 +117,22 @@ def scan(
     stacks, made = _built(
         cuts, elements, states, outputs, updates, length, name, strict, others, truncate_gradient, condition
     )
+    _default_updates_outside(made, {*elements, *prior})
     result: Any = stacks
     if len(stacks) == 1 and not return_list:
         result = stacks[0]
     if not stacks:
         result = None
     return result, made
+
+
+def _default_updates_outside(made: OrderedUpdates, params: set[Any]) -> None:
+    """A default update that hangs on the step's parameters, as where numbers are drawn in the shape of an element, means
+    nothing outside: there it is the state after the last step."""
+    for state, last in made.items():
+        update = getattr(state, "default_update", None)
+        if update is not None and not params.isdisjoint(ancestors([update])):
+            state.default_update = last
 
 
 def _listed(value: Any) -> list[Any]:

@@ -71,7 +71,7 @@ def get_vector_length(x: Any) -> int:
 def scalars_of(x: Any) -> list[Any] | None:
     """The scalars that a vector, such as a shape, was stacked from."""
     made = x.owner if x.type.ndim == 1 else None
-    if made is not None and made.name == "rebroadcast":
+    while made is not None and made.name in ("rebroadcast", "identity"):
         made = made.operands[0].owner
     if made is None or made.name not in ("concat", "dimshuffle"):
         return None

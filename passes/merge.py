@@ -20,14 +20,23 @@ def merge(func: Func, ctx: Context) -> None:
 
 def _visit(block: Block) -> None:
     known: dict[Hashable, Op] = {}
-    for op in block.ops:
+    place: dict[Op | None, int] = {}
+    for number, op in enumerate(block.ops):
+        place[op] = number
         for inner in op.blocks:
             _visit(inner)
         if op.name != "scan":
             continue
-        key, _ = _steps(op)
+        key, numbers = _steps(op)
         first = known.get(key)
-        known[key] = _once(op) if first is None else _into(first, op)
+        # what `op` stacks as it is, made outside, may come from `first` itself
+        if first is None or any(
+            place.get(v.op, -1) >= place[first] for v in _stacked(op) if v not in numbers
+        ):
+            known[key] = _once(op)
+            continue
+        known[key] = _into(first, op)
+        place[known[key]] = place[first]
 
 
 def _steps(scan: Op) -> tuple[Hashable, dict[Value, int]]:
@@ -51,7 +60,7 @@ def _into(first: Op, other: Op) -> Op:
     by_number = {n: v for v, n in _steps(first)[1].items()}
     numbers = _steps(other)[1]
     carries, ends = int(first.attrs["carries"]), len(other.results) - bool(other.attrs["until"])
-    stacked = [by_number[numbers[v]] if v in numbers else v for v in other.block.yields[carries:ends]]
+    stacked = [by_number[numbers[v]] if v in numbers else v for v in _stacked(other)]
     merged, results = extend(first, [], stacked)
     other.replace_by(
         [
@@ -63,10 +72,15 @@ def _into(first: Op, other: Op) -> Op:
     return _once(merged)
 
 
+def _stacked(scan: Op) -> list[Value]:
+    """What a step adds to the stacks."""
+    return scan.block.yields[int(scan.attrs["carries"]) : len(scan.results) - bool(scan.attrs["until"])]
+
+
 def _once(scan: Op) -> Op:
     """Of equal stacks all readers read the first."""
     carries, ends = int(scan.attrs["carries"]), len(scan.results) - bool(scan.attrs["until"])
     first: dict[Value, Value] = {}
-    for v, r in zip(scan.block.yields[carries:ends], scan.results[carries:ends]):
+    for v, r in zip(_stacked(scan), scan.results[carries:ends]):
         r.replace_by(first.setdefault(v, r))
     return scan

@@ -11,7 +11,8 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import click
@@ -24,6 +25,7 @@ from tcc.tools.graphs import graph
 from tcc.tools.programs import program
 from tcc.tools.reduce import reduced
 
+Case = tuple[Func, dict[str, int], int]  # a program, its sizes, the seed of its arguments
 HEADER = re.compile(r"^// sizes:(.*?); arguments: (\d+)", re.M)
 
 
@@ -52,7 +54,7 @@ def as_text(func: Func, sizes: Mapping[str, int], seed: int) -> str:
     return f"// sizes: {given}; arguments: {seed}\n{print_func(func)}\n"
 
 
-def read(path: Path) -> tuple[Func, dict[str, int], int]:
+def read(path: Path) -> Case:
     """A program with its sizes and the seed of its arguments, from the header line `// sizes: n = 3; arguments: 7`."""
     text = path.read_text()
     header = HEADER.search(text)
@@ -88,16 +90,28 @@ def run(seeds: int, start: int, keep: Path, shrink: bool, graphs: bool, files: S
     """How many programs failed."""
     failed = 0
     begin = time.perf_counter()
-    cases = [(str(p), *read(p)) for p in files] or (
-        (f"seed {s}", *(graph if graphs else program)(s), s) for s in range(start, start + seeds)
-    )
-    for name, func, sizes, seed in cases:
+    draw = graph if graphs else program
+
+    def drawn(seed: int) -> Case:
+        return *draw(seed), seed
+
+    cases: list[tuple[str, Callable[[], Case]]] = [(str(p), partial(read, p)) for p in files] or [
+        (f"seed {s}", partial(drawn, s)) for s in range(start, start + seeds)
+    ]
+    for name, make in cases:
+        try:
+            func, sizes, seed = make()
+        except Exception as e:  # the frontend refuses what it should take
+            click.echo(f"{name} cannot be drawn: {type(e).__name__}: {e}\n")
+            failed += 1
+            continue
         found = problem(func, sizes, seed)
         if not found:
             continue
         failed += 1
         if shrink:
-            func, sizes = reduced(func, sizes, lambda f, s: bool(problem(f, s, seed)))
+            kind = found.partition(":")[0]  # what goes on failing must fail in the same way
+            func, sizes = reduced(func, sizes, lambda f, s: problem(f, s, seed).partition(":")[0] == kind)
             found = problem(func, sizes, seed) or found
         keep.mkdir(parents=True, exist_ok=True)
         path = keep / f"{func.name}.tcir"

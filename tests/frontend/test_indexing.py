@@ -195,3 +195,18 @@ def test_an_element_of_a_constant_keeps_its_dtype() -> None:
     x, c = T.ivector("x"), T.constant(np.array([3, 4], "int32"))
     got = tcc.function([x], x + c[1])(np.array([1, 2], "int32"))
     assert got.dtype == "int32" and got.tolist() == [5, 6]
+
+
+def test_writing_through_an_added_axis():
+    x, y = T.vector("x"), T.matrix("y")
+    f = tcc.function([x, y], T.set_subtensor(x[1:].dimshuffle("x", 0), y))
+    assert f(np.zeros(3), [[1, 2]]).tolist() == [0, 1, 2]
+    with pytest.raises(ValueError):
+        f(np.zeros(3), [[1, 2], [3, 4]])
+
+
+def test_writing_in_a_vector_of_scalars():
+    a, b = T.scalars("a", "b")
+    v = T.stack([a, b])
+    made = [T.set_subtensor(v[:1], a + b), T.inc_subtensor(v[1:], 5.0), T.set_subtensor(v[1], a)]
+    assert [m.tolist() for m in tcc.function([a, b], made)(1, 2)] == [[3, 2], [1, 7], [1, 1]]

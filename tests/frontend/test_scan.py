@@ -7,6 +7,7 @@ import pytest
 
 import tcc
 import tcc.tensor as T
+from tcc.sandbox.rng_mrg import MRG_RandomStreams
 
 V = np.arange(1.0, 5.0)
 
@@ -238,3 +239,14 @@ def test_sizes_that_the_steps_tell_must_agree() -> None:
     assert [a.tolist() for a in g([1, 2, 9], 2)] == [[1, 2], [[0] * 3, [1] * 3]]
     until, _ = tcc.scan(lambda i: (x[i : i + 2], tcc.until(i >= most)), sequences=starts)
     assert tcc.function([x, starts, most], until)(v, [0, 1, 5], 1).tolist() == [[0, 1], [1, 2]]
+
+
+def test_a_draw_in_the_shape_of_an_element_seen_from_a_second_loop():
+    stream = MRG_RandomStreams(3)
+    x = T.matrix("x")
+    noisy, updates = tcc.scan(lambda row: row + stream.uniform(row.shape, ndim=1), [x])
+    shifted, more = tcc.scan(lambda row: noisy + row[0], [x])  # hangs on the first loop's state
+    f = tcc.function([x], [noisy, shifted], updates=updates | more)
+    got, moved = f(np.zeros((3, 2)))
+    assert got.shape == (3, 2) and moved.shape == (3, 3, 2)
+    assert ((0 < got) & (got < 1)).all() and not np.array_equal(got[0], got[1])
