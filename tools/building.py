@@ -41,10 +41,9 @@ def shared_library(code: bytes, target: Target, strip: bool = True) -> bytes:
     with tempfile.TemporaryDirectory(prefix="tcc-") as folder:
         source, made = Path(folder) / "model.o", Path(folder) / "libmodel.so"
         source.write_bytes(code)
-        libraries = _available(command, folder)
-        run(
-            [*command, *_SHARED, *(["-s"] if strip else []), "-o", str(made), str(source), *libraries], folder
-        )
+        libraries = _available(command, folder, target)
+        words = [*_SHARED, *(["-s"] if strip else []), "-o", str(made), str(source), *libraries]
+        run([*command, *_spoken(command, words)], folder)
         return made.read_bytes()
 
 
@@ -89,14 +88,16 @@ def linker(target: Target) -> list[str]:
         return [path]
     if zig():
         return [sys.executable, "-m", "ziglang", "cc", "-target", f"{arch}-linux-gnu"]
+    if (path := shutil.which("ld.lld")) is not None:
+        return [path]
     wanted = "cc" if arch == host().triple.split("-")[0] else CROSS.get(arch, ("a cross compiler",))[0]
     raise NoLinker(
-        f"no linker for {target.triple}: a shared library needs {wanted} or the pip package ziglang "
+        f"no linker for {target.triple}: a shared library needs {wanted}, ld.lld or the pip package ziglang "
         "(pip install ziglang); the object (--emit obj) needs none"
     )
 
 
-def _available(command: Sequence[str], folder: str) -> list[str]:
+def _available(command: Sequence[str], folder: str, target: Target) -> list[str]:
     """The libraries that this system has by their file names; the plain names else."""
     if "ziglang" in command:
         return ["-lm", "-lpthread", "-lc"]
@@ -104,13 +105,28 @@ def _available(command: Sequence[str], folder: str) -> list[str]:
     for flag in _LIBRARIES:
         if not flag.startswith("-l:"):
             made.append(flag)
-            continue
-        found = subprocess.run(
-            [*command, f"-print-file-name={flag[3:]}"], capture_output=True, text=True, cwd=folder
-        )
-        if "/" in found.stdout:
-            made.append(flag)
+        elif _is_lld(command):
+            arch = target.triple.split("-")[0]
+            places = [f"/lib/{arch}-linux-gnu", f"/usr/{arch}-linux-gnu/lib"]
+            made += [str(p) for p in (Path(place) / flag[3:] for place in places) if p.exists()][:1]
+        else:
+            asked = [*command, f"-print-file-name={flag[3:]}"]
+            found = subprocess.run(asked, capture_output=True, text=True, cwd=folder)
+            made += [flag] if "/" in found.stdout else []
     return made
+
+
+def _is_lld(command: Sequence[str]) -> bool:
+    return Path(command[0]).name == "ld.lld"
+
+
+def _spoken(command: Sequence[str], words: Sequence[str]) -> list[str]:
+    """A C compiler's words as a command takes them."""
+    if "ziglang" in command:
+        return [w for w in words if w != "-Wl,-z,noseparate-code"]  # which is not among those that it knows
+    if not _is_lld(command):
+        return list(words)
+    return [part for w in words for part in (w[4:].split(",") if w.startswith("-Wl,") else [w])]
 
 
 def run(command: Sequence[str], folder: str) -> None:

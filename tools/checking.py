@@ -28,7 +28,7 @@ def compare(emitter: Emitter, trials: int, tolerance: float) -> None:
         raise Unable("NumPy has no bfloat16")
     try:
         _ = emitter.shared
-    except building.NoLinker as e:
+    except (building.NoLinker, building.LinkError) as e:
         raise Unable(str(e)) from None
     with tempfile.TemporaryDirectory(prefix="tcc-") as folder:
         file = Path(folder) / "model.tcb"

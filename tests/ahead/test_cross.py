@@ -18,8 +18,9 @@ import tcc
 import tcc.tensor as T
 from tcc.ahead import library
 from tcc.codegen import aot
-from tcc.codegen.target import KNOWN, Target, cross
+from tcc.codegen.target import KNOWN, Target, cross, host
 from tcc.exporting import Model, exported
+from tcc.runtime.library import load
 from tcc.tools import building
 from tcc.tools.building import NoLinker, executable, shared_library
 from tcc.tools.cli import run
@@ -217,3 +218,48 @@ def test_a_module_comes_with_its_loader(tmp_path: Path) -> None:
     assert sorted(p.name for p in (tmp_path / "o").iterdir()) == ["f.h", "f.json", "f.mjs", "f.wasm"]
     assert run([*words[:-2], "-o", f"{tmp_path}/g.wasm"]) == 0
     assert (tmp_path / "g.wasm").read_bytes() == (tmp_path / "o" / "f.wasm").read_bytes()
+
+
+def test_lld_alone_links_libraries(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Of this machine's kind one that runs, of another's one that is made."""
+    lld = shutil.which("ld.lld")
+    if lld is None:
+        pytest.skip("no ld.lld")
+    monkeypatch.setattr(building, "zig", lambda: False)
+    monkeypatch.setattr(shutil, "which", lambda name: lld if name == "ld.lld" else None)
+    here = functions()
+    model = exported(here, "mlp")
+    for target in (cross("aarch64-linux-gnu"), host()):
+        code = shared_library(aot.library_object(library(model, target)), target)
+        assert code[:4] == b"\x7fELF"
+    (tmp_path / "libmlp.so").write_bytes(code)
+    x = np.ones((2, 5), F)
+    np.testing.assert_allclose(
+        load(tmp_path / "libmlp.so", name="mlp").predict(x), here["predict"](x), rtol=1e-5
+    )
+    with pytest.raises(NoLinker, match="a program needs a C compiler"):
+        executable(code, {"main.c": PROGRAM}, host())
+
+
+def test_what_would_link_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(building, "zig", lambda: False)
+    monkeypatch.setattr(shutil, "which", lambda _: None)
+    with pytest.raises(
+        NoLinker,
+        match="needs aarch64-linux-gnu-gcc, ld.lld or the pip package ziglang .pip install ziglang.; the object",
+    ):
+        shared_library(b"", cross("aarch64-linux-gnu"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("triple", ["", "aarch64-linux-gnu", "riscv64-linux-gnu"])
+def test_ziglang_links_for_every_machine(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, triple: str
+) -> None:
+    if not building.zig():
+        pytest.skip("the Python package ziglang is not installed")
+    target = cross(triple) if triple else host()
+    which = shutil.which
+    monkeypatch.setattr(shutil, "which", lambda name: which(name) if name.startswith("qemu") else None)
+    code = aot.library_object(library(exported(functions(), "mlp"), target))
+    assert shared_library(code, target)[:4] == b"\x7fELF"
