@@ -13,8 +13,13 @@ from typing import BinaryIO
 def replacing(path: Path) -> Iterator[BinaryIO]:
     """A new file that takes the place of `path` when the block ends, and vanishes when an exception ends it.
 
-    OSError names `path`, whatever name the file has meanwhile.
+    What is there and no file, such as /dev/null or a pipe, is written to.  OSError names `path`, whatever name the file has
+    meanwhile.
     """
+    if path.exists() and not path.is_file():
+        with path.open("wb") as stream:
+            yield stream
+        return
     part = path.with_name(f".{path.name[:200]}.{os.getpid()}-{os.urandom(4).hex()}.part")
     try:
         with part.open("xb") as file:
