@@ -11,7 +11,7 @@ import threading
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tcc.driver import Program, failure, failure_record, refuse_certain_failures
 from tcc.functions import Specialised, explained
@@ -25,6 +25,9 @@ from tcc.runtime.device_plan import plan_text
 from tcc.runtime.devices import DeviceError
 from tcc.runtime.launch import Device, DeviceProgram
 from tcc.settings import config, device_name
+
+if TYPE_CHECKING:
+    from tcc.passes.manager import Step
 
 
 class _Turns:
@@ -109,6 +112,11 @@ class DeviceSource(Program):
 
         self.run_passes(func)
         return lower(func, None if self.arch is None else chip(self.arch), self.returns)
+
+    def pipeline(self) -> list[Step]:
+        from tcc.passes.pipeline import gpu_pipeline
+
+        return gpu_pipeline()
 
     def text(self, stage: str, sizes: Mapping[str, Size] | None = None) -> str:
         """The function at one of STAGES, or as `ptx`; `plan` is what a call does, with its copies."""

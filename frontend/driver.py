@@ -32,7 +32,7 @@ from tcc.runtime.signature import InputSpec, OutputSpec, Returns, SharedSpec, Si
 
 if TYPE_CHECKING:
     from tcc.codegen.target import Target
-    from tcc.passes.manager import Context
+    from tcc.passes.manager import Context, Step
 
 Array = np.ndarray[Any, Any]
 SUFFIXES = {
@@ -176,24 +176,30 @@ class Program:
 
     def run_passes(self, func: Func) -> None:
         from tcc.passes.manager import run
-        from tcc.passes.pipeline import context_from_knobs, cpu_pipeline
+        from tcc.passes.pipeline import context_from_knobs
 
         self.context = context_from_knobs()
         if self.context.dump is not None:
             self.context.dump /= func.name
-        run(func, cpu_pipeline(), self.context)
+        run(func, self.pipeline(), self.context)
+
+    def pipeline(self) -> list[Step]:
+        """What its target wants."""
+        from tcc.passes.pipeline import cpu_pipeline
+
+        return cpu_pipeline()
 
     def text(self, stage: str, sizes: Mapping[str, Size] | None = None) -> str:
         """The function at one of STAGES, for the sizes given (all others stay names)."""
         from tcc.passes.manager import run
-        from tcc.passes.pipeline import context_from_knobs, cpu_pipeline
+        from tcc.passes.pipeline import context_from_knobs
 
         if stage not in STAGES:
             raise ValueError(f"no stage {stage!r} (there are {', '.join(STAGES)})")
         func = clone(self.func, sizes or {})
         if stage == "values":
             return print_func(func) + "\n"
-        steps = cpu_pipeline()
+        steps = self.pipeline()
         if stage == "fused":
             steps = [s for s in steps if s.name not in ("place", "plan")]
         elif stage == "placed":

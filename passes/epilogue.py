@@ -6,12 +6,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from tcc.ir.core import Op, Value
+from tcc.ir.types import FLOATS
 from tcc.passes.access import Access, identity
 from tcc.passes.clusters import Clusters
 from tcc.passes.groups import REDUCTIONS, Group, accesses, escapes
 from tcc.passes.manager import Context
 
-DTYPES = frozenset({"f32", "f64"})  # others have no kernel with an epilogue
 CONVOLUTIONS = frozenset({"conv", "conv_input"})
 WITH_EPILOGUE = frozenset({"matmul", *CONVOLUTIONS})
 RANKS = {"matmul": (2, 3), "conv": (3, 4, 5), "conv_input": (3, 4, 5)}  # of results
@@ -69,7 +69,7 @@ def _problem(product: Op, group: Group) -> str:
     """Why `group` cannot be the epilogue of `product`, or ""."""
     assert group.dims is not None
     result = product.result
-    if product.blocks or result.type.dtype not in DTYPES:
+    if product.blocks or result.type.dtype not in FLOATS:
         return f"a product of {result.type} takes none"
     if product.name == "conv_input" and any(s != 1 for s in product.attrs["strides"]):
         return "its results have gaps"

@@ -14,22 +14,24 @@ from tcc.passes.manager import Context
 WIDE = frozenset("matmul conv conv_input conv_filter pool unpool max_pool_grad max_pool_pick".split())
 
 
-def expand(func: Func, ctx: Context) -> None:
+def expand(func: Func, ctx: Context, *, half_products: bool = False) -> None:
     """Writes operations whose row has an expansion (softmax, xent, ...) in terms of others, so that fusion sees inside;
     a scatter of one element to each row becomes elementwise, too.
 
-    Products, windows and composites of float16 and bfloat16 are float32's, between casts that fuse with what is around them.
+    Products, windows and composites of float16 and bfloat16 are float32's, between casts that fuse with what is around them;
+    with `half_products`, which machines for them want, products of matrices stay.
     """
-    _visit(func.body)
+    _visit(func.body, half_products)
 
 
-def _visit(block: Block) -> None:
+def _visit(block: Block, half_products: bool) -> None:
     op = block.first
     while op is not None:
         for inner in op.blocks:
-            _visit(inner)
+            _visit(inner, half_products)
         before = op.prev
-        results = _expansion(op, Builder(block, before=op, loc=op.loc))
+        stays = half_products and op.name == "matmul" and 1 not in op.result.type.shape[-2:]
+        results = None if stays else _expansion(op, Builder(block, before=op, loc=op.loc))
         if results is None:
             op = op.next
             continue

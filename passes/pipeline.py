@@ -46,6 +46,8 @@ VALUES: list[Step] = [
 
 CPU: list[Step] = [*VALUES, Step(place, {}), Step(plan, {})]
 
+GPU: list[Step] = [Step(expand, {"half_products": True}) if s.name == "expand" else s for s in CPU]
+
 # Without these the code generator does not take the result; the others only make it better.
 NEEDED = frozenset({"expand", "fuse", "place", "plan"})
 
@@ -63,6 +65,11 @@ def default_pipeline() -> list[Step]:
 def cpu_pipeline() -> list[Step]:
     """From what the frontend makes to placed ops and a planned arena."""
     return list(CPU)
+
+
+def gpu_pipeline() -> list[Step]:
+    """The same for a GPU, which has its own products of halves."""
+    return list(GPU)
 
 
 def context_from_knobs() -> Context:

@@ -32,6 +32,7 @@ from tcc.runtime.launch import Address, Buffer, DeviceKernel, DeviceProgram, Ste
 from tcc.runtime.signature import InputSpec, OutputSpec, Returns, SharedSpec, Signature
 
 STATUS_BYTES = 32
+NEWEST = 90  # the emulator's
 
 
 def lower(func: Func, chip: Chip | None, returns: Returns = "list") -> DeviceProgram:
@@ -181,7 +182,7 @@ class _Driver:
         assert _top_level_kernel(op)
         key = _kernel_key(op)
         if key not in self.written:
-            self.written[key] = kernels_of(op)
+            self.written[key] = kernels_of(op, self.chip.sm if self.chip else NEWEST)
         steps: list[Step] = []
         scratch: dict[Size, Address] = {}
         for kernel in self.written[key]:

@@ -141,6 +141,20 @@ define internal i32 @emu.slot(i32 %t, i32 %word) alwaysinline {{
 """
 
 
+_POINTER = """
+define internal ptr @emu.pointer(i32 %t) alwaysinline {
+  %low = call i32 @emu.slot(i32 %t, i32 0)
+  %high = call i32 @emu.slot(i32 %t, i32 1)
+  %a = zext i32 %low to i64
+  %b = zext i32 %high to i64
+  %c = shl i64 %b, 32
+  %d = or i64 %c, %a
+  %p = inttoptr i64 %d to ptr
+  ret ptr %p
+}
+"""
+
+
 def _mma_text(kind: str, per_word: int) -> str:
     """One element of a warp's product, from the words that the lanes gave: C + sum over k of A[row, k] * B[k, column].
 
@@ -463,7 +477,7 @@ def host_text(kernel: DeviceKernel) -> tuple[str, bool]:
         functions = [coroutine(f, kernel.name) if head.match(f) else f for f in functions]
     parts = [rest, declares, _STATE, *(op.host_text for op in ops), *functions]
     if waits:
-        parts.append(_COLLECTIVE)
+        parts += [_COLLECTIVE, _POINTER]
     for op in ops:
         if op.name.startswith("mma."):
             kind = op.name[4:]

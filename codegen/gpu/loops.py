@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from tcc.codegen.columns import column_kernel
+from tcc.codegen.gpu import tensorcore
 from tcc.codegen.gpu.chips import LANE
 from tcc.codegen.gpu.general import general_kernel
 from tcc.codegen.gpu.indexing import check_index_kernels, gather_kernels, scatter_kernels
@@ -17,10 +18,13 @@ from tcc.codegen.program import Program, build, copy_program
 from tcc.ir import dims
 from tcc.ir.core import Op
 from tcc.ir.dims import Size
+from tcc.ir.types import HALVES
 
 
-def kernels_of(op: Op) -> list[GpuKernel]:
-    """What a placed op launches, in order."""
+def kernels_of(op: Op, sm: int) -> list[GpuKernel]:
+    """What a placed op launches on a chip that is no older than `sm`, in order."""
+    if op.name == "matmul" and op.operands[0].type.dtype in HALVES and sm >= tensorcore.LEAST_SM:
+        return tensorcore.matrix_kernels(op)
     return OWN.get(op.name, general)(op)
 
 

@@ -79,9 +79,9 @@ _op(
 _op("barrier", "void", (), "call void @llvm.nvvm.barrier.cta.sync.aligned.all(i32 0)", "", "block")
 _op("warp_barrier", "void", (), "call void @llvm.nvvm.bar.warp.sync(i32 -1)", "", "warp")
 
-_MINE = """%c = load i32, ptr @emu.thread
-%w = and i32 %c, -32
-%l = and i32 %c, 31
+_MINE = """%me = load i32, ptr @emu.thread
+%w = and i32 %me, -32
+%l = and i32 %me, 31
 """
 _op(
     "shuffle_xor",
@@ -131,8 +131,13 @@ def _mma(kind: str, k: int, intrinsic: str, sm: int) -> None:
     """D = A @ B + C of a warp: A is 16 x k and B k x 8 with 32-bit words of neighbours along k, C and D are 16 x 8 floats."""
     a, b = [f"%{c}" for c in "abcd"], ["%e", "%f"]
     c = ["%g", "%h", "%i", "%j"]
-    words = ", ".join(f"i32 {x}" for x in [*a, *b])
-    call = f"%r = call {_MMA} @llvm.nvvm.{intrinsic}({words}, {', '.join(f'float {x}' for x in c)})"
+    words = [f"i32 {x}" for x in [*a, *b]]
+    pairs = ""
+    if kind == "f16":
+        words = [f"<2 x half> %w{x[1:]}" for x in [*a, *b]]
+        pairs = "".join(f"%w{x[1:]} = bitcast i32 {x} to <2 x half>\n" for x in [*a, *b])
+    sums = ", ".join(f"float {x}" for x in c)
+    call = f"{pairs}%r = call {_MMA} @llvm.nvvm.{intrinsic}({', '.join(words)}, {sums})"
     stage = ["call void @emu.flip()"] + [
         f"call void @emu.give(i32 {i}, i32 {x})" for i, x in enumerate([*a, *b])
     ]
@@ -156,7 +161,74 @@ def _mma(kind: str, k: int, intrinsic: str, sm: int) -> None:
 
 
 _mma("bf16", 16, "mma.m16n8k16.row.col.bf16", 80)
+_mma("f16", 16, "mma.m16n8k16.row.col.f32.f32", 80)
 _mma("tf32", 8, "mma.m16n8k8.row.col.tf32", 80)
+
+_WORDS = "{ i32, i32, i32, i32 }"
+
+
+def _ldmatrix(name: str, suffix: str, word: str) -> None:
+    """Four matrices of 8 x 8 halves from shared memory, of whose rows each lane gives the address of one."""
+    intrinsic = f"llvm.nvvm.ldmatrix.sync.aligned.m8n8.x4{suffix}.b16.p3"
+    host = [_MINE, "%row = lshr i32 %l, 2", "%q = and i32 %l, 3"]
+    previous = "poison"
+    for n in range(4):
+        host.append(word.replace("@#@", str(8 * n)).replace("#", str(n)))
+        made = "%r" if n == 3 else f"%v{n}"
+        host.append(f"{made} = insertvalue {_WORDS} {previous}, i32 %x{n}, {n}")
+        previous = made
+    stage = """call void @emu.flip()
+        %at = ptrtoint ptr %a to i64
+        %low = trunc i64 %at to i32
+        %up = lshr i64 %at, 32
+        %high = trunc i64 %up to i32
+        call void @emu.give(i32 0, i32 %low)
+        call void @emu.give(i32 1, i32 %high)"""
+    body = f"""%s = addrspacecast ptr %a to ptr addrspace(3)
+        %r = call {_WORDS} @{intrinsic}(ptr addrspace(3) %s)"""
+    _op(name, _WORDS, ("ptr",), body, "\n".join(host), "warp", stage, 75)
+
+
+_ldmatrix(
+    "ldmatrix",
+    "",
+    """%n# = add i32 %row, @#@
+    %t# = or i32 %w, %n#
+    %p# = call ptr @emu.pointer(i32 %t#)
+    %g# = getelementptr i32, ptr %p#, i32 %q
+    %x# = load i32, ptr %g#, align 4""",
+)
+_ldmatrix(
+    "ldmatrix_trans",
+    ".trans",
+    """%k# = shl i32 %q, 1
+    %n# = add i32 %k#, @#@
+    %t# = or i32 %w, %n#
+    %u# = add i32 %t#, 1
+    %p# = call ptr @emu.pointer(i32 %t#)
+    %o# = call ptr @emu.pointer(i32 %u#)
+    %g# = getelementptr i16, ptr %p#, i32 %row
+    %h# = getelementptr i16, ptr %o#, i32 %row
+    %y# = load i16, ptr %g#, align 2
+    %z# = load i16, ptr %h#, align 2
+    %c# = zext i16 %y# to i32
+    %d# = zext i16 %z# to i32
+    %e# = shl i32 %d#, 16
+    %x# = or i32 %e#, %c#""",
+)
+_op(
+    "copy_async",
+    "void",
+    ("ptr", "ptr"),
+    """%s = addrspacecast ptr %a to ptr addrspace(3)
+    %g = addrspacecast ptr %b to ptr addrspace(1)
+    call void @llvm.nvvm.cp.async.cg.shared.global.16(ptr addrspace(3) %s, ptr addrspace(1) %g)""",
+    "%v = load i128, ptr %b, align 16\nstore i128 %v, ptr %a, align 16",
+    sm=80,
+)
+_op("copies_begun", "void", (), "call void @llvm.nvvm.cp.async.commit.group()", "", sm=80)
+for _n in range(3):
+    _op(f"copies_left_{_n}", "void", (), f"call void @llvm.nvvm.cp.async.wait.group(i32 {_n})", "", sm=80)
 
 _CALLED = re.compile(r"@tcc\.([a-z_0-9.]+)\(")
 

@@ -7,7 +7,6 @@ operand's dense axis neighbouring threads read neighbours.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -232,12 +231,15 @@ class _Product(Places):
             i = plus(e, plus(e, self.row, self.own_row), str(r))
             for c in range(tile.columns):
                 j = plus(e, plus(e, self.column, self.own_column), str(c))
-                inside = e.value(
-                    f"and i1 {e.value(f'icmp slt i64 {i}, {self.size(self.m)}')}, "
-                    f"{e.value(f'icmp slt i64 {j}, {self.size(self.n)}')}"
-                )
-                total = totals[r * tile.columns + c]
-                e.when(inside, functools.partial(self.finished, i, j, total))
+                self.finish_inside(i, j, totals[r * tile.columns + c])
+
+    def finish_inside(self, i: str, j: str, total: str) -> None:
+        """Writes C[i, j], if there is one."""
+        e = self.e
+        row, column = (
+            e.value(f"icmp slt i64 {x}, {self.size(bound)}") for x, bound in ((i, self.m), (j, self.n))
+        )
+        e.when(e.value(f"and i1 {row}, {column}"), lambda: self.finished(i, j, total))
 
     def finished(self, i: str, j: str, total: str) -> None:
         """One element, through the op's block."""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import sys
 from typing import Any
 
 import numpy as np
 import pytest
+from emulated import assembled
 
 from tcc.codegen.gpu.chips import CHIPS, chip
 from tcc.codegen.gpu.emulator import Emulator, KernelError
@@ -168,17 +168,6 @@ def test_a_name_that_llvm_does_not_know_is_refused() -> None:
 def test_there_are_chips_by_name_only() -> None:
     with pytest.raises(ValueError, match="sm_90a"):
         chip("sm_91")
-
-
-def assembled(text: str, name: str) -> str:
-    """What ptxas says of some PTX."""
-    ptxas = shutil.which("ptxas")
-    if ptxas is None:
-        pytest.skip("there is no ptxas")
-    done = subprocess.run(
-        [ptxas, f"-arch={name}", "-v", "-", "-o", "/dev/null"], input=text, capture_output=True, text=True
-    )
-    return done.stderr if done.returncode == 0 else f"error: {done.stderr}"
 
 
 @pytest.mark.parametrize("name", ["sm_80", "sm_90"])

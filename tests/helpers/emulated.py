@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import pytest
 
 from tcc.codegen.gpu.driver import lower
 from tcc.codegen.gpu.emulator import Emulator
@@ -15,7 +18,7 @@ from tcc.ir.core import Func
 from tcc.ir.dims import evaluate
 from tcc.ir.types import memory_dtype
 from tcc.passes.manager import Context, run
-from tcc.passes.pipeline import cpu_pipeline
+from tcc.passes.pipeline import gpu_pipeline
 from tcc.runtime.launch import DeviceProgram, execute
 from tcc.runtime.signature import InputSpec, Signature
 
@@ -31,7 +34,7 @@ def program_of(func: Func, arrays: Sequence[Array], *, exact: bool) -> DevicePro
     sizes = sizes_of(func, arrays)
     g = clone(func, sizes if exact else {})
     g.attrs["hints"] = sizes
-    run(g, cpu_pipeline(), Context())
+    run(g, gpu_pipeline(), Context())
     return lower(g, None)
 
 
@@ -94,3 +97,14 @@ def emulated(
     func: Func, arrays: Sequence[Array], *, exact: bool = True, descending: bool = False
 ) -> list[Array]:
     return run_program(program_of(func, arrays, exact=exact), func, arrays, descending)
+
+
+def assembled(text: str, name: str) -> str:
+    """What ptxas says of some PTX."""
+    ptxas = shutil.which("ptxas")
+    if ptxas is None:
+        pytest.skip("there is no ptxas")
+    done = subprocess.run(
+        [ptxas, f"-arch={name}", "-v", "-", "-o", "/dev/null"], input=text, capture_output=True, text=True
+    )
+    return done.stderr if done.returncode == 0 else f"error: {done.stderr}"

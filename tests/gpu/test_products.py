@@ -1,0 +1,136 @@
+"""Products on a GPU, by its emulator: float32 and float64 tiles, matrix instructions for halves, epilogues, convolutions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+from emulated import Array, assembled, emulated, program_of
+
+from tcc.codegen.gpu.chips import chip
+from tcc.codegen.gpu.driver import lower
+from tcc.ir.arrays import rounded
+from tcc.ir.builder import Builder
+from tcc.ir.clone import clone
+from tcc.ir.core import Block, Func
+from tcc.ir.types import Type
+from tcc.passes.manager import Context, run
+from tcc.passes.pipeline import gpu_pipeline
+from tcc.tools.compare import disagreement
+
+RNG = np.random.default_rng(0)
+
+
+def product(
+    dtype: str, m: int, n: int, k: int, turned: str = "", batch: Sequence[int] = ()
+) -> tuple[Func, list[Array]]:
+    """tanh(a @ b + c) with `turned` operands, and its arguments."""
+    block = Block()
+    b = Builder(block)
+    shapes = [(k, m) if "a" in turned else (m, k), (n, k) if "b" in turned else (k, n)]
+    x, y = (block.add_param(Type(dtype, (*batch, *s)), name) for name, s in zip("ab", shapes))
+    z = block.add_param(Type(dtype, (n,)), "c")
+    last = len(batch)
+    order = [*range(last), last + 1, last]
+    x, y = (b.dimshuffle(v, order=order) if name in turned else v for name, v in (("a", x), ("b", y)))
+    made = b.matmul(x, y)
+    b.op("yield", b.tanh(b.add(made, b.broadcast(z, shape=list(made.type.shape)))))
+    args: list[Any] = [RNG.standard_normal(p.type.shape) for p in block.params]
+    kind = {"f16": np.float16, "f64": np.float64}.get(dtype, np.float32)
+    args = [a.astype(kind) for a in args]
+    return Func("product", block), [rounded(a) for a in args] if dtype == "bf16" else args
+
+
+def runtime_sizes(func: Func, arrays: Sequence[Array], *, exact: bool = True) -> list[Array]:
+    return emulated(func, arrays, exact=False)
+
+
+SIZES = [(37, 19, 45), (1, 33, 17), (40, 1, 3), (5, 7, 0), (0, 3, 4), (64, 64, 16)]
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_float_products(size: tuple[int, int, int]) -> None:
+    func, args = product("f32", *size, turned="" if size[0] != 37 else "ab")
+    assert disagreement(func, args, runtime_sizes) == ""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("turned", ["", "a", "b", "ab"])
+@pytest.mark.parametrize("dtype", ["f32", "f64"])
+def test_products_in_batches(dtype: str, turned: str) -> None:
+    func, args = product(dtype, 35, 33, 18, turned, batch=(3, 2))
+    assert disagreement(func, args, emulated) == ""
+
+
+@pytest.mark.slow
+def test_a_large_tile() -> None:
+    func, args = product("f32", 1024, 1030, 9)
+    assert disagreement(func, args, emulated) == ""
+
+
+HALVES = [
+    ("bf16", "", (33, 70, 40)),
+    ("f16", "ab", (70, 66, 33)),
+    ("bf16", "a", (3, 5, 7)),
+    ("f16", "b", (65, 9, 0)),
+]
+
+
+@pytest.mark.parametrize("dtype, turned, size", HALVES)
+def test_halves_by_matrix_instructions(dtype: str, turned: str, size: tuple[int, int, int]) -> None:
+    func, args = product(dtype, *size, turned=turned)
+    program = program_of(func, args, exact=True)
+    assert [name[:12] for name in program.kernels] == ["tcc_matrices"], "with its epilogue"
+    assert disagreement(func, args, lambda f, a, exact=True: emulated(f, a, exact=True)) == ""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("turned", ["", "a", "b", "ab"])
+@pytest.mark.parametrize("dtype", ["bf16", "f16"])
+def test_all_forms_of_halves(dtype: str, turned: str) -> None:
+    func, args = product(dtype, 70, 66, 96, turned)
+    assert disagreement(func, args, runtime_sizes) == ""
+
+
+def texts(func: Func, name: str) -> list[str]:
+    g = clone(func, {})
+    run(g, gpu_pipeline(), Context())
+    return [k.text for k in lower(g, chip(name)).kernels.values()]
+
+
+def test_old_chips_multiply_halves_as_floats() -> None:
+    func, _ = product("f16", 64, 64, 64)
+    (new,), (old,) = texts(func, "sm_80"), texts(func, "sm_70")
+    assert "mma.sync" in new and "ldmatrix" in new and "cp.async" in new
+    assert "mma" not in old and "fma.rn.f32" in old
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", ["bf16", "f32"])
+def test_large_products_fit_registers(dtype: str) -> None:
+    func, _ = product(dtype, 4096, 4096, 4096)
+    for name in ("sm_80", "sm_90", "sm_90a"):
+        for text in texts(func, name):
+            said = assembled(text, name)
+            assert "error" not in said and "C75" not in said and " 0 bytes spill stores" in said, said
+
+
+GEOMETRY = dict(strides=(2, 1), pads=(1, 0, 2, 1), dilation=(1, 2), groups=2)
+
+
+@pytest.mark.parametrize("row", ["conv", "conv_input", "conv_filter"])
+def test_convolutions(row: str) -> None:
+    """And with strides, pads of either side, dilation and groups."""
+    x, w, g = "f32[2,4,7,6]", "f32[6,2,3,2]", "f32[2,6,3,7]"
+    block = Block()
+    b = Builder(block)
+    from tcc.ir.types import parse_type
+
+    chosen = {"conv": (x, w), "conv_input": (w, g), "conv_filter": (x, g)}[row]
+    operands = [block.add_param(parse_type(t), n) for n, t in zip("ab", chosen)]
+    size = {"conv": {}, "conv_input": {"size": (7, 6)}, "conv_filter": {"size": (3, 2)}}[row]
+    b.op("yield", b.op(row, *operands, attrs={**GEOMETRY, **size}).result)
+    args = [RNG.standard_normal(v.type.shape).astype(np.float32) for v in operands]
+    assert disagreement(Func("f", block), args, runtime_sizes) == ""
