@@ -35,6 +35,11 @@ class DisconnectedType:
     def __call__(self) -> DisconnectedType:
         return self
 
+    @property
+    def type(self) -> DisconnectedType:
+        """Itself: what stands for the gradient is its type too."""
+        return self
+
     def __repr__(self) -> str:
         return "DisconnectedType"
 
@@ -94,7 +99,7 @@ def grad(
     if cost is not None:
         seeds[_checked_cost(cost)] = _ones(cost)
     for v, g in (known_grads or {}).items():
-        g = _given(g)
+        g = given_gradient(g)
         if g is None:
             seeds.pop(v, None)
             continue
@@ -119,7 +124,7 @@ def grad(
     return out if isinstance(wrt, list) else out[0]
 
 
-def _given(g: Any) -> Any:
+def given_gradient(g: Any) -> Any:
     """What an op's `grad` or the user says: a variable, Undefined, or None for a gradient that does not exist."""
     if g is None or isinstance(g, DisconnectedType):
         return None
@@ -364,7 +369,7 @@ def called(node: Apply, flowing: Sequence[Any]) -> Sequence[Any]:
         raise ValueError(
             f"{node.attrs['name']}.grad returned {len(made)} gradients for {len(node.operands)} inputs"
         )
-    return [_given(g) for g in made]
+    return [given_gradient(g) for g in made]
 
 
 def Lop(

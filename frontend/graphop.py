@@ -7,7 +7,8 @@ from dataclasses import replace
 from typing import Any
 
 from tcc import build
-from tcc.graph import Apply, Shown, inputs, rebuild
+from tcc.gradient import DisconnectedType, given_gradient, grad, zeros
+from tcc.graph import Apply, Shown, ancestors, inputs, rebuild
 from tcc.variable import Constant, SharedVariable, Variable, as_variable
 
 
@@ -16,7 +17,9 @@ class OpFromGraph:
 
     The gradient is that of the graph unless it is given: `lop_overrides(inputs, outputs, output_grads)`, or
     `grad_overrides(inputs, output_grads)`, or a function set as the attribute `grad` of the op.  Instead of one function
-    for all inputs there may be a list with "default", None (not connected), a variable or a function for each.
+    for all inputs there may be a list with "default", None or a DisconnectedType (not connected), a NullType (not defined), a
+    variable or a function for each.  `rop_overrides(inputs, eval_points)` does the same for Rop.  An OpFromGraph may stand for
+    a function: it takes the lists' variables one after the other.
     """
 
     def __init__(
@@ -26,6 +29,8 @@ class OpFromGraph:
         inline: bool = True,
         lop_overrides: Any = "default",
         grad_overrides: Any = "default",
+        rop_overrides: Any = "default",
+        connection_pattern: Sequence[Sequence[bool]] | None = None,
         name: str | None = None,
         **_: Any,
     ) -> None:
@@ -37,7 +42,11 @@ class OpFromGraph:
         if lop_overrides != "default" and grad_overrides != "default":
             raise ValueError("lop_overrides and grad_overrides are mutually exclusive")
         self.inputs, self.outputs, self.name = list(inputs), list(outputs), name
-        self.lop_overrides = lop_overrides
+        self.lop_overrides, self.rop_overrides, self._connected = (
+            lop_overrides,
+            rop_overrides,
+            connection_pattern,
+        )
         self.grad: Any = None if grad_overrides == "default" else grad_overrides
         _refuse_missing(self)
 
@@ -46,7 +55,7 @@ class OpFromGraph:
             raise ValueError(f"Expected {len(self.inputs)} inputs, got {len(args)}")
         values = [v.type.filter_variable(as_variable(a)) for v, a in zip(self.inputs, args)]
         made = rebuild(self.outputs, dict(zip(self.inputs, values)))
-        if self.grad is not None or self.lop_overrides != "default":
+        if self.grad is not None or self.lop_overrides != "default" or self.rop_overrides != "default":
             made = self._with_gradient(made, values)
         return made[0] if len(made) == 1 else made
 
@@ -56,36 +65,64 @@ class OpFromGraph:
         def rule(b: Any, node: Any, grads: Sequence[Any]) -> list[Any]:
             return [None] * count + self._pulled(values, made, list(grads))
 
-        defn = replace(build.WITH_GRAD, grad=rule, rop=lambda b, node, tangents: list(tangents[:count]))
+        def push(b: Any, node: Any, tangents: Sequence[Any]) -> list[Any]:
+            return self._pushed(values, list(tangents[:count]), list(tangents[count:]))
+
+        defn = replace(build.WITH_GRAD, grad=rule, rop=push)
         attrs = {"count": count}
         shown = Shown(str(self), tuple(values))
         return list(Apply(defn, [*made, *values], attrs, [m.type for m in made], shown=shown).results)
+
+    def _pushed(self, values: list[Any], derived: list[Any], moved: list[Any]) -> list[Any]:
+        """The derivatives of the results along `moved`: `derived`, the graph's own, where they are not overridden."""
+        if self.rop_overrides == "default":
+            return derived
+        points = [zeros(v) if t is None else t for v, t in zip(values, moved)]
+        given = self.rop_overrides
+        if callable(given):
+            return _listed(_called(given, values, points))
+        return [t if isinstance(one, str) else _called(one, values, points) for one, t in zip(given, derived)]
+
+    def connection_pattern(self, node: Any = None) -> list[list[bool]]:
+        """For each input, and then each shared variable inside, whether each result hangs on it."""
+        if self._connected is not None:
+            return [list(row) for row in self._connected]
+        shared = [v for v in inputs(self.outputs) if isinstance(v, SharedVariable)]
+        reached = [set(ancestors([o])) for o in self.outputs]
+        return [[v in behind for behind in reached] for v in [*self.inputs, *shared]]
 
     def _pulled(self, values: list[Any], made: list[Any], grads: list[Any]) -> list[Any]:
         given, args = self.lop_overrides, (values, made, grads)
         if self.grad is not None:
             given, args = self.grad, (values, grads)  # type: ignore[assignment]
         if callable(given):
-            pulled = given(*args)
-            pulled = list(pulled) if isinstance(pulled, list | tuple) else [pulled]
+            pulled = _listed(_called(given, *args))
         else:
             if len(given) != len(values):
                 raise ValueError(f"{self}: {len(given)} overrides for {len(values)} inputs")
             pulled = [self._one(k, g, values, made, grads, args) for k, g in enumerate(given)]
         if len(pulled) != len(values):
             raise ValueError(f"{self}: {len(pulled)} gradients for {len(values)} inputs")
-        return [None if g is None or not isinstance(g, Variable) else g for g in pulled]
+        return [given_gradient(g) for g in pulled]
 
     def _one(self, k: int, given: Any, values: Any, made: Any, grads: Any, args: tuple[Any, ...]) -> Any:
         if isinstance(given, str) and given == "default":
-            from tcc.gradient import grad
-
             known = dict(zip(made, grads))
             return grad(None, values[k], known_grads=known, disconnected_inputs="ignore")
-        return given(*args) if callable(given) and not isinstance(given, Variable) else given
+        plain = isinstance(given, Variable | DisconnectedType) or not callable(given)
+        return given if plain else _called(given, *args)
 
     def __str__(self) -> str:
         return self.name or f"OpFromGraph{{{len(self.inputs)} inputs}}"
+
+
+def _called(given: Any, *lists: Sequence[Any]) -> Any:
+    """An override applied: a function to the lists, an op to their variables."""
+    return given(*(v for one in lists for v in one)) if isinstance(given, OpFromGraph) else given(*lists)
+
+
+def _listed(made: Any) -> list[Any]:
+    return list(made) if isinstance(made, list | tuple) else [made]
 
 
 def _refuse_missing(op: OpFromGraph) -> None:

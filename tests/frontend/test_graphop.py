@@ -7,6 +7,7 @@ import pytest
 
 import tcc
 import tcc.tensor as T
+from tcc.gradient import DisconnectedType, NullType
 
 X = np.array([-1.0, 2.0, 3.0])
 
@@ -94,3 +95,51 @@ def test_l_op_gets_the_outputs_too():
     x = T.dvector("x")
     y = Exp()(x)
     np.testing.assert_allclose(tcc.function([x], T.grad(y.sum(), x))(X), np.exp(X))
+
+
+def test_an_op_stands_for_an_override():
+    x, y, g, u, v = T.vectors("x", "y", "g", "u", "v")
+    back = tcc.OpFromGraph([x, y, g], [g * y * 2, g * x * 1.5])
+    push = tcc.OpFromGraph([x, y, u, v], [u * y * 2.0 + x * v * 1.5])
+    op = tcc.OpFromGraph([x, y], [x * y], grad_overrides=back, rop_overrides=push)
+    a, b = np.asarray([1.0, 2, 3]), np.asarray([4.0, -5, 6])
+    by_x, by_y = tcc.function([x, y], tcc.grad(op(x, y).sum(), [x, y]))(a, b)
+    np.testing.assert_array_equal(by_x, 2 * b)
+    np.testing.assert_array_equal(by_y, 1.5 * a)
+    along = tcc.function([x, y, u, v], tcc.Rop(op(x, y), [x, y], [u, v]))
+    np.testing.assert_array_equal(along(a, b, b, a), 2 * b * b + 1.5 * a * a)
+
+
+def test_one_direction_of_an_overridden_rop_is_zero():
+    x, y, u = T.vectors("x", "y", "u")
+    op = tcc.OpFromGraph(
+        [x, y], [x * y], rop_overrides=lambda ins, along: [2 * (along[0] * ins[1] + along[1])]
+    )
+    f = tcc.function([x, y, u], tcc.Rop(op(x, y), [x], [u]), on_unused_input="ignore")
+    (made,) = f([1.0], [3.0], [5.0])
+    np.testing.assert_array_equal(made, [30.0])
+
+
+def test_gradients_that_do_not_exist_may_be_in_the_list():
+    x, y, z = T.vectors("x", "y", "z")
+    overrides = [lambda ins, grads: grads[0] * ins[1], NullType("by y")(), DisconnectedType()()]
+    op = tcc.OpFromGraph([x, y, z], [x * y + z], grad_overrides=overrides)
+    made = tcc.grad(
+        op(x, y, z).sum(),
+        [x, y, z],
+        return_disconnected="Disconnected",
+        disconnected_inputs="ignore",
+        null_gradients="return",
+    )
+    assert made[0].ndim == 1
+    assert isinstance(made[1].type, NullType)
+    assert isinstance(made[2].type, DisconnectedType)
+
+
+def test_connection_pattern_follows_the_graph_and_its_shared_variables():
+    x, y = T.vectors("x", "y")
+    s = tcc.shared(np.ones(3), name="s")
+    op = tcc.OpFromGraph([x, y], [x + s, y * 2, s + 1])
+    assert op.connection_pattern() == [[True, False, False], [False, True, False], [True, False, True]]
+    given = tcc.OpFromGraph([x, y], [y + 1], connection_pattern=[[True], [False]])
+    assert given.connection_pattern() == [[True], [False]]
