@@ -143,7 +143,9 @@ def compile_all(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["sm_70", "sm_80", pytest.param("sm_90a", marks=pytest.mark.slow)])
 def test_every_op_is_compiled(name: str) -> None:
-    code = f"import test_emulator; test_emulator.compile_all({name!r})"
+    code = (
+        f"import sys; sys.path[:0] = {sys.path!r}; import test_emulator; test_emulator.compile_all({name!r})"
+    )
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=str(__file__).rsplit("/", 1)[0]
     )
