@@ -60,7 +60,10 @@ def library_text(library: Library) -> str:
     """The module, but for the target."""
     strings = Strings()
     name, state = library.name, library.state
-    entries = [EntryText(name, p, strings, state.context_bytes, state.slots).text() for p in library.pieces]
+    sizes = {t.name: t.bytes for t in state.tensors}
+    entries = [
+        EntryText(name, p, strings, state.context_bytes, state.slots, sizes).text() for p in library.pieces
+    ]
     arrays = [Array(t.name, t.dtype, t.shape) for t in state.tensors]
     names = [strings(t.name) for t in state.tensors]
     who = strings(name)

@@ -96,11 +96,13 @@ class EntryText:
         strings: Callable[[str], str],
         context_bytes: int,
         state: Mapping[str, int],
+        bytes: Mapping[str, int],
     ) -> None:
         self.piece, self.entry, self.lowered = piece, piece.entry, piece.lowered
         self.signature = piece.lowered.signature
         self.name = f"{prefix}_{piece.entry.name}"
-        self.strings, self.context_bytes, self.state = strings, context_bytes, state
+        self.strings, self.context_bytes = strings, context_bytes
+        self.state, self.bytes = state, bytes  # where a context has the address of a tensor, and its size
         self.who = strings(self.name)
         self.specs = f"@tcc_specs_{piece.entry.name}"
         self.ins, self.outs = len(self.signature.inputs), len(self.signature.outputs)
@@ -327,13 +329,56 @@ class EntryText:
         block = self._claim(total)
         self._apart(block, total)
         self._fill(block, arena, scratch)
+        kept = self._keep(total)
         status = e.value(f"call i32 @{self.lowered.name}(ptr %frame)")
+        self._give_back(kept, status)
         if s.late:
             e.line("call void @tcc_late_release(ptr %call, ptr null)")
         if total != "0":
             own = e.value("load ptr, ptr %block.at")
             e.line(f"call void @free(ptr {own})")
         self._finish(status)
+
+    def _keep(self, total: str) -> str:
+        """A copy of the state that is updated, where the body may find out too late that there is no room for a result.
+
+        Its ops that fail stand before all that write state, but memory is asked for where it is needed.
+        """
+        e, s = self.e, self.signature
+        if not self.entry.updates or not (s.late or any(o.late for o in s.outputs)):
+            return ""
+        bytes = sum(map(self._padded, self.entry.updates))
+        kept = e.value(f"call ptr @aligned_alloc(i64 {ALIGN}, i64 {max(bytes, ALIGN)})")
+        lost, have = e.label(), e.label()
+        e.branch_if(e.value(f"icmp eq ptr {kept}, null"), lost, have)
+        e.at(lost)
+        if total != "0":
+            e.line(f"call void @free(ptr {e.value('load ptr, ptr %block.at')})")
+        self.refuse_if("true", "memory", "memory", self.who, str(bytes))
+        e.branch(have)
+        e.at(have)
+        self._copy_state(kept, back=False)
+        return kept
+
+    def _give_back(self, kept: str, status: str) -> None:
+        e = self.e
+        if not kept:
+            return
+        e.when(e.value(f"icmp ne i32 {status}, 0"), lambda: self._copy_state(kept, back=True))
+        e.line(f"call void @free(ptr {kept})")
+
+    def _copy_state(self, kept: str, back: bool) -> None:
+        e, at = self.e, 0
+        for name in self.entry.updates:
+            copy, own = e.gep(kept, at), e.value(f"load ptr, ptr {e.gep('%ctx', self.state[name])}")
+            to, source = (own, copy) if back else (copy, own)
+            e.line(
+                f"call void @llvm.memcpy.p0.p0.i64(ptr {to}, ptr {source}, i64 {self.bytes[name]}, i1 false)"
+            )
+            at += self._padded(name)
+
+    def _padded(self, name: str) -> int:
+        return -(-self.bytes[name] // ALIGN) * ALIGN
 
     def _result_sizes(self) -> None:
         e = self.e

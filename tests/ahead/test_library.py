@@ -84,6 +84,15 @@ def test_sizes_that_only_running_tells(build: Build) -> None:
         np.testing.assert_array_equal(where, np.nonzero(given)[0])
 
 
+def test_too_little_room_for_a_result_changes_no_state(build: Build) -> None:
+    x, count = T.fvector("x"), tcc.shared(np.zeros(2), name="count")
+    f = tcc.function([x], x[x > 0], updates=[(count, count + 1)])
+    model = build({"f": f})
+    for n in (3, 50):
+        np.testing.assert_array_equal(model(np.ones(n, "float32")), np.ones(n))
+    np.testing.assert_array_equal(model.state["count"], [2, 2])
+
+
 def test_a_scan(build: Build) -> None:
     x, w = T.fmatrix("x"), tcc.shared(np.eye(3, dtype="float32") * 0.5, name="w")
     h, _ = tcc.scan(lambda x, h: T.tanh(x + h.dot(w)), sequences=x, outputs_info=T.zeros((3,), "float32"))
