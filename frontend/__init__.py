@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from tcc.compiling import Param as Param
     from tcc.compiling import UnusedInputError as UnusedInputError
     from tcc.compiling import function as function
+    from tcc.cuda_op import CudaOp as CudaOp
     from tcc.explaining import explain as explain
     from tcc.exporting import save as save
     from tcc.functions import In as In
@@ -65,6 +66,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "Apply": "user_op",
+    "CudaOp": "cuda_op",
     "Constant": "variable",
     "In": "functions",
     "Lop": "gradient",

@@ -131,6 +131,11 @@ class Performing:
     def __init__(self, op: Any, node: Apply) -> None:
         self.op, self.node = op, node
 
+    @property
+    def on_device(self) -> Callable[..., bool] | None:
+        """What a device is asked first (tcc.cuda_op)."""
+        return getattr(self.op, "device_perform", None)
+
     def __call__(self, *arrays: Array) -> list[Array]:
         op, node = self.op, self.node
         storage: list[list[Any]] = [[None] for _ in node.results]

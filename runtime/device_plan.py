@@ -95,6 +95,8 @@ def _steps(program: DeviceProgram, steps: Sequence[Step], depth: int = 0) -> Ite
                 yield f"{pad}check      {step.left} == {step.right}"
             case CheckStatus():
                 yield f"{pad}to host    the status of operation {step.op} from {at(step.source)} (32 bytes)"
+            case HostStep() if getattr(step.call.function, "on_device", None):
+                yield f"{pad}launch     {step.call.name}: code of the user's, on the host if the device takes none"
             case HostStep():
                 yield from (f"{pad}to host    {array(o)}" for o in step.operands)
                 yield f"{pad}on host    {step.call.name}"

@@ -97,7 +97,10 @@ class Operand(NamedTuple):
 
 
 class HostStep(NamedTuple):
-    """Python runs it: operands are copied from the device, results to it.  `sizes` follow the operands as i64 scalars."""
+    """Python runs it: operands are copied from the device, results to it.  `sizes` follow the operands as i64 scalars.
+
+    If the function has an `on_device`, that is asked first: with the device, and addresses and arrays of operands and results.
+    """
 
     call: HostCall
     operands: tuple[Operand, ...]
@@ -294,6 +297,14 @@ class _Run:
                 break
 
     def host(self, step: HostStep) -> None:
+        own = getattr(step.call.function, "on_device", None)
+        if own is not None:
+            arrays = [
+                [(self.at(o.address), o._replace(shape=tuple(map(self.number, o.shape)))) for o in operands]
+                for operands in (step.operands, step.results)
+            ]
+            if own(self.device, *arrays):
+                return
         given: list[Array] = []
         for operand in step.operands:
             array = np.empty([self.number(s) for s in operand.shape], memory_dtype(operand.dtype))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import shutil
 import threading
 import weakref
 from collections.abc import Callable, Iterator, Sequence
@@ -60,6 +61,7 @@ class CudaDevice:
             self._staging = [_Staging(cuda) for _ in range(2)]
             self._segments: dict[int, Any] = {}
             self._kernels: dict[str, Any] = {}
+            self._sources: dict[str, str] = {}
             self._modules: list[Any] = []
             self._graphs: weakref.WeakSet[Graph] = weakref.WeakSet()
             self.pool = Pool(self._reserve, self._release)
@@ -250,6 +252,24 @@ class CudaDevice:
         self._modules.append(module)
         self._kernels[kernel.text] = function
         return function
+
+    def compile_c(self, source: str) -> str:
+        """The PTX of CUDA C, by nvcc through pycuda, which keeps it on disk; DeviceError with the compiler's words."""
+        known = self._sources.get(source)
+        if known is None:
+            from pycuda import compiler
+
+            if shutil.which("nvcc") is None:
+                raise DeviceError(
+                    "CUDA C needs nvcc, which is not found: install the CUDA toolkit, and put its bin into PATH"
+                )
+            with self:
+                try:
+                    made = compiler.compile(source, arch=f"sm_{self.sm}", target="ptx", no_extern_c=True)
+                except self._cuda.CompileError as e:
+                    raise DeviceError(f"nvcc does not take the source:\n{e}") from None
+            known = self._sources[source] = made.decode()
+        return known
 
     def synchronise(self) -> None:
         with self:

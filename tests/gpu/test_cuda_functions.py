@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+
+import pytest
 import standin
 
 START = """
@@ -93,3 +96,66 @@ except DeviceError as e:
 print(f(f32(10)).shape)
 """
     assert run(program, STANDIN_MEMORY=str(64 << 20)) == "DeviceMemoryError 1000.0\n(10, 10)"
+
+
+OP = """
+import ctypes
+
+class Scaled(tcc.CudaOp):
+    __props__ = ("factor",)
+    kernel, block = "scaled", 32
+    source = '''
+extern "C" __global__ void scaled(const float *x, float *y, long long n, long long m) {
+    long long i = blockIdx.x * (long long)blockDim.x + threadIdx.x;
+    if (i < n) y[i] = 3 * x[i];
+}
+'''
+    def __init__(self, factor): self.factor = factor
+    def make_node(self, x):
+        x = T.as_tensor_variable(x)
+        return tcc.Apply(self, [x], [x.type()])
+    def infer_shape(self, node, shapes): return shapes
+    def perform(self, node, inputs, out): out[0][0] = self.factor * inputs[0]
+
+seen = []
+@ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_char_p, ctypes.POINTER(ctypes.c_uint), ctypes.c_void_p, ctypes.c_size_t, ctypes.c_uint)
+def launch(name, dims, params, bytes, shared):
+    x, y, n, m = np.frombuffer(ctypes.string_at(params, bytes), np.int64).tolist()
+    seen.append((name.decode(), dims[0], dims[3], n, m))
+    for i in range(n):
+        ctypes.c_float.from_address(y + 4 * i).value = 3 * ctypes.c_float.from_address(x + 4 * i).value
+    return 0
+
+x = T.vector('x', dtype='float32')
+f = tcc.function([x], Scaled(3)(x), device='cuda')
+"""
+
+
+@pytest.mark.skipif(shutil.which("nvcc") is None, reason="no nvcc")
+def test_cuda_c_of_the_users() -> None:
+    program = """
+library.standin_set_launch(launch)
+given = f32(45)
+np.testing.assert_array_equal(f(given), np.float32(3) * given)
+print(seen, f(f32(0)).size, count(COPIES_OUT) - len(seen))
+print("scaled(" in tcc.devices.open_device("cuda")._sources[Scaled.source])
+Scaled.source, wrong = "nonsense", tcc.function([x], Scaled(4)(x), device='cuda')
+try:
+    wrong(given)
+except DeviceError as e:
+    print("Scaled{factor=4}: nvcc does not take the source" in str(e), "nonsense" in str(e))
+"""
+    assert run(OP + program) == "[('scaled', 2, 32, 45, 45)] 0 0\nTrue\nTrue True"
+
+
+def test_cuda_c_without_nvcc_says_so_and_the_emulator_takes_the_hosts_form() -> None:
+    program = """
+import shutil
+shutil.which = lambda name: None
+try:
+    f(f32(4))
+except DeviceError as e:
+    print("CUDA C needs nvcc" in str(e))
+print(tcc.function([x], Scaled(3)(x), device='emulator')(np.ones(3, np.float32)).tolist())
+"""
+    assert run(OP + program) == "True\n[3.0, 3.0, 3.0]"
