@@ -233,8 +233,10 @@ def transfer(x: Any, target: str) -> Any:
     from tcc.build import node
     from tcc.settings import device_name
 
-    device_name(target)
-    made = node("identity", as_variable(x)).results[0]
+    x = as_variable(x)
+    if device_name(target) == device_name(target_of(x)):
+        return x
+    made = node("identity", x).results[0]
     made.tag.target = target
     return made
 
