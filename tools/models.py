@@ -84,6 +84,7 @@ def run(
     """
     from tcc.tools import running
 
+    running.require_suffixes(output, save_state)
     model = opened(file, interpret, threads, pin or trust_native)
     function = chosen(model, entry)
     arguments = running.arguments(function, inputs)

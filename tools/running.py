@@ -75,9 +75,17 @@ def shown(results: Mapping[str, Array]) -> str:
     return "".join(lines)
 
 
+def require_suffixes(output: Path | None, state: Path | None) -> None:
+    """BadParameter, before anything runs, for files of kinds that are not written."""
+    if output is not None and output.suffix not in (".npy", *weights.SUFFIXES):
+        said = f"{output}: results go to a .npz, .safetensors or .npy file"
+        raise click.BadParameter(said, param_hint="-o")
+    if state is not None and state.suffix not in weights.SUFFIXES:
+        said = f"{state}: state goes to a .safetensors or .npz file"
+        raise click.BadParameter(said, param_hint="--save-state")
+
+
 def write(path: Path, results: Mapping[str, Array]) -> None:
-    if path.suffix not in (".npy", *weights.SUFFIXES):
-        raise click.BadParameter(f"{path}: results go to a .npz, .safetensors or .npy file", param_hint="-o")
     if path.suffix == ".npy" and len(results) != 1:
         raise click.BadParameter(
             f"{path}: there are {len(results)} results, which a .npz file can hold", param_hint="-o"

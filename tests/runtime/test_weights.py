@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import pickle
 import random
 import zipfile
@@ -219,6 +220,16 @@ def test_other_suffixes_are_refused(tmp_path: Path) -> None:
     for use in (lambda p: weights.read(p), lambda p: weights.write(p, {})):
         with pytest.raises(WeightsError, match="w.pkl: a file of weights ends with .safetensors or .npz"):
             use(tmp_path / "w.pkl")
+
+
+def test_what_is_no_file_is_written_to_and_stays(tmp_path: Path) -> None:
+    pipe = tmp_path / "w.safetensors"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    weights.write(pipe, {"a": tensor(np.ones(3))})
+    assert int.from_bytes(os.read(reader, 8), "little") < 200
+    os.close(reader)
+    assert pipe.is_fifo() and [p.name for p in tmp_path.iterdir()] == [pipe.name]
 
 
 def test_a_failed_write_leaves_nothing(tmp_path: Path) -> None:

@@ -130,6 +130,7 @@ def test_run_carries_state_from_run_to_run(here: Path) -> None:
         (["mlp.tcb", "--entry", "predict", "x.npy", "-o", "y.txt"], 2, "results go to a .npz, .safetensors or .npy"),
         (["mlp.tcb", "--entry", "predict", "x.npy", "-o", "no/y.npy"], 1, "no/y.npy: error: cannot write: No such file"),
         (["mlp.tcb", "--entry", "predict", "x.npy", "--state", "inputs.npz"], 4, "inputs.npz lacks w, b (it has x)"),
+        (["mlp.tcb", "--entry", "step", "x.npy", "y.npy", "--save-state", "s.bin"], 2, "state goes to a .safetensors or"),
         (["no.tcb", "x.npy"], 1, "no.tcb: error: No such file or directory"),
         (["model.py", "x.npy"], 4, "model.py: not a bundle"),
     ],
