@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import shutil
 import signal
 import sys
@@ -13,24 +14,26 @@ from dataclasses import replace
 from pathlib import Path
 
 import tcc
-from benchmarks.case import Case, NotYet
+from benchmarks.case import DEVICE, Case, NotYet
 from benchmarks.cases import CASES, function_of
 from benchmarks.measure import ROUNDS, SECONDS, allowed_cpus, measure, measure_compilation
 from benchmarks.processes import PEERS, ROOT, start
 from benchmarks.report import line, page, table
 from benchmarks.results import Results, Row, machine
 
-PAGE = ROOT / "docs" / "performance.md"
+PAGE = ROOT / "docs" / ("performance.md" if DEVICE == "cpu" else "performance-gpu.md")
 QUICK_ROUNDS, QUICK_SECONDS = 3, 0.05
 EXAMPLES = """examples:
   python -m benchmarks --list                                   the names of the cases and of their topics
   python -m benchmarks --only lstm --threads 1 --compile no     some cases, one thread, no compilation times
   python -m benchmarks --peers .peers/bin/python --quick        beside the peers that `make peers` installed
+  python -m benchmarks --device cuda --peers .peers/bin/python --compile no --json gpu.json      the same on a GPU
   python -m benchmarks --only rows --check                      do all agree with the reference?
   python -m benchmarks --only "softmax" --profile               how long each of tcc's kernels takes
   python -m benchmarks --json out.json; python -m benchmarks --page out.json    keeps the medians; writes the page
 
 Each row is said on stderr as soon as it is measured; the table follows at the end, or when the run is stopped."""
+ON_DEVICES = {"cuda": ("tcc", "torch", "torch.compile", "jax"), "emulator": ("tcc",)}
 COMPILERS = ("tcc", "jax", "pytensor", "torch.compile")
 
 
@@ -50,6 +53,12 @@ def arguments() -> argparse.Namespace:
     )
     parser.add_argument("--peer", action="append", choices=PEERS, help="only this one (may be repeated)")
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2], help="thread counts (1 2)")
+    parser.add_argument(
+        "--device",
+        choices=("cpu", "cuda", "emulator"),
+        default="cpu",
+        help="where the peers run (cpu); emulator: tcc alone, to compare results",
+    )
     parser.add_argument("--quick", action="store_true", help="few and short rounds")
     parser.add_argument("--check", action="store_true", help="compare results, measure nothing")
     parser.add_argument("--compile", choices=("also", "only", "no"), default="also", help="compilation times")
@@ -64,6 +73,11 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--profile", action="store_true", help="time each kernel of tcc's functions and end")
     parser.add_argument("--list", action="store_true", help="name the cases and end")
     options = parser.parse_args()
+    if options.device != DEVICE:  # which every process reads when it starts
+        os.environ["BENCH_DEVICE"] = options.device
+        os.execv(sys.executable, [sys.executable, "-m", "benchmarks", *sys.argv[1:]])
+    if options.device != "cpu":
+        options.threads, options.peer = [1], options.peer or list(ON_DEVICES[options.device])
     if not chosen(options.only):
         parser.error(
             f"no case's topic is, and no case's name contains, {' or '.join(options.only)}: see --list"

@@ -12,6 +12,7 @@ In NumPy, which differentiates nothing, `f` gives all results itself and changes
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -26,6 +27,7 @@ Function = Callable[..., Any]
 Functions = dict[str, Function]  # kind -> f
 
 RATE = 0.01  # of gradient descent
+DEVICE = os.environ.get("BENCH_DEVICE", "cpu")  # where the peers run: cpu, cuda, or emulator for tcc
 
 
 @dataclass(frozen=True)

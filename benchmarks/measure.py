@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks import tape
-from benchmarks.case import Array, Case, NotYet, Work
+from benchmarks.case import DEVICE, Array, Case, NotYet, Work
 from benchmarks.cases import function_of
 from benchmarks.peers import numpy_peer
 from benchmarks.processes import Peer, others_ticks, start
@@ -89,7 +89,7 @@ def measure(
         peer.ask("forget", case.name)
     row.seconds = {name: statistics.median(found) for name, found in spans.items() if found}
     row.fastest = {name: min(found) for name, found in spans.items() if found}
-    if rounds:
+    if rounds and DEVICE == "cpu":
         row.limit, row.least = least(case.least(), threads)
     return row
 

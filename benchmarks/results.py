@@ -9,6 +9,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from benchmarks.case import DEVICE
+from tcc.runtime.cuda import driver
+
 COLD, WARM = "cold compile", "compile from the cache"
 
 
@@ -72,6 +75,8 @@ class Results:
 
 
 def machine() -> dict[str, Any]:
-    """The CPU's model, but neither the host's name nor its paths."""
+    """The CPU's model, and the GPU's if the peers run there, but neither the host's name nor its paths."""
     cpu = next((line.split(":")[1] for line in Path("/proc/cpuinfo").open() if "model name" in line), "?")
+    if DEVICE == "cuda":
+        cpu = f"{driver.look().devices[0]}, {cpu.strip()}"
     return {"cpu": cpu.strip(), "cpus": len(os.sched_getaffinity(0)), "python": platform.python_version()}

@@ -4,22 +4,42 @@ from __future__ import annotations
 
 from importlib import import_module
 from pkgutil import walk_packages
+from typing import Any
 
 import tcc
 import tcc.tensor as T
-from benchmarks.case import Case, Function, Inputs, Task
+from benchmarks.case import DEVICE, Case, Function, Inputs, Task
 from benchmarks.peers import symbolic
+from tcc.runtime.device_arrays import DeviceArray
 
 EXPLAINED, EXPLAIN_SECONDS = 3, 0.2
 
 
 def task(case: Case, f: Function, inputs: Inputs) -> Task:
-    with tcc.change_flags(floatX="float32"):
-        return symbolic.task(tcc, T, case, f, inputs)
+    with tcc.change_flags(floatX="float32", device=DEVICE):
+        made = symbolic.task(tcc, T, case, f, inputs)
+    return made if DEVICE == "cpu" else on_device(made)
+
+
+def on_device(task: Task) -> Task:
+    """Inputs and outputs stay on the device, and a run ends when all is done there, as for the peers."""
+    names = dict(task.names)
+    f = names.pop("f")
+    f.stay = frozenset(range(len(f.output_variables)))
+
+    def run(*given: Any) -> Any:
+        results = f(*given)
+        f.device.synchronise()
+        return results
+
+    arrays = {name: DeviceArray.of(f.device, value) for name, value in names.items()}
+    return Task(task.statement, {"f": run, **arrays}, task.results)
 
 
 def explain(task: Task) -> list[str]:
-    """The kernels that take most of the time, beside the machine's limits."""
+    """The kernels that take most of the time, beside the machine's limits; nothing on a device."""
+    if DEVICE != "cpu":
+        return []
     from tcc.tools.profile import profile, slowest
 
     names = dict(task.names)

@@ -8,14 +8,14 @@ from typing import Any
 
 import torch
 
-from benchmarks.case import RATE, Array, Case, Descent, Function, Inputs, Slopes, Task, Update, listed
+from benchmarks.case import DEVICE, RATE, Array, Case, Descent, Function, Inputs, Slopes, Task, Update, listed
 
 Tensor = Any
 Wrap = Callable[[Function], Function]
 
 
 def arrays(*values: Tensor) -> list[Array]:
-    return [value.detach().numpy().copy() for value in values]
+    return [value.detach().cpu().numpy().copy() for value in values]
 
 
 @contextmanager
@@ -27,7 +27,7 @@ def gradients(on: bool) -> Iterator[None]:
 
 def task(case: Case, f: Function, inputs: Inputs, wrap: Wrap = lambda f: f) -> Task:
     form = case.form
-    tensors = {name: torch.from_numpy(value.copy()) for name, value in inputs.items()}
+    tensors = {name: torch.from_numpy(value.copy()).to(DEVICE) for name, value in inputs.items()}
     run, names, state = wrap(f), {f"a{k}": t for k, t in enumerate(tensors.values())}, []
     if isinstance(form, Update):
         state = [tensors[name] for name in form.held]
@@ -37,6 +37,9 @@ def task(case: Case, f: Function, inputs: Inputs, wrap: Wrap = lambda f: f) -> T
         state = [tensors[name].requires_grad_() for name in form.held]
         run, names = descent(run, tensors, state), {}
 
+    if DEVICE != "cpu":
+        run = settled(run)
+
     def around() -> Any:
         return gradients(isinstance(form, (Slopes, Descent)))
 
@@ -45,6 +48,17 @@ def task(case: Case, f: Function, inputs: Inputs, wrap: Wrap = lambda f: f) -> T
             return arrays(*listed(run(*names.values())), *state)
 
     return Task(f"f({', '.join(names)})", {"f": run, **names}, results, around)
+
+
+def settled(f: Function) -> Function:
+    """f, and all that it gave the GPU to do is done."""
+
+    def run(*given: Tensor) -> Any:
+        results = f(*given)
+        torch.cuda.synchronize()
+        return results
+
+    return run
 
 
 def slopes(form: Slopes, f: Function, tensors: dict[str, Tensor]) -> Function:
