@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from tcc.codegen import engines, freestanding, jit
-from tcc.codegen.aot_checks import body_text, c_bytes, checks_text, string
+from tcc.codegen.aot_body import body_text
+from tcc.codegen.aot_checks import c_bytes, checks_text, string
 from tcc.codegen.aot_context import State, context_text
 from tcc.codegen.aot_entry import EntryText, Piece, Strings, sizes_text, spec_rows
 from tcc.codegen.aot_features import portable, required

@@ -6,7 +6,6 @@ A refused call has one of STATUS, and a message in a buffer of the thread's own,
 from __future__ import annotations
 
 from tcc.codegen.aot_layout import MESSAGE, MOST, SPEC, STATUS, TENSOR
-from tcc.runtime import layout as at
 
 CPU, PINNED = 1, 3  # DLPack's device types whose memory the CPU reads
 KINDS = ("int", "uint", "float", "handle", "bfloat", "complex", "bool")  # DLPack's type codes
@@ -189,7 +188,7 @@ out:
 """
 
 
-def _field(name: str, pointer: str, struct: str, index: int, type: str) -> str:
+def field(name: str, pointer: str, struct: str, index: int, type: str) -> str:
     return (
         f"  %{name}.at = getelementptr %{struct}, ptr {pointer}, i32 0, i32 {index}\n"
         f"  %{name} = load {type}, ptr %{name}.at\n"
@@ -211,10 +210,10 @@ def _tensor_text() -> str:
 define internal i32 @tcc_tensor(ptr %t, ptr %spec, ptr %who, i1 %full, ptr %data.to, ptr %end.to) #0 {{
 entry:
   %who.i = ptrtoint ptr %who to i64
-{_field("name", "%spec", "tcc_spec", 0, "ptr")}{_field("text", "%spec", "tcc_spec", 1, "ptr")}
-{_field("least", "%spec", "tcc_spec", 2, "ptr")}{_field("most", "%spec", "tcc_spec", 3, "ptr")}
-{_field("dtype", "%spec", "tcc_spec", 4, "ptr")}{_field("rank", "%spec", "tcc_spec", 5, "i32")}
-{_field("kind", "%spec", "tcc_spec", 6, "i32")}{_field("align", "%spec", "tcc_spec", 7, "i32")}
+{field("name", "%spec", "tcc_spec", 0, "ptr")}{field("text", "%spec", "tcc_spec", 1, "ptr")}
+{field("least", "%spec", "tcc_spec", 2, "ptr")}{field("most", "%spec", "tcc_spec", 3, "ptr")}
+{field("dtype", "%spec", "tcc_spec", 4, "ptr")}{field("rank", "%spec", "tcc_spec", 5, "i32")}
+{field("kind", "%spec", "tcc_spec", 6, "i32")}{field("align", "%spec", "tcc_spec", 7, "i32")}
   %name.i = ptrtoint ptr %name to i64
   %text.i = ptrtoint ptr %text to i64
   %align.i = zext i32 %align to i64
@@ -227,7 +226,7 @@ entry:
   br i1 %none, label %null, label %some
 {_says("null", "null", "null")}
 some:
-{_field("given", "%t", "tcc_tensor", 4, "i32")}
+{field("given", "%t", "tcc_tensor", 4, "i32")}
   %same = icmp eq i32 %given, %kind
   br i1 %same, label %where, label %other
 other:
@@ -248,7 +247,7 @@ other:
   br label %kinds
 {_says("kinds", "dtype", "kind", "i64 %word.i", "i64 %gb.i", "i64 %lanes.i", "i64 %dtype.i")}
 where:
-{_field("device", "%t", "tcc_tensor", 1, "i32")}
+{field("device", "%t", "tcc_tensor", 1, "i32")}
   %plain = icmp eq i32 %device, {CPU}
   %pinned = icmp eq i32 %device, {PINNED}
   %here = or i1 %plain, %pinned
@@ -258,7 +257,7 @@ away:
   br label %devices
 {_says("devices", "device", "device", "i64 %device.i")}
 axes:
-{_field("axis.count", "%t", "tcc_tensor", 3, "i32")}
+{field("axis.count", "%t", "tcc_tensor", 3, "i32")}
   %even = icmp eq i32 %axis.count, %rank
   br i1 %even, label %shaped, label %uneven
 uneven:
@@ -266,7 +265,7 @@ uneven:
   br label %ranks
 {_says("ranks", "rank", "rank", "i64 %count.i", "i64 %rank.i", "i64 %text.i")}
 shaped:
-{_field("shape", "%t", "tcc_tensor", 5, "ptr")}
+{field("shape", "%t", "tcc_tensor", 5, "ptr")}
   %bare = icmp eq ptr %shape, null
   %scalar = icmp eq i32 %rank, 0
   %fine = xor i1 %scalar, true
@@ -308,7 +307,7 @@ grown:
 measured:
   br i1 %full, label %strided, label %ok
 strided:
-{_field("strides", "%t", "tcc_tensor", 6, "ptr")}
+{field("strides", "%t", "tcc_tensor", 6, "ptr")}
   %dense = icmp eq ptr %strides, null
   %empty = icmp eq i64 %bytes, 0
   %simple = or i1 %dense, %empty
@@ -333,7 +332,7 @@ stepped:
   %wider = mul i64 %wanted, %length
   br label %walk
 memory:
-{_field("base", "%t", "tcc_tensor", 0, "ptr")}{_field("offset", "%t", "tcc_tensor", 7, "i64")}
+{field("base", "%t", "tcc_tensor", 0, "ptr")}{field("offset", "%t", "tcc_tensor", 7, "i64")}
   %missing = icmp eq ptr %base, null
   %any = icmp ne i64 %bytes, 0
   %lost = and i1 %missing, %any
@@ -430,7 +429,7 @@ ok:
   ret i32 0
 bad:
   %who.i = ptrtoint ptr %who to i64
-{_field("name", "%spec", "tcc_spec", 0, "ptr")}
+{field("name", "%spec", "tcc_spec", 0, "ptr")}
   %name.i = ptrtoint ptr %name to i64
   %text.i = ptrtoint ptr %text to i64
   br label %says
@@ -490,149 +489,5 @@ through:
   br label %outer
 ok:
   ret i32 0
-}}
-"""
-
-
-def _tell() -> str:
-    """Keeps the status of what was refused within the body, which itself only says STATUS_PYTHON."""
-    return f"""
-  %r.i = sext i32 %r to i64
-  %told.at = getelementptr i64, ptr %ctx, i64 {at.CTX_OBJECTS}
-  store i64 %r.i, ptr %told.at
-  ret ptr null"""
-
-
-def body_text() -> str:
-    """What the body of an entry calls: errors of ops, memory of sizes found late, and results of such sizes."""
-    return f"""
-define internal i32 @tcc_poll(ptr %ctx) #0 {{
-  ret i32 0
-}}
-
-define internal void @tcc_fail(ptr %ctx, i64 %op, i64 %a, i64 %b, i64 %c, i64 %d) #0 {{
-  %op.at = getelementptr i64, ptr %ctx, i64 {at.CTX_ERROR}
-  %swap = cmpxchg ptr %op.at, i64 0, i64 %op acq_rel monotonic, align 8
-  %first = extractvalue {{ i64, i1 }} %swap, 1
-  br i1 %first, label %write, label %out
-write:
-  %a.at = getelementptr i64, ptr %op.at, i64 1
-  %b.at = getelementptr i64, ptr %op.at, i64 2
-  %c.at = getelementptr i64, ptr %op.at, i64 3
-  %d.at = getelementptr i64, ptr %op.at, i64 4
-  store i64 %a, ptr %a.at
-  store i64 %b, ptr %b.at
-  store i64 %c, ptr %c.at
-  store i64 %d, ptr %d.at
-  br label %out
-out:
-  ret void
-}}
-
-define internal i32 @tcc_grant(ptr %ctx, i64 %claim, i64 %bytes) #0 {{
-  ret i32 0
-}}
-
-define internal ptr @tcc_late_alloc(ptr %ctx, i64 %claim, i64 %bytes) #0 {{
-entry:
-  %padded = add i64 %bytes, {at.BLOCK_HEADER + 63}
-  %whole = and i64 %padded, -64
-  %block = call ptr @aligned_alloc(i64 64, i64 %whole)
-  %none = icmp eq ptr %block, null
-  br i1 %none, label %lost, label %keep
-lost:
-  %who.at = getelementptr i64, ptr %ctx, i64 {at.CTX_FUNCTION}
-  %who.i = load i64, ptr %who.at
-  %r = {refuse("memory", "memory", "i64 %who.i", "i64 %bytes")}
-  br label %tell
-tell:{_tell()}
-keep:
-  %used.at = getelementptr i64, ptr %ctx, i64 {at.CTX_LATE_USED}
-  %used = load ptr, ptr %used.at
-  store ptr %used, ptr %block
-  store ptr %block, ptr %used.at
-  %memory = getelementptr i8, ptr %block, i64 {at.BLOCK_HEADER}
-  ret ptr %memory
-}}
-
-define internal void @tcc_late_release(ptr %ctx, ptr %mark) #0 {{
-entry:
-  %used.at = getelementptr i64, ptr %ctx, i64 {at.CTX_LATE_USED}
-  br label %look
-look:
-  %block = load ptr, ptr %used.at
-  %end = icmp eq ptr %block, %mark
-  br i1 %end, label %out, label %drop
-drop:
-  %next = load ptr, ptr %block
-  store ptr %next, ptr %used.at
-  call void @free(ptr %block)
-  br label %look
-out:
-  ret void
-}}
-
-define internal ptr @tcc_output(ptr %ctx, i64 %index, i64 %typenum, i64 %rank, ptr %dims) #0 {{
-entry:
-  %list.at = getelementptr i64, ptr %ctx, i64 {at.CTX_OUTPUTS}
-  %list = load ptr, ptr %list.at
-  %t.at = getelementptr ptr, ptr %list, i64 %index
-  %t = load ptr, ptr %t.at
-{_field("shape", "%t", "tcc_tensor", 5, "ptr")}{_field("strides", "%t", "tcc_tensor", 6, "ptr")}
-{_field("base", "%t", "tcc_tensor", 0, "ptr")}{_field("offset", "%t", "tcc_tensor", 7, "i64")}
-  br label %head
-head:
-  %i = phi i64 [0, %entry], [%i1, %axis]
-  %room = phi i64 [1, %entry], [%room1, %axis]
-  %need = phi i64 [1, %entry], [%need1, %axis]
-  %more = icmp slt i64 %i, %rank
-  br i1 %more, label %axis, label %compare
-axis:
-  %has.at = getelementptr i64, ptr %shape, i64 %i
-  %wants.at = getelementptr i64, ptr %dims, i64 %i
-  %has = load i64, ptr %has.at
-  %wants = load i64, ptr %wants.at
-  %room1 = mul i64 %room, %has
-  %need1 = mul i64 %need, %wants
-  %i1 = add i64 %i, 1
-  br label %head
-compare:
-  br label %walk
-walk:
-  %j = phi i64 [%rank, %compare], [%j1, %step]
-  %stride = phi i64 [1, %compare], [%wider, %step]
-  %left = icmp sgt i64 %j, 0
-  br i1 %left, label %write, label %done
-write:
-  %j1 = sub i64 %j, 1
-  %from = getelementptr i64, ptr %dims, i64 %j1
-  %to = getelementptr i64, ptr %shape, i64 %j1
-  %size = load i64, ptr %from
-  store i64 %size, ptr %to
-  %wider = mul i64 %stride, %size
-  %dense = icmp eq ptr %strides, null
-  br i1 %dense, label %step, label %spread
-spread:
-  %stride.at = getelementptr i64, ptr %strides, i64 %j1
-  store i64 %stride, ptr %stride.at
-  br label %step
-step:
-  br label %walk
-done:
-  %start = getelementptr i8, ptr %base, i64 %offset
-  %fits = icmp ule i64 %need, %room
-  br i1 %fits, label %out, label %narrow
-out:
-  ret ptr %start
-narrow:
-  %who.at = getelementptr i64, ptr %ctx, i64 {at.CTX_FUNCTION}
-  %who.i = load i64, ptr %who.at
-  %record.at = getelementptr i64, ptr %ctx, i64 {at.CTX_RECORD}
-  %specs = load ptr, ptr %record.at
-  %spec = getelementptr %tcc_spec, ptr %specs, i64 %index
-  %name.i = load i64, ptr %spec
-  %r = {refuse("size", "room", "i64 %who.i", "i64 %name.i", "i64 %room", "i64 %need")}
-  br label %tell
-tell:{_tell()}
 }}
 """
