@@ -203,8 +203,10 @@ static void show(const char *name, const DLTensor *t) {{
   printf(count > 4 ? " ...\\n" : "\\n");
 }}
 {"".join(_example_entry(n, e) for e in m.entries)}
-int main(void) {{
-  {n}_context *context = {n}_create(NULL);
+/* The argument, if there is one, names a file with the state's values. */
+int main(int argc, char **argv) {{
+  tcc_options options = {{0, 0, argc > 1 ? argv[1] : NULL}};
+  {n}_context *context = {n}_create(&options);
   if (!context) return failed("create");
 {calls}  {n}_destroy(context);
   return 0;

@@ -230,6 +230,16 @@ def test_the_example_builds_as_it_is(folder: Path, link: str) -> None:
 
 
 @needs_cc
+def test_a_program_takes_its_weights_from_a_file(folder: Path) -> None:
+    command = ["compile", f"{HERE}:predict", "--emit", "exe", "--weights", "separate", "-o", "out/"]
+    assert run([*command, "--verify", "0"]) == 0
+    done = subprocess.run(["out/predict"], capture_output=True, text=True)
+    assert done.returncode == 1 and "the state has no values yet" in done.stderr
+    done = subprocess.run(["out/predict", "out/predict.safetensors"], capture_output=True, text=True)
+    assert done.returncode == 0 and done.stdout.startswith("predict: output_0 [3, 2] ")
+
+
+@needs_cc
 def test_the_python_loader_stands_alone(folder: Path) -> None:
     command = [
         "compile",
