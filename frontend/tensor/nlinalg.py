@@ -9,7 +9,7 @@ import numpy as np
 from tcc.build import node, shape_of, size_of, size_product
 from tcc.creation import identity_like, tensor, zeros
 from tcc.elemwise import DISCRETE, abs_, add, cast, mul, neq, pow, sqr, sqrt, sub
-from tcc.gradient import Lop
+from tcc.gradient import DisconnectedType, Lop
 from tcc.matrices import alloc_diag, diag, trace
 from tcc.products import dot, outer
 from tcc.reductions import axes_of, max, min
@@ -17,7 +17,7 @@ from tcc.reductions import sum as total
 from tcc.shapes import concatenate, dimshuffle, reshape
 from tcc.types import promote
 from tcc.user_op import Apply, Op
-from tcc.variable import as_variable
+from tcc.variable import Variable, as_variable
 
 __all__ = [
     "alloc_diag",
@@ -218,13 +218,19 @@ def tensorsolve(a: Any, b: Any, axes: Any = None) -> Any:
     return reshape(flat, wanted)
 
 
-def lstsq(a: Any, b: Any, rcond: float | None = None) -> list[Any]:
-    """numpy.linalg.lstsq: the solution, the residuals, the rank and the singular values."""
+def lstsq(a: Any, b: Any, rcond: Any = None) -> list[Any]:
+    """numpy.linalg.lstsq: the solution, the residuals, the rank and the singular values.
+
+    `rcond`, below which part of the largest a singular value counts as zero, is a number or a scalar variable.
+    """
     a, b = as_matrix(a, "lstsq"), as_variable(b)
     dtype = promote(a.type.dtype, b.type.dtype, "float32")
     kinds = [(dtype, b.type.ndim), (dtype, 1), ("int64", 0), (dtype, 1)]
     outputs = [tensor(d, (False,) * rank) for d, rank in kinds]
-    return list(Apply(LeastSquares(rcond), [cast(a, dtype), cast(b, dtype)], outputs).results)
+    values = [cast(a, dtype), cast(b, dtype)]
+    if isinstance(rcond, Variable):
+        return list(Apply(LeastSquares(None), [*values, rcond], outputs).results)
+    return list(Apply(LeastSquares(rcond), values, outputs).results)
 
 
 class LeastSquares(Op):
@@ -237,14 +243,14 @@ class LeastSquares(Op):
 
     def perform(self, node: Any, inputs: Any, output_storage: Any) -> None:
         least_squares: Any = np.linalg.lstsq
-        made = least_squares(*inputs, rcond=self.rcond)
+        made = least_squares(*inputs[:2], rcond=inputs[2] if len(inputs) > 2 else self.rcond)
         for storage, value, output in zip(output_storage, made, node.outputs):
             storage[0] = np.asarray(value, output.type.dtype)
 
     def L_op(self, inputs: Any, outputs: Any, output_grads: Any) -> Any:
         """Of x = pinv(a) b, of the squared residuals (there are none where a has no more rows than columns), and of the
         singular values."""
-        a, b = inputs
+        a, b = inputs[:2]
         x, _, _, s = outputs
         gx, gr, _, gs = output_grads
         made, values = dot(pinv(a), b), svd(a, compute_uv=False)
@@ -254,7 +260,7 @@ class LeastSquares(Op):
         slope = mul(rest, gr if b.type.ndim == 2 else gr[0], 2)
         by_a, by_b = Lop([made, values], [a, b], [gx, gs])
         by_residuals = dot(slope, _swapped(x)) if b.type.ndim == 2 else outer(slope, x)
-        return [sub(by_a, by_residuals), add(by_b, slope)]
+        return [sub(by_a, by_residuals), add(by_b, slope), *(DisconnectedType()() for _ in inputs[2:])]
 
 
 def slogdet(x: Any) -> tuple[Any, Any]:

@@ -125,6 +125,8 @@ def choice(
     """Elements of the vector `a`, or of 0..a-1, with probabilities p."""
     replace = as_variable(np.array(replace)) if isinstance(replace, bool) else as_variable(replace)
     weights = as_variable(np.zeros(0) if p is None else p)
+    if weights.type.ndim == 0:  # Theano's word for none
+        weights = as_variable(np.zeros(0))
     args = [as_variable(a), replace, weights]
     sizes = [] if size is None else _sizes(size, ndim)
     return _draw("choice", random_state, sizes, args, dtype)

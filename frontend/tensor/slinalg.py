@@ -23,15 +23,17 @@ def _swapped(x: Any) -> Any:
     return dimshuffle(x, *range(rank - 2), rank - 1, rank - 2)
 
 
-def cholesky(x: Any, lower: bool = True) -> Any:
-    """The triangle y with y y' = x (or y' y = x, for lower=False); numpy.linalg.LinAlgError where x is not positive.
+def cholesky(x: Any, lower: bool = True, on_error: str = "raise") -> Any:
+    """The triangle y with y y' = x (or y' y = x, for lower=False).  Only one triangle of x is read.
 
-    Only one triangle of x is read.
+    Where x is not positive: numpy.linalg.LinAlgError, or a matrix of NaN for on_error="nan".
     """
+    if on_error not in ("raise", "nan"):
+        raise ValueError(f'cholesky: on_error must be "raise" or "nan", got {on_error!r}')
     x = as_matrix(x, "cholesky")
     if lower:
-        return node("cholesky", x).result
-    return _swapped(node("cholesky", _swapped(x)).result)
+        return node("cholesky", x, on_error=on_error).result
+    return _swapped(node("cholesky", _swapped(x), on_error=on_error).result)
 
 
 def expm(x: Any) -> Any:
@@ -118,15 +120,15 @@ class Eigvalsh:
 
 
 class Cholesky:
-    """`Cholesky(lower=True)(x)` is `cholesky(x)`."""
+    """`Cholesky(lower=True, on_error="raise")(x)` is `cholesky(x)`."""
 
     def __init__(self, lower: bool = True, on_error: str = "raise") -> None:
-        if on_error != "raise":
-            raise NotImplementedError("Cholesky: on_error must be raise")
-        self.lower = lower
+        if on_error not in ("raise", "nan"):
+            raise ValueError('on_error must be one of "raise" or "nan"')
+        self.lower, self.on_error = lower, on_error
 
     def __call__(self, x: Any) -> Any:
-        return cholesky(x, self.lower)
+        return cholesky(x, self.lower, self.on_error)
 
 
 class Solve:

@@ -263,6 +263,7 @@ TREE: dict[str, Entry] = {
             O,
             "AllocDiag Det Eig Eigh MatrixInverse MatrixPinv QRFull QRIncomplete SVD TensorInv TensorSolve ExtractDiag",
         )
+        | {"lstsq": f"{O}:LeastSquares"}
     ),
     "tensor.slinalg": Entry(names=_from(O, "Expm")),
     "tensor.raw_random": Entry(),
@@ -277,7 +278,7 @@ TREE: dict[str, Entry] = {
             ),
         },
     ),
-    "tensor.sort": Entry(("tcc.tensor",), _from(O, "ArgSortOp SortOp")),
+    "tensor.sort": Entry(("tcc.tensor",), _from(O, "ArgSortOp SortOp TopKOp")),
     "tensor.opt": Entry(
         names={**_from(O, "Assert MakeVector Shape_i"), **_from(L, "assert_op make_vector")},
     ),

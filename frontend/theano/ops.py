@@ -411,6 +411,26 @@ def _number(axis: Any) -> Any:
     return int(axis.data) if isinstance(axis, Constant) else axis
 
 
+class TopKOp(LegacyOp):
+    """`TopKOp(...)(x, k)`: the k largest elements, where they are, or both, as the options say."""
+
+    options = {
+        "axis": -1,
+        "sorted": True,
+        "idx_dtype": "int64",
+        "return_values": True,
+        "return_indices": True,
+    }
+    rows = ("topk", "argtopk")
+
+    def apply(self, x: Any, k: Any) -> Any:
+        values, where = ordering.topk_and_argtopk(x, k, self.axis, self.sorted, self.idx_dtype)
+        made = [values] * self.return_values + [where] * self.return_indices
+        if not made:
+            raise ValueError("Neither return_values nor return_indices is True, this isn't allowed")
+        return made[0] if len(made) == 1 else made
+
+
 # -- extra_ops -----------------------------------------------------------------------------------------------------------
 
 
@@ -560,6 +580,13 @@ class TensorInv(LegacyOp):
 
     def apply(self, a: Any) -> Any:
         return nlinalg.tensorinv(a, self.ind)
+
+
+class LeastSquares(LegacyOp):
+    """Theano's `lstsq()(a, b, rcond)`."""
+
+    def apply(self, a: Any, b: Any, rcond: Any) -> Any:
+        return nlinalg.lstsq(a, b, as_variable(rcond))
 
 
 class TensorSolve(LegacyOp):

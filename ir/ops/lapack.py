@@ -6,6 +6,7 @@ derivative results (2008), and of Murray, Differentiation of the Cholesky decomp
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -227,14 +228,30 @@ def cholesky_grad(b: Any, op: Any, g: Sequence[Any]) -> list[Any]:
     return [lower_half(b, b.solve(upper, s, kind="upper"))]
 
 
+def cholesky(x: np.ndarray[Any, Any], on_error: str = "raise") -> np.ndarray[Any, Any]:
+    if on_error == "raise" or x.size == 0:
+        return np.linalg.cholesky(x)
+    out = np.full_like(x, np.nan)
+    for at in np.ndindex(x.shape[:-2]):
+        with contextlib.suppress(np.linalg.LinAlgError):
+            out[at] = np.linalg.cholesky(x[at])
+    return out
+
+
 host_row(
     "cholesky",
     "x",
     square("cholesky"),
-    np.linalg.cholesky,
-    "The lower triangle y with y y' = x, of which only the lower triangle is read.",
-    (Sample(("f64[1,1]",), low=1.0), Sample(("f32[2,1,1]",), low=1.0)),
+    cholesky,
+    "The lower triangle y with y y' = x, of which only the lower triangle is read.  Where x is not positive, NaN for "
+    'on_error="nan", else LinAlgError.',
+    (
+        Sample(("f64[1,1]",), low=1.0),
+        Sample(("f32[2,1,1]",), low=1.0),
+        Sample(("f64[1,1]",), {"on_error": "nan"}, low=1.0),
+    ),
     cholesky_grad,
+    attrs={"on_error": "raise"},
 )
 
 # -- decompositions --------------------------------------------------------------------------------------------------

@@ -181,3 +181,34 @@ def test_an_inverse_that_is_used_twice_is_computed_once():
     f = tcc.function([x], [nlinalg.inv(x).sum(), nlinalg.inv(x) * 2], mode="FAST_RUN")
     f(A)
     assert [op.name for op in f.optimised().body.walk()].count("matrix_inverse") == 1
+
+
+def test_cholesky_gives_nan_where_a_matrix_is_not_positive():
+    x = T.dtensor3("x")
+    good, bad = np.array([[4.0, 2.0], [2.0, 3.0]]), np.array([[1.0, 2.0], [2.0, 1.0]])
+    made = tcc.function([x], slinalg.cholesky(x, on_error="nan"))(np.stack([good, bad]))
+    np.testing.assert_allclose(made[0], np.linalg.cholesky(good))
+    assert np.isnan(made[1]).all()
+    upper = tcc.function([x], slinalg.Cholesky(lower=False, on_error="nan")(x))(np.stack([bad, good]))
+    np.testing.assert_allclose(upper[1], np.linalg.cholesky(good).T)
+    assert np.isnan(upper[0]).all()
+    m = T.dmatrix("m")
+    slope = tcc.function([m], T.grad(slinalg.cholesky(m, on_error="nan").sum(), m))
+    assert np.isfinite(slope(good)).all()
+    assert np.isnan(slope(bad)).any()
+    with pytest.raises(ValueError, match="on_error"):
+        slinalg.cholesky(m, on_error="zero")
+
+
+def test_least_squares_take_a_cutoff_that_is_computed():
+    a, b, cut = T.dmatrix("a"), T.dvector("b"), T.dscalar("cut")
+    left, right = np.array([[1.0, 0.0], [0.0, 1e-3], [0.0, 0.0]]), np.array([1.0, 2.0, 3.0])
+    f = tcc.function([a, b, cut], nlinalg.lstsq(a, b, cut))
+    for limit, rank in ((1e-2, 1), (1e-6, 2)):
+        for made, wanted in zip(
+            f(left, right, limit), np.linalg.lstsq(left, right, rcond=limit), strict=True
+        ):
+            np.testing.assert_allclose(made, wanted)
+        assert f(left, right, limit)[2] == rank
+    slope = tcc.function([a, b, cut], T.grad(nlinalg.lstsq(a, b, cut)[0].sum(), b))
+    np.testing.assert_allclose(slope(left, right, 1e-6), [1.0, 1e3, 0.0])

@@ -37,6 +37,8 @@ VALUES: list[tuple[Any, tuple[Any, ...], Any]] = [
     (ops.Tile(2), (M, [2, 1]), np.tile(M, (2, 1))),
     (ops.Join(), (1, M, M), np.concatenate([M, M], 1)),
     (ops.ExtractDiag(1), (M,), np.diag(M, 1)),
+    (ops.TopKOp(return_indices=False), (M, 2), np.sort(M)[:, :-3:-1]),
+    (ops.TopKOp(0, True, "int32", return_values=False), (M, 2), np.argsort(-M, 0)[:2]),
     (ops.AllocDiag(1), (M[0],), np.diag(M[0], 1)),
     (ops.Sum(axis=1), (M,), M.sum(1)),
     (ops.Mean(0), (M,), M.mean(0)),
@@ -102,6 +104,27 @@ def test_nodes_tell_their_op_class() -> None:
     x = T.matrix()
     assert isinstance(T.nnet.softmax(x).owner.op, netops.Softmax)
     assert not isinstance(x.sum().owner.op, netops.Softmax)
+
+
+def test_theanos_least_squares() -> None:
+    lstsq = importlib.import_module("theano.tensor.nlinalg").lstsq
+    x, y = T.lmatrix("x"), T.lmatrix("y")
+    f = tcc.function([x, y], lstsq()(x, y, 1e-9)[:1])
+    left, right = np.array([[2, 1], [3, 4]]), np.array([[17, 20], [43, 50]])
+    np.testing.assert_allclose(f(left, right)[0], np.linalg.solve(left, right))
+
+
+def test_no_weights_of_a_choice_may_be_zero() -> None:
+    streams = importlib.import_module("theano.tensor.shared_randomstreams").RandomStreams(3)
+    made = tcc.function([], streams.choice((11, 8), 10, 1, 0))()
+    seed = np.random.RandomState(3).randint(2**30)
+    np.testing.assert_array_equal(made, np.random.RandomState(int(seed)).choice(10, (11, 8), True, None))
+
+
+def test_nodes_of_topk_tell_their_class() -> None:
+    x = T.matrix("x")
+    f = tcc.function([x], T.topk(x, 1))
+    assert any(isinstance(n.op, ops.TopKOp) for n in f.maker.fgraph.apply_nodes)
 
 
 def test_gradients_of_an_op() -> None:
