@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from tcc.codegen import scalar
 from tcc.codegen.emit import Emit, VecType
 from tcc.codegen.epilogue import emit_block, key_text
-from tcc.codegen.gather import Places
 from tcc.codegen.kernel import Kernel, Operand, Runtime, Slot, plus, times
 from tcc.codegen.matmul import Epilogue, Matmul, matmul_kernel, matmul_scratch, matmul_slots
+from tcc.codegen.matmul_integer import integer_product_kernel
 from tcc.codegen.target import Target
 from tcc.ir.core import Op, Value
 from tcc.ir.dims import Size
@@ -19,9 +19,9 @@ from tcc.passes.batchaxes import merged_batch
 
 
 def product_kernel(op: Op, target: Target) -> Kernel:
-    """A placed `matmul a, b, *extras, result`: float products through the engine, integer ones by plain loops."""
+    """A placed `matmul a, b, *extras, result`: float products through the engine."""
     if op.operands[0].type.dtype not in ("f32", "f64"):
-        return _integer_kernel(op, target)
+        return integer_product_kernel(op, target)
     a, b, c = op.operands[0].type, op.operands[1].type, op.operands[-1].type
     (batch, batch_a), (_, batch_b), (_, batch_c) = _batch(a), _batch(b), _batch(c)
     sizes: dict[str, Size] = {
@@ -138,39 +138,3 @@ def _key(op: Op, strides: Sequence[tuple[Size, Size, Size]]) -> str:
 def _splat(e: Emit, t: VecType, value: str) -> str:
     one = e.value(f"insertelement {t} poison, {t.elem} {value}, i64 0")
     return e.value(f"shufflevector {t} {one}, {t} poison, <{t.lanes} x i32> zeroinitializer")
-
-
-def _integer_kernel(op: Op, target: Target) -> Kernel:
-    """A plain loop nest, one row of the result a unit of work; sums wrap as NumPy's do."""
-    w = Places(op, target)
-    e = w.e
-    a, c = w.types[0], w.types[-1]
-    out = len(w.types) - 1
-    dtype = c.dtype
-    acc = VecType(scalar.elem(dtype))
-    rows = c.shape[:-1]
-    w.begin_body()
-
-    def unit(u: str, _: list[str]) -> None:
-        at = w.unravel(u, rows)
-
-        def column(j: str, _: list[str]) -> None:
-            def step(k: str, v: list[str]) -> list[str]:
-                x = w.load(0, [*at, k])
-                y = w.load(1, [*at[:-1], k, j])
-                operands = {"a": (dtype, x), "b": (dtype, y), "c": (dtype, v[0])}
-                body = "(a & b) | c" if dtype == "bool" else "a * b + c"
-                return [scalar.emit_scalar(e, target, body, operands, lanes=1, result=dtype)]
-
-            start = w.load(out, [*at, j]) if op.attrs.get("accumulate") else acc.const(0)
-            (total,) = e.loop(0, w.size(a.shape[-1]), 1, step, [(acc, start)])
-            w.store(out, [*at, j], total)
-
-        e.loop(0, w.size(c.shape[-1]), 1, column)
-
-    e.loop("%begin", "%end", 1, unit)
-    e.end()
-    w.begin_kernel()
-    w.parallel(w.count(rows), times(e, w.size(a.shape[-1]), times(e, w.size(c.shape[-1]), "32")))
-    e.end("i32 0")
-    return w.finish("matmul_integer")
