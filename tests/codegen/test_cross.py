@@ -158,6 +158,9 @@ def test_products_training_and_sorting_agree(target: Target, tmp_path: Path) -> 
     jobs.append(Job(parse_func(TRAIN), [x, rng.integers(0, 5, 8), w, np.zeros(5, "f4")]))
     image, filters = rng.normal(size=(2, 3, 7, 9)).astype("f4"), rng.normal(size=(4, 3, 3, 3)).astype("f4")
     jobs.append(Job(parse_func(CONV), [image, filters]))
+    for t in ("i8", "i64"):
+        integers = [rng.integers(-99, 99, s).astype(numpy_dtype(t)) for s in ((9, 35), (35, 83))]
+        jobs.append(Job(parse_func(PRODUCT.format(t=t)), integers))
     got = compute(jobs, target, tmp_path)
     for job, made in zip(jobs[:5], got):
         a, b = (v.astype("f8") for v in job.arrays)
