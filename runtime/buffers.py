@@ -195,6 +195,11 @@ class Container(Storage):
         return self._copy
 
     @property
+    def away(self) -> bool:
+        """Whether a device has the newest value."""
+        return self._away
+
+    @property
     def _stale(self) -> bool:
         return not self._away and self._copied != self.version
 

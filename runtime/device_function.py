@@ -35,28 +35,35 @@ class DeviceVariant:
         self.signature, self.failures = program.signature, failures
         self._constants = [DeviceArray.of(device, c) for c in program.constants]
         self._graph: _Graph | None = None
+        self._capturing = device if program.capturable and isinstance(device, Capturing) else None
+        written = [s.written for s in self.signature.shared]
+        for output in self.signature.outputs:
+            if output.adopt is not None:
+                written[output.adopt] = True
+        self._locked = sorted(zip(self.containers, written), key=lambda p: p[0].record)
+        self._fit: list[tuple[int, ...]] = []  # shapes that are known to fit
         self.calls = 0
 
     def mismatch(self, arrays: Sequence[Given]) -> SizeMismatch | None:
         """Why this program is not for these sizes."""
+        inputs, shared = [a.shape for a in arrays], [c.shape for c in self.containers]
+        if self._fit == inputs + shared and self.calls:
+            return None
         try:
-            self.signature.bind([a.shape for a in arrays], [c.shape for c in self.containers])
+            self.signature.bind(inputs, shared)
         except SizeMismatch as e:
             return e
+        self._fit = inputs + shared
         return None
 
     def run(self, arrays: Sequence[Given], stay: frozenset[int] = frozenset()) -> list[Given]:
         """The outputs, on the host but for those in `stay`.  Containers hold what was computed once all has gone well."""
-        written = [s.written for s in self.signature.shared]
-        for spec in self.signature.outputs:
-            if spec.adopt is not None:
-                written[spec.adopt] = True
         with ExitStack() as locks:
-            for container, write in sorted(zip(self.containers, written), key=lambda p: p[0].record):
+            for container, write in self._locked:
                 locks.enter_context(container.held(write))
             locks.enter_context(self.device)
             values = [c.on(self.device) for c in self.containers]
-            with interrupts_wait(any(written)):
+            with interrupts_wait(self._torn()):
                 outputs = self._run(arrays, values, stay)
                 for container, kept, value in zip(self.containers, self.signature.shared, values):
                     if kept.written:
@@ -67,13 +74,19 @@ class DeviceVariant:
                 returned = [o for o, spec in zip(outputs, self.signature.outputs) if spec.adopt is None]
                 return [o if number in stay else o.get() for number, o in enumerate(returned)]
 
+    def _torn(self) -> bool:
+        """Whether Ctrl-C could leave some updates done.  A graph is given to the device at once, and containers whose value
+        is there already need no more than that."""
+        replaced = any(o.adopt is not None for o in self.signature.outputs)
+        return any(w and (replaced or self._graph is None or not c.away) for c, w in self._locked)
+
     def _run(
         self, arrays: Sequence[Given], values: Sequence[DeviceArray], stay: frozenset[int]
     ) -> list[DeviceArray]:
         self.calls += 1
-        if self.program.capturable and isinstance(self.device, Capturing) and self.calls > 1:
+        if self._capturing is not None and self.calls > 1:
             if self._graph is None or not self._graph.fits(values, arrays):
-                self._graph = _Graph(self, self.device, values, arrays)
+                self._graph = _Graph(self, self._capturing, values, arrays)
             made = self._graph.run(arrays)  # in memory of the graph's own
             kept = [n in stay or s.adopt is not None for n, s in enumerate(self.signature.outputs)]
             return [o.copy() if keep else o for o, keep in zip(made, kept)]

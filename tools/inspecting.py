@@ -64,6 +64,7 @@ def weights_text(tensors: Mapping[str, Tensor]) -> str:
 
 
 def targets_text() -> str:
+    from tcc.codegen.gpu.chips import CHIPS, TRIPLE
     from tcc.codegen.target import KNOWN
     from tcc.tools.toolchain import found
 
@@ -71,5 +72,6 @@ def targets_text() -> str:
     for k in KNOWN:
         vectors = f"{k.vector_bits} bits{'' if k.fma else ', no fused multiply-add'}"
         rows.append((k.triple, k.cpu, k.features or "those of the cpu", vectors))
+    rows += [(TRIPLE, name, features, "one lane a thread") for name, features in CHIPS.items()]
     tools = [(f"  {name}", said) for name, said in found()]
     return f"{columns(rows)}\n\nfound here\n{columns(tools)}"
