@@ -191,7 +191,11 @@ class Container(Storage):
         """The value on a device; the caller holds the container."""
         if self._copy is None or self._copy.device is not device or self._stale:
             self.come_home()
-            self._copy, self._copied = DeviceArray.of(device, self._array), self.version
+            if self._copy is None or self._copy.device is not device or self._copy.shape != self.shape:
+                self._copy = DeviceArray.of(device, self._array)
+            elif self._copy.nbytes:  # where captured graphs expect it
+                device.to_device(self._copy.address, self._array)
+            self._copied = self.version
         return self._copy
 
     @property
@@ -223,13 +227,11 @@ class Container(Storage):
                 self._forget_device(keep=True)
 
     def _forget_device(self, keep: bool = False) -> None:
-        """The buffer counts; with `keep` the copy is equal to it."""
+        """The buffer counts; with `keep` the copy is equal to it, else it is memory for the next one."""
         if self._away:
             self._away = False
             self._words[at.SHARED_CLAIMS] -= 1
         self._copied = self.version if keep else -1
-        if not keep:
-            self._copy = None
 
     def get(self, borrow: bool = False) -> Array:
         """A copy, or with `borrow` the buffer itself, whose contents later calls may change."""

@@ -67,6 +67,20 @@ print(count(GRAPH_LAUNCHES) > 3)
     assert run(program) == "True"
 
 
+def test_values_that_the_host_sets_need_no_new_graph() -> None:
+    program = """
+rate, w = tcc.shared(np.float32(1)), tcc.shared(f32(4), target='cuda')
+f = tcc.function([], updates=[(w, w * rate)])
+f(); f()
+kept = f.variant._graph
+for turn in range(3):
+    rate.set_value(np.float32(turn))
+    f()
+print(f.variant._graph is kept, np.abs(w.get_value()).tolist())
+"""
+    assert run(program) == "True [0.0, 0.0, 0.0, 0.0]"
+
+
 def test_a_lost_device_leaves_the_cpu_working() -> None:
     program = """
 w = tcc.shared(f32(4), target='cuda')
