@@ -14,6 +14,7 @@ assert __name__ == "tcc", "import it as tcc; a bare `import frontend` makes a se
 
 if TYPE_CHECKING:
     from tcc import debug as debug
+    from tcc import devices as devices
     from tcc import gradient as gradient
     from tcc import modes as modes
     from tcc import printing as printing
@@ -109,7 +110,18 @@ _HOMES = {
     "verify_grad": "gradcheck",
 }
 _MODULES = frozenset(
-    {"debug", "random", "sandbox", "gradient", "modes", "printing", "sparse", "tensor", "typed_list"}
+    {
+        "debug",
+        "devices",
+        "random",
+        "sandbox",
+        "gradient",
+        "modes",
+        "printing",
+        "sparse",
+        "tensor",
+        "typed_list",
+    }
 )
 
 __all__ = [*_HOMES, *_MODULES]  # noqa: PLE0604

@@ -22,9 +22,11 @@ from tcc.runtime.buffers import Container
 from tcc.runtime.callable import Parameter
 from tcc.runtime.device_function import DeviceFunction, DeviceVariant
 from tcc.runtime.device_plan import plan_text
-from tcc.runtime.devices import DeviceError
+from tcc.runtime.devices import DeviceError, DeviceLost, DeviceMemoryError
 from tcc.runtime.launch import Device, DeviceProgram
 from tcc.settings import config, device_name
+
+__all__ = ["DeviceError", "DeviceLost", "DeviceMemoryError", "chosen", "emulator", "open_device"]
 
 if TYPE_CHECKING:
     from tcc.passes.manager import Step
