@@ -37,7 +37,8 @@ class _Product:
         a, b, self.c = self.w.types[0], self.w.types[1], self.w.types[-1]
         self.depth, self.dtype = a.shape[-1], self.c.dtype
         self.across = b.strides[-1] == 1 and self.c.strides[-1] == 1
-        self.along = not self.across and a.strides[-1] == 1 and b.strides[-2] == 1
+        column = self.c.shape[-1] == 1  # whose vectors would hold one number
+        self.along = a.strides[-1] == 1 and b.strides[-2] == 1 and (column or not self.across)
         self.elem = scalar.memory_elem(self.dtype)
         self.lanes = target.vector(self.elem).lanes if self.across or self.along else 1
 

@@ -28,7 +28,7 @@ def numbers(dtype: str, *shape: int) -> Array:
     return bits.view(numpy_dtype(dtype))[..., 0]
 
 
-@pytest.mark.parametrize("dtype", ["i8", "u8", "i16", "u32", "i64"])
+@pytest.mark.parametrize("dtype", ["i8", "i16", "u32", "i64"])
 def test_every_layout_and_size(dtype: str) -> None:
     text = """func @f(%a: D[m,k], %b: D[k,n], %at: D[k,m], %bt: D[n,k]) -> (D[m,n], D[m,n], D[m,n], D[m,n]) {
       %0 = dimshuffle %at {order = [1, 0]} : D[m,k]
@@ -57,3 +57,14 @@ def test_batches_and_known_sizes() -> None:
     every_second = (a[:, :, ::-1], b[..., ::-1])
     (got,) = run_native(parse_func(text), list(every_second))
     assert same_bits(got, every_second[0] @ every_second[1])
+
+
+def test_matrix_times_vector() -> None:
+    text = """func @f(%a: i16[m,k], %b: i16[k,1]) -> (i16[m,1]) {
+      %0 = matmul %a, %b : i16[m,1]
+      yield %0
+    }"""
+    for m, k in ((1, 1), (7, 300), (4, 0)):
+        a, b = numbers("i16", m, k), numbers("i16", k, 1)
+        (got,) = run_native(parse_func(text), [a, b])
+        assert same_bits(got, a @ b)
