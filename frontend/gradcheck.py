@@ -72,7 +72,7 @@ def verify_grad(
     inputs = [tensor_type(p.dtype.name, tuple(1 if s == 1 else None for s in p.shape))() for p in points]
     output = fun(*inputs)
     kind = max((p.dtype.name for p in points), key=STEPS.__getitem__)
-    kind = max((kind, out_type or output.type.dtype), key=STEPS.__getitem__)
+    kind = max((kind, out_type or output.type.dtype), key=lambda dtype: STEPS.get(dtype, 0.0))
     eps = STEPS[kind] if eps is None else eps
     abs_tol = TOLERANCES[kind] if abs_tol is None else abs_tol
     rel_tol = TOLERANCES[kind] if rel_tol is None else rel_tol

@@ -38,7 +38,7 @@ from tcc.ordering import argsort
 from tcc.reductions import cumsum
 from tcc.reductions import sum as total
 from tcc.settings import config
-from tcc.shapes import as_sizes, dimshuffle, vector_items
+from tcc.shapes import as_sizes, dimshuffle, specify_shape, vector_items
 from tcc.sharedvar import shared
 from tcc.types import promote
 from tcc.variable import Variable, as_variable, scalar_constant
@@ -49,12 +49,13 @@ SECOND = 1 << 63  # the second word of a draw: no draw is made so often
 def sizes_of(size: Any, ndim: int | None = None, what: str = "size") -> list[Size]:
     """A shape as the functions of random numbers take it: None, a number, a tuple, or a vector.
 
-    The length of a vector that is not known when the graph is built is `ndim`; ValueError without one.
+    The length of a vector that is not known when the graph is built is `ndim`; ValueError without one, and when the function
+    runs for a vector of another length.
     """
     if size is None:
         return []
     if isinstance(size, Variable) and size.type.ndim == 1 and vector_items(size) is None and ndim is not None:
-        vector: Any = size
+        vector: Any = specify_shape(size, (ndim,), what)
         size = [vector[i] for i in range(ndim)]
     sizes = as_sizes(size, what)
     if ndim is not None and len(sizes) != ndim:

@@ -1,7 +1,7 @@
 """Draws from the state of a NumPy RandomState: functions (state, size, ...) -> (state after, numbers).
 
 They are for `tcc.tensor.shared_randomstreams`.  `size` is None (that of the parameters), a number, a tuple or a vector, whose
-length is `ndim` where it is not known.
+length is `ndim` where it is not known.  -1 in a tuple is the size of the parameters along that axis.
 """
 
 from __future__ import annotations
@@ -44,7 +44,24 @@ def _sizes(size: Any, ndim: int | None, *args: Any) -> list[Size]:
         return sizes
     if ndim is not None and isinstance(size, tuple | list) and len(size) != ndim:
         raise ValueError(f"ndim should be the length of shape, got {ndim} for {size}")
+    if isinstance(size, tuple | list) and any(isinstance(s, int) and s == -1 for s in size):
+        size = _filled(size, common_sizes(args))
     return sizes_of(size, ndim)
+
+
+def _filled(size: tuple[Any, ...] | list[Any], of_parameters: list[Size]) -> list[Any]:
+    """`size` with the parameters' sizes, whose last axis is the last one, in the place of -1."""
+    first = len(size) - len(of_parameters)
+    made = []
+    for axis, s in enumerate(size):
+        if isinstance(s, int) and s == -1:
+            if axis < first:
+                raise ValueError(
+                    f"size {tuple(size)} asks for the parameters' axis {axis - first}: they have none"
+                )
+            s = size_variable(of_parameters[axis - first])
+        made.append(s)
+    return made
 
 
 def _draw(method: str, state: Any, sizes: list[Size], args: list[Any], dtype: Any, shape: Any = None) -> Any:
@@ -149,12 +166,12 @@ def multinomial(
     ndim: Any = None,
     dtype: Any = "int64",
 ) -> Any:
-    """How often each position of the last axis of `pvals` is drawn in n draws, for each index of `size`."""
+    """How often each position of the last axis of `pvals` is drawn in n draws, for each index of `size`.
+
+    An entry -1 of a tuple `size` is the size that n and pvals have there.
+    """
     n, pvals = as_variable(n), as_variable(np.asarray(pvals) if isinstance(pvals, list | tuple) else pvals)
     many = size_of(pvals, pvals.type.ndim - 1)
-    if size is not None:
-        sizes = _sizes(size, ndim)
-    else:
-        outer = pvals[..., 0] if pvals.type.ndim > 1 else as_variable(0)
-        sizes = common_sizes([n, outer])
+    outer = pvals[..., 0] if pvals.type.ndim > 1 else as_variable(0)
+    sizes = _sizes(size, ndim, n, outer)
     return _draw("multinomial", random_state, sizes, [n, pvals], dtype, [*sizes, many])
