@@ -10,12 +10,15 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import llvmlite
+
 from tcc.codegen.emit import Emit, VecType
 from tcc.codegen.gpu.chips import TRIPLE, Chip
 from tcc.codegen.gpu.ops import least_sm, used
 from tcc.codegen.kernel import PLACEHOLDER, Slot
 from tcc.ir import dims
 from tcc.ir.dims import Size
+from tcc.runtime import cache
 
 BLOCK = 128  # threads of a block, unless a kernel says otherwise
 MOST_BLOCKS = 1 << 16
@@ -132,21 +135,30 @@ def module_text(kernel: GpuKernel) -> str:
 
 
 def ptx(kernel: GpuKernel, chip: Chip) -> str:
-    """The kernel as PTX; ValueError if it uses what the chip lacks, RuntimeError with LLVM's words if its text is wrong.
+    """The kernel as PTX, from the cache or made now; ValueError if it uses what the chip lacks, RuntimeError with LLVM's words if its text is wrong.
 
     Intrinsics are not declared in the text, so LLVM says which it does not know.
     """
-    from llvmlite import binding as llvm
-
     needs = least_sm(used(kernel.text))
     if needs > chip.sm:
         raise ValueError(f"{kernel.name} needs sm_{needs}, and {chip.name} is older")
+    text = f'target triple = "{TRIPLE}"\n{module_text(kernel)}'
+    key = cache.key("ptx", str(llvmlite.__version__), chip.name, chip.features, text)
+    data = cache.get(key)
+    if data is None:
+        data = _assembled(text, chip).encode()
+        cache.put(key, data)
+    return data.decode()
+
+
+def _assembled(text: str, chip: Chip) -> str:
+    from llvmlite import binding as llvm
+
     llvm.initialize_all_targets()
     llvm.initialize_all_asmprinters()
     machine = llvm.Target.from_triple(TRIPLE).create_target_machine(
         cpu=chip.name, features=chip.features, opt=3
     )
-    text = f'target triple = "{TRIPLE}"\n{module_text(kernel)}'
     with llvm.parse_assembly(text, llvm.create_context()) as module:
         module.data_layout = str(machine.target_data)
         module.verify()

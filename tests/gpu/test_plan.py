@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from click.testing import CliRunner
 
+from tcc.codegen.gpu import kernel
+from tcc.runtime import cache
 from tcc.tools.cli import cli
 
 MODEL = """
@@ -42,3 +45,10 @@ def test_ptx_is_for_the_architecture(tmp_path: Path) -> None:
     assert ".target sm_80" in dump(tmp_path, "--stage", "ptx", "--gpu-arch", "sm_80")
     assert "no code is made for 'sm_1'" in dump(tmp_path, "--gpu-arch", "sm_1")
     assert "--target cuda has no asm" in dump(tmp_path, "--stage", "asm")
+
+
+def test_ptx_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cache, "_default", [cache.Cache(tmp_path / "cache")])
+    first = dump(tmp_path, "--stage", "ptx")
+    monkeypatch.setattr(kernel, "_assembled", lambda text, chip: pytest.fail("assembled again"))
+    assert dump(tmp_path, "--stage", "ptx") == first and ".entry" in first
