@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import functools
 import importlib.util
 import os
@@ -24,6 +25,7 @@ def folder() -> Path:
     if compiler is None:
         pytest.skip("no C compiler")
     made = Path(tempfile.mkdtemp(prefix="standin-"))
+    atexit.register(shutil.rmtree, made, ignore_errors=True)
     source = (HERE / "standin.c").read_text()
     missing = sorted(wanted() - set(re.findall(r"^int (cu\w+)\(", source, re.M)))
     rest = "".join(
