@@ -64,8 +64,11 @@ def _filled(size: tuple[Any, ...] | list[Any], of_parameters: list[Size]) -> lis
     return made
 
 
-def _draw(method: str, state: Any, sizes: list[Size], args: list[Any], dtype: Any, shape: Any = None) -> Any:
-    """`sizes` are what NumPy is asked for, `shape` those of the result where they are others."""
+def draw(method: str, state: Any, sizes: list[Size], args: list[Any], dtype: Any, shape: Any = None) -> Any:
+    """The state after a row of `tcc.ir.ops.legacy.METHODS`, and what it drew.
+
+    `sizes` are what NumPy is asked for, `shape` those of the result where they are others.
+    """
     name = str(config.floatX) if dtype == "floatX" else np.dtype(dtype).name
     if sizes:
         vector = build.cast(stack([size_variable(s) for s in sizes]), "int64")
@@ -89,7 +92,7 @@ def uniform(
 ) -> Any:
     """Numbers in [low, high)."""
     args = [as_variable(low), as_variable(high)]
-    return _draw("uniform", random_state, _sizes(size, ndim, *args), args, _floats(dtype, *args))
+    return draw("uniform", random_state, _sizes(size, ndim, *args), args, _floats(dtype, *args))
 
 
 def normal(
@@ -97,7 +100,7 @@ def normal(
 ) -> Any:
     """Normal numbers."""
     args = [as_variable(avg), as_variable(std)]
-    return _draw("normal", random_state, _sizes(size, ndim, *args), args, _floats(dtype, *args))
+    return draw("normal", random_state, _sizes(size, ndim, *args), args, _floats(dtype, *args))
 
 
 def binomial(
@@ -111,7 +114,7 @@ def binomial(
 ) -> Any:
     """How many of n trials succeed, each with probability p."""
     args = [as_variable(n), as_variable(p if prob is None else prob)]
-    return _draw("binomial", random_state, _sizes(size, ndim, *args), args, dtype)
+    return draw("binomial", random_state, _sizes(size, ndim, *args), args, dtype)
 
 
 def poisson(
@@ -119,7 +122,7 @@ def poisson(
 ) -> Any:
     """How often something happens whose mean number is `lam`."""
     args = [as_variable(lam)]
-    return _draw("poisson", random_state, _sizes(size, ndim, *args), args, dtype)
+    return draw("poisson", random_state, _sizes(size, ndim, *args), args, dtype)
 
 
 def random_integers(
@@ -127,7 +130,7 @@ def random_integers(
 ) -> Any:
     """Whole numbers in low..high."""
     args = [as_variable(low), as_variable(high)]
-    return _draw("random_integers", random_state, _sizes(size, ndim, *args), args, dtype)
+    return draw("random_integers", random_state, _sizes(size, ndim, *args), args, dtype)
 
 
 def choice(
@@ -146,7 +149,7 @@ def choice(
         weights = as_variable(np.zeros(0))
     args = [as_variable(a), replace, weights]
     sizes = [] if size is None else _sizes(size, ndim)
-    return _draw("choice", random_state, sizes, args, dtype)
+    return draw("choice", random_state, sizes, args, dtype)
 
 
 def permutation(
@@ -155,7 +158,7 @@ def permutation(
     """The numbers 0..n-1 in random order along a last axis, for each index of `size`."""
     sizes = [] if size is None or size == () else _sizes(size, ndim)
     many = build.as_size(n, "n")
-    return _draw("permutation", random_state, sizes, [size_variable(many)], dtype, [*sizes, many])
+    return draw("permutation", random_state, sizes, [size_variable(many)], dtype, [*sizes, many])
 
 
 def multinomial(
@@ -174,4 +177,4 @@ def multinomial(
     many = size_of(pvals, pvals.type.ndim - 1)
     outer = pvals[..., 0] if pvals.type.ndim > 1 else as_variable(0)
     sizes = _sizes(size, ndim, n, outer)
-    return _draw("multinomial", random_state, sizes, [n, pvals], dtype, [*sizes, many])
+    return draw("multinomial", random_state, sizes, [n, pvals], dtype, [*sizes, many])

@@ -266,7 +266,7 @@ TREE: dict[str, Entry] = {
         | {"lstsq": f"{O}:LeastSquares"}
     ),
     "tensor.slinalg": Entry(names=_from(O, "Expm")),
-    "tensor.raw_random": Entry(),
+    "tensor.raw_random": Entry(names={"RandomFunction": "tcc.theano.drawops:RandomFunction"}),
     "tensor.shared_randomstreams": Entry(),
     "tensor.subtensor": Entry(
         ("tcc.tensor",),

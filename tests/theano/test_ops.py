@@ -127,6 +127,29 @@ def test_nodes_of_topk_tell_their_class() -> None:
     assert any(isinstance(n.op, ops.TopKOp) for n in f.maker.fgraph.apply_nodes)
 
 
+def test_a_method_of_numpys_generator_as_an_op() -> None:
+    raw = importlib.import_module("theano.tensor.raw_random")
+    state = raw.random_state_type()
+    for fn in ("uniform", np.random.RandomState.uniform):
+        op = raw.RandomFunction(fn, T.dvector)
+        after, out = op(state, (4,), -2.0, 2.0)
+        assert out.type == T.dvector
+        f = tcc.function([state], [out, op(after, (4,), 0.0, 1.0)[1]])
+        first, second = f(np.random.RandomState(5))
+        want = np.random.RandomState(5)
+        np.testing.assert_array_equal(first, want.uniform(-2.0, 2.0, 4))
+        np.testing.assert_array_equal(second, want.uniform(0.0, 1.0, 4))
+    shuffled = raw.RandomFunction("permutation", T.lmatrix, ndim_added=1)(state, (3,), 8)[1]
+    want = np.random.RandomState(5)
+    np.testing.assert_array_equal(
+        tcc.function([state], shuffled)(np.random.RandomState(5)), [want.permutation(8) for _ in range(3)]
+    )
+    with pytest.raises(TypeError, match="none of"):
+        raw.RandomFunction("wald", T.dvector)
+    with pytest.raises(ValueError, match="ndim_added"):
+        raw.RandomFunction("uniform", T.dvector, ndim_added=1)
+
+
 def test_gradients_of_an_op() -> None:
     x, y, g = T.matrix(), T.matrix(), T.matrix()
     by_x, by_y = ops.Dot().grad([x, y], [g])
