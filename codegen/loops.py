@@ -21,6 +21,7 @@ from tcc.codegen.random import mrg_kernel
 from tcc.codegen.rows import row_kernel
 from tcc.codegen.sorting import sort_kernel, topk_kernel
 from tcc.codegen.target import Target
+from tcc.codegen.totals import totals_kernel
 from tcc.codegen.transpose import transpose_kernel, turns
 from tcc.ir.core import Op
 
@@ -37,6 +38,8 @@ def copy_kernel(op: Op, target: Target) -> Kernel:
 
 
 def program_kernel(program: Program, target: Target) -> Kernel:
+    if program.row and not program.reduced[-1] and any(w.reduce for w in program.writes):
+        return totals_kernel(program, target)
     outer_only = any(program.reduced[:-1]) and not program.reduced[-1]
     return column_kernel(program, target) if outer_only else row_kernel(program, target)
 

@@ -117,10 +117,10 @@ class Nest(Vectors):
 
     # -- heads -----------------------------------------------------------------------------------------------------
 
-    def begin_body(self) -> None:
+    def begin_body(self, name: str = "body") -> None:
         """Starts the function that handles a range of units, and loads the arguments."""
         self.e.function(
-            "internal void @KERNEL_NAME.body(ptr %ctx, ptr noalias %args, i64 %begin, i64 %end, i64 %thread)"
+            f"internal void @KERNEL_NAME.{name}(ptr %ctx, ptr noalias %args, i64 %begin, i64 %end, i64 %thread)"
         )
         self.load_arguments()
 
@@ -137,7 +137,7 @@ class Nest(Vectors):
             for stride in access.strides:
                 self.size(stride)
 
-    def parallel(self, units: str, cost: str) -> None:
+    def parallel(self, units: str, cost: str, name: str = "body") -> None:
         """Calls the body over `units`; `cost` is an i64 text, sixteenths of a cycle a unit."""
         e = self.e
         safe = e.value(f"add i64 {cost}, 1")
@@ -145,7 +145,7 @@ class Nest(Vectors):
         grain = e.value(f"add i64 {share}, 1")
         e.declare("declare void @tcc_parallel(ptr, ptr, ptr, i64, i64)")
         e.line(
-            f"call void @tcc_parallel(ptr %ctx, ptr @KERNEL_NAME.body, ptr %args, i64 {units}, i64 {grain})"
+            f"call void @tcc_parallel(ptr %ctx, ptr @KERNEL_NAME.{name}, ptr %args, i64 {units}, i64 {grain})"
         )
 
     @property

@@ -104,8 +104,12 @@ def build(op: Op) -> Program:
         Access(len(op.reads) + i, v.type.dtype, strides_for(v.type, m, axes), how)
         for i, (v, m, how) in enumerate(zip(op.places, op.attrs["out"], reduces, strict=True))
     ]
+    kept = chr(ord("a") + axes - 1) if row else "-"  # a row kernel's totals of columns make no loop
     reduced = [
-        any(how and chr(ord("a") + a) not in m for m, how in zip(op.attrs["out"], reduces, strict=True))
+        any(
+            how and chr(ord("a") + a) not in m and kept not in m
+            for m, how in zip(op.attrs["out"], reduces, strict=True)
+        )
         for a in range(axes)
     ]
     sums = {} if row else _sums_of_indices(op, axes)

@@ -14,7 +14,7 @@ from tcc.codegen import scalar
 from tcc.codegen.emit import VecType
 from tcc.codegen.kernel import Kernel, Scratch, finish, plus, times
 from tcc.codegen.nest import Fold, Memo, Nest, Position, fold_of
-from tcc.codegen.program import EXPENSIVE, Node, Program
+from tcc.codegen.program import EXPENSIVE, Access, Node, Program
 from tcc.codegen.target import Target
 from tcc.ir.dims import Size
 from tcc.ir.types import itemsize
@@ -83,7 +83,10 @@ class _Rows(Nest):
 
     def _stored(self) -> list[Node]:
         """The results that are written element by element."""
-        return [n for n, a in zip(self.results, self.program.writes) if n.varies or a.varies(self.inner)]
+        return [n for n, a in zip(self.results, self.program.writes) if self.of_elements(n, a)]
+
+    def of_elements(self, node: Node, access: Access) -> bool:
+        return node.varies or access.varies(self.inner)
 
     def _schedule(self) -> tuple[list[list[Node]], list[Node]]:
         """For each phase the varying nodes to be computed in it, and the nodes that are kept in scratch rows."""
@@ -228,8 +231,8 @@ class _Rows(Nest):
         self.store_scalars()
 
     def store_scalars(self) -> None:
-        stored = self._stored()
-        left = [(n, access) for n, access in zip(self.results, self.program.writes) if n not in stored]
+        pairs = zip(self.results, self.program.writes)
+        left = [(n, access) for n, access in pairs if not self.of_elements(n, access)]
         values = [self.scalar(node) for node, _ in left]
         for (_, access), value in zip(left, values):
             self.store(access.dtype, value, self.bases[access.slot], 1, Position("0", 1))
@@ -302,8 +305,11 @@ class _Rows(Nest):
         if phase != self.final:
             return
         for result, access in zip(self.results, self.program.writes):
-            if result is node and (node.varies or access.varies(self.inner)):
-                self.store(access.dtype, value, self.bases[access.slot], access.strides[self.inner], pos)
+            if result is node and self.of_elements(node, access):
+                self.put(access, value, pos)
+
+    def put(self, access: Access, value: str, pos: Position) -> None:
+        self.store(access.dtype, value, self.bases[access.slot], access.strides[self.inner], pos)
 
     def accumulate(self, node: Node, acc: str, pos: Position, memo: Memo) -> str:
         source = node.inputs[0]
@@ -497,7 +503,7 @@ def _with_reductions(program: Program) -> list[Node]:
     """The results' nodes, those that are reduced outside the body turned into reduction nodes along the row."""
     out: list[Node] = []
     for node, access in zip(program.results, program.writes, strict=True):
-        if access.reduce:
+        if access.reduce and program.reduced[-1]:
             node = Node("reduce", access.dtype, False, node.phase + 1, [node], how=access.reduce)
         out.append(node)
     return out

@@ -14,15 +14,16 @@ from tcc.passes.manager import Context
 from tcc.passes.nest import write
 
 
-def fuse(func: Func, ctx: Context, *, max_ops: int = 96, max_operands: int = 24) -> None:
-    """Groups elementwise operations, reductions and what they read, so that fewer bytes move.
+def fuse(func: Func, ctx: Context, *, max_ops: int = 96, max_operands: int = 24, totals: bool = True) -> None:
+    """Groups elementwise operations, reductions and what they read, so that fewer bytes move.  With `totals`, row kernels
+    add up columns too.
 
     Afterwards no elementwise operation and no reduction stands outside a `fuse` op.
     """
     params = {p.name: p for p in func.body.params}
     updates: dict[str, int] = func.attrs.get("updates", {})
     updated = {func.body.yields[i]: params[name] for name, i in updates.items()}
-    _visit(func.body, Limits(max_ops, max_operands), updated, ctx)
+    _visit(func.body, Limits(max_ops, max_operands, totals), updated, ctx)
 
 
 def _visit(block: Block, limits: Limits, updated: Mapping[Value, Value], ctx: Context) -> None:

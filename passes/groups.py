@@ -13,12 +13,14 @@ from functools import cached_property
 from typing import NamedTuple
 
 from tcc.ir.core import Op, Value
-from tcc.ir.dims import Size
+from tcc.ir.dims import Size, product
 from tcc.passes.access import Access, identity, inline, resolve
 from tcc.passes.pattern import is_complex
 
 REDUCTIONS = frozenset({"sum", "prod", "max", "min", "any", "all"})
 LONGEST_SINGLE_ROW = 65536  # elements; a longer row that is the only one is better reduced in parallel
+MOST_TOTALS = 4096  # columns whose totals stay in the nearest cache while rows go by
+FEWEST_ROWS = 64  # below, rows dealt out in stretches keep few threads busy
 
 
 class Limits(NamedTuple):
@@ -26,6 +28,7 @@ class Limits(NamedTuple):
 
     ops: int
     operands: int
+    totals: bool  # row kernels may add up columns too
 
 
 # operations with what they read; what is generated in place is left out
@@ -114,7 +117,9 @@ def judge(members: Members, dims: tuple[Size, ...], limits: Limits) -> Verdict:
     if len(members) > limits.ops:
         return Verdict(f"{len(members)} operations (the limit is {limits.ops})")
     reduced = {tuple(sorted(o.attrs["axes"])) for o in members if o.name in REDUCTIONS}
-    if len(reduced) > 1:
+    across = tuple(range(len(dims) - 1))  # the axes of columns
+    totalled = len(reduced) > 1 and reduced == {across, (len(dims) - 1,)}
+    if len(reduced) > 1 and not totalled:
         return Verdict("its reductions are over different axes")
     full, prefix = identity(len(dims)), identity(max(len(dims) - 1, 0))
     read: set[Access] = set()
@@ -133,13 +138,31 @@ def judge(members: Members, dims: tuple[Size, ...], limits: Limits) -> Verdict:
             of_rows = source.name in REDUCTIONS or source.name == "gather" or len(space(source)) < rank
             if not of_rows and (not whole or a.axes != full):
                 return Verdict(f"%{a.value.name} is read at another place than it is made")
-            if of_rows and (a.axes != prefix or op.name in REDUCTIONS):
+            of_columns = source.name in REDUCTIONS and tuple(sorted(source.attrs["axes"])) == across
+            if of_rows and (a.axes != prefix or of_columns or op.name in REDUCTIONS):
                 return Verdict(f"%{a.value.name} is not one number for each row")
             row = row or of_rows
             back = back or (of_rows and whole)
     if len(read) > limits.operands:
         return Verdict(f"{len(read)} operands (the limit is {limits.operands})")
-    return _judge_row(dims, reduced, back) if row else Verdict()
+    if across and across in reduced and (row or totalled):
+        problem = _judge_totals(dims, limits)
+        if problem:
+            return Verdict(problem)
+        reduced = reduced - {across}
+    return _judge_row(dims, reduced, back) if row or totalled else Verdict()
+
+
+def _judge_totals(dims: tuple[Size, ...], limits: Limits) -> str:
+    """Why columns are not added up in a row kernel, which keeps the totals of a stretch of rows."""
+    rows = product(dims[:-1])
+    if not limits.totals:
+        return "its reductions are over different axes"
+    if isinstance(dims[-1], int) and dims[-1] > MOST_TOTALS:
+        return f"totals of {dims[-1]} columns do not stay in the nearest cache"
+    if isinstance(rows, int) and rows < FEWEST_ROWS:
+        return f"{rows} rows are too few to be dealt out in stretches"
+    return ""
 
 
 def _judge_row(dims: tuple[Size, ...], reduced: set[tuple[int, ...]], back: bool) -> Verdict:

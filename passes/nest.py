@@ -62,13 +62,17 @@ class _Nest:
         self.values[op.result] = made
 
     def reduction(self, op: Op, element: Value) -> Value:
-        """In a row kernel the number; else the element, in the result's type, for the nest to reduce."""
-        if self.row is not None:
+        """Along a row kernel's rows the number; else the element, in the result's type, for the nest to reduce."""
+        if self.along_row(op):
             extra = {"dtype": op.attrs["dtype"]} if "dtype" in op.attrs else {}
             made: Value = self.b.op(op.name, element, attrs={"axes": [0], **extra}).result
             return made
         dtype = op.result.type.dtype
         return element if element.type.dtype == dtype else self.b.cast(element, dtype=dtype)
+
+    def along_row(self, op: Op) -> bool:
+        """Whether a reduction of a row kernel gives a number for each row, not a total of the columns."""
+        return self.row is not None and list(op.attrs["axes"]) == [len(self.dims) - 1]
 
     # -- reading ---------------------------------------------------------------------------------------------------
 
@@ -144,5 +148,5 @@ class _Nest:
     def how(self, result: Value) -> str:
         op = result.op
         assert op is not None
-        reduces = self.row is None and op.name in REDUCTIONS and len(op.attrs["axes"]) > 0
+        reduces = op.name in REDUCTIONS and not self.along_row(op) and len(op.attrs["axes"]) > 0
         return op.name if reduces else ""

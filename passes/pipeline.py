@@ -46,7 +46,9 @@ VALUES: list[Step] = [
 
 CPU: list[Step] = [*VALUES, Step(place, {}), Step(plan, {})]
 
-GPU: list[Step] = [Step(expand, {"half_products": True}) if s.name == "expand" else s for s in CPU]
+# A GPU has its own products of halves; a stretch of rows would keep one of its many teams busy.
+_ON_GPU = {"expand": {"half_products": True}, "fuse": {"totals": False}}
+GPU: list[Step] = [Step(s.function, {**s.options, **_ON_GPU.get(s.name, {})}) for s in CPU]
 
 # Without these the code generator does not take the result; the others only make it better.
 NEEDED = frozenset({"expand", "fuse", "place", "plan"})
@@ -68,7 +70,7 @@ def cpu_pipeline() -> list[Step]:
 
 
 def gpu_pipeline() -> list[Step]:
-    """The same for a GPU, which has its own products of halves."""
+    """The same for a GPU."""
     return list(GPU)
 
 

@@ -82,6 +82,8 @@ def may_take(op: Op, i: int, result: Value) -> bool:
     if op.name == "fuse":
         out = op.attrs["out"][result.index]
         reduce = op.attrs.get("reduce") or [""] * len(op.results)
+        if op.attrs.get("row"):  # totals of columns are written when all rows are done
+            reduce = reduce[result.index]
         return bool(op.attrs["maps"][i] == out and not any(reduce))
     return may_reuse(op, i, result.index) or i == added_operand(op.name, op.blocks)
 
