@@ -272,13 +272,19 @@ def iround(x: Any, mode: str | None = None) -> Any:
 
 
 def cast(x: Any, dtype: str) -> Any:
-    """x in another dtype; "floatX" is config.floatX.  Floats become integers towards zero."""
+    """x in another dtype; "floatX" is config.floatX.  Floats become integers towards zero.
+
+    TypeError for complex numbers that would become real ones.
+    """
     if dtype == "floatX":
         dtype = str(config.floatX)
     dtype = np.dtype(dtype).name
     if dtype not in FROM_NUMPY:
         raise TypeError(f"cast: no dtype {dtype}")
-    return build.cast(as_variable(x), dtype, implicit=False)
+    x = as_variable(x)
+    if x.type.dtype.startswith("complex") and not dtype.startswith("complex"):
+        raise TypeError(f"cast: {x.type} to {dtype} is ambiguous; take real(), imag(), angle() or abs()")
+    return build.cast(x, dtype, implicit=False)
 
 
 def clip(x: Any, min: Any, max: Any) -> Any:

@@ -217,8 +217,11 @@ def ravel_multi_index(multi_index: Sequence[Any], dims: Any, mode: str = "raise"
     if order not in ("C", "F"):
         raise ValueError("order must be 'C' or 'F'")
     parts = []
-    for axis, (i, size) in enumerate(zip(multi_index, sizes, strict=True)):
-        n, i = build.cast(size_variable(size), "int64"), build.cast(as_variable(i), "int64")
+    for axis, (index, size) in enumerate(zip(multi_index, sizes, strict=True)):
+        i = as_variable(index)
+        if i.type.dtype not in DISCRETE or i.type.dtype == "bool":
+            raise TypeError(f"ravel_multi_index: indices must be integers, got {i.type} for axis {axis}")
+        n, i = build.cast(size_variable(size), "int64"), build.cast(i, "int64")
         if mode == "raise":
             i = checked_index(i, size, axis)
         elif mode == "wrap":

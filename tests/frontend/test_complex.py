@@ -121,3 +121,9 @@ def test_shared_variables_and_loops() -> None:
     out, _ = tcc.scan(lambda s: s * s + z, outputs_info=[T.zeros_like(z)], n_steps=3)
     c = z.get_value()
     np.testing.assert_allclose(tcc.function([], out)()[-1], (c * c + c) ** 2 + c)
+
+
+@pytest.mark.parametrize("dtype", ["int32", "float64", "bool"])
+def test_no_cast_to_real_numbers(dtype):
+    with pytest.raises(TypeError, match="ambiguous"):
+        T.cast(T.zvector("z"), dtype)

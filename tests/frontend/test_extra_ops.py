@@ -290,3 +290,8 @@ def test_small_functions():
         z = T.zmatrix("z")
         got = getattr(T, name)(z).eval({z: M + 1j})
         np.testing.assert_allclose(got, getattr(np, name)(M + 1j))
+
+
+def test_indices_of_positions_are_integers():
+    with pytest.raises(TypeError, match="for axis 1"):
+        T.extra_ops.ravel_multi_index((T.ivector("i"), T.fvector("f")), (3, 4))
