@@ -18,6 +18,20 @@ from tcc.codegen.emit import Emit
 from tcc.codegen.entry import TYPENUMS
 from tcc.codegen.kernel import Kernel, Operand, OpId, Runtime, Scratch, bytes_text, quick_heads, size_text
 from tcc.codegen.loops import KERNELS
+from tcc.codegen.placed import (
+    LATE_SIZE,
+    PRODUCTS,
+    is_kernel,
+    kernel_key,
+    late_sizes,
+    makers,
+    op_work,
+    output_specs,
+    reference,
+    space_of,
+    work,
+    written_places,
+)
 from tcc.codegen.support import DECLARATIONS
 from tcc.codegen.target import Target
 from tcc.ir import dims
@@ -25,7 +39,6 @@ from tcc.ir.arrays import in_memory
 from tcc.ir.core import Block, Func, Op, Value
 from tcc.ir.dims import Size
 from tcc.ir.types import Type
-from tcc.passes.cse import op_key
 from tcc.passes.writes import on_host
 from tcc.runtime.arenas import Claim
 from tcc.runtime.host import HostArray, HostCall
@@ -39,12 +52,10 @@ from tcc.runtime.layout import (
     STATUS_ERROR,
     STATUS_PYTHON,
 )
-from tcc.runtime.signature import InputSpec, OutputSpec, Returns, SharedSpec, Signature
+from tcc.runtime.signature import InputSpec, Returns, SharedSpec, Signature
 
-PRODUCTS = ("matmul", "conv", "conv_input", "conv_filter")
 POLL_FLOPS = 1 << 22  # a kernel with more work than this is worth a look for Ctrl-C before it
 ALIGN = 64
-LATE_SIZE = 256
 
 
 @dataclass
@@ -106,7 +117,7 @@ class _Driver:
         self.late_arenas: dict[int, str] = {}  # number -> its address
         self.claims: list[Claim] = []
         self.entry_claims: list[Claim] = []
-        self.makers = _makers(func)
+        self.makers = makers(func)
 
     def lower(self) -> Lowered:
         func, e = self.func, self.e
@@ -118,7 +129,7 @@ class _Driver:
             if op.name == "const" and op.result.type.place is not None:
                 self.const_places.append(op.result)
                 self.constants.append(in_memory(op.attrs["value"], op.result.type.dtype))
-        written = _written_places(func)
+        written = written_places(func)
         inputs = tuple(InputSpec(p.type.dtype, p.type.shape, name=p.name) for p in by_space["input"])
         shared = tuple(
             SharedSpec(p.type.dtype, p.type.shape, p in written, p.name) for p in by_space["shared"]
@@ -126,7 +137,7 @@ class _Driver:
             SharedSpec(v.type.dtype, v.type.shape, name="a constant", constant=True)
             for v in self.const_places
         )
-        outputs = self.outputs(by_space["output"], [p.name for p in by_space["shared"]])
+        outputs = output_specs(func, [p.name for p in by_space["shared"]])
         signature = Signature(inputs, shared, outputs, self.returns)
         frame = signature.frame
         self.entry_names = frozenset(frame.sizes)
@@ -178,21 +189,6 @@ class _Driver:
             e.declared,
         )
 
-    def outputs(self, places: list[Value], shared: list[str]) -> tuple[OutputSpec, ...]:
-        """All outputs in order: those with a place of their own, those made on the way, then new buffers of containers."""
-        types: list[Type] = self.func.attrs["outputs"]
-        adopts: list[str] = self.func.attrs.get("adopts", [])
-        made = {
-            int(o.attrs["offset"])
-            for o in self.func.body.walk()
-            if o.name == "alloc" and _space(o.result) == "output"
-        }
-        first = len(types) - len(adopts)
-        return tuple(
-            OutputSpec(t.dtype, t.shape, i in made, shared.index(adopts[i - first]) if i >= first else None)
-            for i, t in enumerate(types)
-        )
-
     def load(self, slot: int, t: str = "ptr") -> str:
         return self.e.value(f"load {t}, ptr {self.e.gep('%frame', slot, 'i64')}")
 
@@ -202,9 +198,9 @@ class _Driver:
         self.kernel_of: dict[Op, Kernel] = {}
         written: dict[Hashable, Kernel] = {}  # layers of one shape are written once
         for op in body.walk():
-            if op.name not in KERNELS or on_host(op) or not _top_level_kernel(op):
+            if op.name not in KERNELS or on_host(op) or not is_kernel(op):
                 continue
-            key = _kernel_key(op)
+            key = kernel_key(op)
             if key not in written:
                 written[key] = KERNELS[op.name](op, self.target)
             kernel = self.kernel_of[op] = written[key]
@@ -220,7 +216,7 @@ class _Driver:
                 self.thread_scratch = dims.maximum(self.thread_scratch, kernel.thread_scratch)
         for op in body.walk():
             if on_host(op):
-                slots = len(op.operands) + sum(v.type.rank for v in op.operands) + 2 * len(_late_sizes(op))
+                slots = len(op.operands) + sum(v.type.rank for v in op.operands) + 2 * len(late_sizes(op))
                 self.max_slots = max(self.max_slots, slots)
 
     def kernel_call(self, op: Op) -> None:
@@ -316,7 +312,7 @@ class _Driver:
                 if op not in self.kernel_of:
                     raise AssertionError(f"op {op.name} has no kernel for the CPU")
                 self.poll(op)
-                self.written = self.written or any(_space(v) == "shared" for v in op.places)
+                self.written = self.written or any(space_of(v) == "shared" for v in op.places)
                 handler = self.timed_call if self.clock else self.kernel_call
             handler(op)
 
@@ -338,10 +334,10 @@ class _Driver:
 
     def alloc(self, op: Op) -> None:
         e, t = self.e, op.result.type
-        if _space(op.result) == "output":
+        if space_of(op.result) == "output":
             self.make_output(op)
             return
-        if _space(op.result) == "late":
+        if space_of(op.result) == "late":
             self.pointers[op.result] = self.late(op, t)
             return
         self.pointers[op.result] = e.gep(self.arena, self.size(op.attrs["offset"]))
@@ -385,8 +381,8 @@ class _Driver:
     def known_claims(self) -> list[Claim]:
         """What the memory that a call takes at its beginning is for; of sizes that are numbers, the largest alone."""
         body = self.func.body
-        places = [p for p in body.params if _space(p) == "output"]
-        places += [o.result for o in body.walk() if o.name == "alloc" and _space(o.result) == "arena"]
+        places = [p for p in body.params if space_of(p) == "output"]
+        places += [o.result for o in body.walk() if o.name == "alloc" and space_of(o.result) == "arena"]
         claims = [Claim(self.purpose(p), p.type.bytes) for p in places]
         claims += self.entry_claims
         numbers = [c for c in claims if isinstance(c.bytes, int)]
@@ -422,7 +418,9 @@ class _Driver:
         def body(index: str, _: list[str]) -> None:
             self.names[str(op.attrs["index"])] = index
             self.depth += 1
-            if not self.written and not any(_space(v) == "shared" for o in op.block.walk() for v in o.places):
+            if not self.written and not any(
+                space_of(v) == "shared" for o in op.block.walk() for v in o.places
+            ):
                 self.call_poll()
             self.turn(op.block)
             self.depth -= 1
@@ -490,7 +488,7 @@ class _Driver:
     def host_call(self, op: Op) -> None:
         """Sizes among the attributes are handed over as further operands, which lie behind all other slots."""
         e = self.e
-        late = _late_sizes(op)
+        late = late_sizes(op)
         at = len(op.operands) + len(late)
         behind = at + sum(v.type.rank for v in op.operands)
         for i, name in enumerate(late):
@@ -507,7 +505,7 @@ class _Driver:
         self.host_calls.append(
             HostCall(
                 f"{op.attrs.get('name', op.name)}{where}",
-                op.attrs["function"] if op.name == "call" else _reference(op),
+                op.attrs["function"] if op.name == "call" else reference(op),
                 (
                     *(HostArray(v.type.dtype, v.type.rank) for v in op.reads),
                     *(HostArray("i64", 0) for _ in late),
@@ -534,74 +532,6 @@ class _Driver:
         return self.sizes.get(size) or size_text(self.e, size, self.names)
 
 
-def _late_sizes(op: Op) -> list[str]:
-    """The attributes of an op on the host that are sizes which only the running function knows."""
-    return [] if op.name == "call" else [k for k, v in op.attrs.items() if isinstance(v, dims.Expr)]
-
-
-def _reference(op: Op) -> Callable[..., Sequence[Any]]:
-    """What NumPy does for an op that runs on the host."""
-    assert op.defn.ref is not None
-    attrs = {k: v for k, v in op.attrs.items() if k != "into"}
-    ref, late, count = op.defn.ref, _late_sizes(op), len(op.reads)
-
-    def run(*arrays: Any) -> Sequence[Any]:
-        sizes = {name: int(a) for name, a in zip(late, arrays[count:])}
-        with np.errstate(all="ignore"):
-            made = ref(*arrays[:count], **{**attrs, **sizes})
-        return made if isinstance(made, tuple) else [made]
-
-    return run
-
-
-def _space(value: Value) -> str:
-    return value.type.place.space if value.type.place is not None else ""
-
-
-def _kernel_key(op: Op) -> Hashable:
-    """Equal for ops of one function whose kernels are equal: what they do, the types of their operands, and which of these are one."""
-    number: dict[Value, int] = {}
-    for v in op.operands:
-        number.setdefault(v, len(number))
-    return op_key(op, number), tuple(v.type for v in [*op.operands, *op.results])
-
-
-def _top_level_kernel(op: Op) -> bool:
-    """Whether it stands in a block of the function, of a loop or of a branch, not inside a fuse or an epilogue."""
-    block = op.parent
-    while block is not None and isinstance(block.parent, Op):
-        if block.parent.name not in ("for", "ifelse"):
-            return False
-        block = block.parent.parent
-    return True
-
-
-def _written_places(func: Func) -> set[Value]:
-    """The parameters that some op writes, itself or through a window."""
-    root: dict[Value, Value] = {p: p for p in func.body.params}
-    found: set[Value] = set()
-    for op in func.body.walk():
-        if op.name == "view" and op.operands[0] in root:
-            root[op.result] = root[op.operands[0]]
-        for v in op.places:
-            if v in root:
-                found.add(root[v])
-    return found
-
-
-def _makers(func: Func) -> dict[Value, Op]:
-    """The first op that writes to each place, or to a window of it; of a copy, what wrote its source."""
-    root: dict[Value, Value] = {}
-    found: dict[Value, Op] = {}
-    for op in func.body.walk():
-        if op.name == "view":
-            root[op.result] = root.get(op.operands[0], op.operands[0])
-        for v in op.places:
-            source = root.get(op.operands[0], op.operands[0]) if op.name == "copy" else None
-            found.setdefault(root.get(v, v), found.get(source, op) if source is not None else op)
-    return found
-
-
 def _guess(size: Size) -> int:
     return dims.evaluate(size, dict.fromkeys(dims.names_of(size), LATE_SIZE))
 
@@ -618,41 +548,3 @@ def _purpose(op: Op, places: Sequence[Value]) -> str:
 
 def _aligned(bytes: Size) -> Size:
     return (bytes + (ALIGN - 1)) // ALIGN * ALIGN
-
-
-def op_work(op: Op) -> Size:
-    """Sixteenths of a cycle that one thread needs for a placed op, roughly."""
-    if op.name == "matmul":
-        c = op.operands[-1].type
-        return dims.mul(c.size, op.operands[0].type.shape[-1])
-    if op.name in PRODUCTS:
-        return dims.floordiv(op.defn.flops(op), 2)
-    if op.name == "fuse":
-        body = sum(2 if o.defn.scalar else 4 for o in op.block.ops)
-        return dims.mul(*op.attrs["dims"], 2 * body + 4 * len(op.operands))
-    moved: Size = 0
-    for v in op.operands:
-        moved = dims.add(moved, v.type.size)
-    return dims.mul(moved, 8)
-
-
-def work(func: Func) -> Size:
-    """Estimated nanoseconds of one thread for a call; a size that is known late is taken to be LATE_SIZE."""
-    entry = frozenset().union(*(dims.names_of(s) for p in func.body.params for s in p.type.shape))
-
-    def of(block: Block) -> Size:
-        total: Size = 0
-        for op in block.ops:
-            if op.name == "for":
-                cost = dims.mul(op.attrs["length"], dims.add(of(op.block), 1600))
-            elif op.name == "ifelse":
-                cost = dims.maximum(*map(of, op.blocks))
-            elif op.name in KERNELS:
-                cost = op_work(op)
-            else:
-                continue
-            late = dims.names_of(cost) - entry
-            total = dims.add(total, dims.substitute(cost, dict.fromkeys(late, LATE_SIZE)))
-        return total
-
-    return of(func.body) // 64

@@ -7,29 +7,30 @@ from typing import Any
 
 import numpy as np
 
-from tcc.codegen.driver import (
-    _kernel_key,
-    _late_sizes,
-    _reference,
-    _space,
-    _top_level_kernel,
-    _written_places,
-)
 from tcc.codegen.gpu.chips import Chip
 from tcc.codegen.gpu.kernel import GpuKernel, Status, ptx
 from tcc.codegen.gpu.loops import kernels_of
 from tcc.codegen.kernel import Operand as OperandSlot
 from tcc.codegen.kernel import OpId, Runtime
+from tcc.codegen.placed import (
+    is_kernel,
+    kernel_key,
+    late_sizes,
+    output_specs,
+    reference,
+    space_of,
+    written_places,
+)
 from tcc.ir import dims
 from tcc.ir.arrays import in_memory
 from tcc.ir.core import Block, Func, Op, Value
 from tcc.ir.dims import Size
-from tcc.ir.types import Type, itemsize
+from tcc.ir.types import itemsize
 from tcc.passes.writes import on_host
 from tcc.runtime import launch
 from tcc.runtime.host import HostArray, HostCall
 from tcc.runtime.launch import Address, Buffer, DeviceKernel, DeviceProgram, Step
-from tcc.runtime.signature import InputSpec, OutputSpec, Returns, SharedSpec, Signature
+from tcc.runtime.signature import InputSpec, Returns, SharedSpec, Signature
 
 STATUS_BYTES = 32
 NEWEST = 90  # the emulator's
@@ -57,13 +58,13 @@ class _Driver:
         func = self.func
         by_space: dict[str, list[Value]] = {"input": [], "shared": [], "output": []}
         for p in func.body.params:
-            by_space[_space(p)].append(p)
-        written = _written_places(func)
+            by_space[space_of(p)].append(p)
+        written = written_places(func)
         inputs = tuple(InputSpec(p.type.dtype, p.type.shape, name=p.name) for p in by_space["input"])
         shared = tuple(
             SharedSpec(p.type.dtype, p.type.shape, p in written, p.name) for p in by_space["shared"]
         )
-        outputs = self.outputs([p.name for p in by_space["shared"]])
+        outputs = output_specs(func, [p.name for p in by_space["shared"]])
         early = [i for i, spec in enumerate(outputs) if not spec.late]
         numbers = {"input": range(len(inputs)), "shared": range(len(shared)), "output": early}
         for space, values in by_space.items():
@@ -79,20 +80,6 @@ class _Driver:
         signature = Signature(inputs, shared, outputs, self.returns, func.attrs.get("arena", 0))
         return DeviceProgram(
             self.kernels, tuple(self.buffers), tuple(steps), signature, tuple(self.constants), self.ops
-        )
-
-    def outputs(self, shared: list[str]) -> tuple[OutputSpec, ...]:
-        types: list[Type] = self.func.attrs["outputs"]
-        adopts: list[str] = self.func.attrs.get("adopts", [])
-        made = {
-            int(o.attrs["offset"])
-            for o in self.func.body.walk()
-            if o.name == "alloc" and _space(o.result) == "output"
-        }
-        first = len(types) - len(adopts)
-        return tuple(
-            OutputSpec(t.dtype, t.shape, i in made, shared.index(adopts[i - first]) if i >= first else None)
-            for i, t in enumerate(types)
         )
 
     def buffer(self, space: str, number: int = -1, bytes: Size = 0) -> int:
@@ -128,7 +115,7 @@ class _Driver:
         return steps
 
     def alloc(self, op: Op) -> list[Step]:
-        space, offset = _space(op.result), op.attrs["offset"]
+        space, offset = space_of(op.result), op.attrs["offset"]
         if space == "arena":
             self.places[op.result] = Address(self.arena, offset)
             return []
@@ -160,10 +147,10 @@ class _Driver:
         return [launch.IfElse(self.places[op.operands[0]], then, otherwise)]
 
     def host_step(self, op: Op) -> list[Step]:
-        late = _late_sizes(op)
+        late = late_sizes(op)
         call = HostCall(
             f"{op.attrs.get('name', op.name)}" + (f" ({op.loc})" if op.loc else ""),
-            op.attrs["function"] if op.name == "call" else _reference(op),
+            op.attrs["function"] if op.name == "call" else reference(op),
             (
                 *(HostArray(v.type.dtype, v.type.rank) for v in op.reads),
                 *(HostArray("i64", 0) for _ in late),
@@ -179,8 +166,8 @@ class _Driver:
     # -- kernels ---------------------------------------------------------------------------------------------------
 
     def launches(self, op: Op) -> list[Step]:
-        assert _top_level_kernel(op)
-        key = _kernel_key(op)
+        assert is_kernel(op)
+        key = kernel_key(op)
         if key not in self.written:
             self.written[key] = kernels_of(op, self.chip.sm if self.chip else NEWEST)
         steps: list[Step] = []

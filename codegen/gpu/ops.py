@@ -124,7 +124,7 @@ _op(
     "%r = load i64, ptr %a\n%low = icmp ult i64 %r, %b\n%m = select i1 %low, i64 %b, i64 %r\nstore i64 %m, ptr %a",
 )
 
-_MMA = "{ float, float, float, float }"
+MMA = "{ float, float, float, float }"
 
 
 def _mma(kind: str, k: int, intrinsic: str, sm: int) -> None:
@@ -137,7 +137,7 @@ def _mma(kind: str, k: int, intrinsic: str, sm: int) -> None:
         words = [f"<2 x half> %w{x[1:]}" for x in [*a, *b]]
         pairs = "".join(f"%w{x[1:]} = bitcast i32 {x} to <2 x half>\n" for x in [*a, *b])
     sums = ", ".join(f"float {x}" for x in c)
-    call = f"{pairs}%r = call {_MMA} @llvm.nvvm.{intrinsic}({', '.join(words)}, {sums})"
+    call = f"{pairs}%r = call {MMA} @llvm.nvvm.{intrinsic}({', '.join(words)}, {sums})"
     stage = ["call void @emu.flip()"] + [
         f"call void @emu.give(i32 {i}, i32 {x})" for i, x in enumerate([*a, *b])
     ]
@@ -154,17 +154,17 @@ def _mma(kind: str, k: int, intrinsic: str, sm: int) -> None:
     for n, (row, col) in enumerate(at):
         host.append(f"%d{n} = call float @emu.mma.{kind}(i32 {row}, i32 {col}, float {c[n]})")
         name = "%r" if n == 3 else f"%v{n}"
-        host.append(f"{name} = insertvalue {_MMA} {previous}, float %d{n}, {n}")
+        host.append(f"{name} = insertvalue {MMA} {previous}, float %d{n}, {n}")
         previous = name
     params = ("i32",) * 6 + ("float",) * 4
-    _op(f"mma.{kind}", _MMA, params, call, "\n".join(host), "warp", "\n".join(stage), sm)
+    _op(f"mma.{kind}", MMA, params, call, "\n".join(host), "warp", "\n".join(stage), sm)
 
 
 _mma("bf16", 16, "mma.m16n8k16.row.col.bf16", 80)
 _mma("f16", 16, "mma.m16n8k16.row.col.f32.f32", 80)
 _mma("tf32", 8, "mma.m16n8k8.row.col.tf32", 80)
 
-_WORDS = "{ i32, i32, i32, i32 }"
+WORDS = "{ i32, i32, i32, i32 }"
 
 
 def _ldmatrix(name: str, suffix: str, word: str) -> None:
@@ -175,7 +175,7 @@ def _ldmatrix(name: str, suffix: str, word: str) -> None:
     for n in range(4):
         host.append(word.replace("@#@", str(8 * n)).replace("#", str(n)))
         made = "%r" if n == 3 else f"%v{n}"
-        host.append(f"{made} = insertvalue {_WORDS} {previous}, i32 %x{n}, {n}")
+        host.append(f"{made} = insertvalue {WORDS} {previous}, i32 %x{n}, {n}")
         previous = made
     stage = """call void @emu.flip()
         %at = ptrtoint ptr %a to i64
@@ -185,8 +185,8 @@ def _ldmatrix(name: str, suffix: str, word: str) -> None:
         call void @emu.give(i32 0, i32 %low)
         call void @emu.give(i32 1, i32 %high)"""
     body = f"""%s = addrspacecast ptr %a to ptr addrspace(3)
-        %r = call {_WORDS} @{intrinsic}(ptr addrspace(3) %s)"""
-    _op(name, _WORDS, ("ptr",), body, "\n".join(host), "warp", stage, 75)
+        %r = call {WORDS} @{intrinsic}(ptr addrspace(3) %s)"""
+    _op(name, WORDS, ("ptr",), body, "\n".join(host), "warp", stage, 75)
 
 
 _ldmatrix(

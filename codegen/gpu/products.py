@@ -56,7 +56,7 @@ def tile_for(m: Size, n: Size) -> Tile:
 
 def product_kernels(op: Op) -> list[GpuKernel]:
     """A placed `matmul a, b, *extras, result`."""
-    return [_Matmul(op).kernel()]
+    return [Matmul(op).kernel()]
 
 
 def conv_kernels(op: Op) -> list[GpuKernel]:
@@ -119,7 +119,7 @@ class _Product(Places):
         e.loop(block_index(e, "z"), self.size(self.batch), grid_size(e, "z"), lambda z, _: self.one(z))
         e.end()
         bytes = tile.k * (self.a_row + self.b_row) * self.cell.bytes
-        grid = (_tiles(self.n, tile.n), _tiles(self.m, tile.m), dims.minimum(self.batch, MOST_BATCH))
+        grid = (tile_count(self.n, tile.n), tile_count(self.m, tile.m), dims.minimum(self.batch, MOST_BATCH))
         return finish(e, self.op.name, self.slots.slots, grid, tile.threads, bytes)
 
     def more_sizes(self) -> Sequence[Size]:
@@ -261,11 +261,11 @@ class _Product(Places):
         self.store(self.out, at, total)
 
 
-def _tiles(size: Size, by: int) -> Size:
+def tile_count(size: Size, by: int) -> Size:
     return dims.floordiv(dims.add(size, by - 1), by)
 
 
-class _Matmul(_Product):
+class Matmul(_Product):
     def __init__(self, op: Op) -> None:
         super().__init__(op)
         a, b, c = self.types[0], self.types[1], self.types[-1]

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from tcc.codegen.emit import VecType
 from tcc.codegen.gpu.chips import SHARED, WARP
 from tcc.codegen.gpu.kernel import GpuKernel, barrier, block_index, finish, grid_size, thread
-from tcc.codegen.gpu.ops import _MMA, _WORDS
-from tcc.codegen.gpu.products import MOST_BATCH, _Matmul, _tiles
+from tcc.codegen.gpu.ops import MMA, WORDS
+from tcc.codegen.gpu.products import MOST_BATCH, Matmul, tile_count
 from tcc.codegen.kernel import plus, times
 from tcc.ir import dims
 from tcc.ir.core import Op
@@ -64,7 +64,7 @@ def matrix_kernels(op: Op) -> list[GpuKernel]:
     return [_Matrices(op).kernel()]
 
 
-class _Matrices(_Matmul):
+class _Matrices(Matmul):
     def __init__(self, op: Op) -> None:
         super().__init__(op)
         self.shape = shape_for(self.m, self.n)
@@ -90,7 +90,11 @@ class _Matrices(_Matmul):
         self.warp_column = times(e, e.value(f"urem i64 {warp}, {shape.warps_n}"), str(columns))
         e.loop(block_index(e, "z"), self.size(self.batch), grid_size(e, "z"), lambda z, _: self.one(z))
         e.end()
-        grid = (_tiles(self.n, shape.n), _tiles(self.m, shape.m), dims.minimum(self.batch, MOST_BATCH))
+        grid = (
+            tile_count(self.n, shape.n),
+            tile_count(self.m, shape.m),
+            dims.minimum(self.batch, MOST_BATCH),
+        )
         bytes = self.stages * self.stage_bytes
         return finish(e, "matrices", self.slots.slots, grid, shape.threads, bytes)
 
@@ -209,8 +213,8 @@ class _Matrices(_Matmul):
         else:
             line, along, name = plus(e, k, low), plus(e, first, i), "ldmatrix_trans"
         pointer = e.gep(base, plus(e, times(e, line, str(area.pitch)), along), "i16")
-        words = e.call(_WORDS, f"tcc.{name}", ("ptr", pointer))
-        return [e.value(f"extractvalue {_WORDS} {words}, {n}") for n in range(4)]
+        words = e.call(WORDS, f"tcc.{name}", ("ptr", pointer))
+        return [e.value(f"extractvalue {WORDS} {words}, {n}") for n in range(4)]
 
     def multiply_slice(self, base: str, k0: int, totals: list[str]) -> list[str]:
         e = self.e
@@ -229,8 +233,8 @@ class _Matrices(_Matmul):
             for c in range(columns):
                 at = 4 * (r * columns + c)
                 given = [("i32", w) for w in [*a[r], *b[c]]] + [("float", x) for x in totals[at : at + 4]]
-                d = e.call(_MMA, f"tcc.mma.{self.dtype}", *given)
-                made += [e.value(f"extractvalue {_MMA} {d}, {n}") for n in range(4)]
+                d = e.call(MMA, f"tcc.mma.{self.dtype}", *given)
+                made += [e.value(f"extractvalue {MMA} {d}, {n}") for n in range(4)]
         return made
 
     def write_fragments(self, totals: list[str]) -> None:
