@@ -13,13 +13,15 @@ from collections.abc import Callable, Sequence
 from tcc.codegen import scalar
 from tcc.codegen.emit import VecType
 from tcc.codegen.kernel import Kernel, Scratch, finish, plus, times
-from tcc.codegen.nest import Fold, Memo, Nest, Position, fold_of
+from tcc.codegen.nest import Fold, Memo, Nest, Position, fold_of, read_access
 from tcc.codegen.program import EXPENSIVE, Access, Node, Program
 from tcc.codegen.target import Target
 from tcc.ir.dims import Size
 from tcc.ir.types import itemsize
 
 FLAT_UNIT = 2048  # elements of a one-axis map that make one unit of parallel work
+AHEAD = 16 << 10  # bytes: the hardware's own streams end at the page that is read
+LINE = 64
 CHUNK = 16384  # elements of a full reduction that make one partial result
 TILE_ROWS = 16  # float32 numbers of a cache line
 TILE_COLUMNS = 16  # cache lines at a time: rows a power of two apart crowd into few sets of the nearest cache
@@ -436,6 +438,26 @@ class _Rows(Nest):
         return memo[node]
 
     # -- full reductions -------------------------------------------------------------------------------------------
+
+    def from_afar(self) -> bool:
+        """Whether what a full reduction reads is known not to fit the second-level cache; where it fits, fetches only cost."""
+        reads = sum(itemsize(a.dtype) for a in self.program.reads)
+        return isinstance(self.length, int) and self.length * reads > self.target.l2_bytes
+
+    def _varying(self, node: Node, pos: Position, get: Callable[[Node], str]) -> str:
+        if self.full and node.kind == "param" and not pos.mask and pos.lanes > 1 and self.from_afar():
+            self.fetch_ahead(read_access(self.program, node), pos)
+        return super()._varying(node, pos, get)
+
+    def fetch_ahead(self, access: Access, pos: Position) -> None:
+        """The lines AHEAD of a vector, one fetch for each.  A fetch of what is not there does nothing."""
+        if access.strides[self.inner] != 1:
+            return
+        e, elem = self.e, scalar.memory_elem(access.dtype)
+        e.declare("declare void @llvm.prefetch.p0(ptr, i32, i32, i32)")
+        at = e.gep(self.bases[access.slot], pos.offset, elem)
+        for byte in range(0, pos.lanes * VecType(elem).bytes, LINE):
+            e.line(f"call void @llvm.prefetch.p0(ptr {e.gep(at, AHEAD + byte)}, i32 0, i32 3, i32 1)")
 
     def reduce_nodes(self) -> list[Node]:
         return [n for n in self.targets[0] if n.kind == "reduce"]

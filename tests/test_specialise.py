@@ -59,3 +59,13 @@ def test_any_size_code_and_exact_code_agree_to_the_bit():
     x, y = batch(7)
     for varying, exact in zip(f(x, y), g(x, y), strict=True):
         np.testing.assert_array_equal(varying, exact)
+
+
+def test_a_sum_far_from_the_caches_has_the_same_bits_when_its_size_is_a_name():
+    values = RNG.standard_normal(600_011).astype("f")
+    x = T.fvector("x")
+    known, named = tcc.function([x], x.sum()), tcc.function([x], x.sum())
+    named(values[:5])
+    named(values[:7])
+    assert known(values) == named(values)
+    assert np.isclose(known(values), values.sum(dtype="f8"), rtol=1e-6)
