@@ -7,6 +7,7 @@ status waits in the call's context.
 from __future__ import annotations
 
 from tcc.codegen.aot_checks import field, refuse
+from tcc.codegen.support import error_text
 from tcc.runtime import layout as at
 
 
@@ -26,25 +27,7 @@ define internal i32 @tcc_poll(ptr %ctx) #0 {{
   ret i32 0
 }}
 
-define internal void @tcc_fail(ptr %ctx, i64 %op, i64 %a, i64 %b, i64 %c, i64 %d) #0 {{
-  %op.at = getelementptr i64, ptr %ctx, i64 {at.CTX_ERROR}
-  %swap = cmpxchg ptr %op.at, i64 0, i64 %op acq_rel monotonic, align 8
-  %first = extractvalue {{ i64, i1 }} %swap, 1
-  br i1 %first, label %write, label %out
-write:
-  %a.at = getelementptr i64, ptr %op.at, i64 1
-  %b.at = getelementptr i64, ptr %op.at, i64 2
-  %c.at = getelementptr i64, ptr %op.at, i64 3
-  %d.at = getelementptr i64, ptr %op.at, i64 4
-  store i64 %a, ptr %a.at
-  store i64 %b, ptr %b.at
-  store i64 %c, ptr %c.at
-  store i64 %d, ptr %d.at
-  br label %out
-out:
-  ret void
-}}
-
+{error_text("internal ")}
 define internal i32 @tcc_grant(ptr %ctx, i64 %claim, i64 %bytes) #0 {{
   ret i32 0
 }}

@@ -47,7 +47,7 @@ def support_text(target: Target) -> str:
         (
             pool_text(target),
             clock_text("tcc_coarse_clock", CLOCK_MONOTONIC_COARSE),
-            _error_text(),
+            error_text(),
             PYTHON,
             _gil_text(),
             _poll_text(),
@@ -84,9 +84,10 @@ declare i64 @PyLong_AsLongLongAndOverflow(ptr, ptr)
 """
 
 
-def _error_text() -> str:
+def error_text(linkage: str = "") -> str:
+    """`tcc_fail`: keeps the first error of a call."""
     return f"""
-define void @tcc_fail(ptr %ctx, i64 %op, i64 %a, i64 %b, i64 %c, i64 %d) #0 {{
+define {linkage}void @tcc_fail(ptr %ctx, i64 %op, i64 %a, i64 %b, i64 %c, i64 %d) #0 {{
   %op.at = getelementptr i64, ptr %ctx, i64 {at.CTX_ERROR}
   %swap = cmpxchg ptr %op.at, i64 0, i64 %op acq_rel monotonic, align 8
   %first = extractvalue {{ i64, i1 }} %swap, 1
