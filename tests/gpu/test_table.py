@@ -3,15 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
-from emulated import Array, emulated
-from tabled import CHUNKS, OTHERS, column, elementwise, mistakes, other, what
+from emulated import Array, emulated, program_of, run_program
+from tabled import (
+    CHUNKS,
+    ELEMENTWISE,
+    OTHERS,
+    column,
+    elementwise,
+    instances,
+    mistakes,
+    other,
+    resizable,
+    what,
+    with_gradients,
+)
 
 from tcc.codegen.target import host
 from tcc.ir.core import Func
-from tcc.tools.compare import disagreement, run_native, same_bits
+from tcc.ir.interpret import run as interpret
+from tcc.ir.optable import OpDef, Sample
+from tcc.tools.compare import Expected, after_passes, disagreement, run_native, same_bits
 
 LENGTH = 37
 FIRST = list({row.name: (row, sample) for row, sample in reversed(OTHERS)}.values())
@@ -33,6 +49,63 @@ def test_rows_of_the_host() -> None:
     """Their operands and results are copied; nothing is launched for them."""
     func, args, _ = other(ON_HOST[::6])
     assert disagreement(func, args, runtime_sizes) == ""
+
+
+def gradient_mistakes(
+    samples: Sequence[tuple[OpDef, Sample]], sizes: Sequence[int], *, named: bool
+) -> list[str]:
+    """Where rows, or their gradients, differ from the interpreter: compiled once, run for some sizes in both orders."""
+    func, arguments = with_gradients(samples, named)
+    program = program_of(func, arguments(7), exact=False)
+    found: list[str] = []
+    for size in sizes:
+        args = arguments(size)
+        with np.errstate(all="ignore"):
+            expected = Expected.of(func, args, interpret(after_passes(func), *args))
+        up, down = (run_program(program, func, args, d) for d in (False, True))
+        for i, (a, b) in enumerate(zip(up, down, strict=True)):
+            wrong = expected.difference(i, a) or ("" if same_bits(a, b) else "hangs on the order of threads")
+            if wrong:
+                found.append(f"n = {size}: {what(func, i)} {wrong}")
+    return found
+
+
+RESIZED = list({row.name: (row, s) for row, s in OTHERS if not row.host and resizable(row, s)}.values())
+# Sizes of these hang on each other, or numbers in attributes on sizes.
+TOGETHER = {"slice", "argtopk", "conv_input", "ctc", "ctc_slope", "unpool"}
+AS_THEY_ARE = [(row, sample) for row, sample in ON_DEVICE if row.name in TOGETHER]
+
+
+def test_no_row_is_left_out() -> None:
+    tested = {row.name for row, _ in [*RESIZED, *AS_THEY_ARE]}
+    assert tested == {row.name for row, _ in ON_DEVICE}
+
+
+@pytest.mark.parametrize("start", range(0, len(RESIZED), 12))
+def test_each_row_and_its_gradient(start: int) -> None:
+    """Sizes 0, 1 and a prime."""
+    assert gradient_mistakes(RESIZED[start : start + 12], (0, 1, 7), named=True) == []
+
+
+def test_rows_of_sizes_that_go_together_and_their_gradients() -> None:
+    assert gradient_mistakes(AS_THEY_ARE, (1,), named=False) == []
+
+
+def float_samples(rows: Sequence[OpDef]) -> list[tuple[OpDef, Sample]]:
+    """Vectors of float32 for each row that takes them."""
+    found = []
+    for row in rows:
+        if row.grad is not None and any(set(dtypes) == {"f32"} for dtypes, _ in instances(row)):
+            attrs = {"dtype": "f64"} if row.name == "cast" else {}
+            first = row.samples[0]
+            found.append((row, replace(first, types=("f32[2]",) * len(row.operand_names), attrs=attrs)))
+    return found
+
+
+@pytest.mark.parametrize("start", range(0, len(ELEMENTWISE), 32))
+def test_gradients_of_elementwise_rows(start: int) -> None:
+    samples = float_samples(ELEMENTWISE[start : start + 32])
+    assert gradient_mistakes(samples, (0, 1, 37), named=True) == []
 
 
 @pytest.mark.slow

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,8 +13,8 @@ from tcc.ir.arrays import rounded
 from tcc.ir.builder import Builder
 from tcc.ir.core import Block, Func, Value
 from tcc.ir.interpret import run as interpret
-from tcc.ir.optable import TABLE, OpDef, Sample
-from tcc.ir.samples import draw, sample_types
+from tcc.ir.optable import TABLE, OpDef, Sample, Undefined
+from tcc.ir.samples import draw, draw_array, sample_types
 from tcc.ir.types import COMPILED, FLOATS, INTEGERS, Type, numpy_dtype
 from tcc.passes.sizes import op_names
 from tcc.tools.compare import kind
@@ -167,3 +167,73 @@ def compiled_sample(sample: Sample) -> bool:
 
 OTHERS = [(d, s) for d in TABLE.values() if not d.scalar and d.name not in OWN_SIZES for s in d.samples]
 OTHERS = [(d, s) for d, s in OTHERS if compiled_sample(s) and d.name not in PLACED]
+
+# -- gradients, and other sizes
+
+
+def resized(size: Any, to: int) -> Any:
+    """A size of 2 and more replaced by `to`, in whatever holds sizes."""
+    if isinstance(size, Type):
+        return size.with_shape(*(resized(s, to) for s in size.shape))
+    if isinstance(size, list | tuple):
+        return type(size)(resized(s, to) for s in size)
+    return to if isinstance(size, int) and size > 1 else size
+
+
+def with_gradients(
+    samples: Sequence[tuple[OpDef, Sample]], named: bool
+) -> tuple[Func, Callable[[int], list[Any]]]:
+    """A function of the samples and of their gradients, and what gives its arguments for a size.
+
+    With `named` all sizes of 2 and more are one name, `n`; otherwise they are what they are.
+    """
+    block = Block()
+    b = Builder(block)
+    n = dims.name("n")
+    drawn: list[tuple[Type, float, float]] = []
+    results: list[Value] = []
+
+    def change(x: Any) -> Any:
+        return resized(x, n) if named else x
+
+    def param(t: Type, low: float, high: float) -> Value:
+        drawn.append((t, low, high))
+        return block.add_param(t, f"x{len(drawn)}")
+
+    param(Type("bool", (n,)), 0, 1)
+    for row, sample in samples:
+        operands = [param(change(t), sample.low, sample.high) for t in sample_types(sample)]
+        op = b.op(
+            row.name, *operands, attrs={k: change(v) if k in SIZES else v for k, v in sample.attrs.items()}
+        )
+        results += op.results
+        floats = any(v.type.dtype in FLOATS for v in operands)
+        if row.grad is None or not floats or not op.results or op.results[0].type.dtype not in FLOATS:
+            continue
+        gradients = row.grad(b, op, [param(r.type, 0.5, 1.5) for r in op.results])
+        results += [g for g in gradients if g is not None and not isinstance(g, Undefined)]
+    b.op("yield", *results)
+
+    def arguments(size: int) -> list[Any]:
+        rng = np.random.default_rng(size)
+        made = []
+        for t, low, high in drawn:
+            t = t.with_shape(*(dims.evaluate(s, {"n": size}) for s in t.shape))
+            if t.dtype in INTEGERS and named:
+                high = min(high, max(0, size - 1))  # indices of what there is
+                low = min(max(low, -high if t.dtype[0] != "u" else 0), high)
+            made.append(draw_array(t, rng, low, high))
+        return made
+
+    return Func("gradients", block), arguments
+
+
+def resizable(row: OpDef, sample: Sample) -> bool:
+    """Whether all its sizes can be one name."""
+    try:
+        func, arguments = with_gradients([(row, sample)], named=True)
+        for size in (0, 1, 7):
+            interpret(func, *arguments(size))
+    except (ValueError, IndexError, TypeError, AssertionError):
+        return False
+    return True
