@@ -14,12 +14,11 @@ from tcc.ir import dims
 from tcc.ir import ops as _ops  # noqa: F401  (fills the table)
 from tcc.ir import types as ir
 from tcc.ir.optable import TABLE, OpDef, check_arity, complete_attrs
-from tcc.types import Static, TensorType, promote, tensor_type
+from tcc.types import NAMES, Static, TensorType, promote, tensor_type
 from tcc.variable import TensorConstant, Variable, as_variable, number_dtype, scalar_constant
 
 Size = int | Variable  # of an array in the graph; a variable is an integer scalar
 LSCALAR = tensor_type("int64", ())
-FROM_IR = {ours: numpy for numpy, ours in ir.FROM_NUMPY.items()}
 
 
 def row(name: str) -> OpDef:
@@ -108,7 +107,7 @@ def infer(defn: OpDef, operands: Sequence[Variable], attrs: dict[str, Any]) -> l
     while True:  # a name goes away each time
         try:
             results = defn.infer(types, plain, [])
-            return [tensor_type(FROM_IR[t.dtype], _static(t.shape)) for t in results]
+            return [tensor_type(NAMES[t.dtype], _static(t.shape)) for t in results]
         except dims.SizeMismatch as e:
             loose = _loosened(defn, types, plain, e)
             if loose is not None:
@@ -133,7 +132,7 @@ def scalar_rule(name: str, dtypes: tuple[str, ...], dtype: str | None) -> str:
     if dtype is not None:
         attrs["dtype"] = dtype
     (result,) = defn.infer([ir.Type(d) for d in dtypes], attrs, [])
-    return FROM_IR[result.dtype]
+    return NAMES[result.dtype]
 
 
 def merged_shape(name: str, operands: Sequence[Variable]) -> Static:
@@ -304,7 +303,8 @@ def cast(x: Any, dtype: str, implicit: bool = True) -> Any:
         return x
     if implicit and isinstance(x, TensorConstant):
         with np.errstate(all="ignore"):
-            made = TensorConstant(tensor_type(dtype, x.type.shape), x.data.astype(dtype), x.name)
+            wanted = tensor_type(dtype, x.type.shape)
+        made = TensorConstant(wanted, wanted.carried(x.data), x.name)
         made.origin = x.origin or x
         return made
     types = (tensor_type(dtype, x.type.shape),)
@@ -408,14 +408,15 @@ class Builder:
 
     def const(self, value: Any, type: Any) -> Any:
         """`value` filled into a type's shape, or an array."""
-        dtype = FROM_IR.get(type.dtype, type.dtype)
+        dtype = NAMES.get(type.dtype, type.dtype)
         if isinstance(value, np.ndarray) and value.ndim:
-            return TensorConstant(tensor_type(dtype, value.shape), value.astype(dtype))
+            made = tensor_type(dtype, value.shape)
+            return TensorConstant(made, made.carried(value))
         return broadcast_to(_number(value, dtype), list(type.shape))
 
     def full(self, value: Any, like: Variable, dtype: str | None = None) -> Any:
         """A constant of the shape of `like`, and of its dtype unless another (in the IR's name) is given."""
-        made = _number(value, FROM_IR[dtype] if dtype else like.type.dtype)
+        made = _number(value, NAMES[dtype] if dtype else like.type.dtype)
         return broadcast_to(made, shape_of(like))
 
     def dtype(self, x: Variable) -> str:
@@ -437,7 +438,7 @@ class Builder:
         return size_arithmetic("minimum", a, b)
 
     def size_value(self, size: Size, dtype: str = "i64") -> Any:
-        return cast(size_variable(size), FROM_IR[dtype])
+        return cast(size_variable(size), NAMES[dtype])
 
     def is_one(self, x: Variable, axis: int) -> bool:
         return bool(x.type.shape[axis] == 1)

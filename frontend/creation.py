@@ -14,7 +14,7 @@ from tcc.graph import Shown
 from tcc.ir.types import FROM_NUMPY
 from tcc.settings import config
 from tcc.shapes import as_sizes
-from tcc.types import TensorType, promote, tensor_type
+from tcc.types import TensorType, dtype_name, promote, tensor_type
 from tcc.variable import TensorConstant, Variable, as_variable, scalar_constant
 
 RANKS: dict[str, tuple[bool, ...]] = {
@@ -128,7 +128,7 @@ def _filled(number: int, shape: Any, dtype: str | None) -> Any:
 
 
 def _float(dtype: Any) -> str:
-    return str(config.floatX) if dtype is None or dtype == "floatX" else np.dtype(dtype).name
+    return dtype_name("floatX" if dtype is None else dtype)
 
 
 def zeros(shape: Any, dtype: str | None = None) -> Any:

@@ -5,13 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-
 from tcc import build
 from tcc.graph import Shown
-from tcc.ir.types import FROM_NUMPY
 from tcc.settings import config
-from tcc.types import promote
+from tcc.types import dtype_name, promote
 from tcc.variable import TensorConstant, as_variable
 
 # What a function of floats makes of other dtypes.
@@ -28,6 +25,7 @@ TO_FLOAT = {
 }
 INTEGERS = frozenset(d for d in TO_FLOAT if d != "bool")
 DISCRETE = frozenset(TO_FLOAT)
+FLOATS = frozenset({"float16", "bfloat16", "float32", "float64"})
 Function = Callable[..., Any]
 
 
@@ -130,7 +128,7 @@ invert = _keeping(
     "not",
     "invert",
     "Logical not of bools, bitwise of integers.",
-    refused=frozenset({"float32", "float64", "float16"}),
+    refused=FLOATS,
 )
 
 add = _several("add", "add", "The sum of the arguments.")
@@ -148,10 +146,9 @@ lt = _two("lt", "lt", "a < b, as bools.")
 le = _two("le", "le", "a <= b, as bools.")
 gt = _two("gt", "gt", "a > b, as bools.")
 ge = _two("ge", "ge", "a >= b, as bools.")
-_FLOATS = frozenset({"float16", "float32", "float64"})
-and_ = _two("and", "and_", "Logical and of bools, bitwise of integers.", refused=_FLOATS)
-or_ = _two("or", "or_", "Logical or of bools, bitwise of integers.", refused=_FLOATS)
-xor = _two("xor", "xor", "Exclusive or of bools, bitwise of integers.", refused=_FLOATS)
+and_ = _two("and", "and_", "Logical and of bools, bitwise of integers.", refused=FLOATS)
+or_ = _two("or", "or_", "Logical or of bools, bitwise of integers.", refused=FLOATS)
+xor = _two("xor", "xor", "Exclusive or of bools, bitwise of integers.", refused=FLOATS)
 bitwise_and, bitwise_or, bitwise_xor, bitwise_not = and_, or_, xor, invert
 square = sqr
 jv = _two("jv", "jv", "The Bessel function of order a at b, through SciPy.", to_float=True)
@@ -276,12 +273,7 @@ def cast(x: Any, dtype: str) -> Any:
 
     TypeError for complex numbers that would become real ones.
     """
-    if dtype == "floatX":
-        dtype = str(config.floatX)
-    dtype = np.dtype(dtype).name
-    if dtype not in FROM_NUMPY:
-        raise TypeError(f"cast: no dtype {dtype}")
-    x = as_variable(x)
+    dtype, x = dtype_name(dtype), as_variable(x)
     if x.type.dtype.startswith("complex") and not dtype.startswith("complex"):
         raise TypeError(f"cast: {x.type} to {dtype} is ambiguous; take real(), imag(), angle() or abs()")
     return build.cast(x, dtype, implicit=False)

@@ -13,7 +13,9 @@ import numpy as np
 from tcc.fgraph import Maker
 from tcc.graph import place, rebuild, toposort
 from tcc.ir import interpret
+from tcc.ir.arrays import as_numbers, in_memory
 from tcc.ir.core import Func
+from tcc.ir.types import FROM_NUMPY
 from tcc.lower import Lowered, lower
 from tcc.modes import BadOptimization, Mode
 from tcc.runtime.buffers import Container
@@ -189,7 +191,8 @@ def parameter(i: In, number: int, function_name: str) -> Parameter:
         kind.filter(held, strict, allow)
         default = lambda: held  # noqa: E731
     name = i.name or f"input_{number}"
-    return Parameter(name, kind.ir if isinstance(kind, TensorType) else "object", kind.ndim, convert, default)
+    dtype = FROM_NUMPY[kind.numpy_dtype.name] if isinstance(kind, TensorType) else "object"
+    return Parameter(name, dtype, kind.ndim, convert, default)
 
 
 def _symbol(name: str) -> str:
@@ -254,8 +257,10 @@ class InterpretedFunction(Made):
         containers = self.program.containers
         func = self.lowered.func
         shared = func.attrs.get("shared", [])
-        made = interpret.run(func, *arrays, *(containers[n].get() for n in shared), frame=self.frame())
-        updates = {n: np.asarray(made[index]) for n, index in func.attrs.get("updates", {}).items()}
+        dtypes = {p.name: p.type.dtype for p in func.body.params}
+        held = (as_numbers(containers[n].get(), dtypes[n]) for n in shared)
+        made = interpret.run(func, *arrays, *held, frame=self.frame())
+        updates = {n: in_memory(made[index], dtypes[n]) for n, index in func.attrs.get("updates", {}).items()}
         count = len(made) - len(updates)
         return [np.array(r) for r in made[:count]], updates
 

@@ -11,8 +11,8 @@ from tcc.compiling import function
 from tcc.gradient import grad
 from tcc.types import promote, tensor_type
 
-STEPS = {"float16": 1e-2, "float32": 3e-4, "float64": 1e-7}  # of the differences
-TOLERANCES = {"float16": 1e-1, "float32": 1e-2, "float64": 1e-4}  # absolute, and relative
+STEPS = {"bfloat16": 1e-1, "float16": 1e-2, "float32": 3e-4, "float64": 1e-7}  # of the differences
+TOLERANCES = {"bfloat16": 2e-1, "float16": 1e-1, "float32": 1e-2, "float64": 1e-4}  # absolute, and relative
 
 
 class GradientError(Exception):

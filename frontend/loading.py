@@ -15,7 +15,7 @@ from tcc.functions import DictFunction, In, InterpretedFunction, compiled, param
 from tcc.ir.core import Func, Module
 from tcc.ir.parser import ParseError, parse
 from tcc.ir.safetensors import tensor
-from tcc.ir.types import FROM_NUMPY, Type
+from tcc.ir.types import Type
 from tcc.ir.verify import VerifyError, verify
 from tcc.lower import Lowered
 from tcc.native import NativeEntry, NativeVariable
@@ -27,12 +27,9 @@ from tcc.runtime.callable import Parameter
 from tcc.runtime.manifest import Array, Entry, Manifest
 from tcc.runtime.weights import match, read
 from tcc.sharedvar import TensorSharedVariable
-from tcc.types import TensorType
+from tcc.types import NAMES, TensorType
 from tcc.variable import make_variable
 from tcc.weights import save_weights
-
-NUMPY = {ours: numpy for numpy, ours in FROM_NUMPY.items()}
-
 
 Variable = TensorSharedVariable | NativeVariable
 
@@ -152,17 +149,17 @@ def load(
 
 def _variable(file: Bundle, name: str) -> TensorSharedVariable:
     t = file.tensors[name]
-    if t.dtype not in NUMPY:
+    if t.dtype not in NAMES:
         raise BundleError(
             f"{file.path}: the state {name} is {t.dtype}, which NumPy lacks; only C programs can use it"
         )
-    kind = TensorType(NUMPY[t.dtype], shape=(None,) * t.array.ndim)
+    kind = TensorType(NAMES[t.dtype], shape=(None,) * t.array.ndim)
     return TensorSharedVariable(kind, Container(np.array(t.array)), name)
 
 
 def function_of(entry: Entry, func: Func, state: Mapping[str, TensorSharedVariable], compile: bool) -> Any:
     """An entry as `tcc.function` would have made it."""
-    inputs = [make_variable(TensorType(NUMPY[a.dtype], shape=_known(a)), a.name) for a in entry.arguments]
+    inputs = [make_variable(TensorType(NAMES[a.dtype], shape=_known(a)), a.name) for a in entry.arguments]
     places = {p.name: i for i, p in enumerate(func.body.params)}
     why = {}
     for key, text in func.attrs.get("why", {}).items():
@@ -242,7 +239,7 @@ def mismatch(entry: Entry, func: Func, manifest: Manifest) -> str:
     for a, v in zip((*entry.arguments, *entry.results), (*params[:count], *results)):
         if v.type != Type(a.dtype, a.sizes):
             return f"{a.name} is {v.type}, not {Type(a.dtype, a.sizes)}"
-        if a.dtype not in NUMPY:
+        if a.dtype not in NAMES:
             return f"{a.name} is {a.dtype}, which NumPy lacks; only C programs can use it"
     ranks = {t.name: (t.dtype, len(t.shape)) for t in manifest.state}
     for p in params[count:]:

@@ -12,7 +12,7 @@ from tcc.graph import Apply, place, toposort
 from tcc.ir import dims
 from tcc.ir.core import Block, Func, Value
 from tcc.ir.dims import Expr, Size
-from tcc.ir.types import Type
+from tcc.ir.types import FROM_NUMPY, Type
 from tcc.printing import label
 from tcc.types import TensorType
 from tcc.unify import GraphBuilder, Scope, Sizes, resolve_block
@@ -60,6 +60,11 @@ def lower(
     return Lowering(name).run(list(inputs), list(outputs), list(updates))
 
 
+def outside(b: Any, value: Value) -> Value:
+    """A result as callers get it: bfloat16, which NumPy lacks, as float32."""
+    return b.cast(value, dtype="f32") if value.type.dtype == "bf16" else value
+
+
 class Lowering:
     """One walk over a graph.  `exact` holds the integer scalars that are sizes, `keys` what equal scalars share."""
 
@@ -90,6 +95,8 @@ class Lowering:
         self.scopes.append(scope)
         for number, v in enumerate([*inputs, *(c[0] for c in containers.values())]):
             value = self.param(body, v, number)
+            if value.type.dtype != v.type.ir:  # bfloat16, which callers give as float32
+                value = scope.builder.cast(value, dtype=v.type.ir)
             for alias in containers[id(v.container)] if isinstance(v, SharedVariable) else [v]:
                 scope.values[alias] = value
         for node in lowerflow.eager(nodes, results):
@@ -97,6 +104,7 @@ class Lowering:
         self.current = None
         scope.builder.loc = ""
         values = [self.value(v) for v in results]
+        values[: len(outputs)] = [outside(scope.builder, v) for v in values[: len(outputs)]]
         scope.builder.op("yield", *values)
         resolve_block(body, self.sizes)
         shared = [c[0] for c in containers.values()]
@@ -125,7 +133,8 @@ class Lowering:
                 text += "_"
             self.sizes.entry[text] = (number, axis)
             shape.append(dims.name(text))
-        return body.add_param(Type(v.type.ir, tuple(shape)), name)
+        dtype = v.type.ir if isinstance(v, SharedVariable) else FROM_NUMPY[v.type.numpy_dtype.name]
+        return body.add_param(Type(dtype, tuple(shape)), name)
 
     def unique(self, name: str) -> str:
         base = re.sub(r"\W", "_", name)

@@ -56,7 +56,7 @@ TITLES = {
     "sort": "SortOp",
     "xent": "CrossentropySoftmax1Hot",
 }
-ACCUMULATORS = {"float16": "float32", "float32": "float64"}
+ACCUMULATORS = {"float16": "float32", "bfloat16": "float32", "float32": "float64"}
 FILLED = 20  # characters of a constant before it is cut
 
 

@@ -40,7 +40,7 @@ from tcc.reductions import sum as total
 from tcc.settings import config
 from tcc.shapes import as_sizes, dimshuffle, specify_shape, vector_items
 from tcc.sharedvar import shared
-from tcc.types import promote
+from tcc.types import dtype_name, promote
 from tcc.variable import Variable, as_variable, scalar_constant
 
 SECOND = 1 << 63  # the second word of a draw: no draw is made so often
@@ -317,7 +317,7 @@ def _given(size: Any, ndim: int | None, dtype: Any, *values: Any) -> list[Any]:
 
 
 def _dtype(dtype: Any) -> str:
-    return str(config.floatX) if dtype in (None, "floatX") else np.dtype(dtype).name
+    return dtype_name("floatX" if dtype is None else dtype)
 
 
 def _scaled(x: Any, factor: Any, offset: Any) -> Any:

@@ -26,8 +26,8 @@ from tcc.elemwise import (
 )
 from tcc.graph import Shown
 from tcc.ir.types import FROM_NUMPY
-from tcc.settings import config
 from tcc.shapes import dimshuffle, flatten, reshape
+from tcc.types import dtype_name
 from tcc.variable import as_variable
 
 Axes = int | Sequence[int] | None
@@ -92,13 +92,7 @@ def prod(
 
 def _accumulate(row: str, x: Any, axis: Axes, dtype: str | None, keepdims: bool) -> Any:
     x = as_variable(x)
-    result = (
-        _wide(x.type.dtype)
-        if dtype is None
-        else str(config.floatX)
-        if dtype == "floatX"
-        else np.dtype(dtype).name
-    )
+    result = _wide(x.type.dtype) if dtype is None else dtype_name(dtype)
     if result == "bool":  # as NumPy's: whether any element, or each, is not zero
         return (any if row == "sum" else all)(x, axis, keepdims)
     if x.type.dtype not in DISCRETE and result in DISCRETE:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from tcc.graph import user_location
+from tcc.ir.arrays import as_numbers, in_memory
 from tcc.ir.types import FROM_NUMPY
 from tcc.operators import TensorOperators
 from tcc.runtime.buffers import Container, ObjectContainer
@@ -45,7 +46,7 @@ class TensorSharedVariable(TensorOperators, SharedVariable):
                 with self.container.held(write=False):
                     found = self.container.on(device)
                     return found if borrow else found.copy()
-        return self.container.get(bool(borrow))
+        return as_numbers(self.container.get(bool(borrow)), self.type.ir)
 
     def set_value(self, new_value: Any, borrow: bool = False) -> None:
         """A new value of the same dtype and rank, of any sizes; TypeError names the variable.
@@ -61,7 +62,7 @@ class TensorSharedVariable(TensorOperators, SharedVariable):
             name = f'Container name "{self.name}"' if self.name else "Container without name"
             e.args = (f"{name}: {e}",)
             raise
-        self.container.set(value, borrow=borrow and isinstance(new_value, np.ndarray))
+        self.container.set(_stored(value, self.type), borrow=borrow and isinstance(new_value, np.ndarray))
 
     def _set_on_device(self, value: DeviceArray) -> None:
         if value.dtype != self.container.dtype or value.ndim != self.container.rank:
@@ -73,7 +74,7 @@ class TensorSharedVariable(TensorOperators, SharedVariable):
 
     def zero(self, borrow: bool = False) -> None:
         """All elements become 0."""
-        self.set_value(np.zeros(self.container.shape, self.type.numpy_dtype), borrow=True)
+        self.container.set(np.zeros(self.container.shape, self.container.dtype), borrow=True)
 
     def clone(self) -> TensorSharedVariable:
         """Another variable with the same container."""
@@ -94,6 +95,11 @@ class TensorSharedVariable(TensorOperators, SharedVariable):
         raise Exception(
             "sharedvar.value does not exist anymore. Use sharedvar.get_value() or sharedvar.set_value() instead."
         )
+
+
+def _stored(value: Any, type: TensorType) -> Any:
+    """An array of the type as its container keeps it."""
+    return in_memory(value, "bf16") if type.ir == "bf16" else value
 
 
 class GenericSharedVariable(SharedVariable):
@@ -125,10 +131,12 @@ def shared(
     broadcastable: Sequence[bool] | None = None,
     target: str | None = None,
     shape: Sequence[int | None] | None = None,
+    dtype: str | None = None,
 ) -> Any:
     """A variable whose value functions share.  `borrow` keeps the array itself instead of a copy.
 
-    Numbers take NumPy's own dtype (1.0 is float64); lists and other objects are kept as objects.  No axis broadcasts unless
+    Numbers take NumPy's own dtype (1.0 is float64) unless `dtype` names another, to which values are cast; bfloat16 takes
+    two bytes of an element here, and its values are float32.  Lists and other objects are kept as objects.  No axis broadcasts unless
     `broadcastable` says so; `shape` fixes sizes.  `strict` and `allow_downcast` say what `set_value` converts.
     `target` names the device on which functions of it run, unless they or `config.device` say otherwise.
     """
@@ -148,9 +156,9 @@ def shared(
     sizes = tuple(shape) if shape is not None else (None,) * array.ndim
     if broadcastable is not None:
         sizes = tuple(1 if b else s for b, s in zip(broadcastable, sizes, strict=True))
-    type = TensorType(array.dtype.name, shape=sizes)
-    array = type.filter(array, strict, allow_downcast)
-    made = TensorSharedVariable(type, Container(array, borrow), name)
+    type = TensorType(array.dtype.name if dtype is None else dtype, shape=sizes)
+    array = type.filter(array if dtype is None else type.carried(array), strict, allow_downcast)
+    made = TensorSharedVariable(type, Container(_stored(array, type), borrow), name)
     made.strict, made.allow_downcast = strict, allow_downcast
     if target is not None:
         device_name(target)

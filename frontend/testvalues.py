@@ -7,6 +7,7 @@ from typing import Any
 
 from tcc.graph import Apply
 from tcc.settings import config
+from tcc.sharedvar import TensorSharedVariable
 from tcc.variable import Constant, SharedVariable, Variable
 
 
@@ -37,7 +38,9 @@ def attach(node: Apply) -> None:
 def value_of(v: Any) -> Any:
     """A variable's test value as an array of its type, or None."""
     if isinstance(v, SharedVariable):
-        return v.container.get(borrow=True)
+        return (
+            v.get_value(borrow=True) if isinstance(v, TensorSharedVariable) else v.container.get(borrow=True)
+        )
     given = getattr(v.tag, "test_value", None) if "tag" in v.__dict__ else None
     return None if given is None else v.type.filter(given)
 

@@ -9,12 +9,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tcc import handles
-from tcc.ir.types import FROM_NUMPY
+from tcc.ir import arrays
+from tcc.ir.types import FROM_NUMPY, numpy_dtype
+from tcc.ir.types import promote as promote_ir
 from tcc.settings import config
 
 if TYPE_CHECKING:
     from tcc.variable import Variable
 
+NAMES = {ours: name for name, ours in FROM_NUMPY.items()}
 Static = tuple[int | None, ...]  # sizes that are known; exactly the axes of size 1 broadcast
 
 RANK_NAMES = {
@@ -28,8 +31,8 @@ RANK_NAMES = {
 
 @functools.cache
 def promote(*dtypes: str) -> str:
-    """NumPy's promotion of arrays, on NumPy's names."""
-    return np.result_type(*(np.dtype(d) for d in dtypes)).name
+    """NumPy's promotion of arrays, on NumPy's names; bfloat16 with another float is float32 or that wider one."""
+    return NAMES[promote_ir(*(FROM_NUMPY[d] for d in dtypes))]
 
 
 class Type:
@@ -150,7 +153,7 @@ class TensorType(Type):
         name: str | None = None,
         shape: Sequence[int | None] | None = None,
     ) -> None:
-        self.dtype = _dtype_name(dtype)
+        self.dtype = dtype_name(dtype)
         if broadcastable is None and shape is None:
             raise TypeError("TensorType needs `broadcastable`, one flag for each axis, or `shape`")
         flags = tuple(bool(b) for b in broadcastable) if broadcastable is not None else None
@@ -165,7 +168,7 @@ class TensorType(Type):
         self.shape = sizes
         self.broadcastable = tuple(s == 1 for s in sizes)
         self.ir = FROM_NUMPY[self.dtype]
-        self.numpy_dtype = np.dtype(self.dtype)
+        self.numpy_dtype = numpy_dtype(self.ir)  # what carries its values: float32 those of bfloat16
 
     @property
     def ndim(self) -> int:  # type: ignore[override]
@@ -236,9 +239,12 @@ class TensorType(Type):
         """`data` as an array of this type.  Without `allow_downcast` no value may change.
 
         Arrays are judged by their dtype, numbers and lists by their values; with None a Python float always fits floatX.
+        bfloat16 is float32 outside of functions, as NumPy lacks it, and is rounded here, half to even.
         """
         if type(data) is not np.ndarray or data.dtype != self.numpy_dtype:
             data = self._converted(data, strict, allow_downcast)
+        if self.ir == "bf16":
+            data = self.carried(data)
         shape = data.shape
         if len(shape) != len(self.shape):
             raise TypeError(
@@ -248,6 +254,11 @@ class TensorType(Type):
             if wanted is not None and size != wanted:
                 self._refuse_shape(shape)
         return data  # type: ignore[no-any-return]
+
+    def carried(self, data: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        """`data` in the NumPy dtype that carries values of this type, with no more digits than the type has."""
+        data = np.asarray(data).astype(self.numpy_dtype, copy=False)
+        return arrays.rounded(data) if self.ir == "bf16" else data
 
     def _refuse_shape(self, shape: tuple[int, ...]) -> None:
         if any(b and s != 1 for b, s in zip(self.broadcastable, shape)):
@@ -324,7 +335,8 @@ def tensor_type(dtype: str, shape: Static) -> TensorType:
     return TensorType(dtype, shape=shape)
 
 
-def _dtype_name(dtype: Any) -> str:
+def dtype_name(dtype: Any) -> str:
+    """The name of a dtype, given as a name or as NumPy's object; "floatX" is config.floatX.  TypeError if there is none."""
     if isinstance(dtype, str) and dtype == "floatX":
         return str(config.floatX)
     try:

@@ -98,8 +98,10 @@ class GraphBuilder(Builder):
             "check_size",
             attrs={"left": left, "right": right, "message": f"{what}: Input dimension mis-match"},
         )
-        if not self.refined(values, left, right) and not self.refined(values, right, left):
-            self.replace_in_attrs(attrs, left, right)
+        # One of the two goes, in operands and attributes alike: were both left, a later mismatch could turn this one round.
+        found = self.refined(values, left, right)
+        old, new = (left, right) if found or not self.refined(values, right, left) else (right, left)
+        self.replace_in_attrs(attrs, old, new)
 
     def refined(self, values: list[Value], old: Size, new: Size) -> bool:
         """Operands of size `old`, which was found to be `new`, under that size."""

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from tcc.graph import Apply, Location, user_location
-from tcc.ir.types import FROM_NUMPY
+from tcc.ir.types import FROM_NUMPY, numpy_dtype
 from tcc.operators import TensorOperators
 from tcc.settings import config
-from tcc.types import Packed, TensorType, Type, tensor_type
+from tcc.types import Packed, TensorType, Type, dtype_name, tensor_type
 
 Array = np.ndarray[Any, Any]
 
@@ -137,7 +137,8 @@ def make_constant(type: Type, data: Any, name: str | None = None) -> Any:
 
 def scalar_constant(value: Any, dtype: str) -> TensorConstant:
     """A 0-d constant."""
-    return TensorConstant(tensor_type(dtype, ()), np.asarray(value, dtype))
+    type = tensor_type(dtype, ())
+    return TensorConstant(type, type.carried(np.asarray(value)))
 
 
 def number_dtype(value: int | float) -> str:
@@ -166,7 +167,7 @@ def constant(
 ) -> TensorConstant:
     """A constant: Python numbers take the smallest dtype that holds them, arrays keep theirs; sizes of 1 broadcast."""
     if dtype is not None:
-        data = np.asarray(value, dtype)
+        data = np.asarray(value, numpy_dtype(FROM_NUMPY[dtype_name(dtype)]))
     elif isinstance(value, bool) and ndim != 0:
         raise AsTensorError(
             "Cannot cast True or False as a tensor variable. Please use np.array(True) or np.array(False) if you need "
@@ -190,7 +191,8 @@ def constant(
         data = data.reshape((1,) * (ndim - data.ndim) + data.shape)
     if not data.dtype.isnative:
         data = data.astype(data.dtype.newbyteorder("="))
-    return TensorConstant(tensor_type(data.dtype.name, data.shape), data, name)
+    made = tensor_type(data.dtype.name if dtype is None else dtype_name(dtype), data.shape)
+    return TensorConstant(made, made.carried(data), name)
 
 
 def as_variable(x: Any, name: str | None = None, ndim: int | None = None) -> Any:

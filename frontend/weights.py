@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from tcc.ir.arrays import as_numbers
 from tcc.ir.safetensors import Tensor, tensor
 from tcc.runtime import weights
 from tcc.runtime.buffers import Container
@@ -33,7 +34,7 @@ def load_weights(path: str | os.PathLike[str], into: Any = None, strict: bool = 
 
     `into` is as `what` of `save_weights`.  All is checked before the first variable changes: ValueError for a name that the
     file lacks, for another dtype or shape than the variable has now and, if `strict`, for a name that no variable has.
-    bfloat16 comes as uint16.  Nothing is unpickled.
+    bfloat16 comes as float32, which holds all of its values.  Nothing is unpickled.
     """
     found = weights.read(Path(path))
     if into is not None:
@@ -47,7 +48,7 @@ def load_weights(path: str | os.PathLike[str], into: Any = None, strict: bool = 
                 )
         for name, variable in variables.items():
             variable.container.set(found[name].array)
-    return {name: np.array(t.array) for name, t in found.items()}
+    return {name: np.array(as_numbers(t.array, t.dtype)) for name, t in found.items()}
 
 
 def named(what: Any) -> dict[str, Any]:

@@ -30,7 +30,8 @@ DTYPES: dict[str, tuple[str | None, int]] = {
     "c128": ("complex128", 16),
     "object": ("object", 8),
 }
-FROM_NUMPY: dict[str, str] = {numpy: ours for ours, (numpy, _) in DTYPES.items() if numpy}
+# The names that users say; bfloat16 is the one that ml_dtypes registers with NumPy.
+FROM_NUMPY: dict[str, str] = {numpy or "bfloat16": ours for ours, (numpy, _) in DTYPES.items()}
 COMPILED = frozenset(
     {"bool", "i8", "i16", "i32", "i64", "u8", "u16", "u32", "u64", "f16", "bf16", "f32", "f64"}
 )

@@ -20,7 +20,7 @@ from tcc.random import common_sizes, counts_of, sizes_of
 from tcc.settings import config
 from tcc.shapes import join, reshape
 from tcc.sharedvar import shared
-from tcc.types import promote
+from tcc.types import dtype_name, promote
 from tcc.variable import TensorConstant, Variable, as_variable, scalar_constant
 
 Matrix = tuple[tuple[int, ...], ...]
@@ -348,7 +348,7 @@ class MRG_RandomStreams:
 def _floats(dtype: Any, *values: Any) -> str:
     if dtype in (None, "floatX"):
         dtype = str(config.floatX) if dtype else promote(str(config.floatX), *(v.type.dtype for v in values))
-    name = str(np.dtype(dtype).name)
+    name = dtype_name(dtype)
     if name not in ("float32", "float64"):
         raise TypeError(f"MRG_RandomStreams draws float32 or float64, not {name}")
     return name

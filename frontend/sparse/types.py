@@ -9,8 +9,7 @@ import numpy as np
 
 from tcc.ir.ops.sparse import scipy_sparse
 from tcc.settings import config
-from tcc.types import Packed, TensorType, promote, tensor_type
-from tcc.types import _dtype_name as dtype_name
+from tcc.types import Packed, TensorType, dtype_name, promote, tensor_type
 
 FORMATS = ("csr", "csc")
 INDEX = "int32"

@@ -17,7 +17,7 @@ from tcc.ir.types import FROM_NUMPY
 from tcc.random import common_sizes, sizes_of
 from tcc.settings import config
 from tcc.shapes import stack
-from tcc.types import TensorType, promote, tensor_type
+from tcc.types import TensorType, dtype_name, promote, tensor_type
 from tcc.variable import TensorConstant, as_variable
 
 
@@ -69,7 +69,7 @@ def draw(method: str, state: Any, sizes: list[Size], args: list[Any], dtype: Any
 
     `sizes` are what NumPy is asked for, `shape` those of the result where they are others.
     """
-    name = str(config.floatX) if dtype == "floatX" else np.dtype(dtype).name
+    name = dtype_name(dtype)
     if sizes:
         vector = build.cast(stack([size_variable(s) for s in sizes]), "int64")
     else:

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
-import pytest
-
-import tcc
 import tcc.tensor as T
 from tcc.ir.text import parse_func, print_func
 from tcc.ir.verify import verify
@@ -53,35 +49,11 @@ def test_what_cannot_be_decided_is_checked():
     x, y, n = T.vector("x"), T.vector("y"), T.lscalar("n")
     made = text([x, y, n], [x[:n] + y[:n]])
     assert "check_size" in made and "refine" in made
-    f = tcc.function([x, y, n], x[:n] + y[:n])
-    assert f([1.0, 2, 3], [1.0, 2], 2).tolist() == [2, 4]
-    with pytest.raises(ValueError, match="Input dimension mis-match"):
-        f([1.0, 2, 3], [1.0, 2], 3)
 
 
-def test_clones_of_a_shared_variable_are_one_parameter():
-    w = tcc.shared(np.ones(2), "w")
-    other = tcc.clone(w, share_inputs=False)
-    made = text([], [w + other], updates=[(other, other * 2)])
-    assert "(%w: f64[w_0])" in made and 'shared = ["w"], updates = {w = 1}' in made
-
-
-def test_names_are_unique_and_plain():
-    x, y = T.vector("a b"), T.vector("a b")
-    assert "%a_b: f64[a_b_0], %a_b_1: f64[a_b_0]" in text([x, y], [x + y])
-
-
-def test_indices_that_are_surely_right_are_not_checked():
-    x = T.matrix("x", shape=(3, None))
-    i = T.lvector("i")
-    assert "check_index" not in text([x], [x[1], x[-3]])
-    assert text([x, i], [x[i]]).count("check_index") == 1
-    assert text([x, i], [x[:, i]]).count("check_index") == 1
-
-
-def test_a_training_step_verifies():
-    x, y = T.matrix("x"), T.ivector("y")
-    w = tcc.shared(np.zeros((4, 3)), "w")
-    cost = -T.mean(T.log(T.nnet.softmax(T.dot(x, w)))[T.arange(y.shape[0]), y])
-    made = text([x, y], [cost], updates=[(w, w - 0.1 * tcc.grad(cost, w))])
-    assert "f64[x_1,w_1]) -> (f64[], f64[x_1,w_1])" in made
+def test_two_sizes_of_one_value_are_not_turned_into_each_other_for_ever():
+    x = T.matrix("x")
+    square = T.zeros((x.shape[0], x.shape[0]))
+    few = x[:3].shape[0]
+    made = text([x], [T.inc_subtensor(square[:3, ::-1], T.zeros((few, few)))])  # the window's sizes: few, all
+    assert made.count("check_size") == 1
