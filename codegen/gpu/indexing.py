@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tcc.codegen import scalar
+from tcc.codegen.emit import VecType
 from tcc.codegen.gather import Places
 from tcc.codegen.gpu.chips import LANE, WARP
 from tcc.codegen.gpu.kernel import (
@@ -23,39 +24,83 @@ from tcc.codegen.gpu.kernel import (
     grid_size,
     thread,
 )
+from tcc.codegen.gpu.maps import WIDE
 from tcc.codegen.kernel import plus, times
 from tcc.ir import dims
 from tcc.ir.core import Op
 from tcc.ir.dims import Size
-from tcc.ir.types import Type, bits_dtype
+from tcc.ir.types import Type, bits_dtype, itemsize
 
 OWNERS = 1 << 12  # warps among which a target is divided
 LAST = (1 << 63) - 1
 
 
 def gather_kernels(op: Op) -> list[GpuKernel]:
-    """result[i.., r..] = x[indices at axes, r elsewhere]."""
+    """result[i.., r..] = x[indices at axes, r elsewhere], in runs of 16 bytes where both lie dense along the last axis."""
     w = Places(op, LANE)
     e = w.e
     axes = [int(a) for a in op.attrs["axes"]]
     x, index, out = w.types[0], w.types[1], w.types[-1]
+    dtype = bits_dtype(x.dtype)
+    elem = VecType(scalar.memory_elem(dtype))
+    run = WIDE // elem.bytes if _gathers_runs(op, axes) else 1
     w.begin("void @KERNEL_NAME(ptr %args)")
     first, step = global_thread(e, BLOCK)
 
-    def element(u: str, _: list[str]) -> None:
-        at = w.unravel(u, out.shape)
+    def places(at: Sequence[str]) -> tuple[str, str]:
         rest = iter(at[index.rank :])
         source = [
             w.index(1 + axes.index(a), at[: index.rank], w.size(s)) if a in axes else next(rest)
             for a, s in enumerate(x.shape)
         ]
-        dtype = bits_dtype(x.dtype)
-        value = scalar.load(e, LANE, dtype, 1, w.address(0, source), None)
-        scalar.store(e, LANE, dtype, 1, value, w.address(len(w.types) - 1, at), None)
+        return w.address(0, source), w.address(len(w.types) - 1, at)
 
-    e.loop(first, w.count(out.shape), step, element)
+    def copy(source: str, target: str, lanes: int) -> None:
+        t = VecType(elem.elem, lanes)
+        value = e.value(f"load {t}, ptr {source}, align {t.bytes * lanes}")
+        e.line(f"store {t} {value}, ptr {target}, align {t.bytes * lanes}")
+
+    def element(u: str, _: list[str]) -> None:
+        copy(*places(w.unravel(u, out.shape)), 1)
+
+    def some(u: str, _: list[str]) -> None:
+        n = w.size(out.shape[-1])
+        start = times(e, e.value(f"urem i64 {u}, {pieces}"), str(run))
+        outer = w.unravel(e.value(f"udiv i64 {u}, {pieces}"), out.shape[:-1])
+        source, target = places([*outer, start])
+        joined = e.value(
+            f"or i64 {e.value(f'ptrtoint ptr {source} to i64')}, {e.value(f'ptrtoint ptr {target} to i64')}"
+        )
+        aligned = e.value(f"icmp eq i64 {e.value(f'and i64 {joined}, {WIDE - 1}')}, 0")
+        inside = e.value(f"icmp sle i64 {plus(e, start, str(run))}, {n}")
+        quick, single, after = e.label(), e.label(), e.label()
+        e.branch_if(e.value(f"and i1 {aligned}, {inside}"), quick, single)
+        e.at(quick)
+        copy(source, target, run)
+        e.branch(after)
+        e.at(single)
+        left = e.call("i64", "llvm.smin.i64", ("i64", e.value(f"sub i64 {n}, {start}")), ("i64", str(run)))
+        e.loop(0, left, 1, lambda i, _: copy(e.gep(source, i, elem.elem), e.gep(target, i, elem.elem), 1))
+        e.branch(after)
+        e.at(after)
+
+    if run == 1:
+        e.loop(first, w.count(out.shape), step, element)
+        threads = out.size
+    else:
+        pieces = e.value(f"sdiv i64 {plus(e, w.size(out.shape[-1]), str(run - 1))}, {run}")
+        e.loop(first, times(e, w.count(out.shape[:-1]), pieces), step, some)
+        threads = dims.mul(*out.shape[:-1], ceil_div(out.shape[-1], run))
     e.end()
-    return [finish(e, "gather", w.slots.slots, blocks_for(out.size))]
+    return [finish(e, "gather", w.slots.slots, blocks_for(threads))]
+
+
+def _gathers_runs(op: Op, axes: Sequence[int]) -> bool:
+    x, index, out = op.operands[0].type, op.operands[1].type, op.operands[-1].type
+    last = x.rank - 1
+    if out.rank == index.rank or last in axes or (x.strides[-1], out.strides[-1]) != (1, 1):
+        return False
+    return not isinstance(out.shape[-1], int) or out.shape[-1] * itemsize(x.dtype) >= WIDE
 
 
 def scatter_kernels(op: Op) -> list[GpuKernel]:

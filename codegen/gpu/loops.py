@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from tcc.codegen.columns import column_kernel
 from tcc.codegen.gpu import tensorcore
 from tcc.codegen.gpu.chips import LANE
+from tcc.codegen.gpu.columns import column_kernels
 from tcc.codegen.gpu.general import general_kernel
 from tcc.codegen.gpu.indexing import check_index_kernels, gather_kernels, scatter_kernels
 from tcc.codegen.gpu.kernel import GpuKernel
 from tcc.codegen.gpu.maps import map_kernel
 from tcc.codegen.gpu.products import conv_kernels, product_kernels
 from tcc.codegen.gpu.rows import row_kernels
+from tcc.codegen.gpu.turned import turned_kernel
 from tcc.codegen.loops import KERNELS
 from tcc.codegen.program import Program, build, copy_program
 from tcc.ir import dims
@@ -31,11 +32,10 @@ def kernels_of(op: Op, sm: int) -> list[GpuKernel]:
 def program_kernels(program: Program) -> list[GpuKernel]:
     inner = program.reduced[-1]
     if any(program.reduced[:-1]) and not inner:
-        size = dims.mul(*(s for s, r in zip(program.sizes, program.reduced) if not r))
-        return [general_kernel(column_kernel(program, LANE), size)]
+        return column_kernels(program)
     if inner or program.row:
         return row_kernels(program)
-    return [map_kernel(program)]
+    return [turned_kernel(program) or map_kernel(program)]
 
 
 def general(op: Op) -> list[GpuKernel]:

@@ -23,19 +23,10 @@ from tcc.ir.types import itemsize
 WIDE = 16  # bytes that a thread takes at once
 
 
-class Threads(Nest):
-    """A kernel being written over a program: the CPU's vocabulary, with a thread's few neighbours for a vector."""
+class Runs(Nest):
+    """Vectors are a thread's few neighbours, and lie at multiples of their size while `aligned`."""
 
-    def __init__(self, program: Program) -> None:
-        super().__init__(program, LANE)
-        self.lanes = 1
-
-    def begin(self) -> None:
-        self.e.function("void @KERNEL_NAME(ptr %args)")
-        self.load_arguments()
-        for node in self.program.nodes:  # used in branches that do not dominate each other
-            if node.kind == "size":
-                self.size(node.value)
+    aligned = True
 
     def load(self, dtype: str, base: str, stride: Size, pos: Position) -> str:
         if pos.lanes == 1:
@@ -43,7 +34,7 @@ class Threads(Nest):
         e, t = self.e, VecType(scalar.memory_elem(dtype), pos.lanes)
         if stride == 1:
             at = e.gep(base, pos.offset, t.elem)
-            got = e.value(f"load {t}, ptr {at}, align {t.bytes * t.lanes}")
+            got = e.value(f"load {t}, ptr {at}, align {self.alignment(t)}")
             return from_memory(e, LANE, dtype, pos.lanes, got)
         whole = "poison"
         for lane in range(pos.lanes):
@@ -59,12 +50,45 @@ class Threads(Nest):
         e, t = self.e, VecType(scalar.memory_elem(dtype), pos.lanes)
         stored = to_memory(e, LANE, dtype, pos.lanes, value)
         if stride == 1:
-            e.line(f"store {t} {stored}, ptr {e.gep(base, pos.offset, t.elem)}, align {t.bytes * t.lanes}")
+            e.line(f"store {t} {stored}, ptr {e.gep(base, pos.offset, t.elem)}, align {self.alignment(t)}")
             return
         for lane in range(pos.lanes):
             at = e.gep(base, times(e, plus(e, pos.offset, str(lane)), self.size(stride)), t.elem)
             one = e.value(f"extractelement {t} {stored}, i64 {lane}")
             e.line(f"store {t.elem} {one}, ptr {at}, align {t.bytes}")
+
+    def alignment(self, t: VecType) -> int:
+        return t.bytes * (t.lanes if self.aligned else 1)
+
+
+class Threads(Runs):
+    """A kernel being written over a program: the CPU's vocabulary, a thread for some neighbours."""
+
+    def __init__(self, program: Program) -> None:
+        super().__init__(program, LANE)
+        self.lanes = 1
+
+    def begin(self) -> None:
+        self.e.function("void @KERNEL_NAME(ptr %args)")
+        self.load_arguments()
+        for node in self.program.nodes:  # used in branches that do not dominate each other
+            if node.kind == "size":
+                self.size(node.value)
+
+    def map_at(self, outer: Sequence[str], pos: Position) -> None:
+        """Every result of a map at a position.  It may lie where an operand lies: all is read before anything is written."""
+        self.at_point(outer)
+        memo: dict[object, str] = {}
+        values = [self.vector(node, pos, memo) for node in self.program.results]  # type: ignore[arg-type]
+        for access, value in zip(self.program.writes, values):
+            stride = access.strides[self.inner]
+            if pos.lanes > 1 and stride == 0:
+                value = self.e.value(
+                    f"extractelement {VecType(scalar.elem(access.dtype), pos.lanes)} {value}, i64 0"
+                )
+                self.store(access.dtype, value, self.bases[access.slot], 1, Position("0", 1))
+                continue
+            self.store(access.dtype, value, self.bases[access.slot], stride, pos)
 
 
 def map_kernel(program: Program) -> GpuKernel:
@@ -109,7 +133,7 @@ class _Map(Threads):
         """The elements of one thread: all at once if they are there and aligned, else one by one."""
         e, each = self.e, self.each
         if each == 1:
-            self.visit(outer, Position(start, 1))
+            self.map_at(outer, Position(start, 1))
             return
         end = plus(e, start, str(each))
         whole = e.value(f"icmp sle i64 {end}, {n}")
@@ -125,12 +149,12 @@ class _Map(Threads):
         e.branch_if(whole, inside, single)
         e.at(inside)
         self.lanes = each
-        self.visit(outer, Position(start, each))
+        self.map_at(outer, Position(start, each))
         self.lanes = 1
         e.branch(after)
         e.at(single)
         stop = e.call("i64", "llvm.smin.i64", ("i64", end), ("i64", n))
-        e.loop(start, stop, 1, lambda i, _: self.visit(outer, Position(i, 1)))
+        e.loop(start, stop, 1, lambda i, _: self.map_at(outer, Position(i, 1)))
         e.branch(after)
         e.at(after)
 
@@ -142,18 +166,3 @@ class _Map(Threads):
             if self.each * t.bytes > 1:
                 found.setdefault(self.each * t.bytes, []).append((a.slot, t.elem))
         return found
-
-    def visit(self, outer: Sequence[str], pos: Position) -> None:
-        """A result may lie where an operand lies: all is read before anything is written."""
-        self.at_point(outer)
-        memo: dict[object, str] = {}
-        values = [self.vector(node, pos, memo) for node in self.program.results]  # type: ignore[arg-type]
-        for access, value in zip(self.program.writes, values):
-            stride = access.strides[self.inner]
-            if pos.lanes > 1 and stride == 0:
-                value = self.e.value(
-                    f"extractelement {VecType(scalar.elem(access.dtype), pos.lanes)} {value}, i64 0"
-                )
-                self.store(access.dtype, value, self.bases[access.slot], 1, Position("0", 1))
-                continue
-            self.store(access.dtype, value, self.bases[access.slot], stride, pos)

@@ -1,7 +1,7 @@
 """Rows on a GPU: reductions along the inner axis and row kernels (softmax, norms, cross-entropy), a team of threads a row.
 
-What is computed in which phase is the CPU's (tcc.codegen.rows).  Thread t of the team takes elements t, t + team, ...; totals are
-folded by shuffles within a warp, then those of the warps in order through shared memory, so the order depends on the row's
+What is computed in which phase is the CPU's (tcc.codegen.rows).  Thread t of the team takes runs of 16 bytes t, t + team, ... where
+rows are long enough, then one element of what is left; totals are folded by lanes of the run, then by shuffles within a warp, then those of the warps in order through shared memory, so the order depends on the row's
 length alone.  A short row has one warp, and needs no barrier.  One long row is cut into chunks whose totals a second kernel adds up in order.
 """
 
@@ -21,12 +21,14 @@ from tcc.codegen.gpu.kernel import (
     shuffle,
     thread,
 )
+from tcc.codegen.gpu.maps import WIDE, Runs
 from tcc.codegen.kernel import Scratch, plus, times
 from tcc.codegen.nest import Fold, Position, fold_of
 from tcc.codegen.program import Node, Program
 from tcc.codegen.rows import CHUNK, _Rows
 from tcc.ir import dims
 from tcc.ir.dims import Size
+from tcc.ir.types import itemsize
 
 LONG = 256  # threads of a row's team
 SHORT = 512  # most elements of a row that one warp takes
@@ -41,7 +43,7 @@ def row_kernels(program: Program) -> list[GpuKernel]:
     return [rows.row_kernel()]
 
 
-class _Teams(_Rows):
+class _Teams(Runs, _Rows):
     def __init__(self, program: Program) -> None:
         super().__init__(program, LANE)
         self.unrolled = self.tiled = False
@@ -51,8 +53,18 @@ class _Teams(_Rows):
         short = isinstance(self.length, int) and self.length <= SHORT and not self.full and not self.summed
         self.team = WARP if short else LONG
         self.block_threads = 128 if short else LONG
+        moved = [a for a in [*program.reads, *program.writes] if a.varies(self.inner)]
+        self.dense = [a for a in moved if a.strides[self.inner] == 1]
+        self.run = self.run_length(max((itemsize(a.dtype) for a in moved), default=WIDE))
         self.lane = self.member = ""
         self.shared = ""
+
+    def run_length(self, widest: int) -> int:
+        """Elements that a thread takes at once: fewer where not all of the team would have some."""
+        run = max(1, WIDE // widest) if self.dense else 1
+        while run > 1 and isinstance(self.length, int) and self.length < run * self.team:
+            run //= 2
+        return run
 
     # -- kernels ---------------------------------------------------------------------------------------------------
 
@@ -141,9 +153,25 @@ class _Teams(_Rows):
         units = self.chunk_count(self.size(self.length))
         for node in self.reduce_nodes():
             self.partial_pointer(node)
-        self.collect(units)
+        self.enter([])
+        for node in self.reduce_nodes():
+            self.scalars[node] = self.collected(node, units)
+        self.store_scalars()
         e.end()
         return finish(e, "collect", self.slots.slots, (1, 1, 1), LONG, self.shared_bytes())
+
+    def collected(self, node: Node, units: str) -> str:
+        """The total of the chunks' totals, each thread's share of them in order."""
+        e, fold = self.e, fold_of(node)
+        elem, pointer = scalar.memory_elem(fold.total_dtype), self.partial_pointer(node)
+
+        def add(unit: str, values: list[str]) -> list[str]:
+            at = e.gep(pointer, times(e, unit, str(8 // VecType(elem).bytes)), elem)
+            one = scalar.load(e, LANE, fold.total_dtype, 1, at, None)
+            return [fold.combine(e, LANE, values[0], one, 1)]
+
+        (total,) = e.loop(self.member, units, self.team, add, [(fold.total_type(1), fold.identity(1))])
+        return self.across(fold, total)
 
     # -- a row by its team -----------------------------------------------------------------------------------------
 
@@ -198,13 +226,64 @@ class _Teams(_Rows):
     def block(
         self, start: str, stop: str, folds: list[Fold], visit: Callable[[Position, list[str]], list[str]]
     ) -> list[str]:
-        """This thread's share."""
+        """This thread's share: runs, by vectors where rows are aligned, then what is left."""
+        e, run = self.e, self.run
+        totals, left = [f.identity(1) for f in folds], start
+        if run > 1:
+            length = e.value(f"sub i64 {stop}, {start}")
+            left = plus(e, start, e.value(f"and i64 {length}, {-run}"))
+            totals = self.runs(start, left, folds, visit)
+        first = plus(e, left, self.member)
         types = [f.total_type(1) for f in folds]
-        zeros = [f.identity(1) for f in folds]
-        first = plus(self.e, start, self.member)
-        return self.e.loop(
-            first, stop, self.team, lambda i, values: visit(Position(i, 1), values), list(zip(types, zeros))
+        return e.loop(
+            first, stop, self.team, lambda i, values: visit(Position(i, 1), values), list(zip(types, totals))
         )
+
+    def runs(
+        self, start: str, stop: str, folds: list[Fold], visit: Callable[[Position, list[str]], list[str]]
+    ) -> list[str]:
+        e, run = self.e, self.run
+        types = [f.total_type(run) for f in folds]
+        zeros = [f.identity(run) for f in folds]
+        first = plus(e, start, times(e, self.member, str(run)))
+        splats = self.splats
+
+        def loop(aligned: bool) -> list[str]:
+            self.aligned, self.lanes, self.splats = aligned, run, {}
+            made = e.loop(
+                first,
+                stop,
+                self.team * run,
+                lambda i, values: visit(Position(i, run), values),
+                list(zip(types, zeros)),
+            )
+            self.aligned, self.lanes, self.splats = True, 1, splats
+            return made
+
+        quick, slow, after = e.label(), e.label(), e.label()
+        e.branch_if(self.all_aligned(start), quick, slow)
+        ends: list[tuple[list[str], str]] = []
+        for label, aligned in ((quick, True), (slow, False)):
+            e.at(label)
+            ends.append((loop(aligned), e.current))
+            e.branch(after)
+        e.at(after)
+        (fast, fast_from), (other, other_from) = ends
+        whole = [
+            e.value(f"phi {t} [{a}, %{fast_from}], [{b}, %{other_from}]")
+            for t, a, b in zip(types, fast, other)
+        ]
+        return [f.wide.across(e, LANE, total, run) for f, total in zip(folds, whole)]
+
+    def all_aligned(self, start: str) -> str:
+        """Whether the runs of this row from `start` on lie at multiples of their size."""
+        e, whole = self.e, "true"
+        for access in self.dense:
+            at = e.gep(self.bases[access.slot], start, scalar.memory_elem(access.dtype))
+            address = e.value(f"ptrtoint ptr {at} to i64")
+            odd = e.value(f"and i64 {address}, {self.run * itemsize(access.dtype) - 1}")
+            whole = e.value(f"and i1 {whole}, {e.value(f'icmp eq i64 {odd}, 0')}")
+        return whole
 
     def enter(self, indices: Sequence[str]) -> None:
         self.vectors = {}
