@@ -60,11 +60,10 @@ class _Teams(Runs, _Rows):
         self.shared = ""
 
     def run_length(self, widest: int) -> int:
-        """Elements that a thread takes at once: fewer where not all of the team would have some."""
+        """Elements that a thread takes at once; one where not all of the team would have some."""
         run = max(1, WIDE // widest) if self.dense else 1
-        while run > 1 and isinstance(self.length, int) and self.length < run * self.team:
-            run //= 2
-        return run
+        few = isinstance(self.length, int) and self.length < run * self.team
+        return 1 if few else run
 
     # -- kernels ---------------------------------------------------------------------------------------------------
 
@@ -226,26 +225,43 @@ class _Teams(Runs, _Rows):
     def block(
         self, start: str, stop: str, folds: list[Fold], visit: Callable[[Position, list[str]], list[str]]
     ) -> list[str]:
-        """This thread's share: runs, by vectors where rows are aligned, then what is left."""
+        """This thread's share: runs, by vectors where rows are aligned, then what is left one by one.
+
+        A row of a run-time length is divided as one of that length, if known, would be: a short one among a warp's threads.
+        """
         e, run = self.e, self.run
-        totals, left = [f.identity(1) for f in folds], start
-        if run > 1:
-            length = e.value(f"sub i64 {stop}, {start}")
-            left = plus(e, start, e.value(f"and i64 {length}, {-run}"))
-            totals = self.runs(start, left, folds, visit)
-        first = plus(e, left, self.member)
         types = [f.total_type(1) for f in folds]
+        totals = [f.identity(1) for f in folds]
+        length = e.value(f"sub i64 {stop}, {start}")
+        member, team, left = self.member, str(self.team), start
+        if self.team == LONG and not isinstance(self.length, int) and not self.full and not self.summed:
+            short = e.value(f"icmp sle i64 {length}, {SHORT}")
+            team = e.value(f"select i1 {short}, i64 {WARP}, i64 {LONG}")
+            idle = e.value(f"icmp sge i64 {member}, {team}")
+            member = e.value(f"select i1 {idle}, i64 {length}, i64 {member}")  # past the end
+        if run > 1:
+            enough = e.value(f"icmp sge i64 {length}, {times(e, team, str(run))}")
+            whole = e.value(f"select i1 {enough}, i64 {e.value(f'and i64 {length}, {-run}')}, i64 0")
+            left = plus(e, start, whole)
+            totals = self.runs(start, left, member, team, folds, visit)
         return e.loop(
-            first, stop, self.team, lambda i, values: visit(Position(i, 1), values), list(zip(types, totals))
+            plus(e, left, member), stop, team, lambda i, v: visit(Position(i, 1), v), list(zip(types, totals))
         )
 
     def runs(
-        self, start: str, stop: str, folds: list[Fold], visit: Callable[[Position, list[str]], list[str]]
+        self,
+        start: str,
+        stop: str,
+        member: str,
+        team: str,
+        folds: list[Fold],
+        visit: Callable[[Position, list[str]], list[str]],
     ) -> list[str]:
         e, run = self.e, self.run
         types = [f.total_type(run) for f in folds]
         zeros = [f.identity(run) for f in folds]
-        first = plus(e, start, times(e, self.member, str(run)))
+        first = plus(e, start, times(e, member, str(run)))
+        step = times(e, team, str(run))
         splats = self.splats
 
         def loop(aligned: bool) -> list[str]:
@@ -253,7 +269,7 @@ class _Teams(Runs, _Rows):
             made = e.loop(
                 first,
                 stop,
-                self.team * run,
+                step,
                 lambda i, values: visit(Position(i, run), values),
                 list(zip(types, zeros)),
             )
