@@ -15,6 +15,7 @@ assert __name__ == "tcc", "import it as tcc; a bare `import frontend` makes a se
 if TYPE_CHECKING:
     from tcc import debug as debug
     from tcc import devices as devices
+    from tcc import gpu as gpu
     from tcc import gradient as gradient
     from tcc import modes as modes
     from tcc import printing as printing
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from tcc.gradient import subgraph_grad as subgraph_grad
     from tcc.graph import clone as clone
     from tcc.graphop import OpFromGraph as OpFromGraph
+    from tcc.kernels import kernel as kernel
     from tcc.loading import load as load
     from tcc.loops import foldl as foldl
     from tcc.loops import foldr as foldr
@@ -94,6 +96,7 @@ _HOMES = {
     "hessian": "gradient",
     "ifelse": "branches",
     "jacobian": "gradient",
+    "kernel": "kernels",
     "load": "loading",
     "load_weights": "weights",
     "map": "loops",
@@ -113,6 +116,7 @@ _MODULES = frozenset(
     {
         "debug",
         "devices",
+        "gpu",
         "random",
         "sandbox",
         "gradient",

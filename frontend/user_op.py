@@ -136,6 +136,16 @@ class Performing:
         """What a device is asked first (tcc.cuda_op)."""
         return getattr(self.op, "device_perform", None)
 
+    @property
+    def kernels(self) -> Callable[..., Any] | None:
+        """What makes the kernels of an op that is one (tcc.kernels)."""
+        return getattr(self.op, "kernels", None)
+
+    @property
+    def want(self) -> Callable[..., None] | None:
+        """The op's rule for the sizes of its operands."""
+        return getattr(self.op, "want", None)
+
     def __call__(self, *arrays: Array) -> list[Array]:
         op, node = self.op, self.node
         storage: list[list[Any]] = [[None] for _ in node.results]

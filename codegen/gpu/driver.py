@@ -41,6 +41,11 @@ def lower(func: Func, chip: Chip | None, returns: Returns = "list") -> DevicePro
     return _Driver(func, chip, returns).lower()
 
 
+def user_kernels(op: Op) -> Callable[..., list[GpuKernel]] | None:
+    """Of a call of a kernel that is written in Python, what makes its kernels for types of operands and results."""
+    return getattr(op.attrs.get("function"), "kernels", None) if op.name == "call" else None
+
+
 class _Driver:
     def __init__(self, func: Func, chip: Chip | None, returns: Returns) -> None:
         self.func, self.chip, self.returns = func, chip, returns
@@ -110,6 +115,9 @@ class _Driver:
             "yield": lambda op: [],
         }
         for op in block.ops:
+            if user_kernels(op) is not None:
+                steps += self.user_launches(op)
+                continue
             handler = self.host_step if on_host(op) else handlers.get(op.name, self.launches)
             steps += handler(op)
         return steps
@@ -184,10 +192,18 @@ class _Driver:
         ]
         return [*(launch.Allocate(b) for b in late), *steps]
 
+    def user_launches(self, op: Op) -> list[Step]:
+        """Of a call whose function is a kernel: it is launched where it lies."""
+        key, make = kernel_key(op), user_kernels(op)
+        assert make is not None
+        if key not in self.written:
+            self.written[key] = make(*([v.type.value for v in vs] for vs in (op.reads, op.places)))
+        return [self.launch(op, kernel, {}) for kernel in self.written[key]]
+
     def launch(self, op: Op, kernel: GpuKernel, scratch: dict[Size, Address]) -> Step:
         if kernel.name not in self.kernels:
             text = kernel.text if self.chip is None else ptx(kernel, self.chip)
-            what = f"{op.name}" + (f" ({op.loc})" if op.loc else "")
+            what = str(op.attrs.get("name", op.name)) + (f" ({op.loc})" if op.loc else "")
             self.kernels[kernel.name] = DeviceKernel(
                 kernel.name, text, kernel.block, len(kernel.slots), kernel.shared, what
             )

@@ -37,7 +37,7 @@ _STATE = f"""
 @emu.range_count = internal global i64 0
 @emu.low = internal global i64 0
 @emu.high = internal global i64 0
-@emu.fault = internal global i64 0
+@emu.fault = internal global [3 x i64] zeroinitializer
 define internal ptr @emu.check(ptr %p, i64 %bytes) noinline {{
 entry:
   %at = ptrtoint ptr %p to i64
@@ -82,7 +82,10 @@ found:
 good:
   ret ptr %p
 bad:
-  store i64 %at, ptr @emu.fault
+  %fault = load i64, ptr @emu.fault
+  %first = icmp eq i64 %fault, 0
+  %kept = select i1 %first, i64 %at, i64 %fault
+  store i64 %kept, ptr @emu.fault
   ret ptr @emu.trash
 }}
 """
@@ -444,7 +447,9 @@ def _launch() -> str:
             e.call("void", "llvm.memset.p0.i64", *wipe)
             status = e.value(f"call i32 @emu.run_block(ptr %args, i64 %threads, i1 {down})")
             address = e.value("load i64, ptr @emu.fault")
-            e.line(f"store i64 {address}, ptr %fault")
+            for n in range(3):
+                word = e.value(f"load i64, ptr {e.gep('@emu.fault', n, 'i64')}")
+                e.line(f"store i64 {word}, ptr {e.gep('%fault', n, 'i64')}")
             wrong = e.value(
                 f"or i1 {e.value(f'icmp ne i64 {address}, 0')}, {e.value(f'icmp ne i32 {status}, 0')}"
             )
@@ -538,6 +543,12 @@ def _loaded(kernel: DeviceKernel) -> tuple[jit.Image, Callable[..., int]]:
     return image, run
 
 
+def _site(text: str, code: int, index: int, size: int) -> str:
+    """What the kernel's text says of the site that noted a fault."""
+    found = re.search(rf"^; site {-1 - code}: (.*)", text, re.M)
+    return f"{(found[1] if found else 'index #').replace('#', str(index))} is outside of 0..{size - 1}"
+
+
 class KernelError(RuntimeError):
     """A kernel did what a GPU would not have allowed, or what would have had no one result."""
 
@@ -582,9 +593,11 @@ class Emulator:
         starts = sorted(self.blocks)
         given = sorted({starts[i] for a in args.tolist() if (i := bisect.bisect_right(starts, a) - 1) >= 0})
         ranges = np.array([(a, a + self.blocks[a].nbytes) for a in given], np.int64).reshape(-1, 2)
-        sizes, fault = np.array(grid, np.int64), np.zeros(1, np.int64)
+        sizes, fault = np.array(grid, np.int64), np.zeros(3, np.int64)
         tables = (args.ctypes.data, sizes.ctypes.data, kernel.block, int(self.descending), ranges.ctypes.data)
         status = run(*tables, len(ranges), kernel.shared, fault.ctypes.data)
+        if fault[0] < 0:
+            raise KernelError(_site(kernel.text, *map(int, fault)))
         if fault[0]:
             near = ", ".join(f"{a:#x} to {b:#x}" for a, b in ranges.tolist())
             raise KernelError(

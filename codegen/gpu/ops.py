@@ -124,6 +124,35 @@ _op(
     "%r = load i64, ptr %a\n%low = icmp ult i64 %r, %b\n%m = select i1 %low, i64 %b, i64 %r\nstore i64 %m, ptr %a",
 )
 
+for _kind, _t in (("i32", "i32"), ("i64", "i64"), ("f32", "float"), ("f64", "double")):
+    _add = "fadd" if _kind[0] == "f" else "add"
+    _op(
+        f"atomic_add.{_kind}",
+        _t,
+        ("ptr", _t),
+        f"%r = atomicrmw {_add} ptr %a, {_t} %b monotonic",
+        f"%r = load {_t}, ptr %a\n%m = {_add} {_t} %r, %b\nstore {_t} %m, ptr %a",
+    )
+_op(  # an index and the size of its axis; on the host it is 0 where it is not within, which is noted as a fault of site %c
+    "inside",
+    "i64",
+    ("i64", "i64", "i32"),
+    "%r = add i64 %a, 0",
+    """%out = icmp uge i64 %a, %b
+    %old = load i64, ptr @emu.fault
+    %first = icmp eq i64 %old, 0
+    %note = and i1 %out, %first
+    %p = select i1 %note, ptr @emu.fault, ptr @emu.trash
+    %site = zext i32 %c to i64
+    %code = sub i64 -1, %site
+    store i64 %code, ptr %p
+    %q = getelementptr i64, ptr %p, i64 1
+    store i64 %a, ptr %q
+    %s = getelementptr i64, ptr %p, i64 2
+    store i64 %b, ptr %s
+    %r = select i1 %out, i64 0, i64 %a""",
+)
+
 MMA = "{ float, float, float, float }"
 
 

@@ -111,11 +111,20 @@ define(
 
 # -- call ------------------------------------------------------------------------------------------------------------
 
+
+def call_type(types: Sequence[Type], attrs: Attrs, blocks: Sequence[Block]) -> list[Type]:
+    """A function that has rules for its operands' sizes has them in `want`."""
+    want = getattr(attrs["function"], "want", None)
+    if want is not None:
+        want(types)
+    return list(attrs["types"])
+
+
 define(
     OpDef(
         "call",
         "*xs",
-        lambda types, attrs, blocks: list(attrs["types"]),
+        call_type,
         None,
         {"name": REQUIRED, "types": REQUIRED, "function": None},
         doc="A Python function on the calling thread: arrays in, arrays of `types` out.  The text form keeps its name "
