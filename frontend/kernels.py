@@ -17,8 +17,9 @@ import numpy as np
 from tcc import gpu
 from tcc.graph import place
 from tcc.ir import dims
+from tcc.ir.arrays import as_numbers, in_memory
 from tcc.ir.ops.rules import want_size
-from tcc.ir.types import FROM_NUMPY, Type
+from tcc.ir.types import FROM_NUMPY, Type, memory_dtype
 from tcc.types import TensorType
 from tcc.user_op import Apply, Op
 from tcc.variable import as_variable
@@ -229,12 +230,12 @@ class Kernel(Op):
 
     def _symbolic(self, node: Any) -> tuple[list[Type], list[Type]]:
         reads = [
-            Type(FROM_NUMPY[v.type.dtype], tuple(dims.name(f"{p.name}{axis}") for axis in range(v.type.ndim)))
+            Type(v.type.ir, tuple(dims.name(f"{p.name}{axis}") for axis in range(v.type.ndim)))
             for p, v in zip(self.inputs, node.operands)
         ]
         known = self._bound([t.shape for t in reads])
         return reads, [
-            Type(FROM_NUMPY[v.type.dtype], tuple(size_of(self.source, s, known) for s in p.sizes))
+            Type(v.type.ir, tuple(size_of(self.source, s, known) for s in p.sizes))
             for p, v in zip(self.outputs, node.results)
         ]
 
@@ -265,14 +266,14 @@ class Kernel(Op):
         from tcc.devices import emulator
         from tcc.runtime.launch import DeviceKernel
 
+        dtypes = [v.type.ir for v in (*node.operands, *node.results)]
         known = self._bound([x.shape for x in inputs])
-        made = [
-            np.empty([size_of(self.source, s, known) for s in p.sizes], v.type.dtype)
-            for p, v in zip(self.outputs, node.results)
-        ]
-        arrays = [np.ascontiguousarray(x).reshape(x.shape) for x in inputs]
-        reads, writes = ([Type(FROM_NUMPY[a.dtype.name], a.shape) for a in many] for many in (arrays, made))
+        sizes = [[size_of(self.source, s, known) for s in p.sizes] for p in self.outputs]
+        types = [Type(d, tuple(shape)) for d, shape in zip(dtypes, [*(x.shape for x in inputs), *sizes])]
+        reads, writes = types[: len(inputs)], types[len(inputs) :]
         self.want(reads)
+        arrays = [in_memory(x, t.dtype) for x, t in zip(inputs, reads)]
+        made = [np.empty([int(str(n)) for n in t.shape], memory_dtype(t.dtype)) for t in writes]
         with emulator() as device:
             places = [device.alloc(max(1, a.nbytes)) for a in (*arrays, *made)]
             try:
@@ -288,8 +289,8 @@ class Kernel(Op):
             finally:
                 for address in places:
                     device.free(address)
-        for storage, array in zip(output_storage, made):
-            storage[0] = array
+        for storage, array, t in zip(output_storage, made, writes):
+            storage[0] = as_numbers(array, t.dtype)
 
     def __reduce__(self) -> str:
         return str(self.function.__qualname__)

@@ -15,6 +15,7 @@ from tcc.codegen.gpu.chips import LANE
 from tcc.codegen.gpu.kernel import barrier, shuffle
 from tcc.codegen.gpu.python_numbers import (
     Array,
+    Dtype,
     Number,
     Numbers,
     Outside,
@@ -133,7 +134,7 @@ class Expressions(Numbers):
                     total = self.operate(node, ast.Mult(), total, Number("i64", s))
                 return total
         if isinstance(base, Array | Number) and attr == "dtype":
-            return Outside(np.dtype(named(base.dtype)))
+            return Outside(Dtype(base.dtype))
         self.refuse(node, f"{kind_of(base)} has no {attr} in a kernel", AttributeError)
 
     def subscript(self, node: ast.AST, base: Value, index: ast.expr) -> Value:
@@ -230,7 +231,7 @@ class Expressions(Numbers):
         if node.keywords or any(isinstance(a, ast.Starred) for a in node.args):
             self.refuse(node, "a kernel gives arguments by their places", SyntaxError)
         function = what.value
-        if isinstance(function, type) and issubclass(function, np.generic):
+        if isinstance(function, Dtype) or (isinstance(function, type) and issubclass(function, np.generic)):
             return self.cast(node, self.evaluate(_only(self, node)), self.dtype_of(node, function))
         name = self.vocabulary.get(function) if _hashable(function) else None
         if name in PRIMITIVES:

@@ -45,6 +45,17 @@ class Slot:
 
 
 @dataclass(frozen=True)
+class Dtype:
+    """An array's `dtype`, whose `type` casts."""
+
+    ir: str
+
+    @property
+    def type(self) -> Dtype:
+        return self
+
+
+@dataclass(frozen=True)
 class Outside:
     """An object of Python's: a module, a function, a dtype."""
 
@@ -71,7 +82,7 @@ class Source:
 
 
 def named(dtype: str) -> str:
-    return DTYPES[dtype][0] or dtype
+    return DTYPES[dtype][0] or "bfloat16"
 
 
 def kind_of(value: Value) -> str:
@@ -202,6 +213,8 @@ class Numbers:
         return given.text if given.dtype == "bool" else self.cast(node, given, "bool").text
 
     def dtype_of(self, node: ast.AST, given: Any) -> str:
+        if isinstance(given, Dtype):
+            return given.ir
         try:
             return FROM_NUMPY[np.dtype(given).name]
         except (TypeError, KeyError):

@@ -100,6 +100,16 @@ def test_elements_and_blocks(n: int, device: str) -> None:
     np.testing.assert_allclose(single, want, rtol=1e-5, atol=1e-4)
 
 
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_halves_round_at_each_step(dtype: str) -> None:
+    x = T.vector("x", dtype=dtype)
+    given = np.float32(rng.integers(-100, 100, 33))
+    for device in ("cpu", "emulator"):
+        f = tcc.function([x], totals(x), device=device)
+        made = f(given.astype(np.float16 if dtype == "float16" else np.float32))
+        np.testing.assert_allclose(np.float32(made), [given.sum()], rtol=2e-2, atol=4)
+
+
 @pytest.mark.parametrize("shape", [(0, 3), (1, 1), (17, 9), (31, 50)])
 def test_blocks_of_two_axes(shape: tuple[int, int]) -> None:
     x = T.matrix("x", dtype="int16")
