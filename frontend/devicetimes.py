@@ -1,4 +1,5 @@
-"""What the kernels of a function on a device cost, each timed alone, beside the bandwidth that the device's copies reach."""
+"""What the kernels of a function on a device cost, each timed alone, beside what the device reaches at best: bytes that its copies
+move, and multiply-adds on registers."""
 
 from __future__ import annotations
 
@@ -10,6 +11,8 @@ from typing import Any
 import numpy as np
 
 from tcc.devices import DeviceSource
+from tcc.ir.core import Op
+from tcc.ir.types import HALVES
 from tcc.measuring import KernelTime, bytes_of, flops_of
 from tcc.runtime.buffers import Container
 from tcc.runtime.callable import Parameter
@@ -17,7 +20,9 @@ from tcc.runtime.device_function import DeviceFunction
 from tcc.runtime.launch import DeviceKernel, Launch
 
 COPIED = 256 << 20  # bytes of the copy that the bandwidth is measured by: more than a GPU's caches hold
+COPIED_HERE = 8 << 20  # of the emulator's, whose memory is the host's
 COPIES = 5
+PEAK_BLOCKS, PEAK_ROUNDS = 2048, 1024
 
 
 class Clocked:
@@ -56,39 +61,93 @@ def spent(device: Any, work: Callable[[], None]) -> float:
 @functools.cache
 def bandwidth(device: Any) -> float:
     """Bytes a second that a copy within the device reads and writes."""
-    memory = [device.alloc(COPIED) for _ in range(2)]
+    count = COPIED if hasattr(device, "timed") else COPIED_HERE
+    memory = [device.alloc(count) for _ in range(2)]
     try:
-        seconds = min(spent(device, lambda: device.copy(*memory, COPIED)) for _ in range(COPIES))
+        seconds = min(spent(device, lambda: device.copy(*memory, count)) for _ in range(COPIES))
     finally:
         for address in memory:
             device.free(address)
-    return 2 * COPIED / seconds
+    return 2 * count / seconds
 
 
-def profile(source: DeviceSource, args: Sequence[Any], seconds: float) -> list[KernelTime]:
-    """The kernels' least times for these arguments, in the order of the program.
+@functools.cache
+def peak(device: Any, arch: str | None, dtype: str) -> float:
+    """Operations a second, a multiply-add being two, of products of a dtype."""
+    from tcc.codegen.gpu.chips import chip
+    from tcc.codegen.gpu.kernel import ptx
+    from tcc.codegen.gpu.peaks import peak_kernel
+
+    kernel, operations = peak_kernel(dtype)
+    text = kernel.text if arch is None else ptx(kernel, chip(arch))
+    blocks, rounds = (1, 64) if arch is None else (PEAK_BLOCKS, PEAK_ROUNDS)
+    loaded = DeviceKernel(kernel.name, text, kernel.block, len(kernel.slots), 0, "peak")
+    memory = device.alloc(8 * blocks * kernel.block)
+    try:
+        work = [memory, rounds]
+        seconds = min(
+            spent(device, lambda: device.launch(loaded, (blocks, 1, 1), work)) for _ in range(COPIES)
+        )
+    finally:
+        device.free(memory)
+    return blocks * kernel.block * rounds * operations / seconds
+
+
+def shares(source: DeviceSource, op: Op, seconds: float) -> tuple[float, float]:
+    """Of the device's multiply-adds and of its copies' bandwidth, that one run of an op's kernel reaches."""
+    if not seconds:
+        return 0.0, 0.0
+    products = flops_of(op)
+    fma = products / seconds / peak(source.device, source.arch, _multiplied(op)) if products else 0.0
+    return fma, bytes_of(op) / seconds / bandwidth(source.device)
+
+
+def _multiplied(op: Op) -> str:
+    """The dtype whose multiply-adds an op is made of."""
+    dtype = op.operands[0].type.dtype
+    return dtype if dtype in HALVES or dtype == "f64" else "f32"
+
+
+def profile(source: DeviceSource, args: Sequence[Any], seconds: float) -> tuple[list[KernelTime], float]:
+    """The kernels' least times for these arguments, in the order of the program, and the whole call's, copies included.
 
     The function runs again and again, on copies of its shared variables.
     """
     clock = Clocked(source.device)
-    containers = {n: Container(c.get()) for n, c in source.containers.items()}
-    own = DeviceSource(source.func, containers, "list", device=clock, arch=source.arch)
-    inputs = [p for p in source.func.body.params if p.name not in containers]
-    parameters = [Parameter(p.name or "", p.type.dtype, p.type.rank, np.asarray) for p in inputs]
-    f = DeviceFunction(source.func.name, parameters, own.specialise, clock, "list")
+    f = _copied(source, clock)
     f(*args)
     clock.launches.clear()
     count, start = 0, time.perf_counter()
-    while time.perf_counter() - start < seconds or not count:
+    while time.perf_counter() - start < seconds / 2 or not count:
         f(*args)
         count += 1
     assert f.variant is not None
     program = f.variant.program
-    copied = bandwidth(source.device)
     found = []
     for kernel in dict.fromkeys(s.kernel for s in program.walk() if isinstance(s, Launch)):
         op = program.ops[next(s.op for s in program.walk() if isinstance(s, Launch) and s.kernel == kernel)]
         each, calls = clock.least.get(kernel, 0.0), clock.launches.get(kernel, 0) / count
-        share = bytes_of(op) / each / copied if each else 0.0
-        found.append(KernelTime(op, each * calls, calls, flops_of(op), bytes_of(op), share))
-    return found
+        found.append(
+            KernelTime(op, each * calls, calls, flops_of(op), bytes_of(op), shares(source, op, each))
+        )
+    return found, _whole(_copied(source, source.device), args, seconds / 2)
+
+
+def _copied(source: DeviceSource, device: Any) -> DeviceFunction:
+    """The function anew, on copies of its shared variables."""
+    containers = {n: Container(c.get()) for n, c in source.containers.items()}
+    own = DeviceSource(source.func, containers, "list", device=device, arch=source.arch)
+    inputs = [p for p in source.func.body.params if p.name not in containers]
+    parameters = [Parameter(p.name or "", p.type.dtype, p.type.rank, np.asarray) for p in inputs]
+    return DeviceFunction(source.func.name, parameters, own.specialise, device, "list")
+
+
+def _whole(f: DeviceFunction, args: Sequence[Any], seconds: float) -> float:
+    """The least seconds of a call, as its caller sees them."""
+    for _ in range(2):  # compiles, and is captured
+        f(*args)
+    best, start = np.inf, time.perf_counter()
+    while (before := time.perf_counter() - start) < seconds or best == np.inf:
+        f(*args)
+        best = min(best, time.perf_counter() - start - before)
+    return float(best)

@@ -122,12 +122,16 @@ def described(entry: Entry) -> str:
 
 
 def load(
-    path: str | os.PathLike[str], interpret: bool = False, trust_native: bool | str = False, threads: int = 0
+    path: str | os.PathLike[str],
+    interpret: bool = False,
+    trust_native: bool | str = False,
+    threads: int = 0,
+    device: str | None = None,
 ) -> Model:
     """The model in a bundle, with its own copy of the state.
 
     Its IR is compiled when an entry is first called for new sizes, or, if `interpret` or where llvmlite is not installed,
-    interpreted with NumPy.  `trust_native`, which is True or the SHA-256 that the file must have (`tcc inspect` tells it),
+    interpreted with NumPy; what is compiled runs on `device`, or where `config.device` says.  `trust_native`, which is True or the SHA-256 that the file must have (`tcc inspect` tells it),
     runs the bundle's own library instead, if it has one for this machine, on up to `threads` threads (0: as many as it
     was compiled for): it is a program that may do anything.  ValueError (BundleError) for a file that is spoiled, newer, no
     bundle or not the one that is trusted, or whose library this CPU cannot run; OSError if it cannot be read.
@@ -143,7 +147,12 @@ def load(
         return Model(file.manifest, called, shown, native=True)
     state = {t.name: _variable(file, t.name) for t in file.manifest.state}
     compile = not interpret and importlib.util.find_spec("llvmlite") is not None
-    entries = {e.name: function_of(e, module[e.name], state, compile) for e in file.manifest.entries}
+    where = None
+    if compile:
+        from tcc.devices import chosen
+
+        where = chosen(device)
+    entries = {e.name: function_of(e, module[e.name], state, compile, where) for e in file.manifest.entries}
     return Model(file.manifest, entries, State(state))
 
 
@@ -157,7 +166,9 @@ def _variable(file: Bundle, name: str) -> TensorSharedVariable:
     return TensorSharedVariable(kind, Container(np.array(t.array)), name)
 
 
-def function_of(entry: Entry, func: Func, state: Mapping[str, TensorSharedVariable], compile: bool) -> Any:
+def function_of(
+    entry: Entry, func: Func, state: Mapping[str, TensorSharedVariable], compile: bool, device: Any = None
+) -> Any:
     """An entry as `tcc.function` would have made it."""
     inputs = [make_variable(TensorType(NAMES[a.dtype], shape=_known(a)), a.name) for a in entry.arguments]
     places = {p.name: i for i, p in enumerate(func.body.params)}
@@ -169,7 +180,12 @@ def function_of(entry: Entry, func: Func, state: Mapping[str, TensorSharedVariab
     lowered = Lowered(func, inputs, [state[n] for n in entry.reads], why)
     parameters = [_parameter(a, v, i, entry) for i, (a, v) in enumerate(zip(entry.arguments, inputs))]
     returns = "list" if entry.returns == "dict" else entry.returns
-    made = (compiled if compile else InterpretedFunction)(entry.name, parameters, lowered, returns)
+    if device is not None:
+        from tcc.devices import compiled_for
+
+        made: Any = compiled_for(device, entry.name, parameters, lowered, returns)
+    else:
+        made = (compiled if compile else InterpretedFunction)(entry.name, parameters, lowered, returns)
     return DictFunction(made, [r.name for r in entry.results]) if entry.returns == "dict" else made
 
 

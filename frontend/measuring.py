@@ -36,7 +36,7 @@ class KernelTime:
     calls: float  # more than 1 in a loop
     flops: float  # multiplications and additions of one call; 0 for what is no product
     bytes: float  # of its operands and results
-    share: float | None = None  # of the bandwidth of a device's copies
+    shares: tuple[float, float] | None = None  # of a device's multiply-adds and of its copies' bandwidth
 
 
 def profile(

@@ -24,7 +24,7 @@ def _measured(f: Any, given: tuple[Any, Any], seconds: float) -> list[KernelTime
     values = CompiledFunction._arguments(f, args, named)
     arrays = [np.asarray(p.convert(v)) for p, v in zip(f.parameters, values, strict=True)]
     if isinstance(f.program, DeviceSource):
-        return devicetimes.profile(f.program, arrays, seconds)
+        return devicetimes.profile(f.program, arrays, seconds)[0]
     copies = {n: Container(c.get()) for n, c in f.program.containers.items()}
     return profile(Program(f.program.func, copies, "list"), arrays, seconds)[0]
 
@@ -92,8 +92,10 @@ class ProfileStats:
             lines += ["", "Kernels", "-------", "      %     a call    runs  kernel, and where it is written"]
             for k in kernels[:MOST]:
                 where = f"  {k.op.loc}" if k.op.loc else ""
-                if k.share is not None:
-                    where += f"  ({100 * k.share:.0f} % of the device's copy bandwidth)"
+                if k.shares is not None:
+                    fma, memory = k.shares
+                    products = f"{100 * fma:.0f} % of the device's multiply-adds, " if fma else ""
+                    where += f"  ({products}{100 * memory:.0f} % of its copies' bandwidth)"
                 lines.append(
                     f"  {100 * k.seconds / whole:5.1f}  {k.seconds:.3e}s  {k.calls:g}  {described(k.op)}{where}"
                 )

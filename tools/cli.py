@@ -208,18 +208,21 @@ def explain(target: str, pattern: str) -> None:
 
 @cli.command(
     short_help="Times each kernel of a function, beside the machine's limits.",
-    examples=["tcc profile model.py:predict --size x_0=32 --seconds 0.1"],
+    examples=[
+        "tcc profile model.py:predict --size x_0=32 --seconds 0.1",
+        "tcc profile model.py:predict --size x_0=32 --seconds 0.1 --device emulator",
+    ],
 )
 @click.argument("target")
 @click.option(
     "--size", "sizes", multiple=True, metavar="NAME=N", help="The number behind a size; repeatable."
 )
 @click.option("--seconds", type=float, default=1.0, help="How long to call it.")
-def profile(target: str, sizes: tuple[str, ...], seconds: float) -> None:
-    """Times each kernel of the function TARGET (model.py:f), called with random numbers, beside the machine's limits."""
+@models.device_option
+def profile(target: str, sizes: tuple[str, ...], seconds: float, device: str) -> None:
+    """Times each kernel of the function TARGET (model.py:f), called with random numbers, beside the limits of the machine or the device."""
     from tcc.tools.load import load_programs
-    from tcc.tools.profile import profile as measured
-    from tcc.tools.profile import random_arguments, table
+    from tcc.tools.profile import measured, random_arguments
 
     if not 0 < seconds <= 600:
         raise click.BadParameter(
@@ -232,7 +235,7 @@ def profile(target: str, sizes: tuple[str, ...], seconds: float) -> None:
             args = random_arguments(program, numbers)
         except ValueError as e:
             raise click.BadParameter(f"@{name}: {e}", param_hint="--size") from None
-        click.echo(f"@{name}\n{table(*measured(program, args, seconds))}")
+        click.echo(f"@{name}\n{measured(program, args, seconds, models.opened_device(device))}")
 
 
 @cli.command(

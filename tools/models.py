@@ -35,6 +35,12 @@ trust_option = click.option(
 pin_option = click.option(
     "--pin", metavar="SHA256", help="As --trust-native, if the file has this hash (see tcc inspect)."
 )
+device_option = click.option(
+    "--device",
+    default="",
+    metavar="NAME",
+    help="cuda0, ..., or emulator, on which it runs instead of the CPU.",
+)
 threads_option = click.option("--threads", type=click.IntRange(1, 256), help="Threads that a call may use.")
 
 
@@ -191,6 +197,7 @@ def verify(
     examples=[
         "tcc bench mlp.tcb --entry predict --size x_0=64 --seconds 0.1",
         "tcc bench mlp.tcb --threads 1 --seconds 0.1 --json",
+        "tcc bench mlp.tcb --entry predict --seconds 0.1 --device emulator",
     ],
 )
 @click.argument("file", type=click.Path(path_type=Path))
@@ -208,6 +215,7 @@ def verify(
 @trust_option
 @pin_option
 @threads_option
+@device_option
 def bench(
     file: Path,
     entry: str,
@@ -218,12 +226,21 @@ def bench(
     trust_native: bool,
     pin: str | None,
     threads: int | None,
+    device: str,
 ) -> None:
-    """Times the entries of the bundle FILE on random inputs; a size that is not given is 32, within its range."""
+    """Times the entries of the bundle FILE on random inputs; a size that is not given is 32, within its range.
+
+    On a device a call brings its arguments there and its results back; `tcc profile --device` times the kernels.
+    """
     from tcc.tools import verifying
 
+    if device and (interpret or trust_native or pin):
+        raise click.UsageError(
+            "--device compiles the model's IR, so neither --interpret nor its library go with it"
+        )
     numbers = read_sizes(sizes)
-    model = opened(file, interpret, threads, pin or trust_native)
+    opened_device(device)
+    model = opened(file, interpret, threads, pin or trust_native, device)
     for name in [chosen(model, entry).name] if entry else list(model.entries):
         e = model.manifest.entry(name)
         known_sizes(e, numbers)
@@ -253,7 +270,24 @@ COMMANDS = (run, bench, inspect, verify, targets)
 # -- what they share ---------------------------------------------------------------------------------------------
 
 
-def opened(file: Path, interpret: bool, threads: int | None, trust: bool | str = False) -> Model:
+def opened_device(name: str) -> Any:
+    """The device, or None for the CPU; Failure says why it cannot be used."""
+    from tcc.devices import DeviceError, chosen
+    from tcc.settings import device_name
+
+    if not name:
+        return None
+    try:
+        return chosen(device_name(name))
+    except DeviceError as e:
+        raise Failure(f"tcc: error: {e}") from None
+    except ValueError as e:
+        raise click.BadParameter(str(e), param_hint="--device") from None
+
+
+def opened(
+    file: Path, interpret: bool, threads: int | None, trust: bool | str = False, device: str = "cpu"
+) -> Model:
     """The model of a bundle; Failure for one that cannot be read, or whose library does not run here."""
     from tcc.loading import load
     from tcc.runtime.library import ModelError
@@ -262,7 +296,7 @@ def opened(file: Path, interpret: bool, threads: int | None, trust: bool | str =
         os.environ["TCC_THREADS"] = str(threads)
     with reading(file):
         try:
-            return load(file, interpret, trust, threads or 0)
+            return load(file, interpret, trust, threads or 0, device or None)
         except ModelError as e:
             raise Failure(f"{file}: error: {e}") from None
 

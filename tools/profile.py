@@ -1,4 +1,4 @@
-"""How long each kernel of a compiled function takes, and what share of the machine's limits that is."""
+"""How long each kernel of a compiled function takes, and what share of the machine's or the device's limits that is."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from tcc import devicetimes
+from tcc.devices import DeviceSource, arch_of
 from tcc.driver import Program
 from tcc.ir import dims
 from tcc.ir.core import Op
@@ -15,16 +17,27 @@ from tcc.measuring import SECONDS, KernelTime, described, number, profile
 from tcc.runtime import threads
 from tcc.tools.peak import copy_bandwidth, fma_peak, read_bandwidth
 
-__all__ = ["SECONDS", "KernelTime", "described", "profile", "random_arguments", "shares", "slowest", "table"]
+__all__ = [
+    "SECONDS",
+    "KernelTime",
+    "described",
+    "measured",
+    "profile",
+    "random_arguments",
+    "shares",
+    "slowest",
+    "table",
+]
 
 Array = np.ndarray[Any, Any]
 
 
-def table(found: Sequence[KernelTime], whole: float) -> str:
-    """The slowest first; a kernel's shares are those of this number of threads' multiply-adds and of memory."""
-    head = ["us", "%", "calls", "fma", "memory", "kernel"]
+def table(found: Sequence[KernelTime], whole: float, device: str = "") -> str:
+    """The slowest first; a kernel's shares are those of this number of threads' multiply-adds and of memory, or of a device's."""
+    head = ["us", "%", "calls", "MB", "Gflop", "fma", "memory", "kernel"]
     lines = [head]
     count = threads.pool().limit
+    where = f"on {device}" if device else f"on {count} thread{'s' * (count > 1)}"
     for k in sorted(found, key=lambda k: -k.seconds):
         fma, memory = shares(k)
         lines.append(
@@ -32,6 +45,8 @@ def table(found: Sequence[KernelTime], whole: float) -> str:
                 f"{1e6 * k.seconds:.1f}",
                 f"{100 * k.seconds / whole:.1f}",
                 f"{k.calls:g}",
+                f"{k.bytes / 1e6:.3g}",
+                f"{k.flops / 1e9:.3g}" if k.flops else "",
                 f"{100 * fma:.0f} %" if fma else "",
                 f"{100 * memory:.0f} %",
                 described(k.op) + (f"  {k.op.loc}" if k.op.loc else ""),
@@ -42,19 +57,30 @@ def table(found: Sequence[KernelTime], whole: float) -> str:
         [
             f"{1e6 * (whole - inside):.1f}",
             f"{100 * (1 - inside / whole):.1f}",
-            "",
-            "",
-            "",
-            "between kernels, and other programs",
+            *[""] * 5,
+            "launches, copies and the host" if device else "between kernels, and other programs",
         ]
     )
     widths = [max(len(line[k]) for line in lines) for k in range(len(head) - 1)]
     rows = ["  ".join([*(cell.rjust(w) for cell, w in zip(line, widths)), line[-1]]) for line in lines]
-    return "\n".join([*rows, f"{1e6 * whole:.1f} us a call on {count} thread{'s' * (count > 1)}"])
+    return "\n".join([*rows, f"{1e6 * whole:.1f} us a call {where}"])
+
+
+def measured(program: Program, args: Sequence[Array], seconds: float, device: Any = None) -> str:
+    """The table of a program's kernels on the device, or else where it was made for."""
+    if device is not None:
+        program = DeviceSource(
+            program.func, program.containers, program.returns, device=device, arch=arch_of(device)
+        )
+    if isinstance(program, DeviceSource):
+        return table(*devicetimes.profile(program, args, seconds), device=program.device.name)
+    return table(*profile(program, args, seconds))
 
 
 def shares(k: KernelTime) -> tuple[float, float]:
-    """Of the machine's multiply-adds and of its memory's speed, that a kernel reaches."""
+    """Of the machine's or device's multiply-adds and of its memory's speed, that a kernel reaches."""
+    if k.shares is not None:
+        return k.shares
     once, count = k.seconds / max(k.calls, 1), threads.pool().limit
     if not once:
         return 0.0, 0.0

@@ -174,12 +174,14 @@ class Timing:
     best: float
     median: float
     first: float
+    device: str = "cpu"
 
     def text(self) -> str:
         sizes = ", ".join(f"{n} = {v}" for n, v in self.sizes.items())
+        where = f"{self.threads} thread{'s' * (self.threads > 1)}" if self.device == "cpu" else self.device
         return (
             f"@{self.name}: {1e6 * self.median:.1f} us a call (best {1e6 * self.best:.1f} us, the first {1e3 * self.first:.1f} ms; "
-            f"{self.calls} calls, {self.threads} thread{'s' * (self.threads > 1)}{', ' + sizes if sizes else ''})"
+            f"{self.calls} calls, {where}{', ' + sizes if sizes else ''})"
         )
 
     def json(self) -> str:
@@ -204,6 +206,14 @@ def timed(model: Model, entry: Entry, sizes: Mapping[str, int], seconds: float) 
         begin = clock()
         function(*given)
         spans.append(clock() - begin)
+    device = getattr(getattr(function, "device", None), "name", "cpu")
     return Timing(
-        entry.name, numbers, threads.pool().limit, len(spans), min(spans), float(np.median(spans)), first
+        entry.name,
+        numbers,
+        threads.pool().limit,
+        len(spans),
+        min(spans),
+        float(np.median(spans)),
+        first,
+        device,
     )

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from tcc.codegen.gpu import driver
+from tcc.codegen.gpu import driver, kernel
 from tcc.codegen.gpu.emulator import Emulator
 from tcc.runtime.cuda.device import open_device
 from tcc.runtime.launch import DeviceKernel
@@ -34,12 +34,12 @@ def count(what: int) -> int:
     ctypes.c_uint,
 )
 def _launch(name: bytes, dims: Sequence[int], params: int, bytes: int, shared: int) -> int:
-    kernel = known[name.decode()]
+    k = known[name.decode()]
     args = np.frombuffer(ctypes.string_at(params, bytes), np.int64).tolist()
     emulator.blocks = {a: SimpleNamespace(nbytes=n) for a, n in open_device(0).pool._segments.items()}  # type: ignore[misc]
     try:
-        assert (dims[3], shared) == (kernel.block, kernel.shared)
-        text = DeviceKernel(kernel.name, kernel.text, kernel.block, len(kernel.slots), kernel.shared)
+        assert (dims[3], shared) == (k.block, k.shared)
+        text = DeviceKernel(k.name, k.text, k.block, len(k.slots), k.shared)
         emulator.launch(text, (dims[0], dims[1], dims[2]), args)
     except Exception as e:
         print(f"{type(e).__name__}: {e}")
@@ -51,9 +51,9 @@ library.standin_set_launch(_launch)
 _ptx = driver.ptx
 
 
-def _noted(kernel: Any, chip: Any) -> str:
-    known[kernel.name] = kernel
-    return _ptx(kernel, chip)
+def _noted(made: Any, chip: Any) -> str:
+    known[made.name] = made
+    return _ptx(made, chip)
 
 
-driver.ptx = _noted
+driver.ptx = kernel.ptx = _noted

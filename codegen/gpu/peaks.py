@@ -1,0 +1,65 @@
+"""Kernels that do nothing but multiply and add, on registers: what a GPU can do at best."""
+
+from __future__ import annotations
+
+from tcc.codegen.emit import Emit, VecType
+from tcc.codegen.gpu.kernel import GpuKernel, finish, global_thread
+from tcc.codegen.gpu.ops import MMA
+from tcc.codegen.kernel import Operand, Slots
+from tcc.codegen.scalar import elem
+from tcc.ir import dims
+from tcc.ir.types import HALVES
+
+BLOCK = 256
+CHAINS = 8  # of a thread, independent of each other
+ROUNDS = dims.name("rounds")
+
+
+def peak_kernel(dtype: str) -> tuple[GpuKernel, int]:
+    """A kernel over (memory of eight bytes a thread, rounds), and the operations of a thread in one round.
+
+    float32 and float64 go through FMA; products of halves through the warp's matrix instruction.
+    """
+    e, slots = Emit(), Slots()
+    e.function("void @KERNEL_NAME(ptr %args)")
+    memory, rounds = slots.pointer(e, Operand(0)), slots.size(e, ROUNDS)
+    here, _ = global_thread(e, BLOCK)
+    make = _matrix if dtype in HALVES else _single
+    t, total, operations = make(e, dtype, here, rounds)
+    e.line(f"store {t} {total}, ptr {e.gep(memory, here, 'i64')}")
+    e.end()
+    return finish(e, "peak", slots.slots, (1, 1, 1), BLOCK), operations
+
+
+def _single(e: Emit, dtype: str, here: str, rounds: str) -> tuple[VecType, str, int]:
+    t = VecType(elem(dtype))
+    start = e.value(f"sitofp i64 {here} to {t}")
+    factor = t.const(0.999)
+
+    def one(_: str, sums: list[str]) -> list[str]:
+        return [e.call(t, f"llvm.fma.{t.suffix}", (t, s), (t, factor), (t, start)) for s in sums]
+
+    sums = e.loop(0, rounds, 1, one, [(t, t.const(i)) for i in range(CHAINS)])
+    total = sums[0]
+    for s in sums[1:]:
+        total = e.value(f"fadd {t} {total}, {s}")
+    return t, total, 2 * CHAINS
+
+
+def _matrix(e: Emit, dtype: str, here: str, rounds: str) -> tuple[VecType, str, int]:
+    t, name = VecType("float"), f"tcc.mma.{dtype}"
+    word = e.value(f"trunc i64 {here} to i32")
+
+    def one(_: str, sums: list[str]) -> list[str]:
+        found: list[str] = []
+        for i in range(CHAINS):
+            c = [("float", s) for s in sums[4 * i : 4 * i + 4]]
+            made = e.call(MMA, name, *[("i32", word)] * 6, *c)
+            found += [e.value(f"extractvalue {MMA} {made}, {n}") for n in range(4)]
+        return found
+
+    sums = e.loop(0, rounds, 1, one, [(t, t.const(i)) for i in range(4 * CHAINS)])
+    total = sums[0]
+    for s in sums[1:]:
+        total = e.value(f"fadd float {total}, {s}")
+    return t, total, CHAINS * 2 * 16 * 8 * 16 // 32
