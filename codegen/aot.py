@@ -19,6 +19,7 @@ from tcc.codegen.aot_checks import c_bytes, checks_text, string
 from tcc.codegen.aot_context import State, context_text
 from tcc.codegen.aot_entry import EntryText, Piece, Strings, sizes_text, spec_rows
 from tcc.codegen.aot_features import portable, required
+from tcc.codegen.driver import kernels_text
 from tcc.codegen.emit import merge
 from tcc.codegen.target import Target
 from tcc.runtime.manifest import ABI, Array
@@ -87,7 +88,7 @@ def library_text(library: Library) -> str:
             strings.text(),
         ]
     )
-    bodies = [p.lowered.kernels_text() for p in library.pieces] + [
+    bodies = [kernels_text(p.lowered.kernels.values()) for p in library.pieces] + [
         p.lowered.control_text() for p in library.pieces
     ]
     used = {dtype for p in library.pieces for dtype in p.lowered.engines.values()}

@@ -1,5 +1,9 @@
 """From a lowered function to object code: one module a function, with its entry; of a long function two.
 
+A kernel of some length is a module of its own, whose object the cache keeps by its text: another function with that kernel,
+or the same program after a change elsewhere, compiles it no more.  That costs a millisecond for each, so small ones stay
+with their function.
+
 LLVM's register coalescer, which `optnone` does not leave out, takes time quadratic in a function: 0.8 s for 4000 calls of
 kernels.  At level 0 it does not run, but a module more costs a millisecond.
 """
@@ -7,39 +11,52 @@ kernels.  At level 0 it does not run, but a module more costs a millisecond.
 from __future__ import annotations
 
 from tcc.codegen import engines, jit
-from tcc.codegen.driver import Lowered
+from tcc.codegen.driver import Lowered, kernels_text
 from tcc.codegen.emit import merge
 from tcc.codegen.entry import entry_text
 from tcc.codegen.image import Compiled
+from tcc.codegen.kernel import Kernel
+from tcc.codegen.keys import cache_key
 from tcc.codegen.target import Target
+from tcc.runtime import cache
 
 LONG = 50_000  # characters of the function's own text, without its kernels
+SHARED = 20_000  # characters of a kernel that is compiled on its own
 
 
 def compile_lowered(lowered: Lowered, target: Target) -> Compiled:
     """Object code of a function with its entry."""
+    shared = [k for k in lowered.kernels.values() if len(k.text) >= SHARED]
+    code = [_kernel_object(k, target) for k in shared]
+    small = kernels_text([k for k in lowered.kernels.values() if k not in shared])
+    control = [lowered.control_text(), _entry_text(lowered)]
     if len(lowered.text) > LONG:
-        control = merge([lowered.control_text(), _entry_text(lowered)])
-        code = [
-            jit.compile_object(merge([lowered.kernels_text()]), target),
-            jit.compile_object(control, target, level=0),
-        ]
+        code += [jit.compile_object(merge([small]), target)]
+        code += [jit.compile_object(merge(control), target, level=0)]
     else:
-        code = [jit.compile_object(_text(lowered), target)]
+        code += [jit.compile_object(merge([small, *control]), target)]
     return Compiled(code, _entry(lowered), lowered.engines)
+
+
+def _kernel_object(kernel: Kernel, target: Target) -> bytes:
+    """A kernel's object, from the cache or made now."""
+    text = merge([kernels_text([kernel])])
+    key = cache_key("kernel", text, target)
+    code = cache.get(key)
+    if code is None:
+        code = jit.compile_object(text, target)
+        cache.put(key, code)
+    return code
 
 
 def full_text(lowered: Lowered, target: Target) -> str:
     """All of a function's LLVM text, for people to read."""
-    return merge([_text(lowered), *(engines.text(dtype, target) for dtype in lowered.engines.values())])
+    texts = [kernels_text(lowered.kernels.values()), lowered.control_text(), _entry_text(lowered)]
+    return merge([*texts, *(engines.text(dtype, target) for dtype in lowered.engines.values())])
 
 
 def _entry(lowered: Lowered) -> str:
     return lowered.name.replace("tcc_run_", "tcc_call_")
-
-
-def _text(lowered: Lowered) -> str:
-    return merge([lowered.kernels_text(), lowered.control_text(), _entry_text(lowered)])
 
 
 def _entry_text(lowered: Lowered) -> str:

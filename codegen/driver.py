@@ -7,7 +7,7 @@ a native loop; `tcc_poll` lets Ctrl-C in between kernels until the first shared 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -78,14 +78,16 @@ class Lowered:
         """What its kernels share with those of other functions: names and dtypes."""
         return {name: dtype for k in self.kernels.values() for name, dtype in k.engines.items()}
 
-    def kernels_text(self) -> str:
-        """Its kernels, each once; what they call is declared."""
-        declares = dict.fromkeys(d for k in self.kernels.values() for d in sorted(k.declares))
-        return "\n".join([*declares, *(k.text for k in self.kernels.values())])
-
     def control_text(self) -> str:
         """`run`, with what it calls declared."""
         return "\n".join([*self.declares, self.text])
+
+
+def kernels_text(kernels: Iterable[Kernel]) -> str:
+    """Kernels, with what they call declared."""
+    kernels = list(kernels)
+    declares = dict.fromkeys(d for k in kernels for d in sorted(k.declares))
+    return "\n".join([*declares, *(k.text for k in kernels)])
 
 
 def lower(func: Func, target: Target, returns: Returns = "list", clock: int = 0) -> Lowered:

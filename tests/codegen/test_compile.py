@@ -1,0 +1,54 @@
+"""Object code of functions: which kernels are compiled once for all."""
+
+import numpy as np
+import pytest
+
+import tcc
+import tcc.tensor as T
+from tcc.codegen import compile, jit
+from tcc.runtime import cache
+
+
+@pytest.fixture
+def compiled(monkeypatch, tmp_path):
+    """The texts that LLVM compiles from here on, with an empty cache."""
+    texts = []
+    compile_object = jit.compile_object
+
+    def noted(text, target, level=2):
+        if "@tcc_run_" in text or "define i32 @tcc_map_" in text:  # not the pool, nor an engine
+            texts.append(text)
+        return compile_object(text, target, level)
+
+    monkeypatch.setattr(jit, "compile_object", noted)
+    monkeypatch.setattr(compile, "SHARED", 10_000)
+    monkeypatch.setattr(cache, "_default", [cache.Cache(tmp_path)])
+    return texts
+
+
+def heavy(x):
+    """A kernel of many lines."""
+    y = x
+    for k in range(4):
+        y = T.tanh(T.erf(y) + k) * T.sin(y)
+    return y
+
+
+def of_kernels(texts):
+    return [t for t in texts if "@tcc_call_" not in t]
+
+
+def test_a_long_kernel_is_compiled_once_for_two_functions(compiled):
+    a = np.linspace(-1, 1, 7, dtype=np.float32)
+    x = T.fvector("x")
+    first = tcc.function([x], heavy(x))(a)
+    assert len(of_kernels(compiled)) == 1
+    second = tcc.function([x], T.sort(heavy(x)))(a)
+    assert len(of_kernels(compiled)) == 1 and len(compiled) == 3
+    np.testing.assert_array_equal(second, np.sort(first))
+
+
+def test_a_short_kernel_stays_with_its_function(compiled):
+    x = T.fvector("x")
+    tcc.function([x], x + 1)(np.ones(3, np.float32))
+    assert len(compiled) == 1 and not of_kernels(compiled)
