@@ -197,6 +197,49 @@ def _mma_text(kind: str, per_word: int) -> str:
     return e.text()
 
 
+_MMA64 = """
+define internal void @emu.give_double(i32 %word, double %x) alwaysinline {
+  %w = bitcast double %x to i64
+  %low = trunc i64 %w to i32
+  %up = lshr i64 %w, 32
+  %high = trunc i64 %up to i32
+  %next = add i32 %word, 1
+  call void @emu.give(i32 %word, i32 %low)
+  call void @emu.give(i32 %next, i32 %high)
+  ret void
+}
+define internal double @emu.double(i32 %t, i32 %word) {
+  %next = add i32 %word, 1
+  %low = call i32 @emu.slot(i32 %t, i32 %word)
+  %high = call i32 @emu.slot(i32 %t, i32 %next)
+  %a = zext i32 %low to i64
+  %b = zext i32 %high to i64
+  %c = shl i64 %b, 32
+  %d = or i64 %c, %a
+  %x = bitcast i64 %d to double
+  ret double %x
+}
+"""
+
+
+def _mma64_text() -> str:
+    """The same of doubles, four along k, which each lane gave one of for A and one for B."""
+    e = Emit()
+    e.function("internal double @emu.mma.f64(i32 %row, i32 %col, double %start)")
+    warp = e.value(f"and i32 {e.value('load i32, ptr @emu.thread')}, -32")
+
+    def give(line: str, k: int, word: int) -> str:
+        lane = e.value(f"or i32 {e.value(f'shl i32 {line}, 2')}, {k}")
+        return e.value(f"call double @emu.double(i32 {e.value(f'or i32 {warp}, {lane}')}, i32 {word})")
+
+    total = "%start"
+    for k in range(4):
+        a, b = give("%row", k, 0), give("%col", k, 2)
+        total = e.call("double", "llvm.fma.f64", ("double", a), ("double", b), ("double", total))
+    e.end(f"double {total}")
+    return "\n".join([*e.declared, _MMA64, e.text()])
+
+
 _FUNCTION = re.compile(r"^define [^\n]*(?:}\n|{\n.*?^}\n)", re.M | re.S)  # some stand in one line
 _LOAD = re.compile(r"^(\s+%\S+ = load )(.+?), ptr (%[\w.]+)(.*)$")
 _STORE = re.compile(r"^(\s+store )(<[^>]*>|\S+) (.+), ptr (%[\w.]+)(.*)$")
@@ -486,7 +529,7 @@ def host_text(kernel: DeviceKernel) -> tuple[str, bool]:
     for op in ops:
         if op.name.startswith("mma."):
             kind = op.name[4:]
-            parts.append(_mma_text(kind, 1 if kind == "tf32" else 2))
+            parts.append(_mma64_text() if kind == "f64" else _mma_text(kind, 1 if kind == "tf32" else 2))
     parts += [_scheduler(kernel.name) if waits else _plain_block(kernel.name), _launch()]
     lines: dict[str, None] = {}
     text: list[str] = []

@@ -40,6 +40,7 @@ class GpuKernel:
     grid: tuple[Size, Size, Size]
     block: int = BLOCK
     shared: int = 0
+    resident: int = 1  # blocks that a multiprocessor must have registers for
 
 
 def ceil_div(a: Size, b: int) -> Size:
@@ -59,11 +60,12 @@ def finish(
     block: int = BLOCK,
     shared: int = 0,
     more: Sequence[str] = (),
+    resident: int = 1,
 ) -> GpuKernel:
     """The kernel whose text, with PLACEHOLDER for its name, is in `e`; `more` are lines to put before it."""
     body = "\n".join([*sorted(e.declared), *more, e.text()])
-    name = f"tcc_{kind}_{hashlib.sha256(f'{body}{block},{shared}'.encode()).hexdigest()[:20]}"
-    return GpuKernel(name, body.replace(PLACEHOLDER, name), tuple(slots), grid, block, shared)
+    name = f"tcc_{kind}_{hashlib.sha256(f'{body}{block},{shared},{resident}'.encode()).hexdigest()[:20]}"
+    return GpuKernel(name, body.replace(PLACEHOLDER, name), tuple(slots), grid, block, shared, resident)
 
 
 # -- the vocabulary of threads ---------------------------------------------------------------------------------------
@@ -127,9 +129,8 @@ def module_text(kernel: GpuKernel) -> str:
     size = max(1, len(kernel.slots))
     device = f'define ptx_kernel void @{kernel.name}(ptr byval([{size} x i64]) align 8 "nvvm.grid_constant" %args) #1'
     text = re.sub(r"^declare [^\n]*@tcc\.[^\n]*$", "", kernel.text, flags=re.M).replace(head, device)
-    attributes = (
-        f'attributes #0 = {{ nounwind }}\nattributes #1 = {{ nounwind "nvvm.reqntid"="{kernel.block}" }}\n'
-    )
+    bounds = f'"nvvm.reqntid"="{kernel.block}" "nvvm.minctasm"="{kernel.resident}"'
+    attributes = f"attributes #0 = {{ nounwind }}\nattributes #1 = {{ nounwind {bounds} }}\n"
     shared = _SHARED if any(op.name == "shared" for op in ops) else ""
     return "".join([shared, *(op.device_text for op in ops), text, attributes])
 

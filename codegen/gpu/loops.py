@@ -7,11 +7,12 @@ from collections.abc import Callable
 from tcc.codegen.gpu import tensorcore
 from tcc.codegen.gpu.chips import LANE
 from tcc.codegen.gpu.columns import column_kernels
+from tcc.codegen.gpu.convolutions import conv_kernels
 from tcc.codegen.gpu.general import general_kernel
 from tcc.codegen.gpu.indexing import check_index_kernels, gather_kernels, scatter_kernels
 from tcc.codegen.gpu.kernel import GpuKernel
 from tcc.codegen.gpu.maps import map_kernel
-from tcc.codegen.gpu.products import conv_kernels, product_kernels
+from tcc.codegen.gpu.products import product_kernels
 from tcc.codegen.gpu.rows import row_kernels
 from tcc.codegen.gpu.turned import turned_kernel
 from tcc.codegen.loops import KERNELS
@@ -19,12 +20,11 @@ from tcc.codegen.program import Program, build, copy_program
 from tcc.ir import dims
 from tcc.ir.core import Op
 from tcc.ir.dims import Size
-from tcc.ir.types import HALVES
 
 
 def kernels_of(op: Op, sm: int) -> list[GpuKernel]:
     """What a placed op launches on a chip that is no older than `sm`, in order."""
-    if op.name == "matmul" and op.operands[0].type.dtype in HALVES and sm >= tensorcore.LEAST_SM:
+    if op.name == "matmul" and tensorcore.multiplies(op, sm):
         return tensorcore.matrix_kernels(op)
     return OWN.get(op.name, general)(op)
 

@@ -193,6 +193,40 @@ _mma("bf16", 16, "mma.m16n8k16.row.col.bf16", 80)
 _mma("f16", 16, "mma.m16n8k16.row.col.f32.f32", 80)
 _mma("tf32", 8, "mma.m16n8k8.row.col.tf32", 80)
 
+MMA64 = "{ double, double }"
+_op(
+    "mma.f64",
+    MMA64,
+    ("double",) * 4,
+    f"%r = call {MMA64} @llvm.nvvm.mma.m8n8k4.row.col.f64(double %a, double %b, double %c, double %d)",
+    _MINE
+    + f"""%row = lshr i32 %l, 2
+    %q = and i32 %l, 3
+    %col = shl i32 %q, 1
+    %next = add i32 %col, 1
+    %x = call double @emu.mma.f64(i32 %row, i32 %col, double %c)
+    %y = call double @emu.mma.f64(i32 %row, i32 %next, double %d)
+    %v = insertvalue {MMA64} poison, double %x, 0
+    %r = insertvalue {MMA64} %v, double %y, 1""",
+    "warp",
+    """call void @emu.flip()
+    call void @emu.give_double(i32 0, double %a)
+    call void @emu.give_double(i32 2, double %b)""",
+    80,
+)
+_op(
+    "to_tf32",
+    "i32",
+    ("float",),
+    "%r = call i32 @llvm.nvvm.f2tf32.rna(float %a)",
+    """%w = bitcast float %a to i32
+    %odd = fcmp uno float %a, 0.0
+    %up = add i32 %w, 4096
+    %cut = and i32 %up, -8192
+    %r = select i1 %odd, i32 %w, i32 %cut""",
+    sm=80,
+)
+
 WORDS = "{ i32, i32, i32, i32 }"
 
 

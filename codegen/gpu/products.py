@@ -1,8 +1,8 @@
-"""Products on a GPU: matrix products, and convolution and its gradients as products whose operands are found by index.
+"""Products on a GPU by fused multiply-adds: matrix products, and what convolutions share with them.
 
 A block makes a tile of the result.  Slices of both operands go through shared memory, where they lie with k outermost, and each thread
-adds up a small tile in registers by fused multiply-adds, k in order: the result does not depend on the tile.  Along an
-operand's dense axis neighbouring threads read neighbours.
+adds up a small tile in registers, k in order: the result does not depend on the tile.  Along an operand's dense axis
+neighbouring threads read neighbours.  Where there are few tiles, k is cut into parts, whose totals a second kernel adds up in order.
 """
 
 from __future__ import annotations
@@ -15,8 +15,19 @@ from tcc.codegen.emit import VecType
 from tcc.codegen.epilogue import emit_block
 from tcc.codegen.gather import Places
 from tcc.codegen.gpu.chips import LANE
-from tcc.codegen.gpu.kernel import GpuKernel, barrier, block_index, finish, grid_size, thread
-from tcc.codegen.kernel import plus, times
+from tcc.codegen.gpu.kernel import (
+    BLOCK,
+    GpuKernel,
+    barrier,
+    block_index,
+    blocks_for,
+    ceil_div,
+    finish,
+    global_thread,
+    grid_size,
+    thread,
+)
+from tcc.codegen.kernel import Scratch, plus, times
 from tcc.codegen.nest import WIDER
 from tcc.ir import dims
 from tcc.ir.core import Op, Value
@@ -24,6 +35,8 @@ from tcc.ir.dims import Size
 from tcc.ir.types import HALVES
 
 MOST_BATCH = 1 << 15  # a grid's z axis
+LEAST_STRETCH = 512  # of k, where it is cut
+ENOUGH_TILES = 128  # that keep a device busy
 
 
 @dataclass(frozen=True)
@@ -43,6 +56,7 @@ class Tile:
 
 SMALL, LARGE = Tile(32, 32, 4, 2, 16), Tile(128, 128, 8, 8, 8)
 MIDDLE = Tile(64, 64, 4, 4, 16)
+FLAT, THIN = Tile(8, 128, 2, 4, 16), Tile(128, 8, 4, 2, 16)
 
 
 def tile_for(m: Size, n: Size) -> Tile:
@@ -51,20 +65,17 @@ def tile_for(m: Size, n: Size) -> Tile:
         return MIDDLE
     if m * n >= 1 << 20 and min(m, n) >= 128:
         return LARGE
+    if min(m, n) <= 8 < max(m, n) // 8:
+        return FLAT if m < n else THIN
     return MIDDLE if m * n > 1 << 14 and min(m, n) > 32 else SMALL
 
 
 def product_kernels(op: Op) -> list[GpuKernel]:
     """A placed `matmul a, b, *extras, result`."""
-    return [Matmul(op).kernel()]
+    return Matmul(op).kernels()
 
 
-def conv_kernels(op: Op) -> list[GpuKernel]:
-    """A placed `conv`, `conv_input` or `conv_filter`."""
-    return [{"conv": _Conv, "conv_input": _ConvInput, "conv_filter": _ConvFilter}[op.name](op).kernel()]
-
-
-class _Product(Places):
+class Product(Places):
     """C[z, i, j] = sum over k of A[z, i, k] B[z, k, j]; the cases say where the elements lie."""
 
     m: Size
@@ -73,6 +84,7 @@ class _Product(Places):
     batch: Size
     a_along_k = True  # whether A is dense along k rather than along its rows
     b_along_k = False
+    dense: Sequence[bool] = (False, False)  # whether neighbours along those axes may be read at once
 
     def __init__(self, op: Op) -> None:
         super().__init__(op, LANE)
@@ -99,16 +111,104 @@ class _Product(Places):
         """The result's indices of C[i, j]."""
         raise NotImplementedError
 
-    # -- the kernel --------------------------------------------------------------------------------------------------
+    # -- the kernels -------------------------------------------------------------------------------------------------
+
+    @property
+    def stretches(self) -> Size:
+        """Into how many parts k is cut, by sizes alone: some where there are few tiles, so that all of a device has work."""
+        if isinstance(self.k, int) and self.k < 2 * LEAST_STRETCH:
+            return 1
+        tiles = dims.mul(ceil_div(self.m, 64), ceil_div(self.n, 64), self.batch)
+        share = dims.floordiv(ENOUGH_TILES, dims.maximum(tiles, 1))
+        return dims.maximum(dims.minimum(dims.floordiv(self.k, LEAST_STRETCH), share), 1)
+
+    @property
+    def stretch(self) -> Size:
+        """The length of a part."""
+        return dims.mul(
+            dims.floordiv(dims.add(self.k, dims.mul(self.stretches, 32), -1), dims.mul(self.stretches, 32)),
+            32,
+        )
+
+    @property
+    def partials(self) -> Scratch:
+        """The parts' totals: batch, stretch, row, column."""
+        several = dims.minimum(dims.add(self.stretches, -1), 1)
+        return Scratch(dims.mul(several, self.stretches, self.batch, self.m, self.n, self.cell.bytes))
+
+    def kernels(self) -> list[GpuKernel]:
+        """One, and one that adds up the parts in order if k is cut; of run-time sizes it is not launched if k is not."""
+        made = [self.kernel()]
+        return made if self.stretches == 1 else [*made, type(self)(self.op).fold_kernel()]
+
+    def all_sizes(self) -> list[Size]:
+        return [self.m, self.n, self.k, self.batch, self.stretches, self.stretch, *self.more_sizes()]
+
+    def begin_product(self) -> None:
+        self.begin("void @KERNEL_NAME(ptr %args)", self.all_sizes())
+        if self.stretches != 1:
+            self.partial_area = self.slots.pointer(self.e, self.partials)
+
+    def fold_kernel(self) -> GpuKernel:
+        e = self.e
+        self.begin_product()
+        first, step = global_thread(e, BLOCK)
+
+        def element(u: str, _: list[str]) -> None:
+            z, i, j = self.unravel(u, [self.batch, self.m, self.n])
+            self.enter(z)
+
+            def add(s: str, totals: list[str]) -> list[str]:
+                part = plus(e, times(e, z, self.size(self.stretches)), s)
+                one = scalar.load(e, LANE, self.sum_dtype, 1, self.partial_at(part, i, j), None)
+                operands = {"a": (self.sum_dtype, totals[0]), "b": (self.sum_dtype, one)}
+                body = "a | b" if self.dtype == "bool" else "a + b"
+                return [scalar.emit_scalar(e, LANE, body, operands, lanes=1, result=self.sum_dtype)]
+
+            (total,) = e.loop(0, self.size(self.stretches), 1, add, [(self.t, self.t.const(0))])
+            self.finished(i, j, total)
+
+        e.loop(first, self.count([self.batch, self.m, self.n]), step, element)
+        e.end()
+        several = dims.minimum(dims.add(self.stretches, -1), 1)
+        return finish(e, "parts", self.slots.slots, blocks_for(dims.mul(several, self.batch, self.m, self.n)))
+
+    def partial_at(self, part: str, i: str, j: str) -> str:
+        row = plus(self.e, times(self.e, part, self.size(self.m)), i)
+        return self.e.gep(
+            self.partial_area, plus(self.e, times(self.e, row, self.size(self.n)), j), self.cell.elem
+        )
+
+    def grid(self, m: int, n: int) -> tuple[Size, Size, Size]:
+        parts = dims.minimum(dims.mul(self.batch, self.stretches), MOST_BATCH)
+        return tile_count(self.n, n), tile_count(self.m, m), parts
+
+    def over_parts(self, one: Callable[[], None]) -> None:
+        """`one()` for each product of the batch and each part of k, which is [self.k_first, self.k_last)."""
+        e = self.e
+        stretches = self.size(self.stretches)
+
+        def part(number: str, _: list[str]) -> None:
+            self.part, z, s = number, number, "0"
+            if self.stretches != 1:
+                z, s = e.value(f"udiv i64 {number}, {stretches}"), e.value(f"urem i64 {number}, {stretches}")
+            self.enter(z)
+            self.k_first, self.k_last = "0", self.size(self.k)
+            if self.stretches != 1:
+                self.k_first = times(e, s, self.size(self.stretch))
+                end = plus(e, self.k_first, self.size(self.stretch))
+                self.k_last = e.call("i64", "llvm.smin.i64", ("i64", end), ("i64", self.k_last))
+            one()
+
+        e.loop(block_index(e, "z"), times(e, self.size(self.batch), stretches), grid_size(e, "z"), part)
 
     def kernel(self) -> GpuKernel:
         e = self.e
         tile = self.tile = tile_for(self.m, self.n)
         assert tile.m * tile.k % tile.threads == 0 and tile.n * tile.k % tile.threads == 0
-        self.begin("void @KERNEL_NAME(ptr %args)", [self.m, self.n, self.k, self.batch, *self.more_sizes()])
+        self.begin_product()
         self.shared = e.call("ptr", "tcc.shared")
         self.a_row, self.b_row = tile.m + 4, tile.n + 4  # a step of k: the pad spreads the banks
-        self.b_shared = e.gep(self.shared, tile.k * self.a_row, self.cell.elem)
         self.member = thread(e)
         across = tile.n // tile.columns
         ty = e.value(f"udiv i64 {self.member}, {across}")
@@ -116,85 +216,170 @@ class _Product(Places):
         self.own_row, self.own_column = times(e, ty, str(tile.rows)), times(e, tx, str(tile.columns))
         self.row = times(e, block_index(e, "y"), str(tile.m))
         self.column = times(e, block_index(e, "x"), str(tile.n))
-        e.loop(block_index(e, "z"), self.size(self.batch), grid_size(e, "z"), lambda z, _: self.one(z))
+        self.over_parts(self.one)
         e.end()
-        bytes = tile.k * (self.a_row + self.b_row) * self.cell.bytes
-        grid = (tile_count(self.n, tile.n), tile_count(self.m, tile.m), dims.minimum(self.batch, MOST_BATCH))
-        return finish(e, self.op.name, self.slots.slots, grid, tile.threads, bytes)
+        grid, bytes = self.grid(tile.m, tile.n), 2 * self.slice_bytes
+        resident = 2 if tile is LARGE and self.dtype == "f32" else 1
+        return finish(e, self.op.name, self.slots.slots, grid, tile.threads, bytes, resident=resident)
+
+    @property
+    def slice_bytes(self) -> int:
+        return self.tile.k * (self.a_row + self.b_row) * self.cell.bytes
 
     def more_sizes(self) -> Sequence[Size]:
         return ()
 
-    def one(self, z: str) -> None:
+    def one(self) -> None:
+        """A slice is fetched to registers while the one before is multiplied; two take turns in shared memory."""
         e, tile = self.e, self.tile
-        self.enter(z)
         count = tile.rows * tile.columns
         zero = self.t.const(0)
+        self.prepare_runs()
+        barrier(e)  # of the product before
 
-        def step(k0: str, totals: list[str]) -> list[str]:
-            a = self.fetch(tile.m, self.row, self.size(self.m), k0, self.a_along_k, self.a_at)
-            b = self.fetch(
-                tile.n, self.column, self.size(self.n), k0, self.b_along_k, lambda j, k: self.b_at(k, j)
-            )
-            barrier(e)  # all are done with the last slice
-            for (at, value), base, row in [
-                *((x, self.shared, self.a_row) for x in a),
-                *((x, self.b_shared, self.b_row) for x in b),
-            ]:
-                line, along = at
-                place = e.gep(base, plus(e, times(e, along, str(row)), line), self.cell.elem)
-                scalar.store(e, LANE, self.sum_dtype, 1, value, place, None)
-            barrier(e)
+        def first() -> None:
+            self.put(self.fetch_both(self.k_first), self.shared)
+
+        e.when(e.value(f"icmp slt i64 {self.k_first}, {self.k_last}"), first)
+        barrier(e)
+
+        def step(k0: str, carried: list[str]) -> list[str]:
+            *totals, turn = carried
+            fetched = self.fetch_both(plus(e, k0, str(tile.k)))
+            base = e.gep(self.shared, turn)
             if tile is LARGE:
                 for kk in range(tile.k):
-                    totals = self.multiply(str(kk), totals)
-                return totals
-            return e.loop(0, tile.k, 1, self.multiply, [(self.t, x) for x in totals])
+                    totals = self.multiply(base, str(kk), totals)
+            else:
+                types = [(self.t, x) for x in totals]
+                totals = e.loop(0, tile.k, 1, lambda kk, v: self.multiply(base, kk, v), types)
+            other = e.value(f"sub i64 {self.slice_bytes}, {turn}")
+            self.put(fetched, e.gep(self.shared, other))
+            barrier(e)
+            return [*totals, other]
 
-        totals = e.loop(0, self.size(self.k), tile.k, step, [(self.t, zero)] * count)
+        carried: list[tuple[VecType | str, str]] = [(self.t, zero)] * count + [("i64", "0")]
+        totals = e.loop(self.k_first, self.k_last, tile.k, step, carried)[:-1]
         self.write(totals)
+
+    # -- slices ------------------------------------------------------------------------------------------------------
+
+    def prepare_runs(self) -> None:
+        """Finds out which operands can be read in runs of 16 bytes."""
+        e = self.e
+        self.aligned = ["false", "false"]
+        for operand, find in enumerate((self.a_at, self.b_at)):
+            if not self.dense[operand]:
+                continue
+            at = find("0", "0")[0]
+            t = self.types[operand]
+            pitch = t.strides[-2] if t.strides[-1] == 1 else t.strides[-1]
+            joined = times(e, self.size(pitch), str(self.cell.bytes))
+            joined = e.value(f"or i64 {joined}, {e.value(f'ptrtoint ptr {at} to i64')}")
+            self.aligned[operand] = e.value(f"icmp eq i64 {e.value(f'and i64 {joined}, 15')}, 0")
+
+    def fetch_both(self, k0: str) -> list[tuple[int, str, str, list[str]]]:
+        tile = self.tile
+        a = self.fetch(0, tile.m, self.row, self.size(self.m), k0, self.a_along_k, self.a_at)
+        return a + self.fetch(
+            1, tile.n, self.column, self.size(self.n), k0, self.b_along_k, lambda j, k: self.b_at(k, j)
+        )
 
     def fetch(
         self,
+        operand: int,
         lines: int,
         first: str,
         bound: str,
         k0: str,
         along_k: bool,
         at: Callable[[str, str], tuple[str, str]],
-    ) -> list[tuple[tuple[str, str], str]]:
-        """This thread's share of a slice: ((line in the tile, k in the slice), value), 0 where there is nothing."""
+    ) -> list[tuple[int, str, str, list[str]]]:
+        """This thread's share of a slice: (operand, line in the tile, k in the slice, a run of values), 0 where there is nothing."""
         e, tile = self.e, self.tile
+        each = lines * tile.k // tile.threads
+        run = min(16 // self.cell.bytes, each) if self.dense[operand] else 1
         found = []
-        for share in range(lines * tile.k // tile.threads):
+        for share in range(each // run):
             number = plus(e, self.member, str(share * tile.threads))
-            if along_k:
-                line, along = e.value(f"udiv i64 {number}, {tile.k}"), e.value(f"urem i64 {number}, {tile.k}")
-            else:
-                line, along = e.value(f"urem i64 {number}, {lines}"), e.value(f"udiv i64 {number}, {lines}")
+            pieces = (tile.k if along_k else lines) // run
+            slow, fast = e.value(f"udiv i64 {number}, {pieces}"), e.value(f"urem i64 {number}, {pieces}")
+            fast = times(e, fast, str(run))
+            line, along = (slow, fast) if along_k else (fast, slow)
             i, k = plus(e, first, line), plus(e, k0, along)
-            inside = e.value(
-                f"and i1 {e.value(f'icmp slt i64 {i}, {bound}')}, {e.value(f'icmp slt i64 {k}, {self.size(self.k)}')}"
-            )
-            # an element that surely exists stands for those that do not
-            i = e.value(f"select i1 {inside}, i64 {i}, i64 0")
-            k = e.value(f"select i1 {inside}, i64 {k}, i64 0")
-            pointer, exists = at(i, k)
-            if exists:  # if none does, there is nothing at the address
-                inside = e.value(f"and i1 {inside}, {exists}")
-                value = scalar.load(e, LANE, self.dtype, 1, pointer, inside)
+
+            def one(j: int, i: str = i, k: str = k) -> str:
+                line, along = (i, plus(e, k, str(j))) if along_k else (plus(e, i, str(j)), k)
+                return self.element(line, bound, along, at)
+
+            if run == 1:
+                values = [one(0)]
             else:
-                value = scalar.load(e, LANE, self.dtype, 1, pointer, None)
-                value = e.value(f"select i1 {inside}, {self.t} {value}, {self.t} {self.t.const(0)}")
-            found.append(((line, along), value))
+                ends = [(i, 0 if along_k else run, bound), (k, run if along_k else 0, self.k_last)]
+                whole = self.aligned[operand]
+                for start, more, end in ends:
+                    last = plus(e, start, str(more - 1 if more else 0))
+                    whole = e.value(f"and i1 {whole}, {e.value(f'icmp slt i64 {last}, {end}')}")
+                values = self.run_of(run, whole, at(i, k)[0], one)
+            found.append((operand, line, along, values))
         return found
 
-    def multiply(self, kk: str, totals: list[str]) -> list[str]:
-        e, tile = self.e, self.tile
-        a = self.from_shared(self.shared, plus(e, times(e, kk, str(self.a_row)), self.own_row), tile.rows)
-        b = self.from_shared(
-            self.b_shared, plus(e, times(e, kk, str(self.b_row)), self.own_column), tile.columns
+    def run_of(self, run: int, whole: str, pointer: str, one: Callable[[int], str]) -> list[str]:
+        """Neighbours in one access where that may be, else one by one."""
+        e, t = self.e, VecType(self.cell.elem, run)
+        quick, single, after = e.label(), e.label(), e.label()
+        e.branch_if(whole, quick, single)
+        e.at(quick)
+        fast = e.value(f"load {t}, ptr {pointer}, align {run * t.bytes}")
+        e.branch(after)
+        e.at(single)
+        slow = "poison"
+        for j in range(run):
+            slow = e.value(f"insertelement {t} {slow}, {t.elem} {one(j)}, i64 {j}")
+        last = e.current
+        e.branch(after)
+        e.at(after)
+        joined = e.value(f"phi {t} [{fast}, %{quick}], [{slow}, %{last}]")
+        return [e.value(f"extractelement {t} {joined}, i64 {j}") for j in range(run)]
+
+    def element(self, i: str, bound: str, k: str, at: Callable[[str, str], tuple[str, str]]) -> str:
+        e = self.e
+        inside = e.value(
+            f"and i1 {e.value(f'icmp slt i64 {i}, {bound}')}, {e.value(f'icmp slt i64 {k}, {self.k_last}')}"
         )
+        # an element that surely exists stands for those that do not
+        i = e.value(f"select i1 {inside}, i64 {i}, i64 0")
+        k = e.value(f"select i1 {inside}, i64 {k}, i64 0")
+        pointer, exists = at(i, k)
+        if exists:  # if none does, there is nothing at the address
+            inside = e.value(f"and i1 {inside}, {exists}")
+            return scalar.load(e, LANE, self.dtype, 1, pointer, inside)
+        value = scalar.load(e, LANE, self.dtype, 1, pointer, None)
+        return e.value(f"select i1 {inside}, {self.t} {value}, {self.t} {self.t.const(0)}")
+
+    def put(self, fetched: list[tuple[int, str, str, list[str]]], base: str) -> None:
+        """Lays what was fetched down with k outermost."""
+        e = self.e
+        for operand, line, along, values in fetched:
+            row = self.b_row if operand else self.a_row
+            area = e.gep(base, self.tile.k * self.a_row if operand else 0, self.cell.elem)
+            along_k = self.b_along_k if operand else self.a_along_k
+            place = e.gep(area, plus(e, times(e, along, str(row)), line), self.cell.elem)
+            if len(values) > 1 and not along_k:
+                t = VecType(self.cell.elem, len(values))
+                whole = "poison"
+                for j, value in enumerate(values):
+                    whole = e.value(f"insertelement {t} {whole}, {t.elem} {value}, i64 {j}")
+                e.line(f"store {t} {whole}, ptr {place}, align {t.bytes * t.lanes}")
+                continue
+            for j, value in enumerate(values):
+                scalar.store(e, LANE, self.sum_dtype, 1, value, e.gep(place, j * row, self.cell.elem), None)
+
+    def multiply(self, base: str, kk: str, totals: list[str]) -> list[str]:
+        e, tile = self.e, self.tile
+        b_base = e.gep(base, tile.k * self.a_row, self.cell.elem)
+        a = self.from_shared(base, plus(e, times(e, kk, str(self.a_row)), self.own_row), tile.rows)
+        b = self.from_shared(b_base, plus(e, times(e, kk, str(self.b_row)), self.own_column), tile.columns)
         made: list[str] = []
         for r, x in enumerate(a):
             for c, y in enumerate(b):
@@ -234,12 +419,29 @@ class _Product(Places):
                 self.finish_inside(i, j, totals[r * tile.columns + c])
 
     def finish_inside(self, i: str, j: str, total: str) -> None:
-        """Writes C[i, j], if there is one."""
+        """Writes C[i, j], if there is one, or its part."""
         e = self.e
         row, column = (
             e.value(f"icmp slt i64 {x}, {self.size(bound)}") for x, bound in ((i, self.m), (j, self.n))
         )
-        e.when(e.value(f"and i1 {row}, {column}"), lambda: self.finished(i, j, total))
+
+        def write() -> None:
+            if self.stretches == 1:
+                self.finished(i, j, total)
+                return
+            several = e.value(f"icmp sgt i64 {self.size(self.stretches)}, 1")
+            part, whole, after = e.label(), e.label(), e.label()
+            e.branch_if(several, part, whole)
+            e.at(part)
+            scalar.store(e, LANE, self.sum_dtype, 1, total, self.partial_at(self.part, i, j), None)
+            e.branch(after)
+            e.at(whole)
+            if not isinstance(self.stretches, int):
+                self.finished(i, j, total)
+            e.branch(after)
+            e.at(after)
+
+        e.when(e.value(f"and i1 {row}, {column}"), write)
 
     def finished(self, i: str, j: str, total: str) -> None:
         """One element, through the op's block."""
@@ -265,7 +467,7 @@ def tile_count(size: Size, by: int) -> Size:
     return dims.floordiv(dims.add(size, by - 1), by)
 
 
-class Matmul(_Product):
+class Matmul(Product):
     def __init__(self, op: Op) -> None:
         super().__init__(op)
         a, b, c = self.types[0], self.types[1], self.types[-1]
@@ -273,6 +475,8 @@ class Matmul(_Product):
         self.batch = dims.product(list(c.shape[:-2]))
         self.a_along_k = a.strides[-1] == 1 or a.strides[-2] != 1
         self.b_along_k = b.strides[-1] != 1
+        plain = self.dtype in ("f32", "f64")
+        self.dense = [plain and 1 in t.strides[-2:] for t in (a, b)]
 
     def enter(self, z: str) -> None:
         self.z = self.unravel(z, self.types[-1].shape[:-2])
@@ -285,157 +489,3 @@ class Matmul(_Product):
 
     def place(self, i: str, j: str) -> list[str]:
         return [*self.z, i, j]
-
-
-class _Geometry(_Product):
-    """What the convolutions share: groups are the batch, and taps meet places of the image."""
-
-    def __init__(self, op: Op) -> None:
-        super().__init__(op)
-        self.space = self.types[0].rank - 2
-        self.groups = int(op.attrs["groups"])
-        self.batch = self.groups
-        self.x, self.w, self.y = self.roles()
-        x, w = self.types[self.x], self.types[self.w]
-        self.filters, self.channels = dims.floordiv(w.shape[0], self.groups), w.shape[1]
-        self.taps, self.pixels = list(w.shape[2:]), list(self.types[self.y].shape[2:])
-        self.images, self.places = x.shape[0], list(x.shape[2:])
-
-    def roles(self) -> tuple[int, int, int]:
-        """The numbers of the image, the filters and the convolution's result among the operands."""
-        raise NotImplementedError
-
-    def more_sizes(self) -> Sequence[Size]:
-        return [
-            self.filters,
-            self.channels,
-            *self.op.attrs["pads"][::2],
-            *self.op.attrs["strides"],
-            *self.op.attrs["dilation"],
-        ]
-
-    def enter(self, z: str) -> None:
-        self.z = z
-
-    def split(self, number: str, shape: Sequence[Size]) -> list[str]:
-        return self.unravel(number, shape)
-
-    def in_group(self, number: str, each: Size) -> str:
-        return plus(self.e, times(self.e, self.z, self.size(each)), number)
-
-    def met(self, pixels: Sequence[str], taps: Sequence[str]) -> tuple[list[str], str]:
-        """The place of the image that a tap of a pixel meets, and whether it is inside; 0 if it is not."""
-        e, attrs = self.e, self.op.attrs
-        found, inside = [], "true"
-        for axis, (p, t) in enumerate(zip(pixels, taps)):
-            at = plus(
-                e,
-                times(e, p, self.size(attrs["strides"][axis])),
-                times(e, t, self.size(attrs["dilation"][axis])),
-            )
-            at = e.value(f"sub i64 {at}, {self.size(attrs['pads'][2 * axis])}")
-            good = e.value(f"icmp ult i64 {at}, {self.size(self.places[axis])}")
-            found.append(e.value(f"select i1 {good}, i64 {at}, i64 0"))
-            inside = e.value(f"and i1 {inside}, {good}")
-        return found, inside
-
-    def meeting(self, places: Sequence[str], taps: Sequence[str]) -> tuple[list[str], str]:
-        """The pixel whose tap meets a place of the image, and whether there is one."""
-        e, attrs = self.e, self.op.attrs
-        found, inside = [], "true"
-        for axis, (s, t) in enumerate(zip(places, taps)):
-            step = self.size(attrs["strides"][axis])
-            at = e.value(
-                f"sub i64 {plus(e, s, self.size(attrs['pads'][2 * axis]))}, {times(e, t, self.size(attrs['dilation'][axis]))}"
-            )
-            pixel, rest = at, "0"
-            if step != "1":
-                pixel, rest = e.value(f"sdiv i64 {at}, {step}"), e.value(f"srem i64 {at}, {step}")
-            good = e.value(f"icmp sge i64 {at}, 0")
-            good = e.value(f"and i1 {good}, {e.value(f'icmp eq i64 {rest}, 0')}")
-            good = e.value(
-                f"and i1 {good}, {e.value(f'icmp slt i64 {pixel}, {self.size(self.pixels[axis])}')}"
-            )
-            found.append(e.value(f"select i1 {good}, i64 {pixel}, i64 0"))
-            inside = e.value(f"and i1 {inside}, {good}")
-        return found, inside
-
-
-class _Conv(_Geometry):
-    """Filters by pixels of all images; k is channels and taps."""
-
-    def roles(self) -> tuple[int, int, int]:
-        return 0, 1, self.out
-
-    def __init__(self, op: Op) -> None:
-        super().__init__(op)
-        self.m, self.n = self.filters, dims.product([self.images, *self.pixels])
-        self.k = dims.product([self.channels, *self.taps])
-
-    def a_at(self, i: str, k: str) -> tuple[str, str]:
-        return self.address(
-            1, [self.in_group(i, self.filters), *self.split(k, [self.channels, *self.taps])]
-        ), ""
-
-    def b_at(self, k: str, j: str) -> tuple[str, str]:
-        channel, *taps = self.split(k, [self.channels, *self.taps])
-        image, *pixels = self.split(j, [self.images, *self.pixels])
-        where, inside = self.met(pixels, taps)
-        return self.address(0, [image, self.in_group(channel, self.channels), *where]), inside
-
-    def place(self, i: str, j: str) -> list[str]:
-        image, *pixels = self.split(j, [self.images, *self.pixels])
-        return [image, self.in_group(i, self.filters), *pixels]
-
-
-class _ConvInput(_Geometry):
-    """Channels by places of all images; k is filters and taps."""
-
-    def roles(self) -> tuple[int, int, int]:
-        return self.out, 0, 1
-
-    def __init__(self, op: Op) -> None:
-        super().__init__(op)
-        self.m, self.n = self.channels, dims.product([self.images, *self.places])
-        self.k = dims.product([self.filters, *self.taps])
-        self.a_along_k = False
-
-    def a_at(self, i: str, k: str) -> tuple[str, str]:
-        number, *taps = self.split(k, [self.filters, *self.taps])
-        return self.address(0, [self.in_group(number, self.filters), i, *taps]), ""
-
-    def b_at(self, k: str, j: str) -> tuple[str, str]:
-        number, *taps = self.split(k, [self.filters, *self.taps])
-        image, *places = self.split(j, [self.images, *self.places])
-        where, inside = self.meeting(places, taps)
-        return self.address(1, [image, self.in_group(number, self.filters), *where]), inside
-
-    def place(self, i: str, j: str) -> list[str]:
-        image, *places = self.split(j, [self.images, *self.places])
-        return [image, self.in_group(i, self.channels), *places]
-
-
-class _ConvFilter(_Geometry):
-    """Filters by channels and taps; k is pixels of all images."""
-
-    def roles(self) -> tuple[int, int, int]:
-        return 0, self.out, 1
-
-    def __init__(self, op: Op) -> None:
-        super().__init__(op)
-        self.m, self.n = self.filters, dims.product([self.channels, *self.taps])
-        self.k = dims.product([self.images, *self.pixels])
-        self.b_along_k = True
-
-    def a_at(self, i: str, k: str) -> tuple[str, str]:
-        image, *pixels = self.split(k, [self.images, *self.pixels])
-        return self.address(1, [image, self.in_group(i, self.filters), *pixels]), ""
-
-    def b_at(self, k: str, j: str) -> tuple[str, str]:
-        image, *pixels = self.split(k, [self.images, *self.pixels])
-        channel, *taps = self.split(j, [self.channels, *self.taps])
-        where, inside = self.met(pixels, taps)
-        return self.address(0, [image, self.in_group(channel, self.channels), *where]), inside
-
-    def place(self, i: str, j: str) -> list[str]:
-        return [self.in_group(i, self.filters), *self.split(j, [self.channels, *self.taps])]

@@ -1,8 +1,10 @@
-"""Products of float16 and bfloat16 by a GPU's matrix instructions (mma.sync), added up in float32.
+"""Products by a GPU's matrix instructions (mma.sync): float16 and bfloat16, added up in float32; float64; and float32
+rounded to tf32, where that is asked for.
 
 A block makes a tile of the result, each warp a part of it.  Slices of the operands are copied to shared memory in pieces of 16
 bytes along the axis along which the operand is dense, by asynchronous copies where the pieces are whole and aligned, while
-the slices before are multiplied; `ldmatrix` turns what lies the other way round.
+the slices before are multiplied.  `ldmatrix` gives lanes their halves, and turns what lies the other way round; words of
+32 and 64 bits are loaded one by one, from rows padded so that no two lanes meet in a bank.
 """
 
 from __future__ import annotations
@@ -11,17 +13,41 @@ from dataclasses import dataclass
 
 from tcc.codegen.emit import VecType
 from tcc.codegen.gpu.chips import SHARED, WARP
-from tcc.codegen.gpu.kernel import GpuKernel, barrier, block_index, finish, grid_size, thread
-from tcc.codegen.gpu.ops import MMA, WORDS
-from tcc.codegen.gpu.products import MOST_BATCH, Matmul, tile_count
+from tcc.codegen.gpu.kernel import GpuKernel, barrier, block_index, finish, thread
+from tcc.codegen.gpu.ops import MMA, MMA64, WORDS
+from tcc.codegen.gpu.products import Matmul
 from tcc.codegen.kernel import plus, times
-from tcc.ir import dims
+from tcc.ir import knobs
 from tcc.ir.core import Op
 from tcc.ir.dims import Size
 
-PIECE = 8  # halves of 16 bytes
-DEPTH = 32  # of a slice along k
 LEAST_SM = 80
+MOST_SHARED = 96 << 10  # bytes, which every chip from LEAST_SM on has
+
+
+@dataclass(frozen=True)
+class Kind:
+    """An instruction: D[m, 8] = A[m, k] B[k, 8] + C of a warp, on elements of some bytes."""
+
+    name: str
+    bytes: int
+    m: int
+    k: int
+    depth: int  # of a slice along k
+    pads: tuple[int, int]  # of rows along k, and of rows along lines, in elements
+
+    @property
+    def piece(self) -> int:
+        """Elements of 16 bytes."""
+        return 16 // self.bytes
+
+
+KINDS = {
+    "bf16": Kind("bf16", 2, 16, 16, 32, (8, 8)),
+    "f16": Kind("f16", 2, 16, 16, 32, (8, 8)),
+    "f32": Kind("tf32", 4, 16, 8, 32, (4, 8)),
+    "f64": Kind("f64", 8, 8, 4, 16, (4, 4)),
+}
 
 
 @dataclass(frozen=True)
@@ -41,42 +67,50 @@ class Shape:
 SMALL, LARGE = Shape(64, 64, 2, 2), Shape(128, 128, 2, 4)
 
 
-def shape_for(m: Size, n: Size) -> Shape:
+def shape_for(m: Size, n: Size, kind: Kind) -> Shape:
     big = isinstance(m, int) and isinstance(n, int) and m * n >= 1 << 21 and min(m, n) >= 128
-    return LARGE if big else SMALL
+    return LARGE if big and kind.bytes < 8 else SMALL
 
 
 class Area:
     """Where the slices of one operand lie in shared memory: lines along the dense axis, padded so that banks differ."""
 
-    def __init__(self, along_k: bool, lines: int) -> None:
-        self.along_k = along_k
-        self.count, self.length = (lines, DEPTH) if along_k else (DEPTH, lines)
-        self.pitch = self.length + PIECE
+    def __init__(self, along_k: bool, lines: int, kind: Kind) -> None:
+        self.along_k, self.kind = along_k, kind
+        self.count, self.length = (lines, kind.depth) if along_k else (kind.depth, lines)
+        self.pitch = self.length + kind.pads[0 if along_k else 1]
 
     @property
     def bytes(self) -> int:
-        return 2 * self.count * self.pitch
+        return self.kind.bytes * self.count * self.pitch
+
+
+def multiplies(op: Op, sm: int) -> bool:
+    """Whether matrix instructions make a placed `matmul`."""
+    dtype = op.operands[0].type.dtype
+    return sm >= LEAST_SM and dtype in KINDS and (dtype != "f32" or knobs.TF32.get())
 
 
 def matrix_kernels(op: Op) -> list[GpuKernel]:
-    """A placed `matmul` of halves."""
-    return [_Matrices(op).kernel()]
+    """A placed `matmul` of a dtype that there are instructions for."""
+    return _Matrices(op).kernels()
 
 
 class _Matrices(Matmul):
     def __init__(self, op: Op) -> None:
         super().__init__(op)
-        self.shape = shape_for(self.m, self.n)
-        self.a_area = Area(self.a_along_k, self.shape.m)
-        self.b_area = Area(self.b_along_k, self.shape.n)
-        each = self.a_area.bytes + self.b_area.bytes
-        self.stages = 3 if 3 * each <= SHARED else 2
-        self.stage_bytes = each
+        self.kind = KINDS[self.dtype]
+        self.shape = shape_for(self.m, self.n, self.kind)
+        self.a_area = Area(self.a_along_k, self.shape.m, self.kind)
+        self.b_area = Area(self.b_along_k, self.shape.n, self.kind)
+        self.stage_bytes = self.a_area.bytes + self.b_area.bytes
+        room = MOST_SHARED if self.shape is LARGE else SHARED
+        self.stages = max(2, min(4 if self.shape is LARGE else 3, room // self.stage_bytes))
+        self.total = "double" if self.dtype == "f64" else "float"
 
     def kernel(self) -> GpuKernel:
         e, shape = self.e, self.shape
-        self.begin("void @KERNEL_NAME(ptr %args)", [self.m, self.n, self.k, self.batch])
+        self.begin_product()
         self.shared = e.call("ptr", "tcc.shared")
         self.member = thread(e)
         self.lane = e.value(f"and i64 {self.member}, {WARP - 1}")
@@ -85,29 +119,24 @@ class _Matrices(Matmul):
             times(e, block_index(e, axis), str(size)) for axis, size in (("y", shape.m), ("x", shape.n))
         )
         rows, columns = shape.m // shape.warps_m, shape.n // shape.warps_n
-        self.fragments = rows // 16, columns // 8
+        self.fragments = rows // self.kind.m, columns // 8
+        self.each = self.kind.m * 8 // WARP  # numbers of a fragment that a lane has
         self.warp_row = times(e, e.value(f"udiv i64 {warp}, {shape.warps_n}"), str(rows))
         self.warp_column = times(e, e.value(f"urem i64 {warp}, {shape.warps_n}"), str(columns))
-        e.loop(block_index(e, "z"), self.size(self.batch), grid_size(e, "z"), lambda z, _: self.one(z))
+        self.over_parts(self.one)
         e.end()
-        grid = (
-            tile_count(self.n, shape.n),
-            tile_count(self.m, shape.m),
-            dims.minimum(self.batch, MOST_BATCH),
-        )
         bytes = self.stages * self.stage_bytes
-        return finish(e, "matrices", self.slots.slots, grid, shape.threads, bytes)
+        return finish(e, "matrices", self.slots.slots, self.grid(shape.m, shape.n), shape.threads, bytes)
 
-    def one(self, z: str) -> None:
-        e, ahead = self.e, self.stages - 1
-        self.enter(z)
-        k = self.size(self.k)
-        slices = e.value(f"sdiv i64 {plus(e, k, str(DEPTH - 1))}, {DEPTH}")
+    def one(self) -> None:
+        e, ahead, depth = self.e, self.stages - 1, self.kind.depth
+        length = e.value(f"sub i64 {self.k_last}, {self.k_first}")
+        slices = e.value(f"sdiv i64 {plus(e, length, str(depth - 1))}, {depth}")
         barrier(e)  # of the product before
         for s in range(ahead):
             self.copy_slice(str(s), str(s), slices)
-        count = self.fragments[0] * self.fragments[1] * 4
-        t = VecType("float")
+        count = self.fragments[0] * self.fragments[1] * self.each
+        t = VecType(self.total)
 
         def step(s: str, totals: list[str]) -> list[str]:
             e.call("void", f"tcc.copies_left_{ahead - 1}")
@@ -115,7 +144,7 @@ class _Matrices(Matmul):
             following = plus(e, s, str(ahead))
             self.copy_slice(following, e.value(f"urem i64 {following}, {self.stages}"), slices)
             base = self.stage(e.value(f"urem i64 {s}, {self.stages}"))
-            for k0 in range(0, DEPTH, 16):
+            for k0 in range(0, depth, self.kind.k):
                 totals = self.multiply_slice(base, k0, totals)
             return totals
 
@@ -133,7 +162,7 @@ class _Matrices(Matmul):
         e = self.e
 
         def copy() -> None:
-            base, k0 = self.stage(stage), times(e, s, str(DEPTH))
+            base, k0 = self.stage(stage), plus(e, self.k_first, times(e, s, str(self.kind.depth)))
             self.copy_operand(0, self.a_area, base, self.row, k0)
             self.copy_operand(1, self.b_area, e.gep(base, self.a_area.bytes), self.column, k0)
 
@@ -141,16 +170,17 @@ class _Matrices(Matmul):
         e.call("void", "tcc.copies_begun")
 
     def copy_operand(self, operand: int, area: Area, base: str, first: str, k0: str) -> None:
-        e, pieces = self.e, area.length // PIECE
+        e, piece = self.e, self.kind.piece
+        pieces = area.length // piece
         bound = self.size(self.n if operand else self.m)
-        k = self.size(self.k)
+        k, unit = self.k_last, f"i{8 * self.kind.bytes}"
         assert area.count * pieces % self.shape.threads == 0
         for share in range(area.count * pieces // self.shape.threads):
             number = plus(e, self.member, str(share * self.shape.threads))
-            line, piece = e.value(f"udiv i64 {number}, {pieces}"), e.value(f"urem i64 {number}, {pieces}")
-            start = times(e, piece, str(PIECE))
+            line, which = e.value(f"udiv i64 {number}, {pieces}"), e.value(f"urem i64 {number}, {pieces}")
+            start = times(e, which, str(piece))
             at = plus(e, times(e, line, str(area.pitch)), start)
-            target = e.gep(base, at, "i16")
+            target = e.gep(base, at, unit)
             if area.along_k:
                 self.copy_piece(operand, area, target, plus(e, first, line), bound, plus(e, k0, start), k)
             else:
@@ -159,10 +189,10 @@ class _Matrices(Matmul):
     def copy_piece(
         self, operand: int, area: Area, target: str, line: str, lines: str, start: str, length: str
     ) -> None:
-        """Eight elements of a line from `start` on, 0 where there are none."""
-        e = self.e
+        """16 bytes of a line from `start` on, 0 where there are none."""
+        e, piece, bits = self.e, self.kind.piece, 8 * self.kind.bytes
         there = e.value(f"icmp slt i64 {line}, {lines}")
-        whole = e.value(f"icmp sle i64 {plus(e, start, str(PIECE))}, {length}")
+        whole = e.value(f"icmp sle i64 {plus(e, start, str(piece))}, {length}")
 
         def address(place: str) -> str:
             i, k = (line, place) if area.along_k else (place, line)
@@ -181,20 +211,20 @@ class _Matrices(Matmul):
         e.call("void", "tcc.copy_async", ("ptr", target), ("ptr", source))
         e.branch(after)
         e.at(single)
-        t = VecType("i16", PIECE)
+        t = VecType(f"i{bits}", piece)
         gathered = "poison"
-        for lane in range(PIECE):
+        for lane in range(piece):
             place = plus(e, start, str(lane))
             inside = e.value(f"and i1 {there}, {e.value(f'icmp slt i64 {place}, {length}')}")
             before, inner, joined = e.current, e.label(), e.label()
             e.branch_if(inside, inner, joined)
             e.at(inner)
-            value = e.value(f"load i16, ptr {address(place)}, align 2")
+            value = e.value(f"load i{bits}, ptr {address(place)}, align {bits // 8}")
             last = e.current
             e.branch(joined)
             e.at(joined)
-            one = e.value(f"phi i16 [0, %{before}], [{value}, %{last}]")
-            gathered = e.value(f"insertelement {t} {gathered}, i16 {one}, i64 {lane}")
+            one = e.value(f"phi i{bits} [0, %{before}], [{value}, %{last}]")
+            gathered = e.value(f"insertelement {t} {gathered}, i{bits} {one}, i64 {lane}")
         e.line(f"store {t} {gathered}, ptr {target}, align 16")
         e.branch(after)
         e.at(after)
@@ -216,38 +246,62 @@ class _Matrices(Matmul):
         words = e.call(WORDS, f"tcc.{name}", ("ptr", pointer))
         return [e.value(f"extractvalue {WORDS} {words}, {n}") for n in range(4)]
 
+    def words(self, area: Area, base: str, first: str, k0: int, lines: int) -> list[str]:
+        """This lane's elements of some lines (8 or 16) and a fragment's k: lines change first."""
+        e, unit = self.e, self.total
+        line = plus(e, first, e.value(f"lshr i64 {self.lane}, 2"))
+        k = plus(e, e.value(f"and i64 {self.lane}, 3"), str(k0))
+        found = []
+        for more_k in range(0, self.kind.k, 4):
+            for more in range(0, lines, 8):
+                i, along = plus(e, line, str(more)), plus(e, k, str(more_k))
+                slow, fast = (i, along) if area.along_k else (along, i)
+                at = e.gep(base, plus(e, times(e, slow, str(area.pitch)), fast), unit)
+                value = e.value(f"load {unit}, ptr {at}, align {self.kind.bytes}")
+                found.append(e.call("i32", "tcc.to_tf32", ("float", value)) if unit == "float" else value)
+        return found
+
     def multiply_slice(self, base: str, k0: int, totals: list[str]) -> list[str]:
-        e = self.e
+        e, kind = self.e, self.kind
         rows, columns = self.fragments
         b_base = e.gep(base, self.a_area.bytes)
-        a = [
-            self.matrices(self.a_area, base, plus(e, self.warp_row, str(16 * r)), k0, True)
-            for r in range(rows)
-        ]
+        a: list[list[str]] = []
+        for r in range(rows):
+            at = plus(e, self.warp_row, str(kind.m * r))
+            halves = kind.bytes == 2
+            a.append(
+                self.matrices(self.a_area, base, at, k0, True)
+                if halves
+                else self.words(self.a_area, base, at, k0, kind.m)
+            )
         b: list[list[str]] = []
         for c in range(0, columns, 2):
-            words = self.matrices(self.b_area, b_base, plus(e, self.warp_column, str(8 * c)), k0, False)
-            b += [words[:2], words[2:]]
+            at = plus(e, self.warp_column, str(8 * c))
+            if kind.bytes == 2:
+                words = self.matrices(self.b_area, b_base, at, k0, False)
+                b += [words[:2], words[2:]]
+            else:
+                b += [self.words(self.b_area, b_base, plus(e, at, str(x)), k0, 8) for x in (0, 8)]
         made: list[str] = []
+        word, result = ("double", MMA64) if kind.bytes == 8 else ("i32", MMA)
         for r in range(rows):
             for c in range(columns):
-                at = 4 * (r * columns + c)
-                given = [("i32", w) for w in [*a[r], *b[c]]] + [("float", x) for x in totals[at : at + 4]]
-                d = e.call(MMA, f"tcc.mma.{self.dtype}", *given)
-                made += [e.value(f"extractvalue {MMA} {d}, {n}") for n in range(4)]
+                at = self.each * (r * columns + c)
+                given = [(word, w) for w in [*a[r], *b[c]]]
+                given += [(self.total, x) for x in totals[at : at + self.each]]
+                d = e.call(result, f"tcc.mma.{kind.name}", *given)
+                made += [e.value(f"extractvalue {result} {d}, {n}") for n in range(self.each)]
         return made
 
     def write_fragments(self, totals: list[str]) -> None:
         e = self.e
-        rows, columns = self.fragments
+        columns = self.fragments[1]
         quad = e.value(f"lshr i64 {self.lane}, 2")
         pair = times(e, e.value(f"and i64 {self.lane}, 3"), "2")
         top = plus(e, plus(e, self.row, self.warp_row), quad)
         left = plus(e, plus(e, self.column, self.warp_column), pair)
         for number, total in enumerate(totals):
-            fragment, n = divmod(number, 4)
+            fragment, n = divmod(number, self.each)
             r, c = divmod(fragment, columns)
-            assert r < rows
-            self.finish_inside(
-                plus(e, top, str(16 * r + 8 * (n // 2))), plus(e, left, str(8 * c + n % 2)), total
-            )
+            down, along = self.kind.m * r + 8 * (n // 2), 8 * c + n % 2
+            self.finish_inside(plus(e, top, str(down)), plus(e, left, str(along)), total)

@@ -47,13 +47,48 @@ def runtime_sizes(func: Func, arrays: Sequence[Array], *, exact: bool = True) ->
     return emulated(func, arrays, exact=False)
 
 
-SIZES = [(37, 19, 45), (1, 33, 17), (40, 1, 3), (5, 7, 0), (0, 3, 4), (64, 64, 16)]
+SIZES = [
+    (37, 19, 45),
+    (1, 33, 17),
+    (40, 1, 3),
+    (5, 7, 0),
+    (0, 3, 4),
+    (64, 64, 16),
+    (4, 100, 37),
+    (130, 3, 20),
+]
 
 
 @pytest.mark.parametrize("size", SIZES)
 def test_float_products(size: tuple[int, int, int]) -> None:
     func, args = product("f32", *size, turned="" if size[0] != 37 else "ab")
     assert disagreement(func, args, runtime_sizes) == ""
+
+
+@pytest.mark.parametrize("dtype, turned", [("f32", ""), ("f64", "a"), ("bf16", "b")])
+def test_long_sums_are_cut_into_parts(dtype: str, turned: str) -> None:
+    """As many as sizes say, whether they are known or not; the epilogue comes after the last."""
+    func, args = product(dtype, 9, 20, 1100, turned)
+    names = [name.split("_")[1] for name in program_of(func, args, exact=True).kernels]
+    assert names == ["matmul" if dtype == "f32" else "matrices", "parts"]
+    assert disagreement(func, args, lambda f, a, exact=True: emulated(f, a, exact=exact)) == ""
+    up, down = (emulated(func, args, descending=d)[0] for d in (False, True))
+    assert up.tobytes() == down.tobytes()
+
+
+@pytest.mark.parametrize("turned", ["", "ab"])
+def test_tf32_when_it_is_asked_for(turned: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Operands have 11 bits, sums 24."""
+    func, args = product("f32", 33, 20, 45, turned)
+    a, b = (x.T if letter in turned else x for x, letter in zip(args, "ab"))
+    size = np.abs(a) @ np.abs(b)
+    plain = emulated(func, args)[0]
+    monkeypatch.setenv("TCC_TF32", "1")
+    assert next(iter(program_of(func, args, exact=True).kernels)).startswith("tcc_matrices")
+    up, down = (emulated(func, args, descending=d)[0] for d in (False, True))
+    assert up.tobytes() == down.tobytes()
+    error = np.abs(up - plain)
+    assert np.all(error <= 2.0**-10 * size) and np.any(error > 0)
 
 
 @pytest.mark.slow
@@ -107,9 +142,18 @@ def test_old_chips_multiply_halves_as_floats() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("dtype", ["bf16", "f32"])
-def test_large_products_fit_registers(dtype: str) -> None:
-    func, _ = product(dtype, 4096, 4096, 4096)
+@pytest.mark.parametrize("size", [(4096, 4096, 4096), (64, 64, 4096), (4, 4096, 512)])
+@pytest.mark.parametrize("dtype", ["bf16", "f32", "tf32", "f64"])
+def test_products_fit_registers(
+    dtype: str, size: tuple[int, int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TCC_TF32", str(int(dtype == "tf32")))
+    m, n, k = size
+    block = Block([Type(dtype[-3:] if dtype != "bf16" else dtype, s) for s in ((m, k), (k, n), (n,))])
+    b = Builder(block)
+    made = b.matmul(*block.params[:2])
+    b.op("yield", b.add(made, b.broadcast(block.params[2], shape=[m, n])))
+    func = Func("product", block)
     for name in ("sm_80", "sm_90", "sm_90a"):
         for text in texts(func, name):
             said = assembled(text, name)
