@@ -286,9 +286,9 @@ class _Matrices(Matmul):
         word, result = ("double", MMA64) if kind.bytes == 8 else ("i32", MMA)
         for r in range(rows):
             for c in range(columns):
-                at = self.each * (r * columns + c)
+                mine = self.each * (r * columns + c)
                 given = [(word, w) for w in [*a[r], *b[c]]]
-                given += [(self.total, x) for x in totals[at : at + self.each]]
+                given += [(self.total, x) for x in totals[mine : mine + self.each]]
                 d = e.call(result, f"tcc.mma.{kind.name}", *given)
                 made += [e.value(f"extractvalue {result} {d}, {n}") for n in range(self.each)]
         return made
