@@ -30,13 +30,14 @@ from tcc.codegen.conv_axes import (
 from tcc.codegen.conv_pad import write_spread_pad
 from tcc.codegen.conv_text import ConvText, Number, tile_shape
 from tcc.codegen.emit import VecType
-from tcc.codegen.epilogue import cheap, emit_block
+from tcc.codegen.epilogue import emit_block
 from tcc.codegen.index import Index
 from tcc.codegen.kernel import Kernel
 from tcc.codegen.microkernel import each_vector, load, splat, store
 from tcc.codegen.target import Target
 from tcc.ir.core import Op, Value
 from tcc.ir.dims import Size, add, floordiv, maximum, minimum, mul, sub
+from tcc.passes.epilogue import cheap
 from tcc.runtime import layout as at
 
 ROUND_THREADS = 4  # that have images of their own in a round
@@ -85,7 +86,7 @@ class _Conv(ConvText):
         self.gapless = step and pitch == cols and steps[1] == mul(cols, steps[2])
         if self.merged and self.phases[0][0].count != 1:
             self.gapless = self.gapless and steps[0] == mul(self.phases[0][1].count, steps[1])
-        self.direct = self.gapless and steps[2] == 1 and (not op.blocks or cheap(op.block))
+        self.direct = self.gapless and steps[2] == 1 and (not op.blocks or cheap(op.block.ops))
 
     def _axes(self) -> list[Axis]:
         make = forward_axis if self.forward else backward_axis
@@ -220,13 +221,14 @@ class _Conv(ConvText):
 
         x = Index(e)
         if self.direct:
-            # the result's lines arrive while the sums are made
+            # the result's lines, and those that the block reads, arrive while the sums are made
             e.declare("declare void @llvm.prefetch.p0(ptr, i32, i32, i32)")
             sc = self.size(self.result.strides[1])
-            for i in range(h):
-                for j in range(v):
-                    place = e.gep(e.gep("%out", x.mul(sc, i), t.elem), j * t.lanes, t.elem)
-                    e.line(f"call void @llvm.prefetch.p0(ptr {place}, i32 1, i32 3, i32 1)")
+            for place, apart, write in [("%out", sc, 1), *((p, s, 0) for p, s in self._read_by_block(x))]:
+                for i in range(h):
+                    for j in range(v):
+                        line = e.gep(e.gep(place, x.mul(apart, i), t.elem), j * t.lanes, t.elem)
+                        e.line(f"call void @llvm.prefetch.p0(ptr {line}, i32 {write}, i32 3, i32 1)")
         start = [(t, "zeroinitializer")] * (h * v)
         done = e.loop(0, "%k", 1, step, [("ptr", "%a"), *start])[1:]
 
@@ -259,6 +261,19 @@ class _Conv(ConvText):
         e.at(other)
         aside()
         e.end()
+
+    def _read_by_block(self, x: Index) -> list[tuple[str, Number]]:
+        """The addresses of what the op's block reads pixel by pixel, at a tile's first, and the steps between channels."""
+        found: list[tuple[str, Number]] = []
+        for k, letters in enumerate(self.op.attrs["maps"] if self.op.blocks else ()):
+            if not letters.strip("ab"):
+                continue
+            t = self.op.operands[2 + k].type
+            steps = dict(zip(letters, map(self.size, t.strides)))
+            at = x.add(x.mul("%image", steps.get("a", 0)), x.mul("%channel", steps.get("b", 0)))
+            base = self.e.gep(self.extra(k), x.add(at, "%pixel"), scalar.memory_elem(t.dtype))
+            found.append((base, steps.get("b", 0)))
+        return found
 
     def _write_edge(self) -> None:
         """`edge(args, tile, out, count, rows, image, channel, pixel)`: `count` neighbouring elements of each of the `rows`

@@ -9,8 +9,6 @@ from tcc.codegen.emit import Emit, VecType
 from tcc.codegen.target import Target
 from tcc.ir.core import Block, Value
 
-CHEAP = 16  # scalar operations of a block that is worth repeating for each vector of a register tile
-
 
 def emit_block(e: Emit, target: Target, block: Block, params: Mapping[Value, str], lanes: int) -> str:
     """What the block yields for the values of its parameters."""
@@ -28,15 +26,6 @@ def emit_block(e: Emit, target: Target, block: Block, params: Mapping[Value, str
         dtype = op.result.type.dtype
         known[op.result] = scalar.emit_scalar(e, target, op.defn.scalar, operands, lanes=lanes, result=dtype)
     raise AssertionError("an epilogue without yield")
-
-
-def cheap(block: Block) -> bool:
-    """Whether its text may be repeated for each vector of a register tile."""
-    total = 0
-    for op in block.ops:
-        flops = op.defn.flops(op) if op.defn.scalar else 0
-        total += flops if isinstance(flops, int) else CHEAP
-    return total <= CHEAP
 
 
 def key_text(block: Block) -> str:

@@ -16,11 +16,12 @@ from tcc.codegen.kernel import Kernel, Scratch, finish, plus, times
 from tcc.codegen.nest import Fold, Memo, Nest, Position, fold_of, read_access
 from tcc.codegen.program import EXPENSIVE, Access, Node, Program
 from tcc.codegen.target import Target
-from tcc.ir.dims import Size
+from tcc.ir.dims import Size, product
 from tcc.ir.types import itemsize
 
 FLAT_UNIT = 2048  # elements of a one-axis map that make one unit of parallel work
 AHEAD = 16 << 10  # bytes: the hardware's own streams end at the page that is read
+PAGE = 4096
 LINE = 64
 CHUNK = 16384  # elements of a full reduction that make one partial result
 TILE_ROWS = 16  # float32 numbers of a cache line
@@ -151,7 +152,7 @@ class _Rows(Nest):
                 times(e, self.count(self.outer[:-1]), self.bands()), e.value(f"add i64 {cost}, 200")
             )
         else:
-            cost = times(e, n, str(self.element_cost))
+            cost = times(e, times(e, self.count(self.summed), n), str(self.element_cost))
             self.parallel(self.count(self.outer), e.value(f"add i64 {cost}, 200"))
         e.end("i32 0")
         return finish(e, tuple(self.slots.slots), "map" if self.flat else "row", self.spill_bytes())
@@ -437,27 +438,42 @@ class _Rows(Nest):
             memo[node] = self._varying(node, Position(at, 1), lambda i: self.element(i, at, memo))
         return memo[node]
 
-    # -- full reductions -------------------------------------------------------------------------------------------
+    # -- reductions of what lies far away ---------------------------------------------------------------------------
 
     def from_afar(self) -> bool:
-        """Whether what a full reduction reads is known not to fit the second-level cache; where it fits, fetches only cost."""
-        reads = sum(itemsize(a.dtype) for a in self.program.reads)
-        return isinstance(self.length, int) and self.length * reads > self.target.l2_bytes
+        """Whether what a reduction over more than rows reads is known not to fit the second-level cache; where it fits,
+        fetches only cost."""
+        if not (self.full or self.summed):
+            return False
+        bytes: Size = 0
+        for a in self.program.reads:
+            walked = (n for axis, n in enumerate(self.program.sizes) if a.varies(axis))
+            bytes = bytes + product([*walked]) * itemsize(a.dtype)
+        return isinstance(bytes, int) and bytes > self.target.l2_bytes
 
     def _varying(self, node: Node, pos: Position, get: Callable[[Node], str]) -> str:
-        if self.full and node.kind == "param" and not pos.mask and pos.lanes > 1 and self.from_afar():
+        if node.kind == "param" and not pos.mask and pos.lanes > 1 and self.from_afar():
             self.fetch_ahead(read_access(self.program, node), pos)
         return super()._varying(node, pos, get)
 
     def fetch_ahead(self, access: Access, pos: Position) -> None:
-        """The lines AHEAD of a vector, one fetch for each.  A fetch of what is not there does nothing."""
+        """The lines AHEAD of a vector, or in a row to come, one fetch for each.  A fetch of what is not there does nothing."""
         if access.strides[self.inner] != 1:
             return
         e, elem = self.e, scalar.memory_elem(access.dtype)
+        ahead: Size = AHEAD
+        if self.summed:
+            row = self.length * VecType(elem).bytes
+            rows = 1 if not isinstance(row, int) else max(1, PAGE // max(row, 1))
+            ahead = access.strides[self.summed[-1]] * rows * VecType(elem).bytes
+        if not isinstance(ahead, int):
+            return
         e.declare("declare void @llvm.prefetch.p0(ptr, i32, i32, i32)")
         at = e.gep(self.bases[access.slot], pos.offset, elem)
         for byte in range(0, pos.lanes * VecType(elem).bytes, LINE):
-            e.line(f"call void @llvm.prefetch.p0(ptr {e.gep(at, AHEAD + byte)}, i32 0, i32 3, i32 1)")
+            e.line(f"call void @llvm.prefetch.p0(ptr {e.gep(at, ahead + byte)}, i32 0, i32 3, i32 1)")
+
+    # -- full reductions -------------------------------------------------------------------------------------------
 
     def reduce_nodes(self) -> list[Node]:
         return [n for n in self.targets[0] if n.kind == "reduce"]

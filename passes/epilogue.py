@@ -3,7 +3,7 @@ or the nearest cache."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from tcc.ir.core import Op, Value
 from tcc.ir.types import FLOATS
@@ -14,6 +14,7 @@ from tcc.passes.manager import Context
 
 CONVOLUTIONS = frozenset({"conv", "conv_input"})
 WITH_EPILOGUE = frozenset({"matmul", *CONVOLUTIONS})
+CHEAP = 16  # scalar operations of a block that is worth repeating for each vector of a register tile
 RANKS = {"matmul": (2, 3), "conv": (3, 4, 5), "conv_input": (3, 4, 5)}  # of results
 
 
@@ -109,3 +110,14 @@ def contiguous(value: Value, axes: int = 1) -> bool:
     if op.name in ("refine", "reshape"):
         return contiguous(op.operands[0], axes)
     return axes == 1 and op.name == "slice" and op.attrs["step"][-1] == 1 and contiguous(op.operands[0])
+
+
+def cheap(ops: Iterable[Op]) -> bool:
+    """Whether the text of a block of `ops` may be repeated for each vector of a register tile."""
+    return scalar_flops(ops) <= CHEAP
+
+
+def scalar_flops(ops: Iterable[Op]) -> int:
+    """Of a point, by operations of a block of scalars."""
+    counts = [op.defn.flops(op) for op in ops if op.defn.scalar]
+    return sum(n if isinstance(n, int) else CHEAP for n in counts)

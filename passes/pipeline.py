@@ -23,6 +23,7 @@ from tcc.passes.manager import Context, Pass, Step
 from tcc.passes.merge import merge
 from tcc.passes.place import place
 from tcc.passes.plan import plan
+from tcc.passes.remake import remake
 
 VALUES: list[Step] = [
     Step(fold, {}),
@@ -41,6 +42,7 @@ VALUES: list[Step] = [
     Step(cse, {}),
     Step(dce, {}),
     Step(fuse, {}),
+    Step(remake, {}),
     Step(dce, {}),
 ]
 

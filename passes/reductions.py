@@ -123,16 +123,25 @@ def of_negative(op: Op, b: Builder) -> Value | None:
 def of_scaled(op: Op, b: Builder) -> Value | None:
     """sum(x * r) -> sum(x) * r and sum(x / r) -> sum(x) / r, where r does not vary over the axes"""
     inner = made_by(op.operands[0], "mul", "div")
-    if inner is None or len(inner.result.uses) > 1 or op.result.type.dtype not in FLOATS:
+    if inner is None or op.result.type.dtype not in FLOATS:
         return None
     if inner.result.type.dtype != op.result.type.dtype:
         return None
     for k in (1, 0) if inner.name == "mul" else (1,):
+        if len(inner.result.uses) > 1 and not is_summed(inner.operands[1 - k], op):
+            continue
         scale = without_axes(inner.operands[k], op.attrs["axes"], op.result.type.shape, b)
         if scale is not None:
             total = reduce_like(op, b, inner.operands[1 - k], op.attrs["axes"])
             return b.op(inner.name, total, scale).result
     return None
+
+
+def is_summed(v: Value, like: Op) -> bool:
+    """Whether `v` itself is summed as `like` sums."""
+    axes, type = list(like.attrs["axes"]), like.result.type
+    others = (u for u in v.users if u.name == "sum" and u is not like)
+    return any(list(u.attrs["axes"]) == axes and u.result.type == type for u in others)
 
 
 def without_axes(v: Value, axes: Sequence[int], shape: Sequence[Size], b: Builder) -> Value | None:
