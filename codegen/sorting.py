@@ -32,7 +32,7 @@ INFINITY = {"f16": 0x7C00, "bf16": 0x7F80, "f32": 0x7F80_0000, "f64": 0x7FF0_000
 
 def sort_kernel(op: Op, target: Target) -> Kernel:
     """`sort` and `argsort`."""
-    w = _Lines(op, target, positions=op.name == "argsort")
+    w = Lines(op, target, positions=op.name == "argsort")
 
     def line(places: list[str], scratch: _Scratch) -> None:
         n = w.size(w.length)
@@ -44,7 +44,7 @@ def sort_kernel(op: Op, target: Target) -> Kernel:
 
 def topk_kernel(op: Op, target: Target) -> Kernel:
     """`argtopk`: the positions of the k largest (or smallest), the first of them first."""
-    w = _Lines(op, target, positions=True, largest=bool(op.attrs["largest"]))
+    w = Lines(op, target, positions=True, largest=bool(op.attrs["largest"]))
     e, k = w.e, w.types[1].shape[w.axis]
 
     if isinstance(k, int) and 0 < k <= FEW:
@@ -79,7 +79,7 @@ class _Scratch:
         self.first, self.second, self.counts = first, second, counts
 
 
-class _Lines(Places):
+class Lines(Places):
     def __init__(self, op: Op, target: Target, *, positions: bool, largest: bool = False) -> None:
         super().__init__(op, target)
         self.axis, self.positions, self.largest = int(op.attrs["axis"]), positions, largest

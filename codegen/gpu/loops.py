@@ -14,6 +14,8 @@ from tcc.codegen.gpu.kernel import GpuKernel
 from tcc.codegen.gpu.maps import map_kernel
 from tcc.codegen.gpu.products import product_kernels
 from tcc.codegen.gpu.rows import row_kernels
+from tcc.codegen.gpu.scans import scan_kernels, scans
+from tcc.codegen.gpu.sorting import sort_kernels
 from tcc.codegen.gpu.turned import turned_kernel
 from tcc.codegen.loops import KERNELS
 from tcc.codegen.program import Program, build, copy_program
@@ -26,6 +28,8 @@ def kernels_of(op: Op, sm: int) -> list[GpuKernel]:
     """What a placed op launches on a chip that is no older than `sm`, in order."""
     if op.name == "matmul" and tensorcore.multiplies(op, sm):
         return tensorcore.matrix_kernels(op)
+    if op.name in ("cumsum", "cumprod") and scans(op):
+        return scan_kernels(op)
     return OWN.get(op.name, general)(op)
 
 
@@ -56,4 +60,7 @@ OWN: dict[str, Callable[[Op], list[GpuKernel]]] = {
     "gather": gather_kernels,
     "scatter": scatter_kernels,
     "check_index": check_index_kernels,
+    "sort": sort_kernels,
+    "argsort": sort_kernels,
+    "argtopk": sort_kernels,
 }

@@ -1,0 +1,334 @@
+"""sort, argsort and argtopk on a GPU: tiles of a line by a bitonic network in shared memory, then merges of neighbouring runs.
+
+Records are the CPU's (tcc.codegen.sorting): integers that are ordered as the elements are, with their positions below where
+those are asked for, so no two of them are equal and the result hangs on no order.  A merge gives each thread some neighbours
+of the result, whose beginnings in both runs it finds by bisection (merge path: Odeh et al., 2012).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from tcc.codegen.emit import VecType
+from tcc.codegen.gpu.chips import LANE
+from tcc.codegen.gpu.kernel import (
+    BLOCK,
+    MOST_BLOCKS,
+    GpuKernel,
+    barrier,
+    block_index,
+    blocks_for,
+    ceil_div,
+    finish,
+    global_thread,
+    grid_size,
+    thread,
+)
+from tcc.codegen.kernel import Runtime, Scratch, plus, times
+from tcc.codegen.sorting import Lines
+from tcc.ir import dims
+from tcc.ir.core import Op
+from tcc.ir.dims import Size
+
+TILE = 1024  # records of a line that a block sorts
+THREADS = 256
+SOME = 8  # records that a thread merges
+MOST_PASSES = 22  # for 2^32 elements
+
+
+def sort_kernels(op: Op) -> list[GpuKernel]:
+    """A placed `sort`, `argsort` or `argtopk`.  Of a run-time length, passes that it does not need are not launched."""
+    first = _Sort(op)
+    made = [first.tile_kernel()]
+    if first.tiles == 1:
+        return made
+    passes = (first.tiles - 1).bit_length() if isinstance(first.tiles, int) else MOST_PASSES
+    made += [_Sort(op).merge_kernel(p) for p in range(passes)]
+    return [*made, _Sort(op).write_kernel()]
+
+
+class _Sort(Lines):
+    def __init__(self, op: Op) -> None:
+        largest = op.name == "argtopk" and bool(op.attrs["largest"])
+        super().__init__(op, LANE, positions=op.name != "sort", largest=largest)
+        self.lanes = 1
+        self.record_type = VecType(f"i{self.width}")
+        self.kept = [s for a, s in enumerate(self.types[0].shape) if a != self.axis]
+        self.count_kept: Size = dims.product(self.kept)
+        self.tiles: Size = dims.maximum(ceil_div(self.length, TILE), 1)
+        self.pitch = dims.mul(self.tiles, TILE)
+        self.found = self.types[1].shape[self.axis]  # of argtopk fewer than there are
+
+    @property
+    def bytes(self) -> int:
+        return self.width // 8
+
+    @property
+    def several(self) -> Size:
+        """1 if lines have several tiles, else 0."""
+        return dims.minimum(dims.add(self.tiles, -1), 1)
+
+    def begin_sort(self) -> None:
+        self.begin(
+            "void @KERNEL_NAME(ptr %args)", [self.length, self.tiles, self.pitch, self.found, self.count_kept]
+        )
+        if self.tiles != 1:
+            self.half = dims.mul(self.several, self.count_kept, self.pitch, self.bytes)
+            first = self.slots.pointer(self.e, Scratch(dims.mul(2, self.half)))
+            self.areas = first, self.e.gep(first, self.size(self.half))
+
+    def record_at(self, base: str, index: str) -> str:
+        return self.e.gep(base, index, self.record_type.elem)
+
+    def read_record(self, pointer: str) -> str:
+        return self.e.value(f"load {self.record_type}, ptr {pointer}, align {self.bytes}")
+
+    def keep_record(self, record: str, pointer: str) -> None:
+        self.e.line(f"store {self.record_type} {record}, ptr {pointer}, align {self.bytes}")
+
+    # -- tiles -----------------------------------------------------------------------------------------------------
+
+    def tile_kernel(self) -> GpuKernel:
+        e = self.e
+        self.begin_sort()
+        self.shared, self.member = e.call("ptr", "tcc.shared"), thread(e)
+        n, tiles = self.size(self.length), self.size(self.tiles)
+        power = self.power(n) if self.tiles == 1 or not isinstance(self.tiles, int) else str(TILE)
+
+        def unit(u: str, _: list[str]) -> None:
+            line, tile = (
+                (u, "0")
+                if self.tiles == 1
+                else (e.value(f"udiv i64 {u}, {tiles}"), e.value(f"urem i64 {u}, {tiles}"))
+            )
+            places = self.unravel(line, self.kept)
+            start = times(e, tile, str(TILE))
+            source = self.at(0, places)
+
+            def load(t: str, _: list[str]) -> None:
+                self.keep_record(self.record_of(source, plus(e, start, t), n), self.record_at(self.shared, t))
+
+            e.loop(self.member, power, THREADS, load)
+            barrier(e)
+            self.network(power)
+            self.leave(line, places, start, power)
+            barrier(e)  # the next tile takes the place of this one
+
+        e.loop(block_index(e), times(e, self.size(self.count_kept), tiles), grid_size(e), unit)
+        e.end()
+        blocks = dims.minimum(dims.mul(self.count_kept, self.tiles), MOST_BLOCKS)
+        return finish(e, "tiles", self.slots.slots, (blocks, 1, 1), THREADS, TILE * self.bytes)
+
+    def power(self, n: str) -> str:
+        """The least power of two that is not less than n, from 1 to TILE."""
+        e = self.e
+        low = e.call("i64", "llvm.smin.i64", ("i64", n), ("i64", str(TILE)))
+        low = e.call("i64", "llvm.smax.i64", ("i64", low), ("i64", "1"))
+        bits = e.call("i64", "llvm.ctlz.i64", ("i64", e.value(f"sub i64 {low}, 1")), ("i1", "false"))
+        return e.value(f"shl i64 1, {e.value(f'sub i64 64, {bits}')}")
+
+    def record_of(self, source: str, index: str, n: str) -> str:
+        """The record of an element; the greatest of all behind the end."""
+        e, t = self.e, f"i{self.bits}"
+        before, inside, after = e.current, e.label(), e.label()
+        e.branch_if(e.value(f"icmp slt i64 {index}, {n}"), inside, after)
+        e.at(inside)
+        at = e.gep(source, times(e, index, self.size(self.types[0].strides[self.axis])), t)
+        key = self.key(e.value(f"load {t}, ptr {at}, align {self.bits // 8}"))
+        record = self.record(key, index) if self.positions else key
+        last = e.current
+        e.branch(after)
+        e.at(after)
+        return e.value(f"phi {self.record_type} [-1, %{before}], [{record}, %{last}]")
+
+    def network(self, power: str) -> None:
+        """Sorts `power` records in shared memory (Batcher, 1968): size 2, 4, ..., strides size / 2, size / 4, ..., 1."""
+        e = self.e
+        pairs = e.value(f"lshr i64 {power}, 1")
+
+        def stage(size: str) -> None:
+            def step(stride: str) -> None:
+                def exchange(p: str, _: list[str]) -> None:
+                    low = e.value(f"and i64 {p}, {e.value(f'sub i64 {stride}, 1')}")
+                    first = plus(e, times(e, e.value(f"sub i64 {p}, {low}"), "2"), low)
+                    a, b = (self.record_at(self.shared, x) for x in (first, plus(e, first, stride)))
+                    x, y = self.read_record(a), self.read_record(b)
+                    up = e.value(f"icmp eq i64 {e.value(f'and i64 {first}, {size}')}, 0")
+                    over = e.value(f"icmp ugt {self.record_type} {x}, {y}")
+                    wrong = e.value(f"icmp eq i1 {up}, {over}")
+                    for value, other, place in ((x, y, a), (y, x, b)):
+                        self.keep_record(
+                            e.value(
+                                f"select i1 {wrong}, {self.record_type} {other}, {self.record_type} {value}"
+                            ),
+                            place,
+                        )
+
+                e.loop(self.member, pairs, THREADS, exchange)
+                barrier(e)
+
+            self.powers(
+                e.value(f"lshr i64 {size}, 1"), lambda s: e.value(f"icmp ne i64 {s}, 0"), "lshr", step
+            )
+
+        self.powers("2", lambda s: e.value(f"icmp sle i64 {s}, {power}"), "shl", stage)
+
+    def powers(self, start: str, more: Callable[[str], str], move: str, body: Callable[[str], None]) -> None:
+        """`body(s)` for s = start, moved by one bit each time, while there are more."""
+        e = self.e
+        before, head, inside, after = e.current, e.label(), e.label(), e.label()
+        e.branch(head)
+        e.at(head)
+        s, slot = e.fresh("s"), len(e.lines)
+        e.lines.append("")
+        e.branch_if(more(s), inside, after)
+        e.at(inside)
+        body(s)
+        following = e.value(f"{move} i64 {s}, 1")
+        e.lines[slot] = f"  {s} = phi i64 [{start}, %{before}], [{following}, %{e.current}]"
+        e.branch(head)
+        e.at(after)
+
+    def leave(self, line: str, places: Sequence[str], start: str, power: str) -> None:
+        """A sorted tile goes to scratch, or to the result if it is the line's only one."""
+        e = self.e
+
+        def result(t: str, _: list[str]) -> None:
+            self.put_result(places, t, self.read_record(self.record_at(self.shared, t)))
+
+        def scratch(t: str, _: list[str]) -> None:
+            at = plus(e, plus(e, times(e, line, self.size(self.pitch)), start), t)
+            self.keep_record(
+                self.read_record(self.record_at(self.shared, t)), self.record_at(self.areas[0], at)
+            )
+
+        def whole() -> None:
+            e.loop(self.member, self.size(self.found), THREADS, result)
+
+        def part() -> None:
+            e.loop(self.member, power, THREADS, scratch)
+
+        if isinstance(self.tiles, int):
+            (whole if self.tiles == 1 else part)()
+            return
+        one = e.value(f"icmp eq i64 {self.size(self.tiles)}, 1")
+        e.when(one, whole)
+        e.when(e.value(f"xor i1 {one}, true"), part)
+
+    def put_result(self, places: Sequence[str], index: str, record: str) -> None:
+        e = self.e
+        at = times(e, index, self.size(self.types[1].strides[self.axis]))
+        if not self.positions:
+            t = f"i{self.bits}"
+            e.line(
+                f"store {t} {self.element(record)}, ptr {e.gep(self.at(1, places), at, t)}, align {self.bits // 8}"
+            )
+            return
+        low = e.value(f"and {self.record_type} {record}, {(1 << 32) - 1}")
+        value = low if self.width == 64 else e.value(f"trunc {self.record_type} {low} to i64")
+        e.line(f"store i64 {value}, ptr {e.gep(self.at(1, places), at, 'i64')}, align 8")
+
+    # -- merges ----------------------------------------------------------------------------------------------------
+
+    def merge_kernel(self, number: int) -> GpuKernel:
+        """Runs of TILE * 2 ** number become runs of twice that."""
+        e = self.e
+        self.begin_sort()
+        length = Runtime(TILE << number)  # so that all passes are one kernel, or two: areas take turns
+        run = e.value(f"load i64, ptr {e.gep('%args', self.slots.index(length), 'i64')}")
+        source, target = self.areas if number % 2 == 0 else self.areas[::-1]
+        pitch = self.size(self.pitch)
+        pieces = e.value(f"udiv i64 {pitch}, {SOME}")
+        first, step = global_thread(e, BLOCK)
+
+        def unit(u: str, _: list[str]) -> None:
+            line = times(e, e.value(f"udiv i64 {u}, {pieces}"), pitch)
+            out = times(e, e.value(f"urem i64 {u}, {pieces}"), str(SOME))
+            pair = times(e, run, "2")
+            begin = e.value(f"and i64 {out}, {e.value(f'sub i64 0, {pair}')}")
+            self.merge(
+                source,
+                target,
+                plus(e, line, begin),
+                e.value(f"sub i64 {pitch}, {begin}"),
+                run,
+                e.value(f"sub i64 {out}, {begin}"),
+            )
+
+        e.loop(first, times(e, self.size(self.count_kept), pieces), step, unit)
+        e.end()
+        needed = dims.minimum(dims.floordiv(dims.add(self.tiles, -1), 1 << number), 1)
+        threads = dims.mul(needed, self.count_kept, dims.floordiv(self.pitch, SOME))
+        return finish(e, "merge", self.slots.slots, blocks_for(threads))
+
+    def merge(self, source: str, target: str, begin: str, left: str, run: str, diagonal: str) -> None:
+        """SOME results from number `diagonal` on, of the runs that begin at `begin`, of which `left` records are left."""
+        e = self.e
+
+        def least(a: str, b: str) -> str:
+            return e.call("i64", "llvm.smin.i64", ("i64", a), ("i64", b))
+
+        def most(a: str, b: str) -> str:
+            return e.call("i64", "llvm.smax.i64", ("i64", a), ("i64", b))
+
+        a_count = least(run, left)
+        b_count = most(least(e.value(f"sub i64 {left}, {run}"), run), "0")
+        a, b = self.record_at(source, begin), self.record_at(source, plus(e, begin, run))
+        low, high = most(e.value(f"sub i64 {diagonal}, {b_count}"), "0"), least(diagonal, a_count)
+        before, head, inside, after = e.current, e.label(), e.label(), e.label()
+        e.branch(head)
+        e.at(head)
+        lo, hi, slot = e.fresh("l"), e.fresh("h"), len(e.lines)
+        e.lines.append("")
+        e.branch_if(e.value(f"icmp slt i64 {lo}, {hi}"), inside, after)
+        e.at(inside)
+        middle = e.value(f"lshr i64 {plus(e, lo, hi)}, 1")
+        other = e.value(f"sub i64 {e.value(f'sub i64 {diagonal}, 1')}, {middle}")
+        x, y = self.read_record(self.record_at(a, middle)), self.read_record(self.record_at(b, other))
+        below = e.value(f"icmp ule {self.record_type} {x}, {y}")
+        new_lo = e.value(f"select i1 {below}, i64 {e.value(f'add i64 {middle}, 1')}, i64 {lo}")
+        new_hi = e.value(f"select i1 {below}, i64 {hi}, i64 {middle}")
+        e.lines[slot] = "\n".join(
+            f"  {v} = phi i64 [{old}, %{before}], [{new}, %{e.current}]"
+            for v, old, new in ((lo, low, new_lo), (hi, high, new_hi))
+        )
+        e.branch(head)
+        e.at(after)
+
+        def one(t: str, at: list[str]) -> list[str]:
+            i, j = at
+            a_left, b_left = e.value(f"icmp slt i64 {i}, {a_count}"), e.value(f"icmp slt i64 {j}, {b_count}")
+            pa, pb = self.record_at(a, i), self.record_at(b, j)
+            # what is not there is not read: the other stands for it
+            x = self.read_record(e.value(f"select i1 {a_left}, ptr {pa}, ptr {pb}"))
+            y = self.read_record(e.value(f"select i1 {b_left}, ptr {pb}, ptr {pa}"))
+            not_above = e.value(f"icmp ule {self.record_type} {x}, {y}")
+            first = e.value(f"and i1 {a_left}, {not_above}")  # if b is used up, y is x
+            value = e.value(f"select i1 {first}, {self.record_type} {x}, {self.record_type} {y}")
+            out = plus(e, plus(e, begin, diagonal), t)
+            self.keep_record(value, self.record_at(target, out))
+            taken = e.value(f"zext i1 {first} to i64")
+            return [plus(e, i, taken), plus(e, j, e.value(f"sub i64 1, {taken}"))]
+
+        e.loop(0, SOME, 1, one, [("i64", lo), ("i64", e.value(f"sub i64 {diagonal}, {lo}"))])
+
+    def write_kernel(self) -> GpuKernel:
+        e = self.e
+        self.begin_sort()
+        tiles, found = self.size(self.tiles), self.size(self.found)
+        less = e.value(f"sub i64 {tiles}, 1")
+        passes = e.value(f"sub i64 64, {e.call('i64', 'llvm.ctlz.i64', ('i64', less), ('i1', 'false'))}")
+        odd = e.value(f"icmp ne i64 {e.value(f'and i64 {passes}, 1')}, 0")
+        area = e.value(f"select i1 {odd}, ptr {self.areas[1]}, ptr {self.areas[0]}")
+        first, step = global_thread(e, BLOCK)
+
+        def element(u: str, _: list[str]) -> None:
+            line, t = e.value(f"udiv i64 {u}, {found}"), e.value(f"urem i64 {u}, {found}")
+            at = plus(e, times(e, line, self.size(self.pitch)), t)
+            self.put_result(self.unravel(line, self.kept), t, self.read_record(self.record_at(area, at)))
+
+        e.loop(first, times(e, self.size(self.count_kept), found), step, element)
+        e.end()
+        return finish(
+            e, "sorted", self.slots.slots, blocks_for(dims.mul(self.several, self.count_kept, self.found))
+        )
