@@ -60,7 +60,7 @@ def test_lines_are_sorted_in_tiles_and_merged(
 
 
 SCANS = [
-    ("cumsum", "f32", (3, 1500), 1, "scan carry"),
+    ("cumsum", "f32", (3, 1500), 1, "scan"),
     ("cumsum", "i64", (2, 40000), 1, "scan carry"),
     ("cumprod", "f64", (5, 37), 1, "scan"),
     ("cumsum", "f16", (1, 700), 1, "scan"),
