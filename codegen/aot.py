@@ -21,6 +21,8 @@ from tcc.codegen.aot_entry import EntryText, Piece, Strings, sizes_text, spec_ro
 from tcc.codegen.aot_features import portable, required
 from tcc.codegen.driver import kernels_text
 from tcc.codegen.emit import merge
+from tcc.codegen.gpu.library import DeviceLibrary
+from tcc.codegen.gpu.library_runtime import runtime_text
 from tcc.codegen.target import Target
 from tcc.runtime.manifest import ABI, Array
 
@@ -47,6 +49,7 @@ class Library:
     target: Target
     threads: int
     checks: bool = True  # whether arguments are checked
+    device: DeviceLibrary | None = None  # what its entries have on a GPU
 
 
 def exports(library: Library) -> list[str]:
@@ -71,11 +74,20 @@ def library_text(library: Library) -> str:
     who = strings(name)
     control = "\n".join(
         [
-            checks_text(library.checks),
+            checks_text(library.checks, library.device is not None),
             body_text(),
             *entries,
             _info_text(library, arrays, strings),
-            context_text(name, who, state, "@tcc_specs_state_all", names, library.target, library.threads),
+            context_text(
+                name,
+                who,
+                state,
+                "@tcc_specs_state_all",
+                names,
+                library.target,
+                library.threads,
+                library.device is not None,
+            ),
             sizes_text(
                 [(a, p.entry.sizes) for p in library.pieces for a in (*p.entry.arguments, *p.entry.results)]
                 + [(a, {}) for a in arrays]
@@ -101,6 +113,8 @@ def library_text(library: Library) -> str:
     quick = " noinline optnone"
     control = control.replace("#0", "#1")
     bodies.append(freestanding.text(library.target))
+    if library.device is not None:
+        bodies.append(runtime_text(library.device))
     whole = merge([LIBC, *(b.replace(quick, "") for b in bodies), control]) + "".join(constants)
     roots = [*exports(library), *freestanding.roots(library.target)]
     return _reachable(_internal(whole, roots), roots)
@@ -140,7 +154,8 @@ def _info_text(library: Library, state: Sequence[Array], strings: Strings) -> st
         f"ptr @tcc_specs_{p.entry.name} }}"
         for p in library.pieces
     )
-    features = ",".join(required(library.target))
+    gpu = [] if library.device is None else [library.device.chip.name]
+    features = ",".join([*required(library.target), *gpu])
     fields = ", ".join(
         [
             f"i32 {ABI}",

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from tcc.codegen.aot_layout import MESSAGE, MOST, SPEC, STATUS, TENSOR
 
-CPU, PINNED = 1, 3  # DLPack's device types whose memory the CPU reads
+CPU, GPU, PINNED = 1, 2, 3  # DLPack's device types, the first and the last being memory that the CPU reads
 KINDS = ("int", "uint", "float", "handle", "bfloat", "complex", "bool")  # DLPack's type codes
 
 # What a message says; its arguments are strings (%s) and numbers (%d).
@@ -36,9 +36,10 @@ MESSAGES = {
 }
 
 
-def checks_text(checks: bool = True) -> str:
-    """The functions, without what they declare; `#0` is left for the caller to define.  Without `checks` they look at nothing."""
-    looks = (_tensor_text(), _size_text(), _overlap_text()) if checks else (UNCHECKED,)
+def checks_text(checks: bool = True, gpu: bool = False) -> str:
+    """The functions, without what they declare; `#0` is left for the caller to define.  Without `checks` they look at nothing;
+    with `gpu` tensors may lie on a GPU."""
+    looks = (_tensor_text(gpu), _size_text(), _overlap_text()) if checks else (UNCHECKED,)
     return "".join((_globals(), _say_text(), *looks, _tensors_text()))
 
 
@@ -201,7 +202,7 @@ def _says(label: str, status: str, message: str, *arguments: str) -> str:
     return f"{label}:\n  %{label}.r = {call}\n  ret i32 %{label}.r\n"
 
 
-def _tensor_text() -> str:
+def _tensor_text(gpu: bool) -> str:
     """`tensor(t, spec, who, full, data, end)`: what its spec says of a tensor alone; where its memory begins and ends.
 
     Unless `full`, only what `shape` says is looked at, and not the memory.
@@ -250,7 +251,9 @@ where:
 {field("device", "%t", "tcc_tensor", 1, "i32")}
   %plain = icmp eq i32 %device, {CPU}
   %pinned = icmp eq i32 %device, {PINNED}
-  %here = or i1 %plain, %pinned
+  %near = or i1 %plain, %pinned
+  %far = icmp eq i32 %device, {GPU if gpu else CPU}
+  %here = or i1 %near, %far
   br i1 %here, label %axes, label %away
 away:
   %device.i = sext i32 %device to i64

@@ -58,22 +58,30 @@ class State:
 
 
 def context_text(
-    prefix: str, who: str, state: State, specs: str, names: Sequence[str], target: Target, threads: int
+    prefix: str,
+    who: str,
+    state: State,
+    specs: str,
+    names: Sequence[str],
+    target: Target,
+    threads: int,
+    gpu: bool,
 ) -> str:
-    """The functions; `specs` is the table of the state's specs, `names` are the C strings of the state's names."""
+    """The functions; `specs` is the table of the state's specs, `names` are the C strings of the state's names; with a `gpu` a
+    context has a device record too (gpu/library.py)."""
     many = threads > 1
     parts = [alone_text(), features_text(target)]
     if many:
         parts[0] = pool_text(target) + stop_text() + setup_text(threads)
-    parts += [_create_text(prefix, who, state, many, threads), _destroy_text(prefix, many)]
-    parts.append(_state_text(prefix, who, state, specs, names))
+    parts += [_create_text(prefix, who, state, many, threads, gpu), _destroy_text(prefix, many, gpu)]
+    parts.append(_state_text(prefix, who, state, specs, names, gpu))
     if state.tensors:
         parts.append(_file_text(prefix, who, state))
     return "".join(parts)
 
 
-def _create_text(prefix: str, who: str, state: State, many: bool, threads: int) -> str:
-    """`create(options)`: options are {i32 threads, ptr weights}, the latter a file's name."""
+def _create_text(prefix: str, who: str, state: State, many: bool, threads: int, gpu: bool) -> str:
+    """`create(options)`: options are {i32 threads, i32 device, ptr weights}, the last a file's name."""
     total = state.context_bytes
     load = """  %status = call i32 @tcc_read(ptr %ctx, ptr %file)
   %wrong = icmp ne i32 %status, 0
@@ -90,6 +98,10 @@ workers:
   store ptr %pool, ptr %pool.at
   %poolless = icmp eq ptr %pool, null
   br i1 %poolless, label %drop, label %weigh"""
+    if gpu:
+        pool = f"""  %opened = call i32 @tcc_cu_open(ptr %ctx, i32 %number, ptr {who})
+  %closed = icmp ne i32 %opened, 0
+  br i1 %closed, label %drop, label %weigh"""
     embedded = "  br label %ready"
     if state.tensors and state.data is not None:
         embedded = """  call void @tcc_begin(ptr %ctx)
@@ -107,11 +119,14 @@ fit:
   br i1 %default, label %make, label %read
 read:
   %asked = load i32, ptr %options
+  %number.at = getelementptr i32, ptr %options, i64 1
+  %chosen = load i32, ptr %number.at
   %file.at = getelementptr i64, ptr %options, i64 1
   %named = load ptr, ptr %file.at
   br label %make
 make:
   %wanted = phi i32 [0, %fit], [%asked, %read]
+  %number = phi i32 [0, %fit], [%chosen, %read]
   %file = phi ptr [null, %fit], [%named, %read]
   %few = icmp slt i32 %wanted, 1
   %wide = sext i32 %wanted to i64
@@ -147,8 +162,8 @@ ready:
 """
 
 
-def _destroy_text(prefix: str, many: bool) -> str:
-    stop = "  br label %free"
+def _destroy_text(prefix: str, many: bool, gpu: bool) -> str:
+    stop = ("  call void @tcc_cu_close(ptr %ctx)\n" if gpu else "") + "  br label %free"
     if many:
         stop = f"""  %pool.at = getelementptr i64, ptr %ctx, i64 {CTX_POOL}
   %pool = load ptr, ptr %pool.at
@@ -184,7 +199,7 @@ def _null(who: str, label: str, name: str, what: str) -> str:
 """
 
 
-def _state_text(prefix: str, who: str, state: State, specs: str, names: Sequence[str]) -> str:
+def _state_text(prefix: str, who: str, state: State, specs: str, names: Sequence[str], gpu: bool) -> str:
     """The tensors' places stand in a table: bytes, the offset in a context, the offset in the file's data, whether it is updated."""
     offsets, count = state.offsets, len(state.tensors)
     rows = ", ".join(
@@ -245,6 +260,18 @@ own.copy:
     copies = each("tcc_take(ptr %ctx, ptr %data)", take) + each("tcc_give(ptr %ctx, ptr %data)", give)
     copies += each("tcc_lay(ptr %ctx, ptr %data)", begin)
 
+    def fetched(label: str) -> str:
+        """What is newer on the device comes home first."""
+        if not gpu:
+            return f"  br label %{label}"
+        return f"""  %home = call i32 @tcc_cu_state_home(ptr %ctx, ptr {who})
+  %away = icmp ne i32 %home, 0
+  br i1 %away, label %lost, label %{label}
+lost:
+  ret i32 %home"""
+
+    stale = "  call void @tcc_cu_state_stale(ptr %ctx)\n" if gpu else ""
+
     def unloaded(label: str) -> str:
         return f"""  %loaded.at = getelementptr i64, ptr %ctx, i64 {CTX_LOADED}
   %loaded = load i64, ptr %loaded.at
@@ -283,6 +310,8 @@ bad:
   %r = {refuse("size", "saved", f"i64 ptrtoint (ptr {who} to i64)", "i64 %bytes", f"i64 {whole}")}
   ret i32 %r
 copy:
+{fetched("give")}
+give:
   call void @llvm.memcpy.p0.p0.i64(ptr %to, ptr @tcc_weights, i64 {head}, i1 false)
   %data = getelementptr i8, ptr %to, i64 {head}
   call void @tcc_give(ptr %ctx, ptr %data)
@@ -320,7 +349,7 @@ foreign:
 copy:
   %data = getelementptr i8, ptr %from, i64 {head}
   call void @tcc_take(ptr %ctx, ptr %data)
-{loaded}  ret i32 0
+{stale}{loaded}  ret i32 0
 }}
 
 define i32 @{prefix}_state_get(ptr %ctx, ptr %name, ptr %out) #1 {{
@@ -360,7 +389,9 @@ missing:
   %r = {refuse("null", "name", f"i64 ptrtoint (ptr {who} to i64)", "i64 %name.i")}
   ret i32 %r
 found:
-  %row = getelementptr [4 x i64], ptr @tcc_state_places, i64 %i
+{fetched("show")}
+show:
+{stale}  %row = getelementptr [4 x i64], ptr @tcc_state_places, i64 %i
   %own.at = getelementptr i64, ptr %row, i64 1
   %own = load i64, ptr %own.at
   %data = getelementptr i8, ptr %ctx, i64 %own

@@ -10,9 +10,20 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from tcc.codegen.aot_checks import refuse, string
-from tcc.codegen.aot_layout import ALIGN, CTX_LOADED, CTX_POOL, CTX_THREADS, STATUS, alignment, dlpack
+from tcc.codegen.aot_layout import (
+    ALIGN,
+    CALL_CONTEXT,
+    CALL_INPUTS,
+    CTX_LOADED,
+    CTX_POOL,
+    CTX_THREADS,
+    STATUS,
+    alignment,
+    dlpack,
+)
 from tcc.codegen.driver import Lowered
 from tcc.codegen.emit import Emit
+from tcc.codegen.gpu.library import DeviceLowered
 from tcc.codegen.kernel import bytes_text, size_text
 from tcc.ir import dims
 from tcc.ir.dims import Size
@@ -28,7 +39,7 @@ class Piece:
     """An entry with its code.  `failures` says for each op that can fail what a message says: a format of its four numbers."""
 
     entry: Entry
-    lowered: Lowered
+    lowered: Lowered | DeviceLowered
     failures: Mapping[int, str]
 
 
@@ -472,6 +483,8 @@ class EntryText:
             store("%call", slot, "0", "i64")
         store("%call", at.CTX_RECORD, self.spec(self.ins))
         store("%call", at.CTX_OUTPUTS, "%out")
+        store("%call", CALL_INPUTS, "%in")
+        store("%call", CALL_CONTEXT, "%ctx")
         store("%call", at.CTX_FUNCTION, self.who)
 
     def _finish(self, status: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tcc.ir.types import itemsize
+from tcc.runtime import layout
 
 # DLTensor and tcc_spec (see the generated header), with a dtype's three fields as one word.
 TENSOR = "%tcc_tensor = type { ptr, i32, i32, i32, i32, ptr, ptr, i64 }"
@@ -11,7 +12,7 @@ SPEC = "%tcc_spec = type { ptr, ptr, ptr, ptr, ptr, i32, i32, i32, i32 }"
 STATUS = {
     name: number
     for number, name in enumerate(
-        "ok null dtype device rank size range stride align alias overflow memory cpu index state file".split()
+        "ok null dtype device rank size range stride align alias overflow memory cpu index state file gpu".split()
     )
 }
 MESSAGE = 384  # bytes of a message
@@ -24,7 +25,12 @@ CTX_MODEL = 0  # the address of the model's info
 CTX_THREADS = 1
 CTX_POOL = 2
 CTX_LOADED = 3  # 1 once the state has values
+CTX_DEVICE = 4  # the record of its GPU (gpu/library.py)
 CTX_HEADER = 64  # bytes
+
+# A call's context is a running program's (runtime/layout.py), but for what only that needs.
+CALL_CONTEXT = layout.CTX_THREAD_STATE  # the address of the context above
+CALL_INPUTS = layout.CTX_NEXT_POLL  # the array of inputs
 
 
 def dlpack(dtype: str) -> int:

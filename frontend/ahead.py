@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import tcc
 from tcc.driver import failure_record
-from tcc.exporting import Model
+from tcc.exporting import Model, is_kernel
 from tcc.ir import safetensors
 from tcc.ir.clone import clone
 from tcc.ir.core import Func, Op
@@ -19,22 +19,27 @@ from tcc.runtime.manifest import Array, Entry, Range
 
 if TYPE_CHECKING:
     from tcc.codegen.aot import Library
+    from tcc.codegen.aot_context import State
     from tcc.codegen.aot_entry import Piece
+    from tcc.codegen.gpu.library import DeviceLibrary
     from tcc.codegen.target import Target
 
 
 def library(
-    model: Model, target: Target, threads: int = 1, embed: bool = True, checks: bool = True
+    model: Model, target: Target, threads: int = 1, embed: bool = True, checks: bool = True, gpu: str = ""
 ) -> Library:
     """The code of a model; `embed` puts the state's values into it, and without `checks` it trusts its callers.
 
-    TypeError names all ops that only Python can run, and state whose size an entry changes.
+    With a `gpu`, an architecture such as sm_80, entries launch kernels there.  TypeError names all ops that only Python can run,
+    and state whose size an entry changes.
     """
     from tcc.codegen.aot import Library
     from tcc.codegen.aot_context import State
     from tcc.codegen.freestanding import is_freestanding
 
-    refuse_python(model)
+    refuse_python(model, bool(gpu))
+    if gpu and is_freestanding(target):
+        raise TypeError(f"code for {target.triple} has no way to a GPU")
     if threads > 1 and is_freestanding(target):
         raise TypeError(f"code for {target.triple} runs on one thread, not on {threads}")
     placed = bundle.records(model.state)
@@ -42,16 +47,20 @@ def library(
     written = frozenset(n for e in model.entries for n in e.updates)
     order = sorted(placed, key=lambda n: placed[n].offset)
     state = State(tuple(placed[n] for n in order), parts[0], b"".join(parts[1:]) if embed else None, written)
+    if gpu:
+        device = _on_device(model, state, gpu)
+        pieces = tuple(_device_piece(e, device) for e in model.entries)
+        return Library(model.name, tcc.__version__, pieces, state, target, 1, checks, device)
     pieces = tuple(_piece(model.module[e.name], e, target) for e in model.entries)
     return Library(model.name, tcc.__version__, pieces, state, target, threads, checks)
 
 
-def refuse_python(model: Model) -> None:
+def refuse_python(model: Model, gpu: bool = False) -> None:
     """TypeError for ops that have no native code, all of them at once, and for state of changing size."""
     odd: dict[str, str] = {}
     for name, func in model.module.items():
         for op in func.body.walk():
-            if on_host(op):
+            if on_host(op) and not (gpu and is_kernel(op)):
                 takes = ", ".join(str(v.type) for v in op.operands)
                 odd[f"{op.name}({takes}) in {name}"] = op.loc
         updates = func.attrs.get("updates", {})
@@ -61,6 +70,34 @@ def refuse_python(model: Model) -> None:
     if odd:
         listed = "\n".join(f"  {what}{f', written at {loc}' if loc else ''}" for what, loc in odd.items())
         raise TypeError(f"{model.name}: there is no native code without Python for:\n{listed}")
+
+
+def _on_device(model: Model, state: State, gpu: str) -> DeviceLibrary:
+    """The entries' programs for a GPU; TypeError for what is on the host only now, as products of halves may be."""
+    from tcc.codegen.gpu.chips import chip
+    from tcc.codegen.gpu.driver import lower
+    from tcc.codegen.gpu.library import DeviceLibrary
+    from tcc.passes.manager import run
+    from tcc.passes.pipeline import context_from_knobs, gpu_pipeline
+    from tcc.runtime.launch import HostStep
+
+    programs = {}
+    for e in model.entries:
+        func = clone(model.module[e.name])
+        run(func, gpu_pipeline(), context_from_knobs())
+        programs[e.name] = lower(func, chip(gpu))
+        odd = [s.call.name for s in programs[e.name].walk() if isinstance(s, HostStep)]
+        if odd:
+            raise TypeError(f"{model.name}: there is no code for a GPU for {', '.join(odd)} in {e.name}")
+    return DeviceLibrary(programs, {t.name: t.bytes for t in state.tensors}, chip(gpu))
+
+
+def _device_piece(entry: Entry, device: DeviceLibrary) -> Piece:
+    from tcc.codegen.aot_entry import Piece
+    from tcc.codegen.gpu.library import DeviceLowered
+
+    lowered = DeviceLowered(entry.name, device)
+    return Piece(entry, lowered, {number: message(op) for number, op in lowered.failing})
 
 
 def _piece(func: Func, entry: Entry, target: Target) -> Piece:

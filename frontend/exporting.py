@@ -14,7 +14,7 @@ import numpy as np
 import tcc
 from tcc.ir import safetensors
 from tcc.ir.clone import clone
-from tcc.ir.core import Func, Module
+from tcc.ir.core import Func, Module, Op
 from tcc.ir.dims import Size, names_of
 from tcc.ir.safetensors import Tensor, tensor
 from tcc.ir.text import large_constants, print_module
@@ -72,8 +72,11 @@ def save(path: str | os.PathLike[str], what: Any, name: str = "") -> None:
     bundle.write(target, model.manifest(), model.members())
 
 
-def exported(functions: Mapping[str, Any], name: str) -> Model:
-    """The model of compiled or interpreted functions.  Their containers are its state, each once, whoever shares it."""
+def exported(functions: Mapping[str, Any], name: str, kernels: bool = False) -> Model:
+    """The model of compiled or interpreted functions.  Their containers are its state, each once, whoever shares it.
+
+    With `kernels`, it may hold GPU kernels written in Python, which have code but no text.
+    """
     for text in (name, *functions):
         if not is_symbol(text):
             raise ValueError(f"{text!r} cannot name a model or an entry; letters, digits and _ can")
@@ -81,20 +84,22 @@ def exported(functions: Mapping[str, Any], name: str) -> Model:
     module: Module = {}
     entries = []
     for entry, function in functions.items():
-        func, made = _entry(entry, function, state)
+        func, made = _entry(entry, function, state, kernels)
         module[entry] = func
         entries.append(made)
     return Model(name, module, tuple(entries), dict(state.values()))
 
 
-def _entry(entry: str, function: Any, state: dict[int, tuple[str, Tensor]]) -> tuple[Func, Entry]:
+def _entry(
+    entry: str, function: Any, state: dict[int, tuple[str, Tensor]], kernels: bool
+) -> tuple[Func, Entry]:
     inner, keys = getattr(function, "inner", function), getattr(function, "keys", None)
     lowered = getattr(inner, "lowered", None)
     if lowered is None:
         raise TypeError(
             f"{entry}: a model is made of functions of arrays that tcc.function made, not of {type(function).__name__}"
         )
-    func = _portable(entry, clone(lowered.func, _fixed(lowered)))
+    func = _portable(entry, clone(lowered.func, _fixed(lowered)), kernels)
     count = len(lowered.inputs)
     taken = {n for n, _ in state.values()}
     reads = {}
@@ -193,13 +198,18 @@ def _shape(type: Any) -> tuple[int | str, ...]:
     return tuple(s if isinstance(s, int) else str(s) for s in type.shape)
 
 
-def _portable(entry: str, func: Func) -> Func:
+def is_kernel(op: Op) -> bool:
+    """Whether it is a GPU kernel of the user's (tcc.kernels)."""
+    return getattr(op.attrs.get("function"), "kernels", None) is not None
+
+
+def _portable(entry: str, func: Func, kernels: bool) -> Func:
     """`func` without what it says of the folders where it was made.  TypeError names all that only this process can run."""
     func.name = entry
     odd = {}
     for op in func.body.walk():
         op.loc = _base(op.loc)
-        if op.name == "call":
+        if op.name == "call" and not (kernels and is_kernel(op)):
             odd[f"the Python op {str(op.attrs['name']).removesuffix('.sizes')}"] = op.loc
         for v in (*op.operands, *op.results):
             if v.type.dtype not in COMPILED | COMPLEX:

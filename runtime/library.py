@@ -78,7 +78,7 @@ class _Info(ctypes.Structure):
 
 
 class _Options(ctypes.Structure):
-    _fields_ = [("threads", ctypes.c_int32), ("reserved", ctypes.c_int32), ("weights", ctypes.c_char_p)]
+    _fields_ = [("threads", ctypes.c_int32), ("device", ctypes.c_int32), ("weights", ctypes.c_char_p)]
 
 
 class ModelError(ValueError):
@@ -194,11 +194,13 @@ class State(Mapping[str, "np.ndarray[Any, Any]"]):
 class Model:
     """A model with a state of its own."""
 
-    def __init__(self, library: ctypes.CDLL, threads: int, weights: str | None, name: str) -> None:
+    def __init__(
+        self, library: ctypes.CDLL, threads: int, weights: str | None, name: str, device: int = 0
+    ) -> None:
         self._library, self.name = library, name
         self.info = self._function("info", ctypes.POINTER(_Info))().contents
         self._error = self._function("last_error", ctypes.c_char_p)
-        options = _Options(threads, 0, None if weights is None else os.fsencode(weights))
+        options = _Options(threads, device, None if weights is None else os.fsencode(weights))
         self._destroy = self._function("destroy", None)
         self.context = ctypes.c_void_p(self._function("create", ctypes.c_void_p)(ctypes.byref(options)))
         if not self.context:
@@ -260,7 +262,9 @@ def load(
     threads: int = 0,
     weights: str | None = None,
     name: str = NAME,
+    device: int = 0,
 ) -> Model:
-    """The model of the library beside this file; `weights` names a file to take the state from, as `save` writes it."""
+    """The model of the library beside this file; `weights` names a file to take the state from, as `save` writes it, `device`
+    is the number of the GPU of a library for GPUs, whose state is to be asked for anew after each call."""
     path = os.path.join(os.path.dirname(os.path.abspath(__file__)), LIBRARY) if library is None else library
-    return Model(ctypes.CDLL(os.fspath(path)), threads, weights, name)
+    return Model(ctypes.CDLL(os.fspath(path)), threads, weights, name, device)

@@ -12,7 +12,7 @@ WORDS = {
     "ok": "done",
     "null": "a pointer that must not be null is; or there is no state of that name",
     "dtype": "a tensor has another dtype than the entry takes",
-    "device": "a tensor is not in the CPU's memory",
+    "device": "a tensor is not in the CPU's memory, nor, in a library for GPUs, on the context's GPU",
     "rank": "a tensor has another number of axes",
     "size": "a tensor has another size, or a result of a size that depends on data has no room",
     "range": "a size is outside the range that the model was compiled for",
@@ -24,13 +24,14 @@ WORDS = {
     "cpu": "this CPU lacks a feature that the code needs",
     "index": "a check within the model failed: an index out of bounds, sizes that do not fit",
     "state": "the state has no values yet: the library was compiled with --weights separate",
+    "gpu": "there is no NVIDIA driver or GPU, it is too old, or it failed; or a second call in one context at a time",
     "file": "a file or a buffer does not hold this model's state",
 }
 
 DLPACK = """/* DLPack's tensor.  Include dlpack/dlpack.h before this file where you use it. */
 #if !defined(DLPACK_DLPACK_H_) && !defined(TCC_DLPACK)
 #define TCC_DLPACK
-typedef enum { kDLCPU = 1, kDLCUDAHost = 3 } DLDeviceType;
+typedef enum { kDLCPU = 1, kDLCUDA = 2, kDLCUDAHost = 3 } DLDeviceType;
 typedef struct { int32_t device_type; int32_t device_id; } DLDevice;
 enum { kDLInt = 0, kDLUInt = 1, kDLFloat = 2, kDLBfloat = 4, kDLComplex = 5, kDLBool = 6 };
 typedef struct { uint8_t code; uint8_t bits; uint16_t lanes; } DLDataType;
@@ -80,7 +81,7 @@ typedef struct {{
 
 typedef struct {{
   int32_t threads;      /* of a call; 0: the most that the library was compiled for */
-  int32_t reserved;
+  int32_t device;       /* of a library for GPUs: the number of the GPU */
   const char *weights;  /* a file with the state's values; NULL: those in the library */
 }} tcc_options;
 #endif

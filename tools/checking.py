@@ -8,6 +8,7 @@ from typing import Any
 
 import tcc
 from tcc.codegen.target import host
+from tcc.exporting import is_kernel
 from tcc.runtime.library import ModelError
 from tcc.tools import building, verifying
 from tcc.tools.cfiles import example_sizes
@@ -26,6 +27,8 @@ def compare(emitter: Emitter, trials: int, tolerance: float) -> None:
     odd = [n for n, t in emitter.model.state.items() if t.dtype == "bf16"]
     if odd or any(a.dtype == "bf16" for e in emitter.model.entries for a in e.arguments):
         raise Unable("NumPy has no bfloat16")
+    if any(map(is_kernel, (op for f in emitter.model.module.values() for op in f.body.walk()))):
+        raise Unable("it holds kernels written in Python, which no interpreter of the IR has")
     try:
         _ = emitter.shared
     except (building.NoLinker, building.LinkError) as e:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 KINDS = ("bundle", "shared", "static", "obj", "exe", "header", "python", "llvm-ir", "asm", "ptx", "tcir")
 EMBED_LIMIT = 16 << 20  # bytes of weights that a library holds by default
 MISMATCH = 3
+GPU_ARCH = "sm_80"  # newer ones run its code too
 TOLERANCE = 1e4  # of --verify, in the dtype's precision
 
 
@@ -33,6 +34,7 @@ TOLERANCE = 1e4  # of --verify, in the dtype's precision
         "tcc compile model.py:predict --emit shared,header,python --shape x=n,5 -o build/",
         "tcc compile model.py --entry predict=predict --entry step=step --name mlp --emit static,header -o build/",
         "tcc compile graph.tcir --emit obj -o graph.o",
+        "tcc compile model.py:predict --target cuda --gpu-arch sm_90 --emit shared,header,ptx -o build/",
     ],
 )
 @click.argument("target")
@@ -56,7 +58,7 @@ TOLERANCE = 1e4  # of --verify, in the dtype's precision
     "--mcpu", default="", help="LLVM's name of a CPU, or x86-64-v2, -v3, -v4.  [default: this machine's]"
 )
 @click.option("--mattr", default="", help="LLVM's features, like +neon.")
-@click.option("--gpu-arch", default="", help="Like sm_90, for --target cuda.")
+@click.option("--gpu-arch", default="", help="Like sm_90, for --target cuda.  [default: sm_80, and newer]")
 @click.option(
     "--shape",
     "shapes",
@@ -110,15 +112,13 @@ def compile_command(
     from tcc.tools.emitting import Emitter
 
     chosen = kinds_of(kinds, output)
-    if device == "cuda" or "ptx" in chosen or gpu_arch:
-        raise Failure(
-            "tcc compile: error: there is no code generator for CUDA in this version; --target cpu has one"
-        )
-    model = loaded(target, name, entries, shapes)
+    gpu = gpu_of(device, gpu_arch, chosen)
+    text = bool({"bundle", "tcir"} & set(chosen))
+    model = loaded(target, name, entries, shapes, bool(gpu) and not text)
     machine = machine_of(mtriple, mcpu, mattr)
     bytes = sum(t.array.nbytes for t in model.state.values())
     embed = weights == "embed" or (weights is None and bytes < EMBED_LIMIT)
-    emitter = Emitter(model, machine, threads, embed, checks == "full")
+    emitter = Emitter(model, machine, threads, embed, checks == "full", gpu)
     try:
         place = Place.of(output, chosen, model.name)
         files = place.named(emitter, chosen)
@@ -160,8 +160,10 @@ def kinds_of(text: str, output: str | None) -> tuple[str, ...]:
 # -- what is compiled --------------------------------------------------------------------------------------------
 
 
-def loaded(target: str, name: str, entries: tuple[str, ...], shapes: tuple[str, ...]) -> Model:
-    """The model; Failure or UsageError says what is wrong with it."""
+def loaded(
+    target: str, name: str, entries: tuple[str, ...], shapes: tuple[str, ...], kernels: bool = False
+) -> Model:
+    """The model, with `kernels` also with GPU kernels in Python; Failure or UsageError says what is wrong with it."""
     from tcc.ahead import ShapeError, with_shapes
     from tcc.exporting import exported, from_module
     from tcc.ir.knobs import KnobError
@@ -178,7 +180,7 @@ def loaded(target: str, name: str, entries: tuple[str, ...], shapes: tuple[str, 
                 raise click.UsageError("--entry names functions of a program, and a .tcir file has its own")
             model = from_module(read_module(target), name or ("model" if target == "-" else stem))
         else:
-            model = exported(functions_of(target, place, attribute, entries), stem)
+            model = exported(functions_of(target, place, attribute, entries), stem, kernels)
         named, given = read_shapes(shapes, {a.name for e in model.entries for a in e.arguments})
         return with_shapes(model, given, named)
     except ShapeError as e:
@@ -259,6 +261,22 @@ def read_size(text: str, whole: str) -> int | str | Range:
     raise click.BadParameter(
         f"{text!r} in {whole} is no number, no name and no range like 1..64", param_hint="--shape"
     )
+
+
+def gpu_of(device: str, arch: str, kinds: tuple[str, ...]) -> str:
+    """The architecture that code for a GPU is made for; empty for the CPU."""
+    from tcc.devices import check_arch
+
+    if device != "cuda":
+        for given, option in ((arch, "--gpu-arch"), ("ptx" in kinds, "--emit ptx")):
+            if given:
+                raise click.UsageError(f"{option} goes with --target cuda")
+        return ""
+    try:
+        check_arch(arch or GPU_ARCH)
+    except ValueError as e:
+        raise click.BadParameter(str(e), param_hint="--gpu-arch") from None
+    return arch or GPU_ARCH
 
 
 def machine_of(triple: str, cpu: str, features: str) -> Target:

@@ -22,10 +22,17 @@ from tcc.runtime.manifest import Target as Machine
 from tcc.tools import building, cfiles, jsfiles
 
 KINDS = ("bundle", "shared", "static", "obj", "exe", "header", "python", "llvm-ir", "asm", "ptx", "tcir")
-TEXT = {"header": "header", "python": "python", "llvm-ir": "llvm-ir", "asm": "asm", "tcir": "tcir"}
+TEXT = {
+    "header": "header",
+    "python": "python",
+    "llvm-ir": "llvm-ir",
+    "asm": "asm",
+    "tcir": "tcir",
+    "ptx": "ptx",
+}
 SUFFIXES = {
     "bundle": ".tcb", "shared": ".so", "static": ".a", "obj": ".o", "header": ".h", "python": ".py", "llvm-ir": ".ll",
-    "asm": ".s", "tcir": ".tcir", "exe": "",
+    "asm": ".s", "tcir": ".tcir", "ptx": ".ptx", "exe": "",
 }  # fmt: skip
 LINKED = ("shared", "static")  # what a program is linked with
 
@@ -49,10 +56,11 @@ class Emitter:
     threads: int = 1
     embed: bool = True
     checks: bool = True
+    gpu: str = ""  # an architecture, on which its entries run
 
     @cached_property
     def library(self) -> aot.Library:
-        return library(self.model, self.target, self.threads, self.embed, self.checks)
+        return library(self.model, self.target, self.threads, self.embed, self.checks, self.gpu)
 
     @cached_property
     def code(self) -> bytes:
@@ -69,7 +77,7 @@ class Emitter:
     @cached_property
     def manifest(self) -> Manifest:
         """Without files."""
-        machine = Machine(self.target.triple, self.target.cpu, required(self.target), self.threads)
+        machine = Machine(self.target.triple, self.target.cpu, required(self.target), self.threads, self.gpu)
         return replace(self.model.manifest(), target=machine)
 
     def files(self, kinds: Sequence[str]) -> list[Made]:
@@ -89,6 +97,7 @@ class Emitter:
                 Made(f"{self.name}.ll", self.text("llvm-ir", kinds).encode(), "llvm-ir")
             ],
             "asm": lambda kinds: [Made(f"{self.name}.s", self.text("asm", kinds).encode(), "asm")],
+            "ptx": lambda kinds: [Made(f"{self.name}.ptx", self.text("ptx", kinds).encode(), "ptx")],
             "tcir": lambda kinds: [Made(f"{self.name}.tcir", self.text("tcir", kinds).encode(), "tcir")],
         }
         made = [file for kind in kinds for file in makers[kind](kinds)]
@@ -113,6 +122,9 @@ class Emitter:
             return cfiles.python_loader(self.manifest, self.library_name)
         if kind == "tcir":
             return print_module(self.model.module)
+        if kind == "ptx":
+            assert self.library.device is not None
+            return "\n".join(f"// {k.name}: {k.what}\n{k.text}" for k in self.library.device.kernels.values())
         if kind == "asm":
             return aot.library_assembly(self.library)
         return f'target triple = "{self.target.triple}"\n' + aot.library_text(self.library)

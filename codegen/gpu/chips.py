@@ -21,6 +21,8 @@ CHIPS = {
     "sm_100": "+ptx86",
     "sm_120": "+ptx87",
 }
+# PTX versions, and the CUDA versions that brought them
+DRIVERS = {60: 9000, 63: 10000, 70: 11000, 71: 11010, 78: 11080, 80: 12000, 86: 12070, 87: 12080}
 WARP = 32
 SHARED = 48 << 10  # bytes of shared memory that any kernel may have without asking
 
@@ -41,6 +43,11 @@ class Chip(NamedTuple):
     @property
     def features(self) -> str:
         return CHIPS[self.name]
+
+    @property
+    def driver(self) -> int:
+        """The least CUDA version, as 11080, of a driver that takes its PTX."""
+        return DRIVERS[int(self.features.removeprefix("+ptx"))]
 
     @property
     def sm(self) -> int:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import ast
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from tcc.codegen.emit import Emit, VecType
@@ -87,10 +88,11 @@ class _Writer(Expressions):
         e.at(self.frame.end)
         e.end()
         e.lines[head:head] = self.variables
-        notes = [f"; site {n}: {text}" for n, text in enumerate(self.sites)]
+        notes = "".join(f"; site {n}: {text}\n" for n, text in enumerate(self.sites))
         threads = math.prod(self.block)
         name = f"user_{self.source.tree.name}"
-        return finish(e, name, self.slots.slots, self.grid, threads, self.shared, more=notes)
+        made = finish(e, name, self.slots.slots, self.grid, threads, self.shared)
+        return replace(made, text=notes + made.text)  # which are not in its name: they hold paths
 
     # -- statements --------------------------------------------------------------------------------------------------
 

@@ -63,18 +63,36 @@ int cuCtxAttach(void **c, unsigned f) { *c = depth ? stack[depth - 1] : 0; retur
 int cuCtxGetApiVersion(void *c, unsigned *v) { *v = 13000; return 0; }
 int cuCtxSynchronize(void) { CALL return 0; }
 
-/* The size stands before the memory. What is allocated is full of junk. */
+/* A header stands before the memory, in a list of all. What is allocated is full of junk. */
+struct block { size_t bytes; struct block *next, **back; };
+static struct block *blocks;
+int standin_blocks(P *starts, size_t *sizes, int most) {
+    int count = 0;
+    for (struct block *b = blocks; b; b = b->next, count++)
+        if (count < most) { starts[count] = (P)b + 256; sizes[count] = b->bytes; }
+    return count;
+}
 int cuMemAlloc_v2(P *p, size_t n) {
     CALL
     if (used + (long)n > setting("STANDIN_MEMORY", 1L << 34)) return 2;
     char *raw = aligned_alloc(256, 256 + (n + 255) / 256 * 256);
-    *(size_t *)raw = n;
+    struct block *made = (struct block *)raw;
+    *made = (struct block){n, blocks, &blocks};
+    if (blocks) blocks->back = &made->next;
+    blocks = made;
     memset(raw + 256, 0xAB, n);
     used += n;
     *p = (P)(raw + 256);
     return 0;
 }
-int cuMemFree_v2(P p) { used -= *(size_t *)(p - 256); free((void *)(p - 256)); return 0; }
+int cuMemFree_v2(P p) {
+    struct block *b = (struct block *)(p - 256);
+    used -= b->bytes;
+    *b->back = b->next;
+    if (b->next) b->next->back = b->back;
+    free(b);
+    return 0;
+}
 int cuMemHostAlloc(void **p, size_t n, unsigned f) { *p = malloc(n); return 0; }
 int cuMemFreeHost(void *p) { free(p); return 0; }
 int cuMemGetInfo_v2(size_t *a, size_t *b) { CALL *b = setting("STANDIN_MEMORY", 1L << 34); *a = *b - used; return 0; }

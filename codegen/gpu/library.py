@@ -1,0 +1,414 @@
+"""A model's library for a GPU: the bodies of its entries, which launch kernels instead of running them.
+
+A body is what `codegen/driver.py` makes for the CPU, `i32 @run(ptr frame)`, over the steps of a `DeviceProgram`.  Tensors in the host's
+memory are copied to the device and back, those of the device taken as they lie.  What a context has there is in its device record:
+
+    BUSY          1 while a call runs
+    CONTEXT       the driver's; NUMBER, STREAM
+    functions     of the kernels, then their modules
+    values        for each tensor of the state, then each constant: its address, and whether it is HERE or NEWER than the host's
+    buffers       for each buffer of each entry: its address, and how many bytes it has
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from tcc.codegen.aot_layout import CALL_CONTEXT, CALL_INPUTS, CTX_DEVICE
+from tcc.codegen.emit import Emit
+from tcc.codegen.gpu.chips import Chip
+from tcc.codegen.kernel import Kernel, size_text
+from tcc.ir import dims
+from tcc.ir.core import Op
+from tcc.ir.dims import Size
+from tcc.ir.types import itemsize
+from tcc.runtime import launch
+from tcc.runtime import layout as at
+from tcc.runtime.launch import Address, DeviceKernel, DeviceProgram, Step
+from tcc.runtime.signature import Signature
+
+_BUSY, CONTEXT, NUMBER, STREAM, FIRST = range(5)  # slots of a device record
+HERE, NEWER = 1, 2
+WORDS = 4  # that a step may read at once
+
+
+@dataclass(frozen=True)
+class DeviceLibrary:
+    """What the entries of a model share on a device; `programs` go by the entries' names, `state` are all tensors' names and bytes."""
+
+    programs: Mapping[str, DeviceProgram]
+    state: Mapping[str, int]
+    chip: Chip
+
+    @cached_property
+    def kernels(self) -> dict[str, DeviceKernel]:
+        return {name: k for p in self.programs.values() for name, k in p.kernels.items()}
+
+    def function(self, kernel: str) -> int:
+        """The slot of its function; that of its module is len(kernels) further."""
+        return FIRST + list(self.kernels).index(kernel)
+
+    @cached_property
+    def _values(self) -> dict[Any, int]:
+        """The slots of what has its place on the device: names of the state, (entry, number) of constants."""
+        keys: list[Any] = [*self.state]
+        keys += [(entry, n) for entry, p in self.programs.items() for n in range(len(p.constants))]
+        first = FIRST + 2 * len(self.kernels)
+        return {key: first + 2 * i for i, key in enumerate(keys)}
+
+    def value(self, key: str | tuple[str, int]) -> int:
+        """The first of two slots, of a tensor of the state or a constant."""
+        return self._values[key]
+
+    @cached_property
+    def _buffers(self) -> dict[tuple[str, int], int]:
+        """Two slots for each buffer, and for a copy of each tensor of the state."""
+        first = FIRST + 2 * len(self.kernels) + 2 * len(self._values)
+        keys = [
+            (e, n) for e, p in self.programs.items() for n in range(len(p.buffers) + len(p.signature.shared))
+        ]
+        return {key: first + 2 * i for i, key in enumerate(keys)}
+
+    def buffer(self, entry: str, number: int) -> int:
+        """The first of two slots; behind an entry's buffers stand the copies of its state."""
+        return self._buffers[entry, number]
+
+    @property
+    def slots(self) -> int:
+        return FIRST + 2 * (len(self.kernels) + len(self._values) + len(self._buffers))
+
+    @property
+    def memories(self) -> range:
+        """The slots of addresses, every second one."""
+        return range(FIRST + 2 * len(self.kernels), self.slots, 2)
+
+
+@dataclass
+class DeviceLowered:
+    """An entry's body, with what `codegen/aot.py` asks of one."""
+
+    entry: str
+    library: DeviceLibrary
+    constants: list[np.ndarray[Any, Any]] = field(
+        default_factory=list
+    )  # those of the device are in the body's text
+    engines: dict[str, str] = field(default_factory=dict)
+    kernels: dict[str, Kernel] = field(default_factory=dict)  # none of the CPU's
+
+    @property
+    def program(self) -> DeviceProgram:
+        return self.library.programs[self.entry]
+
+    @property
+    def name(self) -> str:
+        return f"tcc_cuda_{self.entry}"
+
+    @property
+    def signature(self) -> Signature:
+        """Its memory is the device's, so it wants no workspace."""
+        return replace(self.program.signature, arena=0)
+
+    @property
+    def ops(self) -> Mapping[int, Op]:
+        return self.program.ops
+
+    @property
+    def failing(self) -> Iterator[tuple[int, Op]]:
+        """The ops that can fail, by number."""
+        kinds = launch.ReadSize | launch.CheckSize | launch.CheckStatus
+        return ((s.op, self.ops[s.op]) for s in self.program.walk() if isinstance(s, kinds))
+
+    def control_text(self) -> str:
+        return _Body(self).text()
+
+
+class _Body:
+    def __init__(self, lowered: DeviceLowered) -> None:
+        self.entry, self.library, self.program = lowered.entry, lowered.library, lowered.program
+        self.signature, self.name = lowered.signature, lowered.name
+        self.e = Emit()
+        self.env: dict[str, str] = {}
+        self.cells: list[str] = []  # for the head of the text: loops would take memory again and again
+        self.late = any(o.late for o in self.signature.outputs)
+        self.saved = [s.name for s in self.signature.shared if s.written] if self.late else []
+
+    def text(self) -> str:
+        e, program, frame = self.e, self.program, self.signature.frame
+        e.function(f"i32 @{self.name}(ptr %frame)")
+        head = len(e.lines)
+        self.call = e.value(f"load ptr, ptr {e.gep('%frame', at.FRAME_CTX, 'i64')}")
+        context = e.value(f"load ptr, ptr {e.gep(self.call, CALL_CONTEXT, 'i64')}")
+        self.record = e.value(f"load ptr, ptr {e.gep(context, CTX_DEVICE, 'i64')}")
+        self.inputs = e.value(f"load ptr, ptr {e.gep(self.call, CALL_INPUTS, 'i64')}")
+        self.outputs = e.value(f"load ptr, ptr {e.gep(self.call, at.CTX_OUTPUTS, 'i64')}")
+        most = max((len(s.arguments) for s in program.walk() if isinstance(s, launch.Launch)), default=0)
+        self.arguments = e.value(f"alloca [{max(1, most)} x i64], align 16")
+        self.words = e.value(f"alloca [{WORDS} x i64], align 16")
+        self.dims = e.value(f"alloca [{max([1, *(len(o.shape) for o in self.signature.outputs)])} x i64]")
+        self.bases = [e.value("alloca i64") for _ in program.buffers]
+        self.begun, self.failed, self.lost = e.value("alloca i1"), e.label(), e.label()
+        e.line(f"store i1 false, ptr {self.begun}")
+        self.env = {n: e.value(f"load i64, ptr {e.gep('%frame', frame.size(n), 'i64')}") for n in frame.sizes}
+        entered = e.value(f"call i1 @tcc_cu_enter(ptr {self.call}, ptr {self.record})")
+        out, inside = e.label(), e.label()
+        e.branch_if(entered, inside, out)
+        e.at(out)
+        e.line(f"ret i32 {at.STATUS_PYTHON}")
+        e.at(inside)
+        self.bring()
+        self.steps(program.steps)
+        self.take_home()
+        for s in self.signature.shared:
+            if s.written:
+                flag = self.slot(self.library.value(s.name) + 1)
+                e.line(f"store i64 {HERE | NEWER}, ptr {flag}")
+        e.line(f"call void @tcc_cu_leave(ptr {self.record})")
+        e.line(f"ret i32 {at.STATUS_OK}")
+        for label, status in ((self.failed, at.STATUS_ERROR), (self.lost, at.STATUS_PYTHON)):
+            e.at(label)
+            self.undo()
+            e.line(f"call void @tcc_cu_leave(ptr {self.record})")
+            e.line(f"ret i32 {status}")
+        e.lines.append("}\n")
+        e.lines[head:head] = self.cells
+        return e.text()
+
+    # -- small things --------------------------------------------------------------------------------------------------
+
+    def size(self, size: Size) -> str:
+        return size_text(self.e, size, self.env)
+
+    def slot(self, number: int) -> str:
+        return self.e.gep(self.record, number, "i64")
+
+    def at(self, address: Address) -> str:
+        base = self.e.value(f"load i64, ptr {self.bases[address.buffer]}")
+        offset = self.size(address.offset)
+        return base if offset == "0" else self.e.value(f"add i64 {base}, {offset}")
+
+    def unless(self, wrong: str, label: str) -> None:
+        """Goes on, but to `label` if an i1 holds."""
+        stay = self.e.label()
+        self.e.branch_if(wrong, label, stay)
+        self.e.at(stay)
+
+    def found(self, address: str) -> str:
+        """An address that a function gave, 0 having been refused."""
+        self.unless(self.e.value(f"icmp eq i64 {address}, 0"), self.lost)
+        return address
+
+    def room(self, number: int, bytes: str) -> str:
+        slot = self.slot(self.library.buffer(self.entry, number))
+        return self.found(self.e.value(f"call i64 @tcc_cu_room(ptr {self.call}, ptr {slot}, i64 {bytes})"))
+
+    def tensor(self, of: str, number: int) -> str:
+        return self.e.value(f"load ptr, ptr {self.e.gep(of, number, 'ptr')}")
+
+    def given(self, slot: int) -> str:
+        return self.e.value(f"load i64, ptr {self.e.gep('%frame', slot, 'i64')}")
+
+    # -- what a call brings and takes ----------------------------------------------------------------------------------
+
+    def bring(self) -> None:
+        e, frame = self.e, self.signature.frame
+        for number, buffer in enumerate(self.program.buffers):
+            bytes, n = buffer.bytes, buffer.number
+            slot = self.slot(self.library.buffer(self.entry, number))
+            if buffer.space == "input":
+                tensor, host = self.tensor(self.inputs, n), self.given(frame.input(n))
+                base = e.value(
+                    f"call i64 @tcc_cu_input(ptr {self.call}, ptr {self.record}, ptr {tensor}, i64 {host}, ptr {slot}, "
+                    f"i64 {self.size(bytes)})"
+                )
+            elif buffer.space == "output":
+                base = self.result(n, self.given(frame.output(n)), slot, self.size(bytes))
+            elif buffer.space in ("shared", "constant"):
+                known = buffer.space == "shared"
+                key = self.signature.shared[n].name if known else (self.entry, n)
+                host = (
+                    self.given(frame.container(n))
+                    if known
+                    else f"ptrtoint (ptr @tcc_device_{self.entry}_{n} to i64)"
+                )
+                base = e.value(
+                    f"call i64 @tcc_cu_value(ptr {self.call}, ptr {self.record}, ptr {self.slot(self.library.value(key))}, "
+                    f"i64 {host}, i64 {self.size(bytes)})"
+                )
+            elif buffer.space == "scratch":
+                base = e.value(f"call i64 @tcc_cu_room(ptr {self.call}, ptr {slot}, i64 {self.size(bytes)})")
+            else:
+                continue
+            e.line(f"store i64 {self.found(base)}, ptr {self.bases[number]}")
+        for name in self.saved:
+            self.save(name)
+        e.line(f"store i1 true, ptr {self.begun}")
+
+    def result(self, number: int, host: str, slot: str, bytes: str) -> str:
+        """Where a result is made: in its tensor if that is the device's, else in a buffer."""
+        tensor = self.tensor(self.outputs, number)
+        return self.e.value(
+            f"call i64 @tcc_cu_result(ptr {self.call}, ptr {self.record}, ptr {tensor}, i64 {host}, ptr {slot}, i64 {bytes})"
+        )
+
+    def take_home(self) -> None:
+        e = self.e
+        for number, buffer in enumerate(self.program.buffers):
+            if buffer.space == "output" or (buffer.space == "late" and buffer.number >= 0):
+                spec = self.signature.outputs[buffer.number]
+                bytes = self.size(dims.mul(itemsize(spec.dtype), *spec.shape))
+                base = e.value(f"load i64, ptr {self.bases[number]}")
+                tensor = self.tensor(self.outputs, buffer.number)
+                given = (self.call, self.record, tensor)
+                self.unless(
+                    e.value(
+                        f"call i1 @tcc_cu_home({', '.join(f'ptr {p}' for p in given)}, i64 {base}, i64 {bytes})"
+                    ),
+                    self.lost,
+                )
+        self.unless(e.value(f"call i1 @tcc_cu_wait(ptr {self.call}, ptr {self.record})"), self.lost)
+
+    def save(self, name: str) -> None:
+        """A copy of a tensor of the state that is updated: the body may find late that a result has no room."""
+        index, bytes = self.position(name)
+        copy = self.room(len(self.program.buffers) + index, str(bytes))
+        own = self.e.value(f"load i64, ptr {self.slot(self.library.value(name))}")
+        self.copy(copy, own, str(bytes), self.lost)
+
+    def undo(self) -> None:
+        e = self.e
+        if not self.saved:
+            return
+        back, out = e.label(), e.label()
+        e.branch_if(e.value(f"load i1, ptr {self.begun}"), back, out)
+        e.at(back)
+        for name in self.saved:
+            index, bytes = self.position(name)
+            slot = self.slot(self.library.buffer(self.entry, len(self.program.buffers) + index))
+            copy = e.value(f"load i64, ptr {slot}")
+            own = e.value(f"load i64, ptr {self.slot(self.library.value(name))}")
+            self.copy(own, copy, str(bytes), out)
+        e.branch(out)
+        e.at(out)
+
+    def position(self, name: str) -> tuple[int, int]:
+        index = [s.name for s in self.signature.shared].index(name)
+        return index, self.library.state[name]
+
+    def copy(self, target: str, source: str, bytes: str, otherwise: str) -> None:
+        given = f"ptr {self.call}, ptr {self.record}, i64 {target}, i64 {source}, i64 {bytes}"
+        self.unless(self.e.value(f"call i1 @tcc_cu_copy({given})"), otherwise)
+
+    # -- steps ---------------------------------------------------------------------------------------------------------
+
+    def steps(self, steps: Sequence[Step]) -> None:
+        for step in steps:
+            self.step(step)
+
+    def step(self, step: Step) -> None:
+        e = self.e
+        match step:
+            case launch.Launch():
+                self.start(step)
+            case launch.Copy():
+                self.copy(self.at(step.target), self.at(step.source), self.size(step.bytes), self.lost)
+            case launch.Allocate():
+                self.allocate(step.buffer)
+            case launch.ReadSize():
+                self.read(step.source, 8)
+                value = e.value(f"load i64, ptr {self.words}")
+                self.fail_if(e.value(f"icmp slt i64 {value}, 0"), step.op, value)
+                self.env[step.name] = value
+            case launch.CheckSize():
+                left, right = self.size(step.left), self.size(step.right)
+                self.fail_if(e.value(f"icmp ne i64 {left}, {right}"), step.op, left, right)
+            case launch.CheckStatus():
+                self.read(step.source, 32)
+                found = [e.value(f"load i64, ptr {e.gep(self.words, i, 'i64')}") for i in range(4)]
+                self.fail_if(e.value(f"icmp ne i64 {found[0]}, 0"), step.op, *found[1:])
+            case launch.Loop():
+                self.loop(step)
+            case launch.IfElse():
+                self.branches(step)
+            case launch.HostStep():
+                raise AssertionError(f"{step.call.name} runs on the host")
+
+    def start(self, step: launch.Launch) -> None:
+        e, kernel = self.e, self.library.kernels[step.kernel]
+        for i, a in enumerate(step.arguments):
+            value = self.at(a) if isinstance(a, Address) else self.size(a)
+            e.line(f"store i64 {value}, ptr {e.gep(self.arguments, i, 'i64')}")
+        grid = ", ".join(f"i64 {self.size(g)}" for g in step.grid)
+        function = e.value(f"load ptr, ptr {self.slot(self.library.function(step.kernel))}")
+        given = f"ptr {self.call}, ptr {self.record}, ptr {function}, {grid}, i32 {kernel.block}, i32 {kernel.shared}"
+        wrong = e.value(
+            f"call i1 @tcc_cu_launch({given}, ptr {self.arguments}, i64 {8 * len(step.arguments)})"
+        )
+        self.unless(wrong, self.lost)
+
+    def allocate(self, number: int) -> None:
+        e, buffer = self.e, self.program.buffers[number]
+        bytes = self.size(buffer.bytes)
+        if buffer.number < 0:
+            base = self.room(number, bytes)
+        else:
+            spec = self.signature.outputs[buffer.number]
+            for axis, s in enumerate(spec.shape):
+                e.line(f"store i64 {self.size(s)}, ptr {e.gep(self.dims, axis, 'i64')}")
+            host = e.value(
+                f"call ptr @tcc_output(ptr {self.call}, i64 {buffer.number}, i64 0, i64 {len(spec.shape)}, ptr {self.dims})"
+            )
+            self.unless(e.value(f"icmp eq ptr {host}, null"), self.lost)
+            slot = self.slot(self.library.buffer(self.entry, number))
+            base = self.found(self.result(buffer.number, e.value(f"ptrtoint ptr {host} to i64"), slot, bytes))
+        e.line(f"store i64 {base}, ptr {self.bases[number]}")
+
+    def read(self, source: Address, bytes: int) -> None:
+        given = f"ptr {self.call}, ptr {self.record}, ptr {self.words}, i64 {self.at(source)}, i64 {bytes}"
+        self.unless(self.e.value(f"call i1 @tcc_cu_read({given})"), self.lost)
+
+    def fail_if(self, condition: str, op: int, *values: str) -> None:
+        e, bad, stay = self.e, self.e.label(), self.e.label()
+        e.branch_if(condition, bad, stay)
+        e.at(bad)
+        given = ", ".join(f"i64 {v}" for v in [*values, *["0"] * (4 - len(values))])
+        e.line(f"call void @tcc_fail(ptr {self.call}, i64 {op}, {given})")
+        e.branch(self.failed)
+        e.at(stay)
+
+    def flag(self, address: Address) -> str:
+        self.read(address, 1)
+        byte = self.e.value(f"load i8, ptr {self.words}")
+        return self.e.value(f"icmp ne i8 {byte}, 0")
+
+    def loop(self, step: launch.Loop) -> None:
+        e, end = self.e, self.size(step.length)
+        index, head, inside, after = e.fresh(), e.label(), e.label(), e.label()
+        self.cells.append(f"  {index} = alloca i64")
+        e.line(f"store i64 0, ptr {index}")
+        e.branch(head)
+        e.at(head)
+        now = e.value(f"load i64, ptr {index}")
+        e.branch_if(e.value(f"icmp slt i64 {now}, {end}"), inside, after)
+        e.at(inside)
+        self.env[step.index] = now
+        self.steps(step.body)
+        e.line(f"store i64 {e.value(f'add i64 {now}, 1')}, ptr {index}")
+        if step.stop is not None:
+            e.branch_if(self.flag(step.stop), after, head)
+        else:
+            e.branch(head)
+        e.at(after)
+
+    def branches(self, step: launch.IfElse) -> None:
+        e, then, otherwise, after = self.e, self.e.label(), self.e.label(), self.e.label()
+        e.branch_if(self.flag(step.flag), then, otherwise)
+        for label, steps in ((then, step.then), (otherwise, step.otherwise)):
+            e.at(label)
+            self.steps(steps)
+            e.branch(after)
+        e.at(after)
