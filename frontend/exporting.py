@@ -203,7 +203,7 @@ def is_kernel(op: Op) -> bool:
     return getattr(op.attrs.get("function"), "kernels", None) is not None
 
 
-def _portable(entry: str, func: Func, kernels: bool) -> Func:
+def _portable(entry: str, func: Func, kernels: bool = False) -> Func:
     """`func` without what it says of the folders where it was made.  TypeError names all that only this process can run."""
     func.name = entry
     odd = {}

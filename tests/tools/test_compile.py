@@ -125,7 +125,7 @@ def test_a_mismatch_has_an_exit_code_of_its_own(
         ([f"{HERE}:predict", "--shape", "x=9..2,3"], 2, "the range 9..2 is empty"),
         ([f"{HERE}:predict", "--shape", "x"], 2, "is not like x=n,784"),
         ([f"{HERE}:predict", "--emit", "dll"], 2, "no kind 'dll' (there are bundle, shared"),
-        ([f"{HERE}:predict", "--target", "cuda"], 1, "no code generator for CUDA"),
+        ([f"{HERE}:predict", "--gpu-arch", "sm_90"], 2, "--gpu-arch goes with --target cuda"),
         ([f"{HERE}:predict", "--name", "a-b"], 2, "no name of letters, digits and _"),
         ([f"{HERE}:predict", "--emit", "obj,asm", "-o", "x.o"], 2, "is one file"),
         ([f"{HERE}:predict", "--emit", "obj", "-o", "x.a"], 2, "a file of kind obj ends with .o"),
