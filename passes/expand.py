@@ -11,7 +11,8 @@ from tcc.passes.indexing import picks
 from tcc.passes.manager import Context
 
 # rows with kernels for float32 and float64 alone
-WIDE = frozenset("matmul conv conv_input conv_filter pool unpool max_pool_grad max_pool_pick".split())
+CONVOLUTIONS = frozenset(("conv", "conv_input", "conv_filter"))
+WIDE = CONVOLUTIONS | frozenset("matmul pool unpool max_pool_grad max_pool_pick".split())
 
 
 def expand(func: Func, ctx: Context, *, half_products: bool = False) -> None:
@@ -19,7 +20,7 @@ def expand(func: Func, ctx: Context, *, half_products: bool = False) -> None:
     a scatter of one element to each row becomes elementwise, too.
 
     Products, windows and composites of float16 and bfloat16 are float32's, between casts that fuse with what is around them;
-    with `half_products`, which machines for them want, products of matrices stay.
+    with `half_products`, which machines for them want, products of matrices and convolutions stay.
     """
     _visit(func.body, half_products)
 
@@ -30,7 +31,8 @@ def _visit(block: Block, half_products: bool) -> None:
         for inner in op.blocks:
             _visit(inner, half_products)
         before = op.prev
-        stays = half_products and op.name == "matmul" and 1 not in op.result.type.shape[-2:]
+        product = op.name == "matmul" and 1 not in op.result.type.shape[-2:]
+        stays = half_products and (product or op.name in CONVOLUTIONS)
         results = None if stays else _expansion(op, Builder(block, before=op, loc=op.loc))
         if results is None:
             op = op.next

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tcc.codegen.gpu.kernel import GpuKernel
+from tcc.codegen.gpu.kernel import Divider, GpuKernel
 from tcc.codegen.gpu.products import Product
 from tcc.codegen.kernel import plus, times
 from tcc.ir import dims
@@ -14,10 +14,10 @@ from tcc.ir.dims import Size
 
 def conv_kernels(op: Op) -> list[GpuKernel]:
     """A placed `conv`, `conv_input` or `conv_filter`."""
-    return {"conv": _Conv, "conv_input": _ConvInput, "conv_filter": _ConvFilter}[op.name](op).kernels()
+    return CONVOLUTIONS[op.name](op).kernels()
 
 
-class _Geometry(Product):
+class Geometry(Product):
     """What the convolutions share: groups are the batch, and taps meet places of the image."""
 
     def __init__(self, op: Op) -> None:
@@ -47,8 +47,19 @@ class _Geometry(Product):
     def enter(self, z: str) -> None:
         self.z = z
 
+    def begin_product(self) -> None:
+        super().begin_product()
+        sizes = [self.channels, self.filters, *self.taps, *self.pixels, *self.places]
+        self.divider = Divider(self.e, {s: self.size(s) for s in sizes})
+
     def split(self, number: str, shape: Sequence[Size]) -> list[str]:
-        return self.unravel(number, shape)
+        """The indices of a number, as `unravel` has them, without long divisions."""
+        total, indices = dims.product(shape), list[str]()
+        small = isinstance(total, int) and total < 1 << 31
+        for s in reversed(shape[1:]):
+            number, index = self.divider.split(number, self.size(s), small)
+            indices.append(index)
+        return [number, *reversed(indices)]
 
     def in_group(self, number: str, each: Size) -> str:
         return plus(self.e, times(self.e, self.z, self.size(each)), number)
@@ -91,7 +102,7 @@ class _Geometry(Product):
         return found, inside
 
 
-class _Conv(_Geometry):
+class Conv(Geometry):
     """Filters by pixels of all images; k is channels and taps."""
 
     def roles(self) -> tuple[int, int, int]:
@@ -118,7 +129,7 @@ class _Conv(_Geometry):
         return [image, self.in_group(i, self.filters), *pixels]
 
 
-class _ConvInput(_Geometry):
+class ConvInput(Geometry):
     """Channels by places of all images; k is filters and taps."""
 
     def roles(self) -> tuple[int, int, int]:
@@ -145,7 +156,7 @@ class _ConvInput(_Geometry):
         return [image, self.in_group(i, self.channels), *places]
 
 
-class _ConvFilter(_Geometry):
+class ConvFilter(Geometry):
     """Filters by channels and taps; k is pixels of all images."""
 
     def roles(self) -> tuple[int, int, int]:
@@ -169,3 +180,6 @@ class _ConvFilter(_Geometry):
 
     def place(self, i: str, j: str) -> list[str]:
         return [self.in_group(i, self.filters), *self.split(j, [self.channels, *self.taps])]
+
+
+CONVOLUTIONS: dict[str, type[Geometry]] = {"conv": Conv, "conv_input": ConvInput, "conv_filter": ConvFilter}

@@ -94,6 +94,40 @@ def global_thread(e: Emit, block: int) -> tuple[str, str]:
     return first, e.value(f"mul i64 {grid_size(e)}, {block}")
 
 
+class Divider:
+    """Division of i64 numbers that are not negative by sizes, of which those of run time are asked about at the kernel's head.
+
+    By a known size LLVM multiplies, in 32 bits if the number is `small`.  By one of run time d the upper half of the product with
+    ceil(2^64 / d) is the quotient, as long as number times d is less than 2^64 (Granlund and Montgomery, 1994).
+    """
+
+    def __init__(self, e: Emit, sizes: dict[Size, str]) -> None:
+        self.e = e
+        self.factors = {
+            text: e.value(f"add i64 {e.value(f'udiv i64 -1, {self.most(text)}')}, 1")
+            for size, text in sizes.items()
+            if not isinstance(size, int)
+        }
+
+    def most(self, text: str) -> str:
+        return self.e.call("i64", "llvm.smax.i64", ("i64", text), ("i64", "1"))
+
+    def split(self, number: str, by: str, small: bool) -> tuple[str, str]:
+        """Quotient and remainder."""
+        e = self.e
+        if by in self.factors:
+            wide = e.value(f"zext i64 {number} to i128")
+            product = e.value(f"mul i128 {wide}, {e.value(f'zext i64 {self.factors[by]} to i128')}")
+            high = e.value(f"trunc i128 {e.value(f'lshr i128 {product}, 64')} to i64")
+            quotient = e.value(f"select i1 {e.value(f'icmp eq i64 {by}, 1')}, i64 {number}, i64 {high}")
+            return quotient, e.value(f"sub i64 {number}, {e.value(f'mul i64 {quotient}, {by}')}")
+        if not small:
+            return e.value(f"udiv i64 {number}, {by}"), e.value(f"urem i64 {number}, {by}")
+        short = e.value(f"trunc i64 {number} to i32")
+        q, r = e.value(f"udiv i32 {short}, {by}"), e.value(f"urem i32 {short}, {by}")
+        return e.value(f"zext i32 {q} to i64"), e.value(f"zext i32 {r} to i64")
+
+
 def shuffle(e: Emit, t: VecType, value: str, op: str, by: int | str) -> str:
     """`value` of another lane of the warp, of a type of up to eight bytes."""
     bits = 8 * t.bytes if t.elem != "i1" else 1

@@ -23,10 +23,12 @@ from tcc.ir import dims
 from tcc.ir.core import Op
 from tcc.ir.dims import Size
 
+PRODUCTS = frozenset("matmul conv conv_input conv_filter".split())
+
 
 def kernels_of(op: Op, sm: int) -> list[GpuKernel]:
     """What a placed op launches on a chip that is no older than `sm`, in order."""
-    if op.name == "matmul" and tensorcore.multiplies(op, sm):
+    if op.name in PRODUCTS and tensorcore.multiplies(op, sm):
         return tensorcore.matrix_kernels(op)
     if op.name in ("cumsum", "cumprod") and scans(op):
         return scan_kernels(op)

@@ -9,13 +9,15 @@ the slices before are multiplied.  `ldmatrix` gives lanes their halves, and turn
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from tcc.codegen.emit import VecType
 from tcc.codegen.gpu.chips import SHARED, WARP
+from tcc.codegen.gpu.convolutions import Conv, ConvFilter, ConvInput
 from tcc.codegen.gpu.kernel import GpuKernel, barrier, block_index, finish, thread
 from tcc.codegen.gpu.ops import MMA, MMA64, WORDS
-from tcc.codegen.gpu.products import Matmul
+from tcc.codegen.gpu.products import Matmul, Product
 from tcc.codegen.kernel import plus, times
 from tcc.ir import knobs
 from tcc.ir.core import Op
@@ -86,17 +88,21 @@ class Area:
 
 
 def multiplies(op: Op, sm: int) -> bool:
-    """Whether matrix instructions make a placed `matmul`."""
+    """Whether matrix instructions make a placed product or convolution."""
     dtype = op.operands[0].type.dtype
     return sm >= LEAST_SM and dtype in KINDS and (dtype != "f32" or knobs.TF32.get())
 
 
 def matrix_kernels(op: Op) -> list[GpuKernel]:
-    """A placed `matmul` of a dtype that there are instructions for."""
-    return _Matrices(op).kernels()
+    """A placed product or convolution of a dtype that there are instructions for."""
+    return {"conv": _Conv, "conv_input": _ConvInput, "conv_filter": _ConvFilter}.get(op.name, _Matmul)(
+        op
+    ).kernels()
 
 
-class _Matrices(Matmul):
+class Matrices(Product):
+    """How a product is made; what it multiplies, another class says."""
+
     def __init__(self, op: Op) -> None:
         super().__init__(op)
         self.kind = KINDS[self.dtype]
@@ -190,44 +196,63 @@ class _Matrices(Matmul):
         self, operand: int, area: Area, target: str, line: str, lines: str, start: str, length: str
     ) -> None:
         """16 bytes of a line from `start` on, 0 where there are none."""
-        e, piece, bits = self.e, self.kind.piece, 8 * self.kind.bytes
+        e, piece = self.e, self.kind.piece
         there = e.value(f"icmp slt i64 {line}, {lines}")
         whole = e.value(f"icmp sle i64 {plus(e, start, str(piece))}, {length}")
 
-        def address(place: str) -> str:
+        def address(place: str) -> tuple[str, str]:
             i, k = (line, place) if area.along_k else (place, line)
-            return (self.a_at(i, k) if operand == 0 else self.b_at(k, i))[0]
+            return self.a_at(i, k) if operand == 0 else self.b_at(k, i)
 
-        dense = self.types[operand].strides[-1 if area.along_k == (operand == 0) else -2] == 1
-        source = address(start)
+        if not self.pieces_lie_dense(operand):
+            self.gather_piece(target, line, lines, start, length, address)
+            return
+        source, _ = address(start)
         number = e.value(f"ptrtoint ptr {source} to i64")
         aligned = e.value(f"icmp eq i64 {e.value(f'and i64 {number}, 15')}, 0")
         quick = e.value(f"and i1 {there}, {e.value(f'and i1 {whole}, {aligned}')}")
-        if not dense:
-            quick = "false"
         copied, single, after = e.label(), e.label(), e.label()
         e.branch_if(quick, copied, single)
         e.at(copied)
         e.call("void", "tcc.copy_async", ("ptr", target), ("ptr", source))
         e.branch(after)
         e.at(single)
+        self.gather_piece(target, line, lines, start, length, address)
+        e.branch(after)
+        e.at(after)
+
+    def pieces_lie_dense(self, operand: int) -> bool:
+        return False
+
+    def gather_piece(
+        self,
+        target: str,
+        line: str,
+        lines: str,
+        start: str,
+        length: str,
+        address: Callable[[str], tuple[str, str]],
+    ) -> None:
+        """One by one."""
+        e, piece, bits = self.e, self.kind.piece, 8 * self.kind.bytes
         t = VecType(f"i{bits}", piece)
+        there = e.value(f"icmp slt i64 {line}, {lines}")
         gathered = "poison"
         for lane in range(piece):
             place = plus(e, start, str(lane))
             inside = e.value(f"and i1 {there}, {e.value(f'icmp slt i64 {place}, {length}')}")
+            pointer, exists = address(place)
+            if exists:
+                inside = e.value(f"and i1 {inside}, {exists}")
             before, inner, joined = e.current, e.label(), e.label()
             e.branch_if(inside, inner, joined)
             e.at(inner)
-            value = e.value(f"load i{bits}, ptr {address(place)}, align {bits // 8}")
-            last = e.current
+            value = e.value(f"load i{bits}, ptr {pointer}, align {bits // 8}")
             e.branch(joined)
             e.at(joined)
-            one = e.value(f"phi i{bits} [0, %{before}], [{value}, %{last}]")
+            one = e.value(f"phi i{bits} [0, %{before}], [{value}, %{inner}]")
             gathered = e.value(f"insertelement {t} {gathered}, i{bits} {one}, i64 {lane}")
         e.line(f"store {t} {gathered}, ptr {target}, align 16")
-        e.branch(after)
-        e.at(after)
 
     # -- products ----------------------------------------------------------------------------------------------------
 
@@ -305,3 +330,18 @@ class _Matrices(Matmul):
             r, c = divmod(fragment, columns)
             down, along = self.kind.m * r + 8 * (n // 2), 8 * c + n % 2
             self.finish_inside(plus(e, top, str(down)), plus(e, left, str(along)), total)
+
+
+class _Matmul(Matrices, Matmul):
+    def pieces_lie_dense(self, operand: int) -> bool:
+        along_k = self.b_along_k if operand else self.a_along_k
+        return self.types[operand].strides[-1 if along_k == (operand == 0) else -2] == 1
+
+
+class _Conv(Matrices, Conv): ...
+
+
+class _ConvInput(Matrices, ConvInput): ...
+
+
+class _ConvFilter(Matrices, ConvFilter): ...

@@ -11,6 +11,7 @@ from emulated import Array, assembled, emulated, program_of
 
 from tcc.codegen.gpu.chips import chip
 from tcc.codegen.gpu.driver import lower
+from tcc.ir import dims
 from tcc.ir.arrays import rounded
 from tcc.ir.builder import Builder
 from tcc.ir.clone import clone
@@ -161,19 +162,33 @@ def test_products_fit_registers(
 
 
 GEOMETRY = dict(strides=(2, 1), pads=(1, 0, 2, 1), dilation=(1, 2), groups=2)
+CONVOLUTIONS = {
+    "conv": (((2, 4, 7, 6), (6, 2, 3, 2)), {}),
+    "conv_input": (((6, 2, 3, 2), (2, 6, 3, 7)), {"size": (7, 6)}),
+    "conv_filter": (((2, 4, 7, 6), (2, 6, 3, 7)), {"size": (3, 2)}),
+}
 
 
-@pytest.mark.parametrize("row", ["conv", "conv_input", "conv_filter"])
-def test_convolutions(row: str) -> None:
-    """And with strides, pads of either side, dilation and groups."""
-    x, w, g = "f32[2,4,7,6]", "f32[6,2,3,2]", "f32[2,6,3,7]"
+def convolution(row: str, dtype: str, named: bool = False) -> tuple[Func, list[Array]]:
+    """With strides, pads of either side, dilation and groups; or with a name for the number of images."""
+    shapes, size = CONVOLUTIONS[row]
     block = Block()
     b = Builder(block)
-    from tcc.ir.types import parse_type
+    args: list[Any] = []
+    for name, shape in zip("ab", shapes):
+        images = (dims.name("n"), *shape[1:]) if named and shape[0] == 2 else shape
+        block.add_param(Type(dtype, images), name)
+        kind = {"f16": np.float16, "f64": np.float64}.get(dtype, np.float32)
+        args.append(RNG.standard_normal(shape).astype(kind))
+    b.op("yield", b.op(row, *block.params, attrs={**GEOMETRY, **size}).result)
+    return Func("f", block), [rounded(a) for a in args] if dtype == "bf16" else args
 
-    chosen = {"conv": (x, w), "conv_input": (w, g), "conv_filter": (x, g)}[row]
-    operands = [block.add_param(parse_type(t), n) for n, t in zip("ab", chosen)]
-    size = {"conv": {}, "conv_input": {"size": (7, 6)}, "conv_filter": {"size": (3, 2)}}[row]
-    b.op("yield", b.op(row, *operands, attrs={**GEOMETRY, **size}).result)
-    args = [RNG.standard_normal(v.type.shape).astype(np.float32) for v in operands]
-    assert disagreement(Func("f", block), args, runtime_sizes) == ""
+
+@pytest.mark.parametrize("row", CONVOLUTIONS)
+@pytest.mark.parametrize("dtype, kind", [("f32", ""), ("bf16", "matrices"), ("f64", "matrices")])
+def test_convolutions(row: str, dtype: str, kind: str) -> None:
+    """Halves and float64 by matrix instructions."""
+    func, args = convolution(row, dtype, named=dtype != "f64")
+    names = [name.split("_", 1)[1] for name in program_of(func, args, exact=False).kernels]
+    assert names[0].startswith(kind or row)
+    assert disagreement(func, args, runtime_sizes) == ""

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from emulated import Array, emulated, program_of, run_program
+from emulated import Array, assembled, emulated, program_of, run_program
 from tabled import (
     CHUNKS,
     ELEMENTWISE,
@@ -23,10 +23,14 @@ from tabled import (
     with_gradients,
 )
 
+from tcc.codegen.gpu.chips import chip
+from tcc.codegen.gpu.driver import lower
 from tcc.codegen.target import host
 from tcc.ir.core import Func
 from tcc.ir.interpret import run as interpret
 from tcc.ir.optable import OpDef, Sample
+from tcc.passes.manager import Context, run
+from tcc.passes.pipeline import gpu_pipeline
 from tcc.tools.compare import Expected, after_passes, disagreement, run_native, same_bits
 
 LENGTH = 37
@@ -145,3 +149,13 @@ def test_elementwise_rows() -> None:
 @pytest.mark.parametrize("rows", CHUNKS[1:], ids=lambda rows: rows[0].name)
 def test_all_elementwise_rows(rows: Any) -> None:
     assert elementwise_mistakes(rows) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("start", range(0, len(ON_DEVICE), 24))
+def test_kernels_fit_registers(start: int) -> None:
+    func, _, _ = other(ON_DEVICE[start : start + 24])
+    run(func, gpu_pipeline(), Context())
+    for kernel in lower(func, chip("sm_80")).kernels.values():
+        said = assembled(kernel.text, "sm_80")
+        assert "error" not in said and " 0 bytes spill stores" in said, f"{kernel.what}: {said}"
