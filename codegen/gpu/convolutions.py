@@ -54,7 +54,7 @@ class Geometry(Product):
 
     def split(self, number: str, shape: Sequence[Size]) -> list[str]:
         """The indices of a number, as `unravel` has them, without long divisions."""
-        total, indices = dims.product(shape), list[str]()
+        total, indices = dims.product(list(shape)), list[str]()
         small = isinstance(total, int) and total < 1 << 31
         for s in reversed(shape[1:]):
             number, index = self.divider.split(number, self.size(s), small)
