@@ -6,6 +6,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import replace
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -15,7 +16,15 @@ from tcc.ir.types import memory_dtype
 from tcc.runtime.buffers import Array, Container
 from tcc.runtime.callable import Failure, Function, Parameter
 from tcc.runtime.device_arrays import DeviceArray
-from tcc.runtime.launch import Device, DeviceKernel, DeviceProgram, StepFailed, execute
+from tcc.runtime.launch import (
+    STATUS_WORDS,
+    CheckStatus,
+    Device,
+    DeviceKernel,
+    DeviceProgram,
+    StepFailed,
+    execute,
+)
 from tcc.runtime.signature import SizeMismatch
 
 Given = Array | DeviceArray
@@ -35,7 +44,7 @@ class DeviceVariant:
         self.signature, self.failures = program.signature, failures
         self._constants = [DeviceArray.of(device, c) for c in program.constants]
         self._graph: _Graph | None = None
-        self._capturing = device if program.capturable and isinstance(device, Capturing) else None
+        self._capturing = device if program.segments and isinstance(device, Capturing) else None
         written = [s.written for s in self.signature.shared]
         for output in self.signature.outputs:
             if output.adopt is not None:
@@ -150,7 +159,8 @@ class Capturing(Device, Protocol):
 
 
 class _Graph:
-    """A program captured once, with memory of its own for inputs, outputs and scratch, and launched as a whole."""
+    """A program captured once, with memory of its own for inputs, outputs and scratch, and launched as a whole, or in parts
+    between which its checks are looked at."""
 
     def __init__(
         self,
@@ -175,8 +185,15 @@ class _Graph:
         bound |= {number: s.address for number, s in self.scratch.items()}
         for kernel in program.kernels.values():
             self.device.prepare(kernel)  # loading is not to be captured
-        with self.device.captured() as self.graph:
-            execute(program, device, bound, sizes)
+        self.failures = variant.failures
+        self.parts: list[Any] = []  # graphs, and where a status lies
+        for segment in program.segments:
+            if isinstance(segment, CheckStatus):
+                self.parts.append(bound[segment.source.buffer])
+                continue
+            with self.device.captured() as graph:
+                execute(replace(program, steps=segment), device, bound, sizes)
+            self.parts.append(graph)
 
     def fits(self, values: Sequence[DeviceArray], arrays: Sequence[Given]) -> bool:
         return self.values == [v.address for v in values] and self.shapes == [a.shape for a in arrays]
@@ -187,8 +204,19 @@ class _Graph:
                 self.device.copy(place.address, array.address, array.nbytes)
             elif array.nbytes:
                 self.device.to_device(place.address, array)
-        self.device.replay(self.graph)
+        for part in self.parts:
+            if isinstance(part, int):
+                self.check(part)
+            else:
+                self.device.replay(part)
         return list(self.outputs.values())
+
+    def check(self, address: int) -> None:
+        status = np.empty(STATUS_WORDS, np.int64)
+        self.device.to_host(status, address)
+        failed, *values, op = status.tolist()
+        if failed:
+            raise self.failures[op](values[0], values[1], values[2], 0)
 
 
 class DeviceFunction:

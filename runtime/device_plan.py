@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from tcc.ir.types import itemsize
 from tcc.runtime.launch import (
+    STATUS_WORDS,
     Address,
     Allocate,
     CheckSize,
@@ -32,7 +33,8 @@ def plan_text(program: DeviceProgram) -> str:
 
 
 def _memory(program: DeviceProgram) -> Iterator[str]:
-    kind = "one graph, once captured" if program.capturable else "launched step by step"
+    graphs = sum(not isinstance(s, CheckStatus) for s in program.segments)
+    kind = f"{graphs} graph{'s' * (graphs > 1)}, once captured" if graphs else "launched step by step"
     yield f"{len(program.kernels)} kernels, {sum(isinstance(s, Launch) for s in program.walk())} launches, {kind}"
     for number, buffer in enumerate(program.buffers):
         if buffer.bytes != 0 and buffer.space in ("scratch", "late", "constant"):
@@ -94,7 +96,7 @@ def _steps(program: DeviceProgram, steps: Sequence[Step], depth: int = 0) -> Ite
             case CheckSize():
                 yield f"{pad}check      {step.left} == {step.right}"
             case CheckStatus():
-                yield f"{pad}to host    the status of operation {step.op} from {at(step.source)} (32 bytes)"
+                yield f"{pad}to host    the checks' status from {at(step.source)} ({8 * STATUS_WORDS} bytes)"
             case HostStep() if getattr(step.call.function, "on_device", None):
                 yield f"{pad}launch     {step.call.name}: code of the user's, on the host if the device takes none"
             case HostStep():

@@ -1,8 +1,9 @@
 """A function as a program for a device: its kernels, its memory, and the steps that a host takes with them.
 
 Code generation makes a `DeviceProgram`; `execute` runs it on any `Device`: a driver, or the emulator of the tests.  Every
-address is a buffer's base plus a size expression in bytes, every argument of a kernel eight bytes.  A program whose steps
-are all `Launch`, `Copy` and `Loop` of such (`capturable`) never looks at a result on its way, so it can be captured as a graph.
+address is a buffer's base plus a size expression in bytes, every argument of a kernel eight bytes.  Steps that are `Launch`,
+`Copy` and `Loop` of such never look at a result on their way, so they can be captured as a graph: a program of these
+alone as one, a program with `CheckStatus` between as several (`segments`).
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from tcc.runtime.host import HostCall, perform
 from tcc.runtime.signature import Signature
 
 Array = np.ndarray[Any, Any]
+STATUS_WORDS = 5
 
 
 class DeviceKernel(NamedTuple):
@@ -82,10 +84,11 @@ class CheckSize(NamedTuple):
 
 
 class CheckStatus(NamedTuple):
-    """Fails as `op` if a kernel has left a nonzero i64 at an address, with the three that follow it."""
+    """Looks at what the checks before it have left at an address, STATUS_WORDS i64: fails if the first is not zero, as the operation
+    that the last one numbers, with the three between.  Checks after one that failed leave it as it is.
+    """
 
     source: Address
-    op: int
 
 
 class Operand(NamedTuple):
@@ -140,25 +143,38 @@ class DeviceProgram:
     ops: Mapping[int, Any] = field(default_factory=dict)  # what failures are explained by
 
     @property
-    def capturable(self) -> bool:
-        """Whether no step looks at a result."""
-        return all(
-            isinstance(s, Launch | Copy) or (isinstance(s, Loop) and s.stop is None) for s in self.walk()
-        )
+    def segments(self) -> list[tuple[Step, ...] | CheckStatus]:
+        """The steps in stretches that can be captured, and the checks between them; none if some step cannot be."""
+        found: list[list[Step] | CheckStatus] = []
+        for step in self.steps:
+            if isinstance(step, CheckStatus):
+                found.append(step)
+                continue
+            if not all(_is_captured(s) for s in walk([step])):
+                return []
+            if not found or isinstance(found[-1], CheckStatus):
+                found.append([])
+            found[-1].append(step)  # type: ignore[union-attr]
+        return [s if isinstance(s, CheckStatus) else tuple(s) for s in found]
 
     def walk(self) -> Iterator[Step]:
         """Every step, outer before inner."""
+        return walk(self.steps)
 
-        def of(steps: Sequence[Step]) -> Iterator[Step]:
-            for step in steps:
-                yield step
-                if isinstance(step, Loop):
-                    yield from of(step.body)
-                elif isinstance(step, IfElse):
-                    yield from of(step.then)
-                    yield from of(step.otherwise)
 
-        return of(self.steps)
+def walk(steps: Sequence[Step]) -> Iterator[Step]:
+    """Every step, outer before inner."""
+    for step in steps:
+        yield step
+        if isinstance(step, Loop):
+            yield from walk(step.body)
+        elif isinstance(step, IfElse):
+            yield from walk(step.then)
+            yield from walk(step.otherwise)
+
+
+def _is_captured(step: Step) -> bool:
+    return isinstance(step, Launch | Copy) or (isinstance(step, Loop) and step.stop is None)
 
 
 class Device(Protocol):
@@ -268,9 +284,7 @@ class _Run:
             if left != right:
                 raise StepFailed(step.op, (left, right, 0))
         elif isinstance(step, CheckStatus):
-            failed, *values = self.read(step.source, "i64", 4)
-            if failed:
-                raise StepFailed(step.op, (int(values[0]), int(values[1]), int(values[2])))
+            self.check(step)
         elif isinstance(step, HostStep):
             self.host(step)
         elif isinstance(step, Loop):
@@ -278,6 +292,11 @@ class _Run:
         else:
             (flag,) = self.read(step.flag, "bool", 1)
             self.steps(step.then if flag else step.otherwise)
+
+    def check(self, step: CheckStatus) -> None:
+        failed, *values, op = self.read(step.source, "i64", STATUS_WORDS).tolist()
+        if failed:
+            raise StepFailed(op, (values[0], values[1], values[2]))
 
     def read(self, source: Address, dtype: str, count: int) -> Array:
         found = np.empty(count, memory_dtype(dtype))

@@ -32,7 +32,7 @@ from tcc.runtime.host import HostArray, HostCall
 from tcc.runtime.launch import Address, Buffer, DeviceKernel, DeviceProgram, Step
 from tcc.runtime.signature import InputSpec, Returns, SharedSpec, Signature
 
-STATUS_BYTES = 32
+STATUS_BYTES = 8 * launch.STATUS_WORDS
 NEWEST = 90  # the emulator's
 
 
@@ -56,7 +56,8 @@ class _Driver:
         self.ops: dict[int, Op] = {}
         self.constants: list[np.ndarray[Any, Any]] = []
         self.late_arenas: dict[int, int] = {}
-        self.arena = self.status = self.zeros = -1
+        self.arena = self.status = -1
+        self.pending = False  # whether checks have been made that nobody has looked at
         self.scratch: dict[Size, int] = {}
 
     def lower(self) -> DeviceProgram:
@@ -81,7 +82,11 @@ class _Driver:
                 self.places[op.result] = Address(self.buffer("constant", len(self.constants), array.nbytes))
                 self.constants.append(array)
         self.arena = self.buffer("scratch", bytes=func.attrs.get("arena", 0))
-        steps = self.block(func.body)
+        steps = [*self.block(func.body), *self.looked()]
+        if self.status >= 0:
+            zeros = self.buffer("constant", len(self.constants), STATUS_BYTES)
+            self.constants.append(np.zeros(launch.STATUS_WORDS, np.int64))
+            steps.insert(0, launch.Copy(Address(self.status), Address(zeros), STATUS_BYTES))
         signature = Signature(inputs, shared, outputs, self.returns, func.attrs.get("arena", 0))
         return DeviceProgram(
             self.kernels, tuple(self.buffers), tuple(steps), signature, tuple(self.constants), self.ops
@@ -115,12 +120,29 @@ class _Driver:
             "yield": lambda op: [],
         }
         for op in block.ops:
+            if self.waits(op) or any(space_of(v) == "shared" for v in op.places):
+                steps += self.looked()
             if user_kernels(op) is not None:
                 steps += self.user_launches(op)
                 continue
             handler = self.host_step if on_host(op) else handlers.get(op.name, self.launches)
             steps += handler(op)
         return steps
+
+    def looked(self) -> list[Step]:
+        """Looks at the checks that have been made: before shared memory is written, where the host waits anyway, and at the end.
+
+        What runs meanwhile on an index that is wrong keeps to its memory.
+        """
+        pending, self.pending = self.pending, False
+        return [launch.CheckStatus(Address(self.status))] if pending else []
+
+    def waits(self, op: Op) -> bool:
+        """Whether the host looks at a result for it, or may fail by itself."""
+        if op.name == "for":
+            return bool(op.operands) or any(map(self.waits, op.block.ops))
+        host = on_host(op) and user_kernels(op) is None
+        return host or op.name in ("bind", "check_size", "ifelse")
 
     def alloc(self, op: Op) -> list[Step]:
         space, offset = space_of(op.result), op.attrs["offset"]
@@ -147,11 +169,13 @@ class _Driver:
 
     def loop(self, op: Op) -> list[Step]:
         body = self.block(op.block)
+        if self.waits(op):
+            body += self.looked()
         stop = self.places[op.operands[0]] if op.operands else None
         return [launch.Loop(str(op.attrs["index"]), op.attrs["length"], tuple(body), stop)]
 
     def branches(self, op: Op) -> list[Step]:
-        then, otherwise = (tuple(self.block(b)) for b in op.blocks)
+        then, otherwise = ((*self.block(b), *self.looked()) for b in op.blocks)
         return [launch.IfElse(self.places[op.operands[0]], then, otherwise)]
 
     def host_step(self, op: Op) -> list[Step]:
@@ -182,11 +206,7 @@ class _Driver:
         scratch: dict[Size, Address] = {}
         for kernel in self.written[key]:
             steps.append(self.launch(op, kernel, scratch))
-        if op.defn.fails:
-            assert self.status >= 0
-            status = Address(self.status)
-            zero = launch.Copy(status, Address(self.zeros), STATUS_BYTES)
-            steps = [zero, *steps, launch.CheckStatus(status, self.op_id(op))]
+        self.pending = self.pending or op.defn.fails
         late = [
             b for b in dict.fromkeys(a.buffer for a in scratch.values()) if self.buffers[b].space == "late"
         ]
@@ -224,8 +244,6 @@ class _Driver:
     def status_address(self) -> Address:
         if self.status < 0:
             self.status = self.buffer("scratch", bytes=STATUS_BYTES)
-            self.zeros = self.buffer("constant", len(self.constants), STATUS_BYTES)
-            self.constants.append(np.zeros(4, np.int64))
         return Address(self.status)
 
     def scratch_address(self, bytes: Size, scratch: dict[Size, Address]) -> Address:

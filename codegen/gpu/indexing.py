@@ -25,19 +25,39 @@ from tcc.codegen.gpu.kernel import (
     thread,
 )
 from tcc.codegen.gpu.maps import WIDE
-from tcc.codegen.kernel import plus, times
+from tcc.codegen.kernel import OpId, plus, times
 from tcc.ir import dims
 from tcc.ir.core import Op
 from tcc.ir.dims import Size
 from tcc.ir.types import Type, bits_dtype, itemsize
+from tcc.runtime.launch import STATUS_WORDS
 
 OWNERS = 1 << 12  # warps among which a target is divided
 LAST = (1 << 63) - 1
 
 
+class Indexed(Places):
+    """Places that are found by index.  An index that is not within, which a check has noted, counts as the nearest that is."""
+
+    def index(self, i: int, at: Sequence[str], bound: str) -> str:
+        e, found = self.e, super().index(i, at, bound)
+        last = e.value(f"sub i64 {bound}, 1")
+        low = e.call("i64", "llvm.smin.i64", ("i64", found), ("i64", last))
+        return e.call("i64", "llvm.smax.i64", ("i64", low), ("i64", "0"))
+
+    def unless_empty(self, count: str, bounds: Sequence[Size]) -> str:
+        """A count, but 0 if no index can be within."""
+        for size in bounds:
+            if isinstance(size, int) and size:
+                continue
+            none = self.e.value(f"icmp eq i64 {self.size(size)}, 0")
+            count = self.e.value(f"select i1 {none}, i64 0, i64 {count}")
+        return count
+
+
 def gather_kernels(op: Op) -> list[GpuKernel]:
     """result[i.., r..] = x[indices at axes, r elsewhere], in runs of 16 bytes where both lie dense along the last axis."""
-    w = Places(op, LANE)
+    w = Indexed(op, LANE)
     e = w.e
     axes = [int(a) for a in op.attrs["axes"]]
     x, index, out = w.types[0], w.types[1], w.types[-1]
@@ -84,12 +104,13 @@ def gather_kernels(op: Op) -> list[GpuKernel]:
         e.branch(after)
         e.at(after)
 
+    bounds = [x.shape[a] for a in axes]
     if run == 1:
-        e.loop(first, w.count(out.shape), step, element)
+        e.loop(first, w.unless_empty(w.count(out.shape), bounds), step, element)
         threads = out.size
     else:
         pieces = e.value(f"sdiv i64 {plus(e, w.size(out.shape[-1]), str(run - 1))}, {run}")
-        e.loop(first, times(e, w.count(out.shape[:-1]), pieces), step, some)
+        e.loop(first, w.unless_empty(times(e, w.count(out.shape[:-1]), pieces), bounds), step, some)
         threads = dims.mul(*out.shape[:-1], ceil_div(out.shape[-1], run))
     e.end()
     return [finish(e, "gather", w.slots.slots, blocks_for(threads))]
@@ -108,7 +129,7 @@ def scatter_kernels(op: Op) -> list[GpuKernel]:
     return [_Scatter(op).kernel()]
 
 
-class _Scatter(Places):
+class _Scatter(Indexed):
     def __init__(self, op: Op) -> None:
         super().__init__(op, LANE)
         self.axes = [int(a) for a in op.attrs["axes"]]
@@ -144,7 +165,7 @@ class _Scatter(Places):
         element = plus(e, times(e, e.value(f"urem i64 {item}, {strips}"), str(WARP)), self.lane)
         live = e.value(f"icmp slt i64 {element}, {self.count(self.rest_shape)}")
         inner = self.unravel(element, self.rest_shape)
-        count = self.count(self.points)
+        count = self.unless_empty(self.count(self.points), [self.t.shape[a] for a in self.axes])
 
         def some(start: str, _: list[str]) -> None:
             point = plus(e, start, self.lane)
@@ -198,7 +219,10 @@ class _Scatter(Places):
 
 
 def check_index_kernels(op: Op) -> list[GpuKernel]:
-    """Fails with (index, bound, position) of the first index i that is not -bound <= i < bound: it is found, then looked up."""
+    """Fails with (index, bound, position) of the first index i that is not -bound <= i < bound: it is found, then looked up.
+
+    Nothing is done if an op before it has failed.
+    """
     return [_check(op, find=True), _check(op, find=False)]
 
 
@@ -206,8 +230,10 @@ def _check(op: Op, find: bool) -> GpuKernel:
     w = Places(op, LANE)
     e, t, bound_size = w.e, w.types[0], op.attrs["bound"]
     w.begin("void @KERNEL_NAME(ptr %args)", [bound_size])
-    slots = [*w.slots.slots, Status()]
-    status = e.value(f"load ptr, ptr {e.gep('%args', len(slots) - 1, 'i64')}")
+    slots = [*w.slots.slots, Status(), OpId()]
+    status = e.value(f"load ptr, ptr {e.gep('%args', len(slots) - 2, 'i64')}")
+    failed_op = e.gep(status, STATUS_WORDS - 1, "i64")
+    fine = e.value(f"icmp eq i64 {e.value(f'load i64, ptr {failed_op}')}, 0")
     bound = w.size(bound_size)
     first, step = global_thread(e, BLOCK)
 
@@ -228,12 +254,16 @@ def _check(op: Op, find: bool) -> GpuKernel:
         value = w.as_i64(t.dtype, w.load(0, w.unravel(at, t.shape)))
         for word, number in enumerate((value, bound, at), 1):
             e.line(f"store i64 {number}, ptr {e.gep(status, word, 'i64')}")
+        own = e.value(f"load i64, ptr {e.gep('%args', len(slots) - 1, 'i64')}")
+        e.line(f"store i64 {own}, ptr {failed_op}")
 
     if find:
-        e.loop(first, w.count(t.shape), step, look)
+        count = e.value(f"select i1 {fine}, i64 {w.count(t.shape)}, i64 0")
+        e.loop(first, count, step, look)
     else:
         failed = e.value(f"icmp ne i64 {e.value(f'load i64, ptr {status}')}, 0")
         alone = e.value(f"icmp eq i64 {first}, 0")
-        e.when(e.value(f"and i1 {failed}, {alone}"), tell)
+        mine = e.value(f"and i1 {failed}, {fine}")
+        e.when(e.value(f"and i1 {mine}, {alone}"), tell)
     e.end()
     return finish(e, "check_index", slots, blocks_for(t.size) if find else (1, 1, 1))

@@ -34,7 +34,6 @@ from tcc.runtime.signature import Signature
 
 _BUSY, CONTEXT, NUMBER, STREAM, FIRST = range(5)  # slots of a device record
 HERE, NEWER = 1, 2
-WORDS = 4  # that a step may read at once
 
 
 @dataclass(frozen=True)
@@ -120,8 +119,9 @@ class DeviceLowered:
     @property
     def failing(self) -> Iterator[tuple[int, Op]]:
         """The ops that can fail, by number."""
-        kinds = launch.ReadSize | launch.CheckSize | launch.CheckStatus
-        return ((s.op, self.ops[s.op]) for s in self.program.walk() if isinstance(s, kinds))
+        kinds = launch.ReadSize | launch.CheckSize | launch.Launch
+        found = {s.op: self.ops[s.op] for s in self.program.walk() if isinstance(s, kinds)}
+        return ((n, op) for n, op in found.items() if op.defn.fails or op.name == "bind")
 
     def control_text(self) -> str:
         return _Body(self).text()
@@ -148,7 +148,7 @@ class _Body:
         self.outputs = e.value(f"load ptr, ptr {e.gep(self.call, at.CTX_OUTPUTS, 'i64')}")
         most = max((len(s.arguments) for s in program.walk() if isinstance(s, launch.Launch)), default=0)
         self.arguments = e.value(f"alloca [{max(1, most)} x i64], align 16")
-        self.words = e.value(f"alloca [{WORDS} x i64], align 16")
+        self.words = e.value(f"alloca [{launch.STATUS_WORDS} x i64], align 16")
         self.dims = e.value(f"alloca [{max([1, *(len(o.shape) for o in self.signature.outputs)])} x i64]")
         self.bases = [e.value("alloca i64") for _ in program.buffers]
         self.begun, self.failed, self.lost = e.value("alloca i1"), e.label(), e.label()
@@ -327,9 +327,10 @@ class _Body:
                 left, right = self.size(step.left), self.size(step.right)
                 self.fail_if(e.value(f"icmp ne i64 {left}, {right}"), step.op, left, right)
             case launch.CheckStatus():
-                self.read(step.source, 32)
-                found = [e.value(f"load i64, ptr {e.gep(self.words, i, 'i64')}") for i in range(4)]
-                self.fail_if(e.value(f"icmp ne i64 {found[0]}, 0"), step.op, *found[1:])
+                self.read(step.source, 8 * launch.STATUS_WORDS)
+                words = range(launch.STATUS_WORDS)
+                failed, *found, op = [e.value(f"load i64, ptr {e.gep(self.words, i, 'i64')}") for i in words]
+                self.fail_if(e.value(f"icmp ne i64 {failed}, 0"), op, *found)
             case launch.Loop():
                 self.loop(step)
             case launch.IfElse():
@@ -371,7 +372,7 @@ class _Body:
         given = f"ptr {self.call}, ptr {self.record}, ptr {self.words}, i64 {self.at(source)}, i64 {bytes}"
         self.unless(self.e.value(f"call i1 @tcc_cu_read({given})"), self.lost)
 
-    def fail_if(self, condition: str, op: int, *values: str) -> None:
+    def fail_if(self, condition: str, op: int | str, *values: str) -> None:
         e, bad, stay = self.e, self.e.label(), self.e.label()
         e.branch_if(condition, bad, stay)
         e.at(bad)

@@ -81,6 +81,32 @@ print(f.variant._graph is kept, np.abs(w.get_value()).tolist())
     assert run(program) == "True [0.0, 0.0, 0.0, 0.0]"
 
 
+def test_checks_are_looked_at_once_and_leave_the_state() -> None:
+    """Three checks: the graph runs up to where the state is written, which is another."""
+    program = """
+i, j = T.lvectors('i', 'j')
+start = f32(5, 3)
+w = tcc.shared(start, target='cuda')
+f = tcc.function([i, j], (w[i] * w[j]).sum(), updates=[(w, T.inc_subtensor(w[j], 1))])
+good, outs = np.array([0, 4, -5]), []
+for _ in range(3): f(good, good)
+want, before, copied = w.get_value(), count(GRAPH_LAUNCHES), count(COPIES_OUT)
+for given in ((good, good + 1), (good - 1, good), (good + 1, good + 7)):
+    try: f(*given)
+    except IndexError as e: print(str(e).splitlines()[0].replace("out of bounds ", ""))
+print((w.get_value() == want).all(), count(GRAPH_LAUNCHES) - before, count(COPIES_OUT) - copied)
+f(good, good)
+print((w.get_value() != want).any(), f.variant.program.segments.__len__())
+empty = tcc.function([i], T.zeros((0, 3))[i], device='cuda')
+print(empty(good[:0]).shape)
+try: empty(good)
+except IndexError as e: print("size 0" in str(e))
+"""
+    got = run(program).splitlines()
+    assert [line.split("index ")[1].split(" ")[0] for line in got[:3]] == ["5", "-6", "5"]
+    assert got[3:] == ["True 3 3", "True 3", "(0, 3)", "True"]
+
+
 def test_a_lost_device_leaves_the_cpu_working() -> None:
     program = """
 w = tcc.shared(f32(4), target='cuda')

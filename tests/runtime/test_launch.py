@@ -124,7 +124,7 @@ def test_scratch_goes_back_and_late_outputs_stay():
     [
         (ReadSize("m", Address(0), 4), [-2, 0], (-2, 0, 0)),
         (CheckSize(N, 4, 4), [0, 0], (3, 4, 0)),
-        (CheckStatus(Address(0), 4), [1, 9, 8, 7], (9, 8, 7)),
+        (CheckStatus(Address(0)), [1, 9, 8, 7, 4], (9, 8, 7)),
     ],
 )
 def test_failures_say_which_operation_and_why(step: Step, array: list[int], values: tuple[int, ...]):
@@ -149,6 +149,12 @@ def test_host_steps_copy_both_ways():
 def test_what_looks_at_results_is_not_captured():
     launch = Launch("add", (1, 1, 1), ())
     loop = Loop("i", 3, (launch, Copy(Address(0), Address(0), 4)))
-    assert DeviceProgram({}, (), (launch, loop), Signature()).capturable
-    for step in (ReadSize("m", Address(0), 0), Loop("i", 3, (CheckStatus(Address(0), 1),))):
-        assert not DeviceProgram({}, (), (launch, step), Signature()).capturable
+    assert DeviceProgram({}, (), (launch, loop), Signature()).segments == [(launch, loop)]
+    for step in (ReadSize("m", Address(0), 0), Loop("i", 3, (CheckStatus(Address(0)),))):
+        assert not DeviceProgram({}, (), (launch, step), Signature()).segments
+
+
+def test_checks_divide_what_is_captured():
+    launch, check = Launch("add", (1, 1, 1), ()), CheckStatus(Address(0))
+    program = DeviceProgram({}, (), (launch, launch, check, launch, check), Signature())
+    assert program.segments == [(launch, launch), check, (launch,), check]
