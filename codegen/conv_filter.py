@@ -110,8 +110,9 @@ class _Filter(ConvText):
 
     def _write_turn(self) -> None:
         """Body over (image, group, block of filters): g's rows of pixels as columns."""
-        t = self.t
-        for part in (copy_transposed(t, self.target), copy_elements(t)):
+        t, image = self.t, self.types[1].strides[0]
+        ahead = image * t.bytes if isinstance(image, int) else 0
+        for part in (copy_transposed(t, self.target, ahead), copy_elements(t)):
             self.e.lines += part.text().replace("tcc_pack_", "KERNEL_NAME.pack_").splitlines()
             self.e.declared |= part.declared
         e = self.begin_body("turn")

@@ -20,7 +20,8 @@ from tcc.runtime import layout as at
 Number = int | str
 FIELDS = ("args", "first", "table", "pack", "count", "resume")
 ROUND_BYTES = 1 << 20  # of padded images at a time
-_ALIGN = 64
+_ALIGN = LINE = 64
+PAGE = 4096
 _TILE_END = 40  # cycles of a tile beside its steps, and three more for each of its vectors
 
 
@@ -210,6 +211,12 @@ class ConvText:
 
         each_vector(e, t, self.target, str(count), vector)
 
+    def fetch(self, place: str, bytes: int) -> None:
+        """Lines that will be read soon.  A fetch of what is not there does nothing."""
+        self.e.declare("declare void @llvm.prefetch.p0(ptr, i32, i32, i32)")
+        for byte in range(0, bytes, LINE):
+            self.e.line(f"call void @llvm.prefetch.p0(ptr {self.e.gep(place, byte)}, i32 0, i32 3, i32 1)")
+
     def copy(self, src: str, dst: str, count: Number, step: Number = 1, src_step: Number = 1) -> None:
         """`count` elements, which are `step` apart in dst."""
         e, t = self.e, self.t
@@ -256,6 +263,8 @@ class ConvText:
         los = [self.size(a.lo) for a in axes]
         pitch = [self.size(a.pitch) for a in axes]
         plane, from_ = self.size(self.plane), self.pointer(source)
+        # the hardware's own streams end at the page that is read
+        ahead = x.mul(sc, max(1, PAGE // max(sc * t.bytes, 1)) if isinstance(sc, int) else 1)
 
         def unit(u: str, _: list[str]) -> None:
             i, c = self.divide(x, u, channels)
@@ -274,6 +283,8 @@ class ConvText:
                 def line(k: str, _: list[str]) -> None:
                     z, rest = self.divide(x, x.add(k, los[axis]), axes[axis].phases)
                     row = e.gep(read, x.mul(k, steps[axis]), t.elem)
+                    if axis == 1 and steps[2] == 1 and isinstance(space[2], int):
+                        self.fetch(e.gep(row, ahead, t.elem), space[2] * t.bytes)
                     lines(
                         axis + 1,
                         row,

@@ -181,11 +181,11 @@ def copy_group(t: VecType, width: int, count: int, target: Target) -> Emit:
     return e
 
 
-def copy_transposed(t: VecType, target: Target) -> Emit:
+def copy_transposed(t: VecType, target: Target, ahead: int = 0) -> Emit:
     """LLVM text of `void @tcc_pack_T_turn(src, src stride, dst, dst stride, rows, cols)`: dst[c, r] = src[r, c].
 
     By squares, of whole vectors where a shuffle crosses them at once.  Each row of dst is written in whole vectors of a
-    square, in which rows of src beyond the last repeat it.
+    square, in which rows of src beyond the last repeat it.  Lines `ahead` bytes from those that are read are fetched.
     """
     e = Emit()
     piece = t if target.avx512 else VecType(t.elem, 16 // t.bytes)
@@ -205,6 +205,10 @@ def copy_transposed(t: VecType, target: Target) -> Emit:
 
         def square(c: str, v: list[str]) -> list[str]:
             dst = v[0]
+            for p in starts if ahead else ():
+                e.declare("declare void @llvm.prefetch.p0(ptr, i32, i32, i32)")
+                place = e.gep(e.gep(p, c, t.elem), ahead)
+                e.line(f"call void @llvm.prefetch.p0(ptr {place}, i32 0, i32 3, i32 1)")
             for vector in _transpose(e, piece, [load(e, piece, e.gep(p, c, t.elem)) for p in starts]):
                 store(e, piece, vector, dst)
                 dst = e.gep(dst, "%ds")
