@@ -88,14 +88,26 @@ class Storage:
     @contextmanager
     def held(self, write: bool) -> Iterator[None]:
         """For Python code that reads or writes the contents; RuntimeError if the caller's own call is in the way."""
-        with self._mutex:
-            self._words[at.SHARED_CLAIMS] += 1
-            try:
-                lock = self._words
-                _wait(lambda: lock[at.SHARED_LOCK] != 0 if write else lock[at.SHARED_LOCK] < 0, self, write)
-                yield
-            finally:
-                self._words[at.SHARED_CLAIMS] -= 1
+        self.hold(write)
+        try:
+            yield
+        finally:
+            self.let_go()
+
+    def hold(self, write: bool) -> None:
+        """What `held` begins with, for who calls `let_go` whatever happens."""
+        self._mutex.acquire()
+        self._words[at.SHARED_CLAIMS] += 1
+        try:
+            lock = self._words
+            _wait(lambda: lock[at.SHARED_LOCK] != 0 if write else lock[at.SHARED_LOCK] < 0, self, write)
+        except BaseException:
+            self.let_go()
+            raise
+
+    def let_go(self) -> None:
+        self._words[at.SHARED_CLAIMS] -= 1
+        self._mutex.release()
 
     @property
     def storage(self) -> tuple[Any]:

@@ -207,7 +207,9 @@ class Function(Native):
             return self._persist(arrays, None)
         return self._with_objects(variant.objects, values, arrays)
 
-    def _arguments(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Any]:
+    def _arguments(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Sequence[Any]:
+        if len(args) == len(self.parameters) and not kwargs:
+            return args
         names = [p.name for p in self.parameters]
         if len(args) > len(names):
             raise TypeError(f"{self.name} takes {len(names)} arguments, got {len(args)}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -27,6 +26,7 @@ class DeviceArray:
     def __init__(self, device: Device, shape: Sequence[int], dtype: Any, address: int | None = None) -> None:
         """`address` is of memory that `device.alloc` gave, and that is this array's from now on."""
         self.device, self.shape, self.dtype = device, tuple(map(int, shape)), np.dtype(dtype)
+        self.nbytes = math.prod(self.shape) * self.dtype.itemsize
         self._owner: object = None
         self.address = device.alloc(max(1, self.nbytes)) if address is None else address
 
@@ -62,8 +62,10 @@ class DeviceArray:
 
     def __del__(self) -> None:
         if getattr(self, "_owner", self) is None and "address" in self.__dict__:
-            with contextlib.suppress(Exception):  # the interpreter may be half gone
+            try:  # noqa: SIM105: a context manager takes as long again
                 self.device.free(self.address)
+            except Exception:  # the interpreter may be half gone
+                pass
 
     @property
     def ndim(self) -> int:
@@ -72,10 +74,6 @@ class DeviceArray:
     @property
     def size(self) -> int:
         return math.prod(self.shape)
-
-    @property
-    def nbytes(self) -> int:
-        return self.size * int(self.dtype.itemsize)
 
     def get(self, out: Array | None = None) -> Array:
         """A copy on the host, in `out` (C-contiguous, of this shape and dtype) if it is given."""

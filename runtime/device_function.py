@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from typing import Any, Protocol, runtime_checkable
 
@@ -50,6 +50,9 @@ class DeviceVariant:
             if output.adopt is not None:
                 written[output.adopt] = True
         self._locked = sorted(zip(self.containers, written), key=lambda p: p[0].record)
+        self._written = [n for n, s in enumerate(self.signature.shared) if s.written]
+        self._returned = sum(o.adopt is None for o in self.signature.outputs)  # the others come last
+        self._replaced = self._returned < len(self.signature.outputs)
         self._fit: list[tuple[int, ...]] = []  # shapes that are known to fit
         self.calls = 0
 
@@ -67,27 +70,38 @@ class DeviceVariant:
 
     def run(self, arrays: Sequence[Given], stay: frozenset[int] = frozenset()) -> list[Given]:
         """The outputs, on the host but for those in `stay`.  Containers hold what was computed once all has gone well."""
-        with ExitStack() as locks:
+        held: list[Container] = []
+        try:
             for container, write in self._locked:
-                locks.enter_context(container.held(write))
-            locks.enter_context(self.device)
-            values = [c.on(self.device) for c in self.containers]
-            with interrupts_wait(self._torn()):
-                outputs = self._run(arrays, values, stay)
-                for container, kept, value in zip(self.containers, self.signature.shared, values):
-                    if kept.written:
-                        container.left_on(value)
-                for spec, value in zip(self.signature.outputs, outputs):
-                    if spec.adopt is not None:
-                        self.containers[spec.adopt].left_on(value)
-                returned = [o for o, spec in zip(outputs, self.signature.outputs) if spec.adopt is None]
-                return [o if number in stay else o.get() for number, o in enumerate(returned)]
+                container.hold(write)
+                held.append(container)
+            with self.device:
+                values = [c.on(self.device) for c in self.containers]
+                if not self._torn():
+                    return self._made(arrays, values, stay)
+                with interrupts_wait():
+                    return self._made(arrays, values, stay)
+        finally:
+            for container in reversed(held):
+                container.let_go()
+
+    def _made(
+        self, arrays: Sequence[Given], values: Sequence[DeviceArray], stay: frozenset[int]
+    ) -> list[Given]:
+        outputs = self._run(arrays, values, stay)
+        for number in self._written:
+            self.containers[number].left_on(values[number])
+        for spec, value in zip(self.signature.outputs, outputs):
+            if spec.adopt is not None:
+                self.containers[spec.adopt].left_on(value)
+        returned = outputs[: self._returned]
+        return [o if number in stay else o.get() for number, o in enumerate(returned)]
 
     def _torn(self) -> bool:
         """Whether Ctrl-C could leave some updates done.  A graph is given to the device at once, and containers whose value
         is there already need no more than that."""
-        replaced = any(o.adopt is not None for o in self.signature.outputs)
-        return any(w and (replaced or self._graph is None or not c.away) for c, w in self._locked)
+        whole = self._graph is not None and not self._replaced
+        return any(w and not (whole and c.away) for c, w in self._locked)
 
     def _run(
         self, arrays: Sequence[Given], values: Sequence[DeviceArray], stay: frozenset[int]
@@ -97,8 +111,8 @@ class DeviceVariant:
             if self._graph is None or not self._graph.fits(values, arrays):
                 self._graph = _Graph(self, self._capturing, values, arrays)
             made = self._graph.run(arrays)  # in memory of the graph's own
-            kept = [n in stay or s.adopt is not None for n, s in enumerate(self.signature.outputs)]
-            return [o.copy() if keep else o for o, keep in zip(made, kept)]
+            last = self._returned
+            return [o.copy() if n in stay or n >= last else o for n, o in enumerate(made)]
         sizes = self.sizes(arrays, values)
         inputs = [a if isinstance(a, DeviceArray) else DeviceArray.of(self.device, a) for a in arrays]
         early = self.outputs(sizes)
@@ -277,9 +291,9 @@ class DeviceFunction:
 
 
 @contextmanager
-def interrupts_wait(wait: bool) -> Iterator[None]:
+def interrupts_wait() -> Iterator[None]:
     """Ctrl-C comes when the block is over, so that updates are made together or not at all."""
-    if not wait or threading.current_thread() is not threading.main_thread():
+    if threading.current_thread() is not threading.main_thread():
         yield
         return
     came: list[Any] = []

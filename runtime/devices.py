@@ -24,6 +24,8 @@ class DeviceMemoryError(DeviceError, MemoryError):
 class Pool:
     """Memory of one device, kept when it is freed, cut from segments by best fit; neighbours that are free are joined.
 
+    Small blocks that are freed wait for others of their size first, and are joined when there is no room else.
+
     `reserve(bytes)` gives a segment's address, or raises MemoryError; `release(address)` gives it back.  Work of a device is
     taken in order, so memory that is freed may be handed out at once.
     """
@@ -32,6 +34,7 @@ class Pool:
         self._reserve, self._release = reserve, release
         self._segments: dict[int, int] = {}  # address -> bytes
         self._used: dict[int, tuple[int, int]] = {}  # address -> bytes, its segment
+        self._waiting: dict[int, list[tuple[int, int]]] = {}  # bytes -> addresses, their segments
         self._free: list[tuple[int, int, int]] = []  # bytes, address, its segment; ascending
         self._starts: dict[int, tuple[int, int]] = {}  # of free blocks: address -> bytes, segment
         self._ends: dict[int, int] = {}  # of free blocks: address behind it -> address
@@ -51,7 +54,15 @@ class Pool:
     def alloc(self, bytes: int) -> int:
         """MemoryError, from `reserve`, when all that is kept has been given back and there is still too little."""
         bytes = max(GRAIN, -(-bytes // GRAIN) * GRAIN)
+        waiting = self._waiting.get(bytes)
+        if waiting:
+            address, segment = waiting.pop()
+            self._used[address] = bytes, segment
+            return address
         index = bisect_left(self._free, (bytes, 0, 0))
+        if index == len(self._free):
+            self._join_waiting()
+            index = bisect_left(self._free, (bytes, 0, 0))
         if index == len(self._free):
             size = max(bytes, SEGMENT)
             try:
@@ -69,6 +80,18 @@ class Pool:
 
     def free(self, address: int) -> None:
         bytes, segment = self._used.pop(address)
+        if bytes < SEGMENT:
+            self._waiting.setdefault(bytes, []).append((address, segment))
+        else:
+            self._join(address, bytes, segment)
+
+    def _join_waiting(self) -> None:
+        waiting, self._waiting = self._waiting, {}
+        for bytes, blocks in waiting.items():
+            for address, segment in blocks:
+                self._join(address, bytes, segment)
+
+    def _join(self, address: int, bytes: int, segment: int) -> None:
         behind = self._starts.get(address + bytes)
         if behind is not None and behind[1] == segment:
             self._take(address + bytes)
@@ -82,6 +105,7 @@ class Pool:
 
     def trim(self) -> None:
         """Gives back the segments that are free as a whole."""
+        self._join_waiting()
         for address, bytes in list(self._segments.items()):
             if self._starts.get(address) == (bytes, address):
                 self._take(address)

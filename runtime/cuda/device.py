@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from tcc.runtime.cuda import driver
-from tcc.runtime.cuda.graphs import Graph, capture
+from tcc.runtime.cuda.graphs import Graph, GraphError, capture
 from tcc.runtime.devices import DeviceError, DeviceLost, DeviceMemoryError, Pool
 from tcc.runtime.dlpack import CUDA
 from tcc.runtime.launch import DeviceKernel
@@ -103,7 +103,7 @@ class CudaDevice:
             return
         if isinstance(error, self._cuda.MemoryError):
             raise DeviceMemoryError(self._short()) from error
-        if not isinstance(error, self._cuda.Error):
+        if not isinstance(error, self._cuda.Error | GraphError):
             return
         try:
             self._context.synchronize()
@@ -185,21 +185,30 @@ class CudaDevice:
                 part = data[start : start + STAGING]
                 staging = self._staging[number % 2]
                 staging.wait()
-                staging.memory[: part.size] = part
-                self._cuda.memcpy_htod_async(address + start, staging.memory[: part.size], self._stream)
+                staging.busy = True
+                pinned = staging.memory[: part.size]
+                pinned[:] = part
+                self._cuda.memcpy_htod_async(address + start, pinned, self._stream)
                 staging.event.record(self._stream)
 
     def to_host(self, target: Array, address: int) -> None:
         """Waits for everything that was asked for before."""
         data = target.reshape(-1).view(np.uint8)  # of contiguous memory, so no copy
         with self:
+            if data.size <= STAGING:
+                pinned = self._staging[0].memory[: data.size]
+                self._cuda.memcpy_dtoh_async(pinned, address, self._stream)
+                self._stream.synchronize()
+                for staging in self._staging:
+                    staging.busy = False
+                data[:] = pinned
+                return
             parts = [slice(s, min(s + STAGING, data.size)) for s in range(0, data.size, STAGING)]
             for number, part in enumerate(parts):
                 self._fetch(number, part, address)
                 if number:  # the part before lands while this one travels
                     self._land(number - 1, parts[number - 1], data)
-            if parts:
-                self._land(len(parts) - 1, parts[-1], data)
+            self._land(len(parts) - 1, parts[-1], data)
 
     def _fetch(self, number: int, part: slice, address: int) -> None:
         staging = self._staging[number % 2]
@@ -288,8 +297,8 @@ class CudaDevice:
         self._graphs.add(graph)
 
     def replay(self, graph: Graph) -> None:
-        with self:
-            graph.launch(self.stream)
+        """Within `with device:`."""
+        graph.launch(self.stream)
 
     def timed(self, work: Callable[[], None]) -> float:
         """Seconds that the device takes for what `work` gives it."""
@@ -311,6 +320,8 @@ class _Staging:
     def __init__(self, cuda: Any) -> None:
         self.memory: Array = cuda.pagelocked_empty(STAGING, np.uint8)
         self.event = cuda.Event(cuda.event_flags.DISABLE_TIMING)
+        self.busy = False  # whether a copy may still be on its way
 
     def wait(self) -> None:
-        self.event.synchronize()
+        if self.busy:
+            self.event.synchronize()

@@ -17,12 +17,15 @@ class GraphError(RuntimeError):
 
 
 def _do(name: str, *args: Any) -> None:
-    lib = library()
-    status = getattr(lib, name)(*args)
+    status = getattr(library(), name)(*args)
     if status:
-        text = ctypes.c_char_p()
-        lib.cuGetErrorString(status, ctypes.byref(text))
-        raise GraphError(f"{name} failed: {(text.value or b'unknown error').decode(errors='replace')}")
+        _failed(name, status)
+
+
+def _failed(name: str, status: int) -> None:
+    text = ctypes.c_char_p()
+    library().cuGetErrorString(status, ctypes.byref(text))
+    raise GraphError(f"{name} failed: {(text.value or b'unknown error').decode(errors='replace')}")
 
 
 class Graph:
@@ -32,7 +35,9 @@ class Graph:
         self._run = ctypes.c_void_p()
 
     def launch(self, stream: int) -> None:
-        _do("cuGraphLaunch", self._run, ctypes.c_void_p(stream))
+        status = library().cuGraphLaunch(self._run, ctypes.c_void_p(stream))
+        if status:
+            _failed("cuGraphLaunch", status)
 
     def __del__(self) -> None:
         with suppress(GraphError):

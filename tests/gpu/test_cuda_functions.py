@@ -124,6 +124,19 @@ print(np.allclose(tcc.function([], v.sum(), device='cpu')(), v.get_value().sum()
     assert run(program) == "lost\nlost\nTrue"
 
 
+def test_a_device_that_is_lost_in_a_graph_says_so() -> None:
+    program = """
+w = tcc.shared(f32(4), target='cuda')
+f = tcc.function([], updates=[(w, w * 2)])
+f(); f()
+os.environ["STANDIN_FAULT"] = "cuGraphLaunch:719"
+for _ in range(2):
+    try: f()
+    except DeviceLost as e: print("Start the process anew" in str(e))
+"""
+    assert run(program) == "True\nTrue"
+
+
 def test_out_of_memory_changes_nothing() -> None:
     program = """
 w = tcc.shared(np.ones(1000, np.float32), target='cuda')

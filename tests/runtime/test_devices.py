@@ -74,3 +74,16 @@ def test_memory_taken_beforehand_is_cut_up() -> None:
     for _ in range(9):
         pool.alloc(1_000_000)
     assert len(host.live) == 1
+
+
+def test_small_blocks_wait_for_their_size_and_join_when_there_is_no_room_else() -> None:
+    host = Host(limit=2 * SEGMENT)
+    pool = Pool(host.reserve, host.release)
+    blocks = [pool.alloc(SEGMENT // 4) for _ in range(8)]
+    for b in blocks:
+        pool.free(b)
+    assert pool.alloc(SEGMENT // 4) == blocks[-1]
+    pool.free(blocks[-1])
+    whole = pool.alloc(SEGMENT)  # none of them is as large, and the host has no more
+    assert pool.used == SEGMENT and pool.held == 2 * SEGMENT
+    pool.free(whole)
