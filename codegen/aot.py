@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,7 @@ from tcc.codegen.aot_entry import EntryText, Piece, Strings, sizes_text, spec_ro
 from tcc.codegen.aot_features import portable, required
 from tcc.codegen.driver import kernels_text
 from tcc.codegen.emit import merge
+from tcc.codegen.gemm_record import Reach
 from tcc.codegen.gpu.library import DeviceLibrary
 from tcc.codegen.gpu.library_runtime import runtime_text
 from tcc.codegen.target import Target
@@ -103,8 +104,7 @@ def library_text(library: Library) -> str:
     bodies = [kernels_text(p.lowered.kernels.values()) for p in library.pieces] + [
         p.lowered.control_text() for p in library.pieces
     ]
-    used = {dtype for p in library.pieces for dtype in p.lowered.engines.values()}
-    bodies += [engines.text(dtype, library.target) for dtype in sorted(used)]
+    bodies += _engines(library)
     constants = [
         f"@tcc_const_{p.entry.name}_{i} = internal constant [{max(1, c.nbytes)} x i8] {_data(c)}, align 64\n"
         for p in library.pieces
@@ -118,6 +118,18 @@ def library_text(library: Library) -> str:
     whole = merge([LIBC, *(b.replace(quick, "") for b in bodies), control]) + "".join(constants)
     roots = [*exports(library), *freestanding.roots(library.target)]
     return _reachable(_internal(whole, roots), roots)
+
+
+def _engines(library: Library) -> list[str]:
+    """The engines with just what the plans of this model's products come to."""
+    used: dict[str, Reach] = {}
+    for piece in library.pieces:
+        for kernel in piece.lowered.kernels.values():
+            for dtype in kernel.engines.values():
+                assert kernel.reach is not None
+                needs = replace(kernel.reach, threads=library.threads > 1)
+                used[dtype] = used.get(dtype, needs) | needs
+    return [engines.text(dtype, library.target, needs) for dtype, needs in sorted(used.items())]
 
 
 def library_object(library: Library) -> bytes:

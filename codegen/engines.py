@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from tcc.codegen import jit
 from tcc.codegen.emit import VecType, merge
+from tcc.codegen.gemm_record import ALL, Reach
 from tcc.codegen.keys import cache_key
 from tcc.codegen.target import Target
 from tcc.runtime import cache, native
@@ -52,11 +53,11 @@ def finish() -> None:
         _start(_complete, *_unfinished.pop())
 
 
-def text(dtype: str, target: Target) -> str:
+def text(dtype: str, target: Target, reach: Reach = ALL) -> str:
     """All functions of an engine."""
     from tcc.codegen.gemm import engine  # not needed for what the cache has
 
-    return merge(engine(vector(dtype, target), target).values())
+    return merge(engine(vector(dtype, target), target, reach).values())
 
 
 def _start(work: Callable[..., object], *args: object) -> None:

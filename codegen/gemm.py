@@ -14,7 +14,7 @@ One set of functions serves every product of its dtype.  What a call needs stand
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from tcc.codegen.dot import DOT_ROWS, dot_body, dot_kernel, dot_name, row_body, row_kernel, row_name
 from tcc.codegen.emit import Emit, VecType
@@ -22,6 +22,7 @@ from tcc.codegen.gemm_record import (
     A_BLOCK,
     A_COLUMNS,
     A_ROWS,
+    ALL,
     BLOCK_UNIT,
     BODY,
     DOT,
@@ -35,6 +36,7 @@ from tcc.codegen.gemm_record import (
     ROW_UNIT,
     TILES,
     UNPACKED,
+    Reach,
     Record,
     a_column_bytes,
     a_row_bytes,
@@ -43,11 +45,13 @@ from tcc.codegen.gemm_record import (
     end_part,
     engine_name,
     keeps,
+    packs_before,
     thread_scratch,
     unit_rows,
 )
 from tcc.codegen.index import Index, Size
 from tcc.codegen.microkernel import VECTORS, micro_kernel, tile_name, tile_rows
+from tcc.codegen.open_tile import open_tile
 from tcc.codegen.pack import (
     copy_block,
     copy_elements,
@@ -62,9 +66,9 @@ from tcc.runtime import layout as at
 
 
 @functools.cache
-def engine(t: VecType, target: Target) -> dict[str, str]:
+def engine(t: VecType, target: Target, reach: Reach = ALL) -> dict[str, str]:
     """All functions of the products of `t`, with what they declare; the one to call is `void @tcc_gemm_T(ctx, record)`."""
-    return {name: written(e) for name, e in parts_of(t, target).items()}
+    return {name: written(e) for name, e in parts_of(t, target, reach).items()}
 
 
 def written(e: Emit) -> str:
@@ -72,18 +76,20 @@ def written(e: Emit) -> str:
     return "\n".join([*e.declared, e.text()])
 
 
-def parts_of(t: VecType, target: Target, made: Mapping[str, Emit] | None = None) -> dict[str, Emit]:
+def parts_of(
+    t: VecType, target: Target, reach: Reach = ALL, made: Mapping[str, Emit] | None = None
+) -> dict[str, Emit]:
     """The engine's functions by name; those in `made` are taken from there."""
     parts = dict(made or {})
-    for rows in tile_rows(target):
-        for vectors in range(1, VECTORS + 1):
+    for vectors in range(1, VECTORS + 1):
+        for rows in heights(target, reach):
             if tile_name(t, rows, vectors) not in parts:
-                parts[tile_name(t, rows, vectors)] = micro_kernel(t, rows, vectors, target)
-    highest = tile_rows(target)[0]
-    for vectors in range(1, VECTORS + 1) if keeps(target) else ():
-        name = tile_name(t, highest, vectors, True)
-        if name not in parts:
-            parts[name] = micro_kernel(t, highest, vectors, target, True)
+                parts[tile_name(t, rows, vectors)] = (
+                    micro_kernel(t, rows, vectors, target) if rows else open_tile(t, vectors, target)
+                )
+        name = tile_name(t, tile_rows(target)[0], vectors, True)
+        if keeps(target) and not reach.small and name not in parts:
+            parts[name] = micro_kernel(t, tile_rows(target)[0], vectors, target, True)
     if pack_name(t, "turn") not in parts:
         parts[pack_name(t, "turn")] = copy_transposed(t, target)
     return parts | {
@@ -92,23 +98,27 @@ def parts_of(t: VecType, target: Target, made: Mapping[str, Emit] | None = None)
         pack_name(t, "block"): copy_block(t, VECTORS, target),
         pack_name(t, "each"): copy_elements(t),
         pack_name(t, "group"): copy_group(t, tile_rows(target)[0], GROUP, target),
-        engine_name(t, "_pack"): _pack_body(t),
+        engine_name(t, "_pack"): _pack_body(t, reach),
         engine_name(t, "_rows"): _rows_body(t),
-        engine_name(t, "_panel"): _row_panel(t),
-        **({engine_name(t, "_first"): _row_panel(t, True)} if keeps(target) else {}),
-        engine_name(t, "_block"): _block_body(t, target),
+        engine_name(t, "_panel"): _row_panel(t, target),
+        engine_name(t, "_block"): _block_body(t, target, reach),
         dot_name(t): dot_kernel(t, target),
         engine_name(t, "_dot"): dot_body(t),
         row_name(t): row_kernel(t, target),
         engine_name(t, "_row"): row_body(t),
-        engine_name(t, "_share"): _share(t),
-        engine_name(t, "_one"): _one(t, target),
+        engine_name(t, "_share"): _share(t, reach),
+        engine_name(t, "_one"): _one(t, target, reach),
         engine_name(t, "_batch"): _batch_body(t),
-        engine_name(t): _entry(t),
+        engine_name(t): _entry(t, reach),
     }
 
 
-def _pack_body(t: VecType) -> Emit:
+def heights(target: Target, reach: Reach) -> tuple[int, ...]:
+    """Of its tiles; 0 is any."""
+    return (0,) if reach.small else tile_rows(target)
+
+
+def _pack_body(t: VecType, reach: Reach) -> Emit:
     """Body over panels: copies B's block [kc, nc] into them."""
     e, width = Emit(), VECTORS * t.lanes
     begin_part(e, t, "_pack", BODY)
@@ -124,20 +134,19 @@ def _pack_body(t: VecType) -> Emit:
         src, dst = e.gep(source, x.mul(j, bcs)), e.gep(panels, x.mul(j, column))
         turn, each = (e.value(f"icmp eq i64 {mode}, {m}") for m in (PACK_TURN, PACK_EACH))
         ptr, i64 = "ptr", "i64"
-        e.when(
-            each,
-            lambda: call_part(
-                e,
-                pack_name(t, "each"),
-                *((ptr, src), (i64, brs), (i64, bcs), (ptr, dst), (i64, row), (i64, kc), (i64, cols)),
-            ),
-        )
+
+        def one_by_one() -> None:
+            steps = ((ptr, src), (i64, brs), (i64, bcs), (ptr, dst), (i64, row), (i64, kc), (i64, cols))
+            call_part(e, pack_name(t, "each"), *steps)
 
         def turned() -> None:
             squares = (("ptr", src), ("i64", bcs), ("ptr", dst), ("i64", row), ("i64", cols), ("i64", kc))
             call_part(e, pack_name(t, "turn"), *squares)
 
-        e.when(turn, turned)
+        if PACK_EACH in reach.packs_b:
+            e.when(each, one_by_one)
+        if PACK_TURN in reach.packs_b:
+            e.when(turn, turned)
 
     def by_rows() -> None:
         j = x.mul("%begin", width)
@@ -147,8 +156,10 @@ def _pack_body(t: VecType) -> Emit:
         call_part(e, pack_name(t, "block"), *lines, *to, ("i64", kc), ("i64", cols))
 
     rows = e.value(f"icmp sle i64 {mode}, {PACK_ROWS}")
-    e.when(rows, by_rows)
-    e.loop("%begin", str(x.pick(e.value(f"zext i1 {rows} to i64"), "%begin", "%end")), 1, panel)
+    if reach.packs_b & {PACK_FIRST, PACK_ROWS}:
+        e.when(rows, by_rows)
+    if reach.packs_b & {PACK_TURN, PACK_EACH}:
+        e.loop("%begin", str(x.pick(e.value(f"zext i1 {rows} to i64"), "%begin", "%end")), 1, panel)
     return end_part(e)
 
 
@@ -170,8 +181,8 @@ def _rows_body(t: VecType) -> Emit:
     return end_part(e)
 
 
-def _row_panel(t: VecType, first: bool = False) -> Emit:
-    """`panel(r, a, ars, acs, i, rows, j0, j1, wide, narrow, ahead, line, pace)`: rows i.. of C by columns j0..j1 of the block.
+def _row_panel(t: VecType, target: Target) -> Emit:
+    """`panel(r, a, ars, acs, i, rows, j0, j1, wide, narrow, ahead, line, pace, first)`: rows i.. of C by columns j0..j1 of the block.
 
     A's rows stand at `a`.  Meanwhile the rows that the next panel reads are fetched, one by each tile: the first is at `ahead`,
     the next `line` bytes on, and each step of k fetches `pace` bytes of it.  The `first` panel of B's block reads B itself and
@@ -180,16 +191,19 @@ def _row_panel(t: VecType, first: bool = False) -> Emit:
     e, width = Emit(), VECTORS * t.lanes
     params = (
         "ptr %r, ptr %a, i64 %ars, i64 %acs, i64 %i, i64 %rows, i64 %j0, i64 %j1, ptr %wide, ptr %narrow, "
-        "ptr %ahead, i64 %line, i64 %pace"
+        "ptr %ahead, i64 %line, i64 %pace, i1 %first"
     )
-    begin_part(e, t, "_first" if first else "_panel", params)
+    begin_part(e, t, "_panel", params)
     x, r = Index(e), Record(e, "%r")
     kc, crs, jc = r["kc"], r["crs"], r["jc"]
     panels, column, resume, finish = (r[name] for name in ("panels", "panel_column", "resume", "finish"))
     b, brs, b_column = panels, r["panel_row"], column
-    if first:
-        brs, b_column = r["brs"], str(t.bytes)
-        b = e.gep(r["b"], x.add(x.mul(r["pc"], brs), x.mul(jc, t.bytes)))
+    if keeps(target):
+        itself = e.gep(r["b"], x.add(x.mul(r["pc"], r["brs"]), x.mul(jc, t.bytes)))
+        b, brs, b_column = (
+            e.value(f"select i1 %first, {kind} {yes}, {kind} {no}")
+            for kind, yes, no in (("ptr", itself, b), ("i64", r["brs"], brs), ("i64", t.bytes, b_column))
+        )
     c = e.gep(r["c"], x.add(x.mul("%i", crs), x.mul(jc, t.bytes)))
     fused = e.value(f"icmp ne ptr {finish}, null")
     args, index = r["args"], r["index"]
@@ -198,12 +212,14 @@ def _row_panel(t: VecType, first: bool = False) -> Emit:
 
     def tile(function: str, j: str, cols: Size, stream: str) -> None:
         bp, cp = e.gep(b, x.mul(j, b_column)), e.gep(c, j, t.elem)
-        keep = f", ptr {e.gep(panels, x.mul(j, column))}" if first else ""
+        keep = "null"
+        if keeps(target):
+            keep = e.value(f"select i1 %first, ptr {e.gep(panels, x.mul(j, column))}, ptr null")
         last = e.value(f"icmp sge i64 {x.add(j, width)}, %j1")
         following = e.value(f"select i1 {last}, ptr {below}, ptr {e.gep(cp, width, t.elem)}")
         e.line(
             f"call void {function}(ptr %a, i64 %ars, i64 %acs, ptr {bp}, i64 {brs}, ptr {cp}, i64 {crs}, "
-            f"ptr {following}, ptr {stream}, i64 %pace, i64 {kc}, i64 {cols}, i64 {resume}{keep})"
+            f"ptr {following}, ptr {stream}, i64 %pace, i64 {kc}, i64 {cols}, i64 {resume}, ptr {keep}, i64 %rows)"
         )
         e.when(
             fused,
@@ -223,7 +239,7 @@ def _row_panel(t: VecType, first: bool = False) -> Emit:
     return end_part(e)
 
 
-def _block_body(t: VecType, target: Target) -> Emit:
+def _block_body(t: VecType, target: Target, reach: Reach) -> Emit:
     """Body over units of rows (or over panels of columns): the tiles of one block, in panels of nearly equal height."""
     e, width, sizes, unit = Emit(), VECTORS * t.lanes, tile_rows(target), unit_rows(target)
     begin_part(e, t, "_block", BODY)
@@ -259,48 +275,25 @@ def _block_body(t: VecType, target: Target) -> Emit:
         makes = e.value(f"and i1 {makes_panels}, {begins_block}")
         whole = e.value(f"or i1 {by_cols}, {makes}")
         share = e.value(f"select i1 {whole}, i64 {sizes[0]}, i64 {even}")
-        rows: Size = sizes[0]
-        tiles = [f"@{tile_name(t, sizes[0], n)}" for n in (VECTORS, 1)]
-        for larger, size in zip(sizes, sizes[1:]):
-            # the least that is enough for an even share of the rows, if there are as many
-            fits = e.value(f"icmp sle i64 {share}, {size}")
-            over = e.value(f"icmp sgt i64 {larger}, {left}")
-            take = e.value(f"or i1 {fits}, {over}")
-            rows = e.value(f"select i1 {take}, i64 {size}, i64 {rows}")
-            names = [f"@{tile_name(t, size, n)}" for n in (VECTORS, 1)]
-            tiles = [
-                e.value(f"select i1 {take}, ptr {a}, ptr {b}") for a, b in zip(names, tiles, strict=True)
-            ]
+        rows, tiles = _height(e, t, x.min(share, left), left, target, reach)
         at = e.gep(source, x.mul(x.sub(row, above), ars))
         from_rows, from_columns, to = (
             (("ptr", at), ("i64", ars)),
             (("ptr", at), ("i64", acs)),
             ("ptr", scratch),
         )
-        e.when(
-            by_rows,
-            lambda: call_part(
-                e, pack_name(t, "rows"), *from_rows, to, ("i64", along), ("i64", rows), ("i64", kc)
-            ),
-        )
+        if A_ROWS in reach.packs_a:
+            lines_of_a = (*from_rows, to, ("i64", along), ("i64", rows), ("i64", kc))
+            e.when(by_rows, lambda: call_part(e, pack_name(t, "rows"), *lines_of_a))
         # a group begins
         done = x.sub(row, first)
         in_group = x.sub(done, x.mul(x.div(done, group), group))
         number = x.div(in_group, sizes[0])
         within = x.sub(in_group, x.mul(number, sizes[0]))
         begins = e.value(f"and i1 {by_cols}, {e.value(f'icmp eq i64 {in_group}, 0')}")
-        e.when(
-            begins,
-            lambda: call_part(
-                e,
-                pack_name(t, "group"),
-                *from_columns,
-                to,
-                ("i64", across),
-                ("i64", kc),
-                ("i64", x.min(left, group)),
-            ),
-        )
+        if A_COLUMNS in reach.packs_a:
+            columns_of_a = (*from_columns, to, ("i64", across), ("i64", kc), ("i64", x.min(left, group)))
+            e.when(begins, lambda: call_part(e, pack_name(t, "group"), *columns_of_a))
         copied = e.gep(scratch, x.add(x.mul(number, x.add(x.mul(kc, across), 64)), x.mul(within, t.bytes)))
         copied = e.value(f"select i1 {by_cols}, ptr {copied}, ptr {scratch}")
         start = e.value(f"select i1 {in_place}, ptr {at}, ptr {copied}")
@@ -308,18 +301,13 @@ def _block_body(t: VecType, target: Target) -> Emit:
         place = (("i64", row), ("i64", rows), ("i64", j0), ("i64", j1))
         following = e.value(f"select i1 {e.value(f'icmp ne i64 {lines}, 0')}, i64 {x.mul(rows, ars)}, i64 0")
         stream = (("ptr", e.gep(at, following)), ("i64", line), ("i64", pace))
-        makers = [f"@{tile_name(t, sizes[0], n, True)}" for n in (VECTORS, 1)]
-
-        def call(part: str, tiles: Sequence[str]) -> None:
-            call_part(
-                e, engine_name(t, part), ("ptr", "%r"), *a, *place, *(("ptr", f) for f in tiles), *stream
-            )
-
-        if keeps(target):
-            e.when(makes, lambda: call("_first", makers))
-            e.when(e.value(f"xor i1 {makes}, true"), lambda: call("_panel", tiles))
-        else:
-            call("_panel", tiles)
+        if keeps(target) and not reach.small:
+            makers = [f"@{tile_name(t, sizes[0], n, True)}" for n in (VECTORS, 1)]
+            tiles = [
+                e.value(f"select i1 {makes}, ptr {a}, ptr {b}") for a, b in zip(makers, tiles, strict=True)
+            ]
+        functions = (("ptr", f) for f in tiles)
+        call_part(e, engine_name(t, "_panel"), ("ptr", "%r"), *a, *place, *functions, *stream, ("i1", makes))
         e.line(f"{height} = add i64 {rows}, 0")
 
     group = GROUP * sizes[0]
@@ -328,10 +316,32 @@ def _block_body(t: VecType, target: Target) -> Emit:
     return end_part(e)
 
 
-def _share(t: VecType) -> Emit:
+def _height(
+    e: Emit, t: VecType, share: Size, left: Size, target: Target, reach: Reach
+) -> tuple[Size, list[str]]:
+    """The rows of the next tile, and the wide and the narrow tile of that height: the least that is enough for an even share."""
+    if reach.small:
+        return share, [f"@{tile_name(t, 0, n)}" for n in (VECTORS, 1)]
+    sizes = tile_rows(target)
+    rows: Size = sizes[0]
+    tiles = [f"@{tile_name(t, sizes[0], n)}" for n in (VECTORS, 1)]
+    for larger, size in zip(sizes, sizes[1:]):
+        fits = e.value(f"icmp sle i64 {share}, {size}")
+        over = e.value(f"icmp sgt i64 {larger}, {left}")
+        take = e.value(f"or i1 {fits}, {over}")
+        rows = e.value(f"select i1 {take}, i64 {size}, i64 {rows}")
+        names = [f"@{tile_name(t, size, n)}" for n in (VECTORS, 1)]
+        tiles = [e.value(f"select i1 {take}, ptr {a}, ptr {b}") for a, b in zip(names, tiles, strict=True)]
+    return rows, tiles
+
+
+def _share(t: VecType, reach: Reach) -> Emit:
     """`share(ctx, r, body, thread, units, grain)`: a body by all threads, or by this one alone in a serial product."""
     e = Emit()
     begin_part(e, t, "_share", "ptr %ctx, ptr %r, ptr %body, i64 %thread, i64 %units, i64 %grain")
+    if not reach.threads:
+        e.line("call void %body(ptr %ctx, ptr %r, i64 0, i64 %units, i64 0)")
+        return end_part(e)
     alone, share, after = e.label(), e.label(), e.label()
     e.branch_if(e.value(f"icmp ne i64 {Record(e, '%r')['serial']}, 0"), alone, share)
     e.at(alone)
@@ -345,7 +355,7 @@ def _share(t: VecType) -> Emit:
     return end_part(e)
 
 
-def _one(t: VecType, target: Target) -> Emit:
+def _one(t: VecType, target: Target, reach: Reach) -> Emit:
     """`one(ctx, r, thread)`: one product; the blocks of columns, and of k inside them."""
     e, width = Emit(), VECTORS * t.lanes
     begin_part(e, t, "_one", "ptr %ctx, ptr %r, i64 %thread")
@@ -381,7 +391,8 @@ def _one(t: VecType, target: Target) -> Emit:
             ("ptr", r["panels"]),
             ("i64", x.mul(k, t.bytes)),
         )
-        e.when(packed, lambda: call_part(e, pack_name(t, "each"), *copy, ("i64", n), ("i64", k)))
+        if PACK_EACH in reach.packs_b:
+            e.when(packed, lambda: call_part(e, pack_name(t, "each"), *copy, ("i64", n), ("i64", k)))
         parallel("_dot", x.ceil_div(m, DOT_ROWS), grain)
 
     def columns(jc: str, _: list[str]) -> None:
@@ -392,7 +403,8 @@ def _one(t: VecType, target: Target) -> Emit:
         unpacked_at = e.gep(panels, x.add(x.mul(pc, row), x.mul(jc, t.bytes)))
         r["panels"] = e.value(f"select i1 {packed}, ptr {panels}, ptr {unpacked_at}")
         before = e.value(f"and i1 {packed}, {e.value(f'xor i1 {kept}, true')}")
-        e.when(before, lambda: parallel("_pack", count, pack_grain))
+        if packs_before(target, reach):
+            e.when(before, lambda: parallel("_pack", count, pack_grain))
         parallel("_block", x.pick(by_columns, count, x.ceil_div(r["mc"], unit_rows(target))), grain)
 
     def depth(pc: str, _: list[str]) -> None:
@@ -406,7 +418,8 @@ def _one(t: VecType, target: Target) -> Emit:
         )
         r["block_row"] = a_row_bytes(t, kc, x)
         block = e.value(f"icmp eq i64 {r['pack_a']}, {A_BLOCK}")
-        e.when(block, lambda: parallel("_rows", x.ceil_div(r["mc"], BLOCK_UNIT), 1))
+        if A_BLOCK in reach.packs_a:
+            e.when(block, lambda: parallel("_rows", x.ceil_div(r["mc"], BLOCK_UNIT), 1))
         e.loop(0, n, nc_most, columns)
 
     def rows(ic: str, _: list[str]) -> None:
@@ -425,7 +438,8 @@ def _one(t: VecType, target: Target) -> Emit:
 
     form = r["form"]
     for kind, write in ((TILES, tiles), (DOT, dots), (ROW, row_form)):
-        e.when(e.value(f"icmp eq i64 {form}, {kind}"), write)
+        if kind in reach.forms:
+            e.when(e.value(f"icmp eq i64 {form}, {kind}"), write)
     return end_part(e)
 
 
@@ -455,14 +469,18 @@ def _batch_body(t: VecType) -> Emit:
     return end_part(e)
 
 
-def _entry(t: VecType) -> Emit:
+def _entry(t: VecType, reach: Reach) -> Emit:
     """`void @tcc_gemm_T(ctx, r)`: one thread for each product when there are many or small ones, else all for each."""
     e = Emit()
     begin_part(e, t, "", "ptr %ctx, ptr %r")
     r = Record(e, "%r")
     batch, grain = r["batch"], r["batch_grain"]
-    many = e.value(f"icmp sgt i64 {grain}, 0")
     body = engine_name(t, "_batch")
+    if not reach.threads:
+        r["serial"] = 1
+        call_part(e, body, ("ptr", "%ctx"), ("ptr", "%r"), ("i64", 0), ("i64", batch), ("i64", 0))
+        return end_part(e)
+    many = e.value(f"icmp sgt i64 {grain}, 0")
     share, alone, after = e.label(), e.label(), e.label()
     e.branch_if(many, share, alone)
     e.at(share)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from tcc.codegen.emit import Emit, VecType
 from tcc.codegen.index import Index, Size
 from tcc.codegen.microkernel import tile_rows
@@ -9,12 +11,12 @@ from tcc.codegen.target import Target
 from tcc.runtime import layout as at
 
 # Forms: register tiles; sums along k in lanes; one row of C as a sum of rows.
-TILES, DOT, ROW = range(3)
+FORMS = TILES, DOT, ROW = range(3)
 # How B's panels are made: by the first tiles that read them (by rows before them, where more than one thread reads a panel), by
 # rows, by columns, an element at a time.
-UNPACKED, PACK_FIRST, PACK_ROWS, PACK_TURN, PACK_EACH = range(5)
+PACKS_B = UNPACKED, PACK_FIRST, PACK_ROWS, PACK_TURN, PACK_EACH = range(5)
 # How A's rows are copied: a tile at a time, by rows or by columns, or a block of rows, which all blocks of columns use.
-A_UNPACKED, A_ROWS, A_COLUMNS, A_BLOCK = range(4)
+PACKS_A = A_UNPACKED, A_ROWS, A_COLUMNS, A_BLOCK = range(4)
 
 # Strides are in bytes.  turned: the record describes the transposed product.  index: which of the batch is being computed.
 # shared_bytes: of each thread's scratch, the first part, for B's panels and, from b_bytes on, A's block, whose rows are
@@ -37,7 +39,33 @@ GROUP = 8  # tiles whose rows of A are copied together by columns, so that whole
 BLOCK_UNIT = 64  # rows of A's block are handed to threads in such units
 ROW_UNIT = 256  # columns of a product of one row are handed to threads in such units
 BODY = "ptr %ctx, ptr %r, i64 %begin, i64 %end, i64 %thread"  # parameters of what threads share
-_HOT = ("_panel", "_first")
+_HOT = ("_panel",)
+
+
+@dataclass(frozen=True)
+class Reach:
+    """What an engine has to do: the forms, the ways to copy A and B, and whether threads share its work.
+
+    One that is `small` has a tile of any height in place of one for each, which takes a few percent more time.
+    """
+
+    forms: frozenset[int] = frozenset(FORMS)
+    packs_a: frozenset[int] = frozenset(PACKS_A)
+    packs_b: frozenset[int] = frozenset(PACKS_B)
+    threads: bool = True
+    small: bool = False
+
+    def __or__(self, other: Reach) -> Reach:
+        return Reach(
+            self.forms | other.forms,
+            self.packs_a | other.packs_a,
+            self.packs_b | other.packs_b,
+            self.threads or other.threads,
+            self.small and other.small,
+        )
+
+
+ALL = Reach()
 
 
 class Record:
@@ -63,6 +91,15 @@ def unit_rows(target: Target) -> int:
 def keeps(target: Target) -> bool:
     """Whether there are tiles that copy B: they have to read its right edge through masks that cost nothing."""
     return target.avx512
+
+
+def packs_before(target: Target, reach: Reach) -> bool:
+    """Whether B's panels are ever made before the tiles run: those of a lone thread make all that PACK_FIRST asks for.
+
+    Not beside A_BLOCK, whose last block of rows may be lower than a tile.
+    """
+    alone = keeps(target) and not reach.threads and A_BLOCK not in reach.packs_a
+    return bool(reach.packs_b - ({UNPACKED, PACK_FIRST} if alone else {UNPACKED}))
 
 
 def engine_name(t: VecType, part: str = "") -> str:

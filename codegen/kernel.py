@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from tcc.codegen.emit import Emit, scalar_const
+from tcc.codegen.gemm_record import Reach
 from tcc.ir import dims
 from tcc.ir.dims import Size
 from tcc.runtime.layout import MOST_BYTES
@@ -59,6 +60,7 @@ class Kernel:
     thread_scratch: Size = 0  # bytes that each thread may use at its own scratch address
     declares: frozenset[str] = frozenset()
     engines: Mapping[str, str] = field(default_factory=dict)
+    reach: Reach | None = None  # what the engines have to do
 
 
 def finish(

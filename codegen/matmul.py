@@ -8,11 +8,12 @@ from typing import NamedTuple
 
 from tcc.codegen.emit import Emit, VecType
 from tcc.codegen.engines import vector
-from tcc.codegen.gemm_record import A_COLUMNS, A_ROWS, FIELDS, Record, a_copy_bytes, engine_name
+from tcc.codegen.gemm_record import A_COLUMNS, A_ROWS, FIELDS, Reach, Record, a_copy_bytes, engine_name
 from tcc.codegen.index import Index, Size
 from tcc.codegen.kernel import quick_heads
 from tcc.codegen.matmul_plan import KC, choose_form, most_shared_bytes, plan
 from tcc.codegen.microkernel import lane_mask, load, store
+from tcc.codegen.reach import reach
 from tcc.codegen.target import Target
 
 EmitEpilogue = Callable[[Emit, Target, str, VecType, str, str, str, str, dict[str, str]], "str | None"]
@@ -77,11 +78,12 @@ def matmul_slots(spec: Matmul) -> tuple[str, ...]:
 
 
 class KernelText(NamedTuple):
-    """A kernel's own functions with what they declare, and the name of the engine that they call."""
+    """A kernel's own functions with what they declare, the engine that they call, and what of it."""
 
     text: str
     engine: str
     declares: frozenset[str]
+    reach: Reach
 
 
 def matmul_scratch(spec: Matmul, target: Target) -> int:
@@ -127,7 +129,9 @@ def matmul_kernel(name: str, spec: Matmul, target: Target) -> KernelText:
         r[field_name] = x.mul(value, t.bytes) if field_name in _STRIDES else value
     e.call("void", engine_name(t), ("ptr", "%ctx"), ("ptr", record))
     e.end("i32 0")
-    return KernelText(quick_heads(e.text()), engine_name(t), frozenset(e.declared))
+    known = {field_name: get(spec) for field_name, get in _SIZES.items()}
+    reached = reach(t, target, known, spec.epilogue is not None)
+    return KernelText(quick_heads(e.text()), engine_name(t), frozenset(e.declared), reached)
 
 
 def _vector(spec: Matmul, target: Target) -> VecType:

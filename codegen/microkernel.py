@@ -13,13 +13,14 @@ from tcc.codegen.emit import Emit, VecType
 from tcc.codegen.target import Target
 
 VECTORS = 2  # vector columns of the widest tile
-_AHEAD = 4  # rows of B's panels to fetch ahead into the first-level cache
-_AHEAD_FAR = 16  # and of B itself, which come from memory
+AHEAD = 4  # rows of B's panels to fetch ahead into the first-level cache
+AHEAD_FAR = 16  # and of B itself, which come from memory
 _ROW_GROUP = 5  # rows addressed from one pointer, 0 to 4 strides away: x86 scales an index by 1, 2, 4
 
 
 def tile_name(t: VecType, rows: int, vectors: int, keeps: bool = False) -> str:
-    return f"tcc_mk_{t.suffix}_{rows}x{vectors}{'_keep' if keeps else ''}"
+    """Without `rows`, the tile of any height."""
+    return f"tcc_mk_{t.suffix}_{rows or 'any'}x{vectors}{'_keep' if keeps else ''}"
 
 
 def tile_rows(target: Target) -> tuple[int, ...]:
@@ -90,16 +91,22 @@ def store(e: Emit, t: VecType, value: str, pointer: str, mask: str | None = None
     e.line(f"call void @{name}({t} {value}, ptr align {t.bytes} {pointer}, {mt} {mask})")
 
 
+def fetch(e: Emit, place: str, write: int) -> None:
+    """Has a line of memory come to the first-level cache, to be read or written."""
+    e.declare("declare void @llvm.prefetch.p0(ptr, i32, i32, i32)")
+    e.line(f"call void @llvm.prefetch.p0(ptr {place}, i32 {write}, i32 3, i32 1)")
+
+
 def begin_tile(e: Emit, t: VecType, rows: int, vectors: int, keeps: bool = False) -> None:
     e.function(
         f"internal void @{tile_name(t, rows, vectors, keeps)}(ptr noalias readonly %a, i64 %ars, i64 %acs, "
         "ptr noalias readonly %b, i64 %brs, ptr noalias %c, i64 %crs, ptr %next, ptr %stream, i64 %along, i64 %kc, "
-        f"i64 %cols, i64 %load{', ptr noalias %keep' if keeps else ''})"
+        "i64 %cols, i64 %load, ptr noalias %keep, i64 %rows)"
     )
 
 
 def micro_kernel(t: VecType, rows: int, vectors: int, target: Target, keeps: bool = False) -> Emit:
-    """LLVM text of `void @tile(a, ars, acs, b, brs, c, crs, next, stream, along, kc, cols, load)`; strides in bytes.
+    """LLVM text of `void @tile(a, ars, acs, b, brs, c, crs, next, stream, along, kc, cols, load, keep, rows)`; strides in bytes.
 
     `cols` is the number of valid columns, more than vectors - 1 full vectors; with `load` != 0 the chains start from C.
     `next` is the place in C of the tile that follows: its rows are fetched one by one in the last steps, for lines fetched
@@ -107,8 +114,8 @@ def micro_kernel(t: VecType, rows: int, vectors: int, target: Target, keeps: boo
     fetch ahead at `stream`, `along` bytes further each time.
     Without AVX-512 the rows of B must be readable to the end of the last vector.
 
-    A tile that `keeps` takes one more argument, where it copies B's rows to as a panel: the first tile that reads them in memory,
-    where waiting for them is hidden behind its arithmetic.
+    A tile that `keeps` copies B's rows to `keep` as a panel: the first tile that reads them in memory, where waiting for them is
+    hidden behind its arithmetic.
     """
     e = Emit()
     begin_tile(e, t, rows, vectors, keeps)
@@ -123,7 +130,6 @@ def micro_kernel(t: VecType, rows: int, vectors: int, target: Target, keeps: boo
             lines.append(e.gep(lines[-1], "%crs"))
         return [(e.gep(line, j * step_bytes), masks[j]) for line in lines for j in range(vectors)]
 
-    e.declare("declare void @llvm.prefetch.p0(ptr, i32, i32, i32)")
     places = tile("%c")
     resume, start, entry = e.label(), e.label(), e.current
     e.branch_if(e.value("icmp ne i64 %load, 0"), resume, start)
@@ -143,10 +149,10 @@ def micro_kernel(t: VecType, rows: int, vectors: int, target: Target, keeps: boo
     def step(_: str, v: list[str]) -> list[str]:
         at, bp, fetched, acc = v[: len(heads)], v[len(heads)], v[pointers], v[pointers + 1 :]
         b = [load(e, t, e.gep(bp, j * step_bytes), b_masks[j]) for j in range(vectors)]
-        ahead = e.gep(bp, e.value(f"mul i64 %brs, {_AHEAD_FAR if keeps else _AHEAD}"))
+        ahead = e.gep(bp, e.value(f"mul i64 %brs, {AHEAD_FAR if keeps else AHEAD}"))
         for j in range(vectors):
-            fetch(e.gep(ahead, j * step_bytes), 0)
-            fetch(e.gep(fetched, j * step_bytes), 1)
+            fetch(e, e.gep(ahead, j * step_bytes), 0)
+            fetch(e, e.gep(fetched, j * step_bytes), 1)
             if keeps:
                 store(e, t, b[j], e.gep(v[pointers - 1], j * step_bytes))
         for i in range(rows):
@@ -162,9 +168,6 @@ def micro_kernel(t: VecType, rows: int, vectors: int, target: Target, keeps: boo
             e.gep(fetched, pace[0])
         ]
         return [e.value(f"freeze ptr {p}") for p in moved] + acc
-
-    def fetch(place: str, write: int) -> None:
-        e.line(f"call void @llvm.prefetch.p0(ptr {place}, i32 {write}, i32 3, i32 1)")
 
     starts = [*heads, "%b"] + ["%keep"] * keeps
     pointers = len(starts)

@@ -66,6 +66,7 @@ def product_kernel(op: Op, target: Target) -> Kernel:
         matmul_scratch(spec, target),
         text.declares,
         {text.engine: spec.dtype},
+        text.reach,
     )
 
 

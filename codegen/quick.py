@@ -31,7 +31,7 @@ def quick_engine(t: VecType, target: Target) -> tuple[dict[str, str], dict[str, 
     }
     if keeps(target):
         made |= {tile_name(t, highest, v, True): _keeping(t, highest, v) for v in range(1, VECTORS + 1)}
-    parts = parts_of(t, target, made | {pack_name(t, "turn"): _turned(t)})
+    parts = parts_of(t, target, made=made | {pack_name(t, "turn"): _turned(t)})
     e, name, quick, now = Emit(), engine_name(t), engine_name(t, "_quick"), engine_name(t, "_now")
     e.lines.append(f"@{now} = global ptr @{quick}")
     e.function(f"void @{name}(ptr %ctx, ptr %r)")
@@ -60,7 +60,7 @@ def _stacked(t: VecType, rows: int, vectors: int, heights: Sequence[int]) -> Emi
         height = max(h for h in heights if h <= left)
         e.line(
             f"call void @{tile_name(t, height, vectors)}(ptr {a}, i64 %ars, i64 %acs, ptr %b, i64 %brs, ptr {c}, "
-            "i64 %crs, ptr %next, ptr %stream, i64 %along, i64 %kc, i64 %cols, i64 %load)"
+            "i64 %crs, ptr %next, ptr %stream, i64 %along, i64 %kc, i64 %cols, i64 %load, ptr null, i64 0)"
         )
         a = e.gep(a, e.value(f"mul i64 %ars, {height}"))
         c = e.gep(c, e.value(f"mul i64 %crs, {height}"))
@@ -78,7 +78,7 @@ def _keeping(t: VecType, rows: int, vectors: int) -> Emit:
     e.line(f"call void @{pack_name(t, 'panel')}(ptr %b, i64 %brs, ptr %keep, i64 {row}, i64 %kc, i64 %cols)")
     e.line(
         f"call void @{tile_name(t, rows, vectors)}(ptr %a, i64 %ars, i64 %acs, ptr %keep, i64 {row}, ptr %c, "
-        "i64 %crs, ptr %next, ptr %stream, i64 %along, i64 %kc, i64 %cols, i64 %load)"
+        "i64 %crs, ptr %next, ptr %stream, i64 %along, i64 %kc, i64 %cols, i64 %load, ptr null, i64 0)"
     )
     e.end()
     return e

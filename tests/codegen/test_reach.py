@@ -1,0 +1,104 @@
+"""Engines of libraries: less of them, the same bits."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from tcc.codegen.gemm import engine
+from tcc.codegen.gemm_record import (
+    A_UNPACKED,
+    DOT,
+    PACK_EACH,
+    PACK_FIRST,
+    PACK_TURN,
+    ROW,
+    TILES,
+    UNPACKED,
+    Reach,
+    engine_name,
+    keeps,
+)
+from tcc.codegen.jit import Image, compile_object, function
+from tcc.codegen.matmul import Matmul, matmul_kernel
+from tcc.codegen.reach import Possible
+from tcc.codegen.target import Target, host, plain
+from tests.codegen.test_matmul import STAND_IN, Product, module, numbers, product
+
+MODEL = Matmul(
+    "f32", None, 300, 310, (310, 1), (300, 1), 300
+)  # a batch of any size through a layer's weights
+HEIGHTS = (0, 1, 2, 3, 5, 13, 14, 15, 28, 29, 31, 61)
+
+
+def reduced(spec: Matmul, target: Target, threads: bool) -> tuple[Product, Reach]:
+    """A product on an engine of its own, as a library has it."""
+    t = target.vector({"f32": "float", "f64": "double"}[spec.dtype])
+    kernel = matmul_kernel("k", spec, target)
+    reach = replace(kernel.reach, threads=threads)
+    texts = [STAND_IN, *engine(t, target, reach).values()]
+    shared = Image.load([compile_object(module(texts), target)])
+    text = f"declare void @{engine_name(t)}(ptr, ptr)\n" + module([*kernel.declares, kernel.text])
+    image = Image.load([compile_object(text, target)], {engine_name(t): shared.address(engine_name(t))})
+    code = function(image.address("k"), ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)
+    made = Product(spec, target, code, image, None)
+    made.engine = shared  # type: ignore[attr-defined]  # whose code it calls
+    return made, reach
+
+
+@pytest.mark.parametrize("target", [host(), plain()], ids=["host", "plain"])
+@pytest.mark.parametrize(
+    "spec",
+    [
+        MODEL,
+        replace(MODEL, b=(1, 310), accumulate=True),
+        replace(MODEL, n=3, b=(3, 1), c=3, dtype="f64"),
+        replace(MODEL, a=(1, None)),
+    ],
+    ids=["NN", "NT", "few", "TN"],
+)
+def test_a_reduced_engine_gives_the_bits_of_the_whole(spec: Matmul, target: Target) -> None:
+    whole = product(spec, target)
+    assert spec.n is not None and spec.k is not None
+    for threads in (False, True):
+        part, _ = reduced(spec, target, threads)
+        for m in HEIGHTS:
+            a = numbers(m, spec.k, spec.dtype, spec.a[0] == 1, seed=1)
+            b = numbers(spec.k, spec.n, spec.dtype, spec.b[0] == 1, seed=2)
+            c = numbers(m, spec.n, spec.dtype, seed=3)
+            if spec.a[0] == 1:
+                a = np.asfortranarray(a)
+            assert np.array_equal(part(a, b, c, threads=1 + 2 * threads), whole(a, b, c)), m
+
+
+def test_what_plans_come_to() -> None:
+    target = host()
+    _, reach = reduced(MODEL, target, False)
+    assert reach.forms == {TILES, ROW}
+    assert reach.packs_a == {A_UNPACKED}
+    assert reach.packs_b <= {UNPACKED, PACK_FIRST}
+    assert (UNPACKED in reach.packs_b) == keeps(target)
+    assert reduced(replace(MODEL, b=(1, 310)), target, False)[1].packs_b == {PACK_TURN, UNPACKED}
+    few = reduced(replace(MODEL, n=3, b=(3, 1), c=3, dtype="f64"), target, False)[1]
+    assert DOT in few.forms and PACK_EACH in few.packs_b
+
+
+def values_of(x: Possible, name: int | str) -> Sequence[int]:
+    values = x.of(name)
+    return sorted(values.few) if values.few is not None else [values.least, values.most]
+
+
+def test_what_sizes_may_be() -> None:
+    x = Possible()
+    some = x.anything()
+    three = x.pick(x.less(some, 5), 1, 3)
+    assert values_of(x, three) == [1, 3]
+    assert values_of(x, x.mul(three, 2)) == [2, 6]
+    assert x.less(x.min(some, 7), 8) == 1
+    assert values_of(x, x.less(three, 2)) == [0, 1]
+    assert values_of(x, x.either(x.less(some, 2), 1)) == [1, 1]
+    assert values_of(x, x.div(x.max(some, 10), 5))[0] == 2
