@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
+
 import numpy as np
 
 from tcc.ir import dims
-from tcc.ir.core import Func, Op
+from tcc.ir.core import Func, Op, Value
 from tcc.passes.access import identity, resolve
 from tcc.passes.fold import constant
 from tcc.passes.manager import Context
 from tcc.passes.rules import WIDER
+from tcc.passes.sizes import op_names
+
+INDEXED = frozenset({"gather", "scatter", "xent"})
 
 
 def checks(func: Func, ctx: Context) -> None:
@@ -21,14 +26,31 @@ def checks(func: Func, ctx: Context) -> None:
             op.erase()
 
 
+def guarded(op: Op, bound: Container[str] = ()) -> bool:
+    """Whether an operation is only safe behind the checks in front of it, as it would leave its operands' memory: what takes
+    indices, windows that begin at sizes named in `bound`, and reshapes of sizes that running finds to be equal."""
+    if op.name == "reshape":
+        return bool(op.operands[0].type.size != op.result.type.size)
+    if op.name in ("slice", "insert"):
+        return any(name in bound for name in op_names(op))
+    return op.name in INDEXED
+
+
 def _before_cast(op: Op) -> None:
-    made = op.operands[0].op
+    source = root(op.operands[0])
+    if source is not op.operands[0]:
+        op.set_operand(0, source)
+
+
+def root(index: Value) -> Value:
+    """What an index is a wider form of."""
+    made = index.op
     while made is not None and made.name == "cast":
         source = made.operands[0]
         if source.type.dtype == "bool" or made.result.type.dtype not in WIDER.get(source.type.dtype, ()):
-            return
-        op.set_operand(0, source)
-        made = source.op
+            break
+        index, made = source, source.op
+    return index
 
 
 def certain(op: Op) -> bool:

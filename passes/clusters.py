@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from tcc.ir.core import Block, Op, Value
 from tcc.ir.dims import Size
 from tcc.passes.access import inline
+from tcc.passes.checks import guarded
 from tcc.passes.groups import Group, Limits, fusable, is_pick, judge, member, space
 from tcc.passes.sizes import op_names
 
@@ -128,7 +129,7 @@ class Clusters:
 
 def dependencies(block: Block) -> dict[Op, list[Op]]:
     """For every op of the block those, not inline, that it depends on: through inline ops, captured values, size names
-    that are bound at run time, and the order of effects."""
+    that are bound at run time, and the order of effects; a check is one to what is safe behind it alone."""
     feeds: dict[Op, dict[Op, None]] = {}
     makers: dict[str, Op] = {}
     effect: Op | None = None
@@ -140,6 +141,8 @@ def dependencies(block: Block) -> dict[Op, list[Op]]:
         if not op.defn.pure or op.defn.fails:
             sources += [effect] if effect is not None else []
             effect = op
+        elif effect is not None and guarded(op, makers):
+            sources.append(effect)
         if op.name == "bind":
             makers[str(op.attrs["size"])] = op
         found: dict[Op, None] = {}

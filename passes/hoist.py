@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tcc.ir.core import Block, Func, Op, Value
+from tcc.passes.checks import guarded
 from tcc.passes.cse import repeatable
 from tcc.passes.manager import Context
 from tcc.passes.sizes import op_names
@@ -11,7 +12,7 @@ LOOPS = frozenset({"scan", "for"})
 
 
 def hoist(func: Func, ctx: Context) -> None:
-    """Moves what does not change from step to step out of loops."""
+    """Moves what does not change from step to step out of loops; what is safe behind a check alone stays behind it."""
     _visit(func.body)
 
 
@@ -27,11 +28,18 @@ def _hoist(loop: Op, body: Block) -> None:
     assert loop.parent is not None
     inside: set[Value] = set(body.params)
     names = _names_bound(loop, body)
+    checked = False
     for op in body.ops:
-        if repeatable(op) and not _reads(op, inside) and not names & op_names(op):
+        checked = checked or op.defn.fails
+        moves = repeatable(op) and not _reads(op, inside) and not names & op_names(op)
+        if moves and not (checked and _guarded(op)):
             loop.parent.move(op, before=loop)
         else:
             inside.update(op.results)
+
+
+def _guarded(op: Op) -> bool:
+    return guarded(op) or any(_guarded(o) for b in op.blocks for o in b.ops)
 
 
 def _reads(op: Op, inside: set[Value]) -> bool:

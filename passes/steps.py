@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from tcc.ir.builder import Builder
 from tcc.ir.core import Block, Op, Value
 from tcc.ir.dims import Size, mul
+from tcc.passes.checks import guarded, root
 from tcc.passes.cse import repeatable
 from tcc.passes.groups import REDUCTIONS
 from tcc.passes.sizes import op_names
@@ -60,6 +61,7 @@ class Steps:
                 any(varies)
                 and all(f or self.outer(v) for f, v in zip(varies, op.operands))
                 and supported(op, varies)
+                and (op.name == "gather" and not self.scan.attrs["until"] or not guarded(op))
             ):
                 free.add(op.result)
         return free
@@ -88,6 +90,7 @@ class Steps:
             whole: Value = b.reshape(b.matmul(flat, w), shape=shape)
             return b.op("dimshuffle", whole, attrs={"order": [0, 2, 1]}).result if varies[1] else whole
         if op.name == "gather":
+            self._check(op, operands)
             return b.op("gather", *operands, attrs=op.attrs).result
         if op.name in REDUCTIONS:
             return b.op(
@@ -97,6 +100,20 @@ class Steps:
             return self._moved(op, operands[0], shape)
         wide = [v if f else b.broadcast(v, shape=shape) for v, f in zip(operands, varies)]
         return b.op(op.name, *wide, attrs=op.attrs).result
+
+    def _check(self, gather: Op, operands: Sequence[Value]) -> None:
+        """The body's checks of a gather's indices, in front of it for all steps."""
+        for axis, inner, index in zip(gather.attrs["axes"], gather.operands[1:], operands[1:]):
+            bound = gather.operands[0].type.shape[axis]
+            for check in self.body.ops:
+                if (
+                    check.name == "check_index"
+                    and check.attrs["bound"] == bound
+                    and root(check.operands[0]) is root(inner)
+                ):
+                    self.b.op("check_index", index, attrs=check.attrs)
+                    check.erase()
+                    break
 
     def _moved(self, op: Op, x: Value, shape: list[Size]) -> Value:
         b = self.b

@@ -250,3 +250,17 @@ def test_a_draw_in_the_shape_of_an_element_seen_from_a_second_loop():
     got, moved = f(np.zeros((3, 2)))
     assert got.shape == (3, 2) and moved.shape == (3, 3, 2)
     assert ((0 < got) & (got < 1)).all() and not np.array_equal(got[0], got[1])
+
+
+@pytest.mark.parametrize("bad", [[[1, 2], [3, 10**9]], [[1, 2], [-5, 0]]])
+def test_indices_of_a_step_are_checked_before_rows_are_taken_for_all_steps(bad):
+    table, rows, weights = T.fmatrix("table"), T.imatrix("rows"), T.fmatrix("weights")
+    states, _ = tcc.scan(
+        lambda i, h, table, weights: T.tanh(h + T.dot(table[i], weights)),
+        rows,
+        T.zeros((2, 3), "float32"),
+        [table, weights],
+    )
+    f = tcc.function([table, rows, weights], states[-1])
+    with pytest.raises(IndexError, match="out of bounds for a"):
+        f(np.zeros((4, 3), np.float32), np.int32(bad), np.eye(3, dtype=np.float32))
