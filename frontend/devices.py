@@ -13,7 +13,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from tcc.driver import Program, failure, failure_record, refuse_certain_failures
+from tcc.devicecode import DeviceCode
+from tcc.driver import Program, refuse_certain_failures, without_places
 from tcc.functions import Specialised, explained
 from tcc.ir.clone import clone
 from tcc.ir.dims import Size
@@ -101,12 +102,26 @@ class DeviceSource(Program):
 
     device: Any = None
     arch: str | None = None
+    cached: bool = True  # what comes from the cache has no ops
 
     def artefact(self, fixed: Mapping[str, Size]) -> tuple[Any, bool]:
+        from tcc.codegen.keys import environment
+        from tcc.codegen.target import chosen
+        from tcc.runtime import cache
+
         func = clone(self.func, fixed)
         refuse_certain_failures(func)
         func.attrs["hints"] = {n: v for n, v in self.seen.items() if n not in fixed}
-        return _Code(self.device_program(func), self.device), False
+        kept = self.cached and not any(op.name == "call" for op in func.body.walk())
+        text, locs = without_places(func)
+        key = cache.key("device", environment(chosen()), str(self.arch), str(self.returns), text)
+        data = cache.get(key) if kept else None
+        if data is not None:
+            return _Code(DeviceCode.unpack(data, locs), self.device), True
+        code = DeviceCode.of(self.device_program(func))
+        if kept and code.can_be_kept:
+            cache.put(key, code.pack(locs))
+        return _Code(code, self.device), False
 
     def device_program(self, func: Any) -> DeviceProgram:
         from tcc.codegen.gpu.chips import chip
@@ -157,13 +172,11 @@ def arch_of(device: Any) -> str | None:
 
 @dataclass
 class _Code:
-    program: DeviceProgram
+    code: DeviceCode
     device: Any
 
     def variant(self, containers: Mapping[str, Container], name: str) -> DeviceVariant:
-        failures = {number: failure(failure_record(op)) for number, op in self.program.ops.items()}
-        own = [containers[s.name] for s in self.program.signature.shared]
-        return DeviceVariant(self.program, self.device, own, failures)
+        return self.code.variant(containers, self.device)
 
 
 class CompiledForDevice(Specialised, DeviceFunction):

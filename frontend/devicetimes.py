@@ -136,7 +136,7 @@ def profile(source: DeviceSource, args: Sequence[Any], seconds: float) -> tuple[
 def _copied(source: DeviceSource, device: Any) -> DeviceFunction:
     """The function anew, on copies of its shared variables."""
     containers = {n: Container(c.get()) for n, c in source.containers.items()}
-    own = DeviceSource(source.func, containers, "list", device=device, arch=source.arch)
+    own = DeviceSource(source.func, containers, "list", device=device, arch=source.arch, cached=False)
     inputs = [p for p in source.func.body.params if p.name not in containers]
     parameters = [Parameter(p.name or "", p.type.dtype, p.type.rank, np.asarray) for p in inputs]
     return DeviceFunction(source.func.name, parameters, own.specialise, device, "list")

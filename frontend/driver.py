@@ -274,10 +274,7 @@ class Artefact:
             "failures": self.failures,
             "code": list(map(len, self.code)),
         }
-        written = json.dumps(head)
-        for loc in sorted(filter(None, locs), key=len, reverse=True):
-            written = written.replace(json.dumps(loc)[1:-1], f"<place {locs.index(loc)}>")
-        text = written.encode()
+        text = places_for_numbers(json.dumps(head), locs).encode()
         return (
             struct.pack("<q", len(text))
             + text
@@ -289,7 +286,7 @@ class Artefact:
         """What `pack` made of equal IR, which may stand at other places of the user's program."""
         (length,) = struct.unpack_from("<q", data)
         text = data[8 : 8 + length].decode()
-        head = json.loads(_PLACE.sub(lambda m: json.dumps(locs[int(m[1])])[1:-1], text))
+        head = json.loads(places_from_numbers(text, locs))
         at = 8 + length
         code: list[bytes] = []
         for size in head["code"]:
@@ -333,6 +330,17 @@ def without_places(func: Func) -> tuple[str, list[str]]:
     text = _LOC.sub(lambda m: f" loc {locs.setdefault(json.loads(m[1]), len(locs))}", print_func(bare))
     func.body.parent = func
     return text, list(locs)
+
+
+def places_for_numbers(text: str, locs: Sequence[str]) -> str:
+    """JSON in which places of the user's program are their numbers in `locs`."""
+    for loc in sorted(filter(None, locs), key=len, reverse=True):
+        text = text.replace(json.dumps(loc)[1:-1], f"<place {locs.index(loc)}>")
+    return text
+
+
+def places_from_numbers(text: str, locs: Sequence[str]) -> str:
+    return _PLACE.sub(lambda m: json.dumps(locs[int(m[1])])[1:-1], text)
 
 
 def _dtype_name(array: Array) -> str:

@@ -20,7 +20,9 @@ from tcc.codegen.emit import VecType
 from tcc.codegen.gpu.coroutines import COLLECTIVE, DIVERGENT, coroutine, launch_text, plain_block, scheduler
 from tcc.codegen.gpu.emulated import POINTER, mma64_text, mma_text
 from tcc.codegen.gpu.ops import THREADS, used
+from tcc.codegen.keys import cache_key
 from tcc.codegen.target import Target, host
+from tcc.runtime import cache
 from tcc.runtime.launch import Array, DeviceKernel
 
 SHARED_BYTES = 228 << 10
@@ -184,7 +186,12 @@ def _compile(text: str, target: Target, passes: bool) -> bytes:
 @functools.lru_cache(512)
 def _loaded(kernel: DeviceKernel) -> tuple[jit.Image, Callable[..., int]]:
     text, waits = host_text(kernel)
-    image = jit.Image.load([_compile(text, host(), waits)], _symbols())
+    key = cache_key("emulated", f"{waits}\n{text}", host())
+    code = cache.get(key)
+    if code is None:
+        code = _compile(text, host(), waits)
+        cache.put(key, code)
+    image = jit.Image.load([code], _symbols())
     pointer, word = ctypes.c_void_p, ctypes.c_int64
     run = jit.function(
         image.address("emu_launch"),
@@ -241,7 +248,7 @@ class Emulator:
 
     def launch(self, kernel: DeviceKernel, grid: tuple[int, int, int], arguments: Sequence[int]) -> None:
         """KernelError for a divergent barrier, and for an address that is nobody's."""
-        _, run = _loaded(kernel)
+        _, run = _loaded(kernel._replace(what=""))
         self.launched.append(kernel.name)
         if kernel.block % 32 or kernel.block > THREADS or kernel.shared > SHARED_BYTES:
             raise KernelError(
