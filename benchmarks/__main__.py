@@ -33,7 +33,11 @@ EXAMPLES = """examples:
   python -m benchmarks --json out.json; python -m benchmarks --page out.json    keeps the medians; writes the page
 
 Each row is said on stderr as soon as it is measured; the table follows at the end, or when the run is stopped."""
-ON_DEVICES = {"cuda": ("tcc", "torch", "torch.compile", "jax"), "emulator": ("tcc",)}
+ON_DEVICES = {
+    "cpu": tuple(peer for peer in PEERS if peer != "cupy"),
+    "cuda": ("tcc", "torch", "torch.compile", "jax", "cupy"),
+    "emulator": ("tcc",),
+}
 COMPILERS = ("tcc", "jax", "pytensor", "torch.compile")
 
 
@@ -76,8 +80,9 @@ def arguments() -> argparse.Namespace:
     if options.device != DEVICE:  # which every process reads when it starts
         os.environ["BENCH_DEVICE"] = options.device
         os.execv(sys.executable, [sys.executable, "-m", "benchmarks", *sys.argv[1:]])
+    options.peer = options.peer or list(ON_DEVICES[options.device])
     if options.device != "cpu":
-        options.threads, options.peer = [1], options.peer or list(ON_DEVICES[options.device])
+        options.threads = [1]
     if not chosen(options.only):
         parser.error(
             f"no case's topic is, and no case's name contains, {' or '.join(options.only)}: see --list"
@@ -119,7 +124,7 @@ def chosen(words: list[str] | None) -> list[Case]:
 
 def measure_all(options: argparse.Namespace, folder: Path, versions: dict[str, str]) -> Iterator[Row]:
     """The rows of the cases chosen; `versions` takes the peers'."""
-    names, cpus, cases = options.peer or list(PEERS), allowed_cpus(), chosen(options.only)
+    names, cpus, cases = options.peer, allowed_cpus(), chosen(options.only)
     rounds, seconds = (QUICK_ROUNDS, QUICK_SECONDS) if options.quick else (ROUNDS, SECONDS)
     rounds = 0 if options.check else rounds
     for threads in options.threads if options.compile != "only" else []:

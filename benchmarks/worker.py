@@ -38,6 +38,7 @@ PEERS = {
     "torch": PeerSpec("torch_peer", "task", "torch", "torch"),
     "torch.compile": PeerSpec("torch_peer", "compiled", "torch", "torch"),
     "jax": PeerSpec("jax_peer", "task", "jax", "jax"),
+    "cupy": PeerSpec("cupy_peer", "task", "numpy", "cupy"),
     "pytensor": PeerSpec("pytensor_peer", "task", "pytensor", "pytensor"),
     "onnxruntime": PeerSpec("onnx_peer", "task", "torch", "onnxruntime"),
 }
@@ -107,6 +108,14 @@ def answer(worker: Worker, message: Message) -> Message:
     return result
 
 
+def version(package: str) -> str:
+    """CuPy's distribution is named after the CUDA that it is for."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return str(import_module(package).__version__)
+
+
 def main() -> None:
     replies = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # what a peer prints must not look like an answer
@@ -115,8 +124,7 @@ def main() -> None:
     except ModuleNotFoundError as e:
         print(json.dumps({"absent": f"{e.name} is not installed"}), file=replies)
         return
-    version = metadata.version(worker.spec.package)
-    print(json.dumps({"ready": os.getpid(), "version": version}), file=replies)
+    print(json.dumps({"ready": os.getpid(), "version": version(worker.spec.package)}), file=replies)
     for line in sys.stdin:
         print(json.dumps(answer(worker, json.loads(line))), file=replies)
 

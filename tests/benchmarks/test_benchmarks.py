@@ -8,13 +8,14 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from benchmarks.__main__ import PAGE
 from benchmarks.case import Array
-from benchmarks.cases import CASES, named
+from benchmarks.cases import CASES, function_of, named
 from benchmarks.measure import disagreement, measure
 from benchmarks.processes import ROOT, Peer, start, ticks
 from benchmarks.report import line, page, quantity, table
@@ -188,3 +189,20 @@ def test_wrong_arguments_get_a_message(arguments: tuple[str, ...], said: str) ->
         [sys.executable, "-m", "benchmarks", *arguments], cwd=ROOT, capture_output=True, text=True
     )
     assert done.returncode == 2 and said in done.stderr
+
+
+def test_cupy_runs_what_numpy_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """CuPy stands in for itself by NumPy: where its arrays lie is all that differs."""
+    waited: list[int] = []
+    stream = SimpleNamespace(synchronize=lambda: waited.append(1))
+    fake = SimpleNamespace(
+        array=np.array, asnumpy=np.asarray, cuda=SimpleNamespace(get_current_stream=lambda: stream)
+    )
+    monkeypatch.setitem(sys.modules, "cupy", fake)
+    monkeypatch.delitem(sys.modules, "benchmarks.peers.cupy_peer", raising=False)
+    from benchmarks.peers import cupy_peer, numpy_peer
+
+    for case in (ADD, STEP):
+        f = function_of("numpy", case)
+        got, want = (peer.task(case, f, case.arrays()).results() for peer in (cupy_peer, numpy_peer))
+        assert disagreement(got, want, case.tolerance) is None and waited

@@ -12,6 +12,7 @@ import pytest
 
 from tcc.codegen.gpu.driver import lower
 from tcc.codegen.gpu.emulator import Emulator
+from tcc.driver import failure, failure_record
 from tcc.ir.arrays import as_numbers, in_memory
 from tcc.ir.clone import clone
 from tcc.ir.core import Func
@@ -19,7 +20,7 @@ from tcc.ir.dims import evaluate
 from tcc.ir.types import memory_dtype
 from tcc.passes.manager import Context, run
 from tcc.passes.pipeline import gpu_pipeline
-from tcc.runtime.launch import DeviceProgram, execute
+from tcc.runtime.launch import DeviceProgram, StepFailed, execute
 from tcc.runtime.signature import InputSpec, Signature
 
 Array = np.ndarray[Any, Any]
@@ -62,7 +63,10 @@ def run_program(
             bound[number] = device.alloc(evaluate(buffer.bytes, sizes))
             outputs[buffer.number] = (bound[number], tuple(evaluate(s, sizes) for s in spec.shape))
     late_sizes = dict(sizes)
-    late = execute(program, device, bound, late_sizes)
+    try:
+        late = execute(program, device, bound, late_sizes)
+    except StepFailed as e:  # as a function's user sees it
+        raise failure(failure_record(program.ops[e.op]))(*e.values, 0) from None
     for number, address in late.items():
         spec = program.signature.outputs[program.buffers[number].number]
         outputs[program.buffers[number].number] = (
