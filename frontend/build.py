@@ -230,7 +230,7 @@ def static_size(v: Any) -> int | None:
         return int(v)
     if isinstance(v, TensorConstant):
         return int(v.data)
-    if v.owner is not None and v.owner.defn is STEPS:
+    if v.owner is not None and (v.owner.defn is STEPS or v.owner.name == "identity"):
         return static_size(v.owner.operands[0])
     if v.owner is not None and v.owner.defn is SIZE_OF:
         size: int | None = v.owner.operands[0].type.shape[v.owner.attrs["axis"]]

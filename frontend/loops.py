@@ -385,12 +385,12 @@ def _inlined(
 
 
 def _refuse_captures(body: Body, given: Sequence[Any]) -> None:
-    """What a body uses must hang on what is given alone."""
+    """The shared variables that a body uses must be given, or hang on what is."""
     above = set(given)
     used = captures(body)
     leaves = [*used, *(v for n in toposort(used, stop=lambda v: v in above) for v in n.inputs)]
     for v in leaves:
-        if v.owner is None and v not in above and not isinstance(v, Constant):
+        if isinstance(v, SharedVariable) and v not in above:
             raise MissingInputError(
                 f"ScanOp is missing an input: {v}. With strict=True pass it through non_sequences."
             )

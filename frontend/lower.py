@@ -326,8 +326,11 @@ class Lowering:
         self.define(node, [self.builder.broadcast(self.value(x), shape=shape)])
 
     def reshape(self, node: Apply) -> None:
-        """Where the totals cannot be told to be equal, running tells."""
+        """Totals that are sizes are made equal; where they cannot be told to be, running tells."""
         x, shape = self.value(node.operands[0]), tuple(self.plain(node.attrs["shape"]))
+        have, want = self.sizes.resolve(x.type.size), self.sizes.resolve(dims.product(shape))
+        if have != want:
+            self.sizes.merge(have, want, self.builder.reason())
         result = self.builder.reshape(x, shape=shape)
         have, want = self.sizes.resolve(x.type.size), self.sizes.resolve(result.type.size)
         if have != want:

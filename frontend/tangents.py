@@ -8,6 +8,7 @@ from typing import Any
 from tcc import build
 from tcc.gradient import CUTS, DisconnectedInputError, NullTypeGradError, _discrete, _fitted, backward, zeros
 from tcc.graph import Apply, Body, dependent, located_at, toposort, variables_in
+from tcc.ir.optable import Undefined
 from tcc.loopgrad import element_of, like_state, scan_node
 from tcc.types import tensor_type
 from tcc.variable import Variable, as_variable
@@ -124,6 +125,9 @@ def _by_reverse(node: Apply, moved: Sequence[Any]) -> Sequence[Any]:
         raise NullTypeGradError(f"{node.name} has no directional derivative")
     held = {r: _held(zeros(r)) for r in results}
     pulled = backward(held, along, set(), frozenset(along))
+    undefined = next((g for v in along if isinstance(g := pulled.get(v), Undefined)), None)
+    if undefined is not None:
+        raise NullTypeGradError(f"Rop: {undefined.reason}")
     seeds = {
         g: t
         for v, t in zip(node.operands, moved)

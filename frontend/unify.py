@@ -82,15 +82,13 @@ class GraphBuilder(Builder):
     def settle(
         self, e: dims.SizeMismatch, values: list[Value], attrs: dict[str, Any], blocks: Sequence[Block]
     ) -> None:
-        node = self.node()
-        what = f"{label(node)}" if node is not None else "the graph"
-        reason = f"{what} at {self.loc}" if self.loc else what
+        what = self.what()
         left, right = self.sizes.resolve(e.left), self.sizes.resolve(e.right)
         if isinstance(left, int) and isinstance(right, int):
             raise ValueError(
                 f"{what}: Input dimension mis-match: the sizes {left} and {right} must be equal ({e}), written at {self.loc}"
             )
-        if self.sizes.merge(left, right, reason):
+        if self.sizes.merge(left, right, self.reason()):
             for block in blocks:
                 resolve_block(block, self.sizes)
             return
@@ -102,6 +100,14 @@ class GraphBuilder(Builder):
         found = self.refined(values, left, right)
         old, new = (left, right) if found or not self.refined(values, right, left) else (right, left)
         self.replace_in_attrs(attrs, old, new)
+
+    def what(self) -> str:
+        """The node that is being built, as messages name it."""
+        node = self.node()
+        return label(node) if node is not None else "the graph"
+
+    def reason(self) -> str:
+        return f"{self.what()} at {self.loc}" if self.loc else self.what()
 
     def refined(self, values: list[Value], old: Size, new: Size) -> bool:
         """Operands of size `old`, which was found to be `new`, under that size."""

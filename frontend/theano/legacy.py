@@ -55,16 +55,32 @@ def __getattr__(name: str) -> Any:
     return module(paths[name])
 
 
+def relu(x: Any, alpha: Any = 0) -> Any:
+    """tcc.tensor.nnet.relu; of an array, without `alpha`, the array that NumPy computes."""
+    if isinstance(x, np.ndarray) and isinstance(alpha, int | float) and alpha == 0:
+        return 0.5 * (x + np.abs(x))
+    return tensor.nnet.relu(x, alpha)
+
+
 # -- graphs ------------------------------------------------------------------------------------------------------------
 
 
 def inputs(variable_list: Iterable[Any], blockers: Iterable[Any] | None = None) -> list[Any]:
-    """The variables without owner, and those of `blockers`, that the list hangs on."""
+    """The variables without owner, and those of `blockers`, that the list hangs on, as a search in depth meets them: of the
+    last in the list first, of a node's inputs from the left."""
     stop = set(blockers or ())
-    outputs = list(variable_list)
-    found: dict[Any, None] = {v: None for v in outputs if v.owner is None or v in stop}
-    for node in graph.toposort(outputs, stop=lambda v: v in stop):
-        found.update((v, None) for v in node.inputs if v.owner is None or v in stop)
+    found: dict[Any, None] = {}
+    seen: set[Any] = set()
+    left = list(variable_list)
+    while left:
+        v = left.pop()
+        if v in seen:
+            continue
+        seen.add(v)
+        if v.owner is None or v in stop:
+            found[v] = None
+        else:
+            left.extend(reversed(v.owner.inputs))
     return list(found)
 
 

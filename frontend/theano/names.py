@@ -83,7 +83,7 @@ _NNET = _from(
     "CrossentropyCategorical1Hot CrossentropyCategorical1HotGrad CrossentropySoftmax1HotWithBiasDx "
     "CrossentropySoftmaxArgmax1HotWithBias LogSoftmax Prepend_scalar_constant_to_each_row Prepend_scalar_to_each_row Softmax "
     "SoftmaxGrad SoftmaxWithBias",
-) | {"sigmoid_inplace": "tcc.tensor.nnet:sigmoid"}
+) | {"sigmoid_inplace": "tcc.tensor.nnet:sigmoid", "relu": f"{L}:relu"}
 _SCALARS = _from(L, "upcast all_types int_types float_types ComplexError")
 
 ELEMENTWISE = (

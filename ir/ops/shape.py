@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from tcc.ir.core import Attrs, Block
-from tcc.ir.dims import Size, SizeMismatch, add, product
+from tcc.ir.dims import SizeMismatch, add, product
 from tcc.ir.ops.rules import linear, linear_in_all, want_axis, want_same_dtype, want_size
 from tcc.ir.optable import REQUIRED, OpDef, Sample, define
 from tcc.ir.types import Type
@@ -107,15 +107,12 @@ define(
 def reshape_type(types: Sequence[Type], attrs: Attrs, blocks: Sequence[Block]) -> list[Type]:
     (t,), shape = types, tuple(attrs["shape"])
     have, want = t.size, product(shape)
-    # Totals that are products of names cannot be unified; whoever builds such a reshape checks them at run time.
-    if have != want and (_decidable(have) and _decidable(want) or isinstance(have - want, int)):
+    # What names alone cannot decide is for whoever builds the reshape: a name that a later pass gives a number may
+    # stand against one that only running binds.
+    if have != want and isinstance(have - want, int):
         message = f"reshape: {t} has {have} elements, the new shape [{','.join(map(str, shape))}] has {want}"
         raise SizeMismatch(message, have, want)
     return [t.with_shape(*shape)]
-
-
-def _decidable(size: Size) -> bool:
-    return isinstance(size, int) or size.plain is not None
 
 
 define(

@@ -292,3 +292,17 @@ def test_python_suggests_names_that_are_nearly_right() -> None:
         with pytest.raises(AttributeError, match=f"has no attribute '{wrong}'") as e:
             getattr(module, wrong)
         assert e.value.name == wrong and e.value.obj is module
+
+
+def test_a_shape_whose_numbers_only_running_tells():
+    """One size becomes a number when the function is compiled for a call, the other stays a name."""
+    x = T.tensor3()
+    f = tcc.function([x], T.reshape(x, T.stack([x.shape[0], T.prod(x.shape[1:])]), ndim=2), mode="FAST_RUN")
+    for shape in ((1, 4, 3), (2, 4, 3), (1, 1, 1), (1, 0, 3)):
+        a = np.random.default_rng(0).normal(size=shape)
+        assert np.array_equal(f(a), a.reshape(shape[0], shape[1] * shape[2]))
+    n = T.iscalar()
+    g = tcc.function([x, n], x.reshape((1, n)), mode="FAST_RUN")
+    assert g(np.ones((1, 4, 3)), 12).shape == (1, 12)
+    with pytest.raises(ValueError, match=r"total size of new array must be unchanged \(12 against"):
+        g(np.ones((1, 4, 3)), 13)

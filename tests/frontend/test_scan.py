@@ -141,12 +141,15 @@ def test_strict():
     assert made.eval({x: V}).tolist() == [2, 4, 6, 8]
 
 
-def test_strict_allows_what_hangs_on_the_given():
-    m, x = T.matrix("m"), T.vector("x")
+def test_strict_allows_what_hangs_on_the_given_and_what_is_not_shared():
+    m, x = tcc.shared(np.ones((2, 3)), "m"), T.vector("x")
     with pytest.raises(tcc.MissingInputError, match="ScanOp is missing an input: m"):
-        tcc.scan(lambda a: (a + m).sum(), sequences=x, strict=True)
+        tcc.scan(lambda a: (a + 2 * m).sum(), sequences=x, strict=True)
     made, _ = tcc.scan(lambda a, m: (a + m).sum() / m.shape[0], sequences=x, non_sequences=m, strict=True)
-    assert made.eval({x: V, m: np.ones((2, 3))}).tolist() == (3 * (V + 1)).tolist()
+    assert made.eval({x: V}).tolist() == (3 * (V + 1)).tolist()
+    c = T.scalar("c")
+    made, _ = tcc.scan(lambda a: a * c, sequences=x, strict=True)
+    assert made.eval({x: V, c: 2.0}).tolist() == (2 * V).tolist()
 
 
 def test_map_and_folds():

@@ -41,7 +41,7 @@ STRUCTURE = {
 NOT_COMPUTED = {"const", "size", "iota", "yield", "bind", "alloc", "place"}
 # Rows of complex numbers alone, which run on the host.
 COMPLEX_ROWS = {"conj", "real", "imag", "angle", "modulus", "complex"}
-# Rows from floats to floats that have no gradient, and why.
+# Rows from floats to floats that have no gradient, and why: the first three are what Theano has none of either.
 NO_GRADIENT = {
     "trigamma": "needs the tetragamma function",
     "gammainc_by_k": "needs the second derivative by k",

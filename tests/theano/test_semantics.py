@@ -12,7 +12,7 @@ import tcc.theano
 from tcc import gradient
 from tcc import tensor as T
 from tcc.loops import OrderedUpdates
-from tcc.theano import netops, ops
+from tcc.theano import legacy, netops, ops
 
 
 def test_named_types_are_types_and_make_variables() -> None:
@@ -182,3 +182,20 @@ def test_classes_of_branches_and_of_pooling_along_one_axis() -> None:
     with pytest.raises(ValueError, match="takes 4"):
         ops.IfElse(2)(c, x, y)
     assert list(netops.Pool(True, ndim=1)(np.arange(6.0), (2,)).eval()) == [1, 3, 5]
+
+
+def test_inputs_of_a_graph_are_found_in_depth() -> None:
+    x, y, z = (tcc.shared(0, name=n) for n in "xyz")
+    inputs = legacy.inputs
+    assert inputs([x, y, z]) == [z, y, x]
+    assert inputs([(x + y) + z]) == inputs([x + (y + z)]) == [x, y, z]
+    assert inputs([y * z, x + y]) == [x, y, z]
+
+
+def test_relu_of_an_array_is_an_array() -> None:
+    assert legacy.relu(np.array([-1.0, 2.0])).tolist() == [0, 2]
+
+
+def test_a_size_that_broadcasts_is_known_in_a_reshape() -> None:
+    n, x = T.iscalar(), T.col()
+    assert x.reshape((n, n, x.shape[1])).broadcastable == (False, False, True)
