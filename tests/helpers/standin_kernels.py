@@ -11,6 +11,7 @@ import numpy as np
 
 from tcc.codegen.gpu import driver, kernel
 from tcc.codegen.gpu.emulator import Emulator
+from tcc.devices import DeviceSource
 from tcc.runtime.launch import DeviceKernel
 
 library = ctypes.CDLL("libcuda.so.1")
@@ -59,3 +60,12 @@ def _noted(made: Any, chip: Any) -> str:
 
 
 driver.ptx = kernel.ptx = _noted
+_artefact = DeviceSource.artefact
+
+
+def _made(self: DeviceSource, fixed: Any) -> Any:
+    self.cached = False  # a program from the cache has no kernels for the emulator
+    return _artefact(self, fixed)
+
+
+DeviceSource.artefact = _made  # type: ignore[method-assign]
