@@ -3,7 +3,9 @@
 The image is padded as for the convolution itself (tcc.codegen.conv), so the elements that a tap meets along a row of
 results are a row too; g is turned, so that the vectors of a tile are filters.  A tile's rows are channels that one tap
 meets, or all channels and the taps along the last axes where these are few.  Its sums stay in scratch between rounds of
-images: each element is one chain of fused multiply-adds over images, then pixels, whatever the tile.
+images: each element is one chain of fused multiply-adds over images, then pixels, whatever the tile.  Where filters are
+small, images are cut into a few parts, whatever the number of threads, each with sums of its own that are added up in order:
+so there are tiles enough to go round, and threads read the images that they copied.
 """
 
 from __future__ import annotations
@@ -16,10 +18,12 @@ from tcc.codegen.microkernel import load, store
 from tcc.codegen.pack import copy_elements, copy_transposed, pack_name
 from tcc.codegen.target import Target
 from tcc.ir.core import Op
-from tcc.ir.dims import Size, floordiv, mul
+from tcc.ir.dims import Size, add, floordiv, maximum, minimum, mul, sub
 from tcc.ir.types import dense_strides
 
 MOST_ROWS = 14
+PARTS = 8  # of the images
+PARTS_BYTES = 1 << 20  # of the sums of all parts
 
 
 def conv_filter_kernel(op: Op, target: Target) -> Kernel:
@@ -61,6 +65,10 @@ class _Filter(ConvText):
         self.outer = self.taps[: 3 - self.inner]
         self.units = mul(self.groups, self.blocks, *self.outer, self.row_blocks)
         self.pixel_count: Size = mul(*self.pixels)
+        bytes = maximum(mul(*out.shape, self.t.bytes * PARTS), 1)
+        parts = add(1, mul(PARTS - 1, minimum(1, floordiv(PARTS_BYTES, bytes))))
+        self.parts = minimum(parts, maximum(x.shape[0], 1))
+        self.part = floordiv(sub(add(x.shape[0], self.parts), 1), self.parts)  # images
 
     def _inner_taps(self) -> int:
         """Of how many of the last axes the taps are rows of one tile, with all channels."""
@@ -77,11 +85,12 @@ class _Filter(ConvText):
         channels = mul(self.groups, self.per_group)
         # the last tile of channels reads planes behind those that there are
         self.lay_out(self.axes, channels, slack=2 * self.t.lanes)
-        self.sums = self.reserve(mul(self.units, self.h * self.width * self.t.bytes))
+        self.sums = self.reserve(mul(self.parts, self.units, self.h * self.width * self.t.bytes))
         self.turned_image = mul(self.groups, self.blocks, self.pixel_count, self.width)
-        most = self.images_at_once(x.shape[0], self.turned_image)
+        most = self.fitting(self.part, mul(add(self.image, self.turned_image), self.parts))
+        self.padded = self.reserve(mul(self.image, most, self.parts, self.t.bytes))
         self.reserve(mul(self.channel, self.h, self.t.bytes))
-        self.turned = self.reserve(mul(self.turned_image, most, self.t.bytes))
+        self.turned = self.reserve(mul(self.turned_image, most, self.parts, self.t.bytes))
         self.write_pad(0, self.axes)
         self._write_turn()
         self._write_sum()
@@ -89,24 +98,34 @@ class _Filter(ConvText):
         self._write_out()
 
         e = self.begin_kernel()
-        n, units = self.size(x.shape[0]), self.size(self.units)
+        part, parts, units = self.size(self.part), self.size(self.parts), self.size(self.units)
         i = Index(e)
 
         def images(first: str, _: list[str]) -> None:
-            count = i.min(i.sub(n, first), self.size(most))
+            """Some images of each part."""
+            count = i.min(i.sub(part, first), self.size(most))
             self.put("first", first)
             self.put("count", count)
-            self.parallel("pad", i.mul(count, self.size(channels)), i.mul(self.size(self.channel), 8))
-            turns = i.mul(count, self.size(mul(self.groups, self.blocks)))
+            copies = i.mul(count, parts)
+            self.parallel("pad", i.mul(copies, self.size(channels)), i.mul(self.size(self.channel), 8))
+            turns = i.mul(copies, self.size(mul(self.groups, self.blocks)))
             cost = i.mul(self.size(self.pixel_count), self.width * 8)
             self.parallel("turn", turns, cost)
             work = i.mul(count, i.mul(self.size(self.pixel_count), self.h * self.v * 8))
-            self.parallel("tiles", units, work)
+            self.parallel("tiles", i.mul(parts, units), work)
 
         # without images still zeros
-        e.loop(0, i.max(n, 1), self.size(most), images)
-        self.parallel("out", units, self.h * self.width * 32)
+        e.loop(0, i.max(part, 1), self.size(most), images)
+        self.parallel("out", units, i.mul(parts, self.h * self.width * 32))
         return self.finish("conv_filter", 0)
+
+    def image_number(self, x: Index, first: Number, i: Number) -> Number:
+        """Images follow one another part by part; behind the last one it is copied again, for nobody."""
+        if self.parts == 1:
+            return x.add(first, i)
+        part, rest = self.divide(x, i, self.get("count", "i64"))
+        number = x.add(x.mul(part, self.size(self.part)), x.add(first, rest))
+        return x.min(number, x.sub(self.size(self.types[0].shape[0]), 1))
 
     def _write_turn(self) -> None:
         """Body over (image, group, block of filters): g's rows of pixels as columns."""
@@ -130,7 +149,8 @@ class _Filter(ConvText):
             i, group = self.divide(x, rest, self.groups)
             begin = x.mul(block, self.width)
             channel = x.add(x.mul(group, filters), begin)
-            read = e.gep(from_, x.add(x.mul(x.add(first, i), sn), x.mul(channel, sc)), t.elem)
+            number = self.image_number(x, first, i)
+            read = e.gep(from_, x.add(x.mul(number, sn), x.mul(channel, sc)), t.elem)
             place = e.gep(to, x.mul(x.mul(u, count), self.width), t.elem)
             some = x.min(x.sub(filters, begin), self.width)
 
@@ -251,9 +271,11 @@ class _Filter(ConvText):
         pixel_count, blocks = self.size(self.pixel_count), self.size(self.blocks)
         for size in (*self.outer, self.row_blocks, self.plane, *(a.pitch for a in self.axes)):
             self.size(size)
+        images, units, per_part = (self.size(s) for s in (self.types[0].shape[0], self.units, self.part))
 
         def unit(u: str, _: list[str]) -> None:
-            group, block, taps, rows = self._unit(x, u)
+            part, tile = self.divide(x, u, units) if self.parts != 1 else (0, u)
+            group, block, taps, rows = self._unit(x, str(tile))
             start = x.mul(x.add(x.mul(group, per_group), x.mul(rows, self.h)), channel)
             for axis, tap in enumerate(taps):
                 start = x.add(start, self._tap_offset(x, axis, tap))
@@ -261,8 +283,9 @@ class _Filter(ConvText):
             c = e.gep(sums, x.mul(u, self.h * self.width), t.elem)
 
             def one(i: str, _: list[str]) -> None:
-                a = e.gep(padded, x.add(start, x.mul(i, image)), t.elem)
-                b = e.gep(turned, x.add(b_start, x.mul(i, turned_image)), t.elem)
+                copy = x.add(x.mul(part, count), i)
+                a = e.gep(padded, x.add(start, x.mul(copy, image)), t.elem)
+                b = e.gep(turned, x.add(b_start, x.mul(copy, turned_image)), t.elem)
 
                 def depth(z: str, _: list[str]) -> None:
                     here, there = e.gep(a, x.mul(z, plane), t.elem), e.gep(b, x.mul(z, lines), t.elem)
@@ -280,13 +303,14 @@ class _Filter(ConvText):
                 e.value(f"icmp eq i64 {first}, 0"),
                 lambda: (e.loop(0, self.h * self.width, t.lanes, zero), None)[1],
             )
-            e.loop(0, count, 1, one)
+            there = x.min(per_part, x.sub(images, x.mul(part, per_part))) if self.parts != 1 else per_part
+            e.loop(0, x.min(count, x.sub(there, first)), 1, one)
 
         e.loop("%begin", "%end", 1, unit)
         e.end()
 
     def _write_out(self) -> None:
-        """Body over tiles: the sums to the filters' places."""
+        """Body over tiles: the parts' sums together, to the filters' places."""
         e = self.begin_body("out")
         x, t, out = Index(e), self.t, self.types[2]
         sums, result = self.scratch(self.sums), self.pointer(2)
@@ -295,6 +319,8 @@ class _Filter(ConvText):
         filters, per_group = self.size(self.filters), self.size(self.per_group)
         for size in (*self.outer, self.row_blocks, self.blocks):
             self.size(size)
+        parts = self.size(self.parts)
+        apart = x.mul(self.size(self.units), self.h * self.width)
 
         def unit(u: str, _: list[str]) -> None:
             group, block, taps, rows = self._unit(x, u)
@@ -303,6 +329,17 @@ class _Filter(ConvText):
             count = x.min(x.sub(filters, begin), self.width)
             start = x.mul(x.add(x.mul(group, filters), begin), so)
             first = x.mul(rows, self.h)
+
+            def add_parts(k: str, _: list[str]) -> None:
+                def more(p: str, v: list[str]) -> list[str]:
+                    one = load(e, t, e.gep(c, x.add(x.mul(p, apart), k), t.elem))
+                    return [e.value(f"fadd {t} {v[0]}, {one}")]
+
+                place = e.gep(c, k, t.elem)
+                store(e, t, e.loop(1, parts, 1, more, [(t, load(e, t, place))])[0], place)
+
+            if parts != 1:
+                e.loop(0, self.h * self.width, t.lanes, add_parts)
 
             def row(r: str, _: list[str]) -> None:
                 channel, inner = self._row(r, x)

@@ -90,12 +90,20 @@ class ConvText:
         self.copied = self.channel  # of an image
         self.image: Size = add(mul(channels, self.channel), slack)
 
-    def images_at_once(self, images: Size, beyond: Size = 0, threads: int = 1) -> Size:
-        """How many a thread pads before tiles read them, as many as fit ROUND_BYTES; there is room for those of `threads`."""
-        bytes = mul(add(self.image, beyond), self.t.bytes)
-        count = maximum(minimum(images, floordiv(ROUND_BYTES, maximum(bytes, 1))), 1)
+    def images_at_once(self, images: Size, threads: int) -> Size:
+        """How many a thread pads before tiles read them; there is room for those of `threads`."""
+        count = self.fitting(images, self.image)
         self.padded = self.reserve(mul(self.image, minimum(images, mul(count, threads)), self.t.bytes))
         return count
+
+    def fitting(self, images: Size, elements: Size) -> Size:
+        """As many of the images, which take so many elements of scratch, as fit ROUND_BYTES."""
+        bytes = mul(elements, self.t.bytes)
+        return maximum(minimum(images, floordiv(ROUND_BYTES, maximum(bytes, 1))), 1)
+
+    def image_number(self, x: Index, first: Number, i: Number) -> Number:
+        """Which image is the i-th of a round."""
+        return x.add(first, i)
 
     def merge_images(self, images: Size) -> Size:
         """How many are laid out as one, plane by plane, and read together: their pixels follow one another."""
@@ -269,7 +277,7 @@ class ConvText:
         def unit(u: str, _: list[str]) -> None:
             i, c = self.divide(x, u, channels)
             place = e.gep(padded, x.add(x.mul(i, image), x.mul(c, channel)), t.elem)
-            read = e.gep(from_, x.add(x.mul(x.add(first, i), sn), x.mul(c, sc)), t.elem)
+            read = e.gep(from_, x.add(x.mul(self.image_number(x, first, i), sn), x.mul(c, sc)), t.elem)
             fill = x.add(channel, x.pick(x.equal(x.add(c, 1), channels), slack, 0))
             self.zero(place, fill)
 
