@@ -128,7 +128,7 @@ class DeviceSource(Program):
         from tcc.codegen.gpu.driver import lower
 
         self.run_passes(func)
-        return lower(func, None if self.arch is None else chip(self.arch), self.returns)
+        return lower(func, None if self.arch is None else chip(self.arch), self.returns, tile_maps=True)
 
     def pipeline(self) -> list[Step]:
         from tcc.passes.pipeline import gpu_pipeline
@@ -164,10 +164,11 @@ def arch_of(device: Any) -> str | None:
     sm = getattr(device, "sm", None)
     if sm is None:
         return None
-    from tcc.codegen.gpu.chips import CHIPS
+    from tcc.codegen.gpu.chips import CHIPS, chip
 
-    fit = [name for name in CHIPS if name[3:].isdigit() and int(name[3:]) <= sm]
-    return max(fit, key=lambda name: int(name[3:]))
+    fit = [name for name in CHIPS if chip(name).sm == sm or not chip(name).specific and chip(name).sm < sm]
+    fit = [name for name in fit if chip(name).driver <= device.driver] or fit
+    return max(fit, key=lambda name: (chip(name).sm, chip(name).specific))
 
 
 @dataclass

@@ -34,6 +34,7 @@ class Clocked:
         self.launches: dict[str, int] = {}
         self.alloc, self.free, self.copy = device.alloc, device.free, device.copy
         self.to_device, self.to_host, self.synchronise = device.to_device, device.to_host, device.synchronise
+        self.tensor_map = device.tensor_map
 
     def __enter__(self) -> Any:
         self.device.__enter__()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from tcc.ir.dims import Size
 from tcc.ir.types import itemsize
 from tcc.runtime.launch import (
     STATUS_WORDS,
@@ -20,6 +21,7 @@ from tcc.runtime.launch import (
     Operand,
     ReadSize,
     Step,
+    TensorMap,
 )
 
 
@@ -74,6 +76,11 @@ def _steps(program: DeviceProgram, steps: Sequence[Step], depth: int = 0) -> Ite
         base = named or (f"output {buffer.number}" if buffer.space == "output" else f"#{address.buffer}")
         return base if address.offset == 0 else f"{base} + {address.offset}"
 
+    def argument(a: Address | Size | TensorMap) -> str:
+        if isinstance(a, TensorMap):
+            return f"tiles of {' x '.join(map(str, a.box))} of {at(a.address)}"
+        return at(a) if isinstance(a, Address) else str(a)
+
     def array(o: Operand) -> str:
         size = " * ".join(map(str, (itemsize(o.dtype), *o.shape)))
         return f"{_typed(o.dtype, o.shape)} {at(o.address)} ({size} bytes)"
@@ -84,7 +91,7 @@ def _steps(program: DeviceProgram, steps: Sequence[Step], depth: int = 0) -> Ite
                 kernel = program.kernels[step.kernel]
                 grid = ", ".join(map(str, step.grid))
                 shared = f", {kernel.shared} bytes shared" if kernel.shared else ""
-                given = ", ".join(at(a) if isinstance(a, Address) else str(a) for a in step.arguments)
+                given = ", ".join(map(argument, step.arguments))
                 yield f"{pad}launch     {kernel.name} ({grid}) x {kernel.block}{shared}: {kernel.what}"
                 yield f"{pad}             {given}"
             case Copy():

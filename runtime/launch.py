@@ -48,11 +48,27 @@ class Address(NamedTuple):
     offset: Size = 0  # bytes
 
 
+class TensorMap(NamedTuple):
+    """An argument of 16 words: how the tile copies of sm_90 see an array of three axes, the first dense, of halves.
+
+    `strides` are those of the outer two, in bytes; a tile is `box` elements along the first two, in rows of 128 bytes that are
+    swizzled.  What lies outside of the array is zero in a tile.
+    """
+
+    address: Address
+    sizes: tuple[Size, Size, Size]
+    strides: tuple[Size, Size]
+    box: tuple[int, int]
+
+
 class Launch(NamedTuple):
+    """`otherwise` is launched instead where what a tensor map is of does not lie at a multiple of 16 bytes."""
+
     kernel: str
     grid: tuple[Size, Size, Size]
-    arguments: tuple[Address | Size, ...]
+    arguments: tuple[Address | Size | TensorMap, ...]
     op: int = 0  # its number in `DeviceProgram.ops`
+    otherwise: Launch | None = None
 
 
 class Copy(NamedTuple):
@@ -193,6 +209,7 @@ class Device(Protocol):
     def to_device(self, address: int, source: Array) -> None: ...
     def to_host(self, target: Array, address: int) -> None: ...
     def copy(self, target: int, source: int, bytes: int) -> None: ...
+    def tensor_map(self, address: int, map: TensorMap, sizes: Mapping[str, int]) -> Sequence[int]: ...
     def launch(self, kernel: DeviceKernel, grid: tuple[int, int, int], arguments: Sequence[int]) -> None: ...
     def synchronise(self) -> None: ...
 
@@ -266,10 +283,7 @@ class _Run:
 
     def step(self, step: Step) -> None:
         if isinstance(step, Launch):
-            x, y, z = (self.number(g) for g in step.grid)
-            if x and y and z:
-                given = [self.at(a) if isinstance(a, Address) else self.number(a) for a in step.arguments]
-                self.device.launch(self.program.kernels[step.kernel], (x, y, z), given)
+            self.launch(step)
         elif isinstance(step, Copy):
             self.device.copy(self.at(step.target), self.at(step.source), self.number(step.bytes))
         elif isinstance(step, Allocate):
@@ -297,6 +311,21 @@ class _Run:
         failed, *values, op = self.read(step.source, "i64", STATUS_WORDS).tolist()
         if failed:
             raise StepFailed(op, (values[0], values[1], values[2]))
+
+    def launch(self, step: Launch) -> None:
+        maps = [a for a in step.arguments if isinstance(a, TensorMap)]
+        if step.otherwise is not None and any(self.at(m.address) % 16 for m in maps):
+            step = step.otherwise
+        x, y, z = (self.number(g) for g in step.grid)
+        if not (x and y and z):
+            return
+        given: list[int] = []
+        for a in step.arguments:
+            if isinstance(a, TensorMap):
+                given += self.device.tensor_map(self.at(a.address), a, self.sizes)
+            else:
+                given.append(self.at(a) if isinstance(a, Address) else self.number(a))
+        self.device.launch(self.program.kernels[step.kernel], (x, y, z), given)
 
     def read(self, source: Address, dtype: str, count: int) -> Array:
         found = np.empty(count, memory_dtype(dtype))

@@ -54,6 +54,11 @@ class Chip(NamedTuple):
         """90 of sm_90a."""
         return int("".join(c for c in self.name if c.isdigit()))
 
+    @property
+    def specific(self) -> bool:
+        """Whether it is sm_90a, with the instructions that later chips lack."""
+        return self.name == "sm_90a"
+
 
 def chip(name: str) -> Chip:
     """A GPU architecture by name; ValueError says which there are."""

@@ -76,6 +76,23 @@ _LABEL = re.compile(r"^([\w.]+):")
 _PHI_FROM = re.compile(r", %([\w.]+)\]")
 
 
+PHASE_WAITS = f"""
+@emu.phase_at = internal global [{THREADS} x ptr] zeroinitializer
+@emu.phase_parity = internal global [{THREADS} x i32] zeroinitializer
+define internal i1 @emu.phase_over(i64 %t) {{
+  %p = getelementptr ptr, ptr @emu.phase_at, i64 %t
+  %q = getelementptr i32, ptr @emu.phase_parity, i64 %t
+  %at = load ptr, ptr %p
+  %parity = load i32, ptr %q
+  %state = load i64, ptr %at
+  %high = lshr i64 %state, 63
+  %now = trunc i64 %high to i32
+  %over = icmp ne i32 %now, %parity
+  ret i1 %over
+}}
+"""
+
+
 def coroutine(function: str, name: str) -> str:
     """A kernel that is suspended at its collectives."""
     out: list[str] = []
@@ -104,9 +121,8 @@ def coroutine(function: str, name: str) -> str:
             number += 1
             if op.stage:
                 out.append(f"  call void @tcc.{op.name}.stage({call[2]})")
-            kind = WARP_WAIT if op.wait == "warp" else BLOCK_WAIT
             out += [
-                f"  call void @emu.wait(i32 {kind})",
+                f"  call void @emu.wait(i32 {WAITS[op.wait]})",
                 f"  %emu.s{number} = call i8 @llvm.coro.suspend(token none, i1 false)",
                 f"  switch i8 %emu.s{number}, label %emu.out [i8 0, label %emu.c{number} i8 1, label %emu.cleanup]",
                 f"emu.c{number}:",
@@ -144,8 +160,8 @@ def _at(e: Emit, table: str, index: str, elem: str = "i32") -> str:
     return e.value(f"getelementptr {elem}, ptr @emu.{table}, i64 {index}")
 
 
-def scheduler(name: str) -> str:
-    """`i32 @emu.run_block(ptr args, i64 threads, i1 descending)` of coroutines."""
+def scheduler(name: str, phases: bool) -> str:
+    """`i32 @emu.run_block(ptr args, i64 threads, i1 descending)` of coroutines, which may wait for `phases`."""
     e = Emit()
     e.function("internal i32 @emu.run_block(ptr %args, i64 %threads, i1 %descending)")
     flag = e.value("alloca i32")
@@ -218,6 +234,21 @@ def scheduler(name: str) -> str:
         e.when(e.value(f"and i1 {waits}, {same}"), go)
 
     e.loop(0, "%threads", 32, warp)
+
+    def poll(i: str, _: list[str]) -> None:
+        t = ordered(i, "0", "%threads")
+
+        def look() -> None:
+            def go() -> None:
+                e.line(f"store i32 1, ptr {flag}")
+                resume(t, e.value(f"add i64 {t}, 1"))
+
+            e.when(e.value(f"call i1 @emu.phase_over(i64 {t})"), go)
+
+        e.when(e.value(f"icmp eq i32 {kind_of(t)}, {PHASE_WAIT}"), look)
+
+    if phases:
+        e.loop(0, "%threads", 1, poll)
     moved = e.value(f"icmp ne i32 {e.value(f'load i32, ptr {flag}')}, 0")
     e.branch_if(moved, again, blocks)
     e.at(blocks)

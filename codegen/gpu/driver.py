@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from tcc.codegen.gpu.chips import Chip
-from tcc.codegen.gpu.kernel import GpuKernel, Status, ptx
+from tcc.codegen.gpu.kernel import MAP_WORDS, GpuKernel, Status, TileMap, ptx
 from tcc.codegen.gpu.loops import kernels_of
 from tcc.codegen.kernel import Operand as OperandSlot
 from tcc.codegen.kernel import OpId, Runtime
@@ -36,9 +36,15 @@ STATUS_BYTES = 8 * launch.STATUS_WORDS
 NEWEST = 90  # the emulator's
 
 
-def lower(func: Func, chip: Chip | None, returns: Returns = "list") -> DeviceProgram:
-    """A placed and planned function as a program.  Its kernels are PTX for `chip`, or LLVM text for the emulator (None)."""
-    return _Driver(func, chip, returns).lower()
+def lower(
+    func: Func, chip: Chip | None, returns: Returns = "list", *, tile_maps: bool = False
+) -> DeviceProgram:
+    """A placed and planned function as a program.  Its kernels are PTX for `chip`, or LLVM text for the emulator (None).
+
+    With `tile_maps` who launches them can make tensor maps, which products on sm_90a ask for.
+    """
+    specific = tile_maps and (chip is None or chip.specific)
+    return _Driver(func, chip, returns, specific).lower()
 
 
 def user_kernels(op: Op) -> Callable[..., list[GpuKernel]] | None:
@@ -47,8 +53,8 @@ def user_kernels(op: Op) -> Callable[..., list[GpuKernel]] | None:
 
 
 class _Driver:
-    def __init__(self, func: Func, chip: Chip | None, returns: Returns) -> None:
-        self.func, self.chip, self.returns = func, chip, returns
+    def __init__(self, func: Func, chip: Chip | None, returns: Returns, specific: bool) -> None:
+        self.func, self.chip, self.returns, self.specific = func, chip, returns, specific
         self.buffers: list[Buffer] = []
         self.places: dict[Value, Address] = {}
         self.kernels: dict[str, DeviceKernel] = {}
@@ -201,7 +207,7 @@ class _Driver:
         assert is_kernel(op)
         key = kernel_key(op)
         if key not in self.written:
-            self.written[key] = kernels_of(op, self.chip.sm if self.chip else NEWEST)
+            self.written[key] = kernels_of(op, self.chip.sm if self.chip else NEWEST, self.specific)
         steps: list[Step] = []
         scratch: dict[Size, Address] = {}
         for kernel in self.written[key]:
@@ -220,15 +226,19 @@ class _Driver:
             self.written[key] = make(*([v.type.value for v in vs] for vs in (op.reads, op.places)))
         return [self.launch(op, kernel, {}) for kernel in self.written[key]]
 
-    def launch(self, op: Op, kernel: GpuKernel, scratch: dict[Size, Address]) -> Step:
+    def launch(self, op: Op, kernel: GpuKernel, scratch: dict[Size, Address]) -> launch.Launch:
         if kernel.name not in self.kernels:
             text = kernel.text if self.chip is None else ptx(kernel, self.chip)
             what = str(op.attrs.get("name", op.name)) + (f" ({op.loc})" if op.loc else "")
             self.kernels[kernel.name] = DeviceKernel(
-                kernel.name, text, kernel.block, len(kernel.slots), kernel.shared, what
+                kernel.name, text, kernel.block, kernel.words, kernel.shared, what
             )
-        arguments: list[Address | Size] = []
-        for slot in kernel.slots:
+        maps = sum(isinstance(s, TileMap) for s in kernel.slots)
+        gap = kernel.words - MAP_WORDS * maps - (len(kernel.slots) - maps)
+        arguments: list[Address | Size | launch.TensorMap] = []
+        for number, slot in enumerate(kernel.slots):
+            if maps and number == len(kernel.slots) - maps:
+                arguments += [0] * gap
             if isinstance(slot, OperandSlot):
                 arguments.append(self.places[op.operands[slot.index]])
             elif isinstance(slot, Runtime):
@@ -237,9 +247,13 @@ class _Driver:
                 arguments.append(self.op_id(op))
             elif isinstance(slot, Status):
                 arguments.append(self.status_address())
+            elif isinstance(slot, TileMap):
+                place = self.places[op.operands[slot.index]]
+                arguments.append(launch.TensorMap(place, slot.sizes, slot.strides, slot.box))
             else:
                 arguments.append(self.scratch_address(slot.bytes, scratch))
-        return launch.Launch(kernel.name, kernel.grid, tuple(arguments), self.op_id(op))
+        otherwise = self.launch(op, kernel.unless, scratch) if kernel.unless else None
+        return launch.Launch(kernel.name, kernel.grid, tuple(arguments), self.op_id(op), otherwise)
 
     def status_address(self) -> Address:
         if self.status < 0:

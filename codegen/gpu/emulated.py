@@ -98,3 +98,148 @@ def mma64_text() -> str:
         total = e.call("double", "llvm.fma.f64", ("double", a), ("double", b), ("double", total))
     e.end(f"double {total}")
     return "\n".join([*e.declared, _MMA64, e.text()])
+
+
+PHASES = """
+define internal void @emu.phase_move(ptr %p, i64 %arrived, i64 %bytes) {
+  %s = load i64, ptr %p
+  %less = sub i64 %s, %arrived
+  %more = shl i64 %bytes, 32
+  %t = add i64 %less, %more
+  %missing = and i64 %t, 65535
+  %up = lshr i64 %t, 32
+  %left = and i64 %up, 2147483647
+  %any = or i64 %missing, %left
+  %over = icmp eq i64 %any, 0
+  %turned = xor i64 %t, -9223372036854775808
+  %high = lshr i64 %t, 16
+  %count = and i64 %high, 65535
+  %new = or i64 %turned, %count
+  %r = select i1 %over, i64 %new, i64 %t
+  store i64 %r, ptr %p
+  ret void
+}
+"""
+ELEMENT = 2  # bytes of what tiles hold
+
+
+def _in_shared(e: Emit, offset: str) -> str:
+    """The address of a byte of shared memory under the 128-byte swizzle: bits 4 to 6 are turned by bits 7 to 9."""
+    row = e.value(f"and i64 {e.value(f'lshr i64 {offset}, 7')}, 7")
+    at = e.value(f"xor i64 {offset}, {e.value(f'shl i64 {row}, 4')}")
+    return e.value(f"getelementptr i8, ptr @emu.shared, i64 {at}")
+
+
+def tile_copy_text() -> str:
+    """`i64 @emu.tile_copy(target, map, x, y, z)`: the bytes of a box, zero where the tensor ends.
+
+    A map's words are its address, three sizes, the strides of the outer two in bytes, and two sizes of its box.
+    """
+    e = Emit()
+    e.function("internal i64 @emu.tile_copy(ptr %target, ptr %map, i32 %x, i32 %y, i32 %z)")
+    words = [e.value(f"load i64, ptr {e.gep('%map', i, 'i64')}") for i in range(8)]
+    base, size_x, size_y, size_z, stride_y, stride_z, box_x, box_y = words
+    x, y, z = (e.value(f"sext i32 %{c} to i64") for c in "xyz")
+    first = e.value("ptrtoint ptr %target to i64")
+    offset = e.value(f"sub i64 {first}, {e.value('ptrtoint ptr @emu.shared to i64')}")
+
+    def inside(place: str, size: str) -> str:
+        return e.value(f"icmp ult i64 {place}, {size}")  # below 0 is far above
+
+    def row(j: str, _: list[str]) -> None:
+        def one(i: str, _: list[str]) -> None:
+            px, py = e.value(f"add i64 {x}, {i}"), e.value(f"add i64 {y}, {j}")
+            there = e.value(f"and i1 {inside(px, size_x)}, {inside(py, size_y)}")
+            there = e.value(f"and i1 {there}, {inside(z, size_z)}")
+            number = e.value(f"add i64 {e.value(f'mul i64 {j}, {box_x}')}, {i}")
+            place = _in_shared(e, e.value(f"add i64 {offset}, {e.value(f'mul i64 {number}, {ELEMENT}')}"))
+            e.line(f"store i16 0, ptr {place}")
+
+            def copy() -> None:
+                at = e.value(f"add i64 {base}, {e.value(f'mul i64 {px}, {ELEMENT}')}")
+                at = e.value(f"add i64 {at}, {e.value(f'mul i64 {py}, {stride_y}')}")
+                at = e.value(f"add i64 {at}, {e.value(f'mul i64 {z}, {stride_z}')}")
+                good = e.value(
+                    f"call ptr @emu.check(ptr {e.value(f'inttoptr i64 {at} to ptr')}, i64 {ELEMENT})"
+                )
+                e.line(f"store i16 {e.value(f'load i16, ptr {good}')}, ptr {place}")
+
+            e.when(there, copy)
+
+        e.loop(0, box_x, 1, one)
+
+    e.loop(0, box_y, 1, row)
+    e.end("i64 " + e.value(f"mul i64 {e.value(f'mul i64 {box_x}, {box_y}')}, {ELEMENT}"))
+    return e.text()
+
+
+TOTALS = "@emu.totals = internal global [128 x float] zeroinitializer\n"
+
+
+def wgmma_text(kind: str) -> str:
+    """A thread's share of a warpgroup's product, whose totals lie in @emu.totals: rows r and r + 8, pairs of columns.
+
+    Descriptors hold, in units of 16 bytes, where a matrix begins, the step from 64 lines to the next (of a turned one) and the step
+    from eight rows of 128 bytes to the next.
+    """
+    e = Emit()
+    e.function(f"internal void @emu.wgmma.{kind}(i64 %a, i64 %b, i64 %groups, i1 %ta, i1 %tb)")
+    me = e.value(f"zext i32 {e.value('load i32, ptr @emu.thread')} to i64")
+    lane = e.value(f"and i64 {me}, 31")
+    warp = e.value(f"and i64 {e.value(f'lshr i64 {me}, 5')}, 3")
+    top = e.value(f"add i64 {e.value(f'shl i64 {warp}, 4')}, {e.value(f'lshr i64 {lane}, 2')}")
+    left = e.value(f"shl i64 {e.value(f'and i64 {lane}, 3')}, 1")
+
+    def field(word: str, bit: int) -> str:
+        moved = word if bit == 0 else e.value(f"lshr i64 {word}, {bit}")
+        return e.value(f"shl i64 {e.value(f'and i64 {moved}, 16383')}, 4")
+
+    fields = {d: [field(f"%{d}", bit) for bit in (0, 16, 32)] for d in "ab"}
+
+    def number(d: str, line: str, k: str) -> str:
+        start, lines_step, rows_step = fields[d]
+
+        def part(value: str, op: str, by: int, scale: str) -> str:
+            return e.value(f"mul i64 {e.value(f'{op} i64 {value}, {by}')}, {scale}")
+
+        along_k = [
+            part(line, "udiv", 8, rows_step),
+            part(line, "urem", 8, "128"),
+            part(k, "mul", 1, str(ELEMENT)),
+        ]
+        along_lines = [
+            part(line, "udiv", 64, lines_step),
+            part(line, "urem", 64, str(ELEMENT)),
+            part(k, "udiv", 8, rows_step),
+            part(k, "urem", 8, "128"),
+        ]
+        offsets = []
+        for terms in (along_k, along_lines):
+            total = start
+            for term in terms:
+                total = e.value(f"add i64 {total}, {term}")
+            offsets.append(total)
+        offset = e.value(f"select i1 %t{d}, i64 {offsets[1]}, i64 {offsets[0]}")
+        short = e.value(f"load i16, ptr {_in_shared(e, offset)}")
+        if kind == "f16":
+            return e.value(f"fpext half {e.value(f'bitcast i16 {short} to half')} to float")
+        word = e.value(f"shl i32 {e.value(f'zext i16 {short} to i32')}, 16")
+        return e.value(f"bitcast i32 {word} to float")
+
+    def group(g: str, _: list[str]) -> None:
+        for n in range(4):
+            row = e.value(f"add i64 {top}, {8 * (n // 2)}")
+            column = e.value(f"add i64 {e.value(f'shl i64 {g}, 3')}, {e.value(f'add i64 {left}, {n % 2}')}")
+            index = e.value(f"add i64 {e.value(f'shl i64 {g}, 2')}, {n}")
+            place = e.value(f"getelementptr float, ptr @emu.totals, i64 {index}")
+
+            def add(k: str, total: list[str], row: str = row, column: str = column) -> list[str]:
+                product = e.value(f"fmul float {number('a', row, k)}, {number('b', column, k)}")
+                return [e.value(f"fadd float {total[0]}, {product}")]
+
+            (total,) = e.loop(0, 16, 1, add, [("float", e.value(f"load float, ptr {place}"))])
+            e.line(f"store float {total}, ptr {place}")
+
+    e.loop(0, "%groups", 1, group)
+    e.end()
+    return e.text()

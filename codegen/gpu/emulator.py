@@ -11,18 +11,27 @@ import bisect
 import ctypes
 import functools
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
 from tcc.codegen import jit
 from tcc.codegen.emit import VecType
-from tcc.codegen.gpu.coroutines import COLLECTIVE, DIVERGENT, coroutine, launch_text, plain_block, scheduler
-from tcc.codegen.gpu.emulated import POINTER, mma64_text, mma_text
+from tcc.codegen.gpu.coroutines import (
+    COLLECTIVE,
+    DIVERGENT,
+    PHASE_WAITS,
+    coroutine,
+    launch_text,
+    plain_block,
+    scheduler,
+)
+from tcc.codegen.gpu.emulated import PHASES, POINTER, TOTALS, mma64_text, mma_text, tile_copy_text, wgmma_text
 from tcc.codegen.gpu.ops import THREADS, used
 from tcc.codegen.keys import cache_key
 from tcc.codegen.target import Target, host
-from tcc.runtime import cache
+from tcc.ir.dims import evaluate
+from tcc.runtime import cache, launch
 from tcc.runtime.launch import Array, DeviceKernel
 
 SHARED_BYTES = 228 << 10
@@ -31,7 +40,7 @@ _STATE = f"""
 @emu.thread = internal global i32 0
 @emu.block = internal global [3 x i32] zeroinitializer
 @emu.grid = internal global [3 x i32] zeroinitializer
-@emu.shared = internal global [{SHARED_BYTES} x i8] zeroinitializer, align 128
+@emu.shared = internal global [{SHARED_BYTES} x i8] zeroinitializer, align 1024
 @emu.trash = internal global [4096 x i8] zeroinitializer, align 128
 @emu.ranges = internal global ptr null
 @emu.range_count = internal global i64 0
@@ -147,7 +156,11 @@ def host_text(kernel: DeviceKernel) -> tuple[str, bool]:
         if op.name.startswith("mma."):
             kind = op.name[4:]
             parts.append(mma64_text() if kind == "f64" else mma_text(kind, 1 if kind == "tf32" else 2))
-    parts += [scheduler(kernel.name) if waits else plain_block(kernel.name), launch_text()]
+    phases = any(op.wait == "phase" for op in ops)
+    if phases:
+        kinds = dict.fromkeys(op.name.split(".")[1] for op in ops if op.name.startswith("wgmma."))
+        parts += [PHASES, PHASE_WAITS, TOTALS, tile_copy_text(), *map(wgmma_text, kinds)]
+    parts += [scheduler(kernel.name, phases) if waits else plain_block(kernel.name), launch_text()]
     lines: dict[str, None] = {}
     text: list[str] = []
     for line in "\n".join(parts).splitlines():
@@ -245,6 +258,11 @@ class Emulator:
         ctypes.memmove(target, source, bytes)
 
     def synchronise(self) -> None: ...
+
+    def tensor_map(self, address: int, map: launch.TensorMap, sizes: Mapping[str, int]) -> list[int]:
+        """As `@emu.tile_copy` reads it."""
+        numbers = [evaluate(s, sizes) for s in (*map.sizes, *map.strides)]
+        return [address, *numbers, *map.box, *[0] * 8]
 
     def launch(self, kernel: DeviceKernel, grid: tuple[int, int, int], arguments: Sequence[int]) -> None:
         """KernelError for a divergent barrier, and for an address that is nobody's."""

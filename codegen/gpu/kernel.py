@@ -29,7 +29,19 @@ class Status:
     """Slot: the address of four i64, of which the first says that the op failed."""
 
 
-GpuSlot = Slot | Status
+@dataclass(frozen=True, slots=True)
+class TileMap:
+    """Slot of 16 words: a `launch.TensorMap` of operand number `index`."""
+
+    index: int
+    sizes: tuple[Size, Size, Size]
+    strides: tuple[Size, Size]
+    box: tuple[int, int]
+
+
+GpuSlot = Slot | Status | TileMap
+MAP_WORDS = 16
+FIRST_MAP = "FIRST_MAP"  # stands for the word of the first map while the text is being written
 
 
 @dataclass(frozen=True)
@@ -41,6 +53,14 @@ class GpuKernel:
     block: int = BLOCK
     shared: int = 0
     resident: int = 1  # blocks that a multiprocessor must have registers for
+    unless: GpuKernel | None = None  # the one to be launched instead where operands of maps are not aligned
+
+    @property
+    def words(self) -> int:
+        """Of its arguments; maps come last, from a multiple of 64 bytes on."""
+        maps = sum(isinstance(s, TileMap) for s in self.slots)
+        plain = len(self.slots) - maps
+        return -(-plain // 8) * 8 + MAP_WORDS * maps if maps else plain
 
 
 def ceil_div(a: Size, b: int) -> Size:
@@ -64,6 +84,8 @@ def finish(
 ) -> GpuKernel:
     """The kernel whose text, with PLACEHOLDER for its name, is in `e`; `more` are lines to put before it."""
     body = "\n".join([*sorted(e.declared), *more, e.text()])
+    plain = sum(not isinstance(s, TileMap) for s in slots)
+    body = body.replace(FIRST_MAP, str(-(-plain // 8) * 8))
     name = f"tcc_{kind}_{hashlib.sha256(f'{body}{block},{shared},{resident}'.encode()).hexdigest()[:20]}"
     return GpuKernel(name, body.replace(PLACEHOLDER, name), tuple(slots), grid, block, shared, resident)
 
@@ -152,7 +174,7 @@ def shuffle(e: Emit, t: VecType, value: str, op: str, by: int | str) -> str:
 
 # -- PTX ---------------------------------------------------------------------------------------------------------------
 
-_SHARED = "@tcc_shared = external addrspace(3) global [0 x i8], align 128\n"
+_SHARED = "@tcc_shared = external addrspace(3) global [0 x i8], align 1024\n"
 
 
 def module_text(kernel: GpuKernel) -> str:
@@ -160,8 +182,9 @@ def module_text(kernel: GpuKernel) -> str:
     ops = used(kernel.text)
     head = f"define void @{kernel.name}(ptr %args) #0"
     assert head in kernel.text
-    size = max(1, len(kernel.slots))
-    device = f'define ptx_kernel void @{kernel.name}(ptr byval([{size} x i64]) align 8 "nvvm.grid_constant" %args) #1'
+    size = max(1, kernel.words)
+    align = 64 if size > len(kernel.slots) else 8
+    device = f'define ptx_kernel void @{kernel.name}(ptr byval([{size} x i64]) align {align} "nvvm.grid_constant" %args) #1'
     text = re.sub(r"^declare [^\n]*@tcc\.[^\n]*$", "", kernel.text, flags=re.M).replace(head, device)
     bounds = f'"nvvm.reqntid"="{kernel.block}" "nvvm.minctasm"="{kernel.resident}"'
     attributes = f"attributes #0 = {{ nounwind }}\nattributes #1 = {{ nounwind {bounds} }}\n"
@@ -174,9 +197,12 @@ def ptx(kernel: GpuKernel, chip: Chip) -> str:
 
     Intrinsics are not declared in the text, so LLVM says which it does not know.
     """
-    needs = least_sm(used(kernel.text))
+    ops = used(kernel.text)
+    needs = least_sm(ops)
     if needs > chip.sm:
         raise ValueError(f"{kernel.name} needs sm_{needs}, and {chip.name} is older")
+    if any(op.specific for op in ops) and not chip.specific:
+        raise ValueError(f"{kernel.name} needs sm_90a, not {chip.name}")
     text = f'target triple = "{TRIPLE}"\n{module_text(kernel)}'
     key = cache.key("ptx", str(llvmlite.__version__), chip.name, chip.features, text)
     data = cache.get(key)

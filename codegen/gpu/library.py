@@ -341,6 +341,7 @@ class _Body:
     def start(self, step: launch.Launch) -> None:
         e, kernel = self.e, self.library.kernels[step.kernel]
         for i, a in enumerate(step.arguments):
+            assert not isinstance(a, launch.TensorMap)  # those are made by Python's runtime
             value = self.at(a) if isinstance(a, Address) else self.size(a)
             e.line(f"store i64 {value}, ptr {e.gep(self.arguments, i, 'i64')}")
         grid = ", ".join(f"i64 {self.size(g)}" for g in step.grid)

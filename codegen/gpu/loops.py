@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
-from tcc.codegen.gpu import tensorcore
+from tcc.codegen.gpu import hopper, tensorcore
 from tcc.codegen.gpu.chips import LANE
 from tcc.codegen.gpu.columns import column_kernels
 from tcc.codegen.gpu.convolutions import conv_kernels
@@ -26,8 +27,10 @@ from tcc.ir.dims import Size
 PRODUCTS = frozenset("matmul conv conv_input conv_filter".split())
 
 
-def kernels_of(op: Op, sm: int) -> list[GpuKernel]:
-    """What a placed op launches on a chip that is no older than `sm`, in order."""
+def kernels_of(op: Op, sm: int, specific: bool) -> list[GpuKernel]:
+    """What a placed op launches on a chip that is no older than `sm`, or is sm_90a (`specific`), in order."""
+    if specific and hopper.fits(op):
+        return [replace(hopper.kernel(op), unless=tensorcore.whole_kernel(op))]
     if op.name in PRODUCTS and tensorcore.multiplies(op, sm):
         return tensorcore.matrix_kernels(op)
     if op.name in ("cumsum", "cumprod") and scans(op):

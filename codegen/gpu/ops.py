@@ -26,12 +26,13 @@ class DeviceOp:
     params: tuple[str, ...]
     ptx: str
     host: str
-    wait: str = ""  # warp or block
+    wait: str = ""  # for warp or block, or for the phase of an mbarrier
     stage: str = ""
     sm: int = 70
+    specific: bool = False  # of sm_90a alone
 
     def _define(self, name: str, result: str, body: str, attributes: str) -> str:
-        params = ", ".join(f"{t} %{chr(ord('a') + i)}" for i, t in enumerate(self.params))
+        params = ", ".join(f"{t} %{param(i)}" for i, t in enumerate(self.params))
         end = "ret void" if result == "void" else f"ret {result} %r"
         lines = "".join(
             f"  {line.strip()}\n" for line in [*filter(None, body.split("\n")), end] if line.strip()
@@ -51,10 +52,16 @@ class DeviceOp:
         return text
 
 
+def param(i: int) -> str:
+    """The name of a parameter in a body: a, b, ..., j, p10, ..."""
+    return chr(ord("a") + i) if i < 10 else f"p{i}"
+
+
 OPS: dict[str, DeviceOp] = {}
 
 
-def _op(*args: object, **more: object) -> None:
+def define(*args: object, **more: object) -> None:
+    """Puts an op into the table: the fields of `DeviceOp`."""
     op = DeviceOp(*args, **more)  # type: ignore[arg-type]
     OPS[op.name] = op
 
@@ -63,27 +70,27 @@ def _read(register: str) -> str:
     return f"%r = call i32 @llvm.nvvm.read.ptx.sreg.{register}()"
 
 
-_op("thread", "i32", (), _read("tid.x"), "%r = load i32, ptr @emu.thread")
+define("thread", "i32", (), _read("tid.x"), "%r = load i32, ptr @emu.thread")
 for _i, _axis in enumerate("xyz"):
     _at = f"ptr getelementptr (i32, ptr @emu.block, i32 {_i})"
-    _op(f"block.{_axis}", "i32", (), _read(f"ctaid.{_axis}"), f"%r = load i32, {_at}")
+    define(f"block.{_axis}", "i32", (), _read(f"ctaid.{_axis}"), f"%r = load i32, {_at}")
     _at = f"ptr getelementptr (i32, ptr @emu.grid, i32 {_i})"
-    _op(f"grid.{_axis}", "i32", (), _read(f"nctaid.{_axis}"), f"%r = load i32, {_at}")
-_op(
+    define(f"grid.{_axis}", "i32", (), _read(f"nctaid.{_axis}"), f"%r = load i32, {_at}")
+define(
     "shared",
     "ptr",
     (),
     "%r = addrspacecast ptr addrspace(3) @tcc_shared to ptr",
     "%r = getelementptr i8, ptr @emu.shared, i64 0",
 )
-_op("barrier", "void", (), "call void @llvm.nvvm.barrier.cta.sync.aligned.all(i32 0)", "", "block")
-_op("warp_barrier", "void", (), "call void @llvm.nvvm.bar.warp.sync(i32 -1)", "", "warp")
+define("barrier", "void", (), "call void @llvm.nvvm.barrier.cta.sync.aligned.all(i32 0)", "", "block")
+define("warp_barrier", "void", (), "call void @llvm.nvvm.bar.warp.sync(i32 -1)", "", "warp")
 
 _MINE = """%me = load i32, ptr @emu.thread
 %w = and i32 %me, -32
 %l = and i32 %me, 31
 """
-_op(
+define(
     "shuffle_xor",
     "i32",
     ("i32", "i32"),
@@ -92,7 +99,7 @@ _op(
     "warp",
     "call void @emu.flip()\ncall void @emu.give(i32 0, i32 %a)",
 )
-_op(
+define(
     "shuffle_from",
     "i32",
     ("i32", "i32"),
@@ -101,7 +108,7 @@ _op(
     "warp",
     "call void @emu.flip()\ncall void @emu.give(i32 0, i32 %a)",
 )
-_op(
+define(
     "ballot",
     "i32",
     ("i1",),
@@ -116,7 +123,7 @@ _op(
     "warp",
     "call void @emu.flip()\n%v = zext i1 %a to i32\ncall void @emu.give(i32 0, i32 %v)",
 )
-_op(
+define(
     "atomic_max",
     "i64",
     ("ptr", "i64"),
@@ -126,14 +133,14 @@ _op(
 
 for _kind, _t in (("i32", "i32"), ("i64", "i64"), ("f32", "float"), ("f64", "double")):
     _add = "fadd" if _kind[0] == "f" else "add"
-    _op(
+    define(
         f"atomic_add.{_kind}",
         _t,
         ("ptr", _t),
         f"%r = atomicrmw {_add} ptr %a, {_t} %b monotonic",
         f"%r = load {_t}, ptr %a\n%m = {_add} {_t} %r, %b\nstore {_t} %m, ptr %a",
     )
-_op(  # an index and the size of its axis; on the host it is 0 where it is not within, which is noted as a fault of site %c
+define(  # an index and the size of its axis; on the host it is 0 where it is not within, which is noted as a fault of site %c
     "inside",
     "i64",
     ("i64", "i64", "i32"),
@@ -186,7 +193,7 @@ def _mma(kind: str, k: int, intrinsic: str, sm: int) -> None:
         host.append(f"{name} = insertvalue {MMA} {previous}, float %d{n}, {n}")
         previous = name
     params = ("i32",) * 6 + ("float",) * 4
-    _op(f"mma.{kind}", MMA, params, call, "\n".join(host), "warp", "\n".join(stage), sm)
+    define(f"mma.{kind}", MMA, params, call, "\n".join(host), "warp", "\n".join(stage), sm)
 
 
 _mma("bf16", 16, "mma.m16n8k16.row.col.bf16", 80)
@@ -194,7 +201,7 @@ _mma("f16", 16, "mma.m16n8k16.row.col.f32.f32", 80)
 _mma("tf32", 8, "mma.m16n8k8.row.col.tf32", 80)
 
 MMA64 = "{ double, double }"
-_op(
+define(
     "mma.f64",
     MMA64,
     ("double",) * 4,
@@ -214,7 +221,7 @@ _op(
     call void @emu.give_double(i32 2, double %b)""",
     80,
 )
-_op(
+define(
     "to_tf32",
     "i32",
     ("float",),
@@ -249,7 +256,7 @@ def _ldmatrix(name: str, suffix: str, word: str) -> None:
         call void @emu.give(i32 1, i32 %high)"""
     body = f"""%s = addrspacecast ptr %a to ptr addrspace(3)
         %r = call {WORDS} @{intrinsic}(ptr addrspace(3) %s)"""
-    _op(name, WORDS, ("ptr",), body, "\n".join(host), "warp", stage, 75)
+    define(name, WORDS, ("ptr",), body, "\n".join(host), "warp", stage, 75)
 
 
 _ldmatrix(
@@ -279,7 +286,7 @@ _ldmatrix(
     %e# = shl i32 %d#, 16
     %x# = or i32 %e#, %c#""",
 )
-_op(
+define(
     "copy_async",
     "void",
     ("ptr", "ptr"),
@@ -289,9 +296,9 @@ _op(
     "%v = load i128, ptr %b, align 16\nstore i128 %v, ptr %a, align 16",
     sm=80,
 )
-_op("copies_begun", "void", (), "call void @llvm.nvvm.cp.async.commit.group()", "", sm=80)
+define("copies_begun", "void", (), "call void @llvm.nvvm.cp.async.commit.group()", "", sm=80)
 for _n in range(3):
-    _op(f"copies_left_{_n}", "void", (), f"call void @llvm.nvvm.cp.async.wait.group(i32 {_n})", "", sm=80)
+    define(f"copies_left_{_n}", "void", (), f"call void @llvm.nvvm.cp.async.wait.group(i32 {_n})", "", sm=80)
 
 _CALLED = re.compile(r"@tcc\.([a-z_0-9.]+)\(")
 

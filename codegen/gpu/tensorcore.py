@@ -100,6 +100,15 @@ def matrix_kernels(op: Op) -> list[GpuKernel]:
     ).kernels()
 
 
+def whole_kernel(op: Op) -> GpuKernel:
+    """A placed `matmul` by one kernel, k not cut."""
+
+    class Whole(_Matmul):
+        stretches = 1
+
+    return Whole(op).kernel()
+
+
 class Matrices(Product):
     """How a product is made; what it multiplies, another class says."""
 

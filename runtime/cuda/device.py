@@ -6,7 +6,7 @@ import atexit
 import shutil
 import threading
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Any
@@ -15,9 +15,10 @@ import numpy as np
 
 from tcc.runtime.cuda import driver
 from tcc.runtime.cuda.graphs import Graph, GraphError, capture
+from tcc.runtime.cuda.tensormaps import tensor_map
 from tcc.runtime.devices import DeviceError, DeviceLost, DeviceMemoryError, Pool
 from tcc.runtime.dlpack import CUDA
-from tcc.runtime.launch import DeviceKernel
+from tcc.runtime.launch import DeviceKernel, TensorMap
 
 Array = np.ndarray[Any, Any]
 STAGING = 4 << 20  # bytes of each of the two pinned buffers
@@ -54,6 +55,7 @@ class CudaDevice:
         self.lost = ""
         major, minor = self._device.compute_capability()
         self.sm = 10 * major + minor
+        self.driver = int(cuda.get_driver_version())
         with self:
             self._stream = cuda.Stream(
                 1
@@ -228,6 +230,10 @@ class CudaDevice:
                 self._cuda.memcpy_dtod_async(target, source, bytes, self._stream)
 
     # -- kernels ---------------------------------------------------------------------------------------------------
+
+    def tensor_map(self, address: int, map: TensorMap, sizes: Mapping[str, int]) -> list[int]:
+        with self:
+            return tensor_map(address, map, sizes)
 
     def launch(self, kernel: DeviceKernel, grid: tuple[int, int, int], arguments: Sequence[int]) -> None:
         with self:

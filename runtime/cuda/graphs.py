@@ -16,7 +16,8 @@ class GraphError(RuntimeError):
     """A call of the graph interface failed."""
 
 
-def _do(name: str, *args: Any) -> None:
+def do(name: str, *args: Any) -> None:
+    """Calls a function of the driver; GraphError if it fails."""
     status = getattr(library(), name)(*args)
     if status:
         _failed(name, status)
@@ -46,14 +47,14 @@ class Graph:
     def close(self) -> None:
         run, self._run = self._run, ctypes.c_void_p()
         if run:
-            _do("cuGraphExecDestroy", run)
+            do("cuGraphExecDestroy", run)
 
 
 @contextmanager
 def capture(stream: int) -> Iterator[Graph]:
     """A graph that is ready to be launched when the block is over.  The stream must not be the default one."""
     made, graph, handle = Graph(), ctypes.c_void_p(), ctypes.c_void_p(stream)
-    _do("cuStreamBeginCapture_v2", handle, RELAXED)
+    do("cuStreamBeginCapture_v2", handle, RELAXED)
     try:
         yield made
     except BaseException:
@@ -61,8 +62,8 @@ def capture(stream: int) -> Iterator[Graph]:
         if graph:
             library().cuGraphDestroy(graph)
         raise
-    _do("cuStreamEndCapture", handle, ctypes.byref(graph))
+    do("cuStreamEndCapture", handle, ctypes.byref(graph))
     try:
-        _do("cuGraphInstantiateWithFlags", ctypes.byref(made._run), graph, ctypes.c_ulonglong(0))
+        do("cuGraphInstantiateWithFlags", ctypes.byref(made._run), graph, ctypes.c_ulonglong(0))
     finally:
-        _do("cuGraphDestroy", graph)
+        do("cuGraphDestroy", graph)

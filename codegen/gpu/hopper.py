@@ -1,0 +1,322 @@
+"""Products of halves on sm_90a: tiles by the tensor memory accelerator, multiplied by warpgroups, added up in float32.
+
+A block stays and takes tile after tile.  One thread of its first warpgroup has tiles of the operands copied into a ring of stages;
+two warpgroups multiply what has come, 64 rows each, and write the result through the op's block while the next tile's
+stages fill.  A stage's `full` mbarrier counts the bytes that are under way, its `empty` one the warps that are done with it.
+Both operands may lie dense along k or along their lines.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from tcc.codegen.emit import VecType
+from tcc.codegen.gpu import hopper_ops
+from tcc.codegen.gpu.chips import WARP
+from tcc.codegen.gpu.kernel import (
+    FIRST_MAP,
+    MAP_WORDS,
+    GpuKernel,
+    TileMap,
+    barrier,
+    block_index,
+    ceil_div,
+    finish,
+    grid_size,
+    thread,
+)
+from tcc.codegen.gpu.products import Matmul
+from tcc.codegen.kernel import plus, times
+from tcc.ir import dims
+from tcc.ir.core import Op
+from tcc.ir.types import HALVES, Type
+
+ROWS = 128  # of a tile
+DEPTH = 64  # of a stage along k: rows of 128 bytes
+GROUP = 128  # threads
+CONSUMERS = 2
+THREADS = GROUP * (1 + CONSUMERS)
+MULTIPROCESSORS = 132  # of an H100; a grid has no more blocks
+LEAST_TILES = 32  # with fewer, smaller tiles and parts of k keep more of the device busy
+BAND = 8  # rows of tiles that are taken together, for what they share to be in the second-level cache
+SHARED = 227 << 10
+CHUNK = 64  # columns that go through shared memory at once on their way out
+PITCH = CHUNK + 4
+LINES_STEP, ROWS_STEP = DEPTH * 128, 8 * 128  # bytes: from 64 lines to the next, and from eight rows
+SWIZZLED = 1 << 62  # by 128 bytes, in a product's descriptor
+
+
+def fits(op: Op) -> bool:
+    """Whether a placed `matmul` is for this form: sizes are known, and tiles can be copied."""
+    if op.name != "matmul":
+        return False
+    a, b, c = op.operands[0].type, op.operands[1].type, op.operands[-1].type
+    if a.dtype not in HALVES:
+        return False
+    shape = (*c.shape, a.shape[-1])
+    if not all(isinstance(s, int) and s > 0 for s in shape) or c.rank > 3:
+        return False
+    tiles = dims.mul(*c.shape[:-2], ceil_div(c.shape[-2], ROWS), ceil_div(c.shape[-1], 128))
+    return isinstance(tiles, int) and tiles >= LEAST_TILES and all(map(_has_map, (a, b)))
+
+
+def _has_map(t: Type) -> bool:
+    """One axis dense, the others' steps multiples of 16 bytes and of each other, less than 2^40."""
+    if not all(isinstance(s, int) for s in t.strides) or 1 not in t.strides[-2:]:
+        return False
+    inner, outer = (-1, -2) if t.strides[-1] == 1 else (-2, -1)
+    step, reach = int(t.strides[outer]), int(t.shape[outer]) * int(t.strides[outer])  # type: ignore[arg-type]
+    if step % 8 or step < int(t.shape[inner]) or reach >= 1 << 38:  # type: ignore[arg-type]
+        return False
+    batch = int(t.strides[0]) if t.rank > 2 else reach  # type: ignore[arg-type]
+    return batch % step == 0 and reach <= batch < 1 << 38
+
+
+def kernel(op: Op) -> GpuKernel:
+    """A placed `matmul` that fits."""
+    return _Hopper(op).kernel()
+
+
+class _Hopper(Matmul):
+    stretches = 1
+
+    def __init__(self, op: Op) -> None:
+        super().__init__(op)
+        wide = isinstance(self.n, int) and self.n > 128
+        self.width = 256 if wide else 128
+        self.stage_bytes = 2 * DEPTH * (ROWS + self.width)
+        self.out_bytes = 4 * 16 * PITCH * CONSUMERS * 4  # sixteen rows of each warp
+        self.stages = (SHARED - self.out_bytes - 256) // self.stage_bytes
+        self.totals = hopper_ops.totals(self.width)
+
+    # -- heads -----------------------------------------------------------------------------------------------------
+
+    def maps(self) -> list[TileMap]:
+        """Of both operands: the dense axis, the other one, the batch."""
+        made = []
+        for i, along_k, lines in ((0, self.a_along_k, ROWS), (1, self.b_along_k, self.width)):
+            t = self.types[i]
+            inner, outer = (-1, -2) if t.strides[-1] == 1 else (-2, -1)
+            batch = t.strides[0] if t.rank > 2 else dims.mul(t.shape[outer], t.strides[outer])
+            count = t.shape[0] if t.rank > 2 else 1
+            box = (DEPTH, lines) if along_k else (64, DEPTH)
+            steps = dims.mul(2, t.strides[outer]), dims.mul(2, batch)
+            made.append(TileMap(i, (t.shape[inner], t.shape[outer], count), steps, box))
+        return made
+
+    def kernel(self) -> GpuKernel:
+        e = self.e
+        self.begin("void @KERNEL_NAME(ptr %args)", [self.m, self.n, self.k, self.batch])
+        assert isinstance(self.n, int) and isinstance(self.m, int) and isinstance(self.batch, int)
+        self.down, self.along = -(-self.m // ROWS), -(-self.n // self.width)
+        self.tiles = self.down * self.along * self.batch
+        self.slices = -(-int(self.k) // DEPTH)  # type: ignore[arg-type]
+        self.shared, self.member = e.call("ptr", "tcc.shared"), thread(e)
+        ring = self.stages * self.stage_bytes
+        self.staging = e.gep(self.shared, ring)
+        self.full = e.gep(self.staging, self.out_bytes)
+        self.empty = e.gep(self.full, 8 * self.stages)
+        self.map_of = [
+            e.value(f"getelementptr i64, ptr %args, i64 {FIRST_MAP}"),
+        ]
+        self.map_of.append(e.gep(self.map_of[0], MAP_WORDS, "i64"))
+        warp = e.value(f"trunc i64 {e.value(f'lshr i64 {self.member}, 5')} to i32")
+        same = e.call(
+            "i32", "tcc.shuffle_from", ("i32", warp), ("i32", "0")
+        )  # so that it is known to be the warp's
+        group = e.value(f"lshr i32 {same}, 2")
+
+        def begin() -> None:
+            for s in range(self.stages):
+                e.call("void", "tcc.mbarrier_init", ("ptr", e.gep(self.full, 8 * s)), ("i32", "1"))
+                count = str(CONSUMERS * GROUP // WARP)
+                e.call("void", "tcc.mbarrier_init", ("ptr", e.gep(self.empty, 8 * s)), ("i32", count))
+            e.call("void", "tcc.mbarriers_made")
+
+        e.when(e.value(f"icmp eq i64 {self.member}, 0"), begin)
+        barrier(e)
+        producer, consumer, after = e.label(), e.label(), e.label()
+        e.branch_if(e.value(f"icmp eq i32 {group}, 0"), producer, consumer)
+        e.at(producer)
+        e.call("void", "tcc.registers_40")
+        e.when(e.value(f"icmp eq i64 {self.member}, 0"), self.produce)
+        e.branch(after)
+        e.at(consumer)
+        e.call("void", "tcc.registers_232")
+        self.consume()
+        e.branch(after)
+        e.at(after)
+        e.end()
+        slots = [*self.slots.slots, *self.maps()]
+        bytes = ring + self.out_bytes + 16 * self.stages
+        return finish(e, "warpgroups", slots, (min(self.tiles, MULTIPROCESSORS), 1, 1), THREADS, bytes)
+
+    def over_tiles(self, body: Callable[[str, list[str]], list[str]]) -> None:
+        """The tiles of this block, in order, with the number of stages taken before; `body` sets out from self.row and the others."""
+        e = self.e
+        each = self.down * self.along
+
+        def tile(number: str, turn: list[str]) -> list[str]:
+            z, t = e.value(f"udiv i64 {number}, {each}"), e.value(f"urem i64 {number}, {each}")
+            band, rest = (
+                e.value(f"udiv i64 {t}, {BAND * self.along}"),
+                e.value(f"urem i64 {t}, {BAND * self.along}"),
+            )
+            first = times(e, band, str(BAND))
+            height = e.call(
+                "i64", "llvm.smin.i64", ("i64", e.value(f"sub i64 {self.down}, {first}")), ("i64", str(BAND))
+            )
+            i = plus(e, first, e.value(f"urem i64 {rest}, {height}"))
+            self.number = z
+            self.row = times(e, i, str(ROWS))
+            self.column = times(e, e.value(f"udiv i64 {rest}, {height}"), str(self.width))
+            return body(number, turn)
+
+        e.loop(block_index(e), self.tiles, grid_size(e), tile, [("i64", "0")])
+
+    def stage(self, turn: str) -> tuple[str, str, str]:
+        """The stage of a turn, its number times 8, and the parity of its round."""
+        e = self.e
+        s = e.value(f"urem i64 {turn}, {self.stages}")
+        parity = e.value(f"and i64 {e.value(f'udiv i64 {turn}, {self.stages}')}, 1")
+        return (
+            e.gep(self.shared, times(e, s, str(self.stage_bytes))),
+            times(e, s, "8"),
+            e.value(f"trunc i64 {parity} to i32"),
+        )
+
+    # -- the producer ----------------------------------------------------------------------------------------------
+
+    def produce(self) -> None:
+        e = self.e
+
+        def tile(_: str, turn: list[str]) -> list[str]:
+            def slice(s: str, turn: list[str]) -> list[str]:
+                base, at, parity = self.stage(turn[0])
+                before = e.value(f"xor i32 {parity}, 1")  # of the round before; in the first, none
+                e.call("void", "tcc.mbarrier_wait", ("ptr", e.gep(self.empty, at)), ("i32", before))
+                full = e.gep(self.full, at)
+                e.call("void", "tcc.mbarrier_expect", ("ptr", full), ("i32", str(self.stage_bytes)))
+                k = times(e, s, str(DEPTH))
+                self.copy(0, base, full, self.row, k, ROWS, self.a_along_k)
+                self.copy(1, e.gep(base, 2 * DEPTH * ROWS), full, self.column, k, self.width, self.b_along_k)
+                return [plus(e, turn[0], "1")]
+
+            return e.loop(0, self.slices, 1, slice, [("i64", turn[0])])
+
+        self.over_tiles(tile)
+
+    def copy(self, operand: int, base: str, full: str, line: str, k: str, lines: int, along_k: bool) -> None:
+        e = self.e
+        for block in range(1 if along_k else lines // 64):
+            at = line if along_k else plus(e, line, str(64 * block))
+            x, y = (k, at) if along_k else (at, k)
+            places = [("i32", e.value(f"trunc i64 {c} to i32")) for c in (x, y, self.number)]
+            target = e.gep(base, block * LINES_STEP)
+            e.call(
+                "void",
+                "tcc.tile_copy",
+                ("ptr", target),
+                ("ptr", full),
+                ("ptr", self.map_of[operand]),
+                *places,
+            )
+
+    # -- consumers -------------------------------------------------------------------------------------------------
+
+    def consume(self) -> None:
+        e = self.e
+        count = self.width // 2
+        self.mine = e.value(f"sub i64 {self.member}, {GROUP}")
+        self.lane = e.value(f"and i64 {self.mine}, {WARP - 1}")
+        self.leads = e.value(f"icmp eq i64 {self.lane}, 0")
+        half = e.value(f"lshr i64 {self.mine}, 7")
+        t = VecType("float")
+
+        def tile(_: str, turn: list[str]) -> list[str]:
+            def slice(s: str, carried: list[str]) -> list[str]:
+                *totals, turn = carried
+                base, at, parity = self.stage(turn)
+                e.call("void", "tcc.mbarrier_wait", ("ptr", e.gep(self.full, at)), ("i32", parity))
+                e.call("void", "tcc.products_fence")
+                totals = self.multiply_stage(base, half, totals)
+                e.call("void", "tcc.products_begun")
+                e.call("void", "tcc.products_left_1")  # the one before is done
+                e.when(e.value(f"icmp ne i64 {s}, 0"), lambda: self.release(e.value(f"sub i64 {turn}, 1")))
+                return [*totals, plus(e, turn, "1")]
+
+            begun: list[tuple[VecType | str, str]] = [(t, t.const(0))] * count + [("i64", turn[0])]
+            *totals, after = e.loop(0, self.slices, 1, slice, begun)
+            e.call("void", "tcc.products_left_0")
+            self.release(e.value(f"sub i64 {after}, 1"))
+            settled = e.call(self.totals, f"tcc.settled.{self.width}", *(("float", x) for x in totals))
+            self.write_tile(
+                half, [e.value(f"extractvalue {self.totals} {settled}, {i}") for i in range(count)]
+            )
+            return [after]
+
+        self.over_tiles(tile)
+
+    def release(self, turn: str) -> None:
+        """This warp is done with the stage of a turn."""
+        e = self.e
+
+        def arrive() -> None:
+            _, at, _ = self.stage(turn)
+            e.call("void", "tcc.mbarrier_arrive", ("ptr", e.gep(self.empty, at)))
+
+        e.when(self.leads, arrive)
+
+    def multiply_stage(self, base: str, half: str, totals: list[str]) -> list[str]:
+        """Adds the products of a stage, 16 of k at a time."""
+        e = self.e
+        own = times(e, half, str(64 * 128 if self.a_along_k else LINES_STEP))
+        a = self.descriptor(e.gep(base, own))
+        b = self.descriptor(e.gep(base, 2 * DEPTH * ROWS))
+        name = f"tcc.wgmma.{self.dtype}.{self.width}.{int(not self.a_along_k)}{int(not self.b_along_k)}"
+        for step in range(DEPTH // 16):
+            given = [("float", x) for x in totals]
+            for start, along_k in ((a, self.a_along_k), (b, self.b_along_k)):
+                bytes = step * (32 if along_k else 2 * ROWS_STEP)
+                given.append(("i64", plus(e, start, str(bytes >> 4))))
+            made = e.call(self.totals, name, *given)
+            totals = [e.value(f"extractvalue {self.totals} {made}, {i}") for i in range(len(totals))]
+        return totals
+
+    def descriptor(self, pointer: str) -> str:
+        e = self.e
+        start = e.call("i64", "tcc.matrix_place", ("ptr", pointer))
+        return e.value(f"or i64 {start}, {SWIZZLED | (ROWS_STEP >> 4) << 32 | (LINES_STEP >> 4) << 16}")
+
+    # -- the result --------------------------------------------------------------------------------------------------
+
+    def write_tile(self, half: str, totals: list[str]) -> None:
+        """Each warp's sixteen rows, some columns at a time: fragments to shared memory, whole rows from there."""
+        e = self.e
+        warp = e.value(f"lshr i64 {self.mine}, 5")
+        area = e.gep(self.staging, times(e, warp, str(16 * PITCH * 4)))
+        quad, pair = e.value(f"lshr i64 {self.lane}, 2"), times(e, e.value(f"and i64 {self.lane}, 3"), "2")
+        top = plus(e, plus(e, self.row, times(e, half, "64")), times(e, e.value(f"and i64 {warp}, 3"), "16"))
+        double = times(e, self.lane, "2")
+        for chunk in range(self.width // CHUNK):
+            e.call("void", "tcc.warp_barrier")  # all have read what lay there
+            for g in range(CHUNK // 8):
+                for r in (0, 1):
+                    at = times(e, plus(e, quad, str(8 * r)), str(PITCH))
+                    place = e.gep(area, plus(e, at, plus(e, pair, str(8 * g))), "float")
+                    index = 4 * (chunk * CHUNK // 8 + g) + 2 * r
+                    two = e.value(f"insertelement <2 x float> poison, float {totals[index]}, i64 0")
+                    two = e.value(f"insertelement <2 x float> {two}, float {totals[index + 1]}, i64 1")
+                    e.line(f"store <2 x float> {two}, ptr {place}, align 8")
+            e.call("void", "tcc.warp_barrier")
+            left = plus(e, plus(e, self.column, str(chunk * CHUNK)), double)
+
+            def row(r: str, _: list[str], left: str = left) -> None:
+                at = plus(e, times(e, r, str(PITCH)), double)
+                two = e.value(f"load <2 x float>, ptr {e.gep(area, at, 'float')}, align 8")
+                self.enter(self.number)
+                for c in (0, 1):
+                    one = e.value(f"extractelement <2 x float> {two}, i64 {c}")
+                    self.finish_inside(plus(e, top, r), plus(e, left, str(c)), one)
+
+            e.loop(0, 16, 1, row)

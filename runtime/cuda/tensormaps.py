@@ -1,0 +1,32 @@
+"""Tensor maps, which pycuda lacks: how the tile copies of sm_90 see an array, as 16 words that a kernel gets."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Mapping
+
+from tcc.ir.dims import evaluate
+from tcc.runtime.cuda.graphs import do
+from tcc.runtime.launch import TensorMap
+
+WORDS, ALIGNMENT = 16, 64
+UINT16, NOT_INTERLEAVED, SWIZZLE_128, PROMOTE_256, ZEROS = (
+    1,
+    0,
+    3,
+    3,
+    0,
+)  # the driver's names for what is asked
+
+
+def tensor_map(address: int, map: TensorMap, sizes: Mapping[str, int]) -> list[int]:
+    """The words of a map of halves at `address`; GraphError if the driver takes no such array."""
+    room = (ctypes.c_uint64 * (WORDS + ALIGNMENT // 8))()
+    start = -(-ctypes.addressof(room) // ALIGNMENT) * ALIGNMENT
+    shape = (ctypes.c_uint64 * 3)(*(evaluate(s, sizes) for s in map.sizes))
+    strides = (ctypes.c_uint64 * 2)(*(evaluate(s, sizes) for s in map.strides))
+    box, steps = (ctypes.c_uint32 * 3)(*map.box, 1), (ctypes.c_uint32 * 3)(1, 1, 1)
+    how = (NOT_INTERLEAVED, SWIZZLE_128, PROMOTE_256, ZEROS)
+    place = ctypes.c_void_p(start)
+    do("cuTensorMapEncodeTiled", place, UINT16, 3, ctypes.c_void_p(address), shape, strides, box, steps, *how)
+    return list((ctypes.c_int64 * WORDS).from_address(start))

@@ -1,0 +1,163 @@
+"""Products on sm_90a by its emulated tile copies, mbarriers and warpgroup products; nothing of it ran on a real one yet."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import numpy as np
+import pytest
+from emulated import Array, assembled, run_program
+
+from tcc.codegen.gpu import hopper
+from tcc.codegen.gpu.chips import chip
+from tcc.codegen.gpu.driver import lower
+from tcc.codegen.gpu.emulator import Emulator, KernelError
+from tcc.ir.arrays import rounded
+from tcc.ir.builder import Builder
+from tcc.ir.clone import clone
+from tcc.ir.core import Block, Func
+from tcc.ir.interpret import run as interpret
+from tcc.ir.types import Type
+from tcc.passes.manager import Context, run
+from tcc.passes.pipeline import gpu_pipeline
+from tcc.runtime.launch import DeviceProgram, Launch
+
+Sizes = tuple[int, int, int]
+
+
+@pytest.fixture(autouse=True)
+def few_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that small products take this form, and a block takes several tiles."""
+    monkeypatch.setattr(hopper, "LEAST_TILES", 1)
+    monkeypatch.setattr(hopper, "MULTIPROCESSORS", 2)
+
+
+def product(
+    dtype: str, size: Sizes, turned: str = "", batch: tuple[int, ...] = ()
+) -> tuple[Func, list[Array]]:
+    """maximum(a @ b + c, 0) with `turned` operands, and its arguments."""
+    m, n, k = size
+    block = Block()
+    b = Builder(block)
+    shapes = [(k, m) if "a" in turned else (m, k), (n, k) if "b" in turned else (k, n)]
+    x, y = (block.add_param(Type(dtype, (*batch, *s)), name) for name, s in zip("ab", shapes))
+    z = block.add_param(Type(dtype, (n,)), "c")
+    order = [*range(len(batch)), len(batch) + 1, len(batch)]
+    x, y = (b.dimshuffle(v, order=order) if name in turned else v for name, v in (("a", x), ("b", y)))
+    made = b.matmul(x, y)
+    b.op("yield", b.maximum(b.add(made, b.broadcast(z, shape=list(made.type.shape))), b.const(0, made.type)))
+    rng = np.random.default_rng(0)
+    args: list[Any] = [rng.standard_normal(p.type.shape).astype(np.float32) for p in block.params]
+    return Func("product", block), [rounded(a) if dtype == "bf16" else a.astype(np.float16) for a in args]
+
+
+def program_of(func: Func, name: str = "") -> DeviceProgram:
+    g = clone(func, {})
+    run(g, gpu_pipeline(), Context())
+    return lower(g, chip(name) if name else None, tile_maps=True)
+
+
+def launches(program: DeviceProgram) -> list[Launch]:
+    return [s for s in program.walk() if isinstance(s, Launch)]
+
+
+CASES = [
+    ("bf16", "", (392, 520, 200), ()),
+    ("bf16", "a", (136, 264, 72), ()),
+    ("f16", "b", (8, 120, 328), ()),
+    ("f16", "ab", (264, 56, 64), (3,)),
+]
+
+
+@pytest.mark.parametrize("dtype, turned, size, batch", CASES)
+def test_products_of_warpgroups(dtype: str, turned: str, size: Sizes, batch: tuple[int, ...]) -> None:
+    """Ragged tiles, several to a block, more slices of k than stages; in both orders of threads."""
+    func, args = product(dtype, size, turned, batch)
+    program = program_of(func)
+    (launch,) = launches(program)
+    assert launch.kernel.startswith("tcc_warpgroups")
+    (want,) = interpret(func, *args)
+    up, down = (run_program(program, func, args, d)[0] for d in (False, True))
+    assert up.tobytes() == down.tobytes()
+    np.testing.assert_allclose(up, want, rtol=2.0**-7, atol=2.0**-7 * np.abs(want).max())
+
+
+@pytest.mark.parametrize("lost", ["full", "empty", "step"])
+def test_what_is_wrong_shows(lost: str) -> None:
+    """Without a wait, one of both orders reads or writes a stage too early; a wrong step finds other numbers."""
+    func, args = product("bf16", (136, 264, 520))
+    program = program_of(func)
+    (launch,) = launches(program)
+    kernel = program.kernels[launch.kernel]
+    waits = [m.span() for m in re.finditer(r"  call void @tcc\.mbarrier_wait.*\n", kernel.text)]
+    assert len(waits) == 2
+    start, end = waits[0 if lost == "empty" else 1]
+    text = kernel.text[:start] + kernel.text[end:]
+    if lost == "step":
+        good = str(hopper.SWIZZLED | (hopper.ROWS_STEP >> 4) << 32 | (hopper.LINES_STEP >> 4) << 16)
+        assert good in kernel.text
+        text = kernel.text.replace(good, str(int(good) + (8 << 32)))
+    name = f"{kernel.name}_{lost}"
+    kernels = {
+        **program.kernels,
+        launch.kernel: kernel._replace(name=name, text=text.replace(kernel.name, name)),
+    }
+    broken = DeviceProgram(
+        kernels, program.buffers, program.steps, program.signature, program.constants, program.ops
+    )
+    (want,) = interpret(func, *args)
+    wrong = 0
+    for descending in (False, True):
+        try:
+            (got,) = run_program(broken, func, args, descending)
+            wrong += not np.allclose(got, want, rtol=2.0**-7, atol=2.0**-7 * np.abs(want).max())
+        except KernelError:
+            wrong += 1
+    assert wrong
+
+
+def test_operands_that_are_not_aligned_take_another_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tensor map begins at a multiple of 16 bytes."""
+    func, args = product("bf16", (136, 264, 72))
+    program = program_of(func)
+    (want,) = interpret(func, *args)
+    alloc = Emulator.alloc
+    monkeypatch.setattr(Emulator, "alloc", lambda self, bytes: _moved(self, alloc(self, bytes + 8)))
+    launched: list[str] = []
+    start = Emulator.launch
+    monkeypatch.setattr(
+        Emulator, "launch", lambda self, k, *more: (launched.append(k.name), start(self, k, *more))
+    )
+    got = run_program(program, func, args)[0]
+    assert [name.split("_")[1] for name in launched] == ["matrices"]
+    np.testing.assert_allclose(got, want, rtol=2.0**-7, atol=2.0**-7 * np.abs(want).max())
+
+
+def _moved(device: Emulator, address: int) -> int:
+    device.blocks[address + 8] = device.blocks.pop(address)[8:]
+    return address + 8
+
+
+def test_only_sm_90a_has_them() -> None:
+    func, _ = product("bf16", (136, 264, 72))
+    names = {
+        c: launches(program_of(func, c))[0].kernel.split("_")[1]
+        for c in ("sm_80", "sm_90", "sm_90a", "sm_100")
+    }
+    assert names == {"sm_80": "matrices", "sm_90": "matrices", "sm_90a": "warpgroups", "sm_100": "matrices"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("turned", ["", "a", "b", "ab"])
+@pytest.mark.parametrize("n", [128, 4096])
+def test_they_are_assembled(turned: str, n: int) -> None:
+    """With no spill and none of the warnings by which ptxas says that it gave up overlapping products."""
+    program = program_of(product("bf16", (4096, n, 4096), turned)[0], "sm_90a")
+    text = program.kernels[launches(program)[0].kernel].text
+    assert all(
+        word in text
+        for word in ("wgmma.mma_async", "cp.async.bulk.tensor.3d", "mbarrier.try_wait", "setmaxnreg")
+    )
+    said = assembled(text, "sm_90a")
+    assert "error" not in said and "C75" not in said and " 0 bytes spill stores" in said, said
