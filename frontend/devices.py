@@ -49,6 +49,9 @@ class _Turns:
     def __exit__(self, *error: Any) -> None:
         self._lock.release()
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return emulator, ()
+
 
 @functools.cache
 def emulator() -> Any:

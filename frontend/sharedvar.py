@@ -12,10 +12,21 @@ from tcc.ir.arrays import as_numbers, in_memory
 from tcc.ir.types import FROM_NUMPY
 from tcc.operators import TensorOperators
 from tcc.runtime.buffers import Container, ObjectContainer
-from tcc.runtime.device_arrays import DeviceArray
+from tcc.runtime.device_arrays import DeviceArray, is_foreign
+from tcc.runtime.dlpack import CUDA
 from tcc.settings import device_name
 from tcc.types import TensorType, generic
 from tcc.variable import SharedVariable, Variable
+
+
+def _on_its_device(value: Any) -> DeviceArray | None:
+    """An array of torch, CuPy or JAX where it lies; None for one of the host's."""
+    kind, number = getattr(value, "__dlpack_device__", lambda: (CUDA, 0))()
+    if kind != CUDA:
+        return None
+    from tcc.devices import open_device
+
+    return DeviceArray.from_other(open_device(f"cuda{int(number)}"), value)
 
 
 class TensorSharedVariable(TensorOperators, SharedVariable):
@@ -53,9 +64,14 @@ class TensorSharedVariable(TensorOperators, SharedVariable):
 
         An array of a device (of tcc's, or of torch, CuPy or JAX) stays there.
         """
-        if isinstance(new_value, DeviceArray):
-            self._set_on_device(new_value if borrow else new_value.copy())
-            return
+        if is_foreign(new_value):
+            found = new_value if isinstance(new_value, DeviceArray) else _on_its_device(new_value)
+            if found is not None:
+                self._set_on_device(found if borrow else found.copy())
+                if found.is_borrowed and not borrow:
+                    found.device.synchronise()  # its owner may let go of it now
+                return
+            new_value = np.from_dlpack(new_value)
         try:
             value = self.type.filter(new_value, self.strict, self.allow_downcast)
         except (TypeError, ValueError) as e:

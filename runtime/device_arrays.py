@@ -28,6 +28,7 @@ class DeviceArray:
         self.device, self.shape, self.dtype = device, tuple(map(int, shape)), np.dtype(dtype)
         self.nbytes = math.prod(self.shape) * self.dtype.itemsize
         self._owner: object = None
+        self._lent = False
         self.address = device.alloc(max(1, self.nbytes)) if address is None else address
 
     @classmethod
@@ -46,23 +47,34 @@ class DeviceArray:
         """
         if isinstance(other, DeviceArray) and other.device is device:
             return other
-        if isinstance(other, DeviceArray | np.ndarray) or not hasattr(other, "__dlpack__"):
+        if isinstance(other, DeviceArray | np.ndarray) or not is_foreign(other):
             return cls.of(device, np.asarray(other))
-        where = tuple(map(int, other.__dlpack_device__()))
-        if where[0] == dlpack.CPU:
-            return cls.of(device, np.from_dlpack(other))
-        if where != device.dlpack:
+        if hasattr(other, "__dlpack__"):
+            where = tuple(map(int, other.__dlpack_device__()))
+            if where[0] in (dlpack.CPU, dlpack.CUDA_HOST):
+                return cls.of(device, np.from_dlpack(other))
+            here = where == device.dlpack
+        else:
+            here = device.dlpack[0] == dlpack.CUDA and device.owns(dlpack.exposed(other).address)  # type: ignore[attr-defined]
+        if not here:
             raise TypeError(f"{type(other).__name__} lies on another device than {device.name}: move it")
-        found = dlpack.borrow(other.__dlpack__())
+        found = _borrowed(device, other)
         if not _dense(found.shape, found.strides):
             raise ValueError(f"an array that {device.name} takes must be C-contiguous: copy it first")
         made = cls(device, found.shape, found.dtype, found.address)
         made._owner = found.owner
         return made
 
+    @property
+    def is_borrowed(self) -> bool:
+        """Whether the memory is another framework's, which must not be let go while the device works on it."""
+        return self._owner is not None
+
     def __del__(self) -> None:
         if getattr(self, "_owner", self) is None and "address" in self.__dict__:
-            try:  # noqa: SIM105: a context manager takes as long again
+            try:
+                if self._lent:  # others' streams may still work on it
+                    self.device.settle()  # type: ignore[attr-defined]
                 self.device.free(self.address)
             except Exception:  # the interpreter may be half gone
                 pass
@@ -93,6 +105,23 @@ class DeviceArray:
         found = self.get()
         return found if dtype is None else found.astype(dtype, copy=False)
 
+    def item(self) -> Any:
+        """The only element, as a number of Python's."""
+        return self.get().item()
+
+    def __float__(self) -> float:
+        return float(self.item())
+
+    def __int__(self) -> int:
+        return int(self.item())
+
+    def __bool__(self) -> bool:
+        return bool(self.get())
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled and copied as its values, which go to the device of that name."""
+        return DeviceArray.of, (self.device, self.get())
+
     def __len__(self) -> int:
         if not self.shape:
             raise TypeError("an array without axes has no length")
@@ -103,6 +132,7 @@ class DeviceArray:
         if self.device.dlpack[0] != dlpack.CUDA:
             raise AttributeError(f"{self.device.name} is no GPU")
         self.device.synchronise()
+        self._lent = True
         return {
             "shape": self.shape,
             "typestr": self.dtype.str,
@@ -119,6 +149,7 @@ class DeviceArray:
             raise BufferError(f"an array of {self.device.name} does not move by itself")
         self.device.synchronise()  # so that it may be read in any stream
         source = self.copy() if copy else self
+        source._lent = self.device.dlpack[0] == dlpack.CUDA
         return dlpack.lend(source.address, self.dtype, self.shape, self.device.dlpack, source)
 
     def __dlpack_device__(self) -> tuple[int, int]:
@@ -126,6 +157,23 @@ class DeviceArray:
 
     def __repr__(self) -> str:
         return f"DeviceArray({np.array2string(self.get(), separator=', ')}, {self.dtype}, {self.device.name})"
+
+
+def is_foreign(value: Any) -> bool:
+    """Whether it is an array of another framework, which may lie on a device."""
+    return not isinstance(value, np.ndarray | np.generic) and (
+        hasattr(value, "__dlpack_device__") or hasattr(value, "__cuda_array_interface__")
+    )
+
+
+def _borrowed(device: Any, other: Any) -> dlpack.Borrowed:
+    """Another framework's memory, ready for the device's stream."""
+    if hasattr(other, "__dlpack__"):
+        return dlpack.borrow(other.__dlpack__(stream=device.stream))
+    stream = other.__cuda_array_interface__.get("stream")
+    if stream is not None:
+        device.wait_for(stream)
+    return dlpack.exposed(other)
 
 
 def _dense(shape: tuple[int, ...], strides: tuple[int, ...] | None) -> bool:

@@ -15,7 +15,7 @@ from tcc.ir.dims import evaluate
 from tcc.ir.types import memory_dtype
 from tcc.runtime.buffers import Array, Container
 from tcc.runtime.callable import Failure, Function, Parameter
-from tcc.runtime.device_arrays import DeviceArray
+from tcc.runtime.device_arrays import DeviceArray, is_foreign
 from tcc.runtime.launch import (
     STATUS_WORDS,
     CheckStatus,
@@ -268,10 +268,12 @@ class DeviceFunction:
         given = Function._arguments(self, args, kwargs)  # type: ignore[arg-type]
         arrays = [self._taken(p, v) for p, v in zip(self.parameters, given, strict=True)]
         results = self._fitting(arrays).run(arrays, self.stay)
+        if any(isinstance(a, DeviceArray) and a.is_borrowed for a in arrays):
+            self.device.synchronise()  # its owner may let go of it now
         return results[0] if self.returns == "array" else results
 
     def _taken(self, parameter: Parameter, value: Any) -> Given:
-        if not isinstance(value, np.ndarray | np.generic) and hasattr(value, "__dlpack_device__"):
+        if is_foreign(value):
             found = DeviceArray.from_other(self.device, value)
             if found.dtype == memory_dtype(parameter.dtype) and found.ndim == parameter.rank:
                 return found

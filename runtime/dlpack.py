@@ -1,4 +1,4 @@
-"""Arrays to and from other frameworks without a copy, by DLPack's capsules."""
+"""Arrays to and from other frameworks without a copy, by DLPack's capsules or the CUDA array interface."""
 
 from __future__ import annotations
 
@@ -114,3 +114,14 @@ def borrow(capsule: Any) -> Borrowed:
     found = Borrowed((t.data or 0) + t.offset, dtype, shape, strides, (t.device, t.number), _Owner(where))
     _rename(address, _USED)
     return found
+
+
+def exposed(other: Any) -> Borrowed:
+    """What an object with `__cuda_array_interface__` shows; TypeError for structures and masks.  Of the device nothing is said."""
+    shown = other.__cuda_array_interface__
+    dtype = np.dtype(shown["typestr"])
+    if dtype.kind not in _KINDS or shown.get("mask") is not None:
+        raise TypeError(f"{type(other).__name__} holds {dtype}, or a mask, and arrays of numbers are taken")
+    strides = shown.get("strides")
+    steps = None if strides is None else tuple(s // dtype.itemsize for s in strides)
+    return Borrowed(shown["data"][0] or 0, dtype, tuple(shown["shape"]), steps, (CUDA, -1), other)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import atexit
+import ctypes
+import os
 import shutil
 import threading
 import weakref
@@ -38,6 +40,19 @@ def open_device(number: int, preallocate: float = 0) -> CudaDevice:
         return _open[number]
 
 
+def _after_fork() -> None:
+    for device in _open.values():
+        device.lost = (
+            f"{device.name} was opened before this process was forked, and CUDA works in the parent alone: start "
+            "processes by spawn, or fork before the device is used; functions for the CPU go on"
+        )
+        device.inherited = True
+        device._lock, device._depth = threading.RLock(), 0  # another thread may have held it
+
+
+os.register_at_fork(after_in_child=_after_fork)
+
+
 class CudaDevice:
     """Owns whatever must not outlive the context.  The context is the device's primary one, which torch and CuPy share.
 
@@ -53,6 +68,7 @@ class CudaDevice:
         self._context = self._device.retain_primary_context()
         self._lock, self._depth = threading.RLock(), 0
         self.lost = ""
+        self.inherited = False  # whether the context is a parent process's
         major, minor = self._device.compute_capability()
         self.sm = 10 * major + minor
         self.driver = int(cuda.get_driver_version())
@@ -131,7 +147,7 @@ class CudaDevice:
 
     def close(self) -> None:
         """Drops what it owns; the process may go on without the device."""
-        if self._stream is None:
+        if self._stream is None or self.inherited:
             return
         with self._lock:
             try:
@@ -290,6 +306,26 @@ class CudaDevice:
         with self:
             self._stream.synchronize()
 
+    def settle(self) -> None:
+        """Waits for all streams of the context, other frameworks' among them."""
+        with self:
+            self._context.synchronize()
+
+    def wait_for(self, stream: int) -> None:
+        """Waits for another framework's stream; 1 and 2 are CUDA's default ones."""
+        with self:
+            status = driver.library().cuStreamSynchronize(ctypes.c_void_p(stream))
+            if status:
+                raise DeviceError(f"{self.name}: the stream {stream} cannot be waited for (error {status})")
+
+    def owns(self, address: int) -> bool:
+        """Whether it is an address of this device's memory."""
+        with self:
+            number = ctypes.c_int(-1)
+            ordinal, pointer = 9, ctypes.c_uint64(address)  # CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL
+            status = driver.library().cuPointerGetAttribute(ctypes.byref(number), ordinal, pointer)
+            return status == 0 and number.value == self.number
+
     @property
     def stream(self) -> int:
         """Its handle, for others who would wait for it."""
@@ -315,6 +351,9 @@ class CudaDevice:
             stop.record(self._stream)
             stop.synchronize()
             return float(stop.time_since(start)) / 1e3
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return open_device, (self.number,)
 
     def __repr__(self) -> str:
         return f"<{self.name}: {self._device.name()}, sm_{self.sm}>"

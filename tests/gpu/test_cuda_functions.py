@@ -212,3 +212,64 @@ except DeviceError as e:
 print(tcc.function([x], Scaled(3)(x), device='emulator')(np.ones(3, np.float32)).tolist())
 """
     assert run(OP + program) == "True\n[3.0, 3.0, 3.0]"
+
+
+def test_arrays_of_other_frameworks_go_in_as_they_lie() -> None:
+    program = """
+import copy, pickle
+asked = []
+class Foreign:
+    def __init__(self, array): self.array = array
+    def __dlpack__(self, stream=None, **more):
+        asked.append(stream)
+        return self.array.__dlpack__(**more)
+    def __dlpack_device__(self): return self.array.__dlpack_device__()
+class Shown:
+    def __init__(self, array, **more): self.__cuda_array_interface__ = array.__cuda_array_interface__ | more
+
+x = T.vector('x', dtype='float32')
+double, d = tcc.function([x], (x * 2).transfer('cuda'), device='cuda'), tcc.devices.open_device('cuda')
+there = double(f32(5))
+want, copies = there.get() * 2, count(COPIES_IN)
+for other in (Foreign(there), Shown(there), Shown(there, stream=1)):
+    np.testing.assert_array_equal(double(other).get(), want)
+w = tcc.shared(f32(3), target='cuda')
+for other in (Foreign(there), Shown(there)):
+    w.set_value(other)
+    np.testing.assert_array_equal(w.get_value() * 2, want)
+    w.set_value(other, borrow=True)
+    assert w.get_value(borrow=True, return_internal_type=True).address == there.address
+print(count(COPIES_IN) - copies, set(asked) == {d.stream})
+host = Shown(there, data=(np.ones(5, np.float32).ctypes.data, False))
+for wrong in (host, Shown(there, strides=(8,)), Shown(there, typestr='|V4')):
+    try: double(wrong)
+    except (TypeError, ValueError) as e: print(type(e).__name__, str(e).split(':')[0])
+for same in (copy.deepcopy(there), pickle.loads(pickle.dumps(there))):
+    assert same.device is d and same.address != there.address and (same.get() == there.get()).all()
+total = tcc.function([x], x.sum().transfer('cuda'), device='cuda')(np.ones(3, np.float32))
+print(float(total), int(total), bool(total))
+"""
+    assert run(program).splitlines() == [
+        "0 True",
+        "TypeError Shown lies on another device than cuda0",
+        "ValueError an array that cuda0 takes must be C-contiguous",
+        "TypeError Shown holds |V4, or a mask, and arrays of numbers are taken",
+        "3.0 3 True",
+    ]
+
+
+def test_a_child_process_is_told_that_cuda_is_its_parents() -> None:
+    program = """
+w = tcc.shared(f32(4), target='cuda')
+f = tcc.function([], w.sum())
+f()
+sys_exit = os._exit
+if os.fork() == 0:
+    try: f()
+    except DeviceLost as e: print("forked" in str(e), flush=True)
+    print(float(tcc.function([], T.ones(3).sum(), device='cpu')()), flush=True)
+    sys_exit(0)
+os.wait()
+print(np.allclose(f(), w.get_value().sum()))
+"""
+    assert run(program) == "True\n3.0\nTrue"

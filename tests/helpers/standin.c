@@ -93,6 +93,11 @@ int cuMemFree_v2(P p) {
     free(b);
     return 0;
 }
+int cuPointerGetAttribute(int *v, int a, P p) {
+    for (struct block *b = blocks; b; b = b->next)
+        if ((P)b + 256 <= p && p < (P)b + 256 + b->bytes) { *v = 0; return 0; }
+    return 1;
+}
 int cuMemHostAlloc(void **p, size_t n, unsigned f) { *p = malloc(n); return 0; }
 int cuMemFreeHost(void *p) { free(p); return 0; }
 int cuMemGetInfo_v2(size_t *a, size_t *b) { CALL *b = setting("STANDIN_MEMORY", 1L << 34); *a = *b - used; return 0; }
