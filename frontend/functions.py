@@ -212,7 +212,10 @@ def explained(lowered: Lowered) -> Callable[[SizeMismatch], Exception]:
         reason = reasons.get(where)
         if reason is None:
             return ValueError(f"Input dimension mis-match. {text}")
-        return ValueError(f"Input dimension mis-match. {text}\nApply node that caused the error: {reason}")
+        text += f"\nApply node that caused the error: {reason}"
+        if reason.startswith("Elemwise") and ("size is 1, wanted" in text or " = 1 (" in text):
+            text += "\nAn axis of size 1 broadcasts where its type says so: T.row, T.col, T.addbroadcast(x, axis)."
+        return ValueError(f"Input dimension mis-match. {text}")
 
     return explain
 

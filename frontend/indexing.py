@@ -127,7 +127,9 @@ def _items(index: Any) -> list[Any]:
         if isinstance(item, Variable) and not isinstance(item, TensorOperators):
             raise TypeError(f"{NOT_INTEGERS}, slices or arrays, got a variable of {item.type}")
         if isinstance(item, TensorOperators) and item.dtype[:3] not in ("int", "uin", "boo"):
-            raise TypeError(f"{NOT_INTEGERS}, got a variable of {item.type}")
+            raise TypeError(
+                f"{NOT_INTEGERS}, got {item}, of {item.type}: make it an ivector or lvector, or cast it"
+            )
         out.append(item)
     return out
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import tcc
@@ -97,6 +97,15 @@ class TensorOperators:
     def __rmatmul__(self, other: Any) -> Any:
         return _binary("matmul", other, self)
 
+    def __floor__(self) -> Any:
+        return tcc.tensor.floor(self)
+
+    def __ceil__(self) -> Any:
+        return tcc.tensor.ceil(self)
+
+    def __trunc__(self) -> Any:
+        return tcc.tensor.trunc(self)
+
     # -- comparisons (`==` stays identity: tcc.tensor.eq compares elements)
 
     def __lt__(self, other: Any) -> Any:
@@ -171,6 +180,12 @@ class TensorOperators:
 
     def __getitem__(self, index: Any) -> Any:
         return tcc.tensor.subtensor(self, index)
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        raise TypeError(
+            "A variable does not change: tcc.tensor.set_subtensor(x[index], value) is x with other elements there, "
+            "inc_subtensor adds to them."
+        )
 
     def take(self, indices: Any, axis: int | None = None, mode: str = "raise") -> Any:
         return tcc.tensor.take(self, indices, axis, mode)
@@ -266,6 +281,23 @@ class TensorOperators:
 
     # -- others
 
+    def trace(self) -> Any:
+        return tcc.tensor.trace(self)
+
+    def conj(self) -> Any:
+        return tcc.tensor.conj(self)
+
+    conjugate = conj
+
+    def choose(self, choices: Any, mode: str = "raise") -> Any:
+        return tcc.tensor.choose(self, choices, mode)
+
+    def compress(self, x: Any, axis: int | None = None) -> Any:
+        return tcc.tensor.compress(self, x, axis)
+
+    def get_scalar_constant_value(self) -> Any:
+        return tcc.tensor.get_scalar_constant_value(self)
+
     def dot(self, other: Any) -> Any:
         return tcc.tensor.dot(self, other)
 
@@ -298,6 +330,22 @@ class TensorOperators:
 
     def ones_like(self, dtype: str | None = None) -> Any:
         return tcc.tensor.ones_like(self, dtype)
+
+
+def _unary(name: str) -> Callable[[Any], Any]:
+    def method(self: Any) -> Any:
+        return getattr(tcc.tensor, name)(self)
+
+    method.__name__ = name
+    method.__doc__ = f"tcc.tensor.{name} of it, which is what NumPy's function of that name calls."
+    return method
+
+
+for _name in (
+    "arccos arccosh arcsin arcsinh arctan arctanh ceil cos cosh deg2rad exp exp2 expm1 floor log log10 log1p log2 "
+    "rad2deg sin sinh sqrt tan tanh"
+).split():
+    setattr(TensorOperators, _name, _unary(_name))
 
 
 def _binary(name: str, a: Any, b: Any) -> Any:

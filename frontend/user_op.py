@@ -10,7 +10,6 @@ import numpy as np
 
 from tcc import graph
 from tcc.build import row, shape_of
-from tcc.graph import place
 from tcc.settings import config
 from tcc.testvalues import attach
 from tcc.types import Handled, TensorType
@@ -96,7 +95,8 @@ class Op:
         return Apply(self, values, [t() for t in self.otypes])
 
     def perform(self, node: Any, inputs: list[Array], output_storage: list[list[Any]]) -> None:
-        raise NotImplementedError(f"{self} has no perform")
+        has = "c_code alone, which tcc does not run" if hasattr(self, "c_code") else "no perform"
+        raise NotImplementedError(f"the op {self} has {has}: define perform(node, inputs, output_storage)")
 
     def __call__(self, *inputs: Any, **kwargs: Any) -> Any:
         name = kwargs.pop("name", None)
@@ -126,7 +126,7 @@ class Op:
 
 
 class Performing:
-    """perform as a function from arrays to arrays of the declared types; an exception says which op and line."""
+    """perform as a function from arrays to arrays of the declared types."""
 
     def __init__(self, op: Any, node: Apply) -> None:
         self.op, self.node = op, node
@@ -149,15 +149,11 @@ class Performing:
     def __call__(self, *arrays: Array) -> list[Array]:
         op, node = self.op, self.node
         storage: list[list[Any]] = [[None] for _ in node.results]
-        try:
-            op.perform(node, list(arrays), storage)
-            return [
-                r.type.filter(np.asarray(s[0]) if isinstance(r.type, TensorType) else s[0])
-                for r, s in zip(node.results, storage)
-            ]
-        except Exception as e:
-            e.add_note(f"in the op {op}, applied at {place(node.loc)}")
-            raise
+        op.perform(node, list(arrays), storage)
+        return [
+            r.type.filter(np.asarray(s[0]) if isinstance(r.type, TensorType) else s[0])
+            for r, s in zip(node.results, storage)
+        ]
 
 
 def pass_on(inputs: Sequence[Any], grads: Sequence[Any]) -> Sequence[Any]:

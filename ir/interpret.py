@@ -113,7 +113,7 @@ class Frame:
                 if isinstance(e, ValueError) and (huge := self.unaddressable(op)):
                     e = MemoryError(f"{op.name} needs {huge:,} bytes")
                 where = f", written at {op.loc}" if op.loc else ""
-                note = f"in {op.name}{where}"
+                note = f"in {op.attrs.get('name', op.name)}{where}"
                 if note not in getattr(e, "__notes__", ()):
                     e.add_note(note)
                 raise e

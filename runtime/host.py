@@ -70,7 +70,14 @@ def perform(
         objects[o.position] if isinstance(o, HostObject) else as_numbers(next(arrays), o.dtype)
         for o in call.operands
     ]
-    results = call.function(*operands)
+    try:
+        results = call.function(*operands)
+    except Exception as e:
+        told = ", ".join(
+            f"{v.dtype} {v.shape}" if isinstance(v, np.ndarray) else str(type(v)) for v in operands
+        )
+        e.add_note(f"in {call.name}, of {told}")
+        raise
     if not isinstance(results, (list, tuple)) or len(results) != len(call.results):
         got = f"{len(results)} results" if isinstance(results, (list, tuple)) else type(results).__name__
         raise TypeError(f"{call.name}: expected a list of {len(call.results)} results, got {got}")

@@ -128,10 +128,12 @@ class Signature:
                 wanted = evaluate(size, known)
                 if wanted == got:
                     continue
+                shapes = ", ".join(f"{_label(s, k)} {tuple(g)}" for k, (s, g) in enumerate(specs) if g)
                 reason = "; ".join(f"{n} = {known[n]} is from {giver[n]}" for n in sorted(names_of(size)))
                 raise SizeMismatch(
                     f"{_label(spec, position)}, axis {axis}: its size is {got}, wanted {size}"
                     + (f" = {wanted} ({reason})" if reason else "")
+                    + f"\nShapes: {shapes}"
                 )
         for size in (s for o in self.outputs if not o.late for s in o.shape):
             if evaluate(size, known) < 0:

@@ -32,6 +32,7 @@ BOTH = frozenset(
         "test_inputs",
         "test_linalg",
         "test_linalg_grad",
+        "test_messages",
         "test_onehot",
         "test_random",
         "test_selecting",

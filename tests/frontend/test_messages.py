@@ -1,0 +1,88 @@
+"""What is said to whoever makes the usual mistakes: what, got, wanted, where, and what to do, in a few lines."""
+
+from __future__ import annotations
+
+import traceback
+
+import numpy as np
+import pytest
+
+import tcc
+import tcc.tensor as T
+from tcc.debug import Assert
+from tcc.user_op import Apply, Op
+
+
+def said(error, call, *args):
+    """All that a traceback says of the error, which is at most 25 lines."""
+    with pytest.raises(error) as e:
+        call(*args)
+    text = "".join(traceback.format_exception_only(e.value))
+    assert len(text.splitlines()) <= 25
+    return text
+
+
+def test_sizes_that_do_not_fit():
+    x, w = T.matrix("x"), tcc.shared(np.zeros((5, 4)), "W")
+    text = said(ValueError, tcc.function([x], T.tanh(T.dot(x, w))), np.zeros((3, 6)))
+    assert "W, axis 0: its size is 5, wanted x_1 = 6 (x_1 = 6 is from x, axis 1)" in text
+    assert "Shapes: x (3, 6), W (5, 4)" in text
+    assert "dot at " in text and "test_messages.py:" in text and "broadcasts" not in text
+
+
+def test_a_size_of_one_that_does_not_broadcast():
+    x, y = T.matrices("x", "y")
+    text = said(ValueError, tcc.function([x, y], x + y), np.zeros((3, 4)), np.zeros((3, 1)))
+    assert "T.addbroadcast" in text
+
+
+def test_floats_as_indices():
+    x, y = T.matrix("x"), T.vector("y")
+    text = said(TypeError, lambda: x[T.arange(y.shape[0]), y])
+    assert "got y, of TensorType(float64, vector)" in text and "ivector" in text
+
+
+def test_assignment():
+    x = T.matrix("x")
+    with pytest.raises(TypeError, match="set_subtensor"):
+        x[0] = 1
+
+
+class Reads(Op):
+    __props__ = ()
+
+    def make_node(self, x):
+        return Apply(self, [x], [x.type()])
+
+    def perform(self, node, inputs, output_storage):
+        output_storage[0][0] = inputs[0][7]
+
+
+class InC(Op):
+    __props__ = ()
+
+    def make_node(self, x):
+        return Apply(self, [x], [x.type()])
+
+    def c_code(self, node, name, inputs, outputs, sub):
+        return ""
+
+
+def test_what_fails_in_python_says_which_op_and_where():
+    x = T.vector("x")
+    for made, error, words in (
+        (Reads()(x), IndexError, "in Reads"),
+        (InC()(x), NotImplementedError, "the op InC has c_code alone"),
+        (Assert("must be positive")(x, T.all(x > 0)), AssertionError, "must be positive"),
+        (T.nlinalg.matrix_inverse(T.outer(x, x)), np.linalg.LinAlgError, "in matrix_inverse"),
+    ):
+        text = said(error, tcc.function([x], made * 2), np.zeros(3))
+        assert words in text and "test_messages.py:" in text, text
+
+
+def test_numpys_functions_take_variables():
+    x = T.vector("x")
+    a = np.array([0.25, 0.5])
+    for f in (np.exp, np.sqrt, np.log1p, np.tanh, np.arcsin, np.floor, np.conjugate):
+        np.testing.assert_allclose(f(x).eval({x: a}), f(a))
+    assert T.eye(3).trace().eval() == 3
