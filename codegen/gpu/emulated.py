@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tcc.codegen.emit import Emit
+from tcc.codegen.gpu.ops import THREADS
 
 POINTER = """
 define internal ptr @emu.pointer(i32 %t) alwaysinline {
@@ -100,6 +101,94 @@ def mma64_text() -> str:
     return "\n".join([*e.declared, _MMA64, e.text()])
 
 
+UNDER_WAY = 64  # copies that a thread may have begun and not waited for; the oldest then land
+COPIES = f"""
+@emu.copies = internal global [{THREADS * UNDER_WAY} x [3 x i64]] zeroinitializer
+@emu.copy_state = internal global [{THREADS} x [3 x i64]] zeroinitializer
+define internal ptr @emu.copy_at(i64 %number) alwaysinline {{
+  %c = load i32, ptr @emu.thread
+  %t = zext i32 %c to i64
+  %row = mul i64 %t, {UNDER_WAY}
+  %in = and i64 %number, {UNDER_WAY - 1}
+  %i = add i64 %row, %in
+  %p = getelementptr [3 x i64], ptr @emu.copies, i64 %i
+  ret ptr %p
+}}
+define internal ptr @emu.copy_word(i32 %word) alwaysinline {{
+  %c = load i32, ptr @emu.thread
+  %row = getelementptr [3 x i64], ptr @emu.copy_state, i32 %c
+  %p = getelementptr i64, ptr %row, i32 %word
+  ret ptr %p
+}}
+define internal void @emu.copies_land(i64 %before, i64 %most) {{
+entry:
+  %first.at = call ptr @emu.copy_word(i32 0)
+  %last.at = call ptr @emu.copy_word(i32 1)
+  %last = load i64, ptr %last.at
+  br label %head
+head:
+  %first = load i64, ptr %first.at
+  %some = icmp slt i64 %first, %last
+  br i1 %some, label %look, label %done
+look:
+  %p = call ptr @emu.copy_at(i64 %first)
+  %q = getelementptr i64, ptr %p, i64 1
+  %r = getelementptr i64, ptr %p, i64 2
+  %group = load i64, ptr %r
+  %old = icmp slt i64 %group, %before
+  %held = sub i64 %last, %first
+  %full = icmp sge i64 %held, %most
+  %due = or i1 %old, %full
+  br i1 %due, label %land, label %done
+land:
+  %target = load i64, ptr %p
+  %source = load i64, ptr %q
+  %from = inttoptr i64 %source to ptr
+  %to = inttoptr i64 %target to ptr
+  %good = call ptr @emu.check(ptr %from, i64 16, i64 15)
+  %place = call ptr @emu.check(ptr %to, i64 16, i64 15)
+  %v = load i128, ptr %good, align 16
+  store i128 %v, ptr %place, align 16
+  %next = add i64 %first, 1
+  store i64 %next, ptr %first.at
+  br label %head
+done:
+  ret void
+}}
+define internal void @emu.copy_later(ptr %target, ptr %source) {{
+  call void @emu.copies_land(i64 -1, i64 {UNDER_WAY})
+  %last.at = call ptr @emu.copy_word(i32 1)
+  %group.at = call ptr @emu.copy_word(i32 2)
+  %last = load i64, ptr %last.at
+  %group = load i64, ptr %group.at
+  %p = call ptr @emu.copy_at(i64 %last)
+  %q = getelementptr i64, ptr %p, i64 1
+  %r = getelementptr i64, ptr %p, i64 2
+  %a = ptrtoint ptr %target to i64
+  %b = ptrtoint ptr %source to i64
+  store i64 %a, ptr %p
+  store i64 %b, ptr %q
+  store i64 %group, ptr %r
+  %next = add i64 %last, 1
+  store i64 %next, ptr %last.at
+  ret void
+}}
+define internal void @emu.copies_begun() {{
+  %group.at = call ptr @emu.copy_word(i32 2)
+  %group = load i64, ptr %group.at
+  %next = add i64 %group, 1
+  store i64 %next, ptr %group.at
+  ret void
+}}
+define internal void @emu.copies_left(i64 %n) {{
+  %group.at = call ptr @emu.copy_word(i32 2)
+  %group = load i64, ptr %group.at
+  %before = sub i64 %group, %n
+  call void @emu.copies_land(i64 %before, i64 {2 * UNDER_WAY})
+  ret void
+}}
+"""
+
 PHASES = """
 define internal void @emu.phase_move(ptr %p, i64 %arrived, i64 %bytes) {
   %s = load i64, ptr %p
@@ -160,7 +249,7 @@ def tile_copy_text() -> str:
                 at = e.value(f"add i64 {at}, {e.value(f'mul i64 {py}, {stride_y}')}")
                 at = e.value(f"add i64 {at}, {e.value(f'mul i64 {z}, {stride_z}')}")
                 good = e.value(
-                    f"call ptr @emu.check(ptr {e.value(f'inttoptr i64 {at} to ptr')}, i64 {ELEMENT})"
+                    f"call ptr @emu.check(ptr {e.value(f'inttoptr i64 {at} to ptr')}, i64 {ELEMENT}, i64 {ELEMENT - 1})"
                 )
                 e.line(f"store i16 {e.value(f'load i16, ptr {good}')}, ptr {place}")
 

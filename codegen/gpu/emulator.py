@@ -26,7 +26,16 @@ from tcc.codegen.gpu.coroutines import (
     plain_block,
     scheduler,
 )
-from tcc.codegen.gpu.emulated import PHASES, POINTER, TOTALS, mma64_text, mma_text, tile_copy_text, wgmma_text
+from tcc.codegen.gpu.emulated import (
+    COPIES,
+    PHASES,
+    POINTER,
+    TOTALS,
+    mma64_text,
+    mma_text,
+    tile_copy_text,
+    wgmma_text,
+)
 from tcc.codegen.gpu.ops import THREADS, used
 from tcc.codegen.keys import cache_key
 from tcc.codegen.target import Target, host
@@ -47,9 +56,13 @@ _STATE = f"""
 @emu.low = internal global i64 0
 @emu.high = internal global i64 0
 @emu.fault = internal global [3 x i64] zeroinitializer
-define internal ptr @emu.check(ptr %p, i64 %bytes) noinline {{
+define internal ptr @emu.check(ptr %p, i64 %bytes, i64 %odd) noinline {{
 entry:
   %at = ptrtoint ptr %p to i64
+  %rest = and i64 %at, %odd
+  %even = icmp eq i64 %rest, 0
+  br i1 %even, label %where, label %bad
+where:
   %end = add i64 %at, %bytes
   %low = load i64, ptr @emu.low
   %high = load i64, ptr @emu.high
@@ -114,8 +127,15 @@ def _bytes(t: str) -> int:
     return {"ptr": 8, "i128": 16}.get(t) or VecType(t).bytes
 
 
+def _alignment(t: str, line: str) -> int:
+    """What an access promises of its address; of one element nothing but its size is asked."""
+    said = re.search(r", align (\d+)", line)
+    return int(said[1]) if said else _bytes(t) if _bytes(t) in (1, 2, 4, 8) else 1
+
+
 def checked(function: str) -> str:
-    """A function whose loads and stores ask whether the address is one that it may use.  Its own stack is left out."""
+    """A function whose loads and stores ask whether the address is one that it may use, and as aligned as they say.  Its own
+    stack is left out."""
     local = {"%args", "%ctx"}
     for line in function.splitlines():
         found = _DERIVED.match(line)
@@ -129,7 +149,8 @@ def checked(function: str) -> str:
         pointer = load[3] if load else store[4] if store else ""
         if pointer and pointer not in local:
             t = load[2] if load else store[2]  # type: ignore[index]
-            out.append(f"  %emu.p{count} = call ptr @emu.check(ptr {pointer}, i64 {_bytes(t)})")
+            given = f"ptr {pointer}, i64 {_bytes(t)}, i64 {_alignment(t, line) - 1}"
+            out.append(f"  %emu.p{count} = call ptr @emu.check({given})")
             line = line.replace(f"ptr {pointer}", f"ptr %emu.p{count}", 1)
         out.append(line)
     return "\n".join(out) + "\n"
@@ -139,6 +160,9 @@ def host_text(kernel: DeviceKernel) -> tuple[str, bool]:
     """The module that runs a kernel, from its text for the device; and whether it has coroutines."""
     ops = used(kernel.text)
     waits = any(op.wait for op in ops)
+    unchecked = re.search(r"@llvm\.(?:masked|mem)\w*\.[\w.]+", kernel.text)
+    if unchecked:
+        raise KernelError(f"{kernel.name}: accesses by {unchecked[0]} cannot be checked")
     kept = [
         line for line in kernel.text.splitlines() if not line.startswith("declare ") or "@tcc." not in line
     ]
@@ -156,6 +180,8 @@ def host_text(kernel: DeviceKernel) -> tuple[str, bool]:
         if op.name.startswith("mma."):
             kind = op.name[4:]
             parts.append(mma64_text() if kind == "f64" else mma_text(kind, 1 if kind == "tf32" else 2))
+    if any(op.name.startswith("cop") for op in ops):
+        parts.append(COPIES)
     phases = any(op.wait == "phase" for op in ops)
     if phases:
         kinds = dict.fromkeys(op.name.split(".")[1] for op in ops if op.name.startswith("wgmma."))
@@ -283,8 +309,8 @@ class Emulator:
             raise KernelError(_site(kernel.text, *map(int, fault)))
         if fault[0]:
             near = ", ".join(f"{a:#x} to {b:#x}" for a, b in ranges.tolist())
-            raise KernelError(
-                f"{kernel.name} ({kernel.what}): address {int(fault[0]):#x} is outside of {near}"
-            )
+            inside = any(a <= fault[0] < b for a, b in ranges.tolist())
+            wrong = "is not aligned, or near the end" if inside else f"is outside of {near}"
+            raise KernelError(f"{kernel.name} ({kernel.what}): address {int(fault[0]):#x} {wrong}")
         if status == DIVERGENT:
             raise KernelError(f"{kernel.name} ({kernel.what}): threads of a block wait for different things")

@@ -293,12 +293,26 @@ define(
     """%s = addrspacecast ptr %a to ptr addrspace(3)
     %g = addrspacecast ptr %b to ptr addrspace(1)
     call void @llvm.nvvm.cp.async.cg.shared.global.16(ptr addrspace(3) %s, ptr addrspace(1) %g)""",
-    "%v = load i128, ptr %b, align 16\nstore i128 %v, ptr %a, align 16",
+    "call void @emu.copy_later(ptr %a, ptr %b)",  # it lands when it is waited for
     sm=80,
 )
-define("copies_begun", "void", (), "call void @llvm.nvvm.cp.async.commit.group()", "", sm=80)
+define(
+    "copies_begun",
+    "void",
+    (),
+    "call void @llvm.nvvm.cp.async.commit.group()",
+    "call void @emu.copies_begun()",
+    sm=80,
+)
 for _n in range(3):
-    define(f"copies_left_{_n}", "void", (), f"call void @llvm.nvvm.cp.async.wait.group(i32 {_n})", "", sm=80)
+    define(
+        f"copies_left_{_n}",
+        "void",
+        (),
+        f"call void @llvm.nvvm.cp.async.wait.group(i32 {_n})",
+        f"call void @emu.copies_left(i64 {_n})",
+        sm=80,
+    )
 
 _CALLED = re.compile(r"@tcc\.([a-z_0-9.]+)\(")
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+import re
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pytest
-from emulated import Array, assembled, emulated, program_of
+from emulated import Array, assembled, emulated, program_of, run_program
 
 from tcc.codegen.gpu.chips import chip
 from tcc.codegen.gpu.driver import lower
@@ -119,6 +121,18 @@ def test_halves_by_matrix_instructions(dtype: str, turned: str, size: tuple[int,
     program = program_of(func, args, exact=True)
     assert [name[:12] for name in program.kernels] == ["tcc_matrices"], "with its epilogue"
     assert disagreement(func, args, lambda f, a, exact=True: emulated(f, a, exact=True)) == ""
+
+
+def test_a_copy_that_is_not_waited_for_shows() -> None:
+    """Asynchronous copies land when they are waited for, not before."""
+    func, args = product("bf16", 64, 64, 128)
+    program = program_of(func, args, exact=True)
+    ((name, kernel),) = program.kernels.items()
+    hasty = re.sub(r"  call void @tcc\.copies_left_[0-9]\(\)\n", "", kernel.text).replace(name, "hasty")
+    kernels = {name: kernel._replace(name="hasty", text=hasty)}
+    broken = dataclasses.replace(program, kernels=kernels)
+    good, bad = (run_program(p, func, args)[0] for p in (program, broken))
+    assert not np.array_equal(good, bad)
 
 
 @pytest.mark.slow
