@@ -28,8 +28,8 @@ from tcc.codegen.target import Target
 from tcc.runtime.manifest import ABI, Array
 
 LIBC = """
-declare ptr @aligned_alloc(i64, i64)
-declare void @free(ptr)
+declare ptr @aligned_alloc(i64, i64) nonlazybind
+declare void @free(ptr) nonlazybind
 declare ptr @llvm.threadlocal.address.p0(ptr)
 declare { i64, i1 } @llvm.umul.with.overflow.i64(i64, i64)
 declare i64 @llvm.umax.i64(i64, i64)
@@ -71,7 +71,6 @@ def library_text(library: Library) -> str:
         EntryText(name, p, strings, state.context_bytes, state.slots, sizes).text() for p in library.pieces
     ]
     arrays = [Array(t.name, t.dtype, t.shape) for t in state.tensors]
-    names = [strings(t.name) for t in state.tensors]
     who = strings(name)
     control = "\n".join(
         [
@@ -84,7 +83,7 @@ def library_text(library: Library) -> str:
                 who,
                 state,
                 "@tcc_specs_state_all",
-                names,
+                strings(",".join(required(library.target))),
                 library.target,
                 library.threads,
                 library.device is not None,
@@ -95,7 +94,7 @@ def library_text(library: Library) -> str:
             ),
             "".join(
                 string(f"tcc_the_{n.replace(' ', '_')}", n if n != "context" else "the context")
-                for n in ("context", "buffer", "name", "tensor")
+                for n in ("context", "buffer", "name", "tensor", "workspace")
             ),
             _last_error(name),
             strings.text(),
@@ -115,7 +114,7 @@ def library_text(library: Library) -> str:
     bodies.append(freestanding.text(library.target))
     if library.device is not None:
         bodies.append(runtime_text(library.device))
-    whole = merge([LIBC, *(b.replace(quick, "") for b in bodies), control]) + "".join(constants)
+    whole = merge([LIBC, *(b.replace(quick, " optsize") for b in bodies), control]) + "".join(constants)
     roots = [*exports(library), *freestanding.roots(library.target)]
     return _reachable(_internal(whole, roots), roots)
 
@@ -151,8 +150,9 @@ def _read_assembly() -> None:
 
 
 def with_base(text: str) -> str:
-    """With the attributes of code that every CPU of its kind runs."""
-    return text + "\nattributes #1 = { nounwind optsize }\n"
+    """With the attributes of code that every CPU of its kind runs; calls go by addresses in a table, without stubs."""
+    flags = '!llvm.module.flags = !{!0}\n!0 = !{i32 7, !"RtLibUseGOT", i32 1}\n'
+    return f"{text}\nattributes #1 = {{ nounwind minsize optsize }}\n{flags}"
 
 
 def _data(array: np.ndarray[Any, Any]) -> str:

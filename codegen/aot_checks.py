@@ -8,9 +8,18 @@ from __future__ import annotations
 from tcc.codegen.aot_layout import MESSAGE, MOST, SPEC, STATUS, TENSOR
 
 CPU, GPU, PINNED = 1, 2, 3  # DLPack's device types, the first and the last being memory that the CPU reads
-KINDS = ("int", "uint", "float", "handle", "bfloat", "complex", "bool")  # DLPack's type codes
+KINDS = (
+    "int",
+    "uint",
+    "float",
+    "handle",
+    "bfloat",
+    "complex",
+    "bool",
+    "unknown",
+)  # DLPack's type codes, and others
 
-# What a message says; its arguments are strings (%s) and numbers (%d).
+# What a message says; its arguments are strings (%s), words of a list with commas (%w), and numbers (%d).
 MESSAGES = {
     "null": "%s: %s is a null pointer",
     "shape": "%s: %s has no shape",
@@ -27,7 +36,7 @@ MESSAGES = {
     "alias": "%s: the memory of %s is also that of %s",
     "memory": "%s: no memory for %d bytes",
     "state": "%s: the state has no values yet: load the weights",
-    "cpu": "%s: this CPU lacks %s, which the code needs",
+    "cpu": "%s: this CPU lacks %w, which the code needs",
     "file": "%s: cannot read %s as the %d bytes of the weights",
     "saved": "%s: %d bytes given, and the state has %d",
     "header": "%s: these are not the weights of this model, or not written by tcc",
@@ -46,7 +55,7 @@ def checks_text(checks: bool = True, gpu: bool = False) -> str:
 def string(name: str, text: str) -> str:
     """A C string as a global."""
     data = text.encode() + b"\0"
-    return f"@{name} = internal unnamed_addr constant [{len(data)} x i8] {c_bytes(data)}\n"
+    return f"@{name} = internal unnamed_addr constant [{len(data)} x i8] {c_bytes(data)}, align 1\n"
 
 
 def c_bytes(data: bytes) -> str:
@@ -60,19 +69,17 @@ _ESCAPED = [chr(b) if b in _PLAIN else f"\\{b:02X}" for b in range(256)]
 
 def refuse(status: str, message: str, *arguments: str) -> str:
     """A call that says `message` of MESSAGES; its value is the status.  Strings are given as `ptr ...`."""
-    given = list(arguments) + ["i64 0"] * (6 - len(arguments))
+    given = list(arguments) + ["i64 poison"] * (6 - len(arguments))
     return f"call i32 @tcc_refuse(i32 {STATUS[status]}, ptr @tcc_says_{message}, {', '.join(given)})"
 
 
 def _globals() -> str:
-    kinds = "".join(string(f"tcc_kind_{k}", k) for k in KINDS) + string("tcc_kind_unknown", "unknown")
-    table = ", ".join(f"ptr @tcc_kind_{k}" for k in KINDS)
+    kinds = b"".join(k.encode().ljust(8, b"\0") for k in KINDS)
     return (
         f"{TENSOR}\n{SPEC}\n"
         f"@tcc_error = internal thread_local global [{MESSAGE} x i8] zeroinitializer\n"
         + "".join(string(f"tcc_says_{k}", v) for k, v in MESSAGES.items())
-        + kinds
-        + f"@tcc_kinds = internal constant [{len(KINDS)} x ptr] [{table}]\n"
+        + f"@tcc_kinds = internal constant [{len(kinds)} x i8] {c_bytes(kinds)}\n"
     )
 
 
@@ -161,6 +168,7 @@ convert:
   %arg = load i64, ptr %arg.at
   %k1 = add i64 %k, 1
   switch i8 %kind, label %number [ i8 115, label %begin
+                                   i8 119, label %begin
                                    i8 37, label %sign ]
 sign:
   call void @tcc_put(ptr %at, i32 37)
@@ -175,7 +183,11 @@ string:
   %s = phi ptr [%first, %begin], [%s1, %more]
   %sb = load i8, ptr %s
   %sc = zext i8 %sb to i32
-  %over = icmp eq i8 %sb, 0
+  %ends = icmp eq i8 %sb, 0
+  %word = icmp eq i8 %kind, 119
+  %comma = icmp eq i8 %sb, 44
+  %listed = and i1 %word, %comma
+  %over = or i1 %ends, %listed
   br i1 %over, label %next, label %more
 more:
   call void @tcc_put(ptr %at, i32 %sc)
@@ -233,11 +245,9 @@ some:
 other:
   %code = and i32 %given, 255
   %code.i = zext i32 %code to i64
-  %known = icmp ult i32 %code, {len(KINDS)}
-  %code.at = getelementptr ptr, ptr @tcc_kinds, i64 %code.i
-  %spot = select i1 %known, ptr %code.at, ptr @tcc_kinds
-  %listed = load ptr, ptr %spot
-  %word = select i1 %known, ptr %listed, ptr @tcc_kind_unknown
+  %kind.i = call i64 @llvm.umin.i64(i64 %code.i, i64 {len(KINDS) - 1})
+  %word.offset = shl i64 %kind.i, 3
+  %word = getelementptr i8, ptr @tcc_kinds, i64 %word.offset
   %word.i = ptrtoint ptr %word to i64
   %gb = lshr i32 %given, 8
   %gb8 = and i32 %gb, 255
@@ -416,7 +426,7 @@ define internal i32 @tcc_equal(i64 %got, i64 %want, ptr %spec, ptr %who, i64 %ax
   ret i32 0
 }
 
-define internal i32 @tcc_apart(ptr %who, ptr %names, ptr %starts, ptr %ends, i64 %first, i64 %last, i64 %count) #0 {
+define internal i32 @tcc_apart(ptr %who, ptr %specs, ptr %starts, ptr %ends, i64 %first, i64 %last, i64 %count) #0 {
   ret i32 0
 }
 """
@@ -442,9 +452,24 @@ bad:
 
 
 def _overlap_text() -> str:
-    """`apart(who, names, starts, ends, first, last, count)`: nothing from `first` to `last` shares a byte with another."""
+    """`apart(who, specs, starts, ends, first, last, count)`: nothing from `first` to `last` shares a byte with another."""
     return f"""
-define internal i32 @tcc_apart(ptr %who, ptr %names, ptr %starts, ptr %ends, i64 %first, i64 %last, i64 %count) #0 {{
+define internal i64 @tcc_name(ptr %specs, i64 %i, i64 %count) #0 {{
+  %tensors = sub i64 %count, 2
+  %is.tensor = icmp ult i64 %i, %tensors
+  %is.workspace = icmp eq i64 %i, %tensors
+  %other = select i1 %is.workspace, ptr @tcc_the_workspace, ptr @tcc_the_context
+  %spec = getelementptr %tcc_spec, ptr %specs, i64 %i
+  br i1 %is.tensor, label %read, label %out
+read:
+  %name = load i64, ptr %spec
+  ret i64 %name
+out:
+  %other.i = ptrtoint ptr %other to i64
+  ret i64 %other.i
+}}
+
+define internal i32 @tcc_apart(ptr %who, ptr %specs, ptr %starts, ptr %ends, i64 %first, i64 %last, i64 %count) #0 {{
 entry:
   br label %outer
 outer:
@@ -478,10 +503,8 @@ two:
   br i1 %clash, label %bad, label %next
 bad:
   %who.i = ptrtoint ptr %who to i64
-  %n.at = getelementptr ptr, ptr %names, i64 %i
-  %m.at = getelementptr ptr, ptr %names, i64 %j
-  %name.i = load i64, ptr %n.at
-  %m = load i64, ptr %m.at
+  %name.i = call i64 @tcc_name(ptr %specs, i64 %i, i64 %count)
+  %m = call i64 @tcc_name(ptr %specs, i64 %j, i64 %count)
   br label %says
 {_says("says", "alias", "alias", "i64 %m")}
 next:

@@ -5,7 +5,6 @@ A context is one block of memory: a header (aot_layout.py), then the state's ten
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tcc.codegen.aot_checks import c_bytes, refuse
@@ -62,19 +61,19 @@ def context_text(
     who: str,
     state: State,
     specs: str,
-    names: Sequence[str],
+    listed: str,
     target: Target,
     threads: int,
     gpu: bool,
 ) -> str:
-    """The functions; `specs` is the table of the state's specs, `names` are the C strings of the state's names; with a `gpu` a
+    """The functions; `specs` is the table of the state's specs, `listed` what the CPU must have; with a `gpu` a
     context has a device record too (gpu/library.py)."""
     many = threads > 1
-    parts = [alone_text(), features_text(target)]
+    parts = [alone_text(), features_text(target, listed)]
     if many:
         parts[0] = pool_text(target) + stop_text() + setup_text(threads)
     parts += [_create_text(prefix, who, state, many, threads, gpu), _destroy_text(prefix, many, gpu)]
-    parts.append(_state_text(prefix, who, state, specs, names, gpu))
+    parts.append(_state_text(prefix, who, state, specs, gpu))
     if state.tensors:
         parts.append(_file_text(prefix, who, state))
     return "".join(parts)
@@ -199,7 +198,7 @@ def _null(who: str, label: str, name: str, what: str) -> str:
 """
 
 
-def _state_text(prefix: str, who: str, state: State, specs: str, names: Sequence[str], gpu: bool) -> str:
+def _state_text(prefix: str, who: str, state: State, specs: str, gpu: bool) -> str:
     """The tensors' places stand in a table: bytes, the offset in a context, the offset in the file's data, whether it is updated."""
     offsets, count = state.offsets, len(state.tensors)
     rows = ", ".join(
@@ -208,7 +207,6 @@ def _state_text(prefix: str, who: str, state: State, specs: str, names: Sequence
     )
     table = f"[{count} x [4 x i64]] [{rows}]" if count else "[1 x [4 x i64]] zeroinitializer"
     head, whole = len(state.header), state.file_bytes
-    listed = ", ".join(f"ptr {n}" for n in names) or "ptr null"
     data = (state.header if state.data is None else state.header + state.data) or b"\0"
 
     def each(head: str, body: str) -> str:
@@ -282,10 +280,9 @@ unloaded:
   ret i32 %u
 """
 
-    text = f"""
-@tcc_state_places = internal constant {table}
-@tcc_state_names = internal constant [{max(count, 1)} x ptr] [{listed}]
-@tcc_weights = internal constant [{len(data)} x i8] {c_bytes(data)}, align 64
+    return f"""
+@tcc_state_places = internal constant {table}, align 8
+@tcc_weights = internal constant [{len(data)} x i8] {c_bytes(data)}{", align 64" if state.data is not None else ", align 1"}
 {copies}
 define internal void @tcc_begin(ptr %ctx) #1 {{
   %data = getelementptr i8, ptr @tcc_weights, i64 {head}
@@ -366,7 +363,7 @@ next:
   %more = icmp ult i64 %i, {count}
   br i1 %more, label %one, label %missing
 one:
-  %known.at = getelementptr ptr, ptr @tcc_state_names, i64 %i
+  %known.at = getelementptr %tcc_spec, ptr {specs}, i64 %i
   %known = load ptr, ptr %known.at
   br label %char
 char:
@@ -427,16 +424,15 @@ tell:
   ret i32 0
 }}
 """
-    return text.replace("[1 x ptr] [ptr null]", "[1 x ptr] zeroinitializer")
 
 
 def _file_text(prefix: str, who: str, state: State) -> str:
     """`read(ctx, file)`: the state from a file."""
     whole = state.file_bytes
     return f"""
-declare ptr @fopen(ptr, ptr)
-declare i64 @fread(ptr, i64, i64, ptr)
-declare i32 @fclose(ptr)
+declare ptr @fopen(ptr, ptr) nonlazybind
+declare i64 @fread(ptr, i64, i64, ptr) nonlazybind
+declare i32 @fclose(ptr) nonlazybind
 @tcc_read_mode = internal constant [3 x i8] c"rb\\00"
 
 define internal i32 @tcc_read(ptr %ctx, ptr %file) #1 {{

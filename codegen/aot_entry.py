@@ -123,6 +123,8 @@ class EntryText:
     def text(self) -> str:
         self._bind()
         self._infer()
+        if self.needs_space:
+            self._space()
         self._workspace()
         self._run()
         return self._tables() + self.e.text()
@@ -133,17 +135,12 @@ class EntryText:
 
     def _tables(self) -> str:
         rows = [*self.entry.arguments, *self.entry.results]
-        names = [self.strings(a.name) for a in rows] + [
-            self.strings("workspace"),
-            self.strings("the context"),
-        ]
         says = [
             self.strings("%s: " + self.piece.failures.get(i + 1, "an op failed"))
             for i in range(len(self.lowered.ops))
         ]
         return (
             f"{self.specs} = internal constant [{len(rows)} x %tcc_spec] [{spec_rows(rows, self.ranges, self.strings)}]\n"
-            f"@tcc_names_{self.entry.name} = internal constant [{len(names)} x ptr] [{', '.join(f'ptr {n}' for n in names)}]\n"
             f"@tcc_failures_{self.entry.name} = internal constant [{len(says) + 1} x ptr] "
             f"[{', '.join(f'ptr {s}' for s in [*says, self.strings('%s: an op failed')])}]\n"
         )
@@ -287,15 +284,34 @@ class EntryText:
         known = self.ranges.get(size.plain or "") if not isinstance(size, int) else None
         return str(-1 if known is None or known.most is None else known.most)
 
-    def _bytes(self) -> tuple[str, str, str]:
-        """The arena's bytes, those of one thread's scratch, and all."""
-        e, s = self.e, self.signature
-        arena = self._aligned(s.arena)
-        scratch = self._aligned(s.scratch)
+    def _scratch(self) -> tuple[str, str]:
+        """The bytes of one thread's scratch, and of all."""
+        scratch = self._aligned(self.signature.scratch)
         if scratch == "0":
-            return arena, scratch, arena
-        threads = self.slot("%ctx", CTX_THREADS)
-        return arena, scratch, e.value(f"add i64 {arena}, {e.value(f'mul i64 {threads}, {scratch}')}")
+            return scratch, scratch
+        return scratch, self.e.value(f"mul i64 {self.slot('%ctx', CTX_THREADS)}, {scratch}")
+
+    @property
+    def needs_space(self) -> bool:
+        """Whether a call works in memory: the threads' scratch, then the arena."""
+        return self.signature.scratch != 0 or self.signature.arena != 0
+
+    def _space(self) -> None:
+        """`space(ctx, sizes)`: the bytes of a workspace for inputs that are bound, or -1 and what is refused."""
+        e = self.e
+        e.function(f"internal i64 @tcc_space_{self.entry.name}(ptr %ctx, ptr %sizes)")
+        self.env = {name: self.slot("%sizes", k) for k, name in enumerate(self.signature.frame.sizes)}
+        arena = self._aligned(self.signature.arena)
+        total = e.value(f"add i64 {arena}, {self._scratch()[1]}")
+        large = e.value(f"icmp ugt i64 {total}, {LARGEST_SIZE}")
+        name = self.strings("workspace")
+        self.refuse_if(large, "overflow", "overflow", self.who, name, name, otherwise="ret i64 -1")
+        e.end(f"i64 {total}")
+
+    def _total(self) -> str:
+        if not self.needs_space:
+            return "0"
+        return self.e.value(f"call i64 @tcc_space_{self.entry.name}(ptr %ctx, ptr %sizes)")
 
     def _aligned(self, size: Size) -> str:
         if isinstance(size, int):
@@ -307,15 +323,7 @@ class EntryText:
         e = self.e
         e.function(f"i64 @{self.name}_workspace_size(ptr %ctx, ptr %in)")
         self._begin("workspace_size", "false", "ret i64 -1")
-        _, _, total = self._bytes()
-        self._fits(total, "ret i64 -1")
-        e.end(f"i64 {total}")
-
-    def _fits(self, total: str, otherwise: str = "") -> None:
-        if not total.isdecimal():
-            large = self.e.value(f"icmp ugt i64 {total}, {LARGEST_SIZE}")
-            name = self.strings("workspace")
-            self.refuse_if(large, "overflow", "overflow", self.who, name, name, otherwise=otherwise)
+        e.end(f"i64 {self._total()}")
 
     def _run(self) -> None:
         e, s, frame = self.e, self.signature, self.signature.frame
@@ -335,11 +343,13 @@ class EntryText:
             )
         )
         self._result_sizes()
-        arena, scratch, total = self._bytes()
-        self._fits(total)
+        total = self._total()
+        if self.needs_space:
+            huge = e.value(f"icmp slt i64 {total}, 0")
+            self.leave_unless_ok(e.value(f"select i1 {huge}, i32 {STATUS['overflow']}, i32 0"))
         block = self._claim(total)
         self._apart(block, total)
-        self._fill(block, arena, scratch)
+        self._fill(block)
         kept = self._keep(total)
         status = e.value(f"call i32 @{self.lowered.name}(ptr %frame)")
         self._give_back(kept, status)
@@ -438,7 +448,7 @@ class EntryText:
             e.line(f"store ptr {start}, ptr {e.gep('%starts', k, 'i64')}")
             e.line(f"store ptr {e.gep(start, bytes)}, ptr {e.gep('%ends', k, 'i64')}")
         status = e.value(
-            f"call i32 @tcc_apart(ptr {self.who}, ptr @tcc_names_{self.entry.name}, ptr %starts, ptr %ends, "
+            f"call i32 @tcc_apart(ptr {self.who}, ptr {self.specs}, ptr %starts, ptr %ends, "
             f"i64 {self.ins}, i64 {count + 1}, i64 {count + 2})"
         )
         bad, stay = e.label(), e.label()
@@ -449,7 +459,7 @@ class EntryText:
         e.line(f"ret i32 {status}")
         e.at(stay)
 
-    def _fill(self, block: str, arena: str, scratch: str) -> None:
+    def _fill(self, block: str) -> None:
         """The frame, and the call's context."""
         e, frame = self.e, self.signature.frame
 
@@ -457,7 +467,9 @@ class EntryText:
             e.line(f"store {t} {value}, ptr {e.gep(base, slot, 'i64')}")
 
         store("%frame", at.FRAME_CTX, "%call")
-        store("%frame", at.FRAME_ARENA, block)
+        scratch, all_scratch = self._scratch()
+        arena = block if scratch == "0" else e.gep(block, all_scratch)
+        store("%frame", at.FRAME_ARENA, arena)
         for i in range(self.ins):
             store("%frame", frame.input(i), self.slot("%starts", i), "i64")
         constants = len(self.signature.shared) - len(self.entry.reads)
@@ -477,7 +489,7 @@ class EntryText:
             store("%frame", frame.size(name), value, "i64")
         store("%call", at.CTX_POOL, self.slot("%ctx", CTX_POOL), "i64")
         store("%call", at.CTX_THREADS, self.slot("%ctx", CTX_THREADS), "i64")
-        store("%call", at.CTX_SCRATCH, e.gep(block, arena) if block != "null" else "null")
+        store("%call", at.CTX_SCRATCH, block)
         store("%call", at.CTX_SCRATCH_BYTES, scratch, "i64")
         for slot in (at.CTX_ERROR, at.CTX_LATE_USED):
             store("%call", slot, "0", "i64")

@@ -47,12 +47,12 @@ def required(target: Target) -> tuple[str, ...]:
     return tuple(n for n in X86 if n in given or n in level)
 
 
-def features_text(target: Target) -> str:
-    """`unfit(who)`: 0, or what it refused.  It is plain code for the oldest CPU of its kind, which every one runs."""
+def features_text(target: Target, listed: str) -> str:
+    """`unfit(who)`: 0, or what it refused; `listed` are the names with commas between.  It is plain code for the oldest CPU of its kind, which every one runs."""
     names = required(target) if is_x86(target) and _reads_assembly() else ()
     if not names:
         return "define internal i32 @tcc_unfit(ptr %who) #1 {\n  ret i32 0\n}\n"
-    entries = b"".join(bytes((X86[n][0], X86[n][1])) + n.encode().ljust(22, b"\0") for n in names)
+    places = bytes(32 * X86[n][0] + X86[n][1] for n in names)
     state = AVX512 if "avx512f" in names else AVX if "avx" in names else 0
     words = "".join(
         f"""  %r{k} = call {{ i32, i32, i32, i32 }} asm "cpuid", "={{ax}},={{bx}},={{cx}},={{dx}},{{ax}},{{cx}},~{{dirflag}},~{{fpsr}},~{{flags}}"(i32 {leaf if leaf < 1 << 31 else leaf - (1 << 32)}, i32 {sub})
@@ -78,7 +78,7 @@ unkept:
   ret i32 %u"""
     start = "kept" if state else "entry"
     return f"""
-@tcc_features = internal constant [{len(entries)} x i8] {c_bytes(entries)}
+@tcc_feature_bits = internal constant [{len(places)} x i8] {c_bytes(places)}
 {string("tcc_vectors", "a system that keeps its wide registers")}
 define internal i32 @tcc_unfit(ptr %who) #1 {{
 entry:
@@ -86,16 +86,12 @@ entry:
   %who.i = ptrtoint ptr %who to i64
 {words}{saved}
 next:
-  %i = phi i64 [0, %{start}], [%i1, %has]
-  %more = icmp ult i64 %i, {len(names)}
-  br i1 %more, label %one, label %ok
-one:
-  %offset = mul i64 %i, 24
-  %row = getelementptr i8, ptr @tcc_features, i64 %offset
-  %word = load i8, ptr %row
-  %bit.at = getelementptr i8, ptr %row, i64 1
-  %name = getelementptr i8, ptr %row, i64 2
-  %bit = load i8, ptr %bit.at
+  %i = phi i64 [0, %{start}], [%i1, %skip]
+  %name = phi ptr [{listed}, %{start}], [%name1, %skip]
+  %bit.at = getelementptr i8, ptr @tcc_feature_bits, i64 %i
+  %place = load i8, ptr %bit.at
+  %word = lshr i8 %place, 5
+  %bit = and i8 %place, 31
   %word.i = zext i8 %word to i64
   %bit.i = zext i8 %bit to i32
   %has.at = getelementptr i32, ptr %words, i64 %word.i
@@ -105,7 +101,14 @@ one:
   br i1 %set, label %has, label %lacks
 has:
   %i1 = add i64 %i, 1
-  br label %next
+  %all = icmp eq i64 %i1, {len(names)}
+  br i1 %all, label %ok, label %skip
+skip:
+  %name.now = phi ptr [%name, %has], [%name1, %skip]
+  %letter = load i8, ptr %name.now
+  %name1 = getelementptr i8, ptr %name.now, i64 1
+  %end = icmp eq i8 %letter, 44
+  br i1 %end, label %next, label %skip
 lacks:
   %name.i = ptrtoint ptr %name to i64
   %r = {refuse("cpu", "cpu", "i64 %who.i", "i64 %name.i")}

@@ -100,13 +100,13 @@ def parts_of(
         pack_name(t, "group"): copy_group(t, tile_rows(target)[0], GROUP, target),
         engine_name(t, "_pack"): _pack_body(t, reach),
         engine_name(t, "_rows"): _rows_body(t),
-        engine_name(t, "_panel"): _row_panel(t, target),
+        engine_name(t, "_panel"): _row_panel(t, target, reach),
         engine_name(t, "_block"): _block_body(t, target, reach),
         dot_name(t): dot_kernel(t, target),
         engine_name(t, "_dot"): dot_body(t),
         row_name(t): row_kernel(t, target),
         engine_name(t, "_row"): row_body(t),
-        engine_name(t, "_share"): _share(t, reach),
+        engine_name(t, "_share"): _share(t),
         engine_name(t, "_one"): _one(t, target, reach),
         engine_name(t, "_batch"): _batch_body(t),
         engine_name(t): _entry(t, reach),
@@ -181,7 +181,7 @@ def _rows_body(t: VecType) -> Emit:
     return end_part(e)
 
 
-def _row_panel(t: VecType, target: Target) -> Emit:
+def _row_panel(t: VecType, target: Target, reach: Reach) -> Emit:
     """`panel(r, a, ars, acs, i, rows, j0, j1, wide, narrow, ahead, line, pace, first)`: rows i.. of C by columns j0..j1 of the block.
 
     A's rows stand at `a`.  Meanwhile the rows that the next panel reads are fetched, one by each tile: the first is at `ahead`,
@@ -229,13 +229,15 @@ def _row_panel(t: VecType, target: Target) -> Emit:
             ),
         )
 
-    def wide(j: str, v: list[str]) -> list[str]:
-        tile("%wide", j, x.min(x.sub("%j1", j), width), v[1])
-        return [str(x.add(j, width)), e.gep(v[1], "%line")]
+    def next_tile(j: str, v: list[str]) -> list[str]:
+        cols, function = str(x.min(x.sub("%j1", j), width)), "%wide"
+        if reach.narrow:
+            few = e.value(f"icmp sle i64 {cols}, {t.lanes}")
+            function = e.value(f"select i1 {few}, ptr %narrow, ptr %wide")
+        tile(function, j, cols, v[0])
+        return [e.gep(v[0], "%line")]
 
-    rest, stream = e.loop("%j0", x.sub("%j1", t.lanes), width, wide, [("i64", "%j0"), ("ptr", "%ahead")])
-    left = x.sub("%j1", rest)
-    e.when(e.value(f"icmp sgt i64 {left}, 0"), lambda: tile("%narrow", rest, left, stream))
+    e.loop("%j0", "%j1", width, next_tile, [("ptr", "%ahead")])
     return end_part(e)
 
 
@@ -244,24 +246,32 @@ def _block_body(t: VecType, target: Target, reach: Reach) -> Emit:
     e, width, sizes, unit = Emit(), VECTORS * t.lanes, tile_rows(target), unit_rows(target)
     begin_part(e, t, "_block", BODY)
     x, r = Index(e), Record(e, "%r")
-    top, mc, nc, kc, by_columns = r["ic"], r["mc"], r["nc"], r["kc"], r["by_columns"]
-    first = x.add(top, x.pick(by_columns, 0, x.mul("%begin", unit)))
-    last = x.add(top, x.pick(by_columns, mc, x.min(mc, x.mul("%end", unit))))
-    j0 = x.pick(by_columns, x.mul("%begin", width), 0)
-    j1 = x.pick(by_columns, x.min(nc, x.mul("%end", width)), nc)
+    top, mc, nc, kc = r["ic"], r["mc"], r["nc"], r["kc"]
+    first: Size = top
+    last: Size = x.add(top, mc)
+    j0: Size = 0
+    j1: Size = nc
+    if reach.threads:
+        by_columns = r["by_columns"]
+        first = x.add(top, x.pick(by_columns, 0, x.mul("%begin", unit)))
+        last = x.add(top, x.pick(by_columns, mc, x.min(mc, x.mul("%end", unit))))
+        j0 = x.pick(by_columns, x.mul("%begin", width), 0)
+        j1 = x.pick(by_columns, x.min(nc, x.mul("%end", width)), nc)
     scratch = e.gep(thread_scratch(e, x, "%thread"), r["shared_bytes"])
     mode = r["pack_a"]
-    by_rows, by_cols, block = (e.value(f"icmp eq i64 {mode}, {m}") for m in (A_ROWS, A_COLUMNS, A_BLOCK))
-    in_place = e.value(f"xor i1 {e.value(f'or i1 {by_rows}, {by_cols}')}, true")
-    ars = e.value(f"select i1 {block}, i64 {r['block_row']}, i64 {r['ars']}")
-    acs = e.value(f"select i1 {block}, i64 {t.bytes}, i64 {r['acs']}")
-    source = e.value(f"select i1 {block}, ptr {r['block']}, ptr {e.gep(r['a'], x.mul(r['pc'], acs))}")
-    above = e.value(f"select i1 {block}, i64 {top}, i64 0")
+    by_rows, by_cols, block = (
+        e.value(f"icmp eq i64 {mode}, {m}") if m in reach.packs_a else "false"
+        for m in (A_ROWS, A_COLUMNS, A_BLOCK)
+    )
+    copies = e.value(f"or i1 {by_rows}, {by_cols}") if reach.packs_a & {A_ROWS, A_COLUMNS} else "false"
+    ars, acs = (
+        _select(e, block, "i64", yes, no) for yes, no in ((r["block_row"], r["ars"]), (t.bytes, r["acs"]))
+    )
+    source = _select(e, block, "ptr", r["block"], e.gep(r["a"], x.mul(r["pc"], acs)))
+    above = _select(e, block, "i64", top, 0)
     along, across = a_row_bytes(t, kc, x), a_column_bytes(t, target)
-    row_step = e.value(f"select i1 {by_cols}, i64 {t.bytes}, i64 {along}")
-    row_step = e.value(f"select i1 {in_place}, i64 {ars}, i64 {row_step}")
-    col_step = e.value(f"select i1 {by_cols}, i64 {across}, i64 {t.bytes}")
-    col_step = e.value(f"select i1 {in_place}, i64 {acs}, i64 {col_step}")
+    row_step = _select(e, copies, "i64", _select(e, by_cols, "i64", t.bytes, along), ars)
+    col_step = _select(e, copies, "i64", _select(e, by_cols, "i64", across, t.bytes), acs)
     # rows are fetched ahead where they are contiguous; else each step fetches what it is about to read again
     lines = x.both(x.equal(acs, t.bytes), x.less(0, x.sub(kc, 1)))
     line, pace = x.mul(lines, ars), x.mul(lines, t.bytes)
@@ -277,26 +287,26 @@ def _block_body(t: VecType, target: Target, reach: Reach) -> Emit:
         share = e.value(f"select i1 {whole}, i64 {sizes[0]}, i64 {even}")
         rows, tiles = _height(e, t, x.min(share, left), left, target, reach)
         at = e.gep(source, x.mul(x.sub(row, above), ars))
-        from_rows, from_columns, to = (
-            (("ptr", at), ("i64", ars)),
-            (("ptr", at), ("i64", acs)),
-            ("ptr", scratch),
-        )
+        start = at
+        to = ("ptr", scratch)
         if A_ROWS in reach.packs_a:
-            lines_of_a = (*from_rows, to, ("i64", along), ("i64", rows), ("i64", kc))
+            lines_of_a = (("ptr", at), ("i64", ars), to, ("i64", along), ("i64", rows), ("i64", kc))
             e.when(by_rows, lambda: call_part(e, pack_name(t, "rows"), *lines_of_a))
-        # a group begins
-        done = x.sub(row, first)
-        in_group = x.sub(done, x.mul(x.div(done, group), group))
-        number = x.div(in_group, sizes[0])
-        within = x.sub(in_group, x.mul(number, sizes[0]))
-        begins = e.value(f"and i1 {by_cols}, {e.value(f'icmp eq i64 {in_group}, 0')}")
+            start = e.value(f"select i1 {by_rows}, ptr {scratch}, ptr {start}")
         if A_COLUMNS in reach.packs_a:
-            columns_of_a = (*from_columns, to, ("i64", across), ("i64", kc), ("i64", x.min(left, group)))
+            done = x.sub(row, first)
+            in_group = x.sub(done, x.mul(x.div(done, group), group))
+            number = x.div(in_group, sizes[0])
+            within = x.sub(in_group, x.mul(number, sizes[0]))
+            begins = e.value(f"and i1 {by_cols}, {e.value(f'icmp eq i64 {in_group}, 0')}")
+            columns_of_a = (
+                *(("ptr", at), ("i64", acs), to),
+                *(("i64", across), ("i64", kc), ("i64", x.min(left, group))),
+            )
             e.when(begins, lambda: call_part(e, pack_name(t, "group"), *columns_of_a))
-        copied = e.gep(scratch, x.add(x.mul(number, x.add(x.mul(kc, across), 64)), x.mul(within, t.bytes)))
-        copied = e.value(f"select i1 {by_cols}, ptr {copied}, ptr {scratch}")
-        start = e.value(f"select i1 {in_place}, ptr {at}, ptr {copied}")
+            panel_bytes = x.add(x.mul(kc, across), 64)
+            copied = e.gep(scratch, x.add(x.mul(number, panel_bytes), x.mul(within, t.bytes)))
+            start = e.value(f"select i1 {by_cols}, ptr {copied}, ptr {start}")
         a = (("ptr", start), ("i64", row_step), ("i64", col_step))
         place = (("i64", row), ("i64", rows), ("i64", j0), ("i64", j1))
         following = e.value(f"select i1 {e.value(f'icmp ne i64 {lines}, 0')}, i64 {x.mul(rows, ars)}, i64 0")
@@ -316,12 +326,18 @@ def _block_body(t: VecType, target: Target, reach: Reach) -> Emit:
     return end_part(e)
 
 
+def _select(e: Emit, cond: str, kind: str, yes: Size, no: Size) -> str:
+    """`yes` where `cond`, which may be known to be false."""
+    return str(no) if cond == "false" else e.value(f"select i1 {cond}, {kind} {yes}, {kind} {no}")
+
+
 def _height(
     e: Emit, t: VecType, share: Size, left: Size, target: Target, reach: Reach
 ) -> tuple[Size, list[str]]:
     """The rows of the next tile, and the wide and the narrow tile of that height: the least that is enough for an even share."""
     if reach.small:
-        return share, [f"@{tile_name(t, 0, n)}" for n in (VECTORS, 1)]
+        narrow = f"@{tile_name(t, 0, 1)}" if reach.narrow else "null"
+        return share, [f"@{tile_name(t, 0, VECTORS)}", narrow]
     sizes = tile_rows(target)
     rows: Size = sizes[0]
     tiles = [f"@{tile_name(t, sizes[0], n)}" for n in (VECTORS, 1)]
@@ -335,13 +351,10 @@ def _height(
     return rows, tiles
 
 
-def _share(t: VecType, reach: Reach) -> Emit:
+def _share(t: VecType) -> Emit:
     """`share(ctx, r, body, thread, units, grain)`: a body by all threads, or by this one alone in a serial product."""
     e = Emit()
     begin_part(e, t, "_share", "ptr %ctx, ptr %r, ptr %body, i64 %thread, i64 %units, i64 %grain")
-    if not reach.threads:
-        e.line("call void %body(ptr %ctx, ptr %r, i64 0, i64 %units, i64 0)")
-        return end_part(e)
     alone, share, after = e.label(), e.label(), e.label()
     e.branch_if(e.value(f"icmp ne i64 {Record(e, '%r')['serial']}, 0"), alone, share)
     e.at(alone)
@@ -366,13 +379,17 @@ def _one(t: VecType, target: Target, reach: Reach) -> Emit:
     accumulate, base = r["accumulate"], r["panels"]
     threads = e.value(f"load i64, ptr {e.gep('%ctx', at.CTX_THREADS, 'i64')}")
     # whoever makes panels is their only reader
-    own = x.either(r["by_columns"], x.either(x.less(0, r["serial"]), x.less(threads, 2)))
+    lone = x.either(r["by_columns"], x.either(x.less(0, r["serial"]), x.less(threads, 2)))
+    own = lone if reach.threads else 1
     packed = e.value(f"icmp ne i64 {r['pack_b']}, {UNPACKED}")
     by_columns, grain, pack_grain, epilogue = r["by_columns"], r["grain"], r["pack_grain"], r["epilogue"]
     panels = e.value(f"select i1 {packed}, ptr {r['panels']}, ptr {r['b']}")
     row = e.value(f"select i1 {packed}, i64 {width * t.bytes}, i64 {r['brs']}")
 
     def parallel(part: str, units: Size, grain: Size) -> None:
+        if not reach.threads:
+            all_units = (("i64", 0), ("i64", units), ("i64", 0))
+            return call_part(e, engine_name(t, part), ("ptr", "%ctx"), ("ptr", "%r"), *all_units)
         sizes = (("i64", "%thread"), ("i64", units), ("i64", grain))
         call_part(
             e,
@@ -476,6 +493,11 @@ def _entry(t: VecType, reach: Reach) -> Emit:
     r = Record(e, "%r")
     batch, grain = r["batch"], r["batch_grain"]
     body = engine_name(t, "_batch")
+    if not reach.batch:
+        r["serial"], r["index"] = int(not reach.threads), 0
+        r["panels"] = thread_scratch(e, Index(e), "0")
+        call_part(e, engine_name(t, "_one"), ("ptr", "%ctx"), ("ptr", "%r"), ("i64", 0))
+        return end_part(e)
     if not reach.threads:
         r["serial"] = 1
         call_part(e, body, ("ptr", "%ctx"), ("ptr", "%r"), ("i64", 0), ("i64", batch), ("i64", 0))

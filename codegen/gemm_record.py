@@ -44,7 +44,8 @@ _HOT = ("_panel",)
 
 @dataclass(frozen=True)
 class Reach:
-    """What an engine has to do: the forms, the ways to copy A and B, and whether threads share its work.
+    """What an engine has to do: the forms, the ways to copy A and B, whether threads share its work, whether there are batches,
+    and whether there are tiles of one vector of columns.
 
     One that is `small` has a tile of any height in place of one for each, which takes a few percent more time.
     """
@@ -53,6 +54,8 @@ class Reach:
     packs_a: frozenset[int] = frozenset(PACKS_A)
     packs_b: frozenset[int] = frozenset(PACKS_B)
     threads: bool = True
+    batch: bool = True
+    narrow: bool = True
     small: bool = False
 
     def __or__(self, other: Reach) -> Reach:
@@ -61,6 +64,8 @@ class Reach:
             self.packs_a | other.packs_a,
             self.packs_b | other.packs_b,
             self.threads or other.threads,
+            self.batch or other.batch,
+            self.narrow or other.narrow,
             self.small and other.small,
         )
 

@@ -34,18 +34,10 @@ def open_tile(t: VecType, vectors: int, target: Target) -> Emit:
     ahead = e.value(f"select i1 {kept}, i64 {AHEAD_FAR}, i64 {AHEAD}")
     ahead = e.value(f"mul i64 {ahead}, %brs")
 
-    resume, start, entry = e.label(), e.label(), e.current
-    e.branch_if(e.value("icmp ne i64 %load, 0"), resume, start)
-    e.at(resume)
-    old, line = [], "%c"
-    for i in range(most):
-        if i:  # rows that are not there are those of the last one that is
-            there = e.value(f"icmp sgt i64 %rows, {i}")
-            line = e.value(f"select i1 {there}, ptr {e.gep(line, '%crs')}, ptr {line}")
-        old += [load(e, t, e.gep(line, j * step_bytes), masks[j]) for j in range(vectors)]
-    e.branch(start)
-    e.at(start)
-    first = [e.value(f"phi {t} [zeroinitializer, %{entry}], [{x}, %{resume}]") for x in old]
+    resume = e.value("icmp ne i64 %load, 0")
+    first = (
+        _zero_masked(e, t, most, masks, resume) if target.avx512 else _zero_or_old(e, t, most, masks, resume)
+    )
 
     def step(_: str, v: list[str]) -> list[str]:
         a, bp, keep, fetched, *acc = v
@@ -96,6 +88,35 @@ def open_tile(t: VecType, vectors: int, target: Target) -> Emit:
     _rows(e, most, [("ptr", e.value("freeze ptr %c"))], put)
     e.end()
     return e
+
+
+def _old(e: Emit, t: VecType, most: int, masks: Sequence[str | None]) -> list[str]:
+    """C's tile; rows that are not there are those of the last one that is."""
+    made, line = [], "%c"
+    for i in range(most):
+        if i:
+            there = e.value(f"icmp sgt i64 %rows, {i}")
+            line = e.value(f"select i1 {there}, ptr {e.gep(line, '%crs')}, ptr {line}")
+        made += [load(e, t, e.gep(line, j * t.lanes * t.bytes), m) for j, m in enumerate(masks)]
+    return made
+
+
+def _zero_or_old(e: Emit, t: VecType, most: int, masks: Sequence[str | None], resume: str) -> list[str]:
+    take, start, entry = e.label(), e.label(), e.current
+    e.branch_if(resume, take, start)
+    e.at(take)
+    old = _old(e, t, most, masks)
+    e.branch(start)
+    e.at(start)
+    return [e.value(f"phi {t} [zeroinitializer, %{entry}], [{x}, %{take}]") for x in old]
+
+
+def _zero_masked(e: Emit, t: VecType, most: int, masks: Sequence[str | None], resume: str) -> list[str]:
+    """Zeros are what is loaded of no lanes, where masks cost nothing."""
+    lanes = t.of("i1")
+    every = splat(e, lanes, resume)
+    both = [every if m is None else e.value(f"and {lanes} {every}, {m}") for m in masks]
+    return _old(e, t, most, both)
 
 
 def _rows(

@@ -13,10 +13,12 @@ from tcc.codegen.emit import Emit, VecType
 from tcc.codegen.gemm_record import ROW, TILES, Reach
 from tcc.codegen.index import Index, Size
 from tcc.codegen.matmul_plan import choose_form, plan
+from tcc.codegen.microkernel import VECTORS
 from tcc.codegen.target import Target
 
 _MOST = 1 << 62
 _FEW = 16  # values that are told apart
+_MANY = 100  # vectors of columns of which one half full costs nothing
 
 
 class Values(NamedTuple):
@@ -121,4 +123,13 @@ def reach(t: VecType, target: Target, known: Mapping[str, int | None], fused: bo
         chosen = plan(t, target, x, seen, form | {"form": one})
         packs_b |= x.those(chosen["pack_b"])
         packs_a |= x.those(chosen["pack_a"]) if one == TILES else set()
-    return Reach(forms, frozenset(packs_a), frozenset(packs_b), threads=False, small=True)
+    batch, narrow = known["batch"] != 1, _narrow(t, seen["n"])
+    return Reach(forms, frozenset(packs_a), frozenset(packs_b), False, batch, narrow, small=True)
+
+
+def _narrow(t: VecType, n: Size) -> bool:
+    """Whether the last columns are worth a tile of one vector: not where the wide one takes as much time, or hardly more."""
+    if not isinstance(n, int):
+        return True
+    rest = n % (VECTORS * t.lanes)
+    return 0 < rest < t.lanes or (rest == t.lanes and n < _MANY * t.lanes)

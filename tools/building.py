@@ -21,7 +21,13 @@ _SHARED = [
     "-Wl,-z,noseparate-code",
     "-Wl,-z,max-page-size=4096",
 ]
-_SHARED += ["-Wl,--hash-style=gnu", "-Wl,--gc-sections", "-Wl,-z,noexecstack", "-Wl,-z,norelro"]
+_SHARED += [
+    "-Wl,--hash-style=gnu",
+    "-Wl,-Bsymbolic",
+    "-Wl,--gc-sections",
+    "-Wl,-z,noexecstack",
+    "-Wl,-z,norelro",
+]
 _LIBRARIES = ["-Wl,--as-needed", "-l:libm.so.6", "-l:libpthread.so.0", "-l:libc.so.6"]
 
 
