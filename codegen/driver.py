@@ -7,24 +7,21 @@ a native loop; `tcc_poll` lets Ctrl-C in between kernels until the first shared 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from tcc.codegen import scalar
-from tcc.codegen.emit import Emit
-from tcc.codegen.entry import TYPENUMS
-from tcc.codegen.kernel import Kernel, Operand, OpId, Runtime, Scratch, bytes_text, quick_heads, size_text
+from tcc.codegen.body import Body, purpose_of
+from tcc.codegen.kernel import Kernel, Operand, OpId, Runtime, Scratch, quick_heads
 from tcc.codegen.loops import KERNELS
 from tcc.codegen.placed import (
-    LATE_SIZE,
     PRODUCTS,
     is_kernel,
     kernel_key,
     late_sizes,
-    makers,
     op_work,
     output_specs,
     reference,
@@ -38,7 +35,6 @@ from tcc.ir import dims
 from tcc.ir.arrays import in_memory
 from tcc.ir.core import Block, Func, Op, Value
 from tcc.ir.dims import Size
-from tcc.ir.types import Type
 from tcc.passes.writes import on_host
 from tcc.runtime.arenas import Claim
 from tcc.runtime.host import HostArray, HostCall
@@ -50,7 +46,6 @@ from tcc.runtime.layout import (
     FRAME_ARENA,
     FRAME_CTX,
     STATUS_ERROR,
-    STATUS_PYTHON,
 )
 from tcc.runtime.signature import InputSpec, Returns, SharedSpec, Signature
 
@@ -98,16 +93,12 @@ def lower(func: Func, target: Target, returns: Returns = "list", clock: int = 0)
     return _Driver(func, target, returns, clock).lower()
 
 
-class _Driver:
+class _Driver(Body):
     def __init__(self, func: Func, target: Target, returns: Returns, clock: int) -> None:
-        self.func, self.target, self.returns, self.clock = func, target, returns, clock
+        super().__init__(func)
+        self.target, self.returns, self.clock = target, returns, clock
         self.timed: list[Op] = []
-        self.e = Emit()
         self.kernels: dict[str, Kernel] = {}
-        self.pointers: dict[Value, str] = {}
-        self.names: dict[str, str] = {}  # size name -> its text
-        self.sizes: dict[Size, str] = {}  # worked out in the function's own block
-        self.depth = 0
         self.ops: dict[int, Op] = {}
         self.constants: list[np.ndarray[Any, Any]] = []
         self.const_places: list[Value] = []
@@ -116,10 +107,6 @@ class _Driver:
         self.thread_scratch: Size = 0
         self.max_slots = 8  # the sizes of an output
         self.written = False
-        self.late_arenas: dict[int, str] = {}  # number -> its address
-        self.claims: list[Claim] = []
-        self.entry_claims: list[Claim] = []
-        self.makers = makers(func)
 
     def lower(self) -> Lowered:
         func, e = self.func, self.e
@@ -212,7 +199,7 @@ class _Driver:
             for slot in kernel.slots:
                 if isinstance(slot, Scratch) and self.at_entry(slot.bytes):
                     scratch = dims.add(scratch, _aligned(slot.bytes))
-                    self.entry_claims.append(Claim(_purpose(op, op.places), slot.bytes))
+                    self.entry_claims.append(Claim(purpose_of(op, op.places), slot.bytes))
             self.scratch = dims.maximum(self.scratch, scratch)
             if self.at_entry(kernel.thread_scratch):
                 self.thread_scratch = dims.maximum(self.thread_scratch, kernel.thread_scratch)
@@ -236,7 +223,7 @@ class _Driver:
                 e.line(f"store ptr {e.gep(self.arena, self.size(at))}, ptr {place}")
                 at = dims.add(at, _aligned(slot.bytes))
             else:
-                e.line(f"store ptr {self.late_alloc(slot.bytes, [_purpose(op, op.places)])}, ptr {place}")
+                e.line(f"store ptr {self.late_alloc(slot.bytes, [purpose_of(op, op.places)])}, ptr {place}")
         if self.at_entry(kernel.thread_scratch):
             status = e.value(f"call i32 @{kernel.name}(ptr {self.ctx}, ptr %args)")
         else:
@@ -269,7 +256,7 @@ class _Driver:
         base_at, each_at = e.gep(self.ctx, CTX_SCRATCH, "i64"), e.gep(self.ctx, CTX_SCRATCH_BYTES, "i64")
         base, before = e.value(f"load ptr, ptr {base_at}"), e.value(f"load i64, ptr {each_at}")
         e.line(
-            f"store ptr {self.late_bytes(e.value(f'mul i64 {threads}, {each}'), [_purpose(op, op.places)])}, ptr {base_at}"
+            f"store ptr {self.late_bytes(e.value(f'mul i64 {threads}, {each}'), [purpose_of(op, op.places)])}, ptr {base_at}"
         )
         e.line(f"store i64 {each}, ptr {each_at}")
         status = e.value(f"call i32 @{kernel.name}(ptr {self.ctx}, ptr %args)")
@@ -284,15 +271,6 @@ class _Driver:
         number = len(self.ops) + 1
         self.ops[number] = op
         return number
-
-    def leave_unless_ok(self, status: str) -> None:
-        e = self.e
-        bad = e.value(f"icmp ne i32 {status}, 0")
-        leave, stay = e.label(), e.label()
-        e.branch_if(bad, leave, stay)
-        e.at(leave)
-        e.line(f"ret i32 {status}")
-        e.at(stay)
 
     # -- ops ------------------------------------------------------------------------------------------------------
 
@@ -333,81 +311,6 @@ class _Driver:
     def call_poll(self) -> None:
         self.e.declare(DECLARATIONS["tcc_poll"])
         self.leave_unless_ok(self.e.value(f"call i32 @tcc_poll(ptr {self.ctx})"))
-
-    def alloc(self, op: Op) -> None:
-        e, t = self.e, op.result.type
-        if space_of(op.result) == "output":
-            self.make_output(op)
-            return
-        if space_of(op.result) == "late":
-            self.pointers[op.result] = self.late(op, t)
-            return
-        self.pointers[op.result] = e.gep(self.arena, self.size(op.attrs["offset"]))
-
-    def late(self, op: Op, t: Type) -> str:
-        """Memory whose size is known only now: in the late arena that it was planned into, or, in a loop, on its own."""
-        e = self.e
-        if op.attrs["offset"] is None:
-            return self.late_alloc(t.bytes, [self.purpose(op.result)])
-        number = int(op.attrs["arena"])
-        if number not in self.late_arenas:
-            tenants = [o for o in self.func.body.ops if o.name == "alloc" and o.attrs.get("arena") == number]
-            tenants.sort(key=lambda o: -_guess(o.result.type.bytes))
-            purposes = [self.purpose(o.result) for o in tenants]
-            self.late_arenas[number] = self.late_alloc(self.func.attrs["late"][number], purposes)
-        return e.gep(self.late_arenas[number], self.size(op.attrs["offset"]))
-
-    def late_alloc(self, bytes: Size, purposes: Sequence[str]) -> str:
-        return self.late_bytes(self.bytes(bytes), purposes)
-
-    def late_bytes(self, bytes: str, purposes: Sequence[str]) -> str:
-        e = self.e
-        e.declare(DECLARATIONS["tcc_late_alloc"])
-        pointer = e.value(
-            f"call ptr @tcc_late_alloc(ptr {self.ctx}, i64 {self.claim(purposes)}, i64 {bytes})"
-        )
-        missing = e.value(f"icmp eq ptr {pointer}, null")
-        self.leave_unless_ok(e.value(f"select i1 {missing}, i32 {STATUS_PYTHON}, i32 0"))
-        return pointer
-
-    def claim(self, purposes: Sequence[str]) -> int:
-        """The number of a new claim for these purposes, the one that takes most first."""
-        more = f" and {len(purposes) - 1} more" if len(purposes) > 1 else ""
-        self.claims.append(Claim(purposes[0] + more, None))
-        return len(self.claims) - 1
-
-    def purpose(self, place: Value) -> str:
-        maker = self.makers.get(place, place.op)
-        return _purpose(maker, [place]) if maker is not None else str(place.type.value)
-
-    def known_claims(self) -> list[Claim]:
-        """What the memory that a call takes at its beginning is for; of sizes that are numbers, the largest alone."""
-        body = self.func.body
-        places = [p for p in body.params if space_of(p) == "output"]
-        places += [o.result for o in body.walk() if o.name == "alloc" and space_of(o.result) == "arena"]
-        claims = [Claim(self.purpose(p), p.type.bytes) for p in places]
-        claims += self.entry_claims
-        numbers = [c for c in claims if isinstance(c.bytes, int)]
-        largest = max(numbers, key=lambda c: dims.evaluate(c.bytes or 0, {}), default=None)
-        return [c for c in claims if c is largest or not isinstance(c.bytes, int)]
-
-    def make_output(self, op: Op) -> None:
-        """An output whose sizes are known only now."""
-        e, t = self.e, op.result.type
-        e.declare(DECLARATIONS["tcc_grant"])
-        claim = self.claim([self.purpose(op.result)])
-        bytes = self.bytes(t.bytes)
-        self.leave_unless_ok(e.value(f"call i32 @tcc_grant(ptr {self.ctx}, i64 {claim}, i64 {bytes})"))
-        for axis, s in enumerate(t.shape):
-            e.line(f"store i64 {self.size(s)}, ptr {e.gep('%args', axis, 'i64')}")
-        e.declare(DECLARATIONS["tcc_output"])
-        pointer = e.value(
-            f"call ptr @tcc_output(ptr {self.ctx}, i64 {op.attrs['offset']}, i64 {TYPENUMS[t.dtype]}, "
-            f"i64 {t.rank}, ptr %args)"
-        )
-        missing = e.value(f"icmp eq ptr {pointer}, null")
-        self.leave_unless_ok(e.value(f"select i1 {missing}, i32 {STATUS_PYTHON}, i32 0"))
-        self.pointers[op.result] = pointer
 
     def view(self, op: Op) -> None:
         offset = self.size(op.attrs["offset"])
@@ -518,34 +421,6 @@ class _Driver:
         e.declare(DECLARATIONS["tcc_host_call"])
         index = len(self.host_calls) - 1
         self.leave_unless_ok(e.value(f"call i32 @tcc_host_call(ptr {self.ctx}, ptr %args, i64 {index})"))
-
-    # -- sizes ----------------------------------------------------------------------------------------------------
-
-    def bytes(self, size: Size) -> str:
-        return bytes_text(self.e, size, self.names)
-
-    def size(self, size: Size) -> str:
-        if isinstance(size, int):
-            return str(size)
-        if self.depth == 0:
-            if size not in self.sizes:
-                self.sizes[size] = size_text(self.e, size, self.names)
-            return self.sizes[size]
-        return self.sizes.get(size) or size_text(self.e, size, self.names)
-
-
-def _guess(size: Size) -> int:
-    return dims.evaluate(size, dict.fromkeys(dims.names_of(size), LATE_SIZE))
-
-
-def _purpose(op: Op, places: Sequence[Value]) -> str:
-    """An op as messages about memory for its results name it."""
-    types = ", ".join(str(v.type.value) for v in places)
-    name = op.name
-    if name == "fuse":
-        inner = [o.name for o in op.block.ops if o.name != "yield"]
-        name = " of ".join([*filter(None, op.attrs.get("reduce", [])), *reversed(inner[-2:])])
-    return f"{name} {types}" + (f", written at {op.loc}" if op.loc else "")
 
 
 def _aligned(bytes: Size) -> Size:

@@ -21,7 +21,7 @@ from tcc.runtime.launch import DeviceProgram, HostStep
 _RECORDS = {
     r.__name__: r
     for r in (
-        launch.DeviceKernel, launch.Buffer, launch.Address, launch.Launch, launch.Copy, launch.Allocate, launch.ReadSize,
+        launch.DeviceKernel, launch.Buffer, launch.Address, launch.TensorMap, launch.Launch, launch.Copy, launch.Allocate, launch.ReadSize,
         launch.CheckSize, launch.CheckStatus, launch.Loop, launch.IfElse, signature.Signature, signature.InputSpec,
         signature.SharedSpec, signature.OutputSpec,
     )
@@ -84,7 +84,11 @@ def _plain(value: Any) -> Any:
     if name in _RECORDS:
         fields = getattr(value, "_fields", None) or [f.name for f in dataclasses.fields(value)]
         return {name: [_plain(getattr(value, f)) for f in fields]}
-    return [_plain(v) for v in value] if isinstance(value, tuple) else value
+    if not isinstance(value, tuple):
+        return value
+    if hasattr(value, "_fields"):
+        raise TypeError(f"{name} is not among the records of programs")
+    return [_plain(v) for v in value]
 
 
 def _record(value: Any) -> Any:

@@ -1,27 +1,14 @@
-"""LLVM text of what a model's library asks of the driver: libcuda by dlopen, a device record for each context, memory, copies, launches.
-
-A function that a body calls gives true, or the address 0, when it has refused: then the call's status is kept where the body
-of a CPU's library keeps it.
-"""
+"""LLVM text of what a model's library for a GPU has besides its entries: libcuda by dlopen, a device record for each context with
+the kernels and the state, and tables."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-from tcc.codegen.aot_checks import c_bytes, refuse, string
+from tcc.codegen.aot_checks import c_bytes, string
 from tcc.codegen.aot_layout import ALIGN, CTX_DEVICE, CTX_HEADER
-from tcc.codegen.emit import Emit
 from tcc.codegen.gpu.library import CONTEXT, FIRST, HERE, NEWER, NUMBER, STREAM, DeviceLibrary
-from tcc.runtime import layout as at
-from tcc.runtime.dlpack import CUDA
+from tcc.codegen.gpu.library_calls import DRIVER, DriverCalls
 
-DRIVER = (
-    "cuInit cuDriverGetVersion cuGetErrorString cuDeviceGetCount cuDeviceGet cuDeviceGetAttribute "
-    "cuDevicePrimaryCtxRetain cuDevicePrimaryCtxRelease_v2 cuCtxPushCurrent_v2 cuCtxPopCurrent_v2 cuStreamCreate "
-    "cuStreamSynchronize cuStreamDestroy_v2 cuModuleLoadDataEx cuModuleUnload cuModuleGetFunction cuFuncSetAttribute "
-    "cuMemAlloc_v2 cuMemFree_v2 cuMemcpyHtoDAsync_v2 cuMemcpyDtoHAsync_v2 cuMemcpyDtoDAsync_v2 cuLaunchKernel"
-).split()
-NO_DEVICE, NO_MEMORY = 100, 2
+NO_DEVICE = 100
 MAJOR, MINOR = 75, 76  # attributes: of the compute capability
 SHARED_BYTES = 8  # a function's attribute: dynamic shared memory
 LOG, LOG_BYTES = 5, 6  # options of the assembler
@@ -52,10 +39,10 @@ def runtime_text(library: DeviceLibrary) -> str:
     return _Runtime(library).text()
 
 
-class _Runtime:
+class _Runtime(DriverCalls):
     def __init__(self, library: DeviceLibrary) -> None:
+        super().__init__()
         self.library = library
-        self.e = Emit()
 
     def text(self) -> str:
         for make in (
@@ -94,55 +81,6 @@ class _Runtime:
                 *texts,
             ]
         )
-
-    # -- small things --------------------------------------------------------------------------------------------------
-
-    def driver(self, name: str, *args: str) -> str:
-        """Calls the driver; the code that it gives."""
-        f = self.e.value(f"load ptr, ptr {self.e.gep('@tcc_cu', DRIVER.index(name), 'ptr')}")
-        return self.e.value(f"call i32 {f}({', '.join(args)})")
-
-    def load(self, base: str, slot: int | str, t: str = "ptr") -> str:
-        return self.e.value(f"load {t}, ptr {self.e.gep(base, slot, 'i64')}")
-
-    def word(self, pointer: str, t: str = "i64") -> str:
-        return self.e.value(f"load {t}, ptr {pointer}")
-
-    def wide(self, value: str) -> str:
-        return self.e.value(f"sext i32 {value} to i64")
-
-    def leave_if(self, condition: str, then: Callable[[], str]) -> None:
-        """Returns, if the i1 holds, what `then` gives when it has written its text."""
-        bad, stay = self.e.label(), self.e.label()
-        self.e.branch_if(condition, bad, stay)
-        self.e.at(bad)
-        self.e.line(f"ret {then()}")
-        self.e.at(stay)
-
-    def failing(self, code: str, name: str, result: str = "i1 true") -> None:
-        """Refuses what the driver did not do, within a call."""
-        wrong = self.e.value(f"call i1 @tcc_cu_bad(ptr %call, i32 {code}, ptr @tcc_name_{name})")
-        self.leave_if(wrong, lambda: result)
-
-    def said(self, message: str, *arguments: str, status: str = "gpu") -> str:
-        return self.e.value(refuse(status, message, "i64 %who.i", *(f"i64 {a}" for a in arguments)))
-
-    def told(self, message: str, *arguments: str, status: str = "gpu") -> None:
-        """Refuses within a call, which keeps the status."""
-        e = self.e
-        who = self.load("%call", at.CTX_FUNCTION, "i64")
-        r = e.value(refuse(status, message, f"i64 {who}", *(f"i64 {a}" for a in arguments)))
-        e.line(f"store i64 {self.wide(r)}, ptr {e.gep('%call', at.CTX_OBJECTS, 'i64')}")
-
-    def words_of(self, code: str) -> str:
-        """What the driver says of a code."""
-        e = self.e
-        text = e.value("alloca ptr")
-        e.line(f"store ptr @tcc_no_words, ptr {text}")
-        self.driver("cuGetErrorString", f"i32 {code}", f"ptr {text}")
-        found = self.word(text, "ptr")
-        none = e.value(f"icmp eq ptr {found}, null")
-        return e.value(f"ptrtoint ptr {e.value(f'select i1 {none}, ptr @tcc_no_words, ptr {found}')} to i64")
 
     # -- a context's device --------------------------------------------------------------------------------------------
 
@@ -348,218 +286,6 @@ class _Runtime:
         self.driver("cuDevicePrimaryCtxRelease_v2", f"i32 {self.load(record, NUMBER, 'i32')}")
         e.line(f"call void @free(ptr {record})")
         e.end()
-
-    def enter(self) -> None:
-        """`enter(call, record)`: false if another call runs, or the device's context cannot be taken."""
-        e = self.e
-        e.function("internal i1 @tcc_cu_enter(ptr %call, ptr %record)")
-        swap = e.value("cmpxchg ptr %record, i64 0, i64 1 acq_rel monotonic, align 8")
-        free, busy = e.value(f"extractvalue {{ i64, i1 }} {swap}, 1"), e.label()
-        inside = e.label()
-        e.branch_if(free, inside, busy)
-        e.at(busy)
-        self.told("busy")
-        e.line("ret i1 false")
-        e.at(inside)
-        code = self.driver("cuCtxPushCurrent_v2", f"ptr {self.load('%record', CONTEXT)}")
-        e.when(
-            e.value(f"icmp ne i32 {code}, 0"),
-            lambda: e.line("store atomic i64 0, ptr %record release, align 8"),
-        )
-        self.failing(code, "cuCtxPushCurrent_v2", "i1 false")
-        e.end("i1 true")
-
-    def leave(self) -> None:
-        e = self.e
-        e.function("internal void @tcc_cu_leave(ptr %record)")
-        self.driver("cuCtxPopCurrent_v2", f"ptr {e.value('alloca ptr')}")
-        e.line("store atomic i64 0, ptr %record release, align 8")
-        e.end()
-
-    def bad(self) -> None:
-        """`bad(call, code, name)`: whether the driver's code says that it failed, which is refused then."""
-        e = self.e
-        e.function("internal i1 @tcc_cu_bad(ptr %call, i32 %code, ptr %name)")
-        self.leave_if(e.value("icmp eq i32 %code, 0"), lambda: "i1 false")
-        self.told("driver", e.value("ptrtoint ptr %name to i64"), self.words_of("%code"))
-        e.end("i1 true")
-
-    # -- memory --------------------------------------------------------------------------------------------------------
-
-    def room(self) -> None:
-        """`room(call, slot, bytes)`: a buffer's address, grown if it is too small."""
-        e = self.e
-        e.function("internal i64 @tcc_cu_room(ptr %call, ptr %slot, i64 %bytes)")
-        now, has = self.load("%slot", 0, "i64"), self.load("%slot", 1, "i64")
-        wanted = e.call("i64", "llvm.umax.i64", ("i64", "%bytes"), ("i64", "1"))
-        self.leave_if(e.value(f"icmp uge i64 {has}, {wanted}"), lambda: f"i64 {now}")
-
-        def drop() -> None:
-            self.driver("cuMemFree_v2", f"i64 {now}")
-            e.line("store i64 0, ptr %slot")
-            e.line(f"store i64 0, ptr {e.gep('%slot', 1, 'i64')}")
-
-        e.when(e.value(f"icmp ne i64 {now}, 0"), drop)
-        code = self.driver("cuMemAlloc_v2", "ptr %slot", f"i64 {wanted}")
-
-        def short() -> str:
-            self.told("gpumemory", wanted, status="memory")
-            return "i64 0"
-
-        self.leave_if(e.value(f"icmp eq i32 {code}, {NO_MEMORY}"), short)
-        self.failing(code, "cuMemAlloc_v2", "i64 0")
-        e.line(f"store i64 {wanted}, ptr {e.gep('%slot', 1, 'i64')}")
-        e.end(f"i64 {self.load('%slot', 0, 'i64')}")
-
-    def here(self) -> None:
-        """`here(call, record, tensor)`: 1 if a tensor is on this device, 0 if on the host; 2 if it was refused."""
-        e = self.e
-        e.function("internal i32 @tcc_cu_here(ptr %call, ptr %record, ptr %tensor)")
-        kind, number = (
-            self.word(e.value(f"getelementptr %tcc_tensor, ptr %tensor, i32 0, i32 {i}"), "i32")
-            for i in (1, 2)
-        )
-        self.leave_if(e.value(f"icmp ne i32 {kind}, {CUDA}"), lambda: "i32 0")
-        own = self.load("%record", NUMBER, "i32")
-
-        def other() -> str:
-            self.told("othergpu", self.wide(number), self.wide(own), status="device")
-            return "i32 2"
-
-        self.leave_if(e.value(f"icmp ne i32 {number}, {own}"), other)
-        e.end("i32 1")
-
-    def _placed(self, name: str) -> str:
-        """Begins a function that returns a tensor's own address if it is the device's; otherwise goes on with a buffer's."""
-        e = self.e
-        e.function(
-            f"internal i64 @{name}(ptr %call, ptr %record, ptr %tensor, i64 %host, ptr %slot, i64 %bytes)"
-        )
-        here = e.value("call i32 @tcc_cu_here(ptr %call, ptr %record, ptr %tensor)")
-        self.leave_if(e.value(f"icmp eq i32 {here}, 2"), lambda: "i64 0")
-        inside = e.value(f"icmp eq i32 {here}, 1")
-        some = e.value("icmp ne i64 %host, 0")
-        self.leave_if(e.value(f"and i1 {inside}, {some}"), lambda: "i64 %host")
-        base = e.value("call i64 @tcc_cu_room(ptr %call, ptr %slot, i64 %bytes)")
-        self.leave_if(e.value(f"icmp eq i64 {base}, 0"), lambda: "i64 0")
-        self.leave_if(inside, lambda: f"i64 {base}")  # an empty tensor without an address
-        return base
-
-    def input(self) -> None:
-        base = self._placed("tcc_cu_input")
-        self._upload(base, "%host")
-        self.e.end(f"i64 {base}")
-
-    def _upload(self, base: str, host: str) -> None:
-        e = self.e
-
-        def copy() -> None:
-            source = e.value(f"inttoptr i64 {host} to ptr")
-            stream = self.load("%record", STREAM)
-            code = self.driver(
-                "cuMemcpyHtoDAsync_v2", f"i64 {base}", f"ptr {source}", "i64 %bytes", f"ptr {stream}"
-            )
-            self.failing(code, "cuMemcpyHtoDAsync_v2", "i64 0")
-
-        e.when(e.value("icmp ne i64 %bytes, 0"), copy)
-
-    def result(self) -> None:
-        self.e.end(f"i64 {self._placed('tcc_cu_result')}")
-
-    def value(self) -> None:
-        """`value(call, record, slot, host, bytes)`: the address of a tensor that stays there; brought if the host's is newer."""
-        e = self.e
-        e.function("internal i64 @tcc_cu_value(ptr %call, ptr %record, ptr %slot, i64 %host, i64 %bytes)")
-        now, flag = self.load("%slot", 0, "i64"), self.load("%slot", 1, "i64")
-        self.leave_if(e.value(f"icmp ne i64 {e.value(f'and i64 {flag}, {HERE}')}, 0"), lambda: f"i64 {now}")
-
-        def make() -> None:
-            wanted = e.call("i64", "llvm.umax.i64", ("i64", "%bytes"), ("i64", "1"))
-            code = self.driver("cuMemAlloc_v2", "ptr %slot", f"i64 {wanted}")
-
-            def short() -> str:
-                self.told("gpumemory", wanted, status="memory")
-                return "i64 0"
-
-            self.leave_if(e.value(f"icmp eq i32 {code}, {NO_MEMORY}"), short)
-            self.failing(code, "cuMemAlloc_v2", "i64 0")
-
-        e.when(e.value(f"icmp eq i64 {now}, 0"), make)
-        base = self.load("%slot", 0, "i64")
-        self._upload(base, "%host")
-        e.line(f"store i64 {HERE}, ptr {e.gep('%slot', 1, 'i64')}")
-        e.end(f"i64 {base}")
-
-    # -- work ----------------------------------------------------------------------------------------------------------
-
-    def copy(self) -> None:
-        e = self.e
-        e.function("internal i1 @tcc_cu_copy(ptr %call, ptr %record, i64 %target, i64 %source, i64 %bytes)")
-        self.leave_if(e.value("icmp eq i64 %bytes, 0"), lambda: "i1 false")
-        stream = self.load("%record", STREAM)
-        code = self.driver(
-            "cuMemcpyDtoDAsync_v2", "i64 %target", "i64 %source", "i64 %bytes", f"ptr {stream}"
-        )
-        e.end(
-            f"i1 {e.value(f'call i1 @tcc_cu_bad(ptr %call, i32 {code}, ptr @tcc_name_cuMemcpyDtoDAsync_v2)')}"
-        )
-
-    def _download(self, target: str, source: str, bytes: str) -> None:
-        stream = self.load("%record", STREAM)
-        code = self.driver(
-            "cuMemcpyDtoHAsync_v2", f"ptr {target}", f"i64 {source}", f"i64 {bytes}", f"ptr {stream}"
-        )
-        self.failing(code, "cuMemcpyDtoHAsync_v2")
-
-    def read(self) -> None:
-        """`read(call, record, to, source, bytes)`: a few bytes, for which the host waits."""
-        self.e.function("internal i1 @tcc_cu_read(ptr %call, ptr %record, ptr %to, i64 %source, i64 %bytes)")
-        self._download("%to", "%source", "%bytes")
-        self.e.end(f"i1 {self.e.value('call i1 @tcc_cu_wait(ptr %call, ptr %record)')}")
-
-    def wait(self) -> None:
-        e = self.e
-        e.function("internal i1 @tcc_cu_wait(ptr %call, ptr %record)")
-        code = self.driver("cuStreamSynchronize", f"ptr {self.load('%record', STREAM)}")
-        e.end(
-            f"i1 {e.value(f'call i1 @tcc_cu_bad(ptr %call, i32 {code}, ptr @tcc_name_cuStreamSynchronize)')}"
-        )
-
-    def home(self) -> None:
-        """`home(call, record, tensor, base, bytes)`: a result, to where its tensor lies."""
-        e = self.e
-        e.function("internal i1 @tcc_cu_home(ptr %call, ptr %record, ptr %tensor, i64 %base, i64 %bytes)")
-        here = e.value("call i32 @tcc_cu_here(ptr %call, ptr %record, ptr %tensor)")
-        self.leave_if(e.value(f"icmp ne i32 {here}, 0"), lambda: f"i1 {e.value(f'icmp eq i32 {here}, 2')}")
-        self.leave_if(e.value("icmp eq i64 %bytes, 0"), lambda: "i1 false")
-        data = self.word("%tensor", "ptr")
-        offset = self.word(e.value("getelementptr %tcc_tensor, ptr %tensor, i32 0, i32 7"))
-        self._download(e.gep(data, offset), "%base", "%bytes")
-        e.end("i1 false")
-
-    def launch(self) -> None:
-        e = self.e
-        e.function(
-            "internal i1 @tcc_cu_launch(ptr %call, ptr %record, ptr %function, i64 %x, i64 %y, i64 %z, i32 %threads, "
-            "i32 %shared, ptr %arguments, i64 %bytes)"
-        )
-        size, extra = e.value("alloca i64"), e.value("alloca [5 x ptr]")
-        empty = e.value("icmp eq i64 %x, 0")
-        for axis in ("%y", "%z"):
-            empty = e.value(f"or i1 {empty}, {e.value(f'icmp eq i64 {axis}, 0')}")
-        self.leave_if(empty, lambda: "i1 false")
-        e.line(f"store i64 %bytes, ptr {size}")
-        for i, value in enumerate(
-            ("inttoptr (i64 1 to ptr)", "%arguments", "inttoptr (i64 2 to ptr)", size, "null")
-        ):
-            e.line(f"store ptr {value}, ptr {e.gep(extra, i, 'ptr')}")
-        grid = [e.value(f"trunc i64 {axis} to i32") for axis in ("%x", "%y", "%z")]
-        stream = self.load("%record", STREAM)
-        code = self.driver(
-            "cuLaunchKernel", "ptr %function", *(f"i32 {g}" for g in grid), "i32 %threads", "i32 1", "i32 1", "i32 %shared",
-            f"ptr {stream}", "ptr null", f"ptr {extra}",
-        )  # fmt: skip
-        e.end(f"i1 {e.value(f'call i1 @tcc_cu_bad(ptr %call, i32 {code}, ptr @tcc_name_cuLaunchKernel)')}")
 
     # -- the state -----------------------------------------------------------------------------------------------------
 
