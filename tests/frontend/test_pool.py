@@ -275,3 +275,20 @@ def test_local_response_norm():
     near = sum(around[:, k : k + 7] for k in range(5))
     want = x / (2 + 1e-4 * near) ** 0.75
     np.testing.assert_allclose(apply(T.nnet.local_response_norm, x), want, rtol=1e-6)
+
+
+@pytest.mark.parametrize("mode", ["max", "sum", "average_inc_pad", "average_exc_pad"])
+@pytest.mark.parametrize("border", [(True, (0, 0)), (True, (1, 1)), (False, (0, 0))])
+def test_sizes_that_only_running_tells(mode, border):
+    ignore, pad = border
+    x, w, s = T.tensor3(), T.ivector(), T.iscalar()
+    a = np.random.default_rng(0).integers(-3, 4, (2, 7, 6)).astype(float)
+    made = pool.pool_2d(x, w, ignore, stride=(s, 1), pad=pad, mode=mode)
+    weights = T.tensor3()
+    f = tcc.function([x, w, s, weights], [made, tcc.grad((made * weights).sum(), x)])
+    for size, step in (((2, 3), 2), ((3, 2), 1), ((2, 2), 4)):
+        known = pool.pool_2d(x, size, ignore, stride=(step, 1), pad=pad, mode=mode)
+        g = tcc.function([x, weights], [known, tcc.grad((known * weights).sum(), x)])
+        u = np.random.default_rng(1).normal(size=known.shape.eval({x: a}))
+        for got, want in zip(f(a, size, step, u), g(a, u)):
+            np.testing.assert_allclose(got, want, atol=1e-12)

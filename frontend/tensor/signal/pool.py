@@ -6,13 +6,18 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from tcc import build
 from tcc.creation import arange
-from tcc.elemwise import TO_FLOAT, maximum, minimum, mul, sub
+from tcc.elemwise import TO_FLOAT, add, and_, ge, int_div, lt, maximum, minimum, mul, sub, switch
 from tcc.graph import Shown
-from tcc.shapes import dimshuffle
+from tcc.indexing import take
+from tcc.reductions import max as largest
+from tcc.reductions import sum as total
+from tcc.shapes import as_sizes, dimshuffle
 from tcc.types import tensor_type
-from tcc.variable import TensorConstant, as_variable
+from tcc.variable import TensorConstant, Variable, as_variable, scalar_constant
 
 MODES = ("max", "sum", "average_inc_pad", "average_exc_pad")
 
@@ -34,6 +39,7 @@ def pool_2d(
     padding, and those that reach over the end count.  `mode` is max, sum, average_inc_pad or average_exc_pad, whose
     averages are over the window with or without the padding in it.  Every element that is its window's maximum gets the
     whole gradient.  `ds`, `st`, `padding` are older names.  ValueError, TypeError or NotImplementedError as Theano's.
+    Sizes may be integer variables, or a vector of them: windows are then gathered, which takes their elements' memory.
     """
     return pool_nd(2, input, ws, ignore_border, stride, pad, mode, ds, st, padding)
 
@@ -97,11 +103,13 @@ def pool_nd(
             stacklevel=3,
         )
         ignore_border = False
-    ws = numbers("ws", ws, rank)
-    stride = ws if stride is None else numbers("stride", stride, rank)
-    pad = numbers("pad", pad, rank)
+    ws = _sizes("ws", ws, rank)
+    stride = ws if stride is None else _sizes("stride", stride, rank)
+    pad = _sizes("pad", pad, rank)
     if any(pad) and not ignore_border:
         raise NotImplementedError("padding works only with ignore_border=True")
+    if not all(isinstance(n, int) for n in (*ws, *stride, *pad)):
+        return _gathered(x, mode, ws, stride, pad, partial=not ignore_border)
     if any(p >= w for p, w in zip(pad, ws)):
         raise NotImplementedError(f"padding must be smaller than the window, got pad {pad} and ws {ws}")
     return pooled(x, mode, ws, stride, pad, partial=not ignore_border)
@@ -156,6 +164,50 @@ def _counts(
             count = dimshuffle(sub(end, maximum(start, 0)), *["x"] * k, 0, *["x"] * (rank - k - 1))
         total = mul(total, count)
     return total
+
+
+def _gathered(
+    x: Any, mode: str, ws: Sequence[Any], stride: Sequence[Any], pad: Sequence[Any], partial: bool
+) -> Any:
+    """Windows whose geometry only running tells: axis after axis, their elements are gathered and reduced."""
+    average = mode.startswith("average")
+    if average:
+        x = build.cast(x, TO_FLOAT.get(x.type.dtype, x.type.dtype))
+    kind = np.dtype(x.type.dtype)
+    least = -np.inf if kind.kind == "f" else np.iinfo(kind).min if kind.kind in "iu" else False
+    fill = scalar_constant(least if mode == "max" else 0, x.type.dtype)
+    result, rank, ndim = x, len(ws), x.type.ndim
+    for k, (w, s, p) in enumerate(zip(ws, stride, pad)):
+        axis = ndim - rank + k
+        n = build.size_variable(build.size_of(x, axis))
+        if partial:
+            reach = int_div(maximum(n + s - w - 1, 0), s) + 1
+            count = switch(ge(s, w), int_div(n + s - 1, s), reach)
+        else:
+            count = int_div(maximum(n + mul(2, p) - w + s, 0), s)
+        at = add(dimshuffle(sub(mul(arange(count), s), p), 0, "x"), dimshuffle(arange(w), "x", 0))
+        within = dimshuffle(and_(ge(at, 0), lt(at, n)), *["x"] * axis, 0, 1, *["x"] * (ndim - axis - 1))
+        window = switch(within, take(result, at, axis, mode="clip"), fill)
+        result = largest(window, axis + 1) if mode == "max" else total(window, axis + 1, x.type.dtype)
+    if not average:
+        return result
+    counts = _counts(x, result, ws, stride, pad, partial, mode == "average_exc_pad")
+    return build.elementwise("div", result, build.cast(counts, x.type.dtype))
+
+
+def _sizes(name: str, value: Any, count: int) -> tuple[Any, ...]:
+    """`count` integers or integer scalar variables; TypeError for anything else."""
+    if isinstance(value, TensorConstant):
+        value = value.data
+    if isinstance(value, Variable) and value.type.ndim == 1:
+        return tuple(as_sizes(value, name, count))
+    try:
+        out = tuple(build.as_size(v, name) for v in value)
+    except TypeError:
+        raise TypeError(f"{name} must be {count} integers, got {value!r}") from None
+    if len(out) != count:
+        raise TypeError(f"{name} must be {count} integers, got {value!r}")
+    return out
 
 
 def numbers(name: str, value: Any, count: int) -> tuple[int, ...]:
