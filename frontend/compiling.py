@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import copy
 import sys
 import time
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tcc.functions import DictFunction, In, Recipe, with_updates
+from tcc.functions import DictFunction, In, Recipe, left_behind, with_updates
 from tcc.graph import ancestors, place, rebuild, shown_inputs, toposort
 from tcc.modes import get_mode
 from tcc.printing import visible
 from tcc.settings import config, device_name
 from tcc.types import TensorType
-from tcc.variable import Constant, SharedVariable, Variable, as_variable, target_of
+from tcc.variable import Constant, SharedVariable, TensorConstant, Variable, as_variable, target_of
 
 
 class UnusedInputError(Exception):
@@ -26,6 +27,10 @@ class MissingInputError(Exception):
 
 
 Param = In
+
+
+class InconsistencyError(Exception):
+    """An op that would overwrite what it may not."""
 
 
 class Out:
@@ -53,7 +58,8 @@ def function(
     """A callable that computes `outputs` (a variable, list, dict or None) from `inputs` and then applies `updates`.
 
     `updates` are (shared variable, new value) pairs, all computed from the old values; `givens` are (variable, replacement)
-    pairs, of the same types unless `rebuild_strict` is False.  With `profile` (True,
+    pairs, of the same types unless `rebuild_strict` is False.  `accept_inplace` lets ops overwrite inputs, as `In(mutable=True)`
+    does for one.  With `profile` (True,
     a message, or a ProfileStats) calls are counted and timed: `f.profile.summary()`.  `device` is where it runs, as
     `config.device` has it; outputs made by `transfer` stay there.  UnusedInputError, MissingInputError and TypeError say what does not fit.
     """
@@ -70,7 +76,8 @@ def function(
     outs = _as_outputs(outputs)
     pairs = _as_updates(updates)
     replace = _as_givens(givens, [i.variable for i in ins], rebuild_strict)
-    kept = [i.update for i in ins if i.update is not None]
+    ins = _with_overwritten(ins, [*outs, *(e for _, e in pairs)], accept_inplace)
+    kept = left_behind(ins)
     pairs += default_updates([*outs, *kept], pairs, replace, no_default_updates, [i.variable for i in ins])
     results = rebuild([*outs, *(e for _, e in pairs), *kept], replace)
     count = len(outs)
@@ -125,6 +132,23 @@ def _as_input(given: Any, allow_downcast: bool | None) -> In:
         raise TypeError(f"A constant cannot be an input of a function: {made.variable}")
     if made.allow_downcast is None:
         made.allow_downcast = config.allow_input_downcast if allow_downcast is None else allow_downcast
+    return made
+
+
+def _with_overwritten(ins: Sequence[In], results: Sequence[Any], accepted: bool) -> list[In]:
+    """The inputs, those that ops overwrite (`destroy_map`: result number -> numbers of operands) with what is left in them."""
+    given = {i.variable: number for number, i in enumerate(ins)}
+    made = list(ins)
+    for node in toposort(results, stop=lambda v: v in given):
+        for result, operands in (getattr(node.op, "destroy_map", None) or {}).items():
+            for number in {given[v] for v in (shown_inputs(node)[k] for k in operands) if v in given}:
+                if not (accepted or ins[number].mutable):
+                    raise InconsistencyError(
+                        f"Trying to destroy a protected Variable: {node} overwrites the input {ins[number].variable}. "
+                        "Make it In(..., mutable=True), or pass accept_inplace=True."
+                    )
+                made[number] = copy.copy(made[number])
+                made[number].overwritten = node.results[result]
     return made
 
 
@@ -262,6 +286,12 @@ def default_updates(
 
 def _check_inputs(given: Sequence[Variable], results: Sequence[Any], on_unused: str) -> None:
     used = set(ancestors(results, given))
+    if not used.issuperset(given):  # what a scan or an op takes without reading it is used, too
+        shown = [v.owner.shown for v in used if v.owner is not None and v.owner.shown is not None]
+        used |= set(ancestors([v for one in shown for v in one.inputs], given))
+    used |= set(
+        ancestors([v.sized for v in used if isinstance(v, TensorConstant) and v.sized is not None], given)
+    )
     for number, v in enumerate(given):
         if v in used or on_unused == "ignore":
             continue

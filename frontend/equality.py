@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from tcc.graph import Apply, Body, toposort
-from tcc.variable import Constant, as_variable
+from tcc.variable import Constant, Variable, as_variable
 
 
 def equal_computations(
@@ -23,7 +23,7 @@ def equal_computations(
     """
     if len(xs) != len(ys) or len(in_xs or ()) != len(in_ys or ()):
         raise ValueError("equal_computations compares lists of equal lengths")
-    xs, ys = list(map(as_variable, xs)), list(map(as_variable, ys))
+    xs, ys = ([v if isinstance(v, Variable) else as_variable(v) for v in vs] for vs in (xs, ys))
     numbers = _Numbers()
     left = {x: numbers.of(("given", i, x.type)) for i, x in enumerate(in_xs or ())}
     right = {y: numbers.of(("given", i, y.type)) for i, y in enumerate(in_ys or ())}

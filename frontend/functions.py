@@ -29,7 +29,10 @@ class In:
     """An input with options: `value` is its default, `name` its keyword, `allow_downcast` and `strict` how it converts.
 
     With `update`, an expression of the variable's type, each call leaves its value behind as the new default.
+    `mutable` lets ops that overwrite their operands (`destroy_map`) overwrite the caller's array.
     """
+
+    overwritten: Any = None  # what an op leaves in the caller's array
 
     def __init__(
         self,
@@ -104,7 +107,7 @@ class Recipe:
     def changed(self, swap: Mapping[Any, Any], delete_updates: bool, name: str | None) -> Recipe:
         """With shared variables in place of others, without updates, or under another name."""
         pairs = [] if delete_updates else self.updates
-        kept = [i.update for i in self.inputs if i.update is not None]
+        kept = left_behind(self.inputs)
         made = rebuild([*self.outputs, *(e for _, e in pairs), *kept], swap)
         count = len(self.outputs)
         updates = [(swap.get(s, s), e) for (s, _), e in zip(pairs, made[count:])]
@@ -112,14 +115,20 @@ class Recipe:
         return replace(self, inputs=inputs, outputs=made[:count], updates=updates, name=name or self.name)
 
 
-def with_updates(inputs: Sequence[In], updates: Sequence[Any]) -> list[In]:
-    """The inputs, those that have updates with these."""
-    left = iter(updates)
+def left_behind(inputs: Sequence[In]) -> list[Any]:
+    """The expressions whose values calls leave behind: as new defaults, and in the callers' arrays."""
+    return [e for i in inputs for e in (i.update, i.overwritten) if e is not None]
+
+
+def with_updates(inputs: Sequence[In], expressions: Sequence[Any]) -> list[In]:
+    """The inputs, what they leave behind (`left_behind`) replaced by these."""
+    left = iter(expressions)
     made = []
     for i in inputs:
-        if i.update is not None:
+        if i.update is not None or i.overwritten is not None:
             i = copy.copy(i)
-            i.update = next(left)
+            i.update = next(left) if i.update is not None else None
+            i.overwritten = next(left) if i.overwritten is not None else None
         made.append(i)
     return made
 

@@ -25,6 +25,8 @@ class numeric_grad:  # noqa: N801
     `gf` has them in the form of `pt`.
     """
 
+    type_eps = STEPS
+
     def __init__(
         self, f: Callable[..., Any], pt: Any, eps: float | None = None, out_type: str | None = None
     ) -> None:
@@ -115,3 +117,6 @@ def _compare(k: int, got: Any, want: Any, abs_tol: float, rel_tol: float) -> Non
             f"the gradient by argument {k} is {got[at]} at {tuple(map(int, at))}, differences give {want[at]} "
             f"(absolute error {absolute[at]:.3g}, relative {relative[at]:.3g}; tolerances {abs_tol}, {rel_tol})"
         )
+
+
+verify_grad.E_grad = GradientError  # type: ignore[attr-defined]

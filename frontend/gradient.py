@@ -8,12 +8,12 @@ from dataclasses import replace
 from typing import Any
 
 from tcc import build
-from tcc.graph import Apply, Shown, located_at, place, toposort
+from tcc.graph import Apply, Shown, inputs, located_at, place, toposort
 from tcc.ir.optable import Undefined
 from tcc.loopgrad import pulled_scan
 from tcc.settings import config
 from tcc.types import TensorType, Type, tensor_type
-from tcc.variable import Variable, as_variable, scalar_constant
+from tcc.variable import TensorConstant, Variable, as_variable, scalar_constant
 
 DISCRETE = ("bool", "int", "uin")
 CUTS = frozenset(
@@ -106,10 +106,14 @@ def grad(
         if isinstance(g, Undefined):
             seeds[v] = g
             continue
-        if g.type.ndim != v.type.ndim:
+        if g.type.ndim > v.type.ndim:
             raise TypeError(f"known_grads: the gradient of {v} has {g.type.ndim} axes, {v} has {v.type.ndim}")
-        seeds[v] = g
-    grads = backward(seeds, asked, set(consider_constant or ()))
+        seeds[v] = g if g.type.ndim == v.type.ndim else build.elementwise("second", *_of_one_dtype(v, g))
+    casts = {u: u.origin for u in _constants(seeds) if u.origin in asked}
+    grads = backward(seeds, [*asked, *casts], set(consider_constant or ()))
+    for u, v in casts.items():
+        if u in grads:
+            accumulate(grads, v, grads[u])
     if null_gradients not in ("raise", "return"):
         raise ValueError(f"null_gradients must be 'raise' or 'return', got {null_gradients!r}")
     out = [
@@ -122,6 +126,15 @@ def grad(
     if isinstance(wrt, tuple):
         return tuple(out)
     return out if isinstance(wrt, list) else out[0]
+
+
+def _of_one_dtype(model: Any, g: Any) -> tuple[Any, Any]:
+    return build.cast(model, g.type.dtype), g
+
+
+def _constants(seeds: Mapping[Any, Any]) -> list[TensorConstant]:
+    """The constants of a graph that implicit casts made of others."""
+    return [v for v in inputs(seeds) if isinstance(v, TensorConstant) and v.origin is not None]
 
 
 def given_gradient(g: Any) -> Any:
@@ -290,6 +303,11 @@ def pulled(
         return [g if on else None for g, on in zip(back, through)]
     if node.name == "ifelse":
         return of_branches(node, flowing)
+    if node.name == "legacy_draw":  # of the numbers by what their distribution hangs on
+        reason = (
+            f"numbers drawn at {place(node.loc)} have no gradient by the parameters of their distribution"
+        )
+        return [None, None, *(Undefined(reason) for _ in node.operands[2:])]
     if all(g is None or g is ZERO for g in flowing) or all(_discrete(r) for r in node.results):
         return [ZERO if _reaches(node, k) else None for k in range(len(node.operands))]
     if node.name == "cast":
@@ -364,6 +382,8 @@ def called(node: Apply, flowing: Sequence[Any]) -> Sequence[Any]:
         raise NullTypeGradError(f"{node.attrs['name']} has no gradient: define grad(inputs, output_grads)")
     given = [zeros(r) if g is None or g is ZERO else g for g, r in zip(flowing, node.results)]
     made = rule(list(node.operands), given)
+    if made is None:
+        raise TypeError(f"{node.attrs['name']}.grad returned None, expected a list of gradients")
     made = list(made) if isinstance(made, list | tuple) else [made]
     if len(made) != len(node.operands):
         raise ValueError(

@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from dataclasses import replace as with_fields
 from typing import TYPE_CHECKING, Any
 
 from tcc.ir.optable import OpDef
@@ -28,11 +29,32 @@ class Body:
 
 
 @dataclass(frozen=True, slots=True)
+class ShownOp:
+    """What stands for several operations under one name, `Subtensor{int64}`; `defn` is the row of the last of them."""
+
+    label: str
+    defn: OpDef
+
+    @property
+    def kind(self) -> str:
+        """The name without its options."""
+        return self.label.partition("{")[0]
+
+    def __hash__(self) -> int:
+        return hash((self.label, self.defn.name))
+
+    def __str__(self) -> str:
+        return self.label
+
+
+@dataclass(frozen=True, slots=True)
 class Shown:
-    """How a node prints when Theano has one op where the graph has several: its name there, and its inputs there."""
+    """How a node prints when Theano has one op where the graph has several: its name there, its inputs there, and
+    the op itself if it has options that programs ask for."""
 
     label: str
     inputs: tuple[Variable, ...]
+    op: Any = None
 
 
 class Apply:
@@ -89,7 +111,9 @@ class Apply:
 
     @property
     def op(self) -> Any:
-        """What was applied: the row, or the user's op."""
+        """What was applied: the row, what stands for several rows, or the user's op."""
+        if self.shown is not None and "op" not in self.attrs:
+            return self.shown.op or ShownOp(self.shown.label, self.defn)
         return self.attrs.get("op", self.defn)
 
     @property
@@ -112,6 +136,8 @@ class Apply:
         default = getattr(self.op, "default_output", None)
         if default is None and len(self.results) != 1:
             raise AttributeError(f"{self} has {len(self.results)} outputs, and none is the default")
+        if default is not None and not (isinstance(default, int) and 0 <= default < len(self.results)):
+            raise AttributeError(f"{self}: the default output is {default!r}, of {len(self.results)}")
         only: Variable = self.results[default or 0]
         return only
 
@@ -272,7 +298,7 @@ def copied(node: Apply, new: Mapping[Variable, Variable]) -> Apply:
         body = Body(body.params, tuple(rebuild(body.results, outer)))
     shown = node.shown
     if shown is not None:
-        shown = Shown(shown.label, tuple(map(change, shown.inputs)))
+        shown = with_fields(shown, inputs=tuple(map(change, shown.inputs)))
     fresh = Apply(
         node.defn,
         [change(v) for v in node.operands],
@@ -317,11 +343,12 @@ def clone(
     for old, other in pairs:
         other = as_variable(other)
         new[old] = old.type.filter_variable(other) if strict else other
-    if not share_inputs:
-        for v in inputs(outputs):
-            if v not in new and not isinstance(v, Constant):
-                new[v] = v.clone() if isinstance(v, SharedVariable) else v.type(v.name)
     made = rebuild(outputs, new)
+    if not share_inputs:
+        fresh = [v for v in inputs(made) if not isinstance(v, Constant)]
+        made = rebuild(
+            made, {v: v.clone() if isinstance(v, SharedVariable) else v.type(v.name) for v in fresh}
+        )
     return made if isinstance(output, list | tuple) else made[0]
 
 

@@ -12,7 +12,10 @@ from typing import Any
 
 from tcc import build
 from tcc.graph import Apply, Body, Shown, captures, dependent, rebuild, toposort, variables_in
+from tcc.ir.optable import Undefined
+from tcc.testvalues import complete, untested
 from tcc.types import tensor_type
+from tcc.variable import Variable
 
 # Made anew from what they read rather than kept for every step.
 CHEAP = frozenset(
@@ -22,7 +25,10 @@ CHEAP = frozenset(
 
 def pulled_scan(node: Apply, flowing: Sequence[Any], matters: set[Any], constants: set[Any]) -> Sequence[Any]:
     """Gradients by all inputs of a scan, given those by its results: a variable, ZERO or None for each."""
-    return _Reverse(node, matters, constants).run(flowing)
+    with untested():  # the parameters of the reverse loop stand for no value
+        made = _Reverse(node, matters, constants).run(flowing)
+    complete([g for g in made if isinstance(g, Variable)])
+    return made
 
 
 @dataclass
@@ -90,6 +96,8 @@ class _Reverse:
                 break
             active = sorted([*active, *more])
         moving = [i for i in active if not _discrete(self.states[i])]
+        undefined = {v: g for v, g in grads.items() if isinstance(g, Undefined)}
+        grads |= dict.fromkeys(undefined, ZERO)
         nexts = {i: grads.get(self.states[i]) for i in moving}
         sums = [v for v in self.captured if grads.get(v) not in (None, ZERO)]
         along = [p for p in self.elements if grads.get(p) not in (None, ZERO)]
@@ -126,7 +134,14 @@ class _Reverse:
             out.append(g if g is not None else ZERO if i in active else None)
         out += [None] * len(self.sizes)
         out += [by_capture.get(v, grads.get(v)) for v in self.captured]
-        return out
+        if not undefined:
+            return out
+        # What a state makes undefined, the steps before it hand on.
+        every = next((undefined[p] for p in self.states if p in undefined), None)
+        own = [*self.body.params, *[None] * len(self.sizes), *self.captured]
+        return [
+            undefined.get(v) or (every if g is not None else None) or g for v, g in zip(own, out, strict=True)
+        ]
 
     def one_step(
         self,

@@ -101,7 +101,7 @@ def scan(
     length = _length(cuts, steps)
     cuts = [_cut(c, length) for c in cuts]
     elements = [_element(c, n) for c, n in zip(cuts, [n for s in seqs for n in s.names])]
-    infos = _listed(outputs_info) if outputs_info is not None else None
+    infos = _listed(outputs_info) or None
     states = [_state(info, k) for k, info in enumerate(infos)] if infos is not None else []
     prior = [s.params[t] for s in states for t in s.taps]
     outputs, updates, condition = _returned(fn(*elements, *prior, *others))
@@ -112,8 +112,9 @@ def scan(
             "Please provide None as outputs_info for any output that does not feed back into scan (i.e. it behaves like a "
             f"map): fn returned {len(outputs)} outputs, outputs_info has {len(states)}"
         )
-    outputs = [_checked(o, s, k) for k, (o, s) in enumerate(zip(outputs, states))]
-    updates += default_updates(outputs, updates, {}, False)
+    if static_size(length) != 1 or condition is not None:  # a single step has no next one
+        outputs = [_checked(o, s, k) for k, (o, s) in enumerate(zip(outputs, states))]
+    updates += default_updates(outputs, updates, {}, False, [v for v in others if v.owner is not None])
     stacks, made = _built(
         cuts, elements, states, outputs, updates, length, name, strict, others, truncate_gradient, condition
     )
@@ -230,6 +231,8 @@ def _state(info: Any, number: int) -> State:
     taps = [taps] if isinstance(taps, int) else list(taps)
     if any(t >= 0 for t in taps):
         raise ValueError(f"All the tap values must be smaller than 0, output {number} has {taps}")
+    if len(set(taps)) < len(taps):
+        raise ValueError(f"All the taps must be different from each other, output {number} has {taps}")
     oldest = min(taps)
     if oldest == -1:
         first = [initial]
@@ -278,7 +281,8 @@ def _returned(made: Any) -> tuple[list[Any], list[tuple[Any, Any]], Any]:
     condition = None
     parts = list(made) if isinstance(made, tuple) else [made]
     if isinstance(made, list):
-        parts = [made]
+        kinds = (list, tuple, dict, until)
+        parts = made if any(isinstance(p, kinds) and not _is_update(p) for p in made) else [made]
     flat = isinstance(made, tuple) and not any(isinstance(p, list | tuple | dict | until) for p in parts)
     if flat:
         return [as_variable(p) for p in parts], [], None
@@ -346,7 +350,9 @@ def _built(
     types += [LSCALAR for _ in ends]
     attrs = {"seqs": len(cuts), "carries": len(following), "length": length, "reverse": False}
     attrs |= {"truncate": truncate, "until": bool(ends)}
-    shown = Shown(f"for{{cpu,{name or 'scan_fn'}}}", (size_variable(length), *operands, *captures(body)))
+    unused = [v for v in others if v not in ancestors(body.results)]
+    inputs = (size_variable(length), *operands, *captures(body), *unused)
+    shown = Shown(f"for{{cpu,{name or 'scan_fn'}}}", inputs)
     node = Apply(build.row("scan"), operands, attrs, types, body=body, shown=shown)
     last = node.results[len(following) - len(targets) : len(following)]
     stacks = list(node.results[len(following) : len(following) + count])

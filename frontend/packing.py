@@ -10,9 +10,11 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any
 
+import numpy as np
+
 from tcc import graph, handles
 from tcc.build import front
-from tcc.functions import In, Made, Recipe, parameter
+from tcc.functions import In, Made, Recipe, left_behind, parameter
 from tcc.graph import Apply, Body, copied, dependent, toposort, with_variables
 from tcc.runtime.callable import Function as NativeFunction
 from tcc.types import Handled, Packed
@@ -213,7 +215,7 @@ def wrapped(recipe: Recipe) -> Any:
     """The function of a recipe that `tcc.lower` cannot take as it is; None for all others."""
     updates = [(s, e) for s, e in recipe.updates]
     results = [*recipe.outputs, *(e for _, e in updates)]
-    changing = [i.update for i in recipe.inputs if i.update is not None]
+    changing = left_behind(recipe.inputs)
     if not changing and not any(map(is_packed, [*results, *(i.variable for i in recipe.inputs)])):
         given = {i.variable for i in recipe.inputs}
         if not needed(toposort(results, stop=lambda v: v in given)):
@@ -222,7 +224,8 @@ def wrapped(recipe: Recipe) -> Any:
 
 
 class WrappedFunction(Made):
-    """Packs arguments, calls a function of arrays, unpacks its results, and keeps the new values of inputs with updates.
+    """Packs arguments, calls a function of arrays, unpacks its results, keeps the new values of inputs with
+    updates and writes into the arrays of those that ops overwrite.
 
     `f["name"]` or `f[variable]` is the value that an input has when it is left out; it can be set.
     """
@@ -244,8 +247,9 @@ class WrappedFunction(Made):
             else:
                 unpacking.done.add(i.variable)  # what is above an input does not matter
             inner += [In(p, name=f"{i.name or 'input'}_{len(inner)}", strict=True) for p in parts]
-        self.outputs = [*recipe.outputs, *(i.update for i in recipe.inputs if i.update is not None)]
-        self.changing = [n for n, i in enumerate(recipe.inputs) if i.update is not None]
+        self.outputs = [*recipe.outputs, *left_behind(recipe.inputs)]
+        kept = [(n, i.update, i.overwritten) for n, i in enumerate(recipe.inputs)]
+        self.left = [(n, e is u) for n, u, o in kept for e in (u, o) if e is not None]
         pairs = []
         for shared, value in recipe.updates:
             targets = shared.parts if is_packed(shared) else [shared]
@@ -271,7 +275,13 @@ class WrappedFunction(Made):
                 for v in self.outputs
             ]
         count = len(self.recipe.outputs)
-        self.values.update(zip(self.changing, results[count:]))
+        for (number, kept), value in zip(self.left, results[count:]):
+            if kept:
+                self.values[number] = value
+            elif isinstance(given[number], np.ndarray):
+                given[number][...] = value
+            elif isinstance(given[number], list):
+                given[number][:] = value
         return results[0] if self.returns == "array" else results[:count]
 
     @property

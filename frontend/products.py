@@ -135,7 +135,7 @@ def batched_dot(a: Any, b: Any) -> Any:
     x, y = as_variable(a), as_variable(b)
     if not x.type.ndim or not y.type.ndim:
         raise TypeError("a and b must have at least one (1) dimension")
-    if x.type.ndim > 3 or y.type.ndim > 3:
+    if min(x.type.ndim, y.type.ndim) > 1 and max(x.type.ndim, y.type.ndim) > 3:
         return batched_tensordot(x, y, [[x.type.ndim - 1], [max(1, y.type.ndim - 2)]])
     if x.type.ndim == 1:
         return mul(dimshuffle(x, 0, *["x"] * (y.type.ndim - 1)), y)

@@ -28,14 +28,14 @@ from tcc.graph import Shown
 from tcc.ir.types import FROM_NUMPY
 from tcc.shapes import dimshuffle, flatten, reshape
 from tcc.types import dtype_name
-from tcc.variable import as_variable
+from tcc.variable import Constant, as_variable
 
 Axes = int | Sequence[int] | None
 
 
 def axes_of(axis: Any, rank: int) -> tuple[int, ...]:
     """The axes, ascending; ValueError for one that is not there."""
-    if axis is None:
+    if axis is None or isinstance(axis, Constant) and axis.data is None:
         return tuple(range(rank))
     if not isinstance(axis, list | tuple) and np.ndim(axis) == 0:
         axis = [axis]
@@ -117,9 +117,11 @@ def mean(
     axes = axes_of(axis, x.type.ndim)
     if dtype is not None and dtype != x.type.dtype and x.type.dtype in DISCRETE:
         x = build.cast(x, dtype)
-    total = sum(x, axes, dtype=dtype, keepdims=keepdims)
+    narrow = dtype is None and x.type.dtype in ("float16", "bfloat16")  # whose sums may be out of its range
+    total = sum(build.cast(x, "float32") if narrow else x, axes, dtype=dtype, keepdims=keepdims)
     count = size_variable(size_product([size_of(x, a) for a in axes]))
     result = true_div(total, build.cast(count, total.type.dtype))
+    result = build.cast(result, x.type.dtype) if narrow else result
     result.name = "mean"
     return result
 

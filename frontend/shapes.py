@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -28,11 +29,11 @@ def shape(x: Any) -> Any:
     """The sizes of x as an int64 vector."""
     x = as_variable(x)
     sizes = [size_variable(s) for s in shape_of(x)]
-    if not sizes:
-        return TensorConstant(tensor_type("int64", (0,)), np.zeros(0, "int64"))
-    made = stack(sizes)
-    if made.owner is not None:  # sizes that are all known make a constant
+    made = stack(sizes) if sizes else TensorConstant(tensor_type("int64", (0,)), np.zeros(0, "int64"))
+    if made.owner is not None:
         made.owner.shown = Shown("Shape", (x,))
+    elif x.owner is not None or not isinstance(x, TensorConstant):
+        made.sized = x
     return made
 
 
@@ -49,7 +50,7 @@ def get_vector_length_or_none(x: Any) -> int | None:
     if known is not None:
         return known
     made = x.owner
-    if made is not None and made.name == "rebroadcast":
+    if made is not None and made.name in ("rebroadcast", "identity"):
         return get_vector_length_or_none(made.operands[0])
     if made is None or made.name != "concat":
         return None
@@ -315,6 +316,10 @@ def stack(*tensors: Any, axis: int = 0) -> Any:
     parts: list[Any] = (
         list(tensors[0]) if len(tensors) == 1 and isinstance(tensors[0], list | tuple) else list(tensors)
     )
+    if len(tensors) > 1:
+        warnings.warn(
+            "stack(*tensors) is deprecated: use stack([*tensors])", DeprecationWarning, stacklevel=2
+        )
     if not parts:
         raise Exception("theano.tensor.stack(tensors, axis) needs at least one tensor")
     values = [as_variable(p) for p in parts]

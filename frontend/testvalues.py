@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tcc.graph import Apply
+from tcc.graph import Apply, toposort
 from tcc.settings import config
 from tcc.sharedvar import TensorSharedVariable
 from tcc.variable import Constant, SharedVariable, Variable
@@ -24,14 +25,37 @@ def attach(node: Apply) -> None:
         if value is None:
             return _missing(node, number, v)
         values[v] = value
+    _compute(values, node.results)
+
+
+def complete(outputs: Sequence[Variable]) -> None:
+    """Gives variables their test values that were built while none were computed."""
+    if config.compute_test_value == "off" or all(value_of(v) is not None for v in outputs):
+        return
+    known: dict[Any, Any] = {}
+
+    def has(v: Variable) -> bool:
+        value = v.data if isinstance(v, Constant) else value_of(v)
+        if value is not None and not isinstance(v, Constant):
+            known[v] = value
+        return value is not None
+
+    for node in toposort(outputs, stop=has):
+        for number, v in enumerate(node.inputs):
+            if v.owner is None and not has(v):
+                return _missing(node, number, v)
+    _compute(known, outputs)
+
+
+def _compute(values: Mapping[Any, Any], outputs: Sequence[Variable]) -> None:
     from tcc.ir import interpret
     from tcc.lower import lower
 
-    with _off():
+    with untested():
         given = [v for v in values if not isinstance(v, SharedVariable)]
-        lowered = lower(given, list(node.results))
+        lowered = lower(given, list(outputs))
         arrays = [values[v] for v in (*given, *lowered.shared)]
-        for result, value in zip(node.results, interpret.run(lowered.func, *arrays)):
+        for result, value in zip(outputs, interpret.run(lowered.func, *arrays)):
             result.tag.test_value = value
 
 
@@ -53,8 +77,8 @@ def _missing(node: Apply, number: int, v: Variable) -> None:
         warnings.warn(message, stacklevel=5)
 
 
-class _off:
-    """No test values while one is computed."""
+class untested:
+    """No test values are computed inside."""
 
     def __enter__(self) -> None:
         self.policy = config.compute_test_value

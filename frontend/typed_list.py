@@ -151,10 +151,17 @@ def _where(items: list[Any], element: Any) -> int:
 
 
 class _ListOp(Op):
-    """One of the operations on lists: `kinds` says what its operands are, `values(*operands)` computes the result."""
+    """One of the operations on lists: `kinds` says what its operands are, `values(*operands)` computes the result.
+
+    With `inplace` a list that is given to a function may have the result in it after the call."""
 
     kinds = "list"
     result = "list"
+
+    def __init__(self, inplace: bool = False) -> None:
+        self.inplace = inplace
+        if inplace:
+            self.destroy_map = {0: [0]}
 
     def make_node(self, *inputs: Any) -> Apply:
         x = _list(inputs[0], self)
@@ -183,10 +190,10 @@ class _ListOp(Op):
         output_storage[0][0] = self.values(*inputs)
 
     def __eq__(self, other: object) -> bool:
-        return type(self) is type(other)
+        return type(self) is type(other) and self.inplace == other.inplace
 
     def __hash__(self) -> int:
-        return hash(type(self))
+        return hash((type(self), self.inplace))
 
 
 class GetItem(_ListOp):

@@ -12,7 +12,7 @@ from tcc import graph
 from tcc.build import row, shape_of
 from tcc.settings import config
 from tcc.testvalues import attach
-from tcc.types import Handled, TensorType
+from tcc.types import Handled, Packed, TensorType, Type
 from tcc.variable import Variable, as_variable
 
 Array = np.ndarray[Any, Any]
@@ -27,7 +27,7 @@ class Apply(graph.Apply):
         values = [v if isinstance(v, Variable) else as_variable(v) for v in inputs]
         types = [o.type for o in outputs]
         for t in types:
-            if not isinstance(t, TensorType | Handled):
+            if not isinstance(t, Type) or isinstance(t, Packed) and not isinstance(t, Handled):
                 raise TypeError(f"{op}: outputs must be tensors or objects, got one of {t}")
         sizes = self._sizes(op, values, types)
         attrs = {
@@ -52,7 +52,7 @@ class Apply(graph.Apply):
         if infer is None:
             return [list(getattr(t, "shape", ())) for t in types]
         shapes = infer(self, [shape_of(v) if isinstance(v.type, TensorType) else None for v in inputs])
-        shapes = [() if isinstance(t, Handled) else s for s, t in zip(shapes, types)]
+        shapes = [s if isinstance(t, TensorType) else () for s, t in zip(shapes, types)]
         if len(shapes) != len(types) or any(len(s) != t.ndim for s, t in zip(shapes, types)):
             raise ValueError(f"{op}.infer_shape gave {shapes} for results of {types}")
         return [
@@ -149,7 +149,8 @@ class Performing:
     def __call__(self, *arrays: Array) -> list[Array]:
         op, node = self.op, self.node
         storage: list[list[Any]] = [[None] for _ in node.results]
-        op.perform(node, list(arrays), storage)
+        destroyed = {k for operands in (getattr(op, "destroy_map", None) or {}).values() for k in operands}
+        op.perform(node, [a.copy() if k in destroyed else a for k, a in enumerate(arrays)], storage)
         return [
             r.type.filter(np.asarray(s[0]) if isinstance(r.type, TensorType) else s[0])
             for r, s in zip(node.results, storage)

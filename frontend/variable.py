@@ -94,9 +94,15 @@ class Constant(Variable):
 
 
 class TensorConstant(TensorOperators, Constant):
-    """An array as a constant; `origin` is the constant that an implicit cast made it of, for printing."""
+    """An array as a constant; `origin` is the constant that an implicit cast made it of, for printing, `sized` the
+    variable whose sizes, all known, it holds."""
 
     origin: TensorConstant | None = None
+    sized: Any = None
+
+    def signature(self) -> tuple[Any, ...]:
+        """What equal constants have in common: the type and the bits."""
+        return self.type, self.data.shape, self.data.tobytes()
 
 
 class SharedVariable(Variable):
@@ -208,9 +214,10 @@ def as_variable(x: Any, name: str | None = None, ndim: int | None = None) -> Any
             return x.dimshuffle(*range(x.ndim - ndim, x.ndim))
         raise ValueError(f"TensorType could not be cast to have {ndim} dimensions: it has {x.ndim}", x.type)
     if isinstance(x, Apply):
-        if len(x.results) != 1:
+        default = getattr(x.op, "default_output", None)
+        if default is None and len(x.results) != 1:
             raise ValueError("It is ambiguous which output of a multi-output Op has to be fetched.", x)
-        return as_variable(x.results[0], name, ndim)
+        return as_variable(x.out, name, ndim)
     if isinstance(x, Variable):
         raise AsTensorError("Variable type field must be a TensorType.", x, x.type)
     if isinstance(x, list | tuple) and _holds_variable(x):

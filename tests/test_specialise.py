@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 import tcc
 import tcc.tensor as T
@@ -69,3 +70,14 @@ def test_a_sum_far_from_the_caches_has_the_same_bits_when_its_size_is_a_name():
     named(values[:7])
     assert known(values) == named(values)
     assert np.isclose(known(values), values.sum(dtype="f8"), rtol=1e-6)
+
+
+def test_a_reshape_whose_totals_become_plain_names():
+    x, n, k = T.matrix("x"), T.lscalar("n"), T.lscalar("k")
+    f = tcc.function([x, n, k], x.reshape((n, k)) * 2)
+    g = tcc.function([x, n], (x * 2).reshape((n, 1)) + 1)
+    for shape in ((1, 6), (6, 1), (2, 3)):
+        assert f(np.ones(shape), 3, 2).tolist() == [[2, 2]] * 3
+        assert g(np.ones(shape), 6).shape == (6, 1)
+        with pytest.raises(ValueError, match="Reshape"):
+            f(np.ones(shape), 3, 3)

@@ -23,6 +23,7 @@ from tcc.settings import config
 from tcc.shapes import as_sizes, dimshuffle, flatten, join, shape_padright
 from tcc.shapes import repeat as repeat_evenly
 from tcc.types import promote, tensor_type
+from tcc.user_op import call
 from tcc.variable import as_variable, scalar_constant
 
 
@@ -45,8 +46,10 @@ def searchsorted(x: Any, v: Any, side: str = "left", sorter: Any = None) -> Any:
         raise ValueError(f"'{side}' is an invalid value for keyword 'side'")
     if sorter is not None:
         sorter = as_variable(sorter)
-        if sorter.type.ndim != 1 or sorter.type.dtype[:3] not in ("int", "uin"):
-            raise TypeError("sorter must be an integer vector", sorter.type)
+        if sorter.type.ndim != 1:
+            raise ValueError("sorter must be a vector", sorter.type)
+        if sorter.type.dtype[:3] not in ("int", "uin"):
+            raise TypeError("sorter must be of integers", sorter.type)
         x = x[sorter]
     dtype = promote(x.type.dtype, v.type.dtype)
     return node("searchsorted", build.cast(x, dtype), build.cast(v, dtype), side=side).result
@@ -62,6 +65,8 @@ def repeat(x: Any, repeats: Any, axis: int | None = None) -> Any:
         raise ValueError("The dimension of repeats should not exceed 1.")
     if repeats.type.dtype not in DISCRETE or repeats.type.dtype == "bool":
         raise TypeError("repeats.dtype must be an integer.")
+    if repeats.type.dtype == "uint64":
+        raise TypeError("repeats.dtype must fit int64; cast it", repeats.type)
     if repeats.type.ndim == 1 and repeats.type.broadcastable[0]:
         repeats = repeats[0]
     if repeats.type.ndim == 0:
@@ -116,13 +121,23 @@ def compress(condition: Any, x: Any, axis: int | None = None) -> Any:
 
 
 def unique(
-    ar: Any, return_index: bool = False, return_inverse: bool = False, return_counts: bool = False
+    ar: Any,
+    return_index: bool = False,
+    return_inverse: bool = False,
+    return_counts: bool = False,
+    axis: int | None = None,
 ) -> Any:
-    """The different elements of the flattened array, ascending; NaNs count as one.
+    """The different elements of the flattened array, or slices along `axis`, ascending; NaNs count as one.
 
     On request also, as int64: where each occurs first, which of them each element is, and how often each occurs.
+    ValueError for an axis that is not there.
     """
-    x = flatten(as_variable(ar))
+    x = as_variable(ar)
+    if axis is not None and not -x.type.ndim <= axis < x.type.ndim:
+        raise ValueError(f"unique: there is no axis {axis} in {x.type}")
+    if axis is not None and x.type.ndim > 1:
+        return _unique_slices(x, (return_index, return_inverse, return_counts), axis % x.type.ndim)
+    x = flatten(x)
     order = argsort(x, axis=0)
     ordered = x[order]
     differs = neq(ordered[1:], ordered[:-1])
@@ -146,6 +161,27 @@ def unique(
         )
         made.append(ends - where)
     return made[0] if len(made) == 1 else made
+
+
+class _UniqueSlices:
+    """NumPy's `unique` along an axis, whose slices are compared element by element from the first on."""
+
+    def __init__(self, told: tuple[bool, bool, bool], axis: int) -> None:
+        self.told, self.axis = told, axis
+
+    def __call__(self, x: Any) -> list[Any]:
+        made: Any = np.unique(x, *self.told, axis=self.axis)  # type: ignore[call-overload]
+        first, *others = made if isinstance(made, tuple) else (made,)
+        return [first, *(np.asarray(o, np.int64).reshape(-1) for o in others)]
+
+
+def _unique_slices(x: Any, told: tuple[bool, bool, bool], axis: int) -> Any:
+    static: list[Any] = list(x.type.shape)
+    sizes: list[Any] = list(shape_of(x))
+    static[axis] = sizes[axis] = None
+    types = [tensor_type(x.type.dtype, tuple(static))] + [tensor_type("int64", (None,))] * sum(told)
+    made = call("unique", _UniqueSlices(told, axis), [x], types, [], sizes=[*sizes, *[None] * sum(told)])
+    return made[0] if len(made) == 1 else list(made)
 
 
 def to_one_hot(y: Any, nb_class: Any, dtype: str | None = None) -> Any:

@@ -45,6 +45,7 @@ def __getattr__(name: str) -> Any:
         "compile_mode": "compile.mode",
         "tensor_sharedvar": "tensor.sharedvar",
         "tensor_basic": "tensor.basic",
+        "tensor_subtensor": "tensor.subtensor",
         "scal": "scalar",
         "opt": "tensor.opt",
         "sparse_basic": "sparse.basic",
@@ -124,9 +125,19 @@ class NotScalarConstantError(Exception):
     """The variable's value is not known before it runs."""
 
 
+FILLING = frozenset(
+    {"second", "broadcast", "dimshuffle", "rebroadcast", "identity", "cast"}
+)  # what fills an array with a number
+
+
 def get_scalar_constant_value(v: Any, **_: Any) -> Any:
-    """The value of a variable that is a number already; NotScalarConstantError otherwise."""
+    """The value that a variable, or each of its elements, certainly has; NotScalarConstantError for one that is not known."""
     v = as_variable(v)
+    dtype = v.type.numpy_dtype
+    while v.owner is not None and v.owner.name in FILLING:
+        v = v.owner.operands[-1]
+    if isinstance(v, Constant) and np.size(v.data) and (np.asarray(v.data) == np.ravel(v.data)[0]).all():
+        return np.ravel(v.data)[0].astype(dtype)
     if not isinstance(v, Constant):
         known = [u for u in graph.inputs([v]) if not isinstance(u, Constant)]
         if known:
@@ -169,9 +180,15 @@ float_types = "float16 float32 float64".split()
 all_types = ["bool", *int_types, *float_types, "complex64", "complex128"]
 
 
-def upcast(dtype: str, *dtypes: str) -> str:
+def upcast(dtype: Any, *dtypes: Any) -> str:
     """The dtype that holds values of all of them, as expressions have it."""
-    return functools.reduce(promote, dtypes, dtype)
+    return functools.reduce(promote, (str(np.dtype(d)) for d in dtypes), str(np.dtype(dtype)))
+
+
+def round_half_away_from_zero_vec(x: Any) -> Any:
+    """An array's elements as the nearest whole numbers, halves away from zero."""
+    x = np.asarray(x)
+    return np.trunc(x + np.copysign(0.5, x)).astype(x.dtype)
 
 
 class ComplexError(NotImplementedError):
@@ -313,7 +330,7 @@ def cpu_contiguous(x: Any) -> Any:
     return as_variable(x)
 
 
-NoneConst = None
+_dot = ops_of.Dot()
 
 
 def _get_atol_rtol(a: Any, b: Any) -> tuple[float, float]:

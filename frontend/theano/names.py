@@ -22,6 +22,7 @@ def _from(home: str, names: str) -> dict[str, str]:
 
 
 L = "tcc.theano.legacy"
+G = "tcc.theano.graphs"
 O = "tcc.theano.ops"
 N = "tcc.theano.netops"
 X = "tcc.theano.indexops"
@@ -32,14 +33,16 @@ _VARIABLES = _from(
     "Variable Constant TensorVariable TensorConstant SharedVariable as_tensor_variable constant",
 )
 _GRAPH = {
-    **_from("tcc.graph", "ancestors clone"),
-    **_from("tcc.equality", "is_same_graph equal_computations"),
+    **_from("tcc.graph", "ancestors"),
+    **_from(G, "clone general_toposort as_string is_same_graph"),
+    **_from("tcc.equality", "equal_computations"),
     **_from(L, "inputs variables list_of_nodes io_toposort ops"),
     "Variable": "tcc.variable:Variable",
     "Constant": "tcc.variable:Constant",
     "Apply": "tcc.user_op:Apply",
 }
 _ERRORS = {
+    "InconsistencyError": "tcc.compiling:InconsistencyError",
     "MissingInputError": "tcc.compiling:MissingInputError",
     "UnusedInputError": "tcc.compiling:UnusedInputError",
 }
@@ -57,8 +60,9 @@ _BASIC = _from(
     "integer_dtypes int_dtypes uint_dtypes float_dtypes complex_dtypes discrete_dtypes continuous_dtypes Tensor "
     "_allclose _get_atol_rtol _convert_to_bool _convert_to_complex128 _convert_to_complex64 _convert_to_float16 "
     "_convert_to_float32 _convert_to_float64 _convert_to_int16 _convert_to_int32 _convert_to_int64 _convert_to_int8 "
-    "_convert_to_uint16 _convert_to_uint32 _convert_to_uint64 _convert_to_uint8 NoneConst scal opt",
+    "_convert_to_uint16 _convert_to_uint32 _convert_to_uint64 _convert_to_uint8 scal opt",
 ) | {
+    "NoneConst": "tcc.tensor.type_other:NoneConst",
     **_from(
         O,
         "ARange Alloc AllocDiag AllocEmpty Argmax Choose DimShuffle Dot ExtractDiag Eye Flatten Join MaxAndArgmax Mean Nonzero "
@@ -70,7 +74,7 @@ _BASIC = _from(
     ),
     **_from("tcc.gradcheck", "numeric_grad verify_grad"),
     "_shared": "tcc.sharedvar:shared",
-    "_dot": "tcc.products:dot",
+    "_dot": f"{L}:_dot",
     "setdefault": f"{L}:default",
     "floor_div": "tcc.tensor:int_div",
     "mod_check": "tcc.tensor:mod",
@@ -84,7 +88,9 @@ _NNET = _from(
     "CrossentropySoftmaxArgmax1HotWithBias LogSoftmax Prepend_scalar_constant_to_each_row Prepend_scalar_to_each_row Softmax "
     "SoftmaxGrad SoftmaxWithBias",
 ) | {"sigmoid_inplace": "tcc.tensor.nnet:sigmoid", "relu": f"{L}:relu"}
-_SCALARS = _from(L, "upcast all_types int_types float_types ComplexError")
+_SCALARS = _from(L, "upcast all_types int_types float_types ComplexError round_half_away_from_zero_vec") | {
+    "constant": "tcc.variable:constant"
+}
 
 ELEMENTWISE = (
     "abs_ add and_ arccos arccosh arcsin arcsinh arctan arctan2 arctanh ceil chi2sf conj cos cosh deg2rad eq erf erfc erfcinv "
@@ -115,7 +121,7 @@ TREE: dict[str, Entry] = {
             **_from("tcc.printing", "pp debugprint"),
             **_from(L, "__version__ _asarray dot get_scalar_constant_value sparse_grad"),
             "theano": f"{L}:root",
-            **_from("tcc.types", "Type generic"),
+            **_from("tcc.types", "Type Generic generic"),
             **_from("tcc.fgraph", "FunctionGraph"),
             "gof": f"{L}:gof",
         },
@@ -149,10 +155,17 @@ TREE: dict[str, Entry] = {
     ),
     "gof.graph": Entry(names=_GRAPH),
     "gof.fg": Entry(names={**_ERRORS, **_from("tcc.fgraph", "FunctionGraph")}),
-    "gof.op": Entry(names={"Op": "tcc.user_op:Op"}),
+    "gof.op": Entry(
+        names={
+            "Op": "tcc.user_op:Op",
+            **_from(G, "get_test_value missing_test_message debug_error_message get_debug_values"),
+        }
+    ),
     "gof.type": Entry(names=_TYPES),
     "gof.null_type": Entry(names=_from("tcc.gradient", "NullType")),
-    "gof.utils": Entry(names=_from(L, "MethodNotDefined TestValueError")),
+    "gof.utils": Entry(
+        names={**_from(L, "MethodNotDefined TestValueError"), **_from(G, "give_variables_names remove")}
+    ),
     # -- compilation ----------------------------------------------------------------------------------------------
     "compile": Entry(
         names={
@@ -221,6 +234,7 @@ TREE: dict[str, Entry] = {
             ),
             "sharedvar": f"{L}:tensor_sharedvar",
             "basic": f"{L}:tensor_basic",
+            "subtensor": f"{L}:tensor_subtensor",
         },
     ),
     "tensor.basic": Entry(
@@ -280,14 +294,18 @@ TREE: dict[str, Entry] = {
     ),
     "tensor.sort": Entry(("tcc.tensor",), _from(O, "ArgSortOp SortOp TopKOp")),
     "tensor.opt": Entry(
-        names={**_from(O, "Assert MakeVector Shape_i"), **_from(L, "assert_op make_vector")},
+        names={
+            **_from(O, "Assert MakeVector Shape_i"),
+            **_from(L, "assert_op make_vector"),
+            "assert_": f"{L}:assert_op",
+        },
     ),
     "tensor.inplace": Entry(
         names={
-            **{f"{name}_inplace": f"tcc.tensor:{name}" for name in ELEMENTWISE.split()},
+            **{f"{name}_inplace": f"tcc.theano.inplace:{name}_inplace" for name in ELEMENTWISE.split()},
             "transpose_inplace": "tcc.tensor:transpose",
         },
-        doc="Theano's functions that may overwrite their operands: tcc decides by itself where it computes.",
+        doc="Theano's functions that overwrite their first operand.",
     ),
     "tensor.xlogx": Entry(names=_from("tcc.elemwise", "xlogx xlogy0")),
     "tensor.nnet": Entry(names=_NNET),
@@ -297,7 +315,9 @@ TREE: dict[str, Entry] = {
     "tensor.nnet.conv": Entry(names={"imported_scipy_signal": "=True"}),
     "tensor.nnet.corr": Entry(names=_from(N, "CorrMM CorrMM_gradInputs CorrMM_gradWeights")),
     "tensor.nnet.corr3d": Entry(names=_from(N, "Corr3dMM Corr3dMM_gradInputs Corr3dMM_gradWeights")),
-    "tensor.nnet.abstract_conv": Entry(("tcc.tensor.nnet.separable",)),
+    "tensor.nnet.abstract_conv": Entry(
+        ("tcc.tensor.nnet.separable", "tcc.tensor.nnet.convshapes"), {"imported_scipy_signal": "=True"}
+    ),
     "tensor.nnet.neighbours": Entry(),
     "tensor.nnet.ctc": Entry(),
     "tensor.nnet.blocksparse": Entry(),

@@ -25,7 +25,7 @@ from tcc import (
 from tcc import shapes as shaping
 from tcc.build import shape_of
 from tcc.gradient import Lop
-from tcc.graph import clone
+from tcc.graph import ShownOp, clone
 from tcc.ir.optable import OpDef
 from tcc.tangents import Rop
 from tcc.tensor import extra_ops, nlinalg, slinalg
@@ -34,9 +34,19 @@ from tcc.variable import Constant, as_variable
 
 
 class OpClass(type):
-    """Counts rows of the op table among the instances."""
+    """Counts rows of the op table, and what stands for several, among the instances."""
+
+    known: ClassVar[dict[str, type]] = {}
+
+    def __init__(cls, name: str, *args: Any) -> None:
+        super().__init__(name, *args)
+        OpClass.known[name] = cls
 
     def __instancecheck__(cls, instance: Any) -> bool:
+        if isinstance(instance, ShownOp):
+            if instance.kind in OpClass.known:
+                return issubclass(OpClass.known[instance.kind], cls)
+            instance = instance.defn
         if isinstance(instance, OpDef):
             return instance.name in cls.__dict__.get("rows", ())
         return super().__instancecheck__(instance)
@@ -471,10 +481,10 @@ class FillDiagonalOffset(LegacyOp):
 
 
 class Unique(LegacyOp):
-    options = {"return_index": False, "return_inverse": False, "return_counts": False}
+    options = {"return_index": False, "return_inverse": False, "return_counts": False, "axis": None}
 
     def apply(self, x: Any) -> Any:
-        return extra_ops.unique(x, self.return_index, self.return_inverse, self.return_counts)
+        return extra_ops.unique(x, self.return_index, self.return_inverse, self.return_counts, self.axis)
 
 
 class UnravelIndex(LegacyOp):
@@ -521,9 +531,15 @@ class Assert(LegacyOp):
 
 
 class Dot(LegacyOp):
+    """The product of vectors and matrices; TypeError for others."""
+
     rows = ("matmul",)
 
     def apply(self, x: Any, y: Any) -> Any:
+        x, y = as_variable(x), as_variable(y)
+        for v in (x, y):
+            if v.type.ndim not in (1, 2):
+                raise TypeError(f"Dot takes vectors and matrices, got {v.type}")
         return products.dot(x, y)
 
 

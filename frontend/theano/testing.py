@@ -11,11 +11,30 @@ import numpy as np
 
 from tcc import gradcheck
 from tcc.compiling import function
+from tcc.theano.legacy import _allclose
 
-__all__ = ["InferShapeTester", "SkipTest", "assert_allclose", "attr", "fetch_seed", "seed_rng", "verify_grad"]
+__all__ = [
+    "InferShapeTester",
+    "SkipTest",
+    "WrongValue",
+    "assert_allclose",
+    "attr",
+    "fetch_seed",
+    "seed_rng",
+    "verify_grad",
+]
 
 SEED = 666
-assert_allclose = np.testing.assert_allclose
+
+
+class WrongValue(AssertionError):
+    """A value that is not near the expected one."""
+
+
+def assert_allclose(expected: Any, value: Any, rtol: float | None = None, atol: float | None = None) -> None:
+    """WrongValue unless the arrays, which may broadcast, are as near each other as their dtypes let one expect."""
+    if not _allclose(expected, value, rtol, atol):
+        raise WrongValue(f"expected\n{expected}\ngot\n{value}\n(rtol {rtol}, atol {atol})")
 
 
 def fetch_seed(pseed: int | None = None) -> int:
@@ -37,6 +56,9 @@ def verify_grad(
     gradcheck.verify_grad(
         op, pt, n_tests, np.random.RandomState(fetch_seed()) if rng is None else rng, **options
     )
+
+
+verify_grad.E_grad = gradcheck.GradientError  # type: ignore[attr-defined]
 
 
 def attr(*_: Any, **__: Any) -> Callable[[Any], Any]:

@@ -1,7 +1,7 @@
 """Rows that compute each element of the result from the same element of the operands.
 
 All operands have one shape and, unless a row says otherwise, one dtype; nothing broadcasts and nothing is promoted.
-Gradients at kinks are Theano's: every tied argument of a maximum gets all of it, clip passes it on both bounds, abs
+Gradients at kinks are Theano's: of tied arguments of a maximum the first gets all of it, clip passes it on both bounds, abs
 has 0 at 0.
 """
 
@@ -300,8 +300,11 @@ def atan2_slopes(b: Any, g: Any, x: Any, y: Any, z: Any) -> tuple[Any, Any]:
     return b.mul(scaled, y), b.neg(b.mul(scaled, x))
 
 
+COMPARED = ORDERED | COMPLEX  # complex numbers by their real parts, then by their imaginary ones
+
+
 def extreme_slopes(b: Any, g: Any, x: Any, y: Any, z: Any) -> tuple[Any, Any]:
-    return routed(b, b.eq(z, x), g), routed(b, b.eq(z, y), g)
+    return routed(b, b.eq(z, x), g), routed(b, b.ne(z, x), g)
 
 
 binary("add", "a + b", np.add, "a + b; of bools, or.", accepts=ANY, commutes=True,
@@ -320,19 +323,19 @@ binary("pow", "pow(a, b)", power, "a ** b; an integer to a negative power is rou
        low=0.2, slopes=power_slopes)
 binary("atan2", "atan2(a, b)", np.arctan2, "The angle of the point (b, a), in -pi..pi.", accepts=FLOATS,
        flops=30, low=0.5, slopes=atan2_slopes)
-binary("minimum", "min(a, b)", np.minimum, "The smaller; NaN if either is.", accepts=ORDERED, commutes=True,
+binary("minimum", "min(a, b)", np.minimum, "The smaller; NaN if either is.", accepts=COMPARED, commutes=True,
        slopes=extreme_slopes)
-binary("maximum", "max(a, b)", np.maximum, "The larger; NaN if either is.", accepts=ORDERED, commutes=True,
+binary("maximum", "max(a, b)", np.maximum, "The larger; NaN if either is.", accepts=COMPARED, commutes=True,
        slopes=extreme_slopes)
 
 # -- comparisons -----------------------------------------------------------------------------------------------------
 
 binary("eq", "a == b", np.equal, "a == b.", accepts=ANY, result="bool", commutes=True, slopes=flat_both)
 binary("ne", "a != b", np.not_equal, "a != b.", accepts=ANY, result="bool", commutes=True, slopes=flat_both)
-binary("lt", "a < b", np.less, "a < b.", accepts=ORDERED, result="bool", slopes=flat_both)
-binary("le", "a <= b", np.less_equal, "a <= b.", accepts=ORDERED, result="bool", slopes=flat_both)
-binary("gt", "a > b", np.greater, "a > b.", accepts=ORDERED, result="bool", slopes=flat_both)
-binary("ge", "a >= b", np.greater_equal, "a >= b.", accepts=ORDERED, result="bool", slopes=flat_both)
+binary("lt", "a < b", np.less, "a < b.", accepts=COMPARED, result="bool", slopes=flat_both)
+binary("le", "a <= b", np.less_equal, "a <= b.", accepts=COMPARED, result="bool", slopes=flat_both)
+binary("gt", "a > b", np.greater, "a > b.", accepts=COMPARED, result="bool", slopes=flat_both)
+binary("ge", "a >= b", np.greater_equal, "a >= b.", accepts=COMPARED, result="bool", slopes=flat_both)
 
 # fmt: on
 # -- the odd ones ----------------------------------------------------------------------------------------------------

@@ -127,3 +127,13 @@ def test_shared_variables_and_loops() -> None:
 def test_no_cast_to_real_numbers(dtype):
     with pytest.raises(TypeError, match="ambiguous"):
         T.cast(T.zvector("z"), dtype)
+
+
+def test_order():
+    x, y = T.zvectors("x", "y")
+    a, b = np.array([1 + 2j, 1 + 2j, 3]), np.array([1 + 3j, 1 + 1j, 2j])
+    f = tcc.function([x, y], [x < y, x <= y, x > y, x >= y, T.maximum(x, y), T.minimum(x, y)])
+    for got, ref in zip(
+        f(a, b), (np.less, np.less_equal, np.greater, np.greater_equal, np.maximum, np.minimum)
+    ):
+        assert np.array_equal(got, ref(a, b))

@@ -184,3 +184,9 @@ def test_floatX_is_read_when_constructors_run():
     assert T.dscalar().dtype == "float64" and T.iscalar().dtype == "int32" and T.lvector().dtype == "int64"
     with pytest.raises(ValueError):
         tcc.config.floatX = "float8"
+
+
+def test_the_mean_of_halves_is_within_their_range():
+    x = T.vector(dtype="float16")
+    made = tcc.function([x], [x.mean(), T.mean(x, dtype="float32")])(np.ones(100_000, "float16"))
+    assert [m.dtype.name for m in made] == ["float16", "float32"] and made == [1, 1]

@@ -295,3 +295,16 @@ def test_small_functions():
 def test_indices_of_positions_are_integers():
     with pytest.raises(TypeError, match="for axis 1"):
         T.extra_ops.ravel_multi_index((T.ivector("i"), T.fvector("f")), (3, 4))
+
+
+@pytest.mark.parametrize("axis", [0, -1])
+def test_unique_slices(axis):
+    x = T.matrix()
+    values = np.array([[2.0, 1, 2], [3, 2, 3], [2, 1, 2]])
+    made = tcc.function([x], T.extra_ops.unique(x, True, True, True, axis=axis))(values)
+    for got, want in zip(made, np.unique(values, True, True, True, axis=axis), strict=True):
+        assert np.array_equal(got, np.ravel(want) if got.ndim == 1 else want)
+    first = T.extra_ops.unique(x, axis=axis)
+    assert tcc.function([x], first.shape)(values).tolist() == list(np.unique(values, axis=axis).shape)
+    with pytest.raises(ValueError, match="no axis 2"):
+        T.extra_ops.unique(x, axis=2)

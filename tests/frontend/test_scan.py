@@ -8,6 +8,7 @@ import pytest
 import tcc
 import tcc.tensor as T
 from tcc.sandbox.rng_mrg import MRG_RandomStreams
+from tcc.tensor.shared_randomstreams import RandomStreams
 
 V = np.arange(1.0, 5.0)
 
@@ -267,3 +268,34 @@ def test_indices_of_a_step_are_checked_before_rows_are_taken_for_all_steps(bad):
     f = tcc.function([table, rows, weights], states[-1])
     with pytest.raises(IndexError, match="out of bounds for a"):
         f(np.zeros((4, 3), np.float32), np.int32(bad), np.eye(3, dtype=np.float32))
+
+
+def test_what_is_given_as_a_non_sequence_is_drawn_once():
+    x = T.matrix()
+    y = RandomStreams(3).uniform(x.shape)
+    z, updates = tcc.scan(lambda a: a, non_sequences=y, n_steps=2)
+    one, two = tcc.function([x], [y, z], updates=updates)(np.zeros((2, 3)))
+    assert np.array_equal(two, [one, one])
+
+
+def test_forms_of_arguments_and_of_what_a_step_returns():
+    x, w = T.vectors("x", "w")
+    count = tcc.shared(0.0)
+    y, _ = tcc.scan(lambda v, w: v + 1, x, [], [w])  # no states; w is not read, but taken
+    assert tcc.function([x, w], y)([1.0, 2], [0.0]).tolist() == [2, 3]
+    (a, b), updates = tcc.scan(lambda v: [(v, v * 2), {count: count + v}], x)
+    made = tcc.function([x], [a, b], updates=updates)([1.0, 2])
+    assert [m.tolist() for m in made] == [[1, 2], [2, 4]] and count.get_value() == 3
+    with pytest.raises(ValueError, match="different from each other"):
+        tcc.scan(lambda v, p, q: v, x, {"initial": w, "taps": [-1, -1]})
+    once, _ = tcc.scan(lambda v, p: v + p, x, 0, n_steps=1)  # no next step to which the dtype matters
+    assert tcc.function([x], once)([3.0]).tolist() == [3]
+
+
+def test_gradients_by_the_parameters_of_draws_are_not_defined():
+    x, streams = T.matrix("x"), RandomStreams(3)
+    made, _ = tcc.scan(lambda row: row + streams.multinomial(n=1, pvals=row), x)
+    with pytest.raises(tcc.gradient.NullTypeGradError):
+        tcc.grad(made.sum(), x)
+    sized, _ = tcc.scan(lambda row: row * streams.uniform(row.shape), x)
+    tcc.grad(sized.sum(), x)

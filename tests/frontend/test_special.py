@@ -152,7 +152,11 @@ def test_names_of_theanos_own() -> None:
     assert t.opt.MakeVector("int64")(a, b).eval({a: 1, b: 2}).tolist() == [1, 2]
     with pytest.raises(TypeError):
         t.opt.MakeVector("int8")(a)
-    assert t.inplace.exp_inplace is T.exp and "uint8" in t.uint_dtypes and "bool" in t.discrete_dtypes
+    assert (
+        str(t.inplace.exp_inplace) == "exp_inplace"
+        and "uint8" in t.uint_dtypes
+        and "bool" in t.discrete_dtypes
+    )
     assert t.transfer(x, "cpu") is x
     with pytest.raises(ValueError):
         t.transfer(x, "elsewhere")

@@ -57,3 +57,13 @@ def test_missing_values(x):
 def test_inside_a_loop(x):
     made, _ = tcc.scan(lambda row, h: h + row.sum(), sequences=x, outputs_info=np.float64(0))
     assert made.tag.test_value.tolist() == [3, 6]
+
+
+@tcc.change_flags(compute_test_value="raise")
+def test_the_gradient_of_a_scan_has_one(x):
+    y, _ = tcc.scan(lambda row, total: total + (row**2).sum(), x, T.constant(0.0, dtype=x.dtype))
+    g = tcc.grad(y[-1], x)
+    assert g.tag.test_value.tolist() == [[2.0] * 3] * 2
+    size = T.lscalar()
+    size.tag.test_value = 6
+    assert x.reshape((size,)).tag.test_value.shape == (6,)

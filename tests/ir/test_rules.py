@@ -35,7 +35,7 @@ REFUSED: list[tuple[str, str, dict[str, Any], str]] = [
     ("exp", "i64[3]", {}, "exp: operand a must be of a float or complex type, got i64[3]"),
     ("neg", "bool[3]", {}, "neg: operand a must be of a number type, got bool[3]"),
     ("and", "f32[] f32[]", {}, "and: operand a must be of a bool or integer type"),
-    ("lt", "c64[] c64[]", {}, "lt: operand a must be of a bool, integer or float type"),
+    ("mod", "c64[] c64[]", {}, "mod: operand a must be of an integer or float type"),
     ("add", "f32[3] f64[3]", {}, "add: operands must have one dtype, got (f32[3], f64[3])"),
     ("add", "f32[3] f32[2,3]", {}, "add: operand b must have the shape [3] of a, got f32[2,3]"),
     ("add", "f32[3] f32[4]", {}, "add: axis 0 of operand b must be 3 as that of a, got 4"),

@@ -259,7 +259,7 @@ def gradient(name: str, *args: Any, by: int = 0, **attrs: Any) -> Any:
 def test_gradients_at_kinks_are_theanos() -> None:
     assert gradient("abs", [-2.0, 0.0, 3.0]) == [-1, 0, 1]
     assert gradient("maximum", [1.0, 2.0], [1.0, 3.0]) == [1, 0]
-    assert gradient("maximum", [1.0, 2.0], [1.0, 3.0], by=1) == [1, 1]
+    assert gradient("maximum", [1.0, 2.0], [1.0, 3.0], by=1) == [0, 1]
     assert gradient("minimum", [1.0, 2.0], [1.0, 3.0]) == [1, 1]
     assert gradient("max", [1.0, 2.0, 2.0], axes=(0,)) == [0, 1, 1]
     assert gradient("min", [1.0, 1.0, 2.0], axes=(0,)) == [1, 1, 0]

@@ -12,13 +12,15 @@ import numpy as np
 
 from tcc import build
 from tcc.build import Size, as_size, size_arithmetic, size_of, static_size
+from tcc.creation import arange
 from tcc.elemwise import TO_FLOAT
 from tcc.graph import Shown
 from tcc.ir.optable import complete_attrs
-from tcc.shapes import concatenate, reshape, specify_shape
+from tcc.settings import config
+from tcc.shapes import as_sizes, concatenate, reshape, specify_shape
 from tcc.tensor.signal.pool import numbers
 from tcc.types import tensor_type
-from tcc.variable import Variable, as_variable
+from tcc.variable import Constant, Variable, as_variable
 
 Pads = tuple[Size, ...]  # lo and hi of each spatial axis in turn
 
@@ -35,6 +37,10 @@ def _floats(x: Any, name: str, rank: int) -> Any:
 
 def with_shape(x: Any, name: str, shape: Any) -> Any:
     """`x`, whose sizes are asserted to be those that `shape` (None, or numbers, variables and None) has."""
+    if shape is not None and config.conv.assert_shape:
+        from tcc.tensor.nnet.convshapes import assert_shape
+
+        return assert_shape(x, shape, f"{name}: wanted {tuple(shape)}")
     return x if shape is None else specify_shape(x, shape, name)
 
 
@@ -138,7 +144,7 @@ class _Convolution:
 
 def _entries(name: str, shape: Any, rank: int) -> list[Any]:
     """The sizes that a shape, whole or of the spatial axes alone, is made of."""
-    items = list(shape) if isinstance(shape, tuple | list) else list(as_variable(shape))
+    items = list(shape) if isinstance(shape, tuple | list) else as_sizes(as_variable(shape), name, rank)
     if len(items) not in (rank, rank + 2):
         raise ValueError(
             f"{name} must have {rank + 2} entries, or the {rank} of the spatial axes, got {shape}"
@@ -323,6 +329,13 @@ class _AbstractConv:
         num_groups: int = 1,
     ) -> None:
         ones = (1,) * self.rank
+        for name, shape in (("imshp", imshp), ("kshp", kshp)):
+            if (
+                isinstance(shape, Variable)
+                or shape is not None
+                and any(isinstance(s, Variable) and not isinstance(s, Constant) for s in shape)
+            ):
+                raise ValueError(f"{name} must be None or a tuple of constants and None, got {shape}")
         self.imshp, self.kshp = imshp, kshp
         self.how = _Convolution(
             self.rank, border_mode, subsample or ones, filter_flip, filter_dilation or ones, num_groups
@@ -376,8 +389,13 @@ def _whole(shape: Any, imshp: Any, rank: int) -> Any:
 # -- upsampling ------------------------------------------------------------------------------------------------------
 
 
-def bilinear_kernel_1D(ratio: int, normalize: bool = True) -> Any:
-    """The weights 1, 2, ..., ratio, ..., 2, 1, over `ratio` if `normalize`: float32."""
+def bilinear_kernel_1D(ratio: Any, normalize: bool = True) -> Any:
+    """The weights 1, 2, ..., ratio, ..., 2, 1, over `ratio` if `normalize`: float32, or config.floatX where `ratio` is a
+    variable."""
+    if isinstance(ratio, Variable):
+        line = arange(1, as_variable(ratio) + 1, dtype=str(config.floatX))
+        line = concatenate([line, line[-2::-1]])
+        return line / build.cast(ratio, line.type.dtype) if normalize else line
     half = np.arange(1, ratio + 1, dtype="float32")
     kernel = np.concatenate([half, half[-2::-1]])
     return as_variable(kernel / np.float32(ratio) if normalize else kernel)

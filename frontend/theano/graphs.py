@@ -1,0 +1,157 @@
+"""Theano's functions on graphs (`gof.graph`, `gof.utils`) and on test values (`gof.op`)."""
+
+from __future__ import annotations
+
+import builtins
+import collections
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from tcc import equality
+from tcc.graph import copied, toposort
+from tcc.settings import config
+from tcc.testvalues import value_of
+from tcc.variable import Constant, Variable, as_variable
+
+
+def clone(
+    i: Sequence[Any], o: Sequence[Any], copy_inputs: bool = True, copy_orphans: bool | None = None
+) -> tuple[list[Any], list[Any]]:
+    """(inputs, outputs) of a copy of the graph between them; inputs, and what else has no owner, are copied if asked."""
+    orphans = copy_inputs if copy_orphans is None else copy_orphans
+    given = set(i)
+    new: dict[Any, Any] = {v: v.clone() if copy_inputs else v for v in i}
+    for node in toposort(list(o), stop=lambda v: v in given):
+        for v in node.inputs:
+            if v.owner is None:
+                new.setdefault(v, v.clone() if orphans else v)
+        new.update(zip(node.results, copied(node, new).results))
+    return [new[v] for v in i], [new.get(v, v) for v in o]
+
+
+def general_toposort(
+    r_out: Iterable[Any], deps: Callable[[Any], Any], debug_print: bool = False, **_: Any
+) -> list[Any]:
+    """What `r_out` hang on by `deps`, and themselves, each behind all that it hangs on.  ValueError for a circle."""
+    before: dict[Any, list[Any]] = {}
+    waiting = collections.deque(r_out)
+    while waiting:
+        thing = waiting.pop()
+        if thing not in before:
+            before[thing] = list(deps(thing) or ())
+            waiting.extend(before[thing])
+    order: list[Any] = []
+    placed: set[Any] = set()
+    clients: dict[Any, list[Any]] = {}
+    missing = {thing: len(set(found)) for thing, found in before.items()}
+    for thing, found in before.items():
+        for other in dict.fromkeys(found):
+            clients.setdefault(other, []).append(thing)
+    ready = collections.deque(thing for thing, count in missing.items() if not count)
+    while ready:
+        thing = ready.popleft()
+        order.append(thing)
+        placed.add(thing)
+        for client in clients.get(thing, ()):
+            missing[client] -= 1
+            if not missing[client]:
+                ready.append(client)
+    if len(order) != len(before):
+        raise ValueError("graph contains cycles")
+    return order
+
+
+def as_string(
+    i: Iterable[Any],
+    o: Sequence[Any],
+    leaf_formatter: Callable[[Any], str] = str,
+    node_formatter: Callable[[Any, list[str]], str] = lambda node, args: f"{node.op}({', '.join(args)})",
+) -> list[str]:
+    """Each output as a text of ops applied to texts; a node that is used twice is `*n -> text` first, then `*n`."""
+    given = set(i)
+    nodes = toposort(o, stop=lambda v: v in given)
+    uses = collections.Counter(
+        v.owner for v in (*o, *(u for n in nodes for u in n.inputs)) if v.owner is not None and v not in given
+    )
+    shared = {node: number for number, node in enumerate((n for n in nodes if uses[n] > 1), 1)}
+    done: set[Any] = set()
+
+    def text(v: Any) -> str:
+        if v.owner is None or v in given:
+            return leaf_formatter(v)
+        node = v.owner
+        which = f"::{v.index}" if len(node.results) > 1 else ""
+        if node in done and node in shared:
+            return f"*{shared[node]}{which}"
+        done.add(node)
+        whole = node_formatter(node, [text(u) for u in node.inputs])
+        return f"*{shared[node]} -> {whole}" if node in shared else whole
+
+    return [text(v) for v in o]
+
+
+def is_same_graph(var1: Any, var2: Any, givens: Any = None, debug: bool = False) -> bool:
+    """`tcc.equality.is_same_graph`; `debug` chooses nothing."""
+    return equality.is_same_graph(var1, var2, givens)
+
+
+def give_variables_names(variables: Iterable[Any]) -> list[str]:
+    """Gives variables names that differ, where they have none or one that another has; returns the names."""
+    listed = list(variables)
+    counts = collections.Counter(v.name for v in listed)
+    number = 0
+    for v in listed:
+        if v.name is None or counts[v.name] > 1:
+            base = v.name or str(v.type)
+            while counts[f"{base}_{number}"]:
+                number += 1
+            v.name = f"{base}_{number}"
+            counts[v.name] += 1
+    return [v.name for v in listed]
+
+
+def remove(predicate: Callable[[Any], Any], coll: Iterable[Any]) -> Iterable[Any]:
+    """The elements for which the predicate does not hold."""
+    return builtins.filter(lambda x: not predicate(x), coll)
+
+
+# -- test values -------------------------------------------------------------------------------------------------------
+
+
+def get_test_value(v: Any) -> Any:
+    """The test value of a variable: a constant's or shared variable's own.  AttributeError if there is none."""
+    v = v if isinstance(v, Variable) else as_variable(v)
+    value = v.data if isinstance(v, Constant) else value_of(v)
+    if value is None:
+        raise AttributeError(f"{v} has no test value")
+    return value
+
+
+def missing_test_message(msg: str) -> None:
+    """What config.compute_test_value says is done about a missing test value: nothing, a warning, or AttributeError."""
+    if config.compute_test_value == "raise":
+        raise AttributeError(msg)
+    if config.compute_test_value == "warn":
+        warnings.warn(msg, stacklevel=2)
+
+
+def debug_error_message(msg: str) -> None:
+    """ValueError for wrong test values, or with config.compute_test_value = "warn" a warning."""
+    if config.compute_test_value != "warn":
+        raise ValueError(msg)
+    warnings.warn(msg, stacklevel=2)
+
+
+def get_debug_values(*args: Any) -> list[Any]:
+    """[the test value], or [the tuple of them]; [] where there are none, or config.compute_test_value is "off"."""
+    if config.compute_test_value == "off":
+        return []
+    values = []
+    for v in args:
+        try:
+            values.append(get_test_value(v))
+        except AttributeError:
+            missing_test_message(f"Argument {v} has no test value")
+            return []
+    return values if len(values) == 1 else [tuple(values)]
