@@ -22,11 +22,11 @@ WAYS = 4  # accumulators of a dense row
 
 def arg_kernel(op: Op, target: Target) -> Kernel:
     """A unit of parallel work is one result, or a vector of them."""
-    w = _Extremes(op, target)
+    w = Extremes(op, target)
     return w.dense() if w.t.strides[w.axis] == 1 else w.across()
 
 
-class _Extremes(Places):
+class Extremes(Places):
     def __init__(self, op: Op, target: Target) -> None:
         super().__init__(op, target)
         self.axis, self.t = int(op.attrs["axis"]), self.types[0]

@@ -16,6 +16,7 @@ from tcc.codegen.gpu.maps import map_kernel
 from tcc.codegen.gpu.products import product_kernels
 from tcc.codegen.gpu.rows import row_kernels
 from tcc.codegen.gpu.scans import scan_kernels, scans
+from tcc.codegen.gpu.searching import extreme_kernel, position_kernels
 from tcc.codegen.gpu.sorting import sort_kernels
 from tcc.codegen.gpu.turned import turned_kernel
 from tcc.codegen.loops import KERNELS
@@ -35,6 +36,8 @@ def kernels_of(op: Op, sm: int, specific: bool) -> list[GpuKernel]:
         return tensorcore.matrix_kernels(op)
     if op.name in ("cumsum", "cumprod") and scans(op):
         return scan_kernels(op)
+    if op.name in ("argmax", "argmin") and op.operands[0].type.strides[op.attrs["axis"]] == 1:
+        return [extreme_kernel(op)]
     return OWN.get(op.name, general)(op)
 
 
@@ -65,6 +68,7 @@ OWN: dict[str, Callable[[Op], list[GpuKernel]]] = {
     "gather": gather_kernels,
     "scatter": scatter_kernels,
     "check_index": check_index_kernels,
+    "positions": position_kernels,
     "sort": sort_kernels,
     "argsort": sort_kernels,
     "argtopk": sort_kernels,

@@ -52,7 +52,72 @@ def scan_kernels(op: Op) -> list[GpuKernel]:
     return made if first.stretches == 1 else [*made, _Scan(op).carry_kernel()]
 
 
-class _Scan(Places):
+class Prefix(Places):
+    """A kernel whose teams add numbers of `dtype` up, or multiply them, and know what came before each."""
+
+    team = LONG
+    dtype: str
+    body = "a + b"
+
+    @property
+    def t(self) -> VecType:
+        return VecType(scalar.elem(self.dtype))
+
+    @property
+    def start(self) -> str:
+        return self.t.const(0 if self.body == "a + b" else 1)
+
+    def begin_team(self) -> None:
+        e = self.e
+        self.member = thread(e)
+        if self.team == WARP:
+            self.member = e.value(f"and i64 {self.member}, {WARP - 1}")
+        else:
+            self.shared = e.call("ptr", "tcc.shared")
+        self.lane = e.value(f"and i64 {self.member}, {WARP - 1}")
+
+    @property
+    def shared_bytes(self) -> int:
+        return 0 if self.team == WARP else 8 * WARP
+
+    def combine(self, a: str, b: str) -> str:
+        operands = {"a": (self.dtype, a), "b": (self.dtype, b)}
+        return scalar.emit_scalar(self.e, LANE, self.body, operands, lanes=1, result=self.dtype)
+
+    def across(self, total: str) -> tuple[str, str]:
+        """The totals of the team's threads before this one, and of all."""
+        e, t = self.e, self.t
+        lane = e.value(f"trunc i64 {self.lane} to i32")
+        for by in (1, 2, 4, 8, 16):
+            from_lane = e.value(f"sub i32 {lane}, {by}")
+            other = shuffle(e, t, total, "shuffle_from", from_lane)
+            inside = e.value(f"icmp sge i32 {lane}, {by}")
+            total = e.value(f"select i1 {inside}, {t} {self.combine(other, total)}, {t} {total}")
+        previous = shuffle(e, t, total, "shuffle_from", e.value(f"sub i32 {lane}, 1"))
+        before = e.value(f"select i1 {e.value(f'icmp eq i32 {lane}, 0')}, {t} {self.start}, {t} {previous}")
+        whole = shuffle(e, t, total, "shuffle_from", 31)
+        return (before, whole) if self.team == WARP else self.between_warps(before, whole)
+
+    def between_warps(self, before: str, total: str) -> tuple[str, str]:
+        e, elem = self.e, scalar.memory_elem(self.dtype)
+        each = 8 // VecType(elem).bytes
+        warp = e.value(f"lshr i64 {self.member}, 5")
+        barrier(e)  # those who still read the last round's
+        at = e.gep(self.shared, times(e, warp, str(each)), elem)
+        first = e.value(f"icmp eq i64 {self.lane}, 0")
+        e.when(first, lambda: scalar.store(e, LANE, self.dtype, 1, total, at, None))
+        barrier(e)
+        whole, mine = self.start, self.start
+        for w in range(LONG // WARP):
+            mine = e.value(
+                f"select i1 {e.value(f'icmp eq i64 {warp}, {w}')}, {self.t} {whole}, {self.t} {mine}"
+            )
+            one = scalar.load(e, LANE, self.dtype, 1, e.gep(self.shared, w * each, elem), None)
+            whole = self.combine(whole, one) if w else one
+        return self.combine(mine, before), whole
+
+
+class _Scan(Prefix):
     def __init__(self, op: Op) -> None:
         super().__init__(op, LANE)
         self.axis = int(op.attrs["axis"])
@@ -60,9 +125,7 @@ class _Scan(Places):
         self.kept = [s for a, s in enumerate(self.types[0].shape) if a != self.axis]
         self.source, self.stored = self.types[0].dtype, self.types[1].dtype
         self.dtype = "f32" if self.stored in HALVES else self.stored  # of totals
-        self.t = VecType(scalar.elem(self.dtype))
-        self.body, start = ("a + b", 0) if op.name == "cumsum" else ("a * b", 1)
-        self.start = self.t.const(start)
+        self.body = "a + b" if op.name == "cumsum" else "a * b"
         short = isinstance(self.length, int) and self.length <= SHORT
         self.team, self.block = (WARP, 128) if short else (LONG, LONG)
         # a half was rounded when it was stored, so there nothing can be added later
@@ -76,12 +139,7 @@ class _Scan(Places):
             several = dims.minimum(dims.add(self.stretches, -1), 1)
             lines = dims.product(self.kept)
             self.totals = self.slots.pointer(e, Scratch(dims.mul(several, lines, self.stretches, 8)))
-        self.member = thread(e)
-        if self.team == WARP:
-            self.member = e.value(f"and i64 {self.member}, {WARP - 1}")
-        else:
-            self.shared = e.call("ptr", "tcc.shared")
-        self.lane = e.value(f"and i64 {self.member}, {WARP - 1}")
+        self.begin_team()
 
     def teams(self) -> tuple[str, str]:
         e, each = self.e, self.block // self.team
@@ -89,10 +147,6 @@ class _Scan(Places):
             return block_index(e), grid_size(e)
         mine = e.value(f"lshr i64 {thread(e)}, 5")
         return plus(e, times(e, block_index(e), str(each)), mine), times(e, grid_size(e), str(each))
-
-    def combine(self, a: str, b: str) -> str:
-        operands = {"a": (self.dtype, a), "b": (self.dtype, b)}
-        return scalar.emit_scalar(self.e, LANE, self.body, operands, lanes=1, result=self.dtype)
 
     def cast(self, value: str, dtype: str, to: str) -> str:
         if dtype == to:
@@ -130,7 +184,7 @@ class _Scan(Places):
         e.end()
         units = dims.mul(*self.kept, self.stretches)
         grid = dims.minimum(ceil_div(units, self.block // self.team), MOST_BLOCKS), 1, 1
-        return finish(e, "scan", self.slots.slots, grid, self.block, 0 if self.team == WARP else 8 * WARP)
+        return finish(e, "scan", self.slots.slots, grid, self.block, self.shared_bytes)
 
     def total_at(self, unit: str) -> str:
         elem = scalar.memory_elem(self.dtype)
@@ -180,38 +234,6 @@ class _Scan(Places):
 
         e.when(e.value(f"icmp slt i64 {at}, {last}"), store)
 
-    def across(self, total: str) -> tuple[str, str]:
-        """The totals of the team's threads before this one, and of all."""
-        e, t = self.e, self.t
-        lane = e.value(f"trunc i64 {self.lane} to i32")
-        for by in (1, 2, 4, 8, 16):
-            from_lane = e.value(f"sub i32 {lane}, {by}")
-            other = shuffle(e, t, total, "shuffle_from", from_lane)
-            inside = e.value(f"icmp sge i32 {lane}, {by}")
-            total = e.value(f"select i1 {inside}, {t} {self.combine(other, total)}, {t} {total}")
-        previous = shuffle(e, t, total, "shuffle_from", e.value(f"sub i32 {lane}, 1"))
-        before = e.value(f"select i1 {e.value(f'icmp eq i32 {lane}, 0')}, {t} {self.start}, {t} {previous}")
-        whole = shuffle(e, t, total, "shuffle_from", 31)
-        return (before, whole) if self.team == WARP else self.between_warps(before, whole)
-
-    def between_warps(self, before: str, total: str) -> tuple[str, str]:
-        e, elem = self.e, scalar.memory_elem(self.dtype)
-        each = 8 // VecType(elem).bytes
-        warp = e.value(f"lshr i64 {self.member}, 5")
-        barrier(e)  # those who still read the last round's
-        at = e.gep(self.shared, times(e, warp, str(each)), elem)
-        first = e.value(f"icmp eq i64 {self.lane}, 0")
-        e.when(first, lambda: scalar.store(e, LANE, self.dtype, 1, total, at, None))
-        barrier(e)
-        whole, mine = self.start, self.start
-        for w in range(LONG // WARP):
-            mine = e.value(
-                f"select i1 {e.value(f'icmp eq i64 {warp}, {w}')}, {self.t} {whole}, {self.t} {mine}"
-            )
-            one = scalar.load(e, LANE, self.dtype, 1, e.gep(self.shared, w * each, elem), None)
-            whole = self.combine(whole, one) if w else one
-        return self.combine(mine, before), whole
-
     # -- what came before ------------------------------------------------------------------------------------------
 
     def carry_kernel(self) -> GpuKernel:
@@ -245,4 +267,6 @@ class _Scan(Places):
         e.loop(block_index(e), times(e, self.count(self.kept), later), grid_size(e), unit)
         e.end()
         units = dims.mul(*self.kept, dims.add(self.stretches, -1))
-        return finish(e, "carry", self.slots.slots, (dims.minimum(units, MOST_BLOCKS), 1, 1), LONG)
+        return finish(
+            e, "carry", self.slots.slots, (dims.minimum(units, MOST_BLOCKS), 1, 1), LONG, self.shared_bytes
+        )

@@ -82,3 +82,31 @@ def test_running_totals_of_teams(op: str, dtype: str, shape: tuple[int, ...], ax
     whole = kinds if dtype == "f16" or kinds == "cumsum" else "scan carry"
     for got in both_orders(function(op, dtype, named(shape), axis=axis), x, whole):
         assert got.tobytes() == found[0].tobytes() == found[1].tobytes()
+
+
+@pytest.mark.parametrize("n", [0, 1, 37, 9000])
+def test_positions_in_two_steps(n: int) -> None:
+    c = np.random.default_rng(n).integers(0, 3, n) == 0
+    size = int(np.count_nonzero(c))
+    func = function("positions", "bool", (n,), count=size)
+    for got in both_orders(func, c, "count positions"):
+        np.testing.assert_array_equal(got, np.flatnonzero(c))
+
+
+@pytest.mark.parametrize("op", ["argmax", "argmin"])
+@pytest.mark.parametrize(
+    "dtype, shape", [("f32", (3, 700)), ("i8", (5, 37)), ("f64", (2, 0)), ("bool", (4, 9)), ("f16", (2, 600))]
+)
+def test_the_first_extreme_of_a_line(op: str, dtype: str, shape: tuple[int, ...]) -> None:
+    """The first NaN, if there is one; 0 of nothing."""
+    x = np.round(np.random.default_rng(1).standard_normal(shape) * 2).astype(numpy_dtype(dtype))
+    if x.dtype.kind == "f" and x.size:
+        x[1, [300, 400]] = np.nan
+        x[0] = np.inf if op == "argmin" else -np.inf
+    if dtype == "f64":
+        want = np.zeros(2, np.int64)
+    else:
+        (want,) = interpret(function(op, dtype, shape, axis=1), x)
+    for known in (True, False):
+        for got in both_orders(function(op, dtype, shape if known else named(shape), axis=1), x, op):
+            np.testing.assert_array_equal(got, want)
