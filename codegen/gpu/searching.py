@@ -51,14 +51,14 @@ class _Positions(Prefix):
         def unit(s: str, _: list[str]) -> None:
             begin = times(e, s, str(STRETCH))
             last = e.call("i64", "llvm.smin.i64", ("i64", plus(e, begin, str(STRETCH))), ("i64", n))
-            (self.count if counts else self.place)(s, begin, last)
+            (self.tally if counts else self.place)(s, begin, last)
 
         e.loop(block_index(e), self.size(self.stretches), grid_size(e), unit)
         e.end()
         grid = dims.minimum(self.stretches, MOST_BLOCKS), 1, 1
         return finish(e, "count" if counts else "positions", self.slots.slots, grid, LONG, self.shared_bytes)
 
-    def count(self, s: str, begin: str, last: str) -> None:
+    def tally(self, s: str, begin: str, last: str) -> None:
         e = self.e
 
         def add(i: str, total: list[str]) -> list[str]:
@@ -130,8 +130,8 @@ class _Extreme(Extremes):
                 return list(self.better((best[0], best[1]), (value, i)))
 
             begun: list[tuple[VecType | str, str]] = [(self.value, worst), ("i64", str(NOWHERE))]
-            value, at = e.loop(self.member, n, self.team, look, begun)
-            _, at = self.across(value, at)
+            value, own = e.loop(self.member, n, self.team, look, begun)
+            at = self.across(value, own)[1]
             none = e.value(f"icmp eq i64 {at}, {NOWHERE}")
             index = e.value(f"select i1 {none}, i64 0, i64 {at}")
             e.when(e.value(f"icmp eq i64 {self.member}, 0"), lambda: self.store(1, places, index))
