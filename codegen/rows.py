@@ -206,7 +206,8 @@ class _Rows(Nest):
             if phase == self.final:
                 # a result may lie where an operand lies: read single elements before any is overwritten
                 for node in self.all_nodes:
-                    if node.kind == "take" and node.phase <= phase:
+                    single = node.kind == "take" or (node.kind == "param" and not node.varies)
+                    if single and node.phase <= phase:
                         self.scalar(node)
             totals = self.phase(phase, start, stop, None)
             for node, total in totals.items():
