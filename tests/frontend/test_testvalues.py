@@ -67,3 +67,32 @@ def test_the_gradient_of_a_scan_has_one(x):
     size = T.lscalar()
     size.tag.test_value = 6
     assert x.reshape((size,)).tag.test_value.shape == (6,)
+
+
+@tcc.change_flags(compute_test_value="raise")
+def test_of_what_is_no_array():
+    scipy_sparse = pytest.importorskip("scipy.sparse")
+    from tcc import sparse, typed_list
+
+    x, unknown = sparse.csr_matrix("x"), sparse.csr_matrix("unknown")
+    x.tag.test_value = scipy_sparse.csr_matrix(np.diag([1.0, 2, 0]))
+    assert sparse.sp_sum(x + x).tag.test_value == 6
+    dense = sparse.structured_dot(sparse.shared(x.tag.test_value), T.constant(np.ones((3, 2))))
+    assert dense.tag.test_value.tolist() == [[1, 1], [2, 2], [0, 0]]
+    with pytest.raises(ValueError, match="2 against 3"):
+        sparse.structured_dot(x, T.constant(np.ones((2, 2))))
+    with pytest.raises(AttributeError, match="unknown"):
+        sparse.sp_sum(unknown)
+    values = typed_list.TypedListType(T.dvector)("values")
+    values.tag.test_value = [np.ones(2)]
+    assert typed_list.length(values).tag.test_value == 1
+
+
+@tcc.change_flags(compute_test_value="raise")
+def test_of_draws():
+    from tcc.sandbox.rng_mrg import MRG_RandomStreams
+    from tcc.tensor.shared_randomstreams import RandomStreams
+
+    for streams in (MRG_RandomStreams(3), RandomStreams(3)):
+        drawn = streams.uniform((2,))
+        assert np.array_equal((drawn * 2).tag.test_value, 2 * drawn.tag.test_value)
