@@ -79,14 +79,14 @@ def _on_device(model: Model, state: State, gpu: str) -> DeviceLibrary:
     from tcc.codegen.gpu.library import DeviceLibrary
     from tcc.passes.manager import run
     from tcc.passes.pipeline import context_from_knobs, gpu_pipeline
-    from tcc.runtime.launch import HostStep
+    from tcc.runtime.launch import DeviceCall, HostStep
 
     programs = {}
     for e in model.entries:
         func = clone(model.module[e.name])
         run(func, gpu_pipeline(), context_from_knobs())
         programs[e.name] = lower(func, chip(gpu))
-        odd = [s.call.name for s in programs[e.name].walk() if isinstance(s, HostStep)]
+        odd = [s.call.name for s in programs[e.name].walk() if isinstance(s, HostStep | DeviceCall)]
         if odd:
             raise TypeError(f"{model.name}: there is no code for a GPU for {', '.join(odd)} in {e.name}")
     return DeviceLibrary(programs, {t.name: t.bytes for t in state.tensors}, chip(gpu))

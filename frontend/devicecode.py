@@ -16,7 +16,7 @@ from tcc.ir import dims
 from tcc.runtime import launch, signature
 from tcc.runtime.buffers import Container
 from tcc.runtime.device_function import DeviceVariant
-from tcc.runtime.launch import DeviceProgram, HostStep
+from tcc.runtime.launch import DeviceCall, DeviceProgram, HostStep
 
 _RECORDS = {
     r.__name__: r
@@ -41,7 +41,7 @@ class DeviceCode:
 
     @property
     def can_be_kept(self) -> bool:
-        return not any(isinstance(s, HostStep) for s in self.program.walk())
+        return not any(isinstance(s, HostStep | DeviceCall) for s in self.program.walk())
 
     def variant(self, containers: Mapping[str, Container], device: Any) -> DeviceVariant:
         failures = {number: failure(record) for number, record in self.failures.items()}

@@ -24,6 +24,7 @@ from tcc.passes.merge import merge
 from tcc.passes.place import place
 from tcc.passes.plan import plan
 from tcc.passes.remake import remake
+from tcc.passes.transfer import transfer
 
 VALUES: list[Step] = [
     Step(fold, {}),
@@ -51,11 +52,12 @@ CPU: list[Step] = [*VALUES, Step(place, {}), Step(plan, {})]
 # A GPU has its own products of halves; a stretch of rows would keep one of its many teams busy.
 _ON_GPU = {"expand": {"half_products": True}, "fuse": {"totals": False}}
 GPU: list[Step] = [Step(s.function, {**s.options, **_ON_GPU.get(s.name, {})}) for s in CPU]
+GPU.append(Step(transfer, {}))
 
 # Without these the code generator does not take the result; the others only make it better.
-NEEDED = frozenset({"expand", "fuse", "place", "plan"})
+NEEDED = frozenset({"expand", "fuse", "place", "plan", "transfer"})
 
-PASSES: dict[str, Pass] = {step.name: step.function for step in CPU}
+PASSES: dict[str, Pass] = {step.name: step.function for step in GPU}
 OPTIONAL = frozenset(PASSES) - NEEDED
 
 _STEP = re.compile(r"\s*(\w+)\s*(?:\{([^{}]*)\})?\s*(,|$)")

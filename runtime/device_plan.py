@@ -13,6 +13,7 @@ from tcc.runtime.launch import (
     CheckSize,
     CheckStatus,
     Copy,
+    DeviceCall,
     DeviceProgram,
     HostStep,
     IfElse,
@@ -22,6 +23,8 @@ from tcc.runtime.launch import (
     ReadSize,
     Step,
     TensorMap,
+    ToDevice,
+    ToHost,
 )
 
 
@@ -104,12 +107,14 @@ def _steps(program: DeviceProgram, steps: Sequence[Step], depth: int = 0) -> Ite
                 yield f"{pad}check      {step.left} == {step.right}"
             case CheckStatus():
                 yield f"{pad}to host    the checks' status from {at(step.source)} ({8 * STATUS_WORDS} bytes)"
-            case HostStep() if getattr(step.call.function, "on_device", None):
-                yield f"{pad}launch     {step.call.name}: code of the user's, on the host if the device takes none"
+            case ToHost():
+                yield f"{pad}to host    {array(step.source)}"
+            case ToDevice():
+                yield f"{pad}to device  {array(step.target)}"
             case HostStep():
-                yield from (f"{pad}to host    {array(o)}" for o in step.operands)
                 yield f"{pad}on host    {step.call.name}"
-                yield from (f"{pad}to device  {array(o)}" for o in step.results)
+            case DeviceCall():
+                yield f"{pad}launch     {step.call.name}: code of the user's, on the host if the device takes none"
             case Loop():
                 stop = f", until {at(step.stop)} holds (1 byte to host each turn)" if step.stop else ""
                 yield f"{pad}for {step.index} < {step.length}{stop}"

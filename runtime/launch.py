@@ -108,22 +108,43 @@ class CheckStatus(NamedTuple):
 
 
 class Operand(NamedTuple):
-    """A dense array of a host step."""
+    """A dense array of the device that a copy or the user's code is about."""
 
     address: Address
     dtype: str
     shape: tuple[Size, ...]
 
 
-class HostStep(NamedTuple):
-    """Python runs it: operands are copied from the device, results to it.  `sizes` follow the operands as i64 scalars.
+class ToHost(NamedTuple):
+    """Makes the host's array `number` of one of the device's; the host waits."""
 
-    If the function has an `on_device`, that is asked first: with the device, and addresses and arrays of operands and results.
+    number: int
+    source: Operand
+
+
+class ToDevice(NamedTuple):
+    target: Operand
+    number: int
+
+
+class HostStep(NamedTuple):
+    """Python runs it, on the host's arrays by their numbers.  `sizes` follow the operands as i64 scalars; `results` are the
+    numbers of those that it makes, with their dtypes and shapes.
+    """
+
+    call: HostCall
+    operands: tuple[int, ...]
+    sizes: tuple[Size, ...]
+    results: tuple[tuple[int, str, tuple[Size, ...]], ...]
+
+
+class DeviceCall(NamedTuple):
+    """Code of the user's: the function's `on_device` gets the device, and addresses and arrays of operands and results.  A device
+    that takes none of it has Python run the function instead.
     """
 
     call: HostCall
     operands: tuple[Operand, ...]
-    sizes: tuple[Size, ...]
     results: tuple[Operand, ...]
 
 
@@ -144,7 +165,20 @@ class IfElse:
     otherwise: tuple[Step, ...]
 
 
-Step = Launch | Copy | Allocate | ReadSize | CheckSize | CheckStatus | HostStep | Loop | IfElse
+Step = (
+    Launch
+    | Copy
+    | Allocate
+    | ReadSize
+    | CheckSize
+    | CheckStatus
+    | ToHost
+    | ToDevice
+    | HostStep
+    | DeviceCall
+    | Loop
+    | IfElse
+)
 
 
 @dataclass(frozen=True)
@@ -254,6 +288,7 @@ class _Run:
     sizes: dict[str, int]
     poll: Callable[[], None]
     owned: list[tuple[int, int]] = field(default_factory=list)  # buffer, address
+    hosts: dict[int, Array] = field(default_factory=dict)  # the host's arrays
 
     def number(self, size: Size) -> int:
         return evaluate(size, self.sizes)
@@ -299,8 +334,14 @@ class _Run:
                 raise StepFailed(step.op, (left, right, 0))
         elif isinstance(step, CheckStatus):
             self.check(step)
+        elif isinstance(step, ToHost):
+            self.hosts[step.number] = self.fetch(step.source)
+        elif isinstance(step, ToDevice):
+            self.send(step.target, self.hosts[step.number])
         elif isinstance(step, HostStep):
             self.host(step)
+        elif isinstance(step, DeviceCall):
+            self.device_call(step)
         elif isinstance(step, Loop):
             self.loop(step)
         else:
@@ -344,24 +385,31 @@ class _Run:
             if step.stop is not None and self.read(step.stop, "bool", 1)[0]:
                 break
 
+    def fetch(self, source: Operand) -> Array:
+        array = np.empty([self.number(s) for s in source.shape], memory_dtype(source.dtype))
+        if array.size:
+            self.device.to_host(array, self.at(source.address))
+        return array
+
+    def send(self, target: Operand, array: Array) -> None:
+        if array.size:
+            self.device.to_device(self.at(target.address), array)
+
     def host(self, step: HostStep) -> None:
-        own = getattr(step.call.function, "on_device", None)
-        if own is not None:
-            arrays = [
-                [(self.at(o.address), o._replace(shape=tuple(map(self.number, o.shape)))) for o in operands]
-                for operands in (step.operands, step.results)
-            ]
-            if own(self.device, *arrays):
-                return
-        given: list[Array] = []
-        for operand in step.operands:
-            array = np.empty([self.number(s) for s in operand.shape], memory_dtype(operand.dtype))
-            if array.size:
-                self.device.to_host(array, self.at(operand.address))
-            given.append(array)
+        given = [self.hosts[n].copy() for n in step.operands]  # which the function may keep
         given += [np.array(self.number(s), np.int64) for s in step.sizes]
-        made = [np.empty([self.number(s) for s in r.shape], memory_dtype(r.dtype)) for r in step.results]
+        made = [np.empty([self.number(s) for s in shape], memory_dtype(d)) for _, d, shape in step.results]
         perform(step.call, given, made)
+        self.hosts |= {number: array for (number, _, _), array in zip(step.results, made)}
+
+    def device_call(self, step: DeviceCall) -> None:
+        arrays = [
+            [(self.at(o.address), o._replace(shape=tuple(map(self.number, o.shape)))) for o in operands]
+            for operands in (step.operands, step.results)
+        ]
+        if step.call.function.on_device(self.device, *arrays):  # type: ignore[attr-defined]
+            return
+        made = [np.empty([self.number(s) for s in r.shape], memory_dtype(r.dtype)) for r in step.results]
+        perform(step.call, [self.fetch(o) for o in step.operands], made)
         for result, array in zip(step.results, made):
-            if array.size:
-                self.device.to_device(self.at(result.address), array)
+            self.send(result, array)

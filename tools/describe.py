@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from tcc.ir import knobs, ops
 from tcc.ir.optable import REQUIRED, TABLE, OpDef
 from tcc.ir.printer import attr_text
-from tcc.passes.pipeline import CPU, OPTIONAL, pass_options
+from tcc.passes.pipeline import CPU, GPU, OPTIONAL, pass_options
 
 assert ops  # fills the table
 WIDTH = 100
@@ -73,10 +73,10 @@ def op_text(row: OpDef) -> str:
 
 
 def passes_table() -> str:
-    """The pipeline in its order; a pass that stands in it twice is explained once."""
+    """The pipeline in its order, what only GPUs have last; a pass that stands in it twice is explained once."""
     rows = []
     known: set[str] = set()
-    for number, step in enumerate(CPU):
+    for number, step in enumerate([*CPU, *GPU[len(CPU) :]]):
         options = {**pass_options(step.function), **step.options}
         text = ", ".join(f"{k} = {v}" for k, v in options.items())
         doc = "" if step.name in known else first_sentence(step.function.__doc__ or "")

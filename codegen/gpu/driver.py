@@ -26,6 +26,7 @@ from tcc.ir.arrays import in_memory
 from tcc.ir.core import Block, Func, Op, Value
 from tcc.ir.dims import Size
 from tcc.ir.types import itemsize
+from tcc.passes.transfer import stays_on_host
 from tcc.passes.writes import on_host
 from tcc.runtime import launch
 from tcc.runtime.host import HostArray, HostCall
@@ -65,6 +66,7 @@ class _Driver:
         self.arena = self.status = -1
         self.pending = False  # whether checks have been made that nobody has looked at
         self.scratch: dict[Size, int] = {}
+        self.hosts: dict[Value, int] = {}  # the host's arrays
 
     def lower(self) -> DeviceProgram:
         func = self.func
@@ -132,6 +134,8 @@ class _Driver:
                 steps += self.user_launches(op)
                 continue
             handler = self.host_step if on_host(op) else handlers.get(op.name, self.launches)
+            if op.name == "copy" and any(v in self.hosts for v in op.operands):
+                handler = self.transfer
             steps += handler(op)
         return steps
 
@@ -152,6 +156,9 @@ class _Driver:
 
     def alloc(self, op: Op) -> list[Step]:
         space, offset = space_of(op.result), op.attrs["offset"]
+        if space == "host":
+            self.hosts[op.result] = len(self.hosts)
+            return []
         if space == "arena":
             self.places[op.result] = Address(self.arena, offset)
             return []
@@ -195,11 +202,22 @@ class _Driver:
             ),
             tuple(HostArray(v.type.dtype, v.type.rank) for v in op.places),
         )
-        operands, results = (
-            tuple(launch.Operand(self.places[v], v.type.dtype, v.type.shape) for v in values)
-            for values in (op.reads, op.places)
-        )
-        return [launch.HostStep(call, operands, tuple(op.attrs[n] for n in late), results)]
+        if not stays_on_host(op):
+            operands, results = (tuple(map(self.operand, vs)) for vs in (op.reads, op.places))
+            return [launch.DeviceCall(call, operands, results)]
+        made = tuple((self.hosts[v], v.type.dtype, v.type.shape) for v in op.places)
+        sizes = tuple(op.attrs[n] for n in late)
+        return [launch.HostStep(call, tuple(self.hosts[v] for v in op.reads), sizes, made)]
+
+    def transfer(self, op: Op) -> list[Step]:
+        """A copy between the host's memory and the device's."""
+        source, target = op.operands
+        if target in self.hosts:
+            return [launch.ToHost(self.hosts[target], self.operand(source))]
+        return [launch.ToDevice(self.operand(target), self.hosts[source])]
+
+    def operand(self, value: Value) -> launch.Operand:
+        return launch.Operand(self.places[value], value.type.dtype, value.type.shape)
 
     # -- kernels ---------------------------------------------------------------------------------------------------
 

@@ -335,8 +335,8 @@ class _Body:
                 self.loop(step)
             case launch.IfElse():
                 self.branches(step)
-            case launch.HostStep():
-                raise AssertionError(f"{step.call.name} runs on the host")
+            case _:
+                raise AssertionError(f"{step} is the host's")
 
     def start(self, step: launch.Launch) -> None:
         e, kernel = self.e, self.library.kernels[step.kernel]

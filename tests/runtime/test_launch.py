@@ -28,6 +28,8 @@ from tcc.runtime.launch import (
     ReadSize,
     Step,
     StepFailed,
+    ToDevice,
+    ToHost,
     execute,
 )
 from tcc.runtime.signature import Signature
@@ -140,10 +142,12 @@ def test_host_steps_copy_both_ways():
         (HostArray("f32", 1), HostArray("i64", 0)),
         (HostArray("f32", 1),),
     )
-    step = HostStep(
-        call, (Operand(Address(0), "f32", (2,)),), (N,), (Operand(Address(0, 8), "f32", (N - 1,)),)
-    )
-    assert run(step, array=[1, 2, 0, 0])[2] == [1, 2, 5, 7]
+    steps = [
+        ToHost(0, Operand(Address(0), "f32", (2,))),
+        HostStep(call, (0,), (N,), ((1, "f32", (N - 1,)),)),
+        ToDevice(Operand(Address(0, 8), "f32", (N - 1,)), 1),
+    ]
+    assert run(*steps, array=[1, 2, 0, 0])[2] == [1, 2, 5, 7]
 
 
 def test_what_looks_at_results_is_not_captured():
