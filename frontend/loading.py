@@ -14,7 +14,7 @@ from tcc import native
 from tcc.functions import DictFunction, In, InterpretedFunction, compiled, parameter
 from tcc.ir.core import Func, Module
 from tcc.ir.parser import ParseError, parse
-from tcc.ir.safetensors import tensor
+from tcc.ir.safetensors import Tensor, tensor
 from tcc.ir.types import Type
 from tcc.ir.verify import VerifyError, verify
 from tcc.lower import Lowered
@@ -25,11 +25,10 @@ from tcc.runtime.buffers import Container
 from tcc.runtime.bundle import Bundle, BundleError
 from tcc.runtime.callable import Parameter
 from tcc.runtime.manifest import Array, Entry, Manifest
-from tcc.runtime.weights import match, read
+from tcc.runtime.weights import match, read, write
 from tcc.sharedvar import TensorSharedVariable
 from tcc.types import NAMES, TensorType
 from tcc.variable import make_variable
-from tcc.weights import save_weights
 
 Variable = TensorSharedVariable | NativeVariable
 
@@ -63,13 +62,28 @@ class State(Mapping[str, Variable]):
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes a .safetensors or .npz file."""
-        save_weights(path, {name: v.get_value(borrow=True) for name, v in self.items()})
+        write(Path(path), self._tensors())
 
     def load(self, path: str | os.PathLike[str]) -> None:
         """Takes the values of such a file; ValueError, and nothing changes, unless names, dtypes and shapes are the same."""
         found = read(Path(path))
-        match(found, {name: tensor(v.get_value(borrow=True)) for name, v in self.items()}, str(path))
-        self.set({name: t.array for name, t in found.items()})
+        match(found, self._tensors(), str(path))
+        for name, t in found.items():
+            variable = self[name]
+            if isinstance(variable, NativeVariable):
+                variable.memory[...] = t.array
+            else:
+                variable.container.set(t.array)
+
+    def _tensors(self) -> dict[str, Tensor]:
+        return {name: _tensor(v) for name, v in self.items()}
+
+
+def _tensor(variable: Variable) -> Tensor:
+    """The value as a file holds it."""
+    if isinstance(variable, NativeVariable):
+        return tensor(variable.memory, variable.dtype)
+    return tensor(variable.container.get(), variable.type.ir)
 
 
 def _filtered(variable: Variable, value: Any) -> Any:
@@ -142,7 +156,7 @@ def load(
     module = module_of(file)
     own = native.opened(file, threads) if trust_native and not interpret else None
     if own is not None:
-        shown = State({name: NativeVariable(name, own.state) for name in own.state})
+        shown = State({t.name: NativeVariable(t.name, t.dtype, own.state) for t in file.manifest.state})
         called = {e.name: NativeEntry(e, own.entries[e.name], module[e.name]) for e in file.manifest.entries}
         return Model(file.manifest, called, shown, native=True)
     state = {t.name: _variable(file, t.name) for t in file.manifest.state}
@@ -158,10 +172,6 @@ def load(
 
 def _variable(file: Bundle, name: str) -> TensorSharedVariable:
     t = file.tensors[name]
-    if t.dtype not in NAMES:
-        raise BundleError(
-            f"{file.path}: the state {name} is {t.dtype}, which NumPy lacks; only C programs can use it"
-        )
     kind = TensorType(NAMES[t.dtype], shape=(None,) * t.array.ndim)
     return TensorSharedVariable(kind, Container(np.array(t.array)), name)
 

@@ -11,8 +11,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tcc.ir import safetensors
+from tcc.ir.arrays import as_numbers, in_memory
 from tcc.ir.core import Func
 from tcc.ir.safetensors import Data
+from tcc.ir.types import numpy_dtype
 from tcc.runtime import library
 from tcc.runtime.bundle import Bundle
 from tcc.runtime.manifest import Entry
@@ -25,23 +27,31 @@ class Named(NamedTuple):
 
 
 class NativeVariable:
-    """A variable of the state, in the memory of the library's context; its shape is fixed."""
+    """A variable of the state, in the memory of the library's context; its shape is fixed.  bfloat16 has float32 for its values."""
 
-    def __init__(self, name: str, state: Mapping[str, Array]) -> None:
-        self.name, self._state = name, state
+    def __init__(self, name: str, dtype: str, state: Mapping[str, Array]) -> None:
+        self.name, self.dtype, self._state = name, dtype, state
+
+    @property
+    def memory(self) -> Array:
+        """What the library works on."""
+        return self._state[self.name]
 
     def get_value(self, borrow: bool = False) -> Array:
-        """A copy of the value; with `borrow` the array itself."""
-        return self._state[self.name] if borrow else self._state[self.name].copy()
+        """A copy of the value; with `borrow` the array itself where NumPy has its dtype."""
+        memory = self.memory
+        value = as_numbers(memory, self.dtype)
+        return value.copy() if value is memory and not borrow else value
 
     def set_value(self, new_value: Any, borrow: bool = False) -> None:
         """TypeError for another dtype or shape."""
-        self._state[self.name][...] = self.filter(new_value)
+        self.memory[...] = in_memory(self.filter(new_value), self.dtype)
 
     def filter(self, value: Any) -> Array:
-        old, new = self._state[self.name], np.asarray(value)
-        if new.dtype != old.dtype or new.shape != old.shape:
-            raise TypeError(f"{self.name} is {old.dtype}{list(old.shape)}, got {new.dtype}{list(new.shape)}")
+        new, old = np.asarray(value), self.memory
+        dtype = numpy_dtype(self.dtype)
+        if new.dtype != dtype or new.shape != old.shape:
+            raise TypeError(f"{self.name} is {dtype}{list(old.shape)}, got {new.dtype}{list(new.shape)}")
         return new
 
 

@@ -110,7 +110,7 @@ class Caller:
         """A right call."""
         rng = self.rng
         names = {a for s in self.slots for a in s.axes if not a.isdecimal()}
-        sizes = {n: rng.choice([0, 1, 2, 3, 7, 16, 17, 33, LARGEST]) for n in sorted(names)}
+        sizes = {n: rng.choice(self._sizes(n)) for n in sorted(names)}
         for slot in self.slots:
             slot.lay(sizes, rng.random() < 0.5)
         for slot in self.inputs:
@@ -124,6 +124,14 @@ class Caller:
         self.workspace: int | None = (
             block.place(wanted, 64, rng.random() < 0.5) if block and rng.random() < 0.8 else None
         )
+
+    def _sizes(self, name: str) -> list[int]:
+        """Some of those that the model takes for a name, and none above LARGEST."""
+        least, most = 0, LARGEST
+        for slot in self.slots:
+            for axis in (i for i, a in enumerate(slot.axes) if a == name):
+                least, most = max(least, slot.spec.least[axis]), min(most, slot.spec.most[axis])
+        return [n for n in (0, 1, 2, 3, 7, 16, 17, 33, least, most) if least <= n <= most]
 
     def listed(self, which: int, slots: Sequence[Slot]) -> int:
         at = self.lists[which].place(8 * len(slots), 8, True)

@@ -213,3 +213,19 @@ def test_equal_models_are_equal_bytes_in_every_process(tmp_path: Path) -> None:
     text = bytes(bundle.read(tmp_path / "1.tcb").members["model.tcir"])
     assert list(parse(text)) == ["predict", "step"]
     assert here.encode() not in text and b"test_loading.py:" in text
+
+
+@pytest.mark.parametrize("interpret", [True, False])
+def test_bfloat16_state_keeps_its_two_bytes(tmp_path: Path, interpret: bool) -> None:
+    w = tcc.shared(np.arange(6, dtype=F).reshape(2, 3) / 3, "w", dtype="bfloat16")
+    x = T.fmatrix("x")
+    f = tcc.function([x], x.dot(w.astype("float32")), updates=[(w, w * 2)], name="f", mode="FAST_COMPILE")
+    tcc.save(tmp_path / "m.tcb", f)
+    model, ones = tcc.load(tmp_path / "m.tcb", interpret=interpret), np.ones((1, 2), F)
+    assert np.array_equal(model(ones), f(ones)) and np.array_equal(model(ones), f(ones))
+    model.state.save(tmp_path / "w.safetensors")
+    tcc.save_weights(tmp_path / "f.safetensors", f)
+    assert (tmp_path / "w.safetensors").read_bytes() == (tmp_path / "f.safetensors").read_bytes()
+    model.state.set({"w": np.zeros((2, 3), F)})
+    model.state.load(tmp_path / "f.safetensors")
+    assert np.array_equal(model.state["w"].get_value(), w.get_value())

@@ -227,6 +227,28 @@ def test_a_library_runs_only_if_it_is_trusted(
         tcc.load(native, trust_native=True)
 
 
+@pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C compiler")
+def test_bfloat16_state_is_the_librarys_own(here: Path) -> None:
+    (here / "brain.py").write_text(
+        "import numpy as np, tcc, tcc.tensor as T\n"
+        "w = tcc.shared(np.arange(6, dtype='f').reshape(2, 3) / 3, 'w', dtype='bfloat16')\n"
+        "x = T.fmatrix('x')\n"
+        "f = tcc.function([x], x.dot(w.astype('float32')), updates=[(w, w * 2)], name='f')\n"
+    )
+    assert run(["compile", "brain.py:f", "-o", "brain"]) == 0
+    plain, trusted = (tcc.load("brain/f.tcb", trust_native=t) for t in (False, True))
+    ones = np.ones((1, 2), F)
+    assert trusted.native and np.array_equal(trusted(ones), plain(ones))
+    for model, name in ((plain, "a"), (trusted, "b")):
+        model.state.save(f"{name}.safetensors")
+    assert Path("a.safetensors").read_bytes() == Path("b.safetensors").read_bytes()
+    assert np.array_equal(trusted.state["w"].get_value(), plain.state["w"].get_value())
+    trusted.state.set({"w": np.full((2, 3), 0.5, F)})
+    assert np.array_equal(trusted(ones), np.ones((1, 3), F))
+    trusted.state.load("a.safetensors")
+    assert np.array_equal(trusted(ones), plain(ones))
+
+
 # -- verify, bench, targets --------------------------------------------------------------------------------------
 
 
