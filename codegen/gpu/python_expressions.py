@@ -143,6 +143,8 @@ class Expressions(Numbers):
             if not isinstance(at, int) or not -len(base) <= at < len(base):
                 self.refuse(node, f"a shape of {len(base)} sizes takes a known number")
             return base[at]
+        if isinstance(base, Outside):
+            self.refuse(node, "elements of what is outside cannot be read: give it to the kernel as an input")
         if not isinstance(base, Array):
             self.refuse(node, f"{kind_of(base)} has no elements")
         pointer = self.element(node, base, index)

@@ -201,8 +201,11 @@ class Numbers:
             dtype in INTEGERS and not np.iinfo(named(dtype)).min <= value <= np.iinfo(named(dtype)).max
         ):
             self.refuse(node, f"{what} is {named(dtype)}, which {value} is not")
-        rounded = halves.nearest(dtype, value) if dtype in HALVES else value
-        return Number(dtype, lanes.const(rounded))
+        try:
+            rounded = halves.nearest(dtype, value) if dtype in HALVES else value
+            return Number(dtype, lanes.const(rounded))
+        except OverflowError:
+            self.refuse(node, f"{what} is {named(dtype)}, which has no number as large", OverflowError)
 
     def cast(self, node: ast.AST, value: Value, dtype: str) -> Number:
         given = self.number(node, value)
