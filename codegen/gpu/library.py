@@ -209,6 +209,14 @@ class _Body:
     def tensor(self, of: str, number: int) -> str:
         return self.e.value(f"load ptr, ptr {self.e.gep(of, number, 'ptr')}")
 
+    def named(self, number: int) -> str:
+        """The name of an argument, or behind these of a result."""
+        spec = self.e.value(f"getelementptr %tcc_spec, ptr @tcc_specs_{self.entry}, i64 {number}")
+        return self.e.value(f"load ptr, ptr {spec}")
+
+    def named_result(self, number: int) -> str:
+        return self.named(len(self.signature.inputs) + number)
+
     def given(self, slot: int) -> str:
         return self.e.value(f"load i64, ptr {self.e.gep('%frame', slot, 'i64')}")
 
@@ -222,8 +230,8 @@ class _Body:
             if buffer.space == "input":
                 tensor, host = self.tensor(self.inputs, n), self.given(frame.input(n))
                 base = e.value(
-                    f"call i64 @tcc_cu_input(ptr {self.call}, ptr {self.record}, ptr {tensor}, i64 {host}, ptr {slot}, "
-                    f"i64 {self.size(bytes)})"
+                    f"call i64 @tcc_cu_input(ptr {self.call}, ptr {self.record}, ptr {tensor}, ptr {self.named(n)}, "
+                    f"i64 {host}, ptr {slot}, i64 {self.size(bytes)})"
                 )
             elif buffer.space == "output":
                 base = self.result(n, self.given(frame.output(n)), slot, self.size(bytes))
@@ -250,10 +258,9 @@ class _Body:
 
     def result(self, number: int, host: str, slot: str, bytes: str) -> str:
         """Where a result is made: in its tensor if that is the device's, else in a buffer."""
-        tensor = self.tensor(self.outputs, number)
-        return self.e.value(
-            f"call i64 @tcc_cu_result(ptr {self.call}, ptr {self.record}, ptr {tensor}, i64 {host}, ptr {slot}, i64 {bytes})"
-        )
+        given = self.call, self.record, self.tensor(self.outputs, number), self.named_result(number)
+        pointers = ", ".join(f"ptr {p}" for p in given)
+        return self.e.value(f"call i64 @tcc_cu_result({pointers}, i64 {host}, ptr {slot}, i64 {bytes})")
 
     def take_home(self) -> None:
         e = self.e
@@ -263,7 +270,7 @@ class _Body:
                 bytes = self.size(dims.mul(itemsize(spec.dtype), *spec.shape))
                 base = e.value(f"load i64, ptr {self.bases[number]}")
                 tensor = self.tensor(self.outputs, buffer.number)
-                given = (self.call, self.record, tensor)
+                given = (self.call, self.record, tensor, self.named_result(buffer.number))
                 self.unless(
                     e.value(
                         f"call i1 @tcc_cu_home({', '.join(f'ptr {p}' for p in given)}, i64 {base}, i64 {bytes})"

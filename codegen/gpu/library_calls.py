@@ -17,9 +17,11 @@ DRIVER = (
     "cuInit cuDriverGetVersion cuGetErrorString cuDeviceGetCount cuDeviceGet cuDeviceGetAttribute "
     "cuDevicePrimaryCtxRetain cuDevicePrimaryCtxRelease_v2 cuCtxPushCurrent_v2 cuCtxPopCurrent_v2 cuStreamCreate "
     "cuStreamSynchronize cuStreamDestroy_v2 cuModuleLoadDataEx cuModuleUnload cuModuleGetFunction cuFuncSetAttribute "
-    "cuMemAlloc_v2 cuMemFree_v2 cuMemcpyHtoDAsync_v2 cuMemcpyDtoHAsync_v2 cuMemcpyDtoDAsync_v2 cuLaunchKernel"
+    "cuMemAlloc_v2 cuMemFree_v2 cuMemcpyHtoDAsync_v2 cuMemcpyDtoHAsync_v2 cuMemcpyDtoDAsync_v2 cuLaunchKernel "
+    "cuPointerGetAttribute"
 ).split()
 NO_MEMORY = 2
+MEMORY_TYPE, DEVICE_MEMORY = 2, 2  # an attribute of pointers, and what it is of the device's
 
 
 class DriverCalls:
@@ -138,30 +140,40 @@ class DriverCalls:
         e.end(f"i64 {self.load('%slot', 0, 'i64')}")
 
     def here(self) -> None:
-        """`here(call, record, tensor)`: 1 if a tensor is on this device, 0 if on the host; 2 if it was refused."""
+        """`here(call, record, tensor, name)`: 1 if a tensor is on this device, 0 if on the host; 2 if it was refused."""
         e = self.e
-        e.function("internal i32 @tcc_cu_here(ptr %call, ptr %record, ptr %tensor)")
-        kind, number = (
-            self.word(e.value(f"getelementptr %tcc_tensor, ptr %tensor, i32 0, i32 {i}"), "i32")
-            for i in (1, 2)
-        )
+        e.function("internal i32 @tcc_cu_here(ptr %call, ptr %record, ptr %tensor, ptr %name)")
+        fields = [e.value(f"getelementptr %tcc_tensor, ptr %tensor, i32 0, i32 {i}") for i in (0, 1, 2, 7)]
+        kind, number = (self.word(f, "i32") for f in fields[1:3])
         self.leave_if(e.value(f"icmp ne i32 {kind}, {CUDA}"), lambda: "i32 0")
-        own = self.load("%record", NUMBER, "i32")
+        own, name = self.load("%record", NUMBER, "i32"), e.value("ptrtoint ptr %name to i64")
 
         def other() -> str:
-            self.told("othergpu", self.wide(number), self.wide(own), status="device")
+            self.told("othergpu", name, self.wide(number), self.wide(own), status="device")
             return "i32 2"
 
         self.leave_if(e.value(f"icmp ne i32 {number}, {own}"), other)
+        data = self.word(fields[0], "ptr")
+        self.leave_if(e.value(f"icmp eq ptr {data}, null"), lambda: "i32 1")
+        at = e.value(f"ptrtoint ptr {e.gep(data, self.word(fields[3]))} to i64")
+        found = e.value("alloca i32")
+        e.line(f"store i32 0, ptr {found}")
+        self.driver("cuPointerGetAttribute", f"ptr {found}", f"i32 {MEMORY_TYPE}", f"i64 {at}")
+
+        def elsewhere() -> str:
+            self.told("nogpu", name, status="device")
+            return "i32 2"
+
+        self.leave_if(e.value(f"icmp ne i32 {self.word(found, 'i32')}, {DEVICE_MEMORY}"), elsewhere)
         e.end("i32 1")
 
     def _placed(self, name: str) -> str:
         """Begins a function that returns a tensor's own address if it is the device's; otherwise goes on with a buffer's."""
         e = self.e
         e.function(
-            f"internal i64 @{name}(ptr %call, ptr %record, ptr %tensor, i64 %host, ptr %slot, i64 %bytes)"
+            f"internal i64 @{name}(ptr %call, ptr %record, ptr %tensor, ptr %name, i64 %host, ptr %slot, i64 %bytes)"
         )
-        here = e.value("call i32 @tcc_cu_here(ptr %call, ptr %record, ptr %tensor)")
+        here = e.value("call i32 @tcc_cu_here(ptr %call, ptr %record, ptr %tensor, ptr %name)")
         self.leave_if(e.value(f"icmp eq i32 {here}, 2"), lambda: "i64 0")
         inside = e.value(f"icmp eq i32 {here}, 1")
         some = e.value("icmp ne i64 %host, 0")
@@ -252,10 +264,12 @@ class DriverCalls:
         )
 
     def home(self) -> None:
-        """`home(call, record, tensor, base, bytes)`: a result, to where its tensor lies."""
+        """`home(call, record, tensor, name, base, bytes)`: a result, to where its tensor lies."""
         e = self.e
-        e.function("internal i1 @tcc_cu_home(ptr %call, ptr %record, ptr %tensor, i64 %base, i64 %bytes)")
-        here = e.value("call i32 @tcc_cu_here(ptr %call, ptr %record, ptr %tensor)")
+        e.function(
+            "internal i1 @tcc_cu_home(ptr %call, ptr %record, ptr %tensor, ptr %name, i64 %base, i64 %bytes)"
+        )
+        here = e.value("call i32 @tcc_cu_here(ptr %call, ptr %record, ptr %tensor, ptr %name)")
         self.leave_if(e.value(f"icmp ne i32 {here}, 0"), lambda: f"i1 {e.value(f'icmp eq i32 {here}, 2')}")
         self.leave_if(e.value("icmp eq i64 %bytes, 0"), lambda: "i1 false")
         data = self.word("%tensor", "ptr")

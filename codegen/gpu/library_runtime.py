@@ -26,7 +26,8 @@ MESSAGES = {
     "kernel": "%s: the NVIDIA driver does not take the kernel %s: %s",
     "gpumemory": "%s: the GPU has no memory for %d bytes",
     "busy": "%s: the context is in use by another thread; a context for GPUs takes one call at a time",
-    "othergpu": "%s: a tensor lies on GPU %d, and the context is on GPU %d",
+    "othergpu": "%s: %s lies on GPU %d, and the context is on GPU %d",
+    "nogpu": "%s: %s is said to lie on the GPU, and its memory does not",
 }
 DECLARES = """
 declare ptr @dlopen(ptr, i32)

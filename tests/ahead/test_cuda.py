@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -245,7 +246,16 @@ def test_a_c_program_gives_tensors_of_the_host_or_of_the_device(built: Path, how
 
 
 def test_a_tensor_of_another_gpu_is_refused(built: Path) -> None:
-    assert called(built, "other") == "run 3: onc_run: a tensor lies on GPU 1, and the context is on GPU 0"
+    assert called(built, "other") == "run 3: onc_run: x lies on GPU 1, and the context is on GPU 0"
+
+
+def test_wrong_calls_are_refused(built: Path) -> None:
+    """Among them tensors of the host that are said to be the device's."""
+    command = [sys.executable, "-m", "tcc.tools.callfuzz", str(built / "libonc.so"), "onc", "--calls", "1000"]
+    own = {"LD_LIBRARY_PATH": str(standin.folder()), "LD_PRELOAD": str(built / "libkernels.so")}
+    done = subprocess.run(command, env={**os.environ, **own}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "status 3:" in done.stdout
 
 
 def test_the_library_needs_libc_alone(built: Path) -> None:

@@ -95,7 +95,7 @@ int cuMemFree_v2(P p) {
 }
 int cuPointerGetAttribute(int *v, int a, P p) {
     for (struct block *b = blocks; b; b = b->next)
-        if ((P)b + 256 <= p && p < (P)b + 256 + b->bytes) { *v = 0; return 0; }
+        if ((P)b + 256 <= p && p < (P)b + 256 + b->bytes) { *v = a == 2 ? 2 : 0; return 0; }
     return 1;
 }
 int cuMemHostAlloc(void **p, size_t n, unsigned f) { *p = malloc(n); return 0; }
