@@ -18,6 +18,7 @@ import tcc.tensor as T
 from tcc.ir import dims
 from tcc.ir.core import Func
 from tcc.sandbox.rng_mrg import MRG_RandomStreams
+from tcc.tools.growing import Reject, grow
 
 SIZES = (0, 1, 2, 3, 5, 8, 17)
 MOST = 1 << 12  # elements of a value
@@ -25,10 +26,6 @@ MOST_INPUTS = 8
 FLOATS = ("float32", "float64")
 
 Shape = tuple[int, ...]
-
-
-class Reject(Exception):
-    """A step that does not fit what is there."""
 
 
 class Sketch:
@@ -310,7 +307,7 @@ def loops(d: Sketch) -> None:
         for (_, s), count in zip(states, taps):
             held.append([given.pop(0) for _ in range(count)])
             inner.values += [(v, s) for v in held[-1]]
-        grow(inner, int(d.rng.integers(1, 6)), INNER)
+        grow(inner, int(d.rng.integers(1, 6)), INNER, REFUSALS)
         outs = []
         for (v, s), carried in zip(states, held):
             same = [x for x, t in inner.values if t == s and x.dtype == v.dtype]
@@ -393,17 +390,8 @@ STEPS: list[tuple[Callable[[Sketch], None], int]] = [
     (gradients, 6),
     (directions, 2),
 ]
+REFUSALS = (Reject, tcc.gradient.NullTypeGradError, tcc.gradient.DisconnectedInputError)
 INNER = [(step, weight) for step, weight in STEPS if step not in (gradients, directions)]
-
-
-def grow(d: Sketch, steps: int, table: list[tuple[Callable[[Sketch], None], int]]) -> None:
-    weights = np.array([w for _, w in table], float)
-    for _ in range(steps):
-        step = table[int(d.rng.choice(len(table), p=weights / weights.sum()))][0]
-        try:
-            step(d)
-        except (Reject, tcc.gradient.NullTypeGradError, tcc.gradient.DisconnectedInputError):
-            continue
 
 
 def graph(seed: int) -> tuple[Func, dict[str, int]]:
@@ -417,7 +405,7 @@ def graph(seed: int) -> tuple[Func, dict[str, int]]:
         except Reject:
             continue
     some = [(step, w * int(rng.integers(1, 5))) for step, w in STEPS if rng.random() < 0.7]
-    grow(d, int(rng.integers(4, 22)), [*some, (arithmetic, 5)])
+    grow(d, int(rng.integers(4, 22)), [*some, (arithmetic, 5)], REFUSALS)
     made = [v for v, _ in d.values if v.owner is not None] or [v * 2 for v, _ in d.values[:1]]
     outputs = made[-4:]
     f = tcc.function(d.inputs, outputs, updates=list(d.updates.items()), on_unused_input="ignore")

@@ -22,6 +22,7 @@ from tcc.ir.ops.rules import NUMBERS
 from tcc.ir.optable import TABLE, OpDef
 from tcc.ir.types import COMPILED, FLOATS, INTEGERS, Type
 from tcc.tools.compare import argument
+from tcc.tools.growing import Reject, grow
 
 SIZES = (0, 1, 2, 3, 5, 16, 17, 33)
 LARGE_SIZES = (129, 300)
@@ -34,10 +35,6 @@ MOST_SLOW = 1 << 9
 LARGE = 1e4  # numbers above are mostly avoided
 ROWS = [d for d in TABLE.values() if d.scalar]
 DTYPES = ["f32"] * 8 + ["f64"] * 3 + ["i64"] * 3 + sorted(COMPILED)
-
-
-class Reject(Exception):
-    """A step that does not fit what is there."""
 
 
 class Draft:
@@ -575,16 +572,6 @@ STEPS: list[tuple[Callable[[Draft], None], int]] = [
     (gradients, 2),
 ]
 INNER = [(s, w) for s, w in STEPS if s not in (gradients, refine)]
-
-
-def grow(d: Draft, steps: int, table: list[tuple[Callable[[Draft], None], int]]) -> None:
-    weights = np.array([w for _, w in table], float)
-    for _ in range(steps):
-        step = table[int(d.rng.choice(len(table), p=weights / weights.sum()))][0]
-        try:
-            step(d)
-        except Reject:
-            continue
 
 
 def program(seed: int) -> tuple[Func, dict[str, int]]:
