@@ -224,6 +224,17 @@ def shape_of(x: Variable) -> tuple[Size, ...]:
     return tuple(size_of(x, axis) for axis in range(x.type.ndim))
 
 
+def at_most(x: Variable, bound: Size, message: str) -> Variable:
+    """x; ValueError with this text when the function runs if its first axis is longer than `bound`."""
+    n, sizes = size_of(x, 0), list(shape_of(x))
+    attrs = {"available": [bound], "message": message}
+    checked = Apply(STEPS, (size_variable(n),), attrs, (LSCALAR,), implicit=True).result
+    made = node(
+        "slice", x, start=[0] * x.type.ndim, size=[checked, *sizes[1:]], step=[1] * x.type.ndim, implicit=True
+    )
+    return made.result
+
+
 def static_size(v: Any) -> int | None:
     """The number that an integer scalar certainly is."""
     if isinstance(v, int | np.integer):

@@ -286,14 +286,14 @@ def rebuild(outputs: Sequence[Variable], replace: Mapping[Variable, Variable]) -
     return [new.get(v, v) for v in outputs]
 
 
-def copied(node: Apply, new: Mapping[Variable, Variable]) -> Apply:
-    """The same application on other inputs."""
+def copied(node: Apply, new: Mapping[Variable, Variable], body: Body | None = None) -> Apply:
+    """The same application on other inputs, and with another body if one is given."""
 
     def change(v: Variable) -> Variable:
         return new.get(v, v)
 
-    body = node.body
-    if body is not None:
+    if body is None and node.body is not None:
+        body = node.body
         outer = {v: new[v] for v in node.extra if new.get(v, v) is not v}
         body = Body(body.params, tuple(rebuild(body.results, outer)))
     shown = node.shown

@@ -180,12 +180,12 @@ def as_shaped(lowering: Lowering, value: Value, wanted: Type) -> Value:
 def steps(lowering: Lowering, node: Apply) -> None:
     """The number of steps; a sequence that is shorter is an error."""
     n = lowering.size(node.operands[0])
-    message = "Sequence is shorter then the required number of steps"
+    message = node.attrs.get("message", "Sequence is shorter then the required number of steps")
     for available in map(lowering.size, node.attrs["available"]):
         least = dims.minimum(lowering.sizes.resolve(available), n)
         if least == n:
             continue
         if isinstance(least, int) and isinstance(n, int):
-            raise ValueError(f"{message}: n_steps is {n}, the sequence has {least} (at {place(node.loc)})")
+            raise ValueError(f"{message}: {n} are wanted, there are {least} (at {place(node.loc)})")
         lowering.builder.op("check_size", attrs={"left": least, "right": n, "message": message})
     lowering.exact[node.result] = n

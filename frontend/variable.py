@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from functools import cached_property
 from types import SimpleNamespace
 from typing import Any
@@ -24,6 +25,8 @@ class AsTensorError(TypeError):
 class Variable:
     """A node of the graph: an input, or result `index` of the node `owner`.  Identity is the object."""
 
+    __count__ = itertools.count()
+
     def __init__(
         self, type: Type, owner: Apply | None = None, index: int | None = None, name: str | None = None
     ) -> None:
@@ -37,6 +40,11 @@ class Variable:
     def tag(self) -> SimpleNamespace:
         """Notes of the user's, such as `test_value`."""
         return SimpleNamespace()
+
+    @cached_property
+    def auto_name(self) -> str:
+        """A name of its own, `auto_12`: the next one when it is first asked for."""
+        return f"auto_{next(Variable.__count__)}"
 
     def __getstate__(self) -> dict[str, Any]:
         """What is copied and pickled: all but the functions that `eval` keeps."""

@@ -71,6 +71,35 @@ def guess_n_streams(size: Any, warn: bool = False) -> int:
     return min(count // 6 if count > 6 else count, MOST_STREAMS)
 
 
+def without_replacement(p: Any, unit: Any, dtype: str) -> Any:
+    """For each row of the matrix p, different columns by its probabilities: as many as the matrix `unit` of uniform numbers
+    has rows.  ValueError when the function runs if there are not that many."""
+    from tcc.loops import scan
+
+    line = node("iota", shape=[size_of(p, 1)], axis=0, dtype="i64").result
+    unit = build.at_most(
+        unit,
+        size_of(p, 1),
+        "Cannot sample without replacement n samples bigger than the size of the distribution",
+    )
+
+    def one(u: Any, left: Any) -> list[Any]:
+        from tcc.elemwise import eq, neq, switch, true_div
+        from tcc.reductions import cumsum
+        from tcc.reductions import sum as total
+
+        below = build.elementwise(
+            "le", cumsum(cast(left, "float64"), axis=1), cast(u, "float64").dimshuffle(0, "x")
+        )
+        at = total(cast(below, "int64"), axis=1)
+        rest = switch(eq(line, at.dimshuffle(0, "x")), 0, left)
+        rest = cast(true_div(rest, total(rest, axis=1, keepdims=True)), left.dtype)
+        return [rest, switch(neq(at, size_variable(size_of(p, 1))), at, -1)]
+
+    (_, chosen), _ = scan(one, sequences=[unit], outputs_info=[p, None])
+    return cast(chosen.T, dtype)
+
+
 class MRG_RandomStreams:
     """Random numbers of MRG31k3p.  `seed` is a number, or the six of a state."""
 
@@ -223,8 +252,6 @@ class MRG_RandomStreams:
         **_: Any,
     ) -> Any:
         """For each row of the matrix p, `size` different columns, drawn with its probabilities."""
-        from tcc.loops import scan
-
         if replace:
             raise NotImplementedError("MRG_RandomStreams.choice only works without replacement for now.")
         if a is not None:
@@ -243,24 +270,7 @@ class MRG_RandomStreams:
             raise ValueError(
                 "Cannot sample without replacement n samples bigger than the size of the distribution."
             )
-        unit = self._rows(p, size, nstreams).T
-        line = node("iota", shape=[size_of(p, 1)], axis=0, dtype="i64").result
-
-        def one(u: Any, left: Any) -> list[Any]:
-            from tcc.elemwise import eq, neq, switch, true_div
-            from tcc.reductions import cumsum
-            from tcc.reductions import sum as total
-
-            below = build.elementwise(
-                "le", cumsum(cast(left, "float64"), axis=1), cast(u, "float64").dimshuffle(0, "x")
-            )
-            at = total(cast(below, "int64"), axis=1)
-            rest = switch(eq(line, at.dimshuffle(0, "x")), 0, left)
-            rest = cast(true_div(rest, total(rest, axis=1, keepdims=True)), left.dtype)
-            return [rest, switch(neq(at, size_variable(size_of(p, 1))), at, -1)]
-
-        (_, chosen), _ = scan(one, sequences=[unit], outputs_info=[p, None])
-        return cast(chosen.T, dtype)
+        return without_replacement(p, self._rows(p, size, nstreams).T, dtype)
 
     def multinomial_wo_replacement(
         self,

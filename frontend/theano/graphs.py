@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from tcc import equality
-from tcc.graph import copied, toposort
+from tcc.graph import Body, copied, toposort
 from tcc.settings import config
 from tcc.testvalues import value_of
 from tcc.variable import Constant, Variable, as_variable
@@ -28,6 +28,33 @@ def clone(
                 new.setdefault(v, v.clone() if orphans else v)
         new.update(zip(node.results, copied(node, new).results))
     return [new[v] for v in i], [new.get(v, v) for v in o]
+
+
+def map_variables(
+    replacer: Callable[[Any], Any], graphs: Iterable[Any], additional_inputs: Iterable[Any] = ()
+) -> list[Any]:
+    """The graphs with `replacer(v)` in the place of each variable v, in the steps of scans too; a replacement is taken as it is."""
+    new: dict[Any, Any] = {}
+
+    def mapped(outputs: Sequence[Any], params: frozenset[Any]) -> list[Any]:
+        for node in toposort(outputs, stop=lambda v: v in params or v in new):
+            for v in node.inputs:
+                if v.owner is None and v not in params and v not in new:
+                    new[v] = replacer(v)
+            body = node.body
+            if body is not None:
+                inner = frozenset(body.params)
+                body = Body(body.params, tuple(mapped(body.results, params | inner)))
+            if body != node.body or any(new.get(v, v) is not v for v in node.inputs):
+                made = copied(node, new, body).results
+            else:
+                made = node.results
+            for old, fresh in zip(node.results, made):
+                replaced = replacer(old)
+                new[old] = fresh if replaced is old else replaced
+        return [new[v] if v in new else v if v in params else replacer(v) for v in outputs]
+
+    return mapped(list(graphs), frozenset())
 
 
 def general_toposort(

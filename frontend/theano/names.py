@@ -53,6 +53,7 @@ _GRADIENT = _from(
     "grad Lop jacobian DisconnectedInputError NullTypeGradError DisconnectedType disconnected_grad consider_constant "
     "zero_grad grad_clip grad_scale",
 )
+_DTYPES = _from(L, "all_dtypes integer_dtypes float_dtypes complex_dtypes discrete_dtypes continuous_dtypes")
 _BASIC = _from(
     L,
     "default makeKeepDims check_and_normalize_axes is_flat divmod ceil_intdiv transfer scalar_from_tensor "
@@ -215,6 +216,7 @@ TREE: dict[str, Entry] = {
             **_from("tcc.equality", "equal_computations"),
             **_from("tcc.loops", "until"),
             **_from("tcc.graph", "clone"),
+            **_from(G, "map_variables"),
         }
     ),
     "scan_module.scan": Entry(names=_from("tcc.loops", "scan")),
@@ -330,8 +332,8 @@ TREE: dict[str, Entry] = {
     "typed_list": Entry(),
     "typed_list.basic": Entry(("tcc.typed_list",)),
     "typed_list.type": Entry(("tcc.typed_list",)),
-    "sparse": Entry(names={"basic": f"{L}:sparse_basic", "sharedvar": f"{L}:sparse_sharedvar"}),
-    "sparse.basic": Entry(("tcc.sparse",)),
+    "sparse": Entry(names=_DTYPES | {"basic": f"{L}:sparse_basic", "sharedvar": f"{L}:sparse_sharedvar"}),
+    "sparse.basic": Entry(("tcc.sparse",), _DTYPES),
     "sparse.type": Entry(("tcc.sparse",)),
     "sparse.sharedvar": Entry(("tcc.sparse",), {"sparse_constructor": "tcc.sparse:shared"}),
     # -- scalars --------------------------------------------------------------------------------------------------
@@ -341,6 +343,12 @@ TREE: dict[str, Entry] = {
     # -- what is elsewhere or is not here -------------------------------------------------------------------------
     "sandbox": Entry(),
     "sandbox.rng_mrg": Entry(),
+    "sandbox.multinomial": Entry(
+        names={
+            **_from("tcc.theano.drawops", "MultinomialFromUniform ChoiceFromUniform"),
+            "MultinomialWOReplacementFromUniform": "tcc.theano.drawops:ChoiceFromUniform",
+        }
+    ),
     "sandbox.softsign": Entry(names=_from("tcc.tensor.nnet", "softsign")),
     "sandbox.neighbours": Entry(("tcc.tensor.nnet.neighbours",)),
     "sandbox.cuda": Entry(

@@ -124,3 +124,13 @@ def test_asserted_shapes():
     with pytest.raises(AssertionError):
         f(np.ones((1, 3, 1, 1), tcc.config.floatX))
     assert convshapes.assert_shape(x, (None, 2, None, None)) is x
+
+
+def test_variables_are_replaced_in_the_steps_of_a_scan_too():
+    x, y, z = T.vector("x"), T.scalar("y"), T.scalar("z")
+    s, _ = tcc.scan(lambda v, total: v * y + total, x, T.constant(0.0, dtype=x.dtype))
+    (t,) = graphs.map_variables(lambda v: z if v is y else v, [s[-1]])
+    f = tcc.function([x, y, z], [s[-1], t])
+    assert [r.item() for r in f([1.0, 2], 1.0, 3.0)] == [3, 9]
+    (same,) = graphs.map_variables(lambda v: v, [s])
+    assert same is s and y.auto_name == y.auto_name != z.auto_name

@@ -12,7 +12,7 @@ import tcc
 import tcc.theano
 from tcc import gradcheck
 from tcc import tensor as T
-from tcc.theano import indexops, netops, ops
+from tcc.theano import drawops, indexops, netops, ops
 
 tcc.theano.install()
 RNG = np.random.RandomState(7)
@@ -292,3 +292,18 @@ def test_elementwise_and_reducing_classes_take_functions_of_scalars() -> None:
         indexops.CAReduce(scalar.sub)(x)
     with pytest.raises(TypeError, match="a function of theano.scalar"):
         indexops.Elemwise(3)(x)
+
+
+def test_draws_by_given_numbers():
+    p, u, n = T.fmatrix(), T.fvector(), T.iscalar()
+    counts = tcc.function([p, u], drawops.MultinomialFromUniform("auto")(p, u, 2))
+    made = counts(np.float32([[0.2, 0.8], [0.5, 0.5]]), np.float32([0.1, 0.6, 0.9, 0.7]))
+    assert made.dtype == "float32" and made.tolist() == [[1, 1], [0, 2]]
+    chosen = tcc.function([p, u, n], drawops.ChoiceFromUniform()(p, u, n))
+    assert chosen(np.float32([[0.5, 0.5]]), np.float32([0.9, 0.1]), 2).tolist() == [[1, 0]]
+    with pytest.raises(ValueError, match="without replacement"):
+        chosen(np.float32([[0.5, 0.5]]), np.float32([0.9, 0.1, 0.3]), 3)
+    again = tcc.function([p, u], drawops.ChoiceFromUniform(replace=True)(p, u, 2))
+    assert again(np.float32([[0.5, 0.5]]), np.float32([0.9, 0.8])).tolist() == [[1, 1]]
+    with pytest.raises(NotImplementedError, match="pvals"):
+        drawops.MultinomialFromUniform()(u, u)
