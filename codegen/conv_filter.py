@@ -129,20 +129,23 @@ class _Filter(ConvText):
 
     def _write_turn(self) -> None:
         """Body over (image, group, block of filters): g's rows of pixels as columns."""
-        t, image = self.t, self.types[1].strides[0]
-        ahead = image * t.bytes if isinstance(image, int) else 0
-        for part in (copy_transposed(t, self.target, ahead), copy_elements(t)):
-            self.e.lines += part.text().replace("tcc_pack_", "KERNEL_NAME.pack_").splitlines()
-            self.e.declared |= part.declared
+        t, g = self.t, self.types[1]
+        dense = g.strides[2:] == dense_strides(g.shape[2:])
+        if dense:
+            ahead = g.strides[0] * t.bytes if isinstance(g.strides[0], int) else 0
+            even = isinstance(self.pixel_count, int) and self.pixel_count % t.lanes == 0
+            part = copy_transposed(t, self.target, ahead, even)
+        else:
+            part = copy_elements(t)
+        self.e.lines += part.text().replace("tcc_pack_", "KERNEL_NAME.pack_").splitlines()
+        self.e.declared |= part.declared
         e = self.begin_body("turn")
         x = Index(e)
-        g = self.types[1]
         first, from_, to = self.get("first", "i64"), self.pointer(1), self.scratch(self.turned)
         sn, sc = self.size(g.strides[0]), self.size(g.strides[1])
         steps = [self.size(s) for s in self.three(g.strides[2:], 0)]
         pixels = [self.size(s) for s in self.pixels]
         count, blocks, filters = self.size(self.pixel_count), self.size(self.blocks), self.size(self.filters)
-        dense = g.strides[2:] == dense_strides(g.shape[2:])
 
         def unit(u: str, _: list[str]) -> None:
             rest, block = self.divide(x, u, blocks)

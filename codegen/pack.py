@@ -181,11 +181,12 @@ def copy_group(t: VecType, width: int, count: int, target: Target) -> Emit:
     return e
 
 
-def copy_transposed(t: VecType, target: Target, ahead: int = 0) -> Emit:
+def copy_transposed(t: VecType, target: Target, ahead: int = 0, even: bool = False) -> Emit:
     """LLVM text of `void @tcc_pack_T_turn(src, src stride, dst, dst stride, rows, cols)`: dst[c, r] = src[r, c].
 
     By squares, of whole vectors where a shuffle crosses them at once.  Each row of dst is written in whole vectors of a
-    square, in which rows of src beyond the last repeat it.  Lines `ahead` bytes from those that are read are fetched.
+    square, in which rows of src beyond the last repeat it.  Lines `ahead` bytes from those that are read are fetched; with
+    `even`, columns are whole squares.
     """
     e = Emit()
     piece = t if target.avx512 else VecType(t.elem, 16 // t.bytes)
@@ -223,7 +224,8 @@ def copy_transposed(t: VecType, target: Target, ahead: int = 0) -> Emit:
                 there = e.value(f"icmp sgt i64 {rest}, {i}")
                 e.when(there, functools.partial(store, e, piece, vector, place))
 
-        e.when(ragged, remainder)
+        if not even:
+            e.when(ragged, remainder)
 
     e.loop(0, "%rows", side, strip)
     e.end()

@@ -6,11 +6,13 @@ time; so a function is compiled at most once more than it has sizes that vary.
 
 from __future__ import annotations
 
+import gc
 import json
 import re
 import struct
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -51,6 +53,18 @@ class Compilation(NamedTuple):
     varying: tuple[str, ...]
     seconds: float
     cached: bool
+
+
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """Compiling makes objects that live until its end, so that looking for garbage on the way only takes time."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
 
 
 @dataclass
@@ -150,12 +164,17 @@ class Program:
 
     def make(self, func: Func, target: Target, clock: int = 0) -> Artefact:
         """The code; with a `clock`, its kernels' times are taken there (codegen/driver.py)."""
-        from tcc.codegen import compile as compiler
-        from tcc.codegen import engines
         from tcc.codegen.coverage import require_native
-        from tcc.codegen.driver import lower
 
         require_native(func)
+        with uncollected():
+            return self._make(func, target, clock)
+
+    def _make(self, func: Func, target: Target, clock: int) -> Artefact:
+        from tcc.codegen import compile as compiler
+        from tcc.codegen import engines
+        from tcc.codegen.driver import lower
+
         products = (op.result.type.dtype for op in func.body.walk() if op.name == "matmul")
         engines.prepare(products, target)
         self.run_passes(func)
