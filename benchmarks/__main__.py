@@ -96,11 +96,13 @@ def arguments() -> argparse.Namespace:
     return options
 
 
-def profiled(case: Case) -> str:
-    """The kernels' times in this process, whose thread count is TCC_THREADS."""
+def profiled(case: Case, count: int) -> str:
+    """The kernels' times in this process, on so many threads (or all that TCC_THREADS gives)."""
     from benchmarks.peers import tcc_peer
+    from tcc.runtime import threads
     from tcc.tools import profile
 
+    threads.pool().limit = min(count, threads.pool().threads)
     try:
         names = dict(tcc_peer.task(case, function_of("tcc", case), case.arrays()).names)
     except NotYet as e:
@@ -156,7 +158,8 @@ def main() -> int:
         return 0
     if options.profile:
         for case in chosen(options.only):
-            print(f"{case.name}\n{profiled(case)}\n")
+            for count in options.threads:
+                print(f"{case.name}\n{profiled(case, count)}\n")
         return 0
     if options.page:
         PAGE.write_text(page(Results.load(options.page), options.page.stem))

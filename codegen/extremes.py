@@ -60,7 +60,7 @@ class Extremes(Places):
         def unit(u: str, _: list[str]) -> None:
             places = self.unravel(u, shape)
             row, n = self.address(0, self.at(places, "0")), self.size(self.t.shape[self.axis])
-            self.store(1, places, self.first_of(row, n, self.extreme(row, n)))
+            self.store(1, places, self.first_of(row, n, *self.extreme(row, n)))
 
         e.loop("%begin", "%end", 1, unit)
         e.end()
@@ -69,64 +69,110 @@ class Extremes(Places):
         e.end("i32 0")
         return self.finish(self.op.name)
 
-    def extreme(self, row: str, n: str) -> str:
-        """The largest (or smallest) of n neighbours; NaN if one is."""
+    def extreme(self, row: str, n: str) -> tuple[str, str]:
+        """The largest (or smallest) of n neighbours, and whether one is NaN, which the first does not tell then."""
         e, lanes, fold = self.e, self.lanes, self.fold
         elem, t = scalar.memory_elem(self.dtype), VecType(scalar.elem(self.dtype), self.lanes)
+        i1 = t.of("i1")
         whole = e.value(f"and i64 {n}, {-lanes * WAYS}")
 
-        def main(i: str, best: list[str]) -> list[str]:
+        def main(i: str, carried: list[str]) -> list[str]:
+            *best, nan = carried
             values = [self.vector(e.gep(row, plus(e, i, str(k * lanes)), elem), lanes) for k in range(WAYS)]
-            return [fold.combine(e, self.target, b, v, lanes) for b, v in zip(best, values)]
+            for x, y in zip(values[::2], values[1::2]) if t.is_float else ():
+                nan = e.value(f"or {i1} {nan}, {e.value(f'fcmp uno {t} {x}, {y}')}")
+            return [*(self.better(t, b, v) for b, v in zip(best, values)), nan]
 
-        best = e.loop(0, whole, lanes * WAYS, main, [(t, fold.identity(lanes))] * WAYS)
+        start = [*[(t, fold.identity(lanes))] * WAYS, (i1, "zeroinitializer")]
+        *best, nan = e.loop(0, whole, lanes * WAYS, main, start)
 
-        def rest(i: str, best: list[str]) -> list[str]:
+        def rest(i: str, carried: list[str]) -> list[str]:
             mask = self.tail_mask(e.value(f"sub i64 {n}, {i}"))
             value = self.vector(e.gep(row, i, elem), lanes, mask)
-            inside = e.value(f"select {t.of('i1')} {mask}, {t} {value}, {t} {fold.neutral(lanes)}")
-            return [fold.combine(e, self.target, best[0], inside, lanes)]
+            inside = e.value(f"select {i1} {mask}, {t} {value}, {t} {fold.neutral(lanes)}")
+            nan = carried[1]
+            if t.is_float:
+                nan = e.value(f"or {i1} {nan}, {self.is_nan(inside, lanes)}")
+            return [self.better(t, carried[0], inside), nan]
 
-        (total,) = e.loop(whole, n, lanes, rest, [(t, best[0])])
+        total, nan = e.loop(whole, n, lanes, rest, [(t, best[0]), (i1, nan)])
         for other in best[1:]:
-            total = fold.combine(e, self.target, total, other, lanes)
-        return fold.across(e, self.target, total, lanes)
+            total = self.better(t, total, other)
+        return fold.across(e, self.target, total, lanes), self.any(nan)
 
-    def first_of(self, row: str, n: str, extreme: str) -> str:
-        """The index of the first of n neighbours that is `extreme`, or NaN; 0 if none is."""
+    def better(self, t: VecType, a: str, b: str) -> str:
+        """The larger (or smaller) of each two numbers; of two that NaN is among, either."""
+        if not t.is_float:
+            return self.fold.combine(self.e, self.target, a, b, t.lanes)
+        first = self.e.value(f"fcmp {'ogt' if self.fold.how == 'max' else 'olt'} {t} {a}, {b}")
+        return self.e.value(f"select {t.of('i1')} {first}, {t} {a}, {t} {b}")
+
+    def any(self, hit: str) -> str:
+        bits = self.bits(hit)
+        return self.e.value(f"icmp ne i{self.lanes} {bits}, 0")
+
+    def bits(self, hit: str) -> str:
+        return self.e.value(f"bitcast <{self.lanes} x i1> {hit} to i{self.lanes}")
+
+    def first_of(self, row: str, n: str, extreme: str, nan: str) -> str:
+        """The index of the first NaN of n neighbours, where there is one, or of the first `extreme`; 0 if none is."""
+        if not VecType(scalar.elem(self.dtype)).is_float:
+            return self.search(row, n, extreme)
+        e = self.e
+        some, none, done = e.label(), e.label(), e.label()
+        e.branch_if(nan, some, none)
+        found: list[tuple[str, str]] = []
+        for label, wanted in ((some, None), (none, extreme)):
+            e.at(label)
+            found.append((self.search(row, n, wanted), e.current))
+            e.branch(done)
+        e.at(done)
+        return e.value("phi i64 " + ", ".join(f"[{index}, %{block}]" for index, block in found))
+
+    def search(self, row: str, n: str, wanted: str | None) -> str:
+        """The index of the first of n neighbours that is `wanted`, or NaN if that is None; 0 if none is."""
         e, lanes = self.e, self.lanes
         elem, t = scalar.memory_elem(self.dtype), VecType(scalar.elem(self.dtype), self.lanes)
-        wanted = splat(e, t, extreme)
-        whole = e.value(f"and i64 {n}, {-lanes}")
+        same = splat(e, t, wanted) if wanted is not None else ""
         found, done = e.label(), e.label()
         hits: list[tuple[str, str, str]] = []  # lanes that hit, index of the first lane, block
 
-        def search(start: str, end: str, masked: bool) -> None:
+        def hit_at(i: str, mask: str | None = None) -> str:
+            value = self.vector(e.gep(row, i, elem), lanes, mask)
+            if wanted is None:
+                return self.is_nan(value, lanes)
+            return e.value(f"{'fcmp oeq' if t.is_float else 'icmp eq'} {t} {value}, {same}")
+
+        def walk(start: str, end: str, step: int, target: str | None, masked: bool = False) -> str:
+            """To the end, or to `target` where some lane hits; gives the index there."""
             before, head, look, following, after = e.current, *(e.label() for _ in range(4))
-            i, step = e.fresh("i"), e.fresh("i")
+            i, next = e.fresh("i"), e.fresh("i")
             e.branch(head)
             e.at(head)
-            e.line(f"{i} = phi i64 [{start}, %{before}], [{step}, %{following}]")
+            e.line(f"{i} = phi i64 [{start}, %{before}], [{next}, %{following}]")
             e.branch_if(e.value(f"icmp slt i64 {i}, {end}"), look, after)
             e.at(look)
             mask = self.tail_mask(e.value(f"sub i64 {end}, {i}")) if masked else None
-            value = self.vector(e.gep(row, i, elem), lanes, mask)
-            is_float = t.is_float
-            hit = e.value(f"{'fcmp oeq' if is_float else 'icmp eq'} {t} {value}, {wanted}")
-            if is_float:
-                hit = e.value(f"or {t.of('i1')} {hit}, {self.is_nan(value, lanes)}")
+            hit = hit_at(i, mask)
+            for k in range(lanes, step, lanes):
+                hit = e.value(f"or {t.of('i1')} {hit}, {hit_at(plus(e, i, str(k)))}")
             if mask:
                 hit = e.value(f"and {t.of('i1')} {hit}, {mask}")
-            bits = e.value(f"bitcast {t.of('i1')} {hit} to i{lanes}")
-            hits.append((bits, i, e.current))
-            e.branch_if(e.value(f"icmp ne i{lanes} {bits}, 0"), found, following)
+            bits = self.bits(hit)
+            if target is not None:
+                hits.append((bits, i, e.current))
+            e.branch_if(e.value(f"icmp ne i{lanes} {bits}, 0"), target or after, following)
             e.at(following)
-            e.line(f"{step} = add nsw i64 {i}, {lanes}")
+            e.line(f"{next} = add nsw i64 {i}, {step}")
             e.branch(head)
             e.at(after)
+            return i
 
-        search("0", whole, False)
-        search(whole, n, True)
+        # some vectors at once, then those of the first hit one by one
+        block = walk("0", e.value(f"and i64 {n}, {-lanes * WAYS}"), lanes * WAYS, None)
+        whole = e.value(f"and i64 {n}, {-lanes}")
+        walk(block, whole, lanes, found)
+        walk(whole, n, lanes, found, masked=True)
         missing = e.current
         e.branch(done)
         e.at(found)
