@@ -64,6 +64,11 @@ HISTORIC: dict[str, Any] = {
     "cycle_detection": "regular",
     "DebugMode": {},
     "deterministic": "default",
+    "dnn.conv.algo_bwd": "none",
+    "dnn.conv.algo_bwd_data": "none",
+    "dnn.conv.algo_bwd_filter": "none",
+    "dnn.conv.algo_fwd": "small",
+    "dnn.conv.precision": "as_input_f32",
     "dnn.enabled": "auto",
     "enable_initial_driver_test": True,
     "experimental": {},
@@ -189,6 +194,8 @@ class Group:
         if name.startswith("__"):
             raise AttributeError(name)
         key = f"{group}.{name}"
+        if any(flag.startswith(f"{key}.") for flag in HISTORIC):
+            return Group(key, values)
         return values.get(key, HISTORIC.get(key))
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -260,7 +267,7 @@ config = TheanoConfigParser()
 
 def _assign(name: str, value: Any) -> None:
     group, _, member = name.rpartition(".")
-    setattr(getattr(config, group) if group else config, member, value)
+    setattr(attrgetter(group)(config) if group else config, member, value)
 
 
 class change_flags:

@@ -90,3 +90,12 @@ def test_names_of_the_package():
     assert callable(tcc.tensor.nnet.softmax) and callable(tcc.tensor.signal.pool.pool_2d)
     with pytest.raises(AttributeError):
         tcc.nope  # noqa: B018
+
+
+def test_theanos_groups_within_groups():
+    assert tcc.config.dnn.conv.algo_fwd == "small"
+    with tcc.change_flags([("dnn.conv.algo_fwd", "time_once")]):
+        assert tcc.config.dnn.conv.algo_fwd == "time_once"
+    tcc.config.dnn.conv.algo_bwd = "deterministic"
+    assert tcc.config.dnn.conv.algo_bwd == "deterministic"
+    tcc.config.dnn.conv.algo_bwd = "none"
