@@ -18,6 +18,7 @@ from tcc.graph import Shown
 from tcc.ir.optable import complete_attrs
 from tcc.settings import config
 from tcc.shapes import as_sizes, concatenate, reshape, specify_shape
+from tcc.tensor.nnet import unshared as local
 from tcc.tensor.signal.pool import numbers
 from tcc.types import tensor_type
 from tcc.variable import Constant, Variable, as_variable
@@ -74,7 +75,7 @@ def _pads(border_mode: Any, kernel: Sequence[Size], dilation: Sequence[int]) -> 
 
 
 def _flipped(w: Any, rank: int, flip: bool) -> Any:
-    return w[(slice(None), slice(None), *[slice(None, None, -1)] * rank)] if flip else w
+    return w[(..., *[slice(None, None, -1)] * rank)] if flip else w
 
 
 def _one_or_none(shape: Any, rank: int) -> tuple[int | None, ...]:
@@ -98,6 +99,7 @@ class _Convolution:
     filter_flip: bool
     filter_dilation: Any
     num_groups: int
+    unshared: bool = False
 
     def __post_init__(self) -> None:
         if isinstance(self.border_mode, Variable):
@@ -113,6 +115,16 @@ class _Convolution:
             "groups": int(self.num_groups),
         }
 
+    def how(self, w: Any) -> list[Any]:
+        """What `attrs` says, in its order."""
+        return list(self.attrs(build.shape_of(w)[-self.rank :]).values())
+
+    def filters(self, filters: Any, filter_shape: Any, dtype: str) -> Any:
+        """As they lie over the input; unshared ones have two axes more, for the places of the result."""
+        w = _floats(filters, "filters", 2 * self.rank if self.unshared else self.rank)
+        w = build.cast(with_shape(w, "filter_shape", filter_shape), dtype)
+        return _flipped(w, self.rank, self.filter_flip)
+
     def label(self, kind: str) -> str:
         return (
             f"AbstractConv{self.rank}d{kind}{{convdim={self.rank}, border_mode={self.border_mode!r}, "
@@ -121,14 +133,19 @@ class _Convolution:
 
     def forward(self, input: Any, filters: Any, input_shape: Any, filter_shape: Any) -> Any:
         x = with_shape(_floats(input, "input", self.rank), "input_shape", input_shape)
-        w = with_shape(_floats(filters, "filters", self.rank), "filter_shape", filter_shape)
-        w = _flipped(build.cast(w, x.type.dtype), self.rank, self.filter_flip)
+        w = self.filters(filters, filter_shape, x.type.dtype)
+        if self.unshared:
+            return local.forward(x, w, *self.how(w))
         return _applied("conv", x, w, self.label(""), self.attrs(build.shape_of(w)[2:]))
 
     def by_inputs(self, output_grad: Any, filters: Any, input_shape: Any, filter_shape: Any) -> Any:
         g = _floats(output_grad, "output_grad", self.rank)
-        w = with_shape(_floats(filters, "filters", self.rank), "filter_shape", filter_shape)
-        w = _flipped(build.cast(w, g.type.dtype), self.rank, self.filter_flip)
+        w = self.filters(filters, filter_shape, g.type.dtype)
+        if self.unshared:
+            items = _entries("input_shape", input_shape, self.rank)
+            channels = size_arithmetic("mul", size_of(w, 3), self.num_groups)
+            whole = items if len(items) > self.rank else [size_of(g, 0), channels, *items]
+            return local.by_inputs(g, w, whole, *self.how(w))
         size = _spatial("input_shape", input_shape, self.rank)
         attrs = {"size": size, **self.attrs(build.shape_of(w)[2:])}
         made = _applied("conv_input", w, g, self.label("_gradInputs"), attrs)
@@ -137,6 +154,12 @@ class _Convolution:
     def by_weights(self, input: Any, output_grad: Any, filter_shape: Any, input_shape: Any) -> Any:
         x = with_shape(_floats(input, "input", self.rank), "input_shape", input_shape)
         g = build.cast(_floats(output_grad, "output_grad", self.rank), x.type.dtype)
+        if self.unshared:
+            each = size_arithmetic("floordiv", size_of(x, 1), self.num_groups)
+            whole = [*build.shape_of(g)[1:], each, *list(filter_shape)[-self.rank :]]
+            kernel = _spatial("filter_shape", whole[-self.rank :], self.rank)
+            made = local.by_weights(x, g, whole, *self.attrs(kernel).values())
+            return _flipped(made, self.rank, self.filter_flip)
         size = _spatial("filter_shape", filter_shape, self.rank)
         made = _applied("conv_filter", x, g, self.label("_gradWeights"), {"size": size, **self.attrs(size)})
         return _flipped(made, self.rank, self.filter_flip)
@@ -189,18 +212,17 @@ def conv2d(
     Along an axis of n elements, with a filter of k, stride s, dilation d and padding p the result has
     (n + 2 p - ((k - 1) d + 1)) // s + 1.  `border_mode` is 'valid' (p = 0), 'full' (p = (k - 1) d),
     'half' (p = ((k - 1) d + 1) // 2), a number, one for each axis, or pairs of before and after.  Filters are flipped
-    unless `filter_flip` is False.  Shapes that are given (with None for what is not known) are checked.  The result has
+    unless `filter_flip` is False; `unshared` ones differ from place to place: [out, rows out, columns out, channels, ...].
+    Shapes that are given (with None for what is not known) are checked.  The result has
     the dtype of `input`.
     """
     if kwargs:
         warnings.warn(f"conv2d: {', '.join(kwargs)} mean nothing here and are ignored", stacklevel=2)
-    if unshared:
-        raise NotImplementedError("conv2d: filters that differ from place to place (unshared) are not there")
     if image_shape is not None:
         if input_shape is not None:
             raise ValueError("input_shape and image_shape should not be provided at the same time.")
         input_shape = image_shape
-    how = _Convolution(2, border_mode, subsample, filter_flip, filter_dilation, num_groups)
+    how = _Convolution(2, border_mode, subsample, filter_flip, filter_dilation, num_groups, unshared)
     return how.forward(input, filters, input_shape, filter_shape)
 
 
@@ -233,7 +255,7 @@ def conv2d_grad_wrt_inputs(
     unshared: bool = False,
 ) -> Any:
     """The gradient of a `conv2d` by its input, of shape `input_shape`, given that by its result."""
-    how = _Convolution(2, border_mode, subsample, filter_flip, filter_dilation, num_groups)
+    how = _Convolution(2, border_mode, subsample, filter_flip, filter_dilation, num_groups, unshared)
     return how.by_inputs(output_grad, filters, input_shape, filter_shape)
 
 
@@ -266,7 +288,7 @@ def conv2d_grad_wrt_weights(
     unshared: bool = False,
 ) -> Any:
     """The gradient of a `conv2d` by its filters, of shape `filter_shape`, given that by its result."""
-    how = _Convolution(2, border_mode, subsample, filter_flip, filter_dilation, num_groups)
+    how = _Convolution(2, border_mode, subsample, filter_flip, filter_dilation, num_groups, unshared)
     return how.by_weights(input, output_grad, filter_shape, input_shape)
 
 
@@ -327,6 +349,7 @@ class _AbstractConv:
         filter_flip: bool = True,
         filter_dilation: Any = None,
         num_groups: int = 1,
+        unshared: bool = False,
     ) -> None:
         ones = (1,) * self.rank
         for name, shape in (("imshp", imshp), ("kshp", kshp)):
@@ -338,7 +361,13 @@ class _AbstractConv:
                 raise ValueError(f"{name} must be None or a tuple of constants and None, got {shape}")
         self.imshp, self.kshp = imshp, kshp
         self.how = _Convolution(
-            self.rank, border_mode, subsample or ones, filter_flip, filter_dilation or ones, num_groups
+            self.rank,
+            border_mode,
+            subsample or ones,
+            filter_flip,
+            filter_dilation or ones,
+            num_groups,
+            unshared,
         )
 
 
