@@ -163,9 +163,18 @@ def cross(triple: str, cpu: str = "", features: str = "") -> Target:
     made = found._replace(cpu=cpu or found.cpu, features=features or found.features)
     said = _complaints(made)
     if said:
-        names = list(dict.fromkeys(t.cpu for t in known))
-        raise TargetError(f"{said}{_nearest(made.cpu, names)}")
+        word = said.split("'")[1] if said.startswith("'") else made.cpu
+        names = _features(known) if word[:1] in "+-" else [t.cpu for t in known]
+        raise TargetError(f"{said}{_nearest(word, list(dict.fromkeys(names)))}")
     return made
+
+
+def _features(known: list[Target]) -> list[str]:
+    """Of the machines of a triple, and of this machine if it is one of them."""
+    import llvmlite.binding as llvm
+
+    own = [f"+{f}" for f in llvm.get_host_cpu_features()] if known[0].triple[:6] == host().triple[:6] else []
+    return [f for t in known for f in t.features.split(",") if f] + own
 
 
 def _parts(triple: str) -> tuple[str, ...]:

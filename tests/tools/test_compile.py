@@ -32,6 +32,10 @@ step = tcc.function([x, y], T.sum((x.dot(w)[:, 0] - y) ** 2),
                     updates=[(w, w - 0.125 * T.grad(T.sum((x.dot(w)[:, 0] - y) ** 2), w))], name="step")
 z = T.zvector("z")
 spectrum = tcc.function([z], abs(z * z), name="spectrum")
+@tcc.as_op([T.fvector], [T.fvector])
+def doubled(v):
+    return v * 2
+callback = tcc.function([y], doubled(y), name="callback")
 number = 3
 def both():
     return {"predict": predict, "step": step}
@@ -118,6 +122,9 @@ def test_a_mismatch_has_an_exit_code_of_its_own(
         ([f"{HERE}:spectrum"], 1, "there is no native code without Python for:\n  mul(c128["),
         ([f"{HERE}:predict", "--mtriple", "aarch64-unknown-linux-gnx"], 1, "did you mean aarch64-unknown-linux-gnu?"),
         ([f"{HERE}:predict", "--mcpu", "x86-64-v33"], 1, "did you mean x86-64-v3"),
+        ([f"{HERE}:predict", "--mattr", "+avx512ff"], 1, "did you mean +avx512f?"),
+        ([f"{HERE}:predict", "--mtriple", "riscv64-linux-gnu", "--mattr", "+vv"], 1, "did you mean +v?"),
+        ([f"{HERE}:callback"], 1, "needs this Python program:\n  the Python op FromFunctionOp{doubled}, written at compiled_model.py:"),
         ([f"{HERE}:step", "--shape", "x=4,3", "--shape", "y=5"], 1, "--shape: "),
         ([f"{HERE}:predict", "--shape", "x=n,4"], 1, "its size is 3, not 4"),
         ([f"{HERE}:predict", "--shape", "q=n"], 1, "no argument q (there are x)"),
