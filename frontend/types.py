@@ -260,6 +260,10 @@ class TensorType(Type):
         data = np.asarray(data).astype(self.numpy_dtype, copy=False)
         return arrays.rounded(data) if self.ir == "bf16" else data
 
+    def value_zeros(self, shape: Sequence[int]) -> np.ndarray[Any, Any]:
+        """An array of zeros of this dtype."""
+        return np.zeros(shape, self.numpy_dtype)
+
     def _refuse_shape(self, shape: tuple[int, ...]) -> None:
         if any(b and s != 1 for b, s in zip(self.broadcastable, shape)):
             raise TypeError(

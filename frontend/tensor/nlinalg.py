@@ -152,12 +152,12 @@ def norm(x: Any, ord: Any = None, axis: Any = None) -> Any:
     if x.type.ndim == 0:
         raise ValueError("'axis' entry is out of bounds.")
     if axis is None:
-        if ord is None:
-            return sqrt(total(sqr(x)))
         if x.type.ndim > 2:
             raise NotImplementedError(
                 "Norms along several axes are only implemented for vectors and matrices"
             )
+        if ord is None:
+            return sqrt(total(sqr(x)))
         axis = tuple(range(x.type.ndim))
     axes = axes_of(axis, x.type.ndim)
     if len(axes) == 1:

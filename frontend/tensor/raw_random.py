@@ -39,9 +39,7 @@ random_state_type = RandomStateType()
 def _sizes(size: Any, ndim: int | None, *args: Any) -> list[Size]:
     if size is None:
         sizes = common_sizes(args)
-        if ndim is not None and len(sizes) != ndim:
-            raise ValueError(f"ndim is {ndim}, but the parameters have {len(sizes)} axes")
-        return sizes
+        return [*[1] * ((ndim or 0) - len(sizes)), *sizes]
     if ndim is not None and isinstance(size, tuple | list) and len(size) != ndim:
         raise ValueError(f"ndim should be the length of shape, got {ndim} for {size}")
     if isinstance(size, tuple | list) and any(isinstance(s, int) and s == -1 for s in size):

@@ -83,6 +83,25 @@ class AdvancedIncSubtensor1(AdvancedIncSubtensor):
     rows = ("scatter",)
 
 
+class AdvancedBooleanSubtensor(AdvancedSubtensor):
+    """`AdvancedBooleanSubtensor()(x, *indices)`: x[indices], masks among them."""
+
+
+class AdvancedBooleanIncSubtensor(AdvancedIncSubtensor):
+    """`AdvancedBooleanIncSubtensor()(x, y, *indices)`: as AdvancedIncSubtensor, masks among the indices."""
+
+
+advanced_subtensor, advanced_subtensor1 = AdvancedSubtensor(), AdvancedSubtensor1()
+advanced_inc_subtensor, advanced_inc_subtensor1 = AdvancedIncSubtensor(), AdvancedIncSubtensor1()
+advanced_set_subtensor = AdvancedIncSubtensor(set_instead_of_inc=True)
+advanced_set_subtensor1 = AdvancedIncSubtensor1(set_instead_of_inc=True)
+advanced_boolean_subtensor, advanced_boolean_inc_subtensor = (
+    AdvancedBooleanSubtensor(),
+    AdvancedBooleanIncSubtensor(),
+)
+advanced_boolean_set_subtensor = AdvancedBooleanIncSubtensor(set_instead_of_inc=True)
+
+
 class Elemwise(LegacyOp):
     """`Elemwise(scalar_op)(*inputs)`: a function of scalars, which broadcasts; the functions of `theano.scalar` do so by themselves."""
 

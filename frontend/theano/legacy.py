@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import functools
+import importlib.util
 import struct
 import warnings
 from collections.abc import Iterable
@@ -153,6 +154,21 @@ def sparse_grad(v: Any) -> Any:
     return v
 
 
+def spectral_radius_bound(X: Any, log2_exponent: int) -> Any:  # noqa: N803
+    """trace(X ** n) ** (1 / n) with n = 2 ** log2_exponent, which is not below the largest eigenvalue of a symmetric positive
+    matrix, and near it for large n.  TypeError unless X is a matrix and the exponent an integer, ValueError unless it is positive."""
+    x = as_variable(X)
+    if x.type.ndim != 2:
+        raise TypeError("spectral_radius_bound requires a matrix argument", x)
+    if not isinstance(log2_exponent, int | np.integer):
+        raise TypeError("spectral_radius_bound requires an integer exponent", log2_exponent)
+    if log2_exponent <= 0:
+        raise ValueError("spectral_radius_bound requires a strictly positive exponent", log2_exponent)
+    for _ in range(log2_exponent):
+        x = tensor.dot(x, x)
+    return tensor.nlinalg.trace(x) ** (2.0**-log2_exponent)
+
+
 def detect_nan(i: int, node: Any, fn: Any) -> None:
     """What MonitorMode may call: prints an operation that gave NaN, with its inputs and outputs."""
     for output in fn.outputs:
@@ -223,6 +239,10 @@ def use_gpu(device: str, *_: Any, **__: Any) -> None:
         warnings.warn(f"{device} was asked for: {e}; functions run on the CPU", stacklevel=2)
     else:
         config.device = device
+
+
+pydot_imported = importlib.util.find_spec("pydot") is not None
+pydot_imported_msg = "" if pydot_imported else "pydot is not installed"
 
 
 def dnn_present(*_: Any) -> bool:

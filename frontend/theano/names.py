@@ -54,6 +54,13 @@ _GRADIENT = _from(
     "zero_grad grad_clip grad_scale",
 )
 _DTYPES = _from(L, "all_dtypes integer_dtypes float_dtypes complex_dtypes discrete_dtypes continuous_dtypes")
+_INDEXING = _from(
+    X,
+    "AdvancedIncSubtensor AdvancedIncSubtensor1 AdvancedSubtensor AdvancedSubtensor1 IncSubtensor Subtensor "
+    "AdvancedBooleanSubtensor AdvancedBooleanIncSubtensor advanced_subtensor advanced_subtensor1 advanced_inc_subtensor "
+    "advanced_inc_subtensor1 advanced_set_subtensor advanced_set_subtensor1 advanced_boolean_subtensor "
+    "advanced_boolean_inc_subtensor advanced_boolean_set_subtensor",
+)
 _BASIC = _from(
     L,
     "default makeKeepDims check_and_normalize_axes is_flat divmod ceil_intdiv transfer scalar_from_tensor "
@@ -69,10 +76,8 @@ _BASIC = _from(
         "ARange Alloc AllocDiag AllocEmpty Argmax Choose DimShuffle Dot ExtractDiag Eye Flatten Join MaxAndArgmax Mean Nonzero "
         "PermuteRowElements Reshape Shape SpecifyShape Split Tile Tri",
     ),
-    **_from(
-        X,
-        "AdvancedIncSubtensor AdvancedIncSubtensor1 AdvancedSubtensor AdvancedSubtensor1 CAReduce Elemwise IncSubtensor Subtensor",
-    ),
+    **_INDEXING,
+    **_from(X, "CAReduce Elemwise"),
     **_from("tcc.gradcheck", "numeric_grad verify_grad"),
     "_shared": "tcc.sharedvar:shared",
     "_dot": f"{L}:_dot",
@@ -121,6 +126,7 @@ TREE: dict[str, Entry] = {
             **_from("tcc.settings", "config change_flags"),
             **_from("tcc.printing", "pp debugprint"),
             **_from(L, "__version__ _asarray dot get_scalar_constant_value sparse_grad"),
+            "ProfileStats": "tcc.profiling:ProfileStats",
             "theano": f"{L}:root",
             **_from("tcc.types", "Type Generic generic"),
             **_from("tcc.fgraph", "FunctionGraph"),
@@ -136,7 +142,7 @@ TREE: dict[str, Entry] = {
             **_from(L, "format_as disconnected_type"),
         },
     ),
-    "printing": Entry(("tcc.printing",)),
+    "printing": Entry(("tcc.printing",), _from(L, "pydot_imported pydot_imported_msg")),
     "configparser": Entry(names={**_from("tcc.settings", "config change_flags TheanoConfigParser")}),
     "configdefaults": Entry(
         names={**_from("tcc.settings", "config"), **_from(L, "local_bitwidth python_int_bitwidth")}
@@ -288,10 +294,7 @@ TREE: dict[str, Entry] = {
         ("tcc.tensor",),
         {
             **_from("tcc.indexing", "inc_subtensor set_subtensor take"),
-            **_from(
-                X,
-                "Subtensor IncSubtensor AdvancedSubtensor AdvancedSubtensor1 AdvancedIncSubtensor AdvancedIncSubtensor1",
-            ),
+            **_INDEXING,
         },
     ),
     "tensor.sort": Entry(("tcc.tensor",), _from(O, "ArgSortOp SortOp TopKOp")),
@@ -343,6 +346,11 @@ TREE: dict[str, Entry] = {
     # -- what is elsewhere or is not here -------------------------------------------------------------------------
     "sandbox": Entry(),
     "sandbox.rng_mrg": Entry(),
+    "sandbox.linalg": Entry(),
+    "sandbox.linalg.ops": Entry(
+        ("tcc.tensor.nlinalg", "tcc.tensor.slinalg"),
+        _from(L, "spectral_radius_bound") | {"imported_scipy": "=True"},
+    ),
     "sandbox.multinomial": Entry(
         names={
             **_from("tcc.theano.drawops", "MultinomialFromUniform ChoiceFromUniform"),

@@ -12,7 +12,7 @@ import tcc
 import tcc.theano
 from tcc import gradcheck
 from tcc import tensor as T
-from tcc.theano import drawops, indexops, netops, ops
+from tcc.theano import drawops, indexops, legacy, netops, ops
 
 tcc.theano.install()
 RNG = np.random.RandomState(7)
@@ -307,3 +307,26 @@ def test_draws_by_given_numbers():
     assert again(np.float32([[0.5, 0.5]]), np.float32([0.9, 0.8])).tolist() == [[1, 1]]
     with pytest.raises(NotImplementedError, match="pvals"):
         drawops.MultinomialFromUniform()(u, u)
+
+
+def test_indexing_by_instances_of_the_ops():
+    x, y, i = T.matrix(), T.vector(), T.lvector()
+    made = tcc.function(
+        [x, y, i],
+        [
+            indexops.advanced_subtensor1(x, i),
+            indexops.advanced_inc_subtensor(x, y, i, i),
+            indexops.advanced_set_subtensor(x, y, i, i),
+            indexops.advanced_boolean_subtensor(x, x > 0),
+        ],
+    )(np.eye(2), [5.0, 7], [1, 1])
+    assert [m.tolist() for m in made] == [[[0, 1], [0, 1]], [[1, 0], [0, 13]], [[1, 0], [0, 7]], [1, 1]]
+
+
+def test_the_bound_of_a_spectral_radius():
+    x = T.dmatrix()
+    m = np.array([[2.0, 1], [1, 2]])
+    assert 3 <= legacy.spectral_radius_bound(x, 5).eval({x: m}) < 3.1
+    for bad, error in (((T.vector(), 2), TypeError), ((x, 2.0), TypeError), ((x, 0), ValueError)):
+        with pytest.raises(error):
+            legacy.spectral_radius_bound(*bad)
