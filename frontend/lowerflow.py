@@ -170,9 +170,9 @@ def as_shaped(lowering: Lowering, value: Value, wanted: Type) -> Value:
         mismatch = dims.SizeMismatch(
             f"a state's axis {axis} is {have}, its first value's is {want}", have, want
         )
-        values = [value]
-        lowering.builder.settle(mismatch, values, {}, [])
-        value = values[0]
+        if not lowering.builder.demand(mismatch):
+            shape = (*value.type.shape[:axis], want, *value.type.shape[axis + 1 :])
+            value = lowering.builder.refine(value, type=Type(value.type.dtype, shape))
         value.type = value.type.substitute(lowering.sizes.known)
     return value
 

@@ -68,6 +68,7 @@ class GraphBuilder(Builder):
         self, rule: Any, values: Sequence[Value], attrs: dict[str, Any], blocks: Sequence[Block]
     ) -> list[Type]:
         assert isinstance(values, list)
+        tried: list[Any] = []
         while True:
             if self.sizes.known:
                 for v in values:
@@ -77,13 +78,37 @@ class GraphBuilder(Builder):
                 types: list[Type] = rule([v.type for v in values], attrs, blocks)
                 return types
             except dims.SizeMismatch as e:
-                self.settle(e, values, attrs, blocks)
+                self.settle(e, values, attrs, blocks, tried)
 
     def settle(
-        self, e: dims.SizeMismatch, values: list[Value], attrs: dict[str, Any], blocks: Sequence[Block]
+        self,
+        e: dims.SizeMismatch,
+        values: list[Value],
+        attrs: dict[str, Any],
+        blocks: Sequence[Block],
+        tried: list[Any],
     ) -> None:
-        what = self.what()
+        """Makes the two sizes of a mismatch one.  `tried` has the pairs that were met before, and types that did not fit."""
         left, right = self.sizes.resolve(e.left), self.sizes.resolve(e.right)
+        tried.append([v.type for v in values])
+        if {left, right} in tried:  # they are turned into each other, as where one axis needs either
+            if not self.refined_once(values, (left, right), tried):
+                raise ValueError(f"{self.what()}: Input dimension mis-match: {e}, written at {self.loc}")
+            return
+        if self.demand(e, blocks):
+            return
+        tried.append({left, right})
+        # one of the two goes, in operands and attributes alike, so that a later mismatch does not turn this one round
+        found = self.refined(values, left, right)
+        old, new = (left, right) if found or not self.refined(values, right, left) else (right, left)
+        self.replace_in_attrs(attrs, old, new)
+
+    def demand(self, e: dims.SizeMismatch, blocks: Sequence[Block] = ()) -> bool:
+        """Whether the two sizes of a mismatch can be made equal by definition; else running checks them.
+
+        ValueError if both are known.
+        """
+        what, left, right = self.what(), self.sizes.resolve(e.left), self.sizes.resolve(e.right)
         if isinstance(left, int) and isinstance(right, int):
             raise ValueError(
                 f"{what}: Input dimension mis-match: the sizes {left} and {right} must be equal ({e}), written at {self.loc}"
@@ -91,15 +116,10 @@ class GraphBuilder(Builder):
         if self.sizes.merge(left, right, self.reason()):
             for block in blocks:
                 resolve_block(block, self.sizes)
-            return
-        self.op(
-            "check_size",
-            attrs={"left": left, "right": right, "message": f"{what}: Input dimension mis-match"},
-        )
-        # One of the two goes, in operands and attributes alike: were both left, a later mismatch could turn this one round.
-        found = self.refined(values, left, right)
-        old, new = (left, right) if found or not self.refined(values, right, left) else (right, left)
-        self.replace_in_attrs(attrs, old, new)
+            return True
+        message = f"{what}: Input dimension mis-match"
+        self.op("check_size", attrs={"left": left, "right": right, "message": message})
+        return False
 
     def what(self) -> str:
         """The node that is being built, as messages name it."""
@@ -119,6 +139,22 @@ class GraphBuilder(Builder):
             shape = tuple(new if s == old else s for s in v.type.shape)
             values[i] = self.op("refine", v, attrs={"type": Type(v.type.dtype, shape)}).result
         return found
+
+    def refined_once(self, values: list[Value], pair: tuple[Size, Size], tried: Sequence[Any]) -> bool:
+        """One axis of one operand under the other size of a pair, if that gives types that were not tried."""
+        for old, new in (pair, pair[::-1]):
+            for i, v in enumerate(values):
+                for axis, size in enumerate(v.type.shape):
+                    shape = (*v.type.shape[:axis], new, *v.type.shape[axis + 1 :])
+                    type = Type(v.type.dtype, shape)
+                    if (
+                        size == old
+                        and [*(v.type for v in values[:i]), type, *(v.type for v in values[i + 1 :])]
+                        not in tried
+                    ):
+                        values[i] = self.op("refine", v, attrs={"type": type}).result
+                        return True
+        return False
 
     def resolve_attrs(self, attrs: dict[str, Any]) -> None:
         for key, value in attrs.items():

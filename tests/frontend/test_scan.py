@@ -299,3 +299,17 @@ def test_gradients_by_the_parameters_of_draws_are_not_defined():
         tcc.grad(made.sum(), x)
     sized, _ = tcc.scan(lambda row: row * streams.uniform(row.shape), x)
     tcc.grad(sized.sum(), x)
+
+
+@pytest.mark.parametrize(
+    "first, after", [("few all", "all few"), ("all few", "few all"), ("all all", "few few")]
+)
+def test_a_state_with_two_sizes_that_only_running_finds_equal(first, after):
+    x = T.matrix("x")
+    sizes = {"all": x.shape[0], "few": x[:3].shape[0]}
+    start, shape = ([sizes[n] for n in names.split()] for names in (first, after))
+    states, _ = tcc.scan(lambda h: T.tanh(h.sum() + T.zeros(shape)), None, T.zeros(start), n_steps=4)
+    f = tcc.function([x], states[-1])
+    assert f(np.ones((3, 2))).shape == (3, 3)
+    with pytest.raises(ValueError, match="mis-match"):
+        f(np.ones((5, 2)))

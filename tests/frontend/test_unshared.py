@@ -4,6 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
+
 import tcc
 import tcc.tensor as T
 from tcc.tensor.nnet.abstract_conv import (
