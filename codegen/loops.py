@@ -8,6 +8,7 @@ from tcc.codegen.conv_filter import conv_filter_kernel
 from tcc.codegen.extremes import arg_kernel
 from tcc.codegen.gather import check_index_kernel, gather_kernel, running_kernel, scatter_kernel
 from tcc.codegen.kernel import Kernel
+from tcc.codegen.matmul_bytes import byte_product_kernel
 from tcc.codegen.pooling import (
     max_pool_grad_kernel,
     max_pool_pick_kernel,
@@ -48,6 +49,7 @@ KERNELS = {
     "fuse": fuse_kernel,
     "copy": copy_kernel,
     "matmul": product_kernel,
+    "matmul_bytes": byte_product_kernel,
     "conv": conv_kernel,
     "conv_input": conv_kernel,
     "conv_filter": conv_filter_kernel,

@@ -24,7 +24,7 @@ Piece = Callable[[str, int], None]
 
 
 def integer_product_kernel(op: Op, target: Target) -> Kernel:
-    """A placed `matmul a, b, result` of integers; a unit of work is `_ROWS` rows of the result."""
+    """A placed `matmul a, b, result` of integers, or of bytes into int32; a unit of work is `_ROWS` rows of the result."""
     product = _Product(op, target)
     product.write()
     return product.w.finish("matmul_integer")
@@ -40,6 +40,7 @@ class _Product:
         column = self.c.shape[-1] == 1  # whose vectors would hold one number
         self.along = a.strides[-1] == 1 and b.strides[-2] == 1 and (column or not self.across)
         self.elem = scalar.memory_elem(self.dtype)
+        self.sides = [(t.dtype, scalar.memory_elem(t.dtype)) for t in (a, b)]
         self.lanes = target.vector(self.elem).lanes if self.across or self.along else 1
 
     def write(self) -> None:
@@ -47,7 +48,7 @@ class _Product:
         *batch, m, n = self.c.shape
         w.begin_body()
         high, wide = w.size(m), w.size(n)
-        tiles = _ceil_div(e, high, _ROWS)
+        tiles = ceil_div(e, high, _ROWS)
 
         def unit(u: str, _: list[str]) -> None:
             at = w.unravel(e.value(f"udiv i64 {u}, {tiles}"), batch)
@@ -57,16 +58,16 @@ class _Product:
             def rows(row: str, height: int) -> None:
                 lines = [[*at, plus(e, row, str(i))] for i in range(height)]
                 if self.along:
-                    _pieces(e, "0", wide, _VECTORS, lambda j, count: self._dot(lines, j, count))
+                    pieces(e, "0", wide, (_VECTORS, 1), lambda j, count: self._dot(lines, j, count))
                 else:
                     self._columns(lines, wide)
 
-            _pieces(e, top, end, _ROWS, rows)
+            pieces(e, top, end, (_ROWS, 1), rows)
 
         e.loop("%begin", "%end", 1, unit)
         e.end()
         w.begin_kernel()
-        tiles = _ceil_div(e, w.size(m), _ROWS)
+        tiles = ceil_div(e, w.size(m), _ROWS)
         cost = times(e, w.size(n), str(max(1, _STEP * _ROWS // self.lanes)))
         w.parallel(times(e, w.count(batch), tiles), times(e, w.size(self.depth), cost))
         e.end("i32 0")
@@ -98,15 +99,15 @@ class _Product:
         def step(_: str, v: list[str]) -> list[str]:
             bp, heads, acc = v[0], v[1 : 1 + rows], v[1 + rows :]
             b = [
-                self._load(e.gep(bp, times(e, str(k * lanes), b_step), self.elem), lanes, mask)
+                self._load(1, e.gep(bp, times(e, str(k * lanes), b_step), self.sides[1][1]), lanes, mask)
                 for k, mask in enumerate(masks)
             ]
-            a = [splat(e, t, self._load(p, 1)) for p in heads]
-            following = [e.gep(p, w.size(a_type.strides[-1]), self.elem) for p in heads]
+            a = [splat(e, t, self._load(0, p, 1)) for p in heads]
+            following = [e.gep(p, w.size(a_type.strides[-1]), self.sides[0][1]) for p in heads]
             new = [
                 self._add(x, y, acc[i * len(b) + k], lanes) for i, x in enumerate(a) for k, y in enumerate(b)
             ]
-            return [e.gep(bp, w.size(b_type.strides[-2]), self.elem), *following, *new]
+            return [e.gep(bp, w.size(b_type.strides[-2]), self.sides[1][1]), *following, *new]
 
         pointers = [w.address(1, [*lines[0][:-1], "0", j]), *(w.address(0, [*line, "0"]) for line in lines)]
         carried: list[tuple[VecType | str, str]] = [
@@ -129,7 +130,10 @@ class _Product:
             def terms(k: str, acc: list[str]) -> list[str]:
                 masked = width > 1 and self.target.avx512
                 mask = self._mask(e.value(f"sub i64 {depth}, {k}")) if masked else None
-                x, y = ([self._load(e.gep(p, k, self.elem), width, mask) for p in side] for side in (a, b))
+                x, y = (
+                    [self._load(i, e.gep(p, k, self.sides[i][1]), width, mask) for p in side]
+                    for i, side in enumerate((a, b))
+                )
                 return [
                     self._add(p, q, acc[i * count + c], width)
                     for i, p in enumerate(x)
@@ -151,21 +155,29 @@ class _Product:
     def _mask(self, left: str) -> str:
         return lane_mask(self.e, VecType(self.elem, self.lanes), left)
 
-    def _load(self, pointer: str, lanes: int, mask: str | None = None) -> str:
-        return scalar.load(self.e, self.target, self.dtype, lanes, pointer, mask)
+    def _load(self, side: int, pointer: str, lanes: int, mask: str | None = None) -> str:
+        """Of A or B, as numbers of the result's dtype."""
+        dtype, _ = self.sides[side]
+        value = scalar.load(self.e, self.target, dtype, lanes, pointer, mask)
+        if dtype == self.dtype:
+            return value
+        given = {"a": (dtype, value)}
+        return scalar.emit_scalar(self.e, self.target, "cast(a)", given, lanes=lanes, result=self.dtype)
 
     def _add(self, a: str, b: str, c: str, lanes: int) -> str:
         operands = {name: (self.dtype, value) for name, value in zip("abc", (a, b, c))}
         return scalar.emit_scalar(self.e, self.target, "a * b + c", operands, lanes=lanes, result=self.dtype)
 
 
-def _ceil_div(e: Emit, n: str, by: int) -> str:
+def ceil_div(e: Emit, n: str, by: int) -> str:
     return e.value(f"sdiv i64 {plus(e, n, str(by - 1))}, {by}")
 
 
-def _pieces(e: Emit, begin: str, end: str, most: int, body: Piece) -> None:
-    """`body(start, size)` for pieces of `most` from `begin` to `end`, then for single ones."""
-    count = e.value(f"sub i64 {end}, {begin}")
-    whole = plus(e, begin, times(e, e.value(f"sdiv i64 {count}, {most}"), str(most)))
-    e.loop(begin, whole, most, lambda i, _: body(i, most))
-    e.loop(whole, end, 1, lambda i, _: body(i, 1))
+def pieces(e: Emit, begin: str, end: str, sizes: Sequence[int], body: Piece) -> None:
+    """`body(start, size)` for pieces from `begin` to `end`: of the first of the falling sizes as many as there are, then of the
+    next; the last is 1."""
+    for size in sizes:
+        count = e.value(f"sub i64 {end}, {begin}")
+        whole = plus(e, begin, times(e, e.value(f"sdiv i64 {count}, {size}"), str(size)))
+        e.loop(begin, whole, size, lambda i, _, size=size: body(i, size))  # type: ignore[misc]
+        begin = whole

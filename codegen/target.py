@@ -36,6 +36,12 @@ class Target(NamedTuple):
         """Of whole vectors, in a cycle."""
         return 1 if self.avx512 and self.cpu in HALVES else 2
 
+    @property
+    def byte_products(self) -> bool:
+        """Whether it has x86's instruction for sums of four products of bytes."""
+        features = self.features.split(",")
+        return "+avx512vnni" in features if self.avx512 else self.f16c and "+avxvnni" in features
+
     def vector(self, elem: str) -> VecType:
         """The widest vector of `elem`."""
         return VecType(elem, self.vector_bits // (8 * VecType(elem).bytes))

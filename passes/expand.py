@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from tcc.ir.builder import Builder
 from tcc.ir.core import Block, Func, Op, Value
-from tcc.ir.types import HALVES
+from tcc.ir.types import HALVES, Type, numpy_dtype
 from tcc.passes.indexing import picks
 from tcc.passes.manager import Context
 
@@ -14,26 +16,36 @@ from tcc.passes.manager import Context
 CONVOLUTIONS = frozenset(("conv", "conv_input", "conv_filter"))
 WIDE = CONVOLUTIONS | frozenset("matmul pool unpool max_pool_grad max_pool_pick".split())
 
+BYTES = {"i8": (-128, 127), "u8": (0, 255)}  # and what they hold
+RESHAPED = frozenset(("dimshuffle", "reshape", "broadcast", "slice"))
 
-def expand(func: Func, ctx: Context, *, half_products: bool = False) -> None:
+
+def expand(func: Func, ctx: Context, *, half_products: bool = False, byte_products: bool = True) -> None:
     """Writes operations whose row has an expansion (softmax, xent, ...) in terms of others, so that fusion sees inside;
     a scatter of one element to each row becomes elementwise, too.
 
     Products, windows and composites of float16 and bfloat16 are float32's, between casts that fuse with what is around them;
-    with `half_products`, which machines for them want, products of matrices and convolutions stay.
+    with `half_products`, which machines for them want, products of matrices and convolutions stay.  Products of bytes cast to
+    int32 read the bytes, with `byte_products`.
     """
-    _visit(func.body, half_products)
+    _visit(func.body, half_products, byte_products)
 
 
-def _visit(block: Block, half_products: bool) -> None:
+def _visit(block: Block, half_products: bool, byte_products: bool) -> None:
     op = block.first
     while op is not None:
         for inner in op.blocks:
-            _visit(inner, half_products)
+            _visit(inner, half_products, byte_products)
         before = op.prev
         product = op.name == "matmul" and 1 not in op.result.type.shape[-2:]
         stays = half_products and (product or op.name in CONVOLUTIONS)
-        results = None if stays else _expansion(op, Builder(block, before=op, loc=op.loc))
+        b = Builder(block, before=op, loc=op.loc)
+        results = None if stays else _expansion(op, b)
+        if byte_products and op.name == "matmul" and op.result.type.dtype == "i32":
+            results = of_bytes(op, b)
+        elif not byte_products and op.name == "matmul_bytes":
+            assert op.defn.expand is not None
+            results = op.defn.expand(b, op)
         if results is None:
             op = op.next
             continue
@@ -52,6 +64,45 @@ def _expansion(op: Op, b: Builder) -> Sequence[Value] | None:
         return None
     results: Sequence[Value] = op.defn.expand(b, op)
     return results
+
+
+def of_bytes(op: Op, b: Builder) -> Sequence[Value] | None:
+    """A product of two casts of bytes, seen through views, as one of bytes; of two unsigned ones there is none."""
+    dtypes = [_byte_dtype(v) for v in op.operands]
+    if dtypes == ["i8", "u8"]:
+        rank = op.result.type.rank
+        turned = [*range(rank - 2), rank - 1, rank - 2]
+        right, left = (b.dimshuffle(_as_bytes(v, b), order=turned) for v in op.operands)
+        return [b.dimshuffle(b.matmul_bytes(left, right), order=turned)]
+    if dtypes not in (["i8", "i8"], ["u8", "i8"]):
+        return None
+    return [b.matmul_bytes(*(_as_bytes(v, b) for v in op.operands))]
+
+
+def _byte_dtype(v: Value) -> str:
+    """i8 or u8 if all of the int32 `v` was one, else ""."""
+    op = v.op
+    if op is None:
+        return ""
+    if op.name == "cast":
+        dtype = op.operands[0].type.dtype
+        return dtype if dtype in BYTES else ""
+    if op.name == "const":
+        value = np.asarray(op.attrs["value"])
+        return next((d for d, (low, high) in BYTES.items() if np.all((low <= value) & (value <= high))), "")
+    return _byte_dtype(op.operands[0]) if op.name in RESHAPED else ""
+
+
+def _as_bytes(v: Value, b: Builder) -> Value:
+    op = v.op
+    assert op is not None
+    if op.name == "cast":
+        return op.operands[0]
+    if op.name == "const":
+        dtype = _byte_dtype(v)
+        value = np.asarray(op.attrs["value"]).astype(numpy_dtype(dtype))
+        return b.const(value if value.ndim else value.item(), Type(dtype, v.type.shape))
+    return b.op(op.name, _as_bytes(op.operands[0], b), attrs=op.attrs).result
 
 
 def in_float32(op: Op, b: Builder) -> Sequence[Value]:

@@ -50,7 +50,7 @@ VALUES: list[Step] = [
 CPU: list[Step] = [*VALUES, Step(place, {}), Step(plan, {})]
 
 # A GPU has its own products of halves; a stretch of rows would keep one of its many teams busy.
-_ON_GPU = {"expand": {"half_products": True}, "fuse": {"totals": False}}
+_ON_GPU = {"expand": {"half_products": True, "byte_products": False}, "fuse": {"totals": False}}
 GPU: list[Step] = [Step(s.function, {**s.options, **_ON_GPU.get(s.name, {})}) for s in CPU]
 GPU.append(Step(transfer, {}))
 

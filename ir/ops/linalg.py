@@ -75,3 +75,37 @@ define(
         ),
     )
 )
+
+
+def matmul_bytes_type(types: Sequence[Type], attrs: Attrs, blocks: Sequence[Block]) -> list[Type]:
+    a, b = types
+    want_dtype("matmul_bytes", "a", a, frozenset({"i8", "u8"}))
+    want_dtype("matmul_bytes", "b", b, frozenset({"i8"}))
+    wide = [Type("i32", t.shape) for t in types]
+    return matmul_type(wide, {"maps": (), "accumulate": False}, ())
+
+
+def matmul_bytes_ref(a: Any, b: Any) -> Any:
+    return np.matmul(a.astype(np.int32), b.astype(np.int32))
+
+
+def matmul_of_casts(b: Any, op: Any) -> Sequence[Any]:
+    return [b.matmul(*(b.cast(v, dtype="i32") for v in op.operands))]
+
+
+define(
+    OpDef(
+        "matmul_bytes",
+        "a, b",
+        matmul_bytes_type,
+        matmul_bytes_ref,
+        doc="The matmul of both as int32, whose sums wrap: what CPUs have an instruction for.",
+        expand=matmul_of_casts,
+        kernel=True,
+        flops=matmul_flops,
+        samples=(
+            Sample(("i8[3,4]", "i8[4,5]")),
+            Sample(("u8[2,3,9]", "i8[2,9,70]")),
+        ),
+    )
+)
