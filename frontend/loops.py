@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -104,7 +105,7 @@ def scan(
     infos = _listed(outputs_info) or None
     states = [_state(info, k) for k, info in enumerate(infos)] if infos is not None else []
     prior = [s.params[t] for s in states for t in s.taps]
-    outputs, updates, condition = _returned(fn(*elements, *prior, *others))
+    outputs, updates, condition = _returned(_called(fn, elements, prior, others))
     if infos is None:
         states = [State() for _ in outputs]
     if len(states) != len(outputs):
@@ -272,6 +273,30 @@ def _checked(output: Any, state: State, number: int) -> Any:
             "broadcast flags: use tensor.unbroadcast(state, axis) or tensor.addbroadcast(...)."
         )
     return output
+
+
+def _called(fn: Callable[..., Any], elements: list[Any], prior: list[Any], others: list[Any]) -> Any:
+    """What the step gives; an error says what it was called with, if that is not what it takes."""
+    args = [*elements, *prior, *others]
+    try:
+        return fn(*args)
+    except TypeError as e:
+        if not _takes(fn, args):
+            e.add_note(
+                f"scan calls it with {len(args)} arguments: {len(elements)} elements of sequences, {len(prior)} prior outputs "
+                f"and {len(others)} non-sequences, in that order"
+            )
+        raise
+
+
+def _takes(fn: Callable[..., Any], args: Sequence[Any]) -> bool:
+    try:
+        inspect.signature(fn).bind(*args)
+    except TypeError:
+        return False
+    except ValueError:  # no signature is known
+        return True
+    return True
 
 
 def _returned(made: Any) -> tuple[list[Any], list[tuple[Any, Any]], Any]:

@@ -48,6 +48,12 @@ def test_assignment():
         x[0] = 1
 
 
+def test_a_step_with_other_arguments():
+    text = said(TypeError, lambda: tcc.scan(lambda a, h, w: h, T.matrix(), [T.vector()]))
+    assert "missing 1 required positional argument: 'w'" in text
+    assert "2 arguments: 1 elements of sequences, 1 prior outputs and 0 non-sequences" in text
+
+
 class Reads(Op):
     __props__ = ()
 
