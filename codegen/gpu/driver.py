@@ -26,6 +26,7 @@ from tcc.ir.arrays import in_memory
 from tcc.ir.core import Block, Func, Op, Value
 from tcc.ir.dims import Size
 from tcc.ir.types import itemsize
+from tcc.passes.checks import guarded
 from tcc.passes.transfer import stays_on_host
 from tcc.passes.writes import on_host
 from tcc.runtime import launch
@@ -34,6 +35,7 @@ from tcc.runtime.launch import Address, Buffer, DeviceKernel, DeviceProgram, Ste
 from tcc.runtime.signature import InputSpec, Returns, SharedSpec, Signature
 
 STATUS_BYTES = 8 * launch.STATUS_WORDS
+CLAMPED = ("gather", "scatter")  # their kernels keep to the array (gpu/indexing.py)
 NEWEST = 90  # the emulator's
 
 
@@ -51,6 +53,12 @@ def lower(
 def user_kernels(op: Op) -> Callable[..., list[GpuKernel]] | None:
     """Of a call of a kernel that is written in Python, what makes its kernels for types of operands and results."""
     return getattr(op.attrs.get("function"), "kernels", None) if op.name == "call" else None
+
+
+def unclamped(op: Op) -> bool:
+    """Whether a kernel follows its indices wherever they lead, as those of gather and scatter do not."""
+    inside = (o for b in op.blocks for o in b.walk()) if op.name not in ("for", "ifelse") else ()
+    return any(map(guarded, inside)) or (guarded(op) and op.name not in CLAMPED)
 
 
 class _Driver:
@@ -128,7 +136,7 @@ class _Driver:
             "yield": lambda op: [],
         }
         for op in block.ops:
-            if self.waits(op) or any(space_of(v) == "shared" for v in op.places):
+            if self.waits(op) or unclamped(op) or any(space_of(v) == "shared" for v in op.places):
                 steps += self.looked()
             if user_kernels(op) is not None:
                 steps += self.user_launches(op)

@@ -338,3 +338,13 @@ def test_functions_that_kernels_call_come_with_them() -> None:
     whole, columns = f(given)
     np.testing.assert_allclose(whole, np.sin(given).sum(), rtol=1e-12)
     np.testing.assert_allclose(columns, np.cos(given).sum(axis=0), rtol=1e-12)
+
+
+def test_a_wrong_label_is_said_before_a_row_is_read_there() -> None:
+    """Cross-entropy picks an element of each row within the row's kernel."""
+    x, y = T.matrix("x", dtype="float32"), T.lvector("y")
+    f = tcc.function([x, y], T.nnet.categorical_crossentropy(T.nnet.softmax(x), y).mean(), device=DEVICE)
+    given = vector(RNG.normal(size=(3, 4)))
+    assert f(given, [0, 3, -1]) > 0
+    with pytest.raises(IndexError, match="index 104 is out of bounds for an axis of size 4"):
+        f(given, [0, 104, 1])
