@@ -231,6 +231,8 @@ def tile_copy_text() -> str:
     x, y, z = (e.value(f"sext i32 %{c} to i64") for c in "xyz")
     first = e.value("ptrtoint ptr %target to i64")
     offset = e.value(f"sub i64 {first}, {e.value('ptrtoint ptr @emu.shared to i64')}")
+    bytes = e.value(f"mul i64 {e.value(f'mul i64 {box_x}, {box_y}')}, {ELEMENT}")
+    early = _read_now(e, offset, bytes)
 
     def inside(place: str, size: str) -> str:
         return e.value(f"icmp ult i64 {place}, {size}")  # below 0 is far above
@@ -251,15 +253,105 @@ def tile_copy_text() -> str:
                 good = e.value(
                     f"call ptr @emu.check(ptr {e.value(f'inttoptr i64 {at} to ptr')}, i64 {ELEMENT}, i64 {ELEMENT - 1})"
                 )
-                e.line(f"store i16 {e.value(f'load i16, ptr {good}')}, ptr {place}")
+                value = e.value(f"load i16, ptr {good}")
+                e.line(f"store i16 {e.value(f'select i1 {early}, i16 -1, i16 {value}')}, ptr {place}")
 
             e.when(there, copy)
 
         e.loop(0, box_x, 1, one)
 
     e.loop(0, box_y, 1, row)
-    e.end("i64 " + e.value(f"mul i64 {e.value(f'mul i64 {box_x}, {box_y}')}, {ELEMENT}"))
+    e.end("i64 " + bytes)
     return e.text()
+
+
+GROUPS = 8  # of products under way that are remembered for a thread
+# A thread's groups: how many, then for each where A and B begin in shared memory and B's bytes; the last is not yet begun.
+UNDER_WAY_PRODUCTS = f"""
+@emu.groups = internal global [{THREADS} x [{1 + 3 * GROUPS + 3} x i64]] zeroinitializer
+define internal ptr @emu.group_word(i64 %t, i64 %word) alwaysinline {{
+  %row = getelementptr [{1 + 3 * GROUPS + 3} x i64], ptr @emu.groups, i64 %t
+  %p = getelementptr i64, ptr %row, i64 %word
+  ret ptr %p
+}}
+define internal i64 @emu.me() alwaysinline {{
+  %c = load i32, ptr @emu.thread
+  %t = zext i32 %c to i64
+  ret i64 %t
+}}
+define internal void @emu.products_begun() {{
+  %t = call i64 @emu.me()
+  %p = call ptr @emu.group_word(i64 %t, i64 0)
+  %count = load i64, ptr %p
+  %next = add i64 %count, 1
+  %kept = call i64 @llvm.umin.i64(i64 %next, i64 {GROUPS})
+  store i64 %kept, ptr %p
+  %at = mul i64 %kept, 3
+  %word = add i64 %at, 3
+  %q = call ptr @emu.group_word(i64 %t, i64 %word)
+  store i64 0, ptr %q
+  ret void
+}}
+define internal void @emu.products_left(i64 %n) {{
+entry:
+  %t = call i64 @emu.me()
+  %p = call ptr @emu.group_word(i64 %t, i64 0)
+  %count = load i64, ptr %p
+  %more = icmp ugt i64 %count, %n
+  br i1 %more, label %drop, label %done
+drop:
+  %old = sub i64 %count, %n
+  %first = mul i64 %old, 3
+  %word = add i64 %first, 1
+  %from = call ptr @emu.group_word(i64 %t, i64 %word)
+  %to = call ptr @emu.group_word(i64 %t, i64 1)
+  %bytes = mul i64 %n, 24
+  call void @llvm.memmove.p0.p0.i64(ptr %to, ptr %from, i64 %bytes, i1 false)
+  store i64 %n, ptr %p
+  %last = mul i64 %n, 3
+  %free = add i64 %last, 3
+  %q = call ptr @emu.group_word(i64 %t, i64 %free)
+  store i64 0, ptr %q
+  br label %done
+done:
+  ret void
+}}
+define internal i1 @emu.products_open() {{
+  %t = call i64 @emu.me()
+  %p = call ptr @emu.group_word(i64 %t, i64 0)
+  %count = load i64, ptr %p
+  %open = icmp ne i64 %count, 0
+  ret i1 %open
+}}
+declare i64 @llvm.umin.i64(i64, i64)
+declare void @llvm.memmove.p0.p0.i64(ptr, ptr, i64, i1)
+"""
+
+
+def _read_now(e: Emit, start: str, bytes: str) -> str:
+    """Whether products that are under way read some of shared memory."""
+    found = e.value("alloca i1")
+    e.line(f"store i1 false, ptr {found}")
+    end = e.value(f"add i64 {start}, {bytes}")
+
+    def thread(t: str, _: list[str]) -> None:
+        count = e.value(f"load i64, ptr {e.value(f'call ptr @emu.group_word(i64 {t}, i64 0)')}")
+
+        def group(g: str, _: list[str]) -> None:
+            at = e.value(f"mul i64 {g}, 3")
+            words = []
+            for w in (1, 2, 3):
+                place = e.value(f"call ptr @emu.group_word(i64 {t}, i64 {e.value(f'add i64 {at}, {w}')})")
+                words.append(e.value(f"load i64, ptr {place}"))
+            for first, size in ((words[0], "8192"), (words[1], words[2])):
+                below = e.value(f"icmp ult i64 {first}, {end}")
+                above = e.value(f"icmp ugt i64 {e.value(f'add i64 {first}, {size}')}, {start}")
+                e.when(e.value(f"and i1 {below}, {above}"), lambda: e.line(f"store i1 true, ptr {found}"))
+
+        e.loop(0, count, 1, group)
+
+    e.loop(0, THREADS, 1, thread)
+    return e.value(f"load i1, ptr {found}")
 
 
 TOTALS = "@emu.totals = internal global [128 x float] zeroinitializer\n"
@@ -284,6 +376,17 @@ def wgmma_text(kind: str) -> str:
         return e.value(f"shl i64 {e.value(f'and i64 {moved}, 16383')}, 4")
 
     fields = {d: [field(f"%{d}", bit) for bit in (0, 16, 32)] for d in "ab"}
+    count = e.value(f"load i64, ptr {e.value(f'call ptr @emu.group_word(i64 {me}, i64 0)')}")
+    at = e.value(f"mul i64 {count}, 3")
+    cells = [
+        e.value(f"call ptr @emu.group_word(i64 {me}, i64 {e.value(f'add i64 {at}, {w}')})") for w in (1, 2, 3)
+    ]
+
+    def note() -> None:
+        for cell, value in zip(cells, (fields["a"][0], fields["b"][0], e.value("shl i64 %groups, 10"))):
+            e.line(f"store i64 {value}, ptr {cell}")
+
+    e.when(e.value(f"icmp eq i64 {e.value(f'load i64, ptr {cells[2]}')}, 0"), note)
 
     def number(d: str, line: str, k: str) -> str:
         start, lines_step, rows_step = fields[d]

@@ -31,6 +31,7 @@ from tcc.codegen.gpu.emulated import (
     PHASES,
     POINTER,
     TOTALS,
+    UNDER_WAY_PRODUCTS,
     mma64_text,
     mma_text,
     tile_copy_text,
@@ -185,7 +186,7 @@ def host_text(kernel: DeviceKernel) -> tuple[str, bool]:
     phases = any(op.wait == "phase" for op in ops)
     if phases:
         kinds = dict.fromkeys(op.name.split(".")[1] for op in ops if op.name.startswith("wgmma."))
-        parts += [PHASES, PHASE_WAITS, TOTALS, tile_copy_text(), *map(wgmma_text, kinds)]
+        parts += [PHASES, PHASE_WAITS, TOTALS, UNDER_WAY_PRODUCTS, tile_copy_text(), *map(wgmma_text, kinds)]
     parts += [scheduler(kernel.name, phases) if waits else plain_block(kernel.name), launch_text()]
     lines: dict[str, None] = {}
     text: list[str] = []

@@ -1,8 +1,8 @@
 """Device ops of sm_90a: mbarriers, copies of tiles by the tensor memory accelerator, products of warpgroups, register quotas.
 
 On the host an mbarrier is one word: arrivals that are missing (16 bits), those of a phase (16), bytes that are under way (31), and
-the phase's parity.  Copies and products are done when they are called; what is checked is the order of phases, where each byte of
-a tile lies under the swizzle, and what a product's descriptors say.
+the phase's parity.  Copies and products are done when they are called.  But products that nobody has waited for count as under way:
+a tile that is copied over what they read becomes NaN, and so do their totals if they are taken.
 """
 
 from __future__ import annotations
@@ -94,10 +94,20 @@ define(
     %r = lshr i64 %o, 4""",
 )
 define("products_fence", "void", (), "call void @llvm.nvvm.wgmma.fence.sync.aligned()", "")
-define("products_begun", "void", (), "call void @llvm.nvvm.wgmma.commit_group.sync.aligned()", "")
+define(
+    "products_begun",
+    "void",
+    (),
+    "call void @llvm.nvvm.wgmma.commit_group.sync.aligned()",
+    "call void @emu.products_begun()",
+)
 for _n in range(2):
     define(
-        f"products_left_{_n}", "void", (), f"call void @llvm.nvvm.wgmma.wait_group.sync.aligned(i64 {_n})", ""
+        f"products_left_{_n}",
+        "void",
+        (),
+        f"call void @llvm.nvvm.wgmma.wait_group.sync.aligned(i64 {_n})",
+        f"call void @emu.products_left(i64 {_n})",
     )
 for _n in (40, 232):
     _how = "dec" if _n == 40 else "inc"
@@ -152,10 +162,11 @@ def _settled(width: int) -> None:
     count = width // 2
     tied = ",".join(["=f"] * count + [str(i) for i in range(count)])
     body = f'%r = call {totals(width)} asm sideeffect "", "{tied}"({_given(width)})'
-    host, previous = [], "poison"
+    host, previous = ["%open = call i1 @emu.products_open()"], "poison"
     for i in range(count):
         made = "%r" if i == count - 1 else f"%v{i}"
-        host.append(f"{made} = insertvalue {totals(width)} {previous}, float %{param(i)}, {i}")
+        host.append(f"%n{i} = select i1 %open, float 0x7FF8000000000000, float %{param(i)}")
+        host.append(f"{made} = insertvalue {totals(width)} {previous}, float %n{i}, {i}")
         previous = made
     define(f"settled.{width}", totals(width), ("float",) * count, body, "\n".join(host))
 

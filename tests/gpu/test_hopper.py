@@ -83,9 +83,10 @@ def test_products_of_warpgroups(dtype: str, turned: str, size: Sizes, batch: tup
     np.testing.assert_allclose(up, want, rtol=2.0**-7, atol=2.0**-7 * np.abs(want).max())
 
 
-@pytest.mark.parametrize("lost", ["full", "empty", "step"])
+@pytest.mark.parametrize("lost", ["full", "empty", "step", "products_left_1", "products_left_0"])
 def test_what_is_wrong_shows(lost: str) -> None:
-    """Without a wait, one of both orders reads or writes a stage too early; a wrong step finds other numbers."""
+    """Without a wait, one of both orders reads or writes a stage too early, or takes totals of products that are under way; a
+    wrong step finds other numbers."""
     func, args = product("bf16", (136, 264, 520))
     program = program_of(func)
     (launch,) = launches(program)
@@ -94,6 +95,9 @@ def test_what_is_wrong_shows(lost: str) -> None:
     assert len(waits) == 2
     start, end = waits[0 if lost == "empty" else 1]
     text = kernel.text[:start] + kernel.text[end:]
+    if lost.startswith("products"):
+        text = kernel.text.replace(f"  call void @tcc.{lost}()\n", "")
+        assert text != kernel.text
     if lost == "step":
         good = str(hopper.SWIZZLED | (hopper.ROWS_STEP >> 4) << 32 | (hopper.LINES_STEP >> 4) << 16)
         assert good in kernel.text
