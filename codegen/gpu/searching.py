@@ -127,7 +127,7 @@ class _Extreme(Extremes):
 
             def look(i: str, best: list[str]) -> list[str]:
                 value = scalar.load(e, LANE, self.dtype, 1, self.address(0, self.at(places, i)), None)
-                return list(self.better((best[0], best[1]), (value, i)))
+                return list(self.best_of_two((best[0], best[1]), (value, i)))
 
             begun: list[tuple[VecType | str, str]] = [(self.value, worst), ("i64", str(NOWHERE))]
             value, own = e.loop(self.member, n, self.team, look, begun)
@@ -142,7 +142,7 @@ class _Extreme(Extremes):
         bytes = 0 if self.team == WARP else 16 * (LONG // WARP)
         return finish(e, self.op.name, self.slots.slots, (lines, 1, 1), self.block, bytes)
 
-    def better(self, a: tuple[str, str], b: tuple[str, str]) -> tuple[str, str]:
+    def best_of_two(self, a: tuple[str, str], b: tuple[str, str]) -> tuple[str, str]:
         """The better of two elements and its index: NaN above all, of equal ones the first."""
         e, t = self.e, self.value
 
@@ -171,7 +171,7 @@ class _Extreme(Extremes):
                 shuffle(e, t, best[0], "shuffle_xor", by),
                 shuffle(e, VecType("i64"), best[1], "shuffle_xor", by),
             )
-            best = self.better(best, other)
+            best = self.best_of_two(best, other)
         if self.team == WARP:
             return best
         warp = e.value(f"lshr i64 {self.member}, 5")
@@ -191,6 +191,6 @@ class _Extreme(Extremes):
         for w in range(LONG // WARP):
             at_value, at_index = cells(str(w))
             one = e.value(f"load {t}, ptr {at_value}"), e.value(f"load i64, ptr {at_index}")
-            whole = one if whole is None else self.better(whole, one)
+            whole = one if whole is None else self.best_of_two(whole, one)
         assert whole is not None
         return whole
