@@ -140,7 +140,8 @@ def _with_overwritten(ins: Sequence[In], results: Sequence[Any], accepted: bool)
     given = {i.variable: number for number, i in enumerate(ins)}
     made = list(ins)
     for node in toposort(results, stop=lambda v: v in given):
-        for result, operands in (getattr(node.op, "destroy_map", None) or {}).items():
+        op = node.attrs.get("op") or (node.shown.op if node.shown is not None else None)
+        for result, operands in (getattr(op, "destroy_map", None) or {}).items():
             for number in {given[v] for v in (shown_inputs(node)[k] for k in operands) if v in given}:
                 if not (accepted or ins[number].mutable):
                     raise InconsistencyError(

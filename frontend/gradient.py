@@ -109,7 +109,9 @@ def grad(
         if g.type.ndim > v.type.ndim:
             raise TypeError(f"known_grads: the gradient of {v} has {g.type.ndim} axes, {v} has {v.type.ndim}")
         seeds[v] = g if g.type.ndim == v.type.ndim else build.elementwise("second", *_of_one_dtype(v, g))
-    casts = {u: u.origin for u in _constants(seeds) if u.origin in asked}
+    casts: dict[Any, Any] = {}
+    if any(isinstance(v, TensorConstant) for v in asked):
+        casts = {u: u.origin for u in _constants(seeds) if u.origin in asked}
     grads = backward(seeds, [*asked, *casts], set(consider_constant or ()))
     for u, v in casts.items():
         if u in grads:

@@ -375,7 +375,8 @@ def _built(
     types += [LSCALAR for _ in ends]
     attrs = {"seqs": len(cuts), "carries": len(following), "length": length, "reverse": False}
     attrs |= {"truncate": truncate, "until": bool(ends)}
-    unused = [v for v in others if v not in ancestors(body.results)]
+    read = set(ancestors(body.results)) if others else ()
+    unused = [v for v in others if v not in read]
     inputs = (size_variable(length), *operands, *captures(body), *unused)
     shown = Shown(f"for{{cpu,{name or 'scan_fn'}}}", inputs)
     node = Apply(build.row("scan"), operands, attrs, types, body=body, shown=shown)
