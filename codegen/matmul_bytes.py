@@ -23,12 +23,15 @@ _VECTORS = 2
 _PANELS = 4  # that are copied at a time, so that a copy of A's rows serves them all
 _TILES = 20  # rows of tiles of a unit of work: they pay for its copy of B
 _STEP = 4  # products that the instruction adds up
+_FEW_ROWS = 4  # do not pay for a copy of B
 _A_ROW = _KC + 64  # bytes of a copied row, which do not fall on the cache sets of the next
 
 
 def byte_product_kernel(op: Op, target: Target) -> Kernel:
     """A placed `matmul_bytes a, b, result`; a unit of work is a block of rows by `_PANELS` panels of columns."""
-    if not target.byte_products or op.operands[-1].type.strides[-1] != 1:
+    c = op.operands[-1].type
+    few = isinstance(c.shape[-2], int) and c.shape[-2] <= _FEW_ROWS
+    if few or not target.byte_products or c.strides[-1] != 1:
         return integer_product_kernel(op, target)
     product = _Product(op, target)
     product.write()

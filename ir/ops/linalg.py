@@ -105,7 +105,7 @@ define(
         flops=matmul_flops,
         samples=(
             Sample(("i8[3,4]", "i8[4,5]")),
-            Sample(("u8[2,3,9]", "i8[2,9,70]")),
+            Sample(("u8[2,7,9]", "i8[2,9,70]")),
         ),
     )
 )

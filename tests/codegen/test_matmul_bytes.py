@@ -91,3 +91,13 @@ def test_constant_weights_and_batches() -> None:
     f = tcc.function([x], T.batched_dot(T.cast(x, "int32"), T.cast(T.constant(w), "int32")))
     a = numbers("int8", 3, 5, 70)
     assert same_bits(f(a), product(a, w))
+
+
+@pytest.mark.usefixtures("target")
+def test_vector_times_matrix() -> None:
+    v, w = T.vector("v", dtype="uint8"), T.matrix("w", dtype="int8")
+    wide = T.cast(v, "int32")
+    f = tcc.function([v, w], [T.dot(wide, T.cast(w, "int32")), T.dot(T.cast(w.T, "int32"), wide)])
+    a, b = numbers("uint8", 70), numbers("int8", 70, 35)
+    for got in f(a, b):
+        assert same_bits(got, product(a, b))
