@@ -73,6 +73,7 @@ class _Driver:
         self.late_arenas: dict[int, int] = {}
         self.arena = self.status = -1
         self.pending = False  # whether checks have been made that nobody has looked at
+        self.indices: set[str] = set()  # of loops
         self.scratch: dict[Size, int] = {}
         self.hosts: dict[Value, int] = {}  # the host's arrays
 
@@ -136,7 +137,7 @@ class _Driver:
             "yield": lambda op: [],
         }
         for op in block.ops:
-            if self.waits(op) or unclamped(op) or any(space_of(v) == "shared" for v in op.places):
+            if self.waits(op) or self.strays(op) or any(space_of(v) == "shared" for v in op.places):
                 steps += self.looked()
             if user_kernels(op) is not None:
                 steps += self.user_launches(op)
@@ -154,6 +155,19 @@ class _Driver:
         """
         pending, self.pending = self.pending, False
         return [launch.CheckStatus(Address(self.status))] if pending else []
+
+    def strays(self, op: Op) -> bool:
+        """Whether an index or a size that is wrong would lead its kernels out of memory: such as one that follows indices,
+        or takes a view that begins at a known place of what has a run-time size."""
+        if unclamped(op):
+            return True
+        for v in () if op.name == "view" else op.operands:
+            while v.op is not None and v.op.name == "view":
+                offset, v = v.op.attrs["offset"], v.op.operands[0]
+                known = isinstance(offset, int) and isinstance(v.type.size, int)
+                if offset != 0 and not known and not dims.names_of(offset) & self.indices:
+                    return True
+        return False
 
     def waits(self, op: Op) -> bool:
         """Whether the host looks at a result for it, or may fail by itself."""
@@ -189,6 +203,7 @@ class _Driver:
         return []
 
     def loop(self, op: Op) -> list[Step]:
+        self.indices.add(str(op.attrs["index"]))
         body = self.block(op.block)
         if self.waits(op):
             body += self.looked()

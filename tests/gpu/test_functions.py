@@ -348,3 +348,14 @@ def test_a_wrong_label_is_said_before_a_row_is_read_there() -> None:
     assert f(given, [0, 3, -1]) > 0
     with pytest.raises(IndexError, match="index 104 is out of bounds for an axis of size 4"):
         f(given, [0, 104, 1])
+
+
+def test_an_element_that_is_not_there_is_not_read() -> None:
+    """The check comes before the copy of a view that begins behind the end."""
+    x = T.fvector("x")
+    third, last = (tcc.function([x], v, device=DEVICE) for v in (x[2], x[-1]))
+    assert third(vector([1, 2, 3])) == 3 and last(vector([1, 2])) == 2
+    for f, short in ((third, [1, 2]), (last, [])):
+        for _ in range(2):
+            with pytest.raises(IndexError):
+                f(vector(short))
