@@ -32,7 +32,9 @@ RANK_NAMES = {
 @functools.cache
 def promote(*dtypes: str) -> str:
     """NumPy's promotion of arrays, on NumPy's names; bfloat16 with another float is float32 or that wider one."""
-    return NAMES[promote_ir(*(FROM_NUMPY[d] for d in dtypes))]
+    if "bfloat16" in dtypes:
+        return NAMES[promote_ir(*(FROM_NUMPY[d] for d in dtypes))]
+    return np.result_type(*(np.dtype(d) for d in dtypes)).name
 
 
 class Type:

@@ -105,3 +105,9 @@ def test_user_written_ops_see_float32(values):
 
     x = T.matrix("x", dtype="bfloat16")
     np.testing.assert_array_equal(tcc.function([x], Doubled()(x))(values), 2 * rounded(values))
+
+
+def test_dtypes_that_there_are_none_of_are_refused_as_others_are():
+    x = T.vector("x", dtype="float32")
+    with pytest.raises(TypeError, match="cannot store a value of dtype float128"):
+        tcc.function([x], x)(np.ones(3, np.longdouble))
