@@ -18,7 +18,7 @@ from tcc.codegen.aot_body import body_text
 from tcc.codegen.aot_checks import c_bytes, checks_text, string
 from tcc.codegen.aot_context import State, context_text
 from tcc.codegen.aot_entry import EntryText, Piece, Strings, sizes_text, spec_rows
-from tcc.codegen.aot_features import portable, required
+from tcc.codegen.aot_features import oldest, portable, required
 from tcc.codegen.driver import kernels_text
 from tcc.codegen.emit import merge
 from tcc.codegen.gemm_record import Reach
@@ -134,12 +134,12 @@ def _engines(library: Library) -> list[str]:
 def library_object(library: Library) -> bytes:
     """The relocatable object."""
     _read_assembly()
-    return jit.compile_object(with_base(library_text(library)), portable(library.target))
+    return jit.compile_object(with_base(library_text(library), library.target), portable(library.target))
 
 
 def library_assembly(library: Library) -> str:
     _read_assembly()
-    return jit.assembly(with_base(library_text(library)), portable(library.target))
+    return jit.assembly(with_base(library_text(library), library.target), portable(library.target))
 
 
 def _read_assembly() -> None:
@@ -149,10 +149,10 @@ def _read_assembly() -> None:
     llvm.initialize_native_asmparser()
 
 
-def with_base(text: str) -> str:
+def with_base(text: str, target: Target) -> str:
     """With the attributes of code that every CPU of its kind runs; calls go by addresses in a table, without stubs."""
     flags = '!llvm.module.flags = !{!0}\n!0 = !{i32 7, !"RtLibUseGOT", i32 1}\n'
-    return f"{text}\nattributes #1 = {{ nounwind minsize optsize }}\n{flags}"
+    return f"{text}\nattributes #1 = {{ nounwind minsize optsize {oldest(target)} }}\n{flags}"
 
 
 def _data(array: np.ndarray[Any, Any]) -> str:

@@ -19,6 +19,16 @@ X86 = {
 V2 = ("sse3", "ssse3", "sse4.1", "sse4.2", "popcnt", "cx16")
 V3 = (*V2, "avx", "avx2", "bmi", "bmi2", "f16c", "fma", "lzcnt", "movbe")
 V4 = (*V3, "avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl")
+# others: LLVM's name -> its bit in what Linux says of the CPU (AT_HWCAP, and from 64 on AT_HWCAP2)
+HWCAPS = {
+    "aarch64": {
+        "aes": 3, "sha2": 6, "crc": 7, "lse": 8, "fullfp16": 10, "rdm": 12, "dotprod": 20, "sve": 22,
+        "sve2": 65, "i8mm": 77, "bf16": 78,
+    },
+    "riscv64": {"v": ord("v") - ord("a")},
+}  # fmt: skip
+CPUS = {"aarch64": "generic", "riscv64": "generic-rv64"}
+AT_HWCAP, AT_HWCAP2 = 16, 26
 LEVELS = {"x86-64": (), "x86-64-v2": V2, "x86-64-v3": V3, "x86-64-v4": V4}
 WIDTHS = {128: V2, 256: V3, 512: V4}
 AVX, AVX512 = 0b110, 0b11100110  # of XCR0: what the system keeps when it switches threads
@@ -35,6 +45,15 @@ def portable(target: Target) -> Target:
     return target._replace(cpu="x86-64", features=",".join(f"+{n}" for n in required(target)))
 
 
+def oldest(target: Target) -> str:
+    """LLVM's attributes of code that every CPU of its kind runs: what looks for features, and says which are lacking, has none."""
+    arch = target.triple.split("-")[0]
+    if is_x86(target):
+        return '"target-cpu"="x86-64" "target-features"="+sse2"'
+    wanted = [f for f in target.features.split(",") if f[1:] not in HWCAPS.get(arch, ())]
+    return f'"target-cpu"="{CPUS.get(arch, target.cpu)}" "target-features"="{",".join(wanted)}"'
+
+
 def required(target: Target) -> tuple[str, ...]:
     """The features that a CPU must have, in the order of X86.
 
@@ -48,48 +67,35 @@ def required(target: Target) -> tuple[str, ...]:
 
 
 def features_text(target: Target, listed: str) -> str:
-    """`unfit(who)`: 0, or what it refused; `listed` are the names with commas between.  It is plain code for the oldest CPU of its kind, which every one runs."""
-    names = required(target) if is_x86(target) and _reads_assembly() else ()
-    if not names:
+    """`unfit(who)`: 0, or what it refused; `listed` are the names of all features with commas between."""
+    arch, all_names = target.triple.split("-")[0], required(target)
+    if is_x86(target) and _reads_assembly():
+        places = [32 * X86[n][0] + X86[n][1] for n in all_names]
+        looks, count = _cpuid_text(all_names), len(WORDS)
+    elif HWCAPS.get(arch, {}).keys() & set(all_names):
+        places = [HWCAPS[arch].get(n, 255) for n in all_names]
+        looks, count = _auxiliary_text(), 4
+    else:
         return "define internal i32 @tcc_unfit(ptr %who) #1 {\n  ret i32 0\n}\n"
-    places = bytes(32 * X86[n][0] + X86[n][1] for n in names)
-    state = AVX512 if "avx512f" in names else AVX if "avx" in names else 0
-    words = "".join(
-        f"""  %r{k} = call {{ i32, i32, i32, i32 }} asm "cpuid", "={{ax}},={{bx}},={{cx}},={{dx}},{{ax}},{{cx}},~{{dirflag}},~{{fpsr}},~{{flags}}"(i32 {leaf if leaf < 1 << 31 else leaf - (1 << 32)}, i32 {sub})
-  %w{k} = extractvalue {{ i32, i32, i32, i32 }} %r{k}, {register}
-  %w{k}.at = getelementptr i32, ptr %words, i64 {k}
-  store i32 %w{k}, ptr %w{k}.at
-"""
-        for k, (leaf, sub, register) in enumerate(WORDS)
-    )
-    saved = "  br label %next"
-    if state:
-        saved = f"""  %osxsave = and i32 %w0, {1 << 27}
-  %asks = icmp ne i32 %osxsave, 0
-  br i1 %asks, label %kept, label %unkept
-kept:
-  %x = call {{ i32, i32 }} asm "xgetbv", "={{ax}},={{dx}},{{cx}},~{{dirflag}},~{{fpsr}},~{{flags}}"(i32 0)
-  %xcr = extractvalue {{ i32, i32 }} %x, 0
-  %on = and i32 %xcr, {state}
-  %saved = icmp eq i32 %on, {state}
-  br i1 %saved, label %next, label %unkept
-unkept:
-  %u = {refuse("cpu", "cpu", "i64 %who.i", "i64 ptrtoint (ptr @tcc_vectors to i64)")}
-  ret i32 %u"""
-    start = "kept" if state else "entry"
     return f"""
-@tcc_feature_bits = internal constant [{len(places)} x i8] {c_bytes(places)}
+@tcc_feature_bits = internal constant [{len(places)} x i8] {c_bytes(bytes(places))}
 {string("tcc_vectors", "a system that keeps its wide registers")}
+{"" if is_x86(target) else "declare i64 @getauxval(i64) nonlazybind"}
 define internal i32 @tcc_unfit(ptr %who) #1 {{
 entry:
-  %words = alloca [{len(WORDS)} x i32]
+  %words = alloca [{count} x i32]
   %who.i = ptrtoint ptr %who to i64
-{words}{saved}
+{looks}
+begin:
+  br label %next
 next:
-  %i = phi i64 [0, %{start}], [%i1, %skip]
-  %name = phi ptr [{listed}, %{start}], [%name1, %skip]
+  %i = phi i64 [0, %begin], [%i1, %skip]
+  %name = phi ptr [{listed}, %begin], [%name1, %skip]
   %bit.at = getelementptr i8, ptr @tcc_feature_bits, i64 %i
   %place = load i8, ptr %bit.at
+  %unknown = icmp eq i8 %place, 255
+  br i1 %unknown, label %has, label %look
+look:
   %word = lshr i8 %place, 5
   %bit = and i8 %place, 31
   %word.i = zext i8 %word to i64
@@ -101,7 +107,7 @@ next:
   br i1 %set, label %has, label %lacks
 has:
   %i1 = add i64 %i, 1
-  %all = icmp eq i64 %i1, {len(names)}
+  %all = icmp eq i64 %i1, {len(places)}
   br i1 %all, label %ok, label %skip
 skip:
   %name.now = phi ptr [%name, %has], [%name1, %skip]
@@ -117,6 +123,43 @@ ok:
   ret i32 0
 }}
 """
+
+
+def _cpuid_text(names: tuple[str, ...]) -> str:
+    """Fills %words, and looks whether the system keeps the registers that these features have."""
+    state = AVX512 if "avx512f" in names else AVX if "avx" in names else 0
+    words = "".join(
+        f"""  %r{k} = call {{ i32, i32, i32, i32 }} asm "cpuid", "={{ax}},={{bx}},={{cx}},={{dx}},{{ax}},{{cx}},~{{dirflag}},~{{fpsr}},~{{flags}}"(i32 {leaf if leaf < 1 << 31 else leaf - (1 << 32)}, i32 {sub})
+  %w{k} = extractvalue {{ i32, i32, i32, i32 }} %r{k}, {register}
+  %w{k}.at = getelementptr i32, ptr %words, i64 {k}
+  store i32 %w{k}, ptr %w{k}.at
+"""
+        for k, (leaf, sub, register) in enumerate(WORDS)
+    )
+    if not state:
+        return f"{words}  br label %begin"
+    return f"""{words}  %osxsave = and i32 %w0, {1 << 27}
+  %asks = icmp ne i32 %osxsave, 0
+  br i1 %asks, label %kept, label %unkept
+kept:
+  %x = call {{ i32, i32 }} asm "xgetbv", "={{ax}},={{dx}},{{cx}},~{{dirflag}},~{{fpsr}},~{{flags}}"(i32 0)
+  %xcr = extractvalue {{ i32, i32 }} %x, 0
+  %on = and i32 %xcr, {state}
+  %saved = icmp eq i32 %on, {state}
+  br i1 %saved, label %begin, label %unkept
+unkept:
+  %u = {refuse("cpu", "cpu", "i64 %who.i", "i64 ptrtoint (ptr @tcc_vectors to i64)")}
+  ret i32 %u"""
+
+
+def _auxiliary_text() -> str:
+    """Fills %words with what Linux tells every program of its CPU."""
+    return f"""  %cap = call i64 @getauxval(i64 {AT_HWCAP})
+  store i64 %cap, ptr %words
+  %cap2 = call i64 @getauxval(i64 {AT_HWCAP2})
+  %cap2.at = getelementptr i64, ptr %words, i64 1
+  store i64 %cap2, ptr %cap2.at
+  br label %begin"""
 
 
 def _reads_assembly() -> bool:

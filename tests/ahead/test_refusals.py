@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import ctypes
+import shutil
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +16,7 @@ import pytest
 import tcc
 import tcc.tensor as T
 from tcc.codegen.aot_layout import STATUS
+from tcc.codegen.target import cross, host
 from tcc.runtime import library as loader
 from tcc.runtime.manifest import Range
 
@@ -110,3 +115,27 @@ def test_sizes_that_no_memory_has(build: Callable[..., Any]) -> None:
     call.context, call.workspace = call.model.context.value, None
     call.set(shape=[2**40, 2**40])
     assert call.run() == (STATUS["overflow"], "m_f: x is too large, [x_0,x_1]")
+
+
+@pytest.mark.skipif(shutil.which("qemu-x86_64") is None, reason="there is no qemu-x86_64 to be an old CPU")
+def test_an_old_cpu_gets_a_message(build: Callable[..., Any], tmp_path: Path) -> None:
+    if not host().triple.startswith("x86_64"):
+        pytest.skip("a level of x86")
+    x = T.fmatrix("x")
+    build({"f": tcc.function([x], T.exp(x), name="f")}, target=cross("x86_64-linux-gnu", "x86-64-v3"))
+    look = (
+        "import ctypes, sys; m = ctypes.CDLL(sys.argv[1]); m.m_last_error.restype = ctypes.c_char_p; "
+        "m.m_create.restype = ctypes.c_void_p; print(m.m_create(None), m.m_last_error().decode())"
+    )
+    command = [
+        "qemu-x86_64",
+        "-cpu",
+        "Nehalem",
+        sys.executable,
+        "-S",
+        "-c",
+        look,
+        next(tmp_path.glob("*.so")),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.stdout.startswith("None m: this CPU lacks "), done.stderr
