@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from tcc import tensor
+from tcc import build, tensor
 from tcc.graph import Shown
 from tcc.printing import label
 from tcc.theano.indexops import Elemwise
@@ -17,13 +17,14 @@ from tcc.variable import as_variable
 
 
 class InPlace(Elemwise):
-    """A function of tcc whose result lies in its first operand's memory, and so is of its type (TypeError if not)."""
+    """A function of tcc whose result lies in its first operand's memory, and so is cast to its dtype; TypeError if it is
+    larger."""
 
     destroy_map = {0: [0]}
 
     def apply(self, *inputs: Any) -> Any:
         first = as_variable(inputs[0])
-        made = super().apply(first, *inputs[1:])
+        made = build.cast(super().apply(first, *inputs[1:]), first.type.dtype)
         if made.type != first.type:
             raise TypeError(f"{self}: the result, a {made.type}, does not fit in {first}, a {first.type}")
         node = made.owner

@@ -48,7 +48,8 @@ def test_refusals():
     with pytest.raises(InconsistencyError, match="protected Variable"):
         tcc.function([x], inplace.exp_inplace(x))
     with pytest.raises(TypeError, match="does not fit"):
-        inplace.exp_inplace(i)
+        inplace.add_inplace(x, T.dmatrix())
+    assert inplace.add_inplace(i, x).dtype == "int32"
     made = inplace.exp_inplace(x).owner
     assert isinstance(made.op, Elemwise) and made.op == inplace.exp_inplace and str(made.op) == "exp_inplace"
 
