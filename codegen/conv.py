@@ -76,7 +76,7 @@ class _Conv(ConvText):
         self.depths = [mul(self.depth_channels, *(r.taps for r in phase)) for phase in self.phases]
         deepest = max((k for k in self.depths if isinstance(k, int)), default=self.depths[0])
         aligned = isinstance(pitch, int) and pitch % self.t.lanes == 0 and self.axes[2].spread is not None
-        self.h, self.v = tile_shape(self.t, target, self.m, most, deepest, aligned)
+        self.h, self.v = tile_shape(self.t, target, self.m, most, deepest, aligned, lines=self._lines())
         self.width = self.v * self.t.lanes
         self.tiles = ceil_div(self.m, self.h)
         # rows of results follow one another in both memories
@@ -101,6 +101,16 @@ class _Conv(ConvText):
             known = isinstance(kernel[i], int) and (self.forward or self.strides[i] == 1)
             spread.append(spread_axis(kernel[i], other[i], *how, self.forward) if known else None)
         return best_axes(shared, spread, space, self.depth_channels, self.m, self.t, self.target)
+
+    def _lines(self) -> tuple[Size, Size]:
+        """What taps of the first phase read for a run of results: (lines, elements by which each is longer than the run)."""
+        lines, longer = self.depth_channels, 0
+        for axis, run in zip(self.axes, self.phases[0]):
+            if not isinstance(run.taps, int) or not isinstance(axis.pitch, int):
+                return -1, 0
+            lines = mul(lines, min(axis.phases, run.taps))
+            longer = longer * axis.pitch + max(run.taps - 1, 0) * abs(run.apart) // axis.phases
+        return lines, longer
 
     def kernel(self) -> Kernel:
         h, width, images = self.h, self.width, self.source.shape[0]
@@ -332,6 +342,8 @@ class _Conv(ConvText):
         def each(body: Callable[[str, list[str], Number], None]) -> None:
             """`body(c, taps, k)` over channels, then taps."""
             counts = [self.size(r.taps) for r in phase]
+            if 0 in counts:
+                return  # LLVM trips over loops that are known not to run
 
             def channel(c: str, _: list[str]) -> None:
                 def taps(axis: int, at: list[str], k: Number) -> None:

@@ -26,23 +26,36 @@ _TILE_END = 40  # cycles of a tile beside its steps, and three more for each of 
 
 
 def tile_shape(
-    t: VecType, target: Target, rows: Size, columns: Size, depth: Size, aligned: bool = False, whole: int = 0
+    t: VecType,
+    target: Target,
+    rows: Size,
+    columns: Size,
+    depth: Size,
+    aligned: bool = False,
+    whole: int = 0,
+    lines: tuple[Size, Size] = (-1, 0),
 ) -> tuple[int, int]:
     """(rows, vectors) of the register tile that takes the least time for a product of rows x columns and `depth` steps.
 
     Each step is a load and splat for each row, a load for each vector, which crosses a cache line if not aligned, and a
     multiply-add for each of both; two loads fit a cycle, and a chain goes on after four.  `whole` rows are not cut.
+    The vectors of all steps lie in `lines`: (how many, by how many elements each is longer than a tile is wide), or apart.
+    Where they do not stay in the first-level cache for the next rows, each line of it takes a cycle of the loads' time.
     """
     registers = 32 if target.avx512 else 16
     m = rows if isinstance(rows, int) else 1 << 10
     n = columns if isinstance(columns, int) else 1 << 16
     k = depth if isinstance(depth, int) else 1 << 10
+    count, longer = (x if isinstance(x, int) else -1 for x in lines)
     best: tuple[float, int, int] | None = None
     for v in range(1, 9):
+        apart = k * v * t.lanes
+        read = (min(count * (v * t.lanes + longer), apart) if min(count, longer) >= 0 else apart) * t.bytes
+        far = read / (max(k, 1) * LINE) if read > target.l1_bytes else 0
         for h in range(1, min((registers - 1) // v - 1, 28 if v == 1 and aligned else 14) + 1):
             if whole and h != whole:
                 continue
-            loads = (h + v * (1 if aligned else 2)) / 2
+            loads = (h + v * (1 if aligned else 2)) / 2 + far
             step = max(h * v / target.multiply_adds, loads, 4.0) + 0.5
             cost = -(-m // h) * -(-n // (v * t.lanes)) * (k * step + _TILE_END + 3 * h * v)
             if best is None or cost < best[0]:
