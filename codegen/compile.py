@@ -10,13 +10,14 @@ kernels.  At level 0 it does not run, but a module more costs a millisecond.
 
 from __future__ import annotations
 
-from tcc.codegen import engines, jit
+from tcc.codegen import jit
 from tcc.codegen.driver import Lowered, kernels_text
 from tcc.codegen.emit import merge
 from tcc.codegen.entry import entry_text
 from tcc.codegen.image import Compiled
 from tcc.codegen.kernel import Kernel
 from tcc.codegen.keys import cache_key
+from tcc.codegen.products import engines
 from tcc.codegen.target import Target
 from tcc.runtime import cache
 

@@ -12,8 +12,8 @@ from tcc.codegen import scalar
 from tcc.codegen.emit import VecType
 from tcc.codegen.gather import Places
 from tcc.codegen.kernel import Kernel, plus, times
-from tcc.codegen.microkernel import lane_mask, splat
 from tcc.codegen.nest import Fold, identity_value
+from tcc.codegen.products.microkernel import lane_mask, splat
 from tcc.codegen.target import Target
 from tcc.ir.core import Op
 

@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 from tcc.codegen import scalar
 from tcc.codegen.emit import Emit, VecType
 from tcc.codegen.kernel import Kernel, Operand, OpId, Slots, finish, memo_sizes, plus, times
-from tcc.codegen.microkernel import lane_mask, splat
 from tcc.codegen.nest import PARALLEL_WORK, Position, iota
+from tcc.codegen.products.microkernel import lane_mask, splat
 from tcc.codegen.target import Target
 from tcc.ir.core import Op
 from tcc.ir.dims import Size

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from tcc.codegen import engines, jit, support
+from tcc.codegen import jit, support
+from tcc.codegen.products import engines
 from tcc.codegen.target import Target
 from tcc.runtime import native
 from tcc.runtime.symbols import symbols

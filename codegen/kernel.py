@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from tcc.codegen.emit import Emit, scalar_const
-from tcc.codegen.gemm_record import Reach
+from tcc.codegen.products.record import Reach
 from tcc.ir import dims
 from tcc.ir.dims import Size
 from tcc.runtime.layout import MOST_BYTES

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from tcc.codegen import halves
 from tcc.codegen.emit import Emit, VecType
 from tcc.codegen.halves import HALVES
-from tcc.codegen.math_core import Math
+from tcc.codegen.math.core import Math
 from tcc.codegen.target import Target
 from tcc.ir.types import FLOATS
 

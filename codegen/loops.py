@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from tcc.codegen.columns import column_kernel
-from tcc.codegen.conv import conv_kernel
-from tcc.codegen.conv_filter import conv_filter_kernel
+from tcc.codegen.conv.filter import conv_filter_kernel
+from tcc.codegen.conv.kernel import conv_kernel
 from tcc.codegen.extremes import arg_kernel
 from tcc.codegen.gather import check_index_kernel, gather_kernel, running_kernel, scatter_kernel
 from tcc.codegen.kernel import Kernel
-from tcc.codegen.matmul_bytes import byte_product_kernel
 from tcc.codegen.pooling import (
     max_pool_grad_kernel,
     max_pool_pick_kernel,
@@ -16,7 +15,8 @@ from tcc.codegen.pooling import (
     unpool_kernel,
 )
 from tcc.codegen.positions import positions_kernel, searchsorted_kernel
-from tcc.codegen.products import product_kernel
+from tcc.codegen.products.bytes import byte_product_kernel
+from tcc.codegen.products.op import product_kernel
 from tcc.codegen.program import Program, build, copy_program
 from tcc.codegen.random import mrg_kernel
 from tcc.codegen.rows import row_kernel

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-from tcc.codegen import math as vector_math
 from tcc.codegen.lanes import Lanes
+from tcc.codegen.math import functions as vector_math
 from tcc.codegen.philox import philox
 
 Write = Callable[..., str]  # (Lanes, *operands) -> text

@@ -15,8 +15,8 @@ from collections.abc import Callable, Sequence
 from tcc.codegen.emit import VecType
 from tcc.codegen.gather import Places
 from tcc.codegen.kernel import Kernel, finish, plus, times
-from tcc.codegen.microkernel import splat
 from tcc.codegen.nest import Position, Vectors, iota
+from tcc.codegen.products.microkernel import splat
 from tcc.codegen.target import Target
 from tcc.ir import dims
 from tcc.ir.core import Op

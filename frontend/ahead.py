@@ -18,9 +18,9 @@ from tcc.runtime import bundle
 from tcc.runtime.manifest import Array, Entry, Range
 
 if TYPE_CHECKING:
-    from tcc.codegen.aot import Library
-    from tcc.codegen.aot_context import State
-    from tcc.codegen.aot_entry import Piece
+    from tcc.codegen.aot.context import State
+    from tcc.codegen.aot.entry import Piece
+    from tcc.codegen.aot.library import Library
     from tcc.codegen.gpu.library import DeviceLibrary
     from tcc.codegen.target import Target
 
@@ -33,9 +33,9 @@ def library(
     With a `gpu`, an architecture such as sm_80, entries launch kernels there.  TypeError names all ops that only Python can run,
     and state whose size an entry changes.
     """
-    from tcc.codegen.aot import Library
-    from tcc.codegen.aot_context import State
-    from tcc.codegen.freestanding import is_freestanding
+    from tcc.codegen.aot.context import State
+    from tcc.codegen.aot.freestanding import is_freestanding
+    from tcc.codegen.aot.library import Library
 
     refuse_python(model, bool(gpu))
     if gpu and is_freestanding(target):
@@ -93,7 +93,7 @@ def _on_device(model: Model, state: State, gpu: str) -> DeviceLibrary:
 
 
 def _device_piece(entry: Entry, device: DeviceLibrary) -> Piece:
-    from tcc.codegen.aot_entry import Piece
+    from tcc.codegen.aot.entry import Piece
     from tcc.codegen.gpu.library import DeviceLowered
 
     lowered = DeviceLowered(entry.name, device)
@@ -101,7 +101,7 @@ def _device_piece(entry: Entry, device: DeviceLibrary) -> Piece:
 
 
 def _piece(func: Func, entry: Entry, target: Target) -> Piece:
-    from tcc.codegen.aot_entry import Piece
+    from tcc.codegen.aot.entry import Piece
     from tcc.codegen.coverage import require_native
     from tcc.codegen.driver import lower
     from tcc.passes.manager import run

@@ -172,8 +172,8 @@ class Program:
 
     def _make(self, func: Func, target: Target, clock: int) -> Artefact:
         from tcc.codegen import compile as compiler
-        from tcc.codegen import engines
         from tcc.codegen.driver import lower
+        from tcc.codegen.products import engines
 
         products = (op.result.type.dtype for op in func.body.walk() if op.name == "matmul")
         engines.prepare(products, target)

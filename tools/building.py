@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from tcc.codegen.freestanding import is_freestanding
+from tcc.codegen.aot.freestanding import is_freestanding
 from tcc.codegen.target import Target, host
 from tcc.tools.toolchain import CROSS, zig
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from tcc.ahead import library
-from tcc.codegen import aot
-from tcc.codegen.aot_features import required
-from tcc.codegen.freestanding import is_freestanding
+from tcc.codegen.aot import library as aot
+from tcc.codegen.aot.features import required
+from tcc.codegen.aot.freestanding import is_freestanding
 from tcc.codegen.target import Target
 from tcc.exporting import Model
 from tcc.ir import safetensors

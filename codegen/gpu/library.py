@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from tcc.codegen.aot_layout import CALL_CONTEXT, CALL_INPUTS, CTX_DEVICE
+from tcc.codegen.aot.layout import CALL_CONTEXT, CALL_INPUTS, CTX_DEVICE
 from tcc.codegen.emit import Emit
 from tcc.codegen.gpu.chips import Chip
 from tcc.codegen.kernel import Kernel, size_text
@@ -89,7 +89,7 @@ class DeviceLibrary:
 
 @dataclass
 class DeviceLowered:
-    """An entry's body, with what `codegen/aot.py` asks of one."""
+    """An entry's body, with what `codegen/aot/library.py` asks of one."""
 
     entry: str
     library: DeviceLibrary

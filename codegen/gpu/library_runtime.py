@@ -3,8 +3,8 @@ the kernels and the state, and tables."""
 
 from __future__ import annotations
 
-from tcc.codegen.aot_checks import c_bytes, string
-from tcc.codegen.aot_layout import ALIGN, CTX_DEVICE, CTX_HEADER
+from tcc.codegen.aot.checks import c_bytes, string
+from tcc.codegen.aot.layout import ALIGN, CTX_DEVICE, CTX_HEADER
 from tcc.codegen.gpu.library import CONTEXT, FIRST, HERE, NEWER, NUMBER, STREAM, DeviceLibrary
 from tcc.codegen.gpu.library_calls import DRIVER, DriverCalls
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tcc.ahead import library, with_shapes
-from tcc.codegen import aot
+from tcc.codegen.aot import library as aot
 from tcc.codegen.target import Target, host
 from tcc.exporting import exported
 from tcc.runtime import library as loader

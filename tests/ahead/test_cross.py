@@ -17,7 +17,7 @@ from cross import require
 import tcc
 import tcc.tensor as T
 from tcc.ahead import library
-from tcc.codegen import aot
+from tcc.codegen.aot import library as aot
 from tcc.codegen.target import KNOWN, Target, cross, host
 from tcc.exporting import Model, exported
 from tcc.runtime.library import load

@@ -15,7 +15,7 @@ import pytest
 
 import tcc
 import tcc.tensor as T
-from tcc.codegen.aot_layout import STATUS
+from tcc.codegen.aot.layout import STATUS
 from tcc.codegen.target import cross, host
 from tcc.runtime import library as loader
 from tcc.runtime.manifest import Range

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tcc.codegen import engines, support
-from tcc.codegen.gemm_record import engine_name
+from tcc.codegen import support
+from tcc.codegen.products import engines
+from tcc.codegen.products.record import engine_name
 from tcc.codegen.target import host
 from tcc.runtime import cache
 

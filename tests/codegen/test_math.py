@@ -13,9 +13,9 @@ import pytest
 from accuracy import ACCURACY, SQRT_PI, Long, erf, erfc
 from vectors import Array, Library, ulps
 
-from tcc.codegen import math as vector_math
 from tcc.codegen.emit import Emit, VecType
 from tcc.codegen.jit import assembly
+from tcc.codegen.math import functions as vector_math
 from tcc.codegen.target import LEVELS, Target, host, level, plain
 from tcc.ir.knobs import KnobError
 

@@ -15,14 +15,14 @@ import pytest
 
 from tcc.codegen import support
 from tcc.codegen.emit import Emit, VecType, merge
-from tcc.codegen.engines import vector
-from tcc.codegen.gemm import engine
-from tcc.codegen.gemm_record import A_BLOCK, PACK_FIRST, PACK_ROWS, engine_name, keeps
 from tcc.codegen.index import Index
 from tcc.codegen.jit import Image, compile_object, function
-from tcc.codegen.matmul import Epilogue, Matmul, matmul_kernel, matmul_scratch, matmul_slots
-from tcc.codegen.matmul_plan import choose_form, plan
-from tcc.codegen.quick import quick_engine
+from tcc.codegen.products.engines import vector
+from tcc.codegen.products.gemm import engine
+from tcc.codegen.products.matmul import Epilogue, Matmul, matmul_kernel, matmul_scratch, matmul_slots
+from tcc.codegen.products.plan import choose_form, plan
+from tcc.codegen.products.quick import quick_engine
+from tcc.codegen.products.record import A_BLOCK, PACK_FIRST, PACK_ROWS, engine_name, keeps
 from tcc.codegen.target import Target, host, plain
 from tcc.runtime import layout as at
 from tcc.runtime import native

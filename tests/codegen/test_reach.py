@@ -9,8 +9,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from tcc.codegen.gemm import engine
-from tcc.codegen.gemm_record import (
+from tcc.codegen.jit import Image, compile_object, function
+from tcc.codegen.products.gemm import engine
+from tcc.codegen.products.matmul import Matmul, matmul_kernel
+from tcc.codegen.products.reach import Possible
+from tcc.codegen.products.record import (
     A_UNPACKED,
     DOT,
     PACK_EACH,
@@ -23,9 +26,6 @@ from tcc.codegen.gemm_record import (
     engine_name,
     keeps,
 )
-from tcc.codegen.jit import Image, compile_object, function
-from tcc.codegen.matmul import Matmul, matmul_kernel
-from tcc.codegen.reach import Possible
 from tcc.codegen.target import Target, host, plain
 from tests.codegen.test_matmul import STAND_IN, Product, module, numbers, product
 

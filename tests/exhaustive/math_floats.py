@@ -14,8 +14,8 @@ from accuracy import ACCURACY
 from scipy import special
 from vectors import Array, Library
 
-from tcc.codegen import math as vector_math
 from tcc.codegen.emit import VecType
+from tcc.codegen.math import functions as vector_math
 from tcc.codegen.target import host
 
 BLOCK = 1 << 16

@@ -19,9 +19,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tcc.codegen import engines, freestanding, jit
+from tcc.codegen import jit
+from tcc.codegen.aot import freestanding
 from tcc.codegen.driver import Lowered, lower
 from tcc.codegen.emit import merge
+from tcc.codegen.products import engines
 from tcc.codegen.target import LEVELS, Target, host, level
 from tcc.ir import dims
 from tcc.ir.arrays import as_numbers, in_memory

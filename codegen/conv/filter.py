@@ -1,0 +1,357 @@
+"""The gradient of a convolution by its filters, by register tiles of (channels or taps) x filters that sum over pixels.
+
+The image is padded as for the convolution itself (tcc.codegen.conv.kernel), so the elements that a tap meets along a row of
+results are a row too; g is turned, so that the vectors of a tile are filters.  A tile's rows are channels that one tap
+meets, or all channels and the taps along the last axes where these are few.  Its sums stay in scratch between rounds of
+images: each element is one chain of fused multiply-adds over images, then pixels, whatever the tile.  Where filters are
+small, images are cut into a few parts, whatever the number of threads, each with sums of its own that are added up in order:
+so there are tiles enough to go round, and threads read the images that they copied.
+"""
+
+from __future__ import annotations
+
+from tcc.codegen.conv.axes import Axis, ceil_div, forward_axis
+from tcc.codegen.conv.text import ConvText, Number, tile_shape
+from tcc.codegen.index import Index
+from tcc.codegen.kernel import Kernel
+from tcc.codegen.products.microkernel import load, store
+from tcc.codegen.products.pack import copy_elements, copy_transposed, pack_name
+from tcc.codegen.target import Target
+from tcc.ir.core import Op
+from tcc.ir.dims import Size, add, floordiv, maximum, minimum, mul, sub
+from tcc.ir.types import dense_strides
+
+MOST_ROWS = 14
+PARTS = 8  # of the images
+PARTS_BYTES = 1 << 20  # of the sums of all parts
+
+
+def conv_filter_kernel(op: Op, target: Target) -> Kernel:
+    """A placed `conv_filter`.  Threads share the copies of each round of images, then the tiles."""
+    return _Filter(op, target).kernel()
+
+
+class _Filter(ConvText):
+    def __init__(self, op: Op, target: Target) -> None:
+        super().__init__(op, target)
+        x, g, out = self.types
+        self.groups = int(op.attrs["groups"])
+        self.filters, self.per_group = floordiv(out.shape[0], self.groups), out.shape[1]
+        self.space, self.taps, self.pixels = (self.three(t.shape[2:], 1) for t in (x, out, g))
+        pads = self.pads()
+        self.axes: list[Axis] = [
+            forward_axis(
+                self.space[i],
+                self.taps[i],
+                self.pixels[i],
+                pads[i],
+                self.strides[i],
+                self.dilation[i],
+                i == 2,
+            )
+            for i in range(3)
+        ]
+        self.inner = self._inner_taps()
+        pixels = mul(self.pixels[1], self.pixels[2])
+        few: Size = mul(self.per_group, *self.taps[3 - self.inner :])
+        if self.inner:
+            assert isinstance(few, int)
+            self.h, self.v = tile_shape(self.t, target, few, self.filters, pixels, aligned=True, whole=few)
+        else:
+            self.h, self.v = tile_shape(self.t, target, self.per_group, self.filters, pixels, aligned=True)
+        self.width = self.v * self.t.lanes
+        self.blocks = ceil_div(self.filters, self.width)
+        self.row_blocks: Size = 1 if self.inner else ceil_div(self.per_group, self.h)
+        self.outer = self.taps[: 3 - self.inner]
+        self.units = mul(self.groups, self.blocks, *self.outer, self.row_blocks)
+        self.pixel_count: Size = mul(*self.pixels)
+        bytes = maximum(mul(*out.shape, self.t.bytes * PARTS), 1)
+        parts = add(1, mul(PARTS - 1, minimum(1, floordiv(PARTS_BYTES, bytes))))
+        self.parts = minimum(parts, maximum(x.shape[0], 1))
+        self.part = floordiv(sub(add(x.shape[0], self.parts), 1), self.parts)  # images
+
+    def _inner_taps(self) -> int:
+        """Of how many of the last axes the taps are rows of one tile, with all channels."""
+        if not isinstance(self.per_group, int) or self.per_group > MOST_ROWS // 2:
+            return 0
+        for inner in (2, 1):
+            rows = mul(self.per_group, *self.taps[3 - inner :])
+            if isinstance(rows, int) and 0 < rows <= MOST_ROWS:
+                return inner
+        return 0
+
+    def kernel(self) -> Kernel:
+        x, g, _ = self.types
+        channels = mul(self.groups, self.per_group)
+        # the last tile of channels reads planes behind those that there are
+        self.lay_out(self.axes, channels, slack=2 * self.t.lanes)
+        self.sums = self.reserve(mul(self.parts, self.units, self.h * self.width * self.t.bytes))
+        self.turned_image = mul(self.groups, self.blocks, self.pixel_count, self.width)
+        most = self.fitting(self.part, mul(add(self.image, self.turned_image), self.parts))
+        self.padded = self.reserve(mul(self.image, most, self.parts, self.t.bytes))
+        self.reserve(mul(self.channel, self.h, self.t.bytes))
+        self.turned = self.reserve(mul(self.turned_image, most, self.parts, self.t.bytes))
+        self.write_pad(0, self.axes)
+        self._write_turn()
+        self._write_sum()
+        self._write_tiles()
+        self._write_out()
+
+        e = self.begin_kernel()
+        part, parts, units = self.size(self.part), self.size(self.parts), self.size(self.units)
+        i = Index(e)
+
+        def images(first: str, _: list[str]) -> None:
+            """Some images of each part."""
+            count = i.min(i.sub(part, first), self.size(most))
+            self.put("first", first)
+            self.put("count", count)
+            copies = i.mul(count, parts)
+            self.parallel("pad", i.mul(copies, self.size(channels)), i.mul(self.size(self.channel), 8))
+            turns = i.mul(copies, self.size(mul(self.groups, self.blocks)))
+            cost = i.mul(self.size(self.pixel_count), self.width * 8)
+            self.parallel("turn", turns, cost)
+            work = i.mul(count, i.mul(self.size(self.pixel_count), self.h * self.v * 8))
+            self.parallel("tiles", i.mul(parts, units), work)
+
+        # without images still zeros
+        e.loop(0, i.max(part, 1), self.size(most), images)
+        self.parallel("out", units, i.mul(parts, self.h * self.width * 32))
+        return self.finish("conv_filter", 0)
+
+    def image_number(self, x: Index, first: Number, i: Number) -> Number:
+        """Images follow one another part by part; behind the last one it is copied again, for nobody."""
+        if self.parts == 1:
+            return x.add(first, i)
+        part, rest = self.divide(x, i, self.get("count", "i64"))
+        number = x.add(x.mul(part, self.size(self.part)), x.add(first, rest))
+        return x.min(number, x.sub(self.size(self.types[0].shape[0]), 1))
+
+    def _write_turn(self) -> None:
+        """Body over (image, group, block of filters): g's rows of pixels as columns."""
+        t, g = self.t, self.types[1]
+        dense = g.strides[2:] == dense_strides(g.shape[2:])
+        if dense:
+            ahead = g.strides[0] * t.bytes if isinstance(g.strides[0], int) else 0
+            even = isinstance(self.pixel_count, int) and self.pixel_count % t.lanes == 0
+            part = copy_transposed(t, self.target, ahead, even)
+        else:
+            part = copy_elements(t)
+        self.e.lines += part.text().replace("tcc_pack_", "KERNEL_NAME.pack_").splitlines()
+        self.e.declared |= part.declared
+        e = self.begin_body("turn")
+        x = Index(e)
+        first, from_, to = self.get("first", "i64"), self.pointer(1), self.scratch(self.turned)
+        sn, sc = self.size(g.strides[0]), self.size(g.strides[1])
+        steps = [self.size(s) for s in self.three(g.strides[2:], 0)]
+        pixels = [self.size(s) for s in self.pixels]
+        count, blocks, filters = self.size(self.pixel_count), self.size(self.blocks), self.size(self.filters)
+
+        def unit(u: str, _: list[str]) -> None:
+            rest, block = self.divide(x, u, blocks)
+            i, group = self.divide(x, rest, self.groups)
+            begin = x.mul(block, self.width)
+            channel = x.add(x.mul(group, filters), begin)
+            number = self.image_number(x, first, i)
+            read = e.gep(from_, x.add(x.mul(number, sn), x.mul(channel, sc)), t.elem)
+            place = e.gep(to, x.mul(x.mul(u, count), self.width), t.elem)
+            some = x.min(x.sub(filters, begin), self.width)
+
+            def zero(k: str, _: list[str]) -> None:
+                store(e, t, "zeroinitializer", e.gep(place, k, t.elem))
+
+            e.when(
+                e.value(f"icmp slt i64 {some}, {self.width}"),
+                lambda: (e.loop(0, x.mul(count, self.width), t.lanes, zero), None)[1],
+            )
+            sizes = (("i64", x.mul(sc, t.bytes)), ("ptr", place), ("i64", self.width * t.bytes))
+            name = pack_name(t, "turn").replace("tcc_pack_", "pack_")
+            if dense:
+                self.call(name, ("ptr", read), *sizes, ("i64", some), ("i64", count))
+                return
+
+            def line(axis: int, read: str, at: Number) -> None:
+                if axis == 2:
+                    name = pack_name(t, "each").replace("tcc_pack_", "pack_")
+                    row = e.gep(place, x.mul(at, x.mul(pixels[2], self.width)), t.elem)
+                    strides = (("i64", x.mul(steps[2], t.bytes)), ("i64", x.mul(sc, t.bytes)))
+                    to = (("ptr", row), ("i64", self.width * t.bytes))
+                    self.call(name, ("ptr", read), *strides, *to, ("i64", pixels[2]), ("i64", some))
+                    return
+                e.loop(
+                    0,
+                    pixels[axis],
+                    1,
+                    lambda k, _: line(
+                        axis + 1,
+                        e.gep(read, x.mul(k, steps[axis]), t.elem),
+                        x.add(x.mul(at, pixels[axis]), k),
+                    ),
+                )
+
+            line(0, read, 0)
+
+        e.loop("%begin", "%end", 1, unit)
+        e.end()
+
+    def _tap_offset(self, x: Index, axis: int, tap: Number) -> Number:
+        """Elements from the first tap's place to another's along an axis."""
+        u = x.mul(tap, self.dilation[axis])
+        z, phase = self.divide(x, u, self.strides[axis])
+        for a in self.axes[axis + 1 :]:
+            z, phase = x.mul(z, self.size(a.pitch)), x.mul(phase, a.phases)
+        return x.add(z, x.mul(phase, self.size(self.plane)))
+
+    def _row(self, r: Number, x: Index) -> tuple[Number, list[Number]]:
+        """(channel, taps along the inner axes) of row r of a tile, the channel from the tile's first."""
+        taps: list[Number] = []
+        for size in reversed(self.taps[3 - self.inner :]):
+            r, tap = self.divide(x, r, int(size))
+            taps.insert(0, tap)
+        return r, taps
+
+    def _write_sum(self) -> None:
+        """`sum(rec, a, b, c, lines, count, resume)`: c[h, v vectors] (+)= sums over lines of a row of a times a row of b."""
+        e, t, h, v = self.e, self.t, self.h, self.v
+        self._begin(
+            "internal void @KERNEL_NAME.sum(ptr %rec, ptr noalias readonly %a, ptr noalias readonly %b, ptr noalias %c, "
+            "i64 %lines, i64 %count, i64 %resume)"
+        )
+        e.lines[self._slot] = "  %args = load ptr, ptr %rec"
+        x = Index(e)
+        offsets: list[Number] = []
+        for r in range(h):
+            channel, taps = self._row(r, x)
+            offset = x.mul(channel, self.size(self.channel))
+            for axis, tap in zip(range(3 - self.inner, 3), taps):
+                offset = x.add(offset, self._tap_offset(x, axis, tap))
+            offsets.append(offset)
+        pitch = self.size(self.axes[2].pitch)
+        places = [e.gep("%c", i * t.lanes, t.elem) for i in range(h * v)]
+        resume, start, entry = e.label(), e.label(), e.current
+        e.branch_if(e.value("icmp ne i64 %resume, 0"), resume, start)
+        e.at(resume)
+        old = [load(e, t, p) for p in places]
+        e.branch(start)
+        e.at(start)
+        acc = [e.value(f"phi {t} [zeroinitializer, %{entry}], [{p}, %{resume}]") for p in old]
+
+        def line(_: str, s: list[str]) -> list[str]:
+            def pixel(_: str, s: list[str]) -> list[str]:
+                a, b, acc = s[0], s[1], s[2:]
+                vectors = [load(e, t, e.gep(b, j * t.lanes, t.elem)) for j in range(v)]
+                done = self.multiply([e.gep(a, o, t.elem) for o in offsets], vectors, acc)
+                return [e.gep(a, 1, t.elem), e.gep(b, self.width, t.elem), *done]
+
+            done = e.loop(0, "%count", 1, pixel, [("ptr", s[0]), ("ptr", s[1]), *((t, q) for q in s[2:])])
+            return [e.gep(s[0], pitch, t.elem), *done[1:]]
+
+        last = e.loop(0, "%lines", 1, line, [("ptr", "%a"), ("ptr", "%b"), *((t, q) for q in acc)])[2:]
+        for place, value in zip(places, last, strict=True):
+            store(e, t, value, place)
+        e.end()
+
+    def _unit(self, x: Index, u: str) -> tuple[Number, Number, list[Number], Number]:
+        """(group, block of filters, outer taps, block of channels) of a tile."""
+        rest, rows = self.divide(x, u, self.size(self.row_blocks))
+        taps: list[Number] = []
+        for size in reversed(self.outer):
+            rest, tap = self.divide(x, rest, self.size(size))
+            taps.insert(0, tap)
+        group, block = self.divide(x, rest, self.size(self.blocks))
+        return group, block, taps, rows
+
+    def _write_tiles(self) -> None:
+        """Body over tiles: each for all images of the round."""
+        e = self.begin_body("tiles")
+        x, t = Index(e), self.t
+        padded, turned, sums = self.scratch(self.padded), self.scratch(self.turned), self.scratch(self.sums)
+        first, count = self.get("first", "i64"), self.get("count", "i64")
+        image, per_group = self.size(self.image), self.size(self.per_group)
+        channel, plane = self.size(self.channel), self.size(mul(self.axes[1].pitch, self.axes[2].pitch))
+        turned_image, pixels = self.size(self.turned_image), [self.size(s) for s in self.pixels]
+        lines = x.mul(x.mul(pixels[1], pixels[2]), self.width)
+        pixel_count, blocks = self.size(self.pixel_count), self.size(self.blocks)
+        for size in (*self.outer, self.row_blocks, self.plane, *(a.pitch for a in self.axes)):
+            self.size(size)
+        images, units, per_part = (self.size(s) for s in (self.types[0].shape[0], self.units, self.part))
+
+        def unit(u: str, _: list[str]) -> None:
+            part, tile = self.divide(x, u, units) if self.parts != 1 else (0, u)
+            group, block, taps, rows = self._unit(x, str(tile))
+            start = x.mul(x.add(x.mul(group, per_group), x.mul(rows, self.h)), channel)
+            for axis, tap in enumerate(taps):
+                start = x.add(start, self._tap_offset(x, axis, tap))
+            b_start = x.mul(x.mul(x.add(x.mul(group, blocks), block), pixel_count), self.width)
+            c = e.gep(sums, x.mul(u, self.h * self.width), t.elem)
+
+            def one(i: str, _: list[str]) -> None:
+                copy = x.add(x.mul(part, count), i)
+                a = e.gep(padded, x.add(start, x.mul(copy, image)), t.elem)
+                b = e.gep(turned, x.add(b_start, x.mul(copy, turned_image)), t.elem)
+
+                def depth(z: str, _: list[str]) -> None:
+                    here, there = e.gep(a, x.mul(z, plane), t.elem), e.gep(b, x.mul(z, lines), t.elem)
+                    resume = x.add(x.add(first, i), z)
+                    places = (("ptr", "%rec"), ("ptr", here), ("ptr", there), ("ptr", c))
+                    self.call("sum", *places, ("i64", pixels[1]), ("i64", pixels[2]), ("i64", resume))
+
+                e.loop(0, pixels[0], 1, depth)
+
+            def zero(k: str, _: list[str]) -> None:
+                store(e, t, "zeroinitializer", e.gep(c, k, t.elem))
+
+            # nothing to sum still makes zeros
+            e.when(
+                e.value(f"icmp eq i64 {first}, 0"),
+                lambda: (e.loop(0, self.h * self.width, t.lanes, zero), None)[1],
+            )
+            there = x.min(per_part, x.sub(images, x.mul(part, per_part))) if self.parts != 1 else per_part
+            e.loop(0, x.min(count, x.sub(there, first)), 1, one)
+
+        e.loop("%begin", "%end", 1, unit)
+        e.end()
+
+    def _write_out(self) -> None:
+        """Body over tiles: the parts' sums together, to the filters' places."""
+        e = self.begin_body("out")
+        x, t, out = Index(e), self.t, self.types[2]
+        sums, result = self.scratch(self.sums), self.pointer(2)
+        so, sc = self.size(out.strides[0]), self.size(out.strides[1])
+        steps = [self.size(s) for s in self.three(out.strides[2:], 0)]
+        filters, per_group = self.size(self.filters), self.size(self.per_group)
+        for size in (*self.outer, self.row_blocks, self.blocks):
+            self.size(size)
+        parts = self.size(self.parts)
+        apart = x.mul(self.size(self.units), self.h * self.width)
+
+        def unit(u: str, _: list[str]) -> None:
+            group, block, taps, rows = self._unit(x, u)
+            c = e.gep(sums, x.mul(u, self.h * self.width), t.elem)
+            begin = x.mul(block, self.width)
+            count = x.min(x.sub(filters, begin), self.width)
+            start = x.mul(x.add(x.mul(group, filters), begin), so)
+            first = x.mul(rows, self.h)
+
+            def add_parts(k: str, _: list[str]) -> None:
+                def more(p: str, v: list[str]) -> list[str]:
+                    one = load(e, t, e.gep(c, x.add(x.mul(p, apart), k), t.elem))
+                    return [e.value(f"fadd {t} {v[0]}, {one}")]
+
+                place = e.gep(c, k, t.elem)
+                store(e, t, e.loop(1, parts, 1, more, [(t, load(e, t, place))])[0], place)
+
+            if parts != 1:
+                e.loop(0, self.h * self.width, t.lanes, add_parts)
+
+            def row(r: str, _: list[str]) -> None:
+                channel, inner = self._row(r, x)
+                to = x.add(start, x.mul(x.add(first, channel), sc))
+                for tap, step in zip([*taps, *inner], steps, strict=True):
+                    to = x.add(to, x.mul(tap, step))
+                self.copy(e.gep(c, x.mul(r, self.width), t.elem), e.gep(result, to, t.elem), count, so)
+
+            e.loop(0, x.min(self.h, x.sub(per_group, first)) if not self.inner else self.h, 1, row)
+
+        e.loop("%begin", "%end", 1, unit)
+        e.end()

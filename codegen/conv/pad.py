@@ -1,0 +1,137 @@
+"""The copies of images that a convolution reads where the last axis is spread: a plane for each tap, zeros where the image
+has no element."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tcc.codegen.conv.axes import Axis, known
+from tcc.codegen.conv.text import ConvText, Number
+from tcc.codegen.emit import VecType
+from tcc.codegen.index import Index
+from tcc.codegen.products.microkernel import load, store
+
+
+def write_spread_pad(w: ConvText, source: int, axes: Sequence[Axis]) -> None:
+    """Body over (image, channel): every row of every plane, and zeros behind the last one."""
+    e = w.begin_body("pad")
+    x, t = Index(e), w.t
+    kind = w.types[source]
+    padded, channels, first = w.scratch(w.padded), w.size(w.channels), w.get("first", "i64")
+    image, channel, slack = (w.size(s) for s in (w.image, w.channel, w.slack))
+    space = [known(s) for s in w.three(kind.shape[2:], 1)]
+    steps = [w.size(s) for s in w.three(kind.strides[2:], 0)]
+    sn, sc = w.size(kind.strides[0]), w.size(kind.strides[1])
+    plane, from_ = w.size(w.plane), w.pointer(source)
+
+    def unit(u: str, _: list[str]) -> None:
+        i, c = w.divide(x, u, channels)
+        place = e.gep(padded, x.add(x.mul(i, image), x.mul(c, channel)), t.elem)
+        read = e.gep(from_, x.add(x.mul(x.add(first, i), sn), x.mul(c, sc)), t.elem)
+
+        def behind() -> None:
+            end = e.gep(padded, x.add(x.mul(i, image), x.mul(channels, channel)), t.elem)
+            w.zero(end, slack)
+
+        e.when(e.value(f"icmp eq i64 {x.add(c, 1)}, {channels}"), behind)
+
+        def lines(axis: int, read: str, number: Number, at: Number, valid: str | None) -> None:
+            """All rows along the axes from `axis` on of the planes and positions met so far."""
+            a = axes[axis]
+            if axis == 2:
+                heads = [
+                    e.gep(place, x.add(x.mul(x.add(x.mul(number, a.phases), k), plane), x.mul(at, known(a.pitch))), t.elem)
+                    for k in range(a.phases)
+                ]  # fmt: skip
+                if valid is None:
+                    _row(w, a, read, heads, space[2], steps[2])
+                    return
+                e.when(valid, lambda: _row(w, a, read, heads, space[2], steps[2]))
+                none = e.value(f"xor i1 {valid}, true")
+                e.when(none, lambda: _row(w, a, read, heads, 0, steps[2]))
+                return
+
+            def position(k: Number, z: Number) -> None:
+                if a.spread:
+                    index = x.add(x.mul(z, a.spread.step), x.mul(k, a.spread.apart))
+                    index = x.add(index, w.size(a.spread.first))
+                else:
+                    index = x.sub(x.add(x.mul(z, a.phases), k), w.size(a.lo))
+                inside = valid
+                if not _always(a, space[axis]):
+                    inside = e.value(f"icmp ult i64 {index}, {space[axis]}")
+                    inside = inside if valid is None else e.value(f"and i1 {valid}, {inside}")
+                lines(
+                    axis + 1,
+                    e.gep(read, x.mul(index, steps[axis]), t.elem),
+                    x.add(x.mul(number, a.phases), k),
+                    x.add(x.mul(at, known(a.pitch)), z),
+                    inside,
+                )
+
+            if a.phases == a.pitch == 1:
+                position(0, 0)
+                return
+
+            def phase(k: str, _: list[str]) -> None:
+                e.loop(0, known(a.pitch), 1, lambda z, _: position(k, z))
+
+            e.loop(0, a.phases, 1, phase)
+
+        lines(0, read, 0, 0, None)
+
+    e.loop("%begin", "%end", 1, unit)
+    e.end()
+
+
+def _always(a: Axis, size: int) -> bool:
+    """Whether every position along the axis holds an element of the source, of `size`."""
+    reach = (known(a.pitch) - 1, a.phases - 1)
+    if a.spread:
+        ends = [
+            o * a.spread.step + k * a.spread.apart + known(a.spread.first)
+            for o in (0, reach[0])
+            for k in (0, reach[1])
+        ]
+        return min(ends) >= 0 and max(ends) < size
+    return a.lo == 0 and reach[0] * a.phases + reach[1] < size
+
+
+def _row(w: ConvText, a: Axis, read: str, heads: Sequence[str], size: int, step: Number) -> None:
+    """A row of the source, of `size` elements, to the planes of all taps."""
+    how, t, e = a.spread, w.t, w.e
+    assert how is not None
+    count, first = known(a.pitch), known(how.first)
+    for k, head in enumerate(heads):
+        begin = k * how.apart + first
+        if step != 1 or how.step > 4:
+            some = range(max(-(begin // how.step), 0), min((size - 1 - begin) // how.step + 1, count))
+            w.zero(head, count)
+            if some:
+                at = e.gep(read, Index(e).mul(begin + some[0] * how.step, step), t.elem)
+                w.copy(at, e.gep(head, some[0], t.elem), len(some), 1, Index(e).mul(step, how.step))
+            continue
+        for o in range(0, count, t.lanes):
+            lanes = [o + j < count and 0 <= begin + (o + j) * how.step < size for j in range(t.lanes)]
+            value = _some(w, read, begin + o * how.step, how.step, lanes) if any(lanes) else "zeroinitializer"
+            mask = _mask([o + j < count for j in range(t.lanes)])
+            store(e, t, value, e.gep(head, o, t.elem), mask)
+
+
+def _some(w: ConvText, read: str, begin: int, step: int, lanes: Sequence[bool]) -> str:
+    """The elements begin, begin + step, ..., zeros in the lanes that are false."""
+    e, t = w.e, w.t
+    # not inbounds: lanes before the row are not read
+    at = e.value(f"getelementptr {t.elem}, ptr {read}, i64 {begin}")
+    if step == 1:
+        return load(e, t, at, _mask(lanes))
+    many = VecType(t.elem, t.lanes * step)
+    wanted = [lanes[j // step] and j % step == 0 for j in range(many.lanes)]
+    whole = load(e, many, at, _mask(wanted))
+    order = ", ".join(f"i32 {j * step}" for j in range(t.lanes))
+    return e.value(f"shufflevector {many} {whole}, {many} poison, <{t.lanes} x i32> <{order}>")
+
+
+def _mask(lanes: Sequence[bool]) -> str | None:
+    """A constant mask; None where all lanes are."""
+    return None if all(lanes) else "<" + ", ".join(f"i1 {str(v).lower()}" for v in lanes) + ">"

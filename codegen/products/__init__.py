@@ -1,0 +1,1 @@
+"""Matrix products: one engine for each dtype, and a plan for each product."""

@@ -1,0 +1,141 @@
+"""The `matmul` op as a kernel: its places and epilogue block in the terms of the contraction engine."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+from tcc.codegen import scalar
+from tcc.codegen.emit import Emit, VecType
+from tcc.codegen.epilogue import emit_block, key_text
+from tcc.codegen.kernel import Kernel, Operand, Runtime, Slot, plus, times
+from tcc.codegen.products.integer import integer_product_kernel
+from tcc.codegen.products.matmul import Epilogue, Matmul, matmul_kernel, matmul_scratch, matmul_slots
+from tcc.codegen.target import Target
+from tcc.ir.core import Op, Value
+from tcc.ir.dims import Size
+from tcc.ir.types import Type
+from tcc.passes.batchaxes import merged_batch
+
+
+def product_kernel(op: Op, target: Target) -> Kernel:
+    """A placed `matmul a, b, *extras, result`: float products through the engine."""
+    if op.operands[0].type.dtype not in ("f32", "f64"):
+        return integer_product_kernel(op, target)
+    a, b, c = op.operands[0].type, op.operands[1].type, op.operands[-1].type
+    (batch, batch_a), (_, batch_b), (_, batch_c) = _batch(a), _batch(b), _batch(c)
+    sizes: dict[str, Size] = {
+        "m": c.shape[-2],
+        "n": c.shape[-1],
+        "k": a.shape[-1],
+        "ars": a.strides[-2],
+        "acs": a.strides[-1],
+        "brs": b.strides[-2],
+        "bcs": b.strides[-1],
+        "crs": c.strides[-2],
+        "batch": batch,
+        "batch_a": batch_a,
+        "batch_b": batch_b,
+        "batch_c": batch_c,
+    }
+    known = {name: s if isinstance(s, int) else None for name, s in sizes.items()}
+    extras = list(range(2, len(op.operands) - 1))
+    epilogue, more = _epilogue(op, extras) if op.blocks else (None, {})
+    spec = Matmul(
+        c.dtype,
+        known["m"],
+        known["n"],
+        known["k"],
+        (known["ars"], known["acs"]),
+        (known["brs"], known["bcs"]),
+        known["crs"],
+        known["batch"],
+        (known["batch_a"], known["batch_b"], known["batch_c"]),
+        bool(op.attrs.get("accumulate")),
+        epilogue,
+    )
+    names = matmul_slots(spec)
+    fixed: dict[str, Slot] = {"a": Operand(0), "b": Operand(1), "c": Operand(len(op.operands) - 1), **more}
+    slots = tuple(fixed[n] if n in fixed else Runtime(sizes[n]) for n in names)
+    key = hashlib.sha256(repr(spec).encode()).hexdigest()[:20]
+    text = matmul_kernel(f"tcc_matmul_{key}", spec, target)
+    return Kernel(
+        f"tcc_matmul_{key}",
+        text.text,
+        slots,
+        matmul_scratch(spec, target),
+        text.declares,
+        {text.engine: spec.dtype},
+        text.reach,
+    )
+
+
+def _batch(type: Type) -> tuple[Size, Size]:
+    merged = merged_batch(type)
+    assert merged is not None, f"placement left batch axes that no stride walks: {type}"
+    return merged
+
+
+def _epilogue(op: Op, extras: Sequence[int]) -> tuple[Epilogue, dict[str, Slot]]:
+    """The op's block over the finished elements; extras are read by their maps over (batch.., row, column)."""
+    rank = op.operands[-1].type.rank
+    slots: list[tuple[str, str]] = []
+    fixed: dict[str, Slot] = {}
+    maps: list[str] = list(op.attrs["maps"])
+    strides: list[tuple[Size, Size, Size]] = []
+    for k, (i, letters) in enumerate(zip(extras, maps, strict=True)):
+        slots.append((f"x{k}", "ptr"))
+        fixed[f"x{k}"] = Operand(i)
+        t = op.operands[i].type
+        by_axis: list[Size] = [0] * rank
+        for letter, s, size in zip(letters, t.strides, t.shape, strict=True):
+            by_axis[ord(letter) - ord("a")] = 0 if size == 1 else s
+        # several batch axes are walked as one, so an extra either follows them densely or not at all
+        triple = (by_axis[rank - 3] if rank > 2 else 0, by_axis[rank - 2], by_axis[rank - 1])
+        for name, s in zip(("batch", "row", "col"), triple):
+            if not isinstance(s, int):
+                slots.append((f"x{k}_{name}", "i64"))
+                fixed[f"x{k}_{name}"] = Runtime(s)
+        strides.append(triple)
+    block = op.block
+
+    def emit(
+        e: Emit,
+        target: Target,
+        acc: str,
+        t: VecType,
+        row: str,
+        col: str,
+        mask: str,
+        batch: str,
+        values: dict[str, str],
+    ) -> str:
+        env: dict[Value, str] = {block.params[0]: acc}
+        for k, p in enumerate(block.params[1:]):
+            sb, sr, sc = (
+                str(s) if isinstance(s, int) else values[f"x{k}_{name}"]
+                for name, s in zip(("batch", "row", "col"), strides[k])
+            )
+            dtype = p.type.dtype
+            elem = scalar.memory_elem(dtype)
+            offset = plus(e, times(e, batch, sb), times(e, row, sr))
+            base = e.gep(values[f"x{k}"], offset, elem)
+            if sc == "0":
+                one = scalar.load(e, target, dtype, 1, base, None)
+                env[p] = _splat(e, VecType(scalar.elem(dtype), t.lanes), one)
+            else:
+                assert sc == "1", "an epilogue reads along contiguous columns"
+                env[p] = scalar.load(e, target, dtype, t.lanes, e.gep(base, col, elem), mask)
+        return emit_block(e, target, block, env, t.lanes)
+
+    return Epilogue(_key(op, strides), tuple(slots), emit), fixed
+
+
+def _key(op: Op, strides: Sequence[tuple[Size, Size, Size]]) -> str:
+    """Text that is equal for epilogues that are equal but for run-time strides."""
+    return f"{[[s if isinstance(s, int) else '?' for s in t] for t in strides]};{key_text(op.block)}"
+
+
+def _splat(e: Emit, t: VecType, value: str) -> str:
+    one = e.value(f"insertelement {t} poison, {t.elem} {value}, i64 0")
+    return e.value(f"shufflevector {t} {one}, {t} poison, <{t.lanes} x i32> zeroinitializer")

@@ -1,0 +1,230 @@
+"""The cost model of matrix products: which form, which blocks, what is copied, how the work is split.
+
+Written once for numbers and for run-time values (tcc.codegen.index), so that a kernel for known sizes and one for any size
+choose alike.  Only the form changes bits; it depends on sizes and layout alone.
+
+A tile does rows * vectors multiply-adds for each vector of B and each number of A that it loads, so that with both in the
+second-level cache it is bound by arithmetic.  What costs is everything else, and the model weighs it by these facts:
+
+- B's block is read once by each panel of rows: it has to fit the second-level cache beside the panels of A and of C, so it
+  gets half.  To copy it costs a read and a write of each element, which the arithmetic of the first tiles hides where one
+  thread alone reads the copy, and B is near; rows in far memory are better read along their whole length.
+- A is read once for each block of columns, C is read and written once for each block of k.  C's lines are fetched a tile
+  ahead, one in each of its last steps, and A's rows while the panel before is computed, one by each tile.  C costs more, for
+  it is also written, down to _KC_LEAST.
+- Each panel of A is read by all tiles of its rows: it should stay in the first-level cache, half of it or less.
+- A copy of A that several blocks of columns use is made once, by blocks of rows that the third-level cache holds.
+- Lines a power of two apart share cache sets, lines on many pages miss the table of pages: such operands are copied.
+- Few rows use a large B once: it streams from memory, best with few of its rows side by side.
+"""
+
+from __future__ import annotations
+
+from tcc.codegen.emit import Emit, VecType
+from tcc.codegen.index import Index, Size
+from tcc.codegen.products.dot import DOT_ROWS
+from tcc.codegen.products.microkernel import VECTORS, tile_rows
+from tcc.codegen.products.record import (
+    A_BLOCK,
+    A_COLUMNS,
+    A_ROWS,
+    A_UNPACKED,
+    DOT,
+    PACK_EACH,
+    PACK_FIRST,
+    PACK_ROWS,
+    PACK_TURN,
+    ROW,
+    ROW_UNIT,
+    TILES,
+    UNPACKED,
+    a_column_bytes,
+    a_row_bytes,
+    keeps,
+    unit_rows,
+)
+from tcc.codegen.target import Target
+
+KC = 1024  # the most of k in one block: long chains make the updates of C rare
+_KC_STREAMED = 32  # the least where a large B is read in place: few of its rows side by side
+_KC_LEAST = 256  # shorter blocks of k would read and write C too often
+_LEAST_PANELS = 4
+_FEW_PANELS = (
+    8  # of B that are copied at a time where few rows use the copy: it is still in the nearest cache then
+)
+_MANY_TILES = 16  # rows of tiles that pay for a copy of B, and that threads share by rows
+_SOME_TILES = 2  # rows of tiles that pay for a copy of B that the first of them makes
+_SET_BYTES = 1024  # lines of memory a multiple of this apart crowd into few sets of the first-level cache
+_LINE = 64  # bytes of a cache line
+_FAR_BYTES = 2048  # lines of memory so far apart are on another page at every second step
+_DOT_COPY = 1 << 16  # elements of the short side that are worth a copy to make them contiguous along k
+_NEAR_CACHES = (
+    8  # B's rows are read a panel at a time if B takes so many times the second-level cache at most
+)
+_BLOCK_CACHES = (
+    4  # the copy of A that all blocks of columns use takes so many times the second-level cache at most
+)
+_PARALLEL_WORK = 1 << 18  # multiply-adds that pay for a second thread (some microseconds)
+
+Sizes = dict[str, Size]
+_TRANSPOSED = {
+    **{
+        "m": "n",
+        "n": "m",
+        "ars": "bcs",
+        "bcs": "ars",
+        "acs": "brs",
+        "brs": "acs",
+        "crs": "ccs",
+        "ccs": "crs",
+    },
+    **{"batch_a": "batch_b", "batch_b": "batch_a"},
+}
+
+
+def choose_form(t: VecType, x: Index, sizes: Sizes, fused: bool) -> tuple[Sizes, Sizes]:
+    """The form, and the sizes it sees (strides in elements): those of the transposed product when `turned`.
+
+    DOT sums in lanes along k; it is taken when k is contiguous on the long side and the other is half a vector at most.
+    ROW adds rows of B; a matrix of contiguous columns times a vector is turned into it, unless an epilogue, which wants
+    vectors along the rows of C, is `fused`.
+    """
+    few, deep = t.lanes // 2, 4 * t.lanes
+    m, n, k, sizes = sizes["m"], sizes["n"], sizes["k"], sizes | {"ccs": 1}
+
+    def narrow(long: Size, short: Size, long_step: Size, short_step: Size) -> Size:
+        fits = x.both(x.both(x.less(short, few + 1), x.less(deep - 1, k)), x.equal(long_step, 1))
+        copied = x.both(x.less(few * few, long), x.less(x.mul(short, k), _DOT_COPY + 1))
+        return x.both(fits, x.either(x.equal(short_step, 1), copied))
+
+    by_rows = narrow(m, n, sizes["acs"], sizes["brs"])
+    by_columns = x.both(x.sub(1, by_rows), narrow(n, m, sizes["brs"], sizes["acs"]))
+    dot = x.either(by_rows, by_columns)
+    column = x.both(x.both(x.equal(n, 1), x.equal(sizes["ars"], 1)), x.equal(sizes["crs"], 1))
+    turned = x.either(by_columns, 0 if fused else x.both(x.sub(1, dot), column))
+    seen = {name: x.pick(turned, sizes[_TRANSPOSED.get(name, name)], value) for name, value in sizes.items()}
+    row = x.both(x.equal(seen["m"], 1), x.equal(seen["bcs"], 1))
+    return {"form": x.pick(dot, DOT, x.pick(row, ROW, TILES)), "turned": turned}, seen
+
+
+def plan(t: VecType, target: Target, x: Index, sizes: Sizes, form: Sizes) -> Sizes:
+    """The fields of the engine's record that are choices, for the sizes that the form sees."""
+    copy = _copies(t, target, x, sizes, form["form"])
+    return copy | _split(t, target, x, sizes, form["form"], copy["kc_most"])
+
+
+def most_shared_bytes(t: VecType, target: Target) -> int:
+    """No plan's `shared_bytes` is more."""
+    least = KC * _LEAST_PANELS * VECTORS * t.lanes
+    rows = target.l2_bytes * _BLOCK_CACHES + unit_rows(target) * int(a_row_bytes(t, KC, Index(Emit())))
+    return max(target.l2_bytes // 2, max(least, _DOT_COPY) * t.bytes) + rows
+
+
+def _a_depth(t: VecType, target: Target) -> int:
+    """The most of k for which a panel of A, copied by columns, takes half the first-level cache."""
+    return max(t.lanes, target.l1_bytes // 2 // a_column_bytes(t, target) // t.lanes * t.lanes)
+
+
+def _copies(t: VecType, target: Target, x: Index, sizes: Sizes, form: Size) -> Sizes:
+    """The blocks of rows, of k and of columns, and whether those of A and B are copied.
+
+    B is copied when its columns are not contiguous, or when it is larger than a quarter of the second-level cache and
+    more than a few rows use the copy.  A block fills half that cache at most; it is as wide as it can be, for all of A is
+    read once for each block of columns.  A large B that few rows use streams by, a few rows of it side by side.  Where A's
+    columns are read in place, the tiles that follow find the same lines, two for each step of k, in the first-level cache.
+
+    Where A is copied and more than one block of columns use the copy, it is made once, of as many rows as the third-level
+    cache may be asked for, and its lines are fetched a tile's rows ahead.
+    """
+    m, n, k, width = sizes["m"], sizes["n"], sizes["k"], VECTORS * t.lanes
+    depth, columns = x.max(k, 1), x.max(n, 1)
+    half = target.l2_bytes // 2 // t.bytes
+    large = x.less(half // 2, x.mul(n, k))
+    # without AVX-512 the tiles read whole vectors, which only a copy has at the right edge
+    many = x.less(_MANY_TILES * tile_rows(target)[0], m)
+    some = x.less(_SOME_TILES * tile_rows(target)[0], m)
+    worth = x.both(some, large) if keeps(target) else 1
+    near = x.less(x.mul(n, k), target.l2_bytes * _NEAR_CACHES // t.bytes + 1)
+    straight = x.pick(worth, x.pick(near, PACK_FIRST, PACK_ROWS), UNPACKED)
+    pack = x.pick(x.equal(sizes["bcs"], 1), straight, x.pick(x.equal(sizes["brs"], 1), PACK_TURN, PACK_EACH))
+    unpacked = x.equal(pack, UNPACKED)
+    wide = x.max(_KC_LEAST, x.min(KC, x.div(half, x.round_up(columns, width))))
+    fitting = x.pick(many, wide, KC)
+    streamed = x.max(_KC_STREAMED, x.min(KC // 2, x.div(half // 2, x.round_up(columns, width))))
+    most = x.pick(unpacked, x.pick(large, streamed, KC), fitting)
+
+    def deep(most: Size) -> Size:
+        return x.round_up(x.ceil_div(depth, x.ceil_div(depth, most)), t.lanes)
+
+    def block(kc: Size) -> Size:
+        fit = x.div(x.div(half, kc), width)
+        return x.max(x.mul(x.pick(many, fit, x.min(fit, _FEW_PANELS)), width), _LEAST_PANELS * width)
+
+    a_copy = _a_copy(t, x, sizes)
+    used_again = x.both(x.less(block(deep(most)), n), x.sub(1, unpacked))
+    a_copy = x.pick(x.both(x.less(A_UNPACKED, a_copy), used_again), A_BLOCK, a_copy)
+    most = x.pick(x.equal(a_copy, A_COLUMNS), x.min(most, _a_depth(t, target)), most)
+    scattered = x.both(x.equal(a_copy, A_UNPACKED), x.equal(sizes["ars"], 1))
+    most = x.pick(scattered, x.min(most, max(t.lanes, target.l1_bytes // (4 * _LINE))), most)
+    kc = deep(most)
+    widest = block(kc)
+    balanced = x.min(x.round_up(x.ceil_div(columns, x.ceil_div(columns, widest)), width), widest)
+    nc = x.pick(unpacked, x.round_up(columns, width), balanced)
+
+    row, unit, high = a_row_bytes(t, kc, x), unit_rows(target), x.max(m, 1)
+    most_rows = x.max(x.div(target.l2_bytes * _BLOCK_CACHES, row), unit)
+    even = x.round_up(x.ceil_div(high, x.ceil_div(high, most_rows)), unit)
+    blocked = x.equal(a_copy, A_BLOCK)
+
+    dot = x.equal(form, DOT)
+    pack = x.pick(dot, x.pick(x.equal(sizes["brs"], 1), UNPACKED, PACK_EACH), pack)
+    elements = x.pick(dot, x.mul(n, k), x.mul(kc, nc))
+    panels = x.pick(x.equal(pack, UNPACKED), 0, x.mul(elements, t.bytes))
+    rows = x.pick(x.both(blocked, x.equal(form, TILES)), x.mul(even, row), 0)
+    return {
+        "mc_most": x.pick(blocked, even, high),
+        "kc_most": kc,
+        "nc_most": nc,
+        "pack_a": a_copy,
+        "pack_b": pack,
+        "b_bytes": panels,
+        "shared_bytes": x.add(panels, rows),
+    }
+
+
+def _a_copy(t: VecType, x: Index, sizes: Sizes) -> Size:
+    """Whether A is copied, for which there have to be columns enough that use the copy.
+
+    By rows where neighbouring rows fall on the same cache sets.  By columns, where each step of k is on other lines than
+    the last, if there are more steps than the first-level cache and the table of pages hold, or if they lie far apart.
+    """
+    by_rows, width, sets = x.equal(sizes["acs"], 1), VECTORS * t.lanes, _SET_BYTES // t.bytes
+    line = x.pick(by_rows, sizes["ars"], sizes["acs"])
+    crowded = x.equal(x.mul(x.div(line, sets), sets), line)
+    used = x.both(x.less(2 * width, sizes["n"]), x.less(2 * width, sizes["k"]))
+    deep = x.less(_KC_LEAST - 1, sizes["k"])
+    far = x.both(x.less(_FAR_BYTES // t.bytes - 1, sizes["acs"]), x.less(4 * width - 1, sizes["n"]))
+    columns = x.both(x.both(x.equal(sizes["ars"], 1), used), x.either(deep, far))
+    rows = x.both(x.both(by_rows, used), crowded)
+    return x.pick(columns, A_COLUMNS, x.pick(rows, A_ROWS, A_UNPACKED))
+
+
+def _split(t: VecType, target: Target, x: Index, sizes: Sizes, form: Size, kc: Size) -> Sizes:
+    """How threads share the work: the least number of units worth a thread of its own (the grains).
+
+    Columns are split where there are few rows.  Products of a batch go to one thread each when they are small.
+    """
+    m, n, depth, width = sizes["m"], sizes["n"], x.max(sizes["k"], 1), VECTORS * t.lanes
+    by_columns = x.both(x.less(m, _MANY_TILES * tile_rows(target)[0] + 1), x.less(2 * width, n))
+    unit = x.pick(by_columns, x.mul(x.mul(m, depth), width), x.mul(x.mul(n, depth), unit_rows(target)))
+    # these wait for memory: a number read from the second-level cache takes the time of three multiply-adds of a tile
+    unit = x.pick(x.equal(form, DOT), x.mul(n, x.mul(depth, 3 * DOT_ROWS)), unit)
+    unit = x.pick(x.equal(form, ROW), x.mul(depth, 3 * ROW_UNIT), unit)
+    work = x.mul(x.mul(x.max(m, 1), x.max(n, 1)), depth)
+    alone = x.pick(x.less(work, 16 * _PARALLEL_WORK), x.ceil_div(_PARALLEL_WORK, work), 0)
+    return {
+        "by_columns": by_columns,
+        "grain": x.ceil_div(_PARALLEL_WORK, x.max(unit, 1)),
+        "pack_grain": x.ceil_div(_PARALLEL_WORK // 8, x.mul(kc, width)),
+        "batch_grain": x.pick(x.equal(sizes["batch"], 1), 0, alone),
+    }

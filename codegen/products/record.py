@@ -1,0 +1,151 @@
+"""What the functions of the contraction engine share: the record of a call, sizes of copies, how a function begins and ends."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tcc.codegen.emit import Emit, VecType
+from tcc.codegen.index import Index, Size
+from tcc.codegen.products.microkernel import tile_rows
+from tcc.codegen.target import Target
+from tcc.runtime import layout as at
+
+# Forms: register tiles; sums along k in lanes; one row of C as a sum of rows.
+FORMS = TILES, DOT, ROW = range(3)
+# How B's panels are made: by the first tiles that read them (by rows before them, where more than one thread reads a panel), by
+# rows, by columns, an element at a time.
+PACKS_B = UNPACKED, PACK_FIRST, PACK_ROWS, PACK_TURN, PACK_EACH = range(5)
+# How A's rows are copied: a tile at a time, by rows or by columns, or a block of rows, which all blocks of columns use.
+PACKS_A = A_UNPACKED, A_ROWS, A_COLUMNS, A_BLOCK = range(4)
+
+# Strides are in bytes.  turned: the record describes the transposed product.  index: which of the batch is being computed.
+# shared_bytes: of each thread's scratch, the first part, for B's panels and, from b_bytes on, A's block, whose rows are
+# block_row bytes apart.  keep: the first tiles make B's panels.  panel_row, panel_column: bytes from one to the next in
+# B's panels.  resume: the tiles start from C.  finish: the epilogue once the sums are complete, else null.
+FIELDS = {
+    name: slot
+    for slot, name in enumerate(
+        """
+        a b c args epilogue
+        m n k ars acs brs bcs crs ccs accumulate
+        batch batch_a batch_b batch_c
+        form turned mc_most kc_most nc_most pack_a pack_b by_columns grain pack_grain batch_grain shared_bytes b_bytes
+        serial index panels panel_row panel_column keep block block_row ic mc jc nc pc kc resume finish
+        """.split()
+    )
+}
+POINTERS = ("a", "b", "c", "args", "epilogue", "panels", "block", "finish")
+GROUP = 8  # tiles whose rows of A are copied together by columns, so that whole lines of memory are read
+BLOCK_UNIT = 64  # rows of A's block are handed to threads in such units
+ROW_UNIT = 256  # columns of a product of one row are handed to threads in such units
+BODY = "ptr %ctx, ptr %r, i64 %begin, i64 %end, i64 %thread"  # parameters of what threads share
+_HOT = ("_panel",)
+
+
+@dataclass(frozen=True)
+class Reach:
+    """What an engine has to do: the forms, the ways to copy A and B, whether threads share its work, whether there are batches,
+    and whether there are tiles of one vector of columns.
+
+    One that is `small` has a tile of any height in place of one for each, which takes a few percent more time.
+    """
+
+    forms: frozenset[int] = frozenset(FORMS)
+    packs_a: frozenset[int] = frozenset(PACKS_A)
+    packs_b: frozenset[int] = frozenset(PACKS_B)
+    threads: bool = True
+    batch: bool = True
+    narrow: bool = True
+    small: bool = False
+
+    def __or__(self, other: Reach) -> Reach:
+        return Reach(
+            self.forms | other.forms,
+            self.packs_a | other.packs_a,
+            self.packs_b | other.packs_b,
+            self.threads or other.threads,
+            self.batch or other.batch,
+            self.narrow or other.narrow,
+            self.small and other.small,
+        )
+
+
+ALL = Reach()
+
+
+class Record:
+    """Reads and writes the fields of the record at `pointer`."""
+
+    def __init__(self, e: Emit, pointer: str) -> None:
+        self.e, self.pointer = e, pointer
+
+    def __getitem__(self, name: str) -> str:
+        t = "ptr" if name in POINTERS else "i64"
+        return self.e.value(f"load {t}, ptr {self.e.gep(self.pointer, FIELDS[name], 'i64')}")
+
+    def __setitem__(self, name: str, value: Size) -> None:
+        t = "ptr" if name in POINTERS else "i64"
+        self.e.line(f"store {t} {value}, ptr {self.e.gep(self.pointer, FIELDS[name], 'i64')}")
+
+
+def unit_rows(target: Target) -> int:
+    """Rows are handed to threads in such units: whole tiles."""
+    return tile_rows(target)[0]
+
+
+def keeps(target: Target) -> bool:
+    """Whether there are tiles that copy B: they have to read its right edge through masks that cost nothing."""
+    return target.avx512
+
+
+def packs_before(target: Target, reach: Reach) -> bool:
+    """Whether B's panels are ever made before the tiles run: those of a lone thread make all that PACK_FIRST asks for.
+
+    Not beside A_BLOCK, whose last block of rows may be lower than a tile.
+    """
+    alone = keeps(target) and not reach.threads and A_BLOCK not in reach.packs_a
+    return bool(reach.packs_b - ({UNPACKED, PACK_FIRST} if alone else {UNPACKED}))
+
+
+def engine_name(t: VecType, part: str = "") -> str:
+    return f"tcc_gemm_{t.suffix}{part}"
+
+
+def a_copy_bytes(t: VecType, target: Target, kc: Size, x: Index) -> Size:
+    """Scratch for what is copied of A at a time: the rows of one tile, or a group of tiles by columns."""
+    by_rows = x.mul(a_row_bytes(t, kc, x), tile_rows(target)[0])
+    return x.max(by_rows, x.add(x.mul(kc, GROUP * a_column_bytes(t, target)), GROUP * 64))
+
+
+def a_row_bytes(t: VecType, kc: Size, x: Index) -> Size:
+    """From one row to the next in a copy of A by rows."""
+    # one vector more than needed, so that rows of a power of two do not share cache sets
+    return x.mul(x.add(x.round_up(kc, t.lanes), t.lanes), t.bytes)
+
+
+def a_column_bytes(t: VecType, target: Target) -> int:
+    """From one k to the next in a panel that is copied by columns: whole vectors."""
+    return -(-tile_rows(target)[0] // t.lanes) * t.lanes * t.bytes
+
+
+def begin_part(e: Emit, t: VecType, part: str, params: str) -> None:
+    linkage = "internal " if part else ""
+    e.function(f"{linkage}void @{engine_name(t, part)}({params})")
+    if part not in _HOT:
+        e.quick()
+
+
+def end_part(e: Emit) -> Emit:
+    e.end()
+    return e
+
+
+def call_part(e: Emit, name: str, *args: tuple[str, Size]) -> None:
+    """A call of a function that stands in the same module."""
+    e.line(f"call void @{name}({', '.join(f'{t} {a}' for t, a in args)})")
+
+
+def thread_scratch(e: Emit, x: Index, thread: str) -> str:
+    base = e.value(f"load ptr, ptr {e.gep('%ctx', at.CTX_SCRATCH, 'i64')}")
+    bytes_each = e.value(f"load i64, ptr {e.gep('%ctx', at.CTX_SCRATCH_BYTES, 'i64')}")
+    return e.gep(base, x.mul(thread, bytes_each))
