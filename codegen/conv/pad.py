@@ -29,11 +29,15 @@ def write_spread_pad(w: ConvText, source: int, axes: Sequence[Axis]) -> None:
         place = e.gep(padded, x.add(x.mul(i, image), x.mul(c, channel)), t.elem)
         read = e.gep(from_, x.add(x.mul(x.add(first, i), sn), x.mul(c, sc)), t.elem)
 
-        def behind() -> None:
-            end = e.gep(padded, x.add(x.mul(i, image), x.mul(channels, channel)), t.elem)
-            w.zero(end, slack)
+        def behind(at: Number) -> None:
+            w.zero(e.gep(padded, x.add(at, x.mul(channels, channel)), t.elem), slack)
 
-        e.when(e.value(f"icmp eq i64 {x.add(c, 1)}, {channels}"), behind)
+        last = e.value(f"icmp eq i64 {x.add(c, 1)}, {channels}")
+        if all(a.spread for a in axes):  # images that are laid out as one have one end
+            once = e.value(f"icmp eq i64 {i}, 0")
+            e.when(e.value(f"and i1 {last}, {once}"), lambda: behind(0))
+        else:
+            e.when(last, lambda: behind(x.mul(i, image)))
 
         def lines(axis: int, read: str, number: Number, at: Number, valid: str | None) -> None:
             """All rows along the axes from `axis` on of the planes and positions met so far."""

@@ -216,3 +216,19 @@ def test_a_block_may_write_where_it_reads() -> None:
     assert conv
     want = np.exp(conv(x.astype(np.float64), (w + w[::-1]).astype(np.float64), **how)).sum(0)
     np.testing.assert_allclose(function(x, w, w[::-1])[0], want, rtol=1e-4)
+
+
+def test_images_that_are_laid_out_as_one_keep_to_their_memory() -> None:
+    import tcc
+    import tcc.tensor as T
+
+    rng = np.random.default_rng(3)
+    a, b = (rng.normal(size=s).astype(np.float32) for s in ((6, 16, 32, 32), (32, 16, 1, 1)))
+    x, w = T.ftensor4("x"), tcc.shared(b)
+    y = T.nnet.conv2d(x, w, input_shape=a.shape, filter_shape=b.shape, subsample=(2, 2))
+    got = tcc.function([x], y)(
+        a
+    )  # the copies are all that this function takes: a page behind them is guarded
+    np.testing.assert_allclose(
+        got, np.einsum("nchw,oc->nohw", a[:, :, ::2, ::2], b[:, :, 0, 0]), rtol=1e-4, atol=1e-4
+    )
