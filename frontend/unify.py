@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -141,19 +142,19 @@ class GraphBuilder(Builder):
         return found
 
     def refined_once(self, values: list[Value], pair: tuple[Size, Size], tried: Sequence[Any]) -> bool:
-        """One axis of one operand under the other size of a pair, if that gives types that were not tried."""
-        for old, new in (pair, pair[::-1]):
-            for i, v in enumerate(values):
-                for axis, size in enumerate(v.type.shape):
-                    shape = (*v.type.shape[:axis], new, *v.type.shape[axis + 1 :])
-                    type = Type(v.type.dtype, shape)
-                    if (
-                        size == old
-                        and [*(v.type for v in values[:i]), type, *(v.type for v in values[i + 1 :])]
-                        not in tried
-                    ):
-                        values[i] = self.op("refine", v, attrs={"type": type}).result
-                        return True
+        """Operands whose axes of either size have the one or the other, as was not tried yet; False if all was."""
+        places = [(i, a) for i, v in enumerate(values) for a, size in enumerate(v.type.shape) if size in pair]
+        for sizes in itertools.product(pair, repeat=len(places)):
+            shapes = [list(v.type.shape) for v in values]
+            for (i, axis), size in zip(places, sizes):
+                shapes[i][axis] = size
+            types = [Type(v.type.dtype, tuple(shape)) for v, shape in zip(values, shapes)]
+            if types in tried:
+                continue
+            for i, (v, type) in enumerate(zip(values, types)):
+                if v.type != type:
+                    values[i] = self.op("refine", v, attrs={"type": type}).result
+            return True
         return False
 
     def resolve_attrs(self, attrs: dict[str, Any]) -> None:
