@@ -10,6 +10,7 @@ import pytest
 
 import tcc
 import tcc.tensor as T
+from tcc.runtime import cache
 
 DEPTH = 10_000
 
@@ -87,7 +88,7 @@ def test_many_operands_of_unknown_sizes() -> None:
 def test_a_function_of_many_kernels_is_kept_in_the_cache(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("TCC_CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr(cache, "_default", [cache.Cache(tmp_path)])
     at = np.linspace(-1, 1, 12).astype(np.float32).reshape(3, 4)
     want = at
     for _ in range(400):
