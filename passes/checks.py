@@ -7,7 +7,7 @@ from collections.abc import Container
 import numpy as np
 
 from tcc.ir import dims
-from tcc.ir.core import Func, Op, Value
+from tcc.ir.core import Block, Func, Op, Value
 from tcc.passes.access import identity, resolve
 from tcc.passes.fold import constant
 from tcc.passes.manager import Context
@@ -26,14 +26,22 @@ def checks(func: Func, ctx: Context) -> None:
             op.erase()
 
 
-def guarded(op: Op, bound: Container[str] = ()) -> bool:
-    """Whether an operation is only safe behind the checks in front of it, as it would leave its operands' memory: what takes
-    indices, windows that begin at sizes named in `bound`, and reshapes of sizes that running finds to be equal."""
+def guarded(op: Op, bound: Container[str]) -> bool:
+    """Whether an operation, or one inside it, is only safe behind the checks in front of it, as it would leave its operands'
+    memory: what takes indices, windows that begin at sizes named in `bound`, and reshapes of sizes that running finds to be
+    equal."""
+    if any(guarded(o, bound) for b in op.blocks for o in b.ops):
+        return True
     if op.name == "reshape":
         return bool(op.operands[0].type.size != op.result.type.size)
     if op.name in ("slice", "insert"):
         return any(name in bound for name in op_names(op))
     return op.name in INDEXED
+
+
+def names_bound(block: Block) -> set[str]:
+    """The sizes that a block, or one inside it, binds as it runs."""
+    return {str(op.attrs["size"]) for op in block.walk() if op.name == "bind"}
 
 
 def _before_cast(op: Op) -> None:

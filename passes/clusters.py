@@ -22,9 +22,9 @@ LAST = 1 << 60  # the level of `yield`
 class Clusters:
     """The groups of one block; every operation that is not inline is in one."""
 
-    def __init__(self, block: Block, limits: Limits) -> None:
+    def __init__(self, block: Block, limits: Limits, bound: frozenset[str]) -> None:
         self.limits = limits
-        self.depends = dependencies(block)
+        self.depends = dependencies(block, bound)
         self.feeds = {op: sources for op, sources in self.depends.items() if not inline(op)}
         self.readers: dict[Op, list[Op]] = {op: [] for op in self.feeds}
         for op, sources in self.feeds.items():
@@ -127,9 +127,10 @@ class Clusters:
             self.group_of.update((op, part) for op in part.ops)
 
 
-def dependencies(block: Block) -> dict[Op, list[Op]]:
+def dependencies(block: Block, bound: frozenset[str]) -> dict[Op, list[Op]]:
     """For every op of the block those, not inline, that it depends on: through inline ops, captured values, size names
-    that are bound at run time, and the order of effects; a check is one to what is safe behind it alone."""
+    that are bound at run time (all of the function's in `bound`), and the order of effects; a check is one to what is safe
+    behind it alone."""
     feeds: dict[Op, dict[Op, None]] = {}
     makers: dict[str, Op] = {}
     effect: Op | None = None
@@ -141,7 +142,7 @@ def dependencies(block: Block) -> dict[Op, list[Op]]:
         if not op.defn.pure or op.defn.fails:
             sources += [effect] if effect is not None else []
             effect = op
-        elif effect is not None and guarded(op, makers):
+        elif effect is not None and guarded(op, bound):
             sources.append(effect)
         if op.name == "bind":
             makers[str(op.attrs["size"])] = op

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from tcc.ir.core import Block, Func, Op, Value
 from tcc.passes.access import inline
+from tcc.passes.checks import names_bound
 from tcc.passes.clusters import Clusters
 from tcc.passes.epilogue import WITH_EPILOGUE, absorb
 from tcc.passes.groups import Group, Limits, is_pick, judge
@@ -23,14 +24,17 @@ def fuse(func: Func, ctx: Context, *, max_ops: int = 96, max_operands: int = 24,
     params = {p.name: p for p in func.body.params}
     updates: dict[str, int] = func.attrs.get("updates", {})
     updated = {func.body.yields[i]: params[name] for name, i in updates.items()}
-    _visit(func.body, Limits(max_ops, max_operands, totals), updated, ctx)
+    bound = frozenset(names_bound(func.body))
+    _visit(func.body, Limits(max_ops, max_operands, totals), bound, updated, ctx)
 
 
-def _visit(block: Block, limits: Limits, updated: Mapping[Value, Value], ctx: Context) -> None:
+def _visit(
+    block: Block, limits: Limits, bound: frozenset[str], updated: Mapping[Value, Value], ctx: Context
+) -> None:
     for op in block.ops:
         for inner in op.blocks if op.name not in ("fuse", *WITH_EPILOGUE) else ():
-            _visit(inner, limits, {}, ctx)
-    clusters = Clusters(block, limits)
+            _visit(inner, limits, bound, {}, ctx)
+    clusters = Clusters(block, limits, bound)
     _explain(clusters, ctx)
     absorb(clusters, updated, ctx)
     if any(_is_nest(g) for g in clusters.groups):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tcc.ir.core import Block, Func, Op, Value
-from tcc.passes.checks import guarded
+from tcc.passes.checks import guarded, names_bound
 from tcc.passes.cse import repeatable
 from tcc.passes.manager import Context
 from tcc.passes.sizes import op_names
@@ -13,18 +13,18 @@ LOOPS = frozenset({"scan", "for"})
 
 def hoist(func: Func, ctx: Context) -> None:
     """Moves what does not change from step to step out of loops; what is safe behind a check alone stays behind it."""
-    _visit(func.body)
+    _visit(func.body, names_bound(func.body))
 
 
-def _visit(block: Block) -> None:
+def _visit(block: Block, bound: set[str]) -> None:
     for op in block.ops:
         for inner in op.blocks:
-            _visit(inner)
+            _visit(inner, bound)
         if op.name in LOOPS:
-            _hoist(op, op.block)
+            _hoist(op, op.block, bound)
 
 
-def _hoist(loop: Op, body: Block) -> None:
+def _hoist(loop: Op, body: Block, bound: set[str]) -> None:
     assert loop.parent is not None
     inside: set[Value] = set(body.params)
     names = _names_bound(loop, body)
@@ -32,14 +32,10 @@ def _hoist(loop: Op, body: Block) -> None:
     for op in body.ops:
         checked = checked or op.defn.fails
         moves = repeatable(op) and not _reads(op, inside) and not names & op_names(op)
-        if moves and not (checked and _guarded(op)):
+        if moves and not (checked and guarded(op, bound)):
             loop.parent.move(op, before=loop)
         else:
             inside.update(op.results)
-
-
-def _guarded(op: Op) -> bool:
-    return guarded(op) or any(_guarded(o) for b in op.blocks for o in b.ops)
 
 
 def _reads(op: Op, inside: set[Value]) -> bool:
@@ -50,7 +46,7 @@ def _reads(op: Op, inside: set[Value]) -> bool:
 
 def _names_bound(loop: Op, body: Block) -> set[str]:
     """The size names that exist only inside the loop."""
-    names = {str(o.attrs["size"]) for o in body.walk() if o.name == "bind"}
+    names = names_bound(body)
     if "index" in loop.attrs:
         names.add(str(loop.attrs["index"]))
     return names

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from tcc.ir.builder import Builder
 from tcc.ir.core import Block, Op, Value
 from tcc.ir.dims import Size, mul
-from tcc.passes.checks import guarded, root
+from tcc.passes.checks import guarded, names_bound, root
 from tcc.passes.cse import repeatable
 from tcc.passes.groups import REDUCTIONS
 from tcc.passes.sizes import op_names
@@ -45,7 +45,8 @@ class Steps:
 
     def _free(self) -> set[Value]:
         """The values of the body that do not depend on a carry and can be made for all steps at once."""
-        bound = {str(op.attrs["size"]) for op in self.body.ops if op.name == "bind"}
+        bound = names_bound(self.body)
+        told = names_bound(outermost(self.body)) if any(op.defn.fails for op in self.body.ops) else set()
         free = set(self.body.params[: self.seqs])
         for op in self.body.ops:
             if (
@@ -61,7 +62,7 @@ class Steps:
                 any(varies)
                 and all(f or self.outer(v) for f, v in zip(varies, op.operands))
                 and supported(op, varies)
-                and (op.name == "gather" and not self.scan.attrs["until"] or not guarded(op))
+                and (op.name == "gather" and not self.scan.attrs["until"] or not guarded(op, told))
             ):
                 free.add(op.result)
         return free
@@ -133,6 +134,13 @@ class Steps:
             "step": [1, *op.attrs["step"]],
         }
         return b.op("slice", x, attrs=window).result
+
+
+def outermost(block: Block) -> Block:
+    """The block of the function that a block belongs to."""
+    while (around := block.parent_block) is not None:
+        block = around
+    return block
 
 
 def supported(op: Op, varies: Sequence[bool]) -> bool:

@@ -57,8 +57,7 @@ def user_kernels(op: Op) -> Callable[..., list[GpuKernel]] | None:
 
 def unclamped(op: Op) -> bool:
     """Whether a kernel follows its indices wherever they lead, as those of gather and scatter do not."""
-    inside = (o for b in op.blocks for o in b.walk()) if op.name not in ("for", "ifelse") else ()
-    return any(map(guarded, inside)) or (guarded(op) and op.name not in CLAMPED)
+    return op.name not in ("for", "ifelse", *CLAMPED) and guarded(op, ())
 
 
 class _Driver:
