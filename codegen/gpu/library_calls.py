@@ -128,16 +128,20 @@ class DriverCalls:
             e.line(f"store i64 0, ptr {e.gep('%slot', 1, 'i64')}")
 
         e.when(e.value(f"icmp ne i64 {now}, 0"), drop)
-        code = self.driver("cuMemAlloc_v2", "ptr %slot", f"i64 {wanted}")
-
-        def short() -> str:
-            self.told("gpumemory", wanted, status="memory")
-            return "i64 0"
-
-        self.leave_if(e.value(f"icmp eq i32 {code}, {NO_MEMORY}"), short)
-        self.failing(code, "cuMemAlloc_v2", "i64 0")
+        self.allocate(wanted)
         e.line(f"store i64 {wanted}, ptr {e.gep('%slot', 1, 'i64')}")
         e.end(f"i64 {self.load('%slot', 0, 'i64')}")
+
+    def allocate(self, bytes: str) -> None:
+        """Puts new memory of the device into `%slot`; the function gives 0 where there is none."""
+
+        def short() -> str:
+            self.told("gpumemory", bytes, status="memory")
+            return "i64 0"
+
+        code = self.driver("cuMemAlloc_v2", "ptr %slot", f"i64 {bytes}")
+        self.leave_if(self.e.value(f"icmp eq i32 {code}, {NO_MEMORY}"), short)
+        self.failing(code, "cuMemAlloc_v2", "i64 0")
 
     def here(self) -> None:
         """`here(call, record, tensor, name)`: 1 if a tensor is on this device, 0 if on the host; 2 if it was refused."""
@@ -212,15 +216,7 @@ class DriverCalls:
         self.leave_if(e.value(f"icmp ne i64 {e.value(f'and i64 {flag}, {HERE}')}, 0"), lambda: f"i64 {now}")
 
         def make() -> None:
-            wanted = e.call("i64", "llvm.umax.i64", ("i64", "%bytes"), ("i64", "1"))
-            code = self.driver("cuMemAlloc_v2", "ptr %slot", f"i64 {wanted}")
-
-            def short() -> str:
-                self.told("gpumemory", wanted, status="memory")
-                return "i64 0"
-
-            self.leave_if(e.value(f"icmp eq i32 {code}, {NO_MEMORY}"), short)
-            self.failing(code, "cuMemAlloc_v2", "i64 0")
+            self.allocate(e.call("i64", "llvm.umax.i64", ("i64", "%bytes"), ("i64", "1")))
 
         e.when(e.value(f"icmp eq i64 {now}, 0"), make)
         base = self.load("%slot", 0, "i64")
