@@ -88,7 +88,7 @@ def test_as_a_class_and_what_is_refused():
     np.testing.assert_allclose(
         got, reference(a, b, (1, 1), ((0, 0), (0, 0)), (1, 1), 1, True), rtol=1e-4, atol=1e-4
     )
-    with pytest.raises(TypeError, match="filters must have 6 axes"):
+    with pytest.raises(TypeError, match="conv2d: unshared filters must have 6 axes"):
         conv2d(x, T.ftensor4(), unshared=True)
     with pytest.raises(TypeError, match="give filter_shape"):
         conv2d(x, w, unshared=True)

@@ -29,10 +29,12 @@ Pads = tuple[Size, ...]  # lo and hi of each spatial axis in turn
 # -- what the arguments mean -----------------------------------------------------------------------------------------
 
 
-def _floats(x: Any, name: str, rank: int) -> Any:
+def _floats(x: Any, name: str, rank: int, more: int = 0) -> Any:
+    """`x` as floats; `more` axes than an image has are wanted where filters differ from place to place."""
     x = as_variable(x)
-    if x.type.ndim != rank + 2:
-        raise TypeError(f"conv{rank}d: {name} must have {rank + 2} axes, got {x.type}")
+    if x.type.ndim != rank + 2 + more:
+        kind = f"unshared {name}" if more else name
+        raise TypeError(f"conv{rank}d: {kind} must have {rank + 2 + more} axes, got {x.type}")
     return build.cast(x, TO_FLOAT.get(x.type.dtype, x.type.dtype))
 
 
@@ -121,7 +123,7 @@ class _Convolution:
 
     def filters(self, filters: Any, filter_shape: Any, dtype: str) -> Any:
         """As they lie over the input; unshared ones have two axes more, for the places of the result."""
-        w = _floats(filters, "filters", 2 * self.rank if self.unshared else self.rank)
+        w = _floats(filters, "filters", self.rank, self.rank if self.unshared else 0)
         w = build.cast(with_shape(w, "filter_shape", filter_shape), dtype)
         return _flipped(w, self.rank, self.filter_flip)
 
