@@ -4,6 +4,15 @@ from pathlib import Path
 
 import pytest
 from filetest import FileTest
+from guarded import guarded
+
+from tcc.runtime import arenas
+
+
+@pytest.fixture(autouse=True)
+def guard_pages(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No kernel may leave the memory that its function takes."""
+    monkeypatch.setattr(arenas, "_map", guarded)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

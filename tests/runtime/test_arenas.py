@@ -22,6 +22,11 @@ from tcc.runtime.signature import InputSpec, OutputSpec, Signature
 n = dims.name("n")
 
 
+@pytest.fixture
+def guard_pages() -> None:
+    """The blocks as they are: these tests count their bytes."""
+
+
 def test_arenas_are_reused_and_given_back() -> None:
     support.load()
     record = (ctypes.c_int64 * at.RECORD_SHARED)()
