@@ -15,8 +15,8 @@ from tcc.codegen.pooling import (
     unpool_kernel,
 )
 from tcc.codegen.positions import positions_kernel, searchsorted_kernel
-from tcc.codegen.products.bytes import byte_product_kernel
 from tcc.codegen.products.op import product_kernel
+from tcc.codegen.products.widening import widening_product_kernel
 from tcc.codegen.program import Program, build, copy_program
 from tcc.codegen.random import mrg_kernel
 from tcc.codegen.rows import row_kernel
@@ -49,7 +49,7 @@ KERNELS = {
     "fuse": fuse_kernel,
     "copy": copy_kernel,
     "matmul": product_kernel,
-    "matmul_bytes": byte_product_kernel,
+    "matmul_widening": widening_product_kernel,
     "conv": conv_kernel,
     "conv_input": conv_kernel,
     "conv_filter": conv_filter_kernel,

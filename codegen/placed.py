@@ -105,7 +105,7 @@ def output_specs(func: Func, shared: Sequence[str]) -> tuple[OutputSpec, ...]:
 
 def op_work(op: Op) -> Size:
     """Sixteenths of a cycle that one thread needs for a placed op, roughly."""
-    if op.name in ("matmul", "matmul_bytes"):
+    if op.name in ("matmul", "matmul_widening"):
         c = op.operands[-1].type
         return dims.mul(c.size, op.operands[0].type.shape[-1])
     if op.name in PRODUCTS:

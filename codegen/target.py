@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import difflib
 import functools
 import os
@@ -47,6 +48,16 @@ class Target(NamedTuple):
         return VecType(elem, self.vector_bits // (8 * VecType(elem).bytes))
 
     @property
+    def bf16_products(self) -> bool:
+        """Whether it has an instruction for sums of products of bfloat16."""
+        return self.avx512 and "+avx512bf16" in self.features.split(",")
+
+    def matrices(self, dtype: str) -> bool:
+        """Whether it has x86's matrix registers, with the instruction for products of a dtype (i8 u8 bf16)."""
+        wanted = {"+amx-tile", "+amx-bf16" if dtype == "bf16" else "+amx-int8"}
+        return self.avx512 and wanted <= set(self.features.split(","))
+
+    @property
     def attributes(self) -> str:
         """The attribute group that every emitted function refers to as #0."""
         width = self.vector_bits
@@ -62,6 +73,9 @@ def host() -> Target:
     import llvmlite.binding as llvm
 
     features = llvm.get_host_cpu_features()
+    if features.get("amx-tile") and not _may_use_matrices():
+        for name in features:
+            features[name] = features[name] and not name.startswith("amx")
     avx512 = all(features.get(f) for f in ("avx512f", "avx512dq", "avx512bw", "avx512vl"))
     width = 512 if avx512 else 256 if features.get("avx2") and features.get("fma") else 128
     return Target(
@@ -83,6 +97,15 @@ def chosen() -> Target:
     if name == "host":
         return host()
     return plain(knobs.VECTOR_BITS.get()) if name == "plain" else level(name)
+
+
+def _may_use_matrices() -> bool:
+    """Asks Linux for x86's matrix registers, of which a process has none until it has asked."""
+    arch_prctl, request, registers = 158, 0x1023, 18
+    try:
+        return bool(ctypes.CDLL(None).syscall(arch_prctl, request, registers) == 0)
+    except (OSError, AttributeError):  # no such call here
+        return False
 
 
 def _cache_bytes(level: int, otherwise: int) -> int:

@@ -109,7 +109,7 @@ def _piece(func: Func, entry: Entry, target: Target) -> Piece:
 
     func = clone(func)
     require_native(func)
-    run(func, cpu_pipeline(), context_from_knobs())
+    run(func, cpu_pipeline(bf16_products=target.bf16_products), context_from_knobs())
     lowered = lower(func, target)
     return Piece(entry, lowered, {number: message(op) for number, op in lowered.ops.items()})
 

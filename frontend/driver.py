@@ -204,9 +204,10 @@ class Program:
 
     def pipeline(self) -> list[Step]:
         """What its target wants."""
+        from tcc.codegen.target import chosen
         from tcc.passes.pipeline import cpu_pipeline
 
-        return cpu_pipeline()
+        return cpu_pipeline(bf16_products=chosen().bf16_products)
 
     def text(self, stage: str, sizes: Mapping[str, Size] | None = None) -> str:
         """The function at one of STAGES, for the sizes given (all others stay names)."""

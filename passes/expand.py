@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -17,35 +18,42 @@ CONVOLUTIONS = frozenset(("conv", "conv_input", "conv_filter"))
 WIDE = CONVOLUTIONS | frozenset("matmul pool unpool max_pool_grad max_pool_pick".split())
 
 BYTES = {"i8": (-128, 127), "u8": (0, 255)}  # and what they hold
+NARROW = {
+    "i32": ("i8", "u8"),
+    "f32": ("bf16",),
+}  # dtypes whose products have instructions, by that of their sums
 RESHAPED = frozenset(("dimshuffle", "reshape", "broadcast", "slice"))
 
 
-def expand(func: Func, ctx: Context, *, half_products: bool = False, byte_products: bool = True) -> None:
+def expand(func: Func, ctx: Context, *, half_products: bool = False, widening: str = "i8 u8") -> None:
     """Writes operations whose row has an expansion (softmax, xent, ...) in terms of others, so that fusion sees inside;
     a scatter of one element to each row becomes elementwise, too.
 
     Products, windows and composites of float16 and bfloat16 are float32's, between casts that fuse with what is around them;
-    with `half_products`, which machines for them want, products of matrices and convolutions stay.  Products of bytes cast to
-    int32 read the bytes, with `byte_products`.
+    with `half_products`, which machines for them want, products of matrices and convolutions stay.  `widening` names the dtypes
+    of which products read the numbers as they are, where they are cast to a wider dtype to be multiplied and added up.
     """
-    _visit(func.body, half_products, byte_products)
+    _visit(func.body, half_products, frozenset(widening.split()))
 
 
-def _visit(block: Block, half_products: bool, byte_products: bool) -> None:
+def _visit(block: Block, half_products: bool, widening: frozenset[str]) -> None:
     op = block.first
     while op is not None:
         for inner in op.blocks:
-            _visit(inner, half_products, byte_products)
+            _visit(inner, half_products, widening)
         before = op.prev
         product = op.name == "matmul" and 1 not in op.result.type.shape[-2:]
         stays = half_products and (product or op.name in CONVOLUTIONS)
         b = Builder(block, before=op, loc=op.loc)
-        results = None if stays else _expansion(op, b)
-        if byte_products and op.name == "matmul" and op.result.type.dtype == "i32":
-            results = of_bytes(op, b)
-        elif not byte_products and op.name == "matmul_bytes":
-            assert op.defn.expand is not None
-            results = op.defn.expand(b, op)
+        results: Sequence[Value] | None = None
+        if op.name == "matmul_widening":
+            if op.operands[0].type.dtype not in widening:
+                assert op.defn.expand is not None
+                results = op.defn.expand(b, op)
+        elif op.name == "matmul" and op.result.type.dtype in NARROW:
+            results = of_narrow(op, b, widening)
+        elif not stays:
+            results = _expansion(op, b)
         if results is None:
             op = op.next
             continue
@@ -66,43 +74,55 @@ def _expansion(op: Op, b: Builder) -> Sequence[Value] | None:
     return results
 
 
-def of_bytes(op: Op, b: Builder) -> Sequence[Value] | None:
-    """A product of two casts of bytes, seen through views, as one of bytes; of two unsigned ones there is none."""
-    dtypes = [_byte_dtype(v) for v in op.operands]
+def of_narrow(op: Op, b: Builder, narrow: frozenset[str]) -> Sequence[Value] | None:
+    """A product of casts of `narrow` dtypes, seen through views, as one of those; None where no instruction takes them."""
+    wide = op.result.type.dtype
+    dtypes = [_narrow_dtype(v, wide) for v in op.operands]
+    if not set(dtypes) <= narrow or op.attrs["accumulate"]:
+        return None
     if dtypes == ["i8", "u8"]:
         rank = op.result.type.rank
         turned = [*range(rank - 2), rank - 1, rank - 2]
-        right, left = (b.dimshuffle(_as_bytes(v, b), order=turned) for v in op.operands)
-        return [b.dimshuffle(b.matmul_bytes(left, right), order=turned)]
-    if dtypes not in (["i8", "i8"], ["u8", "i8"]):
+        right, left = (b.dimshuffle(_as_narrow(v, b), order=turned) for v in op.operands)
+        return [b.dimshuffle(b.matmul_widening(left, right), order=turned)]
+    if dtypes not in (["i8", "i8"], ["u8", "i8"], ["bf16", "bf16"]):
         return None
-    return [b.matmul_bytes(*(_as_bytes(v, b) for v in op.operands))]
+    if wide == "f32" and 1 in op.result.type.shape[-2:]:
+        return None  # a reduction, as float32's own
+    return [b.matmul_widening(*(_as_narrow(v, b) for v in op.operands))]
 
 
-def _byte_dtype(v: Value) -> str:
-    """i8 or u8 if all of the int32 `v` was one, else ""."""
+def _narrow_dtype(v: Value, wide: str) -> str:
+    """The narrow dtype that holds all of `v`, which is of dtype `wide`: what it was cast from, or is constant in; else ""."""
     op = v.op
     if op is None:
         return ""
     if op.name == "cast":
         dtype = op.operands[0].type.dtype
-        return dtype if dtype in BYTES else ""
+        return dtype if dtype in NARROW[wide] else ""
     if op.name == "const":
         value = np.asarray(op.attrs["value"])
-        return next((d for d, (low, high) in BYTES.items() if np.all((low <= value) & (value <= high))), "")
-    return _byte_dtype(op.operands[0]) if op.name in RESHAPED else ""
+        return next((dtype for dtype in NARROW[wide] if _holds(dtype, value)), "")
+    return _narrow_dtype(op.operands[0], wide) if op.name in RESHAPED else ""
 
 
-def _as_bytes(v: Value, b: Builder) -> Value:
+def _holds(dtype: str, value: np.ndarray[Any, Any]) -> bool:
+    if dtype == "bf16":
+        return not np.any(np.asarray(value, np.float32).view(np.uint32) & 0xFFFF)
+    low, high = BYTES[dtype]
+    return bool(np.all((low <= value) & (value <= high)))
+
+
+def _as_narrow(v: Value, b: Builder) -> Value:
     op = v.op
     assert op is not None
     if op.name == "cast":
         return op.operands[0]
     if op.name == "const":
-        dtype = _byte_dtype(v)
+        dtype = _narrow_dtype(v, v.type.dtype)
         value = np.asarray(op.attrs["value"]).astype(numpy_dtype(dtype))
         return b.const(value if value.ndim else value.item(), Type(dtype, v.type.shape))
-    return b.op(op.name, _as_bytes(op.operands[0], b), attrs=op.attrs).result
+    return b.op(op.name, _as_narrow(op.operands[0], b), attrs=op.attrs).result
 
 
 def in_float32(op: Op, b: Builder) -> Sequence[Value]:

@@ -50,7 +50,10 @@ VALUES: list[Step] = [
 CPU: list[Step] = [*VALUES, Step(place, {}), Step(plan, {})]
 
 # A GPU has its own products of halves; a stretch of rows would keep one of its many teams busy.
-_ON_GPU = {"expand": {"half_products": True, "byte_products": False}, "fuse": {"totals": False}}
+_ON_GPU: dict[str, dict[str, Any]] = {
+    "expand": {"half_products": True, "widening": ""},
+    "fuse": {"totals": False},
+}
 GPU: list[Step] = [Step(s.function, {**s.options, **_ON_GPU.get(s.name, {})}) for s in CPU]
 GPU.append(Step(transfer, {}))
 
@@ -68,9 +71,11 @@ def default_pipeline() -> list[Step]:
     return list(VALUES)
 
 
-def cpu_pipeline() -> list[Step]:
-    """From what the frontend makes to placed ops and a planned arena."""
-    return list(CPU)
+def cpu_pipeline(*, bf16_products: bool) -> list[Step]:
+    """From what the frontend makes to placed ops and a planned arena, for a CPU with or without instructions for bfloat16."""
+    if not bf16_products:
+        return list(CPU)
+    return [Step(s.function, {"widening": "i8 u8 bf16"}) if s.name == "expand" else s for s in CPU]
 
 
 def gpu_pipeline() -> list[Step]:

@@ -32,7 +32,7 @@ EXACT = frozenset(
 BASIC = frozenset("add sub mul div sqr sqrt reciprocal insert scatter".split())
 # Rows that add up: their terms are moved, because their total may be small by cancellation.
 CONTRACTIONS = frozenset(
-    "sum prod cumsum cumprod matmul conv conv_input conv_filter logsumexp softmax log_softmax xent insert scatter".split()
+    "sum prod cumsum cumprod matmul matmul_widening conv conv_input conv_filter logsumexp softmax log_softmax xent insert scatter".split()
 )
 # Rows whose results near 0 are differences of larger numbers.
 NEAR_ZERO = frozenset("gammaln psi log_softmax logsumexp xent".split())

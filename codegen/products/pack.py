@@ -210,7 +210,7 @@ def copy_transposed(t: VecType, target: Target, ahead: int = 0, even: bool = Fal
                 e.declare("declare void @llvm.prefetch.p0(ptr, i32, i32, i32)")
                 place = e.gep(e.gep(p, c, t.elem), ahead)
                 e.line(f"call void @llvm.prefetch.p0(ptr {place}, i32 0, i32 3, i32 1)")
-            for vector in _transpose(e, piece, [load(e, piece, e.gep(p, c, t.elem)) for p in starts]):
+            for vector in transposed(e, piece, [load(e, piece, e.gep(p, c, t.elem)) for p in starts]):
                 store(e, piece, vector, dst)
                 dst = e.gep(dst, "%ds")
             return [dst]
@@ -218,7 +218,7 @@ def copy_transposed(t: VecType, target: Target, ahead: int = 0, even: bool = Fal
         (end,) = e.loop(0, full, side, square, [("ptr", e.gep("%dst", r, t.elem))])
 
         def remainder() -> None:
-            rows = _transpose(e, piece, [load(e, piece, e.gep(p, full, t.elem), mask) for p in starts])
+            rows = transposed(e, piece, [load(e, piece, e.gep(p, full, t.elem), mask) for p in starts])
             for i, vector in enumerate(rows[:-1]):
                 place = e.gep(end, x.mul("%ds", i))
                 there = e.value(f"icmp sgt i64 {rest}, {i}")
@@ -232,7 +232,7 @@ def copy_transposed(t: VecType, target: Target, ahead: int = 0, even: bool = Fal
     return e
 
 
-def _transpose(e: Emit, t: VecType, rows: list[str]) -> list[str]:
+def transposed(e: Emit, t: VecType, rows: list[str]) -> list[str]:
     """The transpose of a square: log2(side) rounds of interleaving row i with row i + side / 2."""
     half = t.lanes // 2
     low = [i // 2 + (i % 2) * t.lanes for i in range(t.lanes)]

@@ -77,35 +77,37 @@ define(
 )
 
 
-def matmul_bytes_type(types: Sequence[Type], attrs: Attrs, blocks: Sequence[Block]) -> list[Type]:
+def matmul_widening_type(types: Sequence[Type], attrs: Attrs, blocks: Sequence[Block]) -> list[Type]:
     a, b = types
-    want_dtype("matmul_bytes", "a", a, frozenset({"i8", "u8"}))
-    want_dtype("matmul_bytes", "b", b, frozenset({"i8"}))
-    wide = [Type("i32", t.shape) for t in types]
+    want_dtype("matmul_widening", "a", a, frozenset({"i8", "u8", "bf16"}))
+    want_dtype("matmul_widening", "b", b, frozenset({"bf16" if a.dtype == "bf16" else "i8"}))
+    wide = [Type("f32" if a.dtype == "bf16" else "i32", t.shape) for t in types]
     return matmul_type(wide, {"maps": (), "accumulate": False}, ())
 
 
-def matmul_bytes_ref(a: Any, b: Any) -> Any:
-    return np.matmul(a.astype(np.int32), b.astype(np.int32))
+def matmul_widening_ref(a: Any, b: Any) -> Any:
+    wide = np.float32 if a.dtype.kind == "f" else np.int32
+    return np.matmul(a.astype(wide), b.astype(wide))
 
 
 def matmul_of_casts(b: Any, op: Any) -> Sequence[Any]:
-    return [b.matmul(*(b.cast(v, dtype="i32") for v in op.operands))]
+    return [b.matmul(*(b.cast(v, dtype=op.result.type.dtype) for v in op.operands))]
 
 
 define(
     OpDef(
-        "matmul_bytes",
+        "matmul_widening",
         "a, b",
-        matmul_bytes_type,
-        matmul_bytes_ref,
-        doc="The matmul of both as int32, whose sums wrap: what CPUs have an instruction for.",
+        matmul_widening_type,
+        matmul_widening_ref,
+        doc="The matmul of bytes as int32, whose sums wrap, or of bfloat16 as float32: what CPUs have instructions for.",
         expand=matmul_of_casts,
         kernel=True,
         flops=matmul_flops,
         samples=(
             Sample(("i8[3,4]", "i8[4,5]")),
             Sample(("u8[2,7,9]", "i8[2,9,70]")),
+            Sample(("bf16[5,7]", "bf16[7,33]")),
         ),
     )
 )

@@ -43,6 +43,7 @@ NOT_COMPUTED = {"const", "size", "iota", "yield", "bind", "alloc", "place"}
 COMPLEX_ROWS = {"conj", "real", "imag", "angle", "modulus", "complex"}
 # Rows from floats to floats that have no gradient, and why: the first three are what Theano has none of either.
 NO_GRADIENT = {
+    "matmul_widening": "made after differentiation",
     "trigamma": "needs the tetragamma function",
     "gammainc_by_k": "needs the second derivative by k",
     "ctc_slope": "needs the second derivative of ctc",
