@@ -190,7 +190,7 @@ def identity_like(x: Any) -> Any:
 
 
 def arange(start: Any, stop: Any = None, step: Any = 1, dtype: str | None = None) -> Any:
-    """start, start + step, ... below stop.  Of integers int64, of Python floats config.floatX."""
+    """start, start + step, ... below stop.  Of integers int64, of Python floats config.floatX, otherwise promoted."""
     if stop is None:
         start, stop = 0, start
     first, last, by = as_variable(start), as_variable(stop), as_variable(step)
@@ -209,7 +209,10 @@ def arange(start: Any, stop: Any = None, step: Any = 1, dtype: str | None = None
         made.shown = shown
         return made.result
     line = node("iota", shape=[count], axis=0, dtype=FROM_NUMPY[dtype]).result
-    result = add(mul(line, build.cast(by, dtype)), build.cast(first, dtype))
+    first, by = build.cast(first, dtype), build.cast(by, dtype)
+    if dtype not in DISCRETE:
+        by = sub(add(first, by), first)  # NumPy's step, to the last bit: from the first element to the second
+    result = add(mul(line, by), first)
     result.owner.shown = shown
     return result
 
@@ -222,8 +225,9 @@ def static_size_or_none(v: Any) -> int | None:
 
 
 def _python_floats(*values: Any) -> bool:
+    """Whether no array and no variable says that the values are floats."""
     return not any(isinstance(v, np.generic | np.ndarray) for v in values) and not any(
-        isinstance(v, Variable) and v.type.dtype == "float64" for v in values
+        isinstance(v, Variable) and v.type.dtype not in DISCRETE for v in values
     )
 
 

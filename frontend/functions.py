@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -25,8 +25,25 @@ from tcc.runtime.signature import SizeMismatch
 from tcc.types import TensorType
 
 
+class InputContainer:
+    """What an input has when it is left out: `value`, which is `storage[0]`.  Functions share one that is given to them as
+    `In(value=f.container[x])`."""
+
+    def __init__(self, value: Any = None) -> None:
+        self.storage = [value]
+
+    @property
+    def value(self) -> Any:
+        return self.storage[0]
+
+    @value.setter
+    def value(self, value: Any) -> None:
+        self.storage[0] = value
+
+
 class In:
-    """An input with options: `value` is its default, `name` its keyword, `allow_downcast` and `strict` how it converts.
+    """An input with options: `value` is its default, or a container (`f.container[x]`) that another function keeps it in;
+    `name` is its keyword, `allow_downcast` and `strict` say how it converts.  TypeError if the name is no string.
 
     With `update`, an expression of the variable's type, each call leaves its value behind as the new default.
     `mutable` lets ops that overwrite their operands (`destroy_map`) overwrite the caller's array.
@@ -47,6 +64,8 @@ class In:
         autoname: bool = True,
         implicit: bool | None = None,
     ) -> None:
+        if name is not None and not isinstance(name, str):
+            raise TypeError(f"the name of an input must be a string, got {name!r}")
         if update is not None:
             update = _of_type(variable, update)
         self.variable, self.value, self.strict, self.allow_downcast = variable, value, strict, allow_downcast
@@ -77,17 +96,22 @@ class Recipe:
     device: str | None = None  # None: what `config.device` says when it is made
     stay: frozenset[int] = frozenset()  # outputs that are left on the device
 
-    def make(self) -> Any:
+    def make(self, containers: Sequence[InputContainer] | None = None) -> Any:
+        """The function; `containers` hold the inputs' defaults, new ones if none are given."""
         from tcc.packing import wrapped
 
-        made = wrapped(self)
+        containers = [container_of(i) for i in self.inputs] if containers is None else list(containers)
+        made = wrapped(self, containers)
         if made is not None:
             return made
         lowered = lower([i.variable for i in self.inputs], self.outputs, self.updates, _symbol(self.name))
         lowered.device, lowered.stay = self.device, self.stay
-        parameters = [parameter(i, number, self.name) for number, i in enumerate(self.inputs)]
+        parameters = [
+            parameter(i, number, self.name, container)
+            for number, (i, container) in enumerate(zip(self.inputs, containers))
+        ]
         made = self.mode.make(self.name, parameters, lowered, self.returns)
-        made.recipe = self
+        made.recipe, made.containers = self, containers
         return made
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -137,11 +161,76 @@ def _recipe(nodes: Sequence[Any], *fields: Any) -> Recipe:
     return Recipe(*fields)
 
 
+class Containers(Mapping[Any, Any]):
+    """The containers of a function's inputs and shared variables, by variable, name or number of the input."""
+
+    def __init__(self, function: Made) -> None:
+        self.found = list(function.containers)
+        self.inputs = [i.variable for i in function.recipe.inputs]
+        self.names = [i.name for i in function.recipe.inputs]
+        self.shared: list[Any] = function.maker.fgraph.inputs[len(self.inputs) :]
+        self.names += [v.name for v in self.shared]
+
+    def number(self, key: Any) -> int:
+        """Which one it is; those of shared variables follow those of inputs.  KeyError if there is none."""
+        variables = [*self.inputs, *self.shared]
+        if isinstance(key, int) and -len(variables) <= key < len(variables):
+            return key % len(variables)
+        if isinstance(key, str) and key in self.names:
+            return self.names.index(key)
+        for number, v in enumerate(variables):
+            if v is key:
+                return number
+        raise KeyError(f"the function has no input {key!r}")
+
+    def __getitem__(self, key: Any) -> Any:
+        number = self.number(key)
+        count = len(self.found)
+        return self.found[number] if number < count else self.shared[number - count].container
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter([*self.inputs, *self.shared])
+
+    def __len__(self) -> int:
+        return len(self.inputs) + len(self.shared)
+
+
 class Made:
-    """What compiled and interpreted functions have in common: the recipe, with which they are copied and pickled."""
+    """What compiled and interpreted functions have in common: the recipe, with which they are copied and pickled.
+
+    `f["name"]`, `f[variable]` or `f[number]` is the value that an input has when it is left out; it can be set.
+    """
 
     recipe: Recipe
+    containers: Sequence[InputContainer]
     profile: Any = None
+    trust_input: bool = False  # Theano's word for leaving checks out, which cost little enough here to stay
+
+    @property
+    def container(self) -> Containers:
+        """The container of each input: see `In`."""
+        return Containers(self)
+
+    @property
+    def value(self) -> Any:
+        """`f.value["name"]`: the same as `f["name"]`."""
+        return self
+
+    def __getitem__(self, key: Any) -> Any:
+        held = self.container
+        number = held.number(key) - len(held.found)
+        return held[key].value if number < 0 else held.shared[number].get_value()
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        held = self.container
+        number = held.number(key) - len(held.found)
+        if number < 0:
+            held[key].value = self.parameters[number].convert(value)  # type: ignore[attr-defined]
+        else:
+            held.shared[number].set_value(value)
+
+    def __contains__(self, key: Any) -> bool:
+        return key in self.container
 
     @property
     def output_variables(self) -> Sequence[Any]:
@@ -171,14 +260,43 @@ class Made:
         for old, new in (swap or {}).items():
             if old.type != new.type:
                 raise TypeError(f"copy: swap has {new}, a {new.type}, for {old}, a {old.type}")
-        return self.recipe.changed(swap or {}, delete_updates, name).make()
+        return self.recipe.changed(swap or {}, delete_updates, name).make(self._copied_containers())
+
+    def _copied_containers(self) -> list[InputContainer]:
+        """Others of the same values; those that calls change are copied."""
+        return [
+            InputContainer(copy.copy(c.value) if i.mutable or i.update is not None else c.value)
+            for i, c in zip(self.recipe.inputs, self.containers)
+        ]
+
+    def __copy__(self) -> Any:
+        return _with_trust(self.recipe.make(self._copied_containers()), self.trust_input)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Recipe.make, (self.recipe,)
+        return _made, (self.recipe, list(self.containers), self.trust_input)
 
 
-def parameter(i: In, number: int, function_name: str) -> Parameter:
-    """The input as what is called sees it."""
+def _made(recipe: Recipe, containers: Sequence[InputContainer], trusted: bool) -> Any:
+    return _with_trust(recipe.make(containers), trusted)
+
+
+def _with_trust(function: Any, trusted: bool) -> Any:
+    if trusted:
+        function.trust_input = True
+    return function
+
+
+def container_of(i: In) -> InputContainer:
+    """The container of an input's default: the one that it is given, or a new one with its value as functions take it."""
+    if isinstance(i.value, InputContainer):
+        return i.value
+    return InputContainer(
+        None if i.value is None else i.variable.type.filter(i.value, i.strict, i.allow_downcast)
+    )
+
+
+def parameter(i: In, number: int, function_name: str, container: InputContainer) -> Parameter:
+    """The input as what is called sees it; its default is what is in the container."""
     v, kind = i.variable, i.variable.type
     strict, allow = i.strict, i.allow_downcast
 
@@ -194,12 +312,14 @@ def parameter(i: In, number: int, function_name: str) -> Parameter:
             e.args = (first + " ".join(map(str, e.args)),)
             raise
 
-    default: Callable[[], Any] | None = None
-    if i.value is not None:
-        held = i.value
-        kind.filter(held, strict, allow)
-        default = lambda: held  # noqa: E731
     name = i.name or f"input_{number}"
+
+    def held() -> Any:
+        if container.value is None:
+            raise TypeError(f"{function_name}: Missing required input: {name}")
+        return container.value
+
+    default = held if i.value is not None or i.update is not None else None
     dtype = FROM_NUMPY[kind.numpy_dtype.name] if isinstance(kind, TensorType) else "object"
     return Parameter(name, dtype, kind.ndim, convert, default)
 
@@ -361,6 +481,12 @@ class DictFunction:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return DictFunction, (self.inner, self.keys)
+
+    def __getitem__(self, key: Any) -> Any:
+        return self.inner[key]
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        self.inner[key] = value
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.inner, name)

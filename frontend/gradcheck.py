@@ -82,7 +82,12 @@ def verify_grad(
     weights = output.type.clone(dtype=projected)()
     cost = (output * weights).sum()
     given = [*inputs, weights]
-    options = {"mode": mode, "on_unused_input": "ignore", "allow_input_downcast": True}
+    options = {
+        "mode": mode,
+        "on_unused_input": "ignore",
+        "allow_input_downcast": True,
+        "accept_inplace": True,
+    }
     shape = function(inputs, output, **options)(*points).shape
     value = function(given, cost, **options)
     slopes = function(given, grad(cost, inputs, disconnected_inputs="ignore"), **options)

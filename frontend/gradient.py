@@ -320,6 +320,8 @@ def pulled(
         from tcc.shapes import patternbroadcast
 
         return [patternbroadcast(flowing[0], node.operands[0].type.broadcastable)]
+    if not node.operands:  # ranges and the like hang on sizes alone
+        return []
     if node.defn.grad is None:
         raise NullTypeGradError(f"{node.name} has no gradient (at {place(node.loc)})")
     full = [

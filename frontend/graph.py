@@ -105,6 +105,14 @@ class Apply:
 
             attach(self)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Of its own, because the oldest pickle protocols take no slots."""
+        return {name: getattr(self, name) for name in Apply.__slots__ if name != "__weakref__"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        for name, value in state.items():
+            setattr(self, name, value)
+
     @property
     def name(self) -> str:
         return self.defn.name

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from tcc import native
-from tcc.functions import DictFunction, In, InterpretedFunction, compiled, parameter
+from tcc.functions import DictFunction, In, InputContainer, InterpretedFunction, compiled, parameter
 from tcc.ir.core import Func, Module
 from tcc.ir.parser import ParseError, parse
 from tcc.ir.safetensors import Tensor, tensor
@@ -205,7 +205,7 @@ def _known(a: Array) -> tuple[int | None, ...]:
 
 def _parameter(a: Array, variable: Any, number: int, entry: Entry) -> Parameter:
     """Converts as functions do, and keeps to the ranges of sizes."""
-    plain = parameter(In(variable), number, entry.name)
+    plain = parameter(In(variable), number, entry.name, InputContainer())
     limits = [
         (axis, size, entry.sizes[size])
         for axis, size in enumerate(a.shape)

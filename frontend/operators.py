@@ -163,6 +163,14 @@ class TensorOperators:
         return tcc.tensor.size(self)
 
     @property
+    def real(self) -> Any:
+        return tcc.tensor.real(self)
+
+    @property
+    def imag(self) -> Any:
+        return tcc.tensor.imag(self)
+
+    @property
     def T(self) -> Any:
         return tcc.tensor.transpose(self)
 

@@ -7,14 +7,13 @@ the function that is made of the rest stands behind one that packs and unpacks.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from functools import partial
 from typing import Any
 
 import numpy as np
 
 from tcc import graph, handles
 from tcc.build import front
-from tcc.functions import In, Made, Recipe, left_behind, parameter
+from tcc.functions import In, InputContainer, Made, Recipe, left_behind, parameter
 from tcc.graph import Apply, Body, copied, dependent, toposort, with_variables
 from tcc.runtime.callable import Function as NativeFunction
 from tcc.types import Handled, Packed
@@ -211,7 +210,7 @@ class Handling:
 # -- functions -------------------------------------------------------------------------------------------------------
 
 
-def wrapped(recipe: Recipe) -> Any:
+def wrapped(recipe: Recipe, containers: Sequence[InputContainer]) -> Any:
     """The function of a recipe that `tcc.lower` cannot take as it is; None for all others."""
     updates = [(s, e) for s, e in recipe.updates]
     results = [*recipe.outputs, *(e for _, e in updates)]
@@ -220,24 +219,20 @@ def wrapped(recipe: Recipe) -> Any:
         given = {i.variable for i in recipe.inputs}
         if not needed(toposort(results, stop=lambda v: v in given)):
             return None
-    return WrappedFunction(recipe)
+    return WrappedFunction(recipe, containers)
 
 
 class WrappedFunction(Made):
     """Packs arguments, calls a function of arrays, unpacks its results, keeps the new values of inputs with
-    updates and writes into the arrays of those that ops overwrite.
+    updates and writes into the arrays of those that ops overwrite."""
 
-    `f["name"]` or `f[variable]` is the value that an input has when it is left out; it can be set.
-    """
-
-    def __init__(self, recipe: Recipe) -> None:
+    def __init__(self, recipe: Recipe, containers: Sequence[InputContainer]) -> None:
         self.recipe, self.name, self.returns = recipe, recipe.name, recipe.returns
-        self.parameters = tuple(parameter(i, number, self.name) for number, i in enumerate(recipe.inputs))
+        self.containers = list(containers)
         self.parameters = tuple(
-            p if i.value is None and i.update is None else p._replace(default=partial(self._default, number))
-            for number, (p, i) in enumerate(zip(self.parameters, recipe.inputs))
+            parameter(i, number, self.name, container)
+            for number, (i, container) in enumerate(zip(recipe.inputs, containers))
         )
-        self.values = {n: i.value for n, i in enumerate(recipe.inputs) if i.value is not None}
         unpacking = Unpacking()
         inner: list[In] = []
         for i in recipe.inputs:
@@ -257,11 +252,6 @@ class WrappedFunction(Made):
         results = unpacking.outputs(self.outputs)
         self.inner = Recipe(inner, results, pairs, self.name, recipe.mode, "list", recipe.device).make()
 
-    def _default(self, number: int) -> Any:
-        if number not in self.values:
-            raise TypeError(f"{self.name}: Missing required input: {self.parameters[number].name}")
-        return self.values[number]
-
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         given = NativeFunction._arguments(self, args, kwargs)  # type: ignore[arg-type]
         values = [p.convert(v) for p, v in zip(self.parameters, given, strict=True)]
@@ -277,30 +267,12 @@ class WrappedFunction(Made):
         count = len(self.recipe.outputs)
         for (number, kept), value in zip(self.left, results[count:]):
             if kept:
-                self.values[number] = value
+                self.containers[number].value = value
             elif isinstance(given[number], np.ndarray):
                 given[number][...] = value
             elif isinstance(given[number], list):
                 given[number][:] = value
         return results[0] if self.returns == "array" else results[:count]
-
-    @property
-    def value(self) -> Any:
-        """`f.value["name"]`: the same as `f["name"]`."""
-        return self
-
-    def _number(self, key: Any) -> int:
-        for number, i in enumerate(self.recipe.inputs):
-            if key is i.variable or isinstance(key, str) and key == i.name:
-                return number
-        raise KeyError(f"{self.name} has no input {key!r}")
-
-    def __getitem__(self, key: Any) -> Any:
-        return self._default(self._number(key))
-
-    def __setitem__(self, key: Any, value: Any) -> None:
-        number = self._number(key)
-        self.values[number] = self.parameters[number].convert(value)
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__") or "inner" not in self.__dict__:

@@ -115,7 +115,7 @@ class ProfiledFunction(Made):
 
     def __init__(self, inner: Any, profile: ProfileStats) -> None:
         self.inner, self.profile = inner, profile
-        self.recipe = inner.recipe
+        self.recipe, self.containers = inner.recipe, inner.containers
         profile.functions.append(inner)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:

@@ -39,7 +39,11 @@ def shape(x: Any) -> Any:
 
 def size(x: Any) -> Any:
     """The number of elements, as an int64 scalar."""
-    return size_variable(size_product(shape_of(as_variable(x))))
+    x = as_variable(x)
+    made = size_variable(size_product(shape_of(x)))
+    if isinstance(made, TensorConstant) and not isinstance(x, TensorConstant):
+        made.sized = x
+    return made
 
 
 def get_vector_length_or_none(x: Any) -> int | None:
@@ -161,7 +165,7 @@ def dimshuffle(x: Any, *pattern: Any) -> Any:
             raise ValueError(f"dimshuffle: there is no axis {p} in {x.type}, the order was {pattern}")
     kept = [p for p in order if p != -1]
     if len(set(kept)) < len(kept):
-        raise ValueError(f"dimshuffle: an axis may appear only once, got {pattern}")
+        raise ValueError(f"dimshuffle: an axis may not appear twice, got {pattern}")
     dropped = [a for a in range(rank) if a not in kept]
     if not builtins.all(x.type.broadcastable[a] for a in dropped):
         raise ValueError(
@@ -240,6 +244,8 @@ def rebroadcast(x: Any, flags: dict[int, bool]) -> Any:
             raise ValueError(f"axis {a} of {x} has size {old}; it cannot broadcast")
     if static == x.type.shape:
         return x
+    if x.owner is not None and x.owner.defn is build.REBROADCAST and x.owner.operands[0].type.shape == static:
+        return x.owner.operands[0]  # there and back
     label = "Rebroadcast{" + ",".join(f"({a},{b})" for a, b in flags.items()) + "}"
     return Apply(
         build.REBROADCAST, (x,), {}, (tensor_type(x.type.dtype, static),), shown=Shown(label, (x,))
@@ -308,8 +314,12 @@ def concatenate(tensor_list: Sequence[Any], axis: Any = 0) -> Any:
     return join(axis, *tensor_list)
 
 
-def stack(*tensors: Any, axis: int = 0) -> Any:
-    """The tensors along a new axis: stack([a, b], axis) or stack(a, b)."""
+def stack(*tensors: Any, axis: int = 0, **named: Any) -> Any:
+    """The tensors along a new axis: stack([a, b], axis), stack(tensors=[a, b], axis=axis) or stack(a, b)."""
+    if set(named) == {"tensors"} and not tensors:
+        tensors = (named["tensors"],)
+    elif named:
+        raise TypeError(f"stack takes tensors and axis, got {', '.join(named)}")
     if len(tensors) == 2 and isinstance(tensors[0], list | tuple) and isinstance(tensors[1], int):
         axis = tensors[1]
         tensors = tensors[:1]
@@ -381,6 +391,8 @@ def split(x: Any, splits_size: Any, n_splits: int, axis: int = 0) -> list[Any]:
 def tile(x: Any, reps: Any, ndim: int | None = None) -> Any:
     """x repeated `reps` times along each axis."""
     x = as_variable(x)
+    if isinstance(reps, float):
+        raise ValueError(f"tile: reps must be integers, got {reps}")
     many = as_sizes(reps, "tile", ndim)
     rank = builtins.max(len(many), x.type.ndim) if ndim is None else ndim
     if ndim is not None and ndim < len(many):

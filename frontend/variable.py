@@ -97,6 +97,14 @@ class Constant(Variable):
     def value(self) -> Any:
         return self.data
 
+    def signature(self) -> tuple[Any, ...]:
+        """What equal constants have in common."""
+        return self.type, self.data
+
+    def equals(self, other: Any) -> bool:
+        """Whether another variable is a constant of the same type and value."""
+        return isinstance(other, Constant) and self.signature() == other.signature()
+
     def clone(self) -> Any:
         return type(self)(self.type, self.data, self.name)
 
@@ -195,6 +203,10 @@ def constant(
             data = np.asarray(value)
         except ValueError as e:
             raise AsTensorError(f"Cannot convert {value!r} to a tensor: {e}") from e
+        if isinstance(value, list | tuple) and not data.size:
+            data = data.astype(
+                numpy_dtype(FROM_NUMPY[config.floatX])
+            )  # NumPy says float64 where nothing says what
     if data.dtype.name not in FROM_NUMPY or data.dtype.hasobject:
         raise AsTensorError(f"Cannot convert {value!r} to TensorType", type(value))
     if isinstance(value, np.ndarray) and data is value:

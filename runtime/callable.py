@@ -213,9 +213,16 @@ class Function(Native):
         names = [p.name for p in self.parameters]
         if len(args) > len(names):
             raise TypeError(f"{self.name} takes {len(names)} arguments, got {len(args)}")
-        unknown = [name for name in kwargs if name not in names[len(args) :]]
+        unknown = [name for name in kwargs if name not in names[len(args) :] or names.count(name) > 1]
         if unknown:
-            why = "is given twice" if unknown[0] in names else f"is not among {', '.join(names) or 'none'}"
+            count = names.count(unknown[0])
+            why = (
+                f"is not among {', '.join(names) or 'none'}"
+                if not count
+                else "is given twice"
+                if count == 1
+                else f"names {count} inputs"
+            )
             raise TypeError(f"{self.name}: the argument {unknown[0]!r} {why}")
         values = list(args)
         for parameter in self.parameters[len(args) :]:

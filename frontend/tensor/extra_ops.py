@@ -296,11 +296,12 @@ def permute_row_elements(x: Any, y: Any, inverse: int = 0) -> Any:
 
 
 def inverse_permutation(perm: Any) -> Any:
-    """The permutation that undoes `perm`, along the last axis."""
-    perm = build.cast(as_variable(perm), "int64")
+    """The permutation that undoes `perm`, along the last axis, in its dtype."""
+    given = as_variable(perm)
+    perm = build.cast(given, "int64")
     line = node("iota", shape=list(shape_of(perm)), axis=perm.type.ndim - 1, dtype="i64").result
     zeros = build.broadcast_to(scalar_constant(0, "int64"), list(shape_of(perm)))
-    return set_subtensor(zeros[tuple(_with_iotas(perm))], line)
+    return build.cast(set_subtensor(zeros[tuple(_with_iotas(perm))], line), given.type.dtype)
 
 
 def bartlett(m: Any) -> Any:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from tcc import creation, graph, tensor
+from tcc import graph, tensor
 from tcc.creation import ones_like as one_like
 from tcc.debug import Assert
 from tcc.devices import chosen
@@ -21,6 +21,7 @@ from tcc.elemwise import int_div as intdiv
 from tcc.elemwise import true_div as truediv
 from tcc.gradient import DisconnectedType
 from tcc.loops import scan
+from tcc.modes import get_mode
 from tcc.reductions import axes_of
 from tcc.runtime.devices import DeviceError
 from tcc.settings import config
@@ -28,7 +29,7 @@ from tcc.shapes import dimshuffle
 from tcc.shapes import stacklists as stacklist
 from tcc.theano import ops as ops_of
 from tcc.theano.tree import module
-from tcc.types import promote
+from tcc.types import TensorType, promote
 from tcc.variable import Constant, as_variable, transfer  # noqa: F401
 
 __all__ = ["abs", "dot", "intdiv", "one_like", "scan", "stacklist", "truediv"]
@@ -43,6 +44,7 @@ def __getattr__(name: str) -> Any:
         "root": "",
         "gof": "gof",
         "gof_utils": "gof.utils",
+        "compile": "compile",
         "compile_mode": "compile.mode",
         "tensor_sharedvar": "tensor.sharedvar",
         "tensor_basic": "tensor.basic",
@@ -52,6 +54,10 @@ def __getattr__(name: str) -> Any:
         "sparse_basic": "sparse.basic",
         "sparse_sharedvar": "sparse.sharedvar",
     }
+    if name.startswith("scalar_"):  # `theano.scalar.int_types` are types, `theano.tensor.int_types` names
+        return [Scalar(dtype) for dtype in scalar_kinds[name.removeprefix("scalar_")]]
+    if name in ("FAST_RUN", "FAST_COMPILE"):
+        return get_mode(name)
     if name not in paths:
         raise AttributeError(name)
     return module(paths[name])
@@ -126,6 +132,10 @@ class NotScalarConstantError(Exception):
     """The variable's value is not known before it runs."""
 
 
+class EmptyConstantError(NotScalarConstantError):
+    """A constant without elements."""
+
+
 FILLING = frozenset(
     {"second", "broadcast", "dimshuffle", "rebroadcast", "identity", "cast"}
 )  # what fills an array with a number
@@ -135,18 +145,47 @@ def get_scalar_constant_value(v: Any, **_: Any) -> Any:
     """The value that a variable, or each of its elements, certainly has; NotScalarConstantError for one that is not known."""
     v = as_variable(v)
     dtype = v.type.numpy_dtype
-    while v.owner is not None and v.owner.name in FILLING:
-        v = v.owner.operands[-1]
+    while v.owner is not None:
+        joined = _element(v)
+        if joined is None and v.owner.name not in FILLING:
+            break
+        v = v.owner.operands[-1] if joined is None else joined
+    if isinstance(v, Constant) and not np.size(v.data):
+        raise EmptyConstantError(v)
     if isinstance(v, Constant) and np.size(v.data) and (np.asarray(v.data) == np.ravel(v.data)[0]).all():
         return np.ravel(v.data)[0].astype(dtype)
     if not isinstance(v, Constant):
         known = [u for u in graph.inputs([v]) if not isinstance(u, Constant)]
         if known:
             raise NotScalarConstantError(v)
-        return np.asarray(v.eval())[()]
+        try:
+            return np.asarray(v.eval()).astype(dtype)[()]
+        except AssertionError as e:
+            raise NotScalarConstantError(v) from e
     if np.size(v.data) != 1:
         raise NotScalarConstantError(v)
     return np.asarray(v.data).reshape(())[()]
+
+
+def _element(v: Any) -> Any:
+    """The scalar that `v`, an element of a vector of scalars, is; None for all others."""
+    whole, index = getattr(v.owner, "index", None) or (None, None)
+    if (
+        v.type.ndim
+        or whole is None
+        or whole.type.ndim != 1
+        or whole.owner is None
+        or whole.owner.name != "concat"
+    ):
+        return None
+    number = index[0] if isinstance(index, tuple) and len(index) == 1 else index
+    number = number.data if isinstance(number, Constant) else number
+    parts = whole.owner.operands
+    if not isinstance(number, int | np.integer | np.ndarray) or builtins.any(
+        p.type.shape != (1,) for p in parts
+    ):
+        return None
+    return parts[int(number)]
 
 
 def sparse_grad(v: Any) -> Any:
@@ -190,6 +229,12 @@ def dot(l: Any, r: Any) -> Any:  # noqa: E741
 
 
 # -- numbers -----------------------------------------------------------------------------------------------------------
+
+
+def Scalar(dtype: str) -> TensorType:  # noqa: N802
+    """Theano's type of a number: an array without axes here."""
+    return TensorType(dtype, ())
+
 
 int_types = "int8 int16 int32 int64 uint8 uint16 uint32 uint64".split()
 float_types = "float16 float32 float64".split()
@@ -254,6 +299,11 @@ def dnn_present(*_: Any) -> bool:
 izip, imap = builtins.zip, builtins.map
 
 
+def cmp(a: Any, b: Any) -> int:
+    """-1, 0 or 1 as a is below, equal to or above b."""
+    return int(a > b) - int(a < b)
+
+
 def exc_message(e: BaseException) -> Any:
     """The first argument of an exception, or all of them."""
     return e.args[0] if len(e.args) == 1 else e.args
@@ -268,6 +318,16 @@ integer_dtypes = [*int_dtypes, *uint_types]
 uint_dtypes, float_dtypes, complex_dtypes, all_dtypes = uint_types, float_types, complex_types, all_types
 discrete_dtypes = ["bool", *integer_dtypes]
 continuous_dtypes = [*float_types, *complex_types]
+scalar_kinds = {
+    "int_types": int_dtypes,
+    "uint_types": uint_types,
+    "integer_types": integer_dtypes,
+    "float_types": float_types,
+    "complex_types": complex_types,
+    "discrete_types": discrete_dtypes,
+    "continuous_types": continuous_dtypes,
+    "all_types": all_types,
+}
 
 
 def default(x: Any, default: Any) -> Any:
@@ -310,17 +370,7 @@ def ceil_intdiv(a: Any, b: Any) -> Any:
     return whole + tensor.cast(tensor.neq(tensor.mod(a, b), 0), whole.type.dtype)
 
 
-def scalar_from_tensor(x: Any) -> Any:
-    """The scalar itself: numbers are tensors without axes."""
-    x = as_variable(x)
-    if x.type.ndim:
-        raise TypeError(f"a scalar is needed, got {x.type}")
-    return x
-
-
-tensor_from_scalar = scalar_from_tensor
-
-
+scalar_from_tensor, tensor_from_scalar = ops_of.ScalarFromTensor(), ops_of.TensorFromScalar()
 make_vector = ops_of.MakeVector()
 (
     _convert_to_bool,
@@ -340,9 +390,7 @@ make_vector = ops_of.MakeVector()
 ) = (functools.partial(tensor.cast, dtype=dtype) for dtype in all_dtypes)
 
 
-def Tensor(*args: Any, **kwargs: Any) -> Any:  # noqa: N802
-    """A new variable of a dtype and flags."""
-    return creation.tensor(*args, **kwargs)
+Tensor = TensorType
 
 
 def cpu_contiguous(x: Any) -> Any:

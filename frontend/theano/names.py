@@ -61,6 +61,10 @@ _INDEXING = _from(
     "advanced_inc_subtensor1 advanced_set_subtensor advanced_set_subtensor1 advanced_boolean_subtensor "
     "advanced_boolean_inc_subtensor advanced_boolean_set_subtensor",
 )
+# What `from theano.tensor import *` brings along besides.
+_STAR = {"np": "numpy:", "numpy": "numpy:", "theano": f"{L}:root", **_from(L, "compile gof")} | {
+    "config": "tcc.settings:config"
+}
 _BASIC = _from(
     L,
     "default makeKeepDims check_and_normalize_axes is_flat divmod ceil_intdiv transfer scalar_from_tensor "
@@ -74,11 +78,13 @@ _BASIC = _from(
     **_from(
         O,
         "ARange Alloc AllocDiag AllocEmpty Argmax Choose DimShuffle Dot ExtractDiag Eye Flatten Join MaxAndArgmax Mean Nonzero "
-        "PermuteRowElements Reshape Shape SpecifyShape Split Tile Tri",
+        "PermuteRowElements Reshape ScalarFromTensor Shape SpecifyShape Split TensorFromScalar Tile Tri",
     ),
     **_INDEXING,
     **_from(X, "CAReduce Elemwise"),
     **_from("tcc.gradcheck", "numeric_grad verify_grad"),
+    **_from(L, "NotScalarConstantError EmptyConstantError get_scalar_constant_value"),
+    **_STAR,
     "_shared": "tcc.sharedvar:shared",
     "_dot": f"{L}:_dot",
     "setdefault": f"{L}:default",
@@ -94,8 +100,13 @@ _NNET = _from(
     "CrossentropySoftmaxArgmax1HotWithBias LogSoftmax Prepend_scalar_constant_to_each_row Prepend_scalar_to_each_row Softmax "
     "SoftmaxGrad SoftmaxWithBias",
 ) | {"sigmoid_inplace": "tcc.tensor.nnet:sigmoid", "relu": f"{L}:relu"}
-_SCALARS = _from(L, "upcast all_types int_types float_types ComplexError round_half_away_from_zero_vec") | {
-    "constant": "tcc.variable:constant"
+_SCALARS = _from(L, "upcast ComplexError round_half_away_from_zero_vec Scalar") | {
+    "constant": "tcc.variable:constant",
+    "get_scalar_type": f"{L}:Scalar",
+    **{
+        f"{kind}_types": f"{L}:scalar_{kind}_types"
+        for kind in "int uint integer float complex discrete continuous all".split()
+    },
 }
 
 ELEMENTWISE = (
@@ -126,6 +137,7 @@ TREE: dict[str, Entry] = {
             **_from("tcc.settings", "config change_flags"),
             **_from("tcc.printing", "pp debugprint"),
             **_from(L, "__version__ _asarray dot get_scalar_constant_value sparse_grad"),
+            "function_dump": "tcc.theano.pickling:function_dump",
             "ProfileStats": "tcc.profiling:ProfileStats",
             "theano": f"{L}:root",
             **_from("tcc.types", "Type Generic generic"),
@@ -188,10 +200,13 @@ TREE: dict[str, Entry] = {
             **_from("tcc.shapes", "specify_shape"),
             "ProfileStats": "tcc.profiling:ProfileStats",
             "pfunc": "tcc.compiling:function",
+            **_from(L, "FAST_RUN FAST_COMPILE"),
             "mode": f"{L}:compile_mode",
         }
     ),
-    "compile.mode": Entry(names={**_MODES, "predefined_modes": "tcc.modes:PREDEFINED"}),
+    "compile.mode": Entry(
+        names={**_MODES, **_from(L, "FAST_RUN FAST_COMPILE"), "predefined_modes": "tcc.modes:PREDEFINED"}
+    ),
     "compile.debugmode": Entry(("tcc.modes",)),
     "compile.nanguardmode": Entry(("tcc.modes",)),
     "compile.monitormode": Entry(names={**_from("tcc.modes", "MonitorMode"), **_from(L, "detect_nan")}),
@@ -238,7 +253,7 @@ TREE: dict[str, Entry] = {
             **_BASIC,
             **_from(
                 L,
-                "get_scalar_constant_value abs intdiv truediv one_like stacklist scan NotScalarConstantError",
+                "abs intdiv truediv one_like stacklist scan",
             ),
             "sharedvar": f"{L}:tensor_sharedvar",
             "basic": f"{L}:tensor_basic",
@@ -288,12 +303,13 @@ TREE: dict[str, Entry] = {
         | {"lstsq": f"{O}:LeastSquares"}
     ),
     "tensor.slinalg": Entry(names=_from(O, "Expm")),
-    "tensor.raw_random": Entry(names={"RandomFunction": "tcc.theano.drawops:RandomFunction"}),
+    "tensor.raw_random": Entry(names={**_STAR, "RandomFunction": "tcc.theano.drawops:RandomFunction"}),
     "tensor.shared_randomstreams": Entry(),
     "tensor.subtensor": Entry(
         ("tcc.tensor",),
         {
             **_from("tcc.indexing", "inc_subtensor set_subtensor take"),
+            **_from("tcc.theano.slices", "get_canonical_form_slice"),
             **_INDEXING,
         },
     ),
@@ -368,7 +384,32 @@ TREE: dict[str, Entry] = {
     "gpuarray.dnn": Entry(names={"dnn_present": f"{L}:dnn_present", "dnn_available": f"{L}:dnn_present"}),
     "misc": Entry(),
     "misc.safe_asarray": Entry(names=_from(L, "_asarray")),
-    "compat": Entry(names={"PY3": "=True", "PY2": "=False", **_from(L, "izip imap exc_message")}),
+    "misc.may_share_memory": Entry(names={"may_share_memory": "numpy:may_share_memory"}),
+    "misc.pkl_utils": Entry(
+        names=_from(
+            "tcc.theano.pickling",
+            "dump load StripPickler CompatUnpickler PersistentNdarrayID PersistentNdarrayLoad PersistentSharedVariableID",
+        )
+    ),
+    "compat": Entry(
+        names={
+            "PY3": "=True",
+            "PY2": "=False",
+            **_from(L, "izip imap cmp exc_message"),
+            **_from("io", "BytesIO StringIO"),
+            "OrderedDict": "collections:OrderedDict",
+        }
+    ),
     "tests": Entry(),
+    "tests.breakpoint": Entry(names=_from("tcc.theano.breakpoint", "PdbBreakpoint")),
     "tests.unittest_tools": Entry(("tcc.theano.testing",)),
 }
+
+# Modules of Theano's compiler itself, for which nothing here stands.
+INTERNAL = frozenset(
+    "gof.callcache gof.cc gof.cmodule gof.compiledir gof.compilelock gof.cutils gof.destroyhandler "
+    "gof.lazylinker_c gof.link gof.opt gof.optdb gof.params_type gof.sched gof.toolbox gof.unify gof.vm gpuarray.basic_ops "
+    "gpuarray.blas gpuarray.elemwise gpuarray.opt gpuarray.type scalar.sharedvar scan_module.scan_op scan_module.scan_opt "
+    "scan_module.scan_perform_ext scan_module.scan_views tensor.blas tensor.blas_c tensor.blas_scipy tensor.nnet.opt "
+    "tensor.opt_uncanonicalize".split()
+)

@@ -558,6 +558,20 @@ class Det(LegacyOp):
         return nlinalg.det(x)
 
 
+class ScalarFromTensor(LegacyOp):
+    """The scalar itself: numbers are tensors without axes."""
+
+    def apply(self, x: Any) -> Any:
+        x = as_variable(x)
+        if x.type.ndim:
+            raise TypeError(f"a scalar is needed, got {x.type}")
+        return x
+
+
+class TensorFromScalar(ScalarFromTensor):
+    """The same."""
+
+
 class Eig(LegacyOp):
     def apply(self, x: Any) -> Any:
         return nlinalg.eig(x)

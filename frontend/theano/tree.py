@@ -11,7 +11,7 @@ from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from typing import Any
 
-from tcc.theano.names import TREE, Entry
+from tcc.theano.names import INTERNAL, TREE, Entry
 
 ROOT = "theano"
 _made: dict[str, Mirror] = {}
@@ -99,6 +99,11 @@ class Finder(MetaPathFinder, Loader):
             inner = fullname[len(self.prefix) + 1 :]
         else:
             return None
+        if inner in INTERNAL:
+            raise ModuleNotFoundError(
+                f"{full(inner)} is a part of Theano's own compiler, which tcc has not: its passes (`tcc passes`) do that work",
+                name=fullname,
+            )
         if inner not in TREE:
             return None
         return importlib.util.spec_from_loader(fullname, self, is_package=bool(children(inner)))
