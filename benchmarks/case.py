@@ -91,6 +91,7 @@ class Case:
     compiled: bool = False  # are compilation times measured too?
     timed: bool = True
     without: tuple[str, ...] = ()  # peers that would only repeat what another one shows
+    bfloat16: bool = False  # whether peers hold the inputs so
     topic: str = field(default="", compare=False)
 
     def arrays(self, tiny: bool = False) -> Inputs:

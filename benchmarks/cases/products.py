@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from benchmarks.case import Case, Functions, Inputs, Rng, Values, Work, normal
+from benchmarks.case import Case, Function, Functions, Inputs, Rng, Values, Work, normal
 
 SQUARES = tuple((n, n, n) for n in (64, 128, 256, 512, 1024, 2048))
 OTHERS = ((600, 784, 500), (20, 650, 2600), (600, 500, 10), (64, 1024, 4096))
@@ -26,23 +26,90 @@ def product(layout: str, dtype: str, shape: tuple[int, int, int]) -> Case:
     )
 
 
-CASES = tuple(
-    product(layout, dtype, shape)
-    for dtype in ("float32", "float64")
-    for shape in (*SQUARES, *OTHERS)
-    for layout in ("NN", "NT", "TN")
+def narrow(kind: str, shape: tuple[int, int, int]) -> Case:
+    """Sums in 32 bits of products of int8 or bfloat16; bfloat16's results may be rounded to it."""
+
+    def inputs(rng: Rng, m: int, k: int, n: int) -> Inputs:
+        if kind == "bytes":
+            return {
+                name: rng.integers(-128, 128, size, "int8") for name, size in (("a", (m, k)), ("b", (k, n)))
+            }
+        exact = {"a": normal(rng, m, k), "b": normal(rng, k, n)}
+        return {name: (v.view("uint32") & 0xFFFF0000).view("float32") for name, v in exact.items()}
+
+    halves = kind == "bfloat16"
+    return Case(
+        f"matmul {'bf16' if halves else 'i8'} {'x'.join(map(str, shape))}",
+        kind,
+        Values(held=("a", "b") if halves else ()),
+        inputs,
+        dict(zip("mkn", shape)),
+        {"m": 13, "k": 37, "n": 19},
+        tolerance=1e-2 if halves else 0,
+        without=(
+            "torch.compile",
+            "onnxruntime",
+            "pytensor",
+            "numpy",
+        ),  # which lack them, or call what torch calls
+        bfloat16=halves,
+    )
+
+
+CASES = (
+    *(
+        product(layout, dtype, shape)
+        for dtype in ("float32", "float64")
+        for shape in (*SQUARES, *OTHERS)
+        for layout in ("NN", "NT", "TN")
+    ),
+    *(
+        narrow(kind, shape)
+        for kind in ("bytes", "bfloat16")
+        for shape in ((256, 256, 256), (1024, 1024, 1024), (64, 1024, 4096))
+    ),
 )
 
 
 def numpy() -> Functions:
-    """Every library that overloads `@` and has `.T` runs these."""
-    return {"NN": lambda a, b: a @ b, "NT": lambda a, b: a @ b.T, "TN": lambda a, b: a.T @ b}
+    """Every library that overloads `@` and has `.T` runs the first three."""
+    return {
+        "NN": lambda a, b: a @ b,
+        "NT": lambda a, b: a @ b.T,
+        "TN": lambda a, b: a.T @ b,
+        "bytes": lambda a, b: a.astype("int32") @ b.astype("int32"),
+        "bfloat16": lambda a, b: a @ b,
+    }
 
 
 def tcc() -> Functions:
     import tcc.tensor as T
 
-    return {"NN": T.dot, "NT": lambda a, b: T.dot(a, b.T), "TN": lambda a, b: T.dot(a.T, b)}
+    def widened(dtype: str) -> Function:
+        return lambda a, b: T.dot(T.cast(a, dtype), T.cast(b, dtype))
+
+    return {
+        "NN": T.dot,
+        "NT": lambda a, b: T.dot(a, b.T),
+        "TN": lambda a, b: T.dot(a.T, b),
+        "bytes": widened("int32"),
+        "bfloat16": widened("float32"),
+    }
 
 
-torch = jax = pytensor = numpy
+def torch() -> Functions:
+    from torch import _int_mm
+
+    return numpy() | {"bytes": _int_mm}
+
+
+def jax() -> Functions:
+    from jax import lax
+
+    def widened(dtype: str) -> Function:
+        return lambda a, b: lax.dot(a, b, preferred_element_type=dtype)
+
+    return numpy() | {"bytes": widened("int32"), "bfloat16": widened("float32")}
+
+
+pytensor = numpy

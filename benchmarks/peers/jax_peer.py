@@ -23,7 +23,8 @@ def task(case: Case, f: Function, inputs: Inputs) -> Task:
     wide = any(value.dtype == np.float64 for value in inputs.values())
     around = (lambda: jax.enable_x64(True)) if wide else nullcontext
     with around():
-        values = {name: jnp.array(value) for name, value in inputs.items()}
+        kind = {"dtype": jnp.bfloat16} if case.bfloat16 else {}
+        values = {name: jnp.array(value, **kind) for name, value in inputs.items()}
     form = case.form
     if isinstance(form, (Values, Slopes)):
         return waiting(f if isinstance(form, Values) else slopes(form, f, list(inputs)), values, around)

@@ -13,7 +13,7 @@ def task(library: Any, tensors: Any, case: Case, f: Function, inputs: Inputs) ->
     """Parameters are shared variables, steps are updates."""
     form, held = case.form, case.form.held
     variables = {
-        name: library.shared(value.copy(), name)
+        name: library.shared(value.copy(), name, **({"dtype": "bfloat16"} if case.bfloat16 else {}))
         if name in held
         else tensors.TensorType(value.dtype.name, shape=value.shape)(name)
         for name, value in inputs.items()

@@ -15,7 +15,10 @@ Wrap = Callable[[Function], Function]
 
 
 def arrays(*values: Tensor) -> list[Array]:
-    return [value.detach().cpu().numpy().copy() for value in values]
+    return [
+        (v.float() if v.dtype == torch.bfloat16 else v).numpy().copy()
+        for v in (value.detach().cpu() for value in values)
+    ]
 
 
 @contextmanager
@@ -27,7 +30,8 @@ def gradients(on: bool) -> Iterator[None]:
 
 def task(case: Case, f: Function, inputs: Inputs, wrap: Wrap = lambda f: f) -> Task:
     form = case.form
-    tensors = {name: torch.from_numpy(value.copy()).to(DEVICE) for name, value in inputs.items()}
+    kind = {"dtype": torch.bfloat16} if case.bfloat16 else {}
+    tensors = {name: torch.from_numpy(value.copy()).to(DEVICE, **kind) for name, value in inputs.items()}
     run, names, state = wrap(f), {f"a{k}": t for k, t in enumerate(tensors.values())}, []
     if isinstance(form, Update):
         state = [tensors[name] for name in form.held]
