@@ -14,7 +14,7 @@ from tcc.codegen.gather import Places
 from tcc.codegen.kernel import Kernel, finish, plus, times
 from tcc.codegen.products.integer import ceil_div, integer_product_kernel, pieces
 from tcc.codegen.products.microkernel import store
-from tcc.codegen.products.widening_copies import copy_a, copy_b, negative_sums
+from tcc.codegen.products.widening_copies import copy_a, copy_b, copy_rows_of_b, negative_sums
 from tcc.codegen.products.widening_tiles import Form, form_of, matrix_tile, set_tiles, vector_tile
 from tcc.codegen.target import Target
 from tcc.ir.core import Op
@@ -96,16 +96,23 @@ class _Product:
             kc = self._least(e.value(f"sub i64 {k}, {k0}"), f.depth)
             steps = ceil_div(e, kc, f.step)
 
+            by_rows = self.b.strides[-1] == 1 and self.target.avx512
+            if by_rows:
+                place = w.address(1, [*batch, k0, left])
+                copy_rows_of_b(w, self.target, f, place, scratch, kc, cols)
+
             def copy(j: str, _: list[str]) -> None:
                 inside = e.value(f"srem i64 {j}, {f.width}")
                 panel = times(e, e.value(f"sdiv i64 {j}, {f.width}"), str(f.panel_bytes))
                 to = e.gep(e.gep(scratch, panel), times(e, inside, "4"))
                 count = self._least(e.value(f"sub i64 {cols}, {j}"), f.wide.lanes)
-                copy_b(w, self.target, f, w.address(1, [*batch, k0, plus(e, left, j)]), to, kc, count)
+                if not by_rows:
+                    copy_b(w, self.target, f, w.address(1, [*batch, k0, plus(e, left, j)]), to, kc, count)
                 if f.signed:
                     store(e, f.wide, negative_sums(e, f, to, steps), e.gep(sums, j, "i32"))
 
-            e.loop(0, cols, f.wide.lanes, copy)
+            if f.signed or not by_rows:
+                e.loop(0, cols, f.wide.lanes, copy)
 
             def tiles(i: str, height: int, there: str) -> None:
                 lines, stride = self._lines(batch, i, k0, kc, height, there, e.gep(scratch, self.rows))

@@ -7,10 +7,55 @@ import functools
 from tcc.codegen.emit import Emit, VecType
 from tcc.codegen.gather import Places
 from tcc.codegen.kernel import plus, times
-from tcc.codegen.products.microkernel import lane_mask, load, store
+from tcc.codegen.products.microkernel import fetch, lane_mask, load, splat, store
 from tcc.codegen.products.pack import transposed
 from tcc.codegen.products.widening_tiles import Form, multiply_add
 from tcc.codegen.target import Target
+
+_AHEAD = 8  # steps whose rows are fetched ahead
+
+
+def copy_rows_of_b(w: Places, target: Target, f: Form, source: str, panels: str, kc: str, count: str) -> None:
+    """`count` columns of B, contiguous in its rows, as panels: rows by whole vectors, which AVX-512 masks at the end."""
+    e, t = w.e, target.vector(f.narrow)
+    down, words = w.size(w.types[1].strides[-2]), VecType("i32", f.wide.lanes)
+    whole = e.value(f"and i64 {kc}, {-f.step}")
+
+    def strips(k: str, exist: list[str] | None) -> None:
+        """A step of all columns; `exist` are the lanes of each of its rows."""
+        lines = [e.gep(source, times(e, plus(e, k, str(r)), down), f.narrow) for r in range(f.step)]
+        ahead = e.value(f"mul i64 {down}, {_AHEAD * f.step}")
+        step = times(e, e.value(f"sdiv i64 {k}, {f.step}"), str(f.row))
+
+        def strip(j: str, _: list[str]) -> None:
+            mask, rows = lane_mask(e, t, e.value(f"sub i64 {count}, {j}")), []
+            for r, line in enumerate(lines):
+                place = e.gep(line, j, f.narrow)
+                if exist is None:
+                    fetch(e, e.gep(place, ahead, f.narrow), 0)
+                some = mask if exist is None else e.value(f"and {t.of('i1')} {mask}, {exist[r]}")
+                rows.append(load(e, t, place, some))
+            turned = _beside(e, f, rows, t.lanes)
+            panel = times(e, e.value(f"sdiv i64 {j}, {f.width}"), str(f.panel_bytes))
+            to = e.gep(panels, plus(e, panel, step))
+            for v in range(f.step):  # of the vector's columns; a panel is two vectors wide
+                lanes = ", ".join(f"i32 {v * words.lanes + i}" for i in range(words.lanes))
+                both = VecType("i32", t.lanes)
+                part = e.value(
+                    f"shufflevector {both} {turned}, {both} poison, <{words.lanes} x i32> <{lanes}>"
+                )
+                store(e, words, part, e.gep(to, v // 2 * f.panel_bytes + v % 2 * words.lanes * 4))
+
+        e.loop(0, count, t.lanes, strip)
+
+    e.loop(0, whole, f.step, lambda k, _: strips(k, None))
+    padded = e.value(f"and i64 {plus(e, kc, str(f.padding - 1))}, {-f.padding}")
+
+    def rest(k: str, _: list[str]) -> None:
+        there = [e.value(f"icmp slt i64 {plus(e, k, str(r))}, {kc}") for r in range(f.step)]
+        strips(k, [splat(e, t.of("i1"), one) for one in there])
+
+    e.loop(whole, padded, f.step, rest)
 
 
 def copy_b(w: Places, target: Target, f: Form, source: str, to: str, kc: str, count: str) -> None:
@@ -70,24 +115,15 @@ def copy_b(w: Places, target: Target, f: Form, source: str, to: str, kc: str, co
 
     def by_rows() -> None:
         some = VecType(f.narrow, lanes)
-        mask = lane_mask(e, some, count) if target.avx512 else None
 
         def step(k: str, v: list[str]) -> list[str]:
             lines = [e.gep(source, times(e, plus(e, k, str(r)), down), f.narrow) for r in range(f.step)]
-            rows, t = [load(e, some, line, mask) for line in lines], some
-            while len(rows) > 1:
-                pairs = [_interleave(e, t, *two) for two in zip(rows[::2], rows[1::2], strict=True)]
-                whole = VecType(t.elem, 2 * lanes)
-                t = VecType(f"i{16 * t.bytes}", lanes)
-                rows = [e.value(f"bitcast {whole} {p} to {t}") for p in pairs]
-            store(e, words, rows[0], v[0])
+            store(e, words, _beside(e, f, [load(e, some, line) for line in lines], lanes), v[0])
             return [e.gep(v[0], f.row)]
 
         e.loop(0, whole, f.step, step, [("ptr", to)])
 
-    if b.strides[-1] == 1 and target.avx512:
-        by_rows()
-    elif b.strides[-1] == 1:
+    if b.strides[-1] == 1:
         full = e.value(f"icmp eq i64 {count}, {lanes}")
         e.when(full, by_rows)
         e.when(e.value(f"xor i1 {full}, true"), functools.partial(one_by_one, "0", whole))
@@ -146,6 +182,17 @@ def copy_a(w: Places, target: Target, f: Form, source: str, to: str, kc: str) ->
     elif target.avx512:
         store(e, t, t.const(0), e.gep(to, e.value(f"and i64 {kc}, {-t.lanes}"), t.elem))
     e.loop(first, kc, 1, lambda k, _: store(e, one, put(one, k, None), e.gep(to, k, one.elem)))
+
+
+def _beside(e: Emit, f: Form, rows: list[str], lanes: int) -> str:
+    """The numbers of each column beside each other: of `step` rows of so many columns, a vector with 32 bits for a column."""
+    t = VecType(f.narrow, lanes)
+    while len(rows) > 1:
+        pairs = [_interleave(e, t, *two) for two in zip(rows[::2], rows[1::2], strict=True)]
+        whole = VecType(t.elem, 2 * lanes)
+        t = VecType(f"i{16 * t.bytes}", lanes)
+        rows = [e.value(f"bitcast {whole} {p} to {t}") for p in pairs]
+    return rows[0]
 
 
 def _interleave(e: Emit, t: VecType, a: str, b: str) -> str:
