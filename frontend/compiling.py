@@ -37,7 +37,8 @@ class Out:
     """An output; `borrow` allows the result to be memory that the function goes on using."""
 
     def __init__(self, variable: Any, borrow: bool = False) -> None:
-        self.variable, self.borrow = as_variable(variable), borrow
+        self.variable = variable if isinstance(variable, Variable) else as_variable(variable)
+        self.borrow = borrow
 
 
 def function(

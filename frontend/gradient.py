@@ -147,7 +147,7 @@ def given_gradient(g: Any) -> Any:
         return g
     if isinstance(g, Variable) and isinstance(g.type, NullType):
         return Undefined(g.type.why_null)
-    return as_variable(g)
+    return g if isinstance(g, Variable) else as_variable(g)
 
 
 def _checked_cost(cost: Any) -> Any:

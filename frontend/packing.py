@@ -149,13 +149,23 @@ class Unpacking:
         self.record(node, self.outputs(node.attrs["op"].expand(*operands)))
 
     def call(self, node: Apply) -> None:
-        """Python code on objects: numbers stand for them on the way."""
+        """Python code on packed values: their arrays go there and back."""
         attrs = {
             key: with_variables(value, lambda v: self.new.get(v, v)) for key, value in node.attrs.items()
         }
-        objects = [is_packed(v) for v in node.operands], [is_packed(r) for r in node.results]
+        packed = [v.type for v in node.operands], [r.type for r in node.results]
         types = [p for r in node.results for p in (r.type.parts if is_packed(r) else (r.type,))]
-        attrs |= {"types": types, "function": Handling(node.attrs["function"], *objects)}
+        given = iter(attrs["sizes"])
+        sizes = [
+            size
+            for r in node.results
+            for size in (
+                [n for p in r.type.parts for n in p.shape]
+                if is_packed(r)
+                else [next(given) for _ in range(r.type.ndim)]
+            )
+        ]
+        attrs |= {"types": types, "sizes": sizes, "function": Handling(node.attrs["function"], *packed)}
         made = Apply(node.defn, [p for v in node.operands for p in self.of(v)], attrs, types)
         self.record(node, made.results)
 
@@ -196,15 +206,19 @@ class Source:
 
 
 class Handling:
-    """A function of objects as one of the numbers that stand for them."""
+    """A function of packed values as one of their arrays."""
 
-    def __init__(self, function: Callable[..., Any], operands: list[bool], results: list[bool]) -> None:
+    def __init__(self, function: Callable[..., Any], operands: list[Any], results: list[Any]) -> None:
         self.function, self.operands, self.results = function, operands, results
 
     def __call__(self, *arrays: Any) -> list[Any]:
-        given = [handles.kept(a) if is_object else a for a, is_object in zip(arrays, self.operands)]
-        made = self.function(*given)
-        return [handles.keep(r) if is_object else r for r, is_object in zip(made, self.results)]
+        left = iter(arrays)
+        given = [
+            t.unpack([next(left) for _ in t.parts]) if isinstance(t, Packed) else next(left)
+            for t in self.operands
+        ]
+        made = zip(self.function(*given), self.results, strict=True)
+        return [a for r, t in made for a in (t.pack(r) if isinstance(t, Packed) else [r])]
 
 
 # -- functions -------------------------------------------------------------------------------------------------------

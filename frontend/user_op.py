@@ -12,7 +12,7 @@ from tcc import graph
 from tcc.build import row, shape_of
 from tcc.settings import config
 from tcc.testvalues import attach
-from tcc.types import Handled, Packed, TensorType, Type
+from tcc.types import TensorType, Type
 from tcc.variable import Variable, as_variable
 
 Array = np.ndarray[Any, Any]
@@ -27,8 +27,8 @@ class Apply(graph.Apply):
         values = [v if isinstance(v, Variable) else as_variable(v) for v in inputs]
         types = [o.type for o in outputs]
         for t in types:
-            if not isinstance(t, Type) or isinstance(t, Packed) and not isinstance(t, Handled):
-                raise TypeError(f"{op}: outputs must be tensors or objects, got one of {t}")
+            if not isinstance(t, Type):
+                raise TypeError(f"{op}: outputs must be variables of some type, got one of {t}")
         sizes = self._sizes(op, values, types)
         attrs = {
             "name": str(op),
@@ -47,13 +47,16 @@ class Apply(graph.Apply):
             attach(self)
 
     def _sizes(self, op: Any, inputs: Sequence[Any], types: Sequence[TensorType]) -> list[list[Any]]:
-        """The results' sizes by the op's infer_shape; None for one that is only known when the op has run."""
+        """The results' sizes by the op's infer_shape; None for one that is only known when the op has run.  What is no array
+        has none."""
         infer = getattr(op, "infer_shape", None)
         if infer is None:
             return [list(getattr(t, "shape", ())) for t in types]
         shapes = infer(self, [shape_of(v) if isinstance(v.type, TensorType) else None for v in inputs])
         shapes = [s if isinstance(t, TensorType) else () for s, t in zip(shapes, types)]
-        if len(shapes) != len(types) or any(len(s) != t.ndim for s, t in zip(shapes, types)):
+        if len(shapes) != len(types) or any(
+            len(s) != len(getattr(t, "shape", ())) for s, t in zip(shapes, types)
+        ):
             raise ValueError(f"{op}.infer_shape gave {shapes} for results of {types}")
         return [
             [known if known is not None else s for s, known in zip(one, getattr(t, "shape", ()))]

@@ -1,4 +1,4 @@
-"""Sparse matrices from arrays and back, their sums and products by element, and their structure."""
+"""Sparse matrices from arrays and back, from dense matrices and back, and what all operations on them are made of."""
 
 from __future__ import annotations
 
@@ -11,15 +11,13 @@ import tcc.tensor as T
 from tcc import build
 from tcc.build import Size, as_size, size_of, size_variable
 from tcc.elemwise import DISCRETE
-from tcc.ir.ops.sparse import matrix_of
 from tcc.packing import PackedOp
 from tcc.selecting import nonzero
 from tcc.settings import config
 from tcc.sparse.types import FORMATS, INDEX, SparseType
 from tcc.sparse.variables import SparseConstant, SparseOperators
 from tcc.tensor.extra_ops import searchsorted
-from tcc.types import promote, tensor_type
-from tcc.user_op import call
+from tcc.types import tensor_type
 from tcc.variable import Variable, as_variable
 
 LAST_KEY = 2**63 - 1
@@ -31,19 +29,21 @@ def is_sparse(x: Any) -> bool:
 
 
 def constant(x: Any, name: str | None = None) -> SparseConstant:
-    """A SciPy matrix in csr or csc format as a constant."""
+    """A SciPy matrix in csr, csc or bsr format as a constant."""
     if getattr(x, "format", None) not in FORMATS:
-        raise TypeError(f"a sparse constant is a SciPy matrix in csr or csc format, got {type(x).__name__}")
+        raise TypeError(
+            f"a sparse constant is a SciPy matrix in csr, csc or bsr format, got {type(x).__name__}"
+        )
     return SparseConstant(SparseType(x.format, x.dtype.name), x.copy(), name)
 
 
 def as_sparse_variable(x: Any, name: str | None = None) -> Any:
-    """A sparse variable or SciPy matrix as a variable; TypeError for anything dense."""
-    if isinstance(x, SparseOperators):
-        return x
-    if isinstance(x, Variable) or not is_sparse(x):
-        raise TypeError(f"Cannot convert {x} to SparseType", type(x))
-    return constant(x, name)
+    """A sparse variable or SciPy matrix as a variable in rows or columns; TypeError for anything dense."""
+    if not isinstance(x, SparseOperators):
+        if isinstance(x, Variable) or not is_sparse(x):
+            raise TypeError(f"Cannot convert {x} to SparseType", type(x))
+        x = constant(x, name)
+    return Rows()(x) if x.type.format == "bsr" else x
 
 
 as_sparse = as_sparse_variable
@@ -52,6 +52,19 @@ as_sparse = as_sparse_variable
 def as_sparse_or_tensor_variable(x: Any, name: str | None = None) -> Any:
     """A sparse variable of what is sparse, a tensor variable of all else."""
     return as_sparse_variable(x, name) if is_sparse(x) else as_variable(x, name)
+
+
+class Rows(PackedOp):
+    """A matrix in blocks, in compressed rows: as its arrays are."""
+
+    def types(self, *operands: Any) -> list[Any]:
+        return [SparseType("csr", operands[0].type.dtype)]
+
+    def expand(self, *operands: Any) -> Sequence[Any]:
+        return operands
+
+    def grad(self, operands: Sequence[Any], results: Sequence[Any], grads: Sequence[Any]) -> Sequence[Any]:
+        return grads
 
 
 # -- arrays of a matrix, and a matrix of arrays ------------------------------------------------------------------------
@@ -63,7 +76,7 @@ class CSM(PackedOp):
     assembles = True
 
     def __init__(self, format: str) -> None:
-        if format not in FORMATS:
+        if format not in ("csr", "csc"):
             raise ValueError("format must be one of: 'csr' or 'csc'", format)
         self.format = format
 
@@ -206,13 +219,38 @@ def sampled(g: Any, z: Any) -> Any:
     return found(g, keys_of(z))[1]
 
 
+class Whole(PackedOp):
+    """`make(*operands, *options)`, whose gradients `pull(operands, result, g, *options)` are not limited to patterns."""
+
+    def __init__(self, make: Callable[..., Any], pull: Callable[..., Sequence[Any]], *options: Any) -> None:
+        self.make, self.pull, self.options = make, pull, options
+
+    def types(self, *operands: Any) -> list[Any]:
+        return [self.make(*operands, *self.options).type]
+
+    def expand(self, *operands: Any) -> Sequence[Any]:
+        return [self.make(*operands, *self.options)]
+
+    def grad(self, operands: Sequence[Any], results: Sequence[Any], grads: Sequence[Any]) -> Sequence[Any]:
+        return self.pull(operands, results[0], grads[0], *self.options)
+
+    def __str__(self) -> str:
+        return self.make.__name__.strip("_")
+
+
 def as_format(x: Any, format: str) -> Any:
     """The same matrix in another format."""
-    if x.type.format == format:
-        return x
+    return x if x.type.format == format else Whole(_reformed, _reform_grad, format)(x)
+
+
+def _reformed(x: Any, format: str) -> Any:
     data, indices, indptr, shape = csm_properties(x)
     order, others, starts = build.node("csr_order", indices, indptr, columns=sizes_of(x).minor).results
     return CSM(format)(data[order], others, starts, shape)
+
+
+def _reform_grad(operands: Sequence[Any], result: Any, g: Any, format: str) -> Sequence[Any]:
+    return [as_format(g, operands[0].type.format)]
 
 
 # -- dense and sparse --------------------------------------------------------------------------------------------------
@@ -244,8 +282,8 @@ def dense_from_sparse(x: Any, structured: bool = True) -> Any:
     return T.inc_subtensor(zero[rows, columns], csm_data(x))
 
 
-class SparseFromDense:
-    """`SparseFromDense(format)(x)`: the elements of a dense matrix that are not 0."""
+class SparseFromDense(PackedOp):
+    """`SparseFromDense(format)(x)`: the elements of a dense matrix that are not 0.  Its gradient is not limited to these."""
 
     def __init__(self, format: str) -> None:
         self.format = format
@@ -256,10 +294,22 @@ class SparseFromDense:
             raise TypeError("SparseFromDense", f"a matrix is needed, got {x.type}")
         while x.type.ndim < 2:
             x = T.shape_padleft(x)
-        shape = x.shape
+        return super().__call__(x)
+
+    def types(self, *operands: Any) -> list[Any]:
+        return [SparseType(self.format, operands[0].type.dtype)]
+
+    def expand(self, *operands: Any) -> Sequence[Any]:
+        (x,) = operands
         whole = x if self.format == "csr" else x.T
         majors, minors = nonzero(whole)
-        return CSM(self.format)(whole[majors, minors], minors, starts_of(T.neq(whole, 0).sum(axis=1)), shape)
+        starts = starts_of(T.neq(whole, 0).sum(axis=1))
+        return [CSM(self.format)(whole[majors, minors], minors, starts, x.shape)]
+
+    def grad(self, operands: Sequence[Any], results: Sequence[Any], grads: Sequence[Any]) -> Sequence[Any]:
+        flags = [axis for axis, flag in enumerate(operands[0].type.broadcastable) if flag]
+        dense = dense_from_sparse(grads[0])
+        return [T.addbroadcast(dense, *flags) if flags else dense]
 
 
 def starts_of(counts: Any) -> Any:
@@ -272,9 +322,20 @@ csr_from_dense, csc_from_dense = SparseFromDense("csr"), SparseFromDense("csc")
 
 
 def cast(x: Any, dtype: str) -> Any:
-    """The matrix with elements of another dtype."""
+    """The matrix with elements of another dtype; of complex ones in a real dtype, their real parts."""
     x = as_sparse_variable(x)
-    return x if x.type.dtype == dtype else like(x, T.cast(csm_data(x), dtype))
+    return x if x.type.dtype == dtype else Whole(with_dtype, _cast_grad, dtype)(x)
+
+
+def with_dtype(x: Any, dtype: str) -> Any:
+    """`cast` with a gradient of the pattern of x."""
+    data = csm_data(x)
+    return like(x, T.cast(data if dtype.startswith("complex") else T.real(data), dtype))
+
+
+def _cast_grad(operands: Sequence[Any], result: Any, g: Any, dtype: str) -> Sequence[Any]:
+    (x,) = operands
+    return [None if x.type.dtype in DISCRETE else cast(g, x.type.dtype)]
 
 
 def _cast_to(dtype: str) -> Any:
@@ -286,7 +347,7 @@ def _cast_to(dtype: str) -> Any:
 
 
 bcast, wcast, icast, lcast = map(_cast_to, ("int8", "int16", "int32", "int64"))
-fcast, dcast = map(_cast_to, ("float32", "float64"))
+fcast, dcast, ccast, zcast = map(_cast_to, ("float32", "float64", "complex64", "complex128"))
 
 
 def sp_ones_like(x: Any) -> Any:
@@ -304,326 +365,13 @@ def sp_zeros_like(x: Any) -> Any:
 
 def transpose(x: Any) -> Any:
     """The transpose, in the other format: the same arrays."""
-    x = as_sparse_variable(x)
+    return Whole(_transposed, _transpose_grad)(as_sparse_variable(x))
+
+
+def _transpose_grad(operands: Sequence[Any], result: Any, g: Any) -> Sequence[Any]:
+    return [transpose(g)]
+
+
+def _transposed(x: Any) -> Any:
     data, indices, indptr, shape = csm_properties(x)
     return CSM("csc" if x.type.format == "csr" else "csr")(data, indices, indptr, shape[::-1])
-
-
-# -- sums and products by element --------------------------------------------------------------------------------------
-
-
-def neg(x: Any) -> Any:
-    """-x."""
-    return like(as_sparse_variable(x), T.neg(csm_data(x)))
-
-
-def _pair(x: Any, y: Any) -> tuple[Any, Any]:
-    """Two matrices of one format, dtype and shape."""
-    x, y = as_sparse_variable(x), as_sparse_variable(y)
-    dtype = promote(x.type.dtype, y.type.dtype)
-    return cast(x, dtype), cast(_fitted(as_format(y, x.type.format), x), dtype)
-
-
-def _fitted(y: Any, x: Any) -> Any:
-    """y, whose shape must be that of x, which is in the same format."""
-    if csm_shape(y) is csm_shape(x) and csm_indptr(y) is csm_indptr(x):
-        return y
-    data, indices, indptr, _ = csm_properties(y)
-    indptr = T.specify_shape(indptr, [size_of(csm_indptr(x), 0)], "the shape of the other sparse matrix")
-    pair = zip(sizes_of(y), sizes_of(x))
-    major, minor = (
-        size_variable(build.same_size(a, b, "sparse: Input dimension mis-match, of two matrices"))
-        for a, b in pair
-    )
-    shape = (major, minor) if x.type.format == "csr" else (minor, major)
-    return CSM(x.type.format)(data, indices, indptr, T.stack(shape))
-
-
-def _dense_like(dense: Any, x: Any) -> Any:
-    """A dense matrix, row, column or vector that must have the sizes of x, but for axes that broadcast."""
-    rank = dense.type.ndim
-    sizes = [None if b else n for b, n in zip(dense.type.broadcastable, shape_of(x)[2 - rank :])]
-    return T.specify_shape(dense, sizes, "the shape of the sparse matrix")
-
-
-def combined(name: str, function: Callable[..., Any], x: Any, y: Any) -> Any:
-    """A matrix that SciPy makes of two of one format and shape, of which only it knows how many elements it has."""
-    starts = size_of(csm_indptr(x), 0)
-    kinds = [tensor_type(t, (None,)) for t in (x.type.dtype, INDEX, INDEX)]
-    inputs = [*csm_properties(x)[:3], *csm_properties(y)[:3], size_variable(sizes_of(y).minor)]
-    data, indices, indptr = call(name, function, inputs, kinds, [], sizes=[None, None, starts])
-    return CSM(x.type.format)(data, indices, indptr, csm_shape(y))
-
-
-def _matrices(arrays: Sequence[Any]) -> list[Any]:
-    a, b, c, d, e, f, width = arrays
-    return [matrix_of(a, b, c, int(width)), matrix_of(d, e, f, int(width))]
-
-
-def arrays_of(matrix: Any) -> list[Any]:
-    """A matrix as the arrays of its compressed rows."""
-    rows = matrix.tocsr()
-    return [rows.data, np.asarray(rows.indices, INDEX), np.asarray(rows.indptr, INDEX)]
-
-
-def added(*arrays: Any) -> list[Any]:
-    a, b = _matrices(arrays)
-    return arrays_of(a + b)
-
-
-def product(*arrays: Any) -> list[Any]:
-    a, b = _matrices(arrays)
-    return arrays_of(a.multiply(b))
-
-
-class AddSS(PackedOp):
-    """The sum of two sparse matrices."""
-
-    def types(self, *operands: Any) -> list[Any]:
-        return [operands[0].type]
-
-    def expand(self, *operands: Any) -> Sequence[Any]:
-        return [combined("AddSS", added, *operands)]
-
-    def grad(self, operands: Sequence[Any], results: Sequence[Any], grads: Sequence[Any]) -> Sequence[Any]:
-        return [grads[0], grads[0]]
-
-
-class MulSS(PackedOp):
-    """The product by element of two sparse matrices: where both have elements."""
-
-    def types(self, *operands: Any) -> list[Any]:
-        return [operands[0].type]
-
-    def expand(self, *operands: Any) -> Sequence[Any]:
-        return [combined("MulSS", product, *operands)]
-
-    def grad(self, operands: Sequence[Any], results: Sequence[Any], grads: Sequence[Any]) -> Sequence[Any]:
-        x, y = operands
-        return [mul(y, grads[0]), mul(x, grads[0])]
-
-
-def kept(x: Any, mask: Any) -> Any:
-    """A matrix without the elements where `mask` is false."""
-    data, indices, indptr, shape = csm_properties(x)
-    (at,) = nonzero(mask)
-    starts = starts_of(mask)[indptr]
-    return CSM(x.type.format)(data[at], indices[at], starts, shape)
-
-
-def add(x: Any, y: Any) -> Any:
-    """x + y: sparse of two sparse matrices, dense if one is dense."""
-    x, y = as_sparse_or_tensor_variable(x), as_sparse_or_tensor_variable(y)
-    if is_sparse(x) and is_sparse(y):
-        x, y = _pair(x, y)
-        if csm_indices(x) is csm_indices(y) and csm_indptr(x) is csm_indptr(y):
-            return like(x, csm_data(x) + csm_data(y))
-        return AddSS()(x, y)
-    if not is_sparse(x) and not is_sparse(y):
-        raise TypeError("sparse.add: one of the arguments must be sparse")
-    matrix, dense = (x, y) if is_sparse(x) else (y, x)
-    if dense.type.ndim != 2:
-        raise TypeError(f"sparse.add: a dense argument must be a matrix, got {dense.type}")
-    dense = (
-        T.fill(dense_from_sparse(sp_zeros_like(matrix)), dense) if any(dense.type.broadcastable) else dense
-    )
-    dtype = promote(matrix.type.dtype, dense.type.dtype)
-    dense = _dense_like(dense, matrix)
-    return T.inc_subtensor(T.cast(dense, dtype)[places(matrix)], T.cast(csm_data(matrix), dtype))
-
-
-def sub(x: Any, y: Any) -> Any:
-    """x - y, as `add`."""
-    x, y = as_sparse_or_tensor_variable(x), as_sparse_or_tensor_variable(y)
-    return add(x, neg(y) if is_sparse(y) else T.neg(y))
-
-
-def mul(x: Any, y: Any) -> Any:
-    """The product by element, which is sparse: with a sparse matrix, a dense one, a vector for all rows, or a number."""
-    x, y = as_sparse_or_tensor_variable(x), as_sparse_or_tensor_variable(y)
-    if is_sparse(x) and is_sparse(y):
-        x, y = _pair(x, y)
-        if csm_indices(x) is csm_indices(y) and csm_indptr(x) is csm_indptr(y):
-            return like(x, csm_data(x) * csm_data(y))
-        return MulSS()(x, y)
-    if not is_sparse(x) and not is_sparse(y):
-        raise TypeError("sparse.mul: one of the arguments must be sparse")
-    matrix, dense = (x, y) if is_sparse(x) else (y, x)
-    if dense.type.ndim > 2:
-        raise TypeError(f"sparse.mul: a dense argument has at most 2 axes, got {dense.type}")
-    if dense.type.ndim == 0:
-        return like(matrix, csm_data(matrix) * dense)
-    rows, columns = places(matrix)
-    dense = _dense_like(dense, matrix)
-    if dense.type.ndim == 1:
-        return like(matrix, csm_data(matrix) * dense[columns])
-    flags = dense.type.broadcastable
-    index = tuple(T.zeros_like(p) if flag else p for p, flag in zip((rows, columns), flags))
-    return like(matrix, csm_data(matrix) * dense[index])
-
-
-def col_scale(x: Any, s: Any) -> Any:
-    """Each column of x by its element of the vector s."""
-    return _scaled(x, s, 1)
-
-
-def row_scale(x: Any, s: Any) -> Any:
-    """Each row of x by its element of the vector s."""
-    return _scaled(x, s, 0)
-
-
-def _scaled(x: Any, s: Any, axis: int) -> Any:
-    x, s = as_sparse_variable(x), as_variable(s)
-    if s.type.ndim != 1:
-        raise TypeError(f"s must be a vector, got {s.type}")
-    s = T.specify_shape(s, [shape_of(x)[axis]], "the shape of the sparse matrix")
-    return like(x, csm_data(x) * s[places(x)[axis]])
-
-
-# -- reductions and diagonals ------------------------------------------------------------------------------------------
-
-
-class SpSum(PackedOp):
-    """The sum of a matrix, with a gradient at every place."""
-
-    def __init__(self, axis: int | None) -> None:
-        self.axis = axis
-
-    def types(self, *operands: Any) -> list[Any]:
-        return [tensor_type(operands[0].type.dtype, () if self.axis is None else (None,))]
-
-    def expand(self, *operands: Any) -> Sequence[Any]:
-        return [sp_sum(operands[0], self.axis, sparse_grad=True)]
-
-    def grad(self, operands: Sequence[Any], results: Sequence[Any], grads: Sequence[Any]) -> Sequence[Any]:
-        (x,), (g,) = operands, grads
-        ones = T.ones(list(map(size_variable, shape_of(x))), x.type.dtype)
-        wide = g if self.axis is None else g.dimshuffle("x", 0) if self.axis == 0 else g.dimshuffle(0, "x")
-        return [SparseFromDense(x.type.format)(ones * wide)]
-
-
-def sp_sum(x: Any, axis: int | None = None, sparse_grad: bool = False) -> Any:
-    """The sum over all elements, or over axis 0 or 1, dense.  The gradient is at all places, or with `sparse_grad` at those
-    of the elements of x."""
-    x = as_sparse_variable(x)
-    if axis not in (None, 0, 1, -1, -2):
-        raise ValueError(f"Illegal value for self.axis: {axis}")
-    axis = None if axis is None else axis % 2
-    if not sparse_grad and x.type.dtype not in DISCRETE:
-        return SpSum(axis)(x)
-    data = csm_data(x)
-    if axis is None:
-        return data.sum()
-    zero = T.zeros([size_variable(shape_of(x)[1 - axis])], x.type.dtype)
-    return T.inc_subtensor(zero[places(x)[1 - axis]], data)
-
-
-class Diag(PackedOp):
-    """The diagonal of a matrix."""
-
-    def types(self, *operands: Any) -> list[Any]:
-        return [tensor_type(operands[0].type.dtype, (None,))]
-
-    def expand(self, *operands: Any) -> Sequence[Any]:
-        (x,) = operands
-        rows, columns = places(x)
-        at = nonzero(T.eq(rows, columns))[0]
-        length = build.size_arithmetic("minimum", *shape_of(x))
-        return [T.inc_subtensor(T.zeros([size_variable(length)], x.type.dtype)[rows[at]], csm_data(x)[at])]
-
-    def grad(self, operands: Sequence[Any], results: Sequence[Any], grads: Sequence[Any]) -> Sequence[Any]:
-        return [as_format(square_diagonal(grads[0]), operands[0].type.format)]
-
-
-def diag(x: Any) -> Any:
-    """The diagonal of a square matrix, as a dense vector."""
-    return Diag()(as_sparse_variable(x))
-
-
-def square_diagonal(diag: Any) -> Any:
-    """The square matrix, in csc format, with this vector on its diagonal."""
-    diag = as_variable(diag)
-    if diag.type.ndim != 1:
-        raise TypeError("data argument must be a vector", diag.type)
-    n = size_variable(size_of(diag, 0))
-    return CSC(diag, T.arange(n), T.arange(n + 1), T.stack([n, n]))
-
-
-# -- structure ---------------------------------------------------------------------------------------------------------
-
-
-def ensure_sorted_indices(x: Any) -> Any:
-    """The same matrix, its elements in ascending order."""
-    x = as_sparse_variable(x)
-    data, indices, indptr, shape = csm_properties(x)
-    order = T.argsort(keys_of(x))
-    return CSM(x.type.format)(data[order], indices[order], indptr, shape)
-
-
-def remove0(x: Any) -> Any:
-    """The same matrix without stored zeros."""
-    x = as_sparse_variable(x)
-    return kept(x, T.neq(csm_data(x), 0))
-
-
-def clean(x: Any) -> Any:
-    """The same matrix, sorted and without stored zeros."""
-    return ensure_sorted_indices(remove0(x))
-
-
-def vstack(blocks: Sequence[Any], format: str | None = None, dtype: str | None = None) -> Any:
-    """Matrices below each other, in the format of the first if none is given."""
-    parts = _stacked(blocks, dtype)
-    rows = [as_format(b, "csr") for b in parts]
-    data, indices = (T.concatenate([f(b) for b in rows]) for f in (csm_data, csm_indices))
-    starts, total = [T.zeros([1], INDEX)], None
-    for b in rows:
-        ends = csm_indptr(b)[1:] if total is None else csm_indptr(b)[1:] + total
-        starts.append(T.cast(ends, INDEX))
-        count = T.cast(csm_indptr(b)[-1], INDEX)
-        total = count if total is None else total + count
-    height = sum((csm_shape(b)[0] for b in rows[1:]), csm_shape(rows[0])[0])
-    width: Any = sizes_of(rows[0]).minor
-    for b in rows[1:]:
-        width = build.same_size(
-            width, sizes_of(b).minor, "sparse: Input dimension mis-match, of matrices that are stacked"
-        )
-    made = CSR(data, indices, T.concatenate(starts), T.stack([height, size_variable(width)]))
-    return as_format(made, format or parts[0].type.format)
-
-
-def hstack(blocks: Sequence[Any], format: str | None = None, dtype: str | None = None) -> Any:
-    """Matrices beside each other, in the format of the first if none is given."""
-    parts = _stacked(blocks, dtype)
-    made = transpose(vstack([transpose(b) for b in parts], "csr"))
-    return as_format(made, format or parts[0].type.format)
-
-
-def _stacked(blocks: Sequence[Any], dtype: str | None) -> list[Any]:
-    parts = [as_sparse_variable(b) for b in blocks]
-    if not parts:
-        raise ValueError("nothing to stack")
-    wanted = dtype or promote(*(b.type.dtype for b in parts))
-    return [cast(b, wanted) for b in parts]
-
-
-# -- comparisons -------------------------------------------------------------------------------------------------------
-
-
-def compared(name: str) -> Any:
-    """A comparison: sparse, of bools, of two sparse matrices; dense if one is dense."""
-    function = getattr(T, name)
-
-    def compare(x: Any, y: Any) -> Any:
-        x, y = as_sparse_or_tensor_variable(x), as_sparse_or_tensor_variable(y)
-        if not is_sparse(x) and not is_sparse(y):
-            raise TypeError(f"sparse.{name}: one of the arguments must be sparse")
-        made = function(*(dense_from_sparse(v) if is_sparse(v) else v for v in (x, y)))
-        return SparseFromDense(x.type.format)(made) if is_sparse(x) and is_sparse(y) else made
-
-    compare.__name__ = compare.__qualname__ = name
-    compare.__doc__ = f"{name} by element: sparse, of bools, of two sparse matrices; dense if one is dense."
-    return compare
-
-
-eq, neq, lt, le, gt, ge = map(compared, ("eq", "neq", "lt", "le", "gt", "ge"))

@@ -10,9 +10,10 @@ from tcc import build
 from tcc.build import size_variable
 from tcc.ir.ops.sparse import matrix_of
 from tcc.packing import PackedOp
+from tcc.sparse.arithmetic import arrays_of
 from tcc.sparse.basic import (
     CSM,
-    arrays_of,
+    SparseFromDense,
     as_format,
     as_sparse_or_tensor_variable,
     as_sparse_variable,
@@ -105,6 +106,26 @@ class TrueDot(PackedOp):
         return [true_dot(grads[0], transpose(y)), true_dot(transpose(x), grads[0])]
 
 
+class TrueDotDense(PackedOp):
+    """The sparse product of a sparse and a dense matrix."""
+
+    def __init__(self, dense_grad: bool) -> None:
+        self.dense_grad = dense_grad
+
+    def types(self, *operands: Any) -> list[Any]:
+        if operands[1].type.ndim != 2:
+            raise TypeError(f"true_dot: a dense factor must be a matrix, got {operands[1].type}")
+        return [operands[0].type]
+
+    def expand(self, *operands: Any) -> Sequence[Any]:
+        return [SparseFromDense(operands[0].type.format)(dot(*operands))]
+
+    def grad(self, operands: Sequence[Any], results: Sequence[Any], grads: Sequence[Any]) -> Sequence[Any]:
+        x, y = operands
+        by_y = true_dot(transpose(x), grads[0])
+        return [true_dot(grads[0], y.T), dense_from_sparse(by_y) if self.dense_grad else by_y]
+
+
 def multiplied(*arrays: Any) -> list[Any]:
     """The arrays of the product of two matrices in compressed rows; ValueError where their sizes do not fit."""
     data, indices, indptr, *b, inner, width = arrays
@@ -113,13 +134,16 @@ def multiplied(*arrays: Any) -> list[Any]:
 
 
 def true_dot(x: Any, y: Any, grad_preserves_dense: bool = True) -> Any:
-    """x y: sparse, in the format of x, of two sparse matrices; dense if one of them is.  Gradients are not limited to patterns."""
+    """x y, sparse, in the format of x, or of y if x is dense.  Gradients are not limited to patterns; by a dense factor they are
+    dense, or sparse without `grad_preserves_dense`."""
     x, y = _common(x, y)
     if not is_sparse(x) and not is_sparse(y):
         raise TypeError("true_dot: one of the arguments must be sparse")
     if is_sparse(x) and is_sparse(y):
         return TrueDot()(x, as_format(y, x.type.format))
-    return dot(x, y)
+    if is_sparse(x):
+        return TrueDotDense(grad_preserves_dense)(x, y)
+    return transpose(TrueDotDense(grad_preserves_dense)(transpose(y), x.T))
 
 
 def sampling_dot(x: Any, y: Any, p: Any) -> Any:

@@ -71,6 +71,18 @@ class SparseOperators:
     def __rmul__(self, other: Any) -> Any:
         return tcc.sparse.mul(other, self)
 
+    def __lt__(self, other: Any) -> Any:
+        return tcc.sparse.lt(self, other)
+
+    def __le__(self, other: Any) -> Any:
+        return tcc.sparse.le(self, other)
+
+    def __gt__(self, other: Any) -> Any:
+        return tcc.sparse.gt(self, other)
+
+    def __ge__(self, other: Any) -> Any:
+        return tcc.sparse.ge(self, other)
+
     def __dot__(self, other: Any) -> Any:
         return tcc.sparse.structured_dot(self, other)
 
@@ -140,7 +152,7 @@ class SparseSharedVariable(SparseOperators, SharedVariable):
 
 
 def shared(value: Any, name: str | None = None, borrow: bool = False, **_: Any) -> SparseSharedVariable:
-    """A shared variable of a SciPy matrix in csr or csc format."""
+    """A shared variable of a SciPy matrix in csr, csc or bsr format."""
     if not borrow:
         value = copy.deepcopy(value)
     kind = SparseType(value.format, value.dtype.name)

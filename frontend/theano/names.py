@@ -26,6 +26,7 @@ G = "tcc.theano.graphs"
 O = "tcc.theano.ops"
 N = "tcc.theano.netops"
 X = "tcc.theano.indexops"
+SP = "tcc.theano.sparseops"
 
 _TYPES = _from("tcc.types", "TensorType Type Generic generic")
 _VARIABLES = _from(
@@ -54,6 +55,21 @@ _GRADIENT = _from(
     "zero_grad grad_clip grad_scale",
 )
 _DTYPES = _from(L, "all_dtypes integer_dtypes float_dtypes complex_dtypes discrete_dtypes continuous_dtypes")
+_SPARSE = _from(
+    SP,
+    "AddSD AddSS AddSSData CSMGrad CSMProperties Cast ColScaleCSC ConstructSparseFromList DenseFromSparse Diag Dot "
+    "EnsureSortedIndices GetItem2Lists GetItem2ListsGrad GetItem2d GetItemList GetItemListGrad GetItemScalar HStack MulSD "
+    "MulSS MulSV Neg Remove0 RowScaleCSC SamplingDot SpSum SquareDiagonal StructuredAddSV StructuredDot "
+    "StructuredDotGradCSC StructuredDotGradCSR Transpose TrueDot Usmm VStack add_s_d add_s_s add_s_s_data "
+    "construct_sparse_from_list csm_grad mul_s_d mul_s_s mul_s_v structured_add_s_v all_dtypes complex_dtypes "
+    "continuous_dtypes discrete_dtypes float_dtypes int_dtypes integer_dtypes uint_dtypes _is_dense _is_dense_variable "
+    "_is_sparse _is_sparse_variable _mtypes",
+)
+_SPARSE_OPT = _from(
+    SP,
+    "AddSD_ccode CSMGradC MulSDCSC MulSDCSR MulSVCSR SamplingDotCSR StructuredAddSVCSR StructuredDotCSC StructuredDotCSR "
+    "UsmmCscDense",
+)
 _INDEXING = _from(
     X,
     "AdvancedIncSubtensor AdvancedIncSubtensor1 AdvancedSubtensor AdvancedSubtensor1 IncSubtensor Subtensor "
@@ -351,9 +367,22 @@ TREE: dict[str, Entry] = {
     "typed_list": Entry(),
     "typed_list.basic": Entry(("tcc.typed_list",)),
     "typed_list.type": Entry(("tcc.typed_list",)),
-    "sparse": Entry(names=_DTYPES | {"basic": f"{L}:sparse_basic", "sharedvar": f"{L}:sparse_sharedvar"}),
-    "sparse.basic": Entry(("tcc.sparse",), _DTYPES),
+    "sparse": Entry(names={**_SPARSE, "basic": f"{L}:sparse_basic", "sharedvar": f"{L}:sparse_sharedvar"}),
+    "sparse.basic": Entry(("tcc.sparse",), _SPARSE),
+    "sparse.opt": Entry(names=_SPARSE_OPT),
+    "sparse.sandbox": Entry(),
+    "sparse.sandbox.sp2": Entry(
+        names={
+            **_from(
+                "tcc.theano.sparsedraws",
+                "Binomial Multinomial Poisson csc_dbinomial csc_fbinomial csr_dbinomial csr_fbinomial multinomial poisson",
+            ),
+            "EliminateZeros": f"{SP}:Remove0",
+            "eliminate_zeros": "tcc.sparse:remove0",
+        }
+    ),
     "sparse.type": Entry(("tcc.sparse",)),
+    "sparse.utils": Entry(names=_from(SP, "hash_from_sparse")),
     "sparse.sharedvar": Entry(("tcc.sparse",), {"sparse_constructor": "tcc.sparse:shared"}),
     # -- scalars --------------------------------------------------------------------------------------------------
     "scalar": Entry(names=_SCALARS),

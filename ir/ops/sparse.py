@@ -14,7 +14,7 @@ import numpy as np
 from tcc.ir import dims
 from tcc.ir.core import Attrs
 from tcc.ir.dims import Size
-from tcc.ir.ops.rules import REAL, host_row, want_dtype, want_rank, want_same_dtype, want_size
+from tcc.ir.ops.rules import NUMBERS, host_row, want_dtype, want_rank, want_same_dtype, want_size
 from tcc.ir.optable import REQUIRED
 from tcc.ir.types import Type
 
@@ -71,7 +71,7 @@ def tdot_type(types: Sequence[Type], attrs: Attrs) -> list[Type]:
 
 
 def want_dense(name: str, data: Type, indices: Type, x: Type) -> None:
-    want_dtype(name, "data", data, REAL)
+    want_dtype(name, "data", data, NUMBERS)
     want_rank(name, "data", data, 1)
     want_rank(name, "x", x, 2)
     want_same_dtype(name, [data, x])
@@ -82,7 +82,7 @@ def sample_type(types: Sequence[Type], attrs: Attrs) -> list[Type]:
     indices, indptr, x, y = types
     m = want_pattern("csr_sample", indices, indptr)
     for name, t in (("x", x), ("y", y)):
-        want_dtype("csr_sample", name, t, REAL)
+        want_dtype("csr_sample", name, t, NUMBERS)
         want_rank("csr_sample", name, t, 2)
     want_same_dtype("csr_sample", [x, y])
     want_size("csr_sample", "the rows of operand x", x.shape[0], m)
