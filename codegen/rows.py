@@ -423,13 +423,15 @@ class _Rows(Nest):
     def _scalar(self, node: Node) -> str:
         if node.kind != "take":
             return super()._scalar(node)
-        e = self.e
         row, index = node.inputs
-        wide = self.cast(index.dtype, self.scalar(index), "i64", 1)
+        return self.element(row, self.place_in_row(index), {})
+
+    def place_in_row(self, index: Node) -> str:
+        """An index as i64, with negative ones counted from the row's end."""
+        e, wide = self.e, self.cast(index.dtype, self.scalar(index), "i64", 1)
         negative = e.value(f"icmp slt i64 {wide}, 0")
         wrapped = e.value(f"add i64 {wide}, {self.size(self.length)}")
-        at = e.value(f"select i1 {negative}, i64 {wrapped}, i64 {wide}")
-        return self.element(row, at, {})
+        return e.value(f"select i1 {negative}, i64 {wrapped}, i64 {wide}")
 
     def element(self, node: Node, at: str, memo: Memo) -> str:
         """One element of a varying value."""

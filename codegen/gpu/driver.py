@@ -35,7 +35,10 @@ from tcc.runtime.launch import Address, Buffer, DeviceKernel, DeviceProgram, Ste
 from tcc.runtime.signature import InputSpec, Returns, SharedSpec, Signature
 
 STATUS_BYTES = 8 * launch.STATUS_WORDS
-CLAMPED = ("gather", "scatter")  # their kernels keep to the array (gpu/indexing.py)
+CLAMPED = (
+    "gather",
+    "scatter",
+)  # they keep to the array, alone (gpu/indexing.py) and in a row's kernel (gpu/rows.py)
 NEWEST = 90  # the emulator's
 
 
@@ -57,7 +60,9 @@ def user_kernels(op: Op) -> Callable[..., list[GpuKernel]] | None:
 
 def unclamped(op: Op) -> bool:
     """Whether a kernel follows its indices wherever they lead, as those of gather and scatter do not."""
-    return op.name not in ("for", "ifelse", *CLAMPED) and guarded(op, ())
+    if op.name in ("for", "ifelse"):
+        return False
+    return any(guarded(o, ()) for o in (op.block.ops if op.name == "fuse" else [op]) if o.name not in CLAMPED)
 
 
 class _Driver:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tcc.codegen import scalar
-from tcc.codegen.emit import VecType
+from tcc.codegen.emit import Emit, VecType
 from tcc.codegen.gather import Places
 from tcc.codegen.gpu.chips import LANE, WARP
 from tcc.codegen.gpu.kernel import (
@@ -26,6 +26,7 @@ from tcc.codegen.gpu.kernel import (
 )
 from tcc.codegen.gpu.maps import WIDE
 from tcc.codegen.kernel import OpId, plus, times
+from tcc.codegen.nest import Vectors
 from tcc.ir import dims
 from tcc.ir.core import Op
 from tcc.ir.dims import Size
@@ -36,23 +37,28 @@ OWNERS = 1 << 12  # warps among which a target is divided
 LAST = (1 << 63) - 1
 
 
+def clamped(e: Emit, index: str, bound: str) -> str:
+    """The nearest index that is within."""
+    last = e.value(f"sub i64 {bound}, 1")
+    low = e.call("i64", "llvm.smin.i64", ("i64", index), ("i64", last))
+    return e.call("i64", "llvm.smax.i64", ("i64", low), ("i64", "0"))
+
+
+def unless_empty(w: Vectors | Places, count: str, bounds: Sequence[Size]) -> str:
+    """A count, but 0 if no index can be within."""
+    for size in bounds:
+        if isinstance(size, int) and size:
+            continue
+        none = w.e.value(f"icmp eq i64 {w.size(size)}, 0")
+        count = w.e.value(f"select i1 {none}, i64 0, i64 {count}")
+    return count
+
+
 class Indexed(Places):
     """Places that are found by index.  An index that is not within, which a check has noted, counts as the nearest that is."""
 
     def index(self, i: int, at: Sequence[str], bound: str) -> str:
-        e, found = self.e, super().index(i, at, bound)
-        last = e.value(f"sub i64 {bound}, 1")
-        low = e.call("i64", "llvm.smin.i64", ("i64", found), ("i64", last))
-        return e.call("i64", "llvm.smax.i64", ("i64", low), ("i64", "0"))
-
-    def unless_empty(self, count: str, bounds: Sequence[Size]) -> str:
-        """A count, but 0 if no index can be within."""
-        for size in bounds:
-            if isinstance(size, int) and size:
-                continue
-            none = self.e.value(f"icmp eq i64 {self.size(size)}, 0")
-            count = self.e.value(f"select i1 {none}, i64 0, i64 {count}")
-        return count
+        return clamped(self.e, super().index(i, at, bound), bound)
 
 
 def gather_kernels(op: Op) -> list[GpuKernel]:
@@ -106,11 +112,11 @@ def gather_kernels(op: Op) -> list[GpuKernel]:
 
     bounds = [x.shape[a] for a in axes]
     if run == 1:
-        e.loop(first, w.unless_empty(w.count(out.shape), bounds), step, element)
+        e.loop(first, unless_empty(w, w.count(out.shape), bounds), step, element)
         threads = out.size
     else:
         pieces = e.value(f"sdiv i64 {plus(e, w.size(out.shape[-1]), str(run - 1))}, {run}")
-        e.loop(first, w.unless_empty(times(e, w.count(out.shape[:-1]), pieces), bounds), step, some)
+        e.loop(first, unless_empty(w, times(e, w.count(out.shape[:-1]), pieces), bounds), step, some)
         threads = dims.mul(*out.shape[:-1], ceil_div(out.shape[-1], run))
     e.end()
     return [finish(e, "gather", w.slots.slots, blocks_for(threads))]
@@ -165,7 +171,7 @@ class _Scatter(Indexed):
         element = plus(e, times(e, e.value(f"urem i64 {item}, {strips}"), str(WARP)), self.lane)
         live = e.value(f"icmp slt i64 {element}, {self.count(self.rest_shape)}")
         inner = self.unravel(element, self.rest_shape)
-        count = self.unless_empty(self.count(self.points), [self.t.shape[a] for a in self.axes])
+        count = unless_empty(self, self.count(self.points), [self.t.shape[a] for a in self.axes])
 
         def some(start: str, _: list[str]) -> None:
             point = plus(e, start, self.lane)

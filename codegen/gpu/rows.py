@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from tcc.codegen import scalar
 from tcc.codegen.emit import VecType
 from tcc.codegen.gpu.chips import LANE, WARP
+from tcc.codegen.gpu.indexing import clamped, unless_empty
 from tcc.codegen.gpu.kernel import (
     GpuKernel,
     barrier,
@@ -120,7 +121,8 @@ class _Teams(Runs, _Rows):
         def body(unit: str, _: list[str]) -> None:
             row(self.unravel(unit, self.outer), "0", n)
 
-        e.loop(first, self.count(self.outer), step, body)
+        picks = any(n.kind == "take" for n in self.all_nodes)
+        e.loop(first, unless_empty(self, self.count(self.outer), [self.length] if picks else []), step, body)
         e.end()
         return finish(e, "row", self.slots.slots, self.grid(), self.block_threads, self.shared_bytes())
 
@@ -308,6 +310,10 @@ class _Teams(Runs, _Rows):
             e = self.e
             offset = times(e, self.team_number, self.size(self.spill_bytes()))
             self.spill_base = e.gep(self.spill_area, offset)
+
+    def place_in_row(self, index: Node) -> str:
+        """Within the row: an index that is not has been noted by its check."""
+        return clamped(self.e, super().place_in_row(index), self.size(self.length))
 
     def spill_offset(self, node: Node) -> Size:
         offset: Size = 0

@@ -16,6 +16,7 @@ import tcc.tensor as T
 from tcc.devices import emulator
 from tcc.runtime import dlpack
 from tcc.runtime.device_arrays import DeviceArray
+from tcc.runtime.launch import CheckStatus
 
 RNG = np.random.default_rng(0)
 DEVICE = "emulator"
@@ -340,14 +341,30 @@ def test_functions_that_kernels_call_come_with_them() -> None:
     np.testing.assert_allclose(columns, np.cos(given).sum(axis=0), rtol=1e-12)
 
 
-def test_a_wrong_label_is_said_before_a_row_is_read_there() -> None:
-    """Cross-entropy picks an element of each row within the row's kernel."""
+@pytest.mark.parametrize("device", [DEVICE, "cpu"])
+@pytest.mark.parametrize("classes", [4, 700, 0])
+def test_a_wrong_label_reads_within_its_row(device: str, classes: int) -> None:
+    """Cross-entropy picks an element of each row in the row's kernel.  The check is looked at once, before shared variables
+    are written, and no label leads out of memory until then."""
     x, y = T.matrix("x", dtype="float32"), T.lvector("y")
-    f = tcc.function([x, y], T.nnet.categorical_crossentropy(T.nnet.softmax(x), y).mean(), device=DEVICE)
-    given = vector(RNG.normal(size=(3, 4)))
-    assert f(given, [0, 3, -1]) > 0
-    with pytest.raises(IndexError, match="index 104 is out of bounds for an axis of size 4"):
-        f(given, [0, 104, 1])
+    w = tcc.shared(np.float32(1), target=device)
+    cost = T.nnet.categorical_crossentropy(T.nnet.softmax(w * x), y).mean()
+    step = tcc.function([x, y], cost, updates=[(w, w - tcc.grad(cost, w))], device=device)
+    given, before = vector(RNG.normal(size=(3, classes))), w.get_value()
+    for labels, wrong in (
+        ([0, classes + 100, 1], True),
+        ([0, -classes - 1, 1], True),
+        ([0, 3, -1], not classes),
+    ):
+        if not wrong:
+            assert step(given, labels) > 0
+            continue
+        with pytest.raises(IndexError, match=f"is out of bounds for an axis of size {classes}"):
+            step(given, labels)
+        assert w.get_value() == before
+    if device != "cpu":
+        checks = [s for s in step.variant.program.walk() if isinstance(s, CheckStatus)]
+        assert len(checks) == 1
 
 
 def test_an_element_that_is_not_there_is_not_read() -> None:
