@@ -28,7 +28,7 @@ from tcc.codegen.conv.axes import (
     spread_axis,
 )
 from tcc.codegen.conv.pad import write_spread_pad
-from tcc.codegen.conv.text import ConvText, Number, tile_shape
+from tcc.codegen.conv.text import ConvText, Number, constant_mask, tile_shape
 from tcc.codegen.emit import VecType
 from tcc.codegen.epilogue import emit_block
 from tcc.codegen.index import Index
@@ -76,7 +76,9 @@ class _Conv(ConvText):
         self.depths = [mul(self.depth_channels, *(r.taps for r in phase)) for phase in self.phases]
         deepest = max((k for k in self.depths if isinstance(k, int)), default=self.depths[0])
         aligned = isinstance(pitch, int) and pitch % self.t.lanes == 0 and self.axes[2].spread is not None
-        self.h, self.v = tile_shape(self.t, target, self.m, most, deepest, aligned, lines=self._lines())
+        self.h, self.v = tile_shape(
+            self.t, target, self.m, most, deepest, aligned, ends=not self.merged, lines=self._lines()
+        )
         self.width = self.v * self.t.lanes
         self.tiles = ceil_div(self.m, self.h)
         # rows of results follow one another in both memories
@@ -87,6 +89,12 @@ class _Conv(ConvText):
         if self.merged and self.phases[0][0].count != 1:
             self.gapless = self.gapless and steps[0] == mul(self.phases[0][1].count, steps[1])
         self.direct = self.gapless and steps[2] == 1 and (not op.blocks or cheap(op.block.ops))
+
+    def _end(self, run: Size) -> tuple[int, int] | None:
+        """(vectors, lanes of the last one or 0 for all) of a run's last tile, if that is not like the others."""
+        rest = run % self.width if isinstance(run, int) and not self.merged else 0
+        v, last = -(-rest // self.t.lanes), rest % self.t.lanes if self.direct and self.target.avx512 else 0
+        return (v, last) if rest and (v < self.v or last) else None
 
     def _axes(self) -> list[Axis]:
         make = forward_axis if self.forward else backward_axis
@@ -127,7 +135,9 @@ class _Conv(ConvText):
             write_spread_pad(self, self.si, self.axes)
         else:
             self.write_pad(self.si, self.axes)
-        self._write_tile()
+        self._write_tile("tile", self.v)
+        for v, last in sorted({end for run in self.runs if (end := self._end(run))}):
+            self._write_tile(f"end{v}", v, last)
         self._write_edge()
         # the table and the packed filters of each phase
         for number, phase in enumerate(self.phases):
@@ -206,11 +216,11 @@ class _Conv(ConvText):
                 known[p] = splat(e, VecType(scalar.elem(dtype), lanes), one)
         return [emit_block(e, self.target, block, known, lanes) for known in params]
 
-    def _write_tile(self) -> None:
-        """`tile(args, a, table, b, c, k, out, rows, image, channel, pixel)`: [h, v vectors] are the sums over k of a[k, h]
+    def _write_tile(self, name: str, v: int, last: int = 0) -> None:
+        """`name(args, a, table, b, c, k, out, rows, image, channel, pixel)`: [h, v vectors] are the sums over k of a[k, h]
         times the vectors at b + table[k].  They go through the block to `rows` channels at `out`, or as they are to c where
-        that is null."""
-        e, t, h, v = self.e, self.t, self.h, self.v
+        that is null.  Of the last vector only `last` lanes are results."""
+        e, t, h = self.e, self.t, self.h
         params = [
             "ptr noalias readonly %a",
             "ptr noalias readonly %table",
@@ -220,7 +230,7 @@ class _Conv(ConvText):
         ]
         if self.direct:
             params += ["ptr %out", "i64 %rows", "i64 %image", "i64 %channel", "i64 %pixel"]
-        self.begin_function("tile", *params)
+        self.begin_function(name, *params)
 
         def step(k: str, s: list[str]) -> list[str]:
             a, acc = s[0], s[1:]
@@ -244,7 +254,7 @@ class _Conv(ConvText):
 
         def aside() -> None:
             for i, value in enumerate(done):
-                store(e, t, value, e.gep("%c", i * t.lanes, t.elem))
+                store(e, t, value, e.gep("%c", i // v * self.width + i % v * t.lanes, t.elem))
 
         if not self.direct:
             aside()
@@ -254,6 +264,8 @@ class _Conv(ConvText):
         e.branch_if(e.value("icmp eq ptr %out, null"), other, straight)
         e.at(straight)
         pixels = [x.add("%pixel", j * t.lanes) for j in range(v)]
+        lanes = [j < (last or t.lanes) for j in range(t.lanes)]
+        masks: list[str | None] = [*[None] * (v - 1), constant_mask(lanes)]
         fewest = self.m - (known(self.tiles) - 1) * h if isinstance(self.m, int) else 1
         for i in range(h):
             if i and (i == fewest or not isinstance(self.m, int)):
@@ -263,10 +275,10 @@ class _Conv(ConvText):
                 e.line("ret void")
                 e.at(more)
             row = done[i * v : (i + 1) * v]
-            values = self._finished(row, [None] * v, "%image", x.add("%channel", i), pixels)
+            values = self._finished(row, masks, "%image", x.add("%channel", i), pixels)
             place = e.gep("%out", x.mul(sc, i), t.elem)
             for j, value in enumerate(values):
-                store(e, t, value, e.gep(place, j * t.lanes, t.elem))
+                store(e, t, value, e.gep(place, j * t.lanes, t.elem), masks[j])
         e.line("ret void")
         e.at(other)
         aside()
@@ -437,6 +449,9 @@ class _Conv(ConvText):
         blocks = x.div(x.add(long, width - 1), width)
         one_line = self.gapless and not self.merged
         never_cut = isinstance(run, int) and run % width == 0
+        end = self._end(self.runs[number])
+        if end and (end[1] or known(self.runs[number]) % self.t.lanes == 0):
+            never_cut = True
 
         def unit(u: str, _: list[str]) -> None:
             rest, block = self.divide(x, u, blocks)
@@ -466,6 +481,10 @@ class _Conv(ConvText):
                 image, deep = self.divide(x, rest, depths)
                 return x.add(first, image), deep, row
 
+            function = "@KERNEL_NAME.tile"
+            if end:
+                full = e.value(f"icmp sle i64 {x.add(q0, width)}, {long}")
+                function = e.value(f"select i1 {full}, ptr {function}, ptr @KERNEL_NAME.end{end[0]}")
             whole: str | None = None
             if self.direct and not never_cut:
                 whole = e.value(f"icmp sle i64 {x.add(q0, width)}, {long}")
@@ -488,7 +507,7 @@ class _Conv(ConvText):
                         place = e.value(f"select i1 {whole}, ptr {place}, ptr null")
                     pixel = x.add(x.mul(x.mul(deep, slice_rows), ow), inside)
                     args += [("ptr", place), ("i64", count), ("i64", where), ("i64", channel), ("i64", pixel)]
-                self.call("tile", *args)
+                self.call_by(function, *args)
 
                 def line(y: str, _: list[str]) -> None:
                     begin = q0 if one_line else x.max(q0, x.mul(y, apart))

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tcc.codegen.conv.axes import Axis, known
-from tcc.codegen.conv.text import ConvText, Number
+from tcc.codegen.conv.text import ConvText, Number, constant_mask
 from tcc.codegen.emit import VecType
 from tcc.codegen.index import Index
 from tcc.codegen.products.microkernel import load, store
@@ -118,7 +118,7 @@ def _row(w: ConvText, a: Axis, read: str, heads: Sequence[str], size: int, step:
         for o in range(0, count, t.lanes):
             lanes = [o + j < count and 0 <= begin + (o + j) * how.step < size for j in range(t.lanes)]
             value = _some(w, read, begin + o * how.step, how.step, lanes) if any(lanes) else "zeroinitializer"
-            mask = _mask([o + j < count for j in range(t.lanes)])
+            mask = constant_mask([o + j < count for j in range(t.lanes)])
             store(e, t, value, e.gep(head, o, t.elem), mask)
 
 
@@ -128,14 +128,9 @@ def _some(w: ConvText, read: str, begin: int, step: int, lanes: Sequence[bool]) 
     # not inbounds: lanes before the row are not read
     at = e.value(f"getelementptr {t.elem}, ptr {read}, i64 {begin}")
     if step == 1:
-        return load(e, t, at, _mask(lanes))
+        return load(e, t, at, constant_mask(lanes))
     many = VecType(t.elem, t.lanes * step)
     wanted = [lanes[j // step] and j % step == 0 for j in range(many.lanes)]
-    whole = load(e, many, at, _mask(wanted))
+    whole = load(e, many, at, constant_mask(wanted))
     order = ", ".join(f"i32 {j * step}" for j in range(t.lanes))
     return e.value(f"shufflevector {many} {whole}, {many} poison, <{t.lanes} x i32> <{order}>")
-
-
-def _mask(lanes: Sequence[bool]) -> str | None:
-    """A constant mask; None where all lanes are."""
-    return None if all(lanes) else "<" + ", ".join(f"i1 {str(v).lower()}" for v in lanes) + ">"

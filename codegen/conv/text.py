@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -33,12 +34,15 @@ def tile_shape(
     depth: Size,
     aligned: bool = False,
     whole: int = 0,
+    ends: bool = False,
     lines: tuple[Size, Size] = (-1, 0),
 ) -> tuple[int, int]:
     """(rows, vectors) of the register tile that takes the least time for a product of rows x columns and `depth` steps.
 
     Each step is a load and splat for each row, a load for each vector, which crosses a cache line if not aligned, and a
-    multiply-add for each of both; two loads fit a cycle, and a chain goes on after four.  `whole` rows are not cut.
+    multiply-add for each of both; two loads fit a cycle, and a chain goes on after four.  What there is about as much of as
+    of the other keeps it waiting.  `whole` rows are not cut.  Where there are
+    `ends`, columns left over have a tile of fewer vectors.
     The vectors of all steps lie in `lines`: (how many, by how many elements each is longer than a tile is wide), or apart.
     Where they do not stay in the first-level cache for the next rows, each line of it takes a cycle of the loads' time.
     """
@@ -47,21 +51,33 @@ def tile_shape(
     n = columns if isinstance(columns, int) else 1 << 16
     k = depth if isinstance(depth, int) else 1 << 10
     count, longer = (x if isinstance(x, int) else -1 for x in lines)
-    best: tuple[float, int, int] | None = None
-    for v in range(1, 9):
+
+    def cycles(h: int, v: int) -> float:
+        """Of a tile."""
         apart = k * v * t.lanes
         read = (min(count * (v * t.lanes + longer), apart) if min(count, longer) >= 0 else apart) * t.bytes
         far = read / (max(k, 1) * LINE) if read > target.l1_bytes else 0
+        loads = (h + v * (1 if aligned else 2)) / 2 + far
+        both = math.sqrt(math.hypot((h * v / target.multiply_adds) ** 2, loads**2))
+        return k * (max(both, 4.0) + 0.5) + _TILE_END + 3 * h * v
+
+    best: tuple[float, int, int] | None = None
+    for v in range(1, 9):
+        blocks, rest = divmod(n, v * t.lanes)
         for h in range(1, min((registers - 1) // v - 1, 28 if v == 1 and aligned else 14) + 1):
             if whole and h != whole:
                 continue
-            loads = (h + v * (1 if aligned else 2)) / 2 + far
-            step = max(h * v / target.multiply_adds, loads, 4.0) + 0.5
-            cost = -(-m // h) * -(-n // (v * t.lanes)) * (k * step + _TILE_END + 3 * h * v)
+            end = cycles(h, -(-rest // t.lanes) if ends else v) if rest else 0.0
+            cost = -(-m // h) * (blocks * cycles(h, v) + end)
             if best is None or cost < best[0]:
                 best = cost, h, v
     assert best is not None
     return best[1], best[2]
+
+
+def constant_mask(lanes: Sequence[bool]) -> str | None:
+    """None where all lanes are."""
+    return None if all(lanes) else "<" + ", ".join(f"i1 {str(v).lower()}" for v in lanes) + ">"
 
 
 class ConvText:
@@ -200,7 +216,10 @@ class ConvText:
         return self.e.value(f"load {kind}, ptr {self.e.gep('%rec', FIELDS.index(field), 'i64')}")
 
     def call(self, name: str, *args: tuple[str, Number]) -> None:
-        self.e.line(f"call void @KERNEL_NAME.{name}({', '.join(f'{k} {a}' for k, a in args)})")
+        self.call_by(f"@KERNEL_NAME.{name}", *args)
+
+    def call_by(self, address: str, *args: tuple[str, Number]) -> None:
+        self.e.line(f"call void {address}({', '.join(f'{k} {a}' for k, a in args)})")
 
     def parallel(self, body: str, units: Number, cost: Number) -> None:
         """`cost` of a unit in sixteenths of a cycle."""

@@ -37,6 +37,7 @@ CASES = {
     "whole vectors": ((2, 3, 8, 16), (17, 3, 3, 3), (1, 1), (1, 1, 1, 1), (1, 1), 1),
     "wide stride 2": ((1, 2, 9, 75), (20, 2, 3, 5), (2, 2), (1, 0, 2, 3), (1, 1), 1),
     "1x1 stride 2": ((2, 16, 9, 8), (32, 16, 1, 1), (2, 2), (0, 0, 0, 0), (1, 1), 1),
+    "narrower last tile": ((2, 17, 14, 14), (31, 17, 1, 1), (1, 1), (0, 0, 0, 0), (1, 1), 1),
     "one channel each": ((1, 1, 1, 1), (1, 1, 1, 1), (1, 1), (0, 0, 0, 0), (1, 1), 1),
     "rank 1": ((3, 4, 50), (6, 4, 7), (2,), (3, 3), (1,), 1),
     "rank 3": ((2, 3, 6, 7, 8), (5, 3, 2, 3, 3), (1, 2, 1), (0, 1, 1, 1, 1, 0), (1, 1, 2), 1),
@@ -180,7 +181,18 @@ def with_block(case: Case, dtype: str, ops: tuple[str, ...], named: str) -> Func
 
 
 @pytest.mark.parametrize(
-    "name", ["lenet", "padded", "stride 2", "groups", "1x1", "1x1x1", "whole vectors", "rank 1"]
+    "name",
+    [
+        "lenet",
+        "padded",
+        "stride 2",
+        "groups",
+        "1x1",
+        "narrower last tile",
+        "1x1x1",
+        "whole vectors",
+        "rank 1",
+    ],
 )
 @pytest.mark.parametrize("kind", BLOCKS)
 def test_blocks_are_applied_to_every_element(name: str, kind: str, target: None) -> None:
