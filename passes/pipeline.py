@@ -71,7 +71,7 @@ def default_pipeline() -> list[Step]:
     return list(VALUES)
 
 
-def cpu_pipeline(*, bf16_products: bool) -> list[Step]:
+def cpu_pipeline(*, bf16_products: bool = False) -> list[Step]:
     """From what the frontend makes to placed ops and a planned arena, for a CPU with or without instructions for bfloat16."""
     if not bf16_products:
         return list(CPU)

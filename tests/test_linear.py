@@ -160,7 +160,7 @@ def calls_to_compile(graph: Callable[[int], Arguments], n: int, known: bool) -> 
             for name in dims.names_of(s)
         }
         func = clone(func, names)
-        run(func, cpu_pipeline(bf16_products=False), Context(verify=1))
+        run(func, cpu_pipeline(), Context(verify=1))
         full_text(lower(func, chosen()), chosen())
     return calls[0]
 

@@ -38,7 +38,7 @@ def test_memory():
         f = tcc.function([x, h0, w], tcc.grad(hs[-1].sum(), w))
         sizes = {str(p.type.shape[0]): n for p, n in zip(f.func.body.params, (10000, 256, 256))}
         func = clone(f.func, sizes)
-        run(func, cpu_pipeline(bf16_products=False), Context())
+        run(func, cpu_pipeline(), Context())
         return func.attrs["arena"]
 
     plain, kept = peak(tcc.scan), peak(tcc.scan_checkpoints, save_every_N=100)

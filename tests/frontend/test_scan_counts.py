@@ -30,7 +30,7 @@ def placed(f: Any, **sizes: int) -> Func:
     shared = f.func.attrs.get("shared", ())
     known = {f"{name}_{axis}": n for name in shared for axis, n in enumerate(SHAPES[name])}
     func = clone(f.func, {**known, **sizes})
-    run(func, cpu_pipeline(bf16_products=False), Context())
+    run(func, cpu_pipeline(), Context())
     return func
 
 

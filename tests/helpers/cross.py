@@ -214,7 +214,7 @@ def compute(jobs: Sequence[Job], target: Target, folder: Path) -> list[list[Arra
 
 def _lowered(func: Func, target: Target) -> Lowered:
     placed = clone(func)
-    run(placed, cpu_pipeline(bf16_products=False), Context(verify=1))
+    run(placed, cpu_pipeline(), Context(verify=1))
     made = lower(placed, target)
     assert not made.host_calls and not any(o.late for o in made.signature.outputs), "it needs Python"
     return made
