@@ -6,7 +6,7 @@ import ctypes
 from collections.abc import Mapping
 
 from tcc.ir.dims import evaluate
-from tcc.runtime.cuda.graphs import do
+from tcc.runtime.cuda.graphs import GraphError, do
 from tcc.runtime.launch import TensorMap
 
 WORDS, ALIGNMENT = 16, 64
@@ -28,5 +28,12 @@ def tensor_map(address: int, map: TensorMap, sizes: Mapping[str, int]) -> list[i
     box, steps = (ctypes.c_uint32 * 3)(*map.box, 1), (ctypes.c_uint32 * 3)(1, 1, 1)
     how = (NOT_INTERLEAVED, SWIZZLE_128, PROMOTE_256, ZEROS)
     place = ctypes.c_void_p(start)
-    do("cuTensorMapEncodeTiled", place, UINT16, 3, ctypes.c_void_p(address), shape, strides, box, steps, *how)
+    at = ctypes.c_void_p(address)
+    try:
+        do("cuTensorMapEncodeTiled", place, UINT16, 3, at, shape, strides, box, steps, *how)
+    except GraphError as e:
+        raise GraphError(
+            f"{e}: a tensor map of {list(shape)} halves at {address:#x}, {list(strides)} bytes apart, in tiles of {map.box}, "
+            "which wants an address and strides that are multiples of 16, and tiles of at most 64 by 256"
+        ) from None
     return list((ctypes.c_int64 * WORDS).from_address(start))

@@ -107,6 +107,38 @@ except IndexError as e: print("size 0" in str(e))
     assert got[3:] == ["True 3 3", "True 3", "(0, 3)", "True"]
 
 
+def test_products_of_halves_take_tensor_maps_of_the_driver() -> None:
+    """On sm_90a; the stand-in asks of a map what the driver asks, and an array that has none is said in words."""
+    program = """
+from tcc.codegen.gpu import hopper
+from tcc.runtime.launch import Address, TensorMap
+hopper.LEAST_TILES, hopper.MULTIPROCESSORS = 1, 2
+x, v = T.matrix('x', dtype='float16'), f32(72, 264).astype(np.float16)
+w = tcc.shared(v, target='cuda')
+f = tcc.function([x], T.dot(x, w))
+for turn in range(3):
+    given = f32(136, 72).astype(np.float16)
+    want = given.astype(np.float32) @ v.astype(np.float32)
+    np.testing.assert_allclose(f(given), want, rtol=2e-3, atol=2e-2)
+    if turn == 1:
+        w.set_value(v := f32(72, 264).astype(np.float16))
+print([k.split('_')[1] for k in f.variant.program.kernels], count(GRAPH_LAUNCHES))
+device = tcc.devices.open_device('cuda')
+good = TensorMap(Address(0), (64, 8, 1), (128, 1024), (64, 8))
+with device:
+    place = device.alloc(4096)
+    print(len(device.tensor_map(place, good, {})))
+for at, wrong in ((8, good), (0, good._replace(strides=(136, 1024))), (0, good._replace(box=(128, 8))), (0, good._replace(sizes=(64, 0, 1)))):
+    try: device.tensor_map(place + at, wrong, {})
+    except DeviceError as e: print('cuda0: cuTensorMapEncodeTiled failed: invalid argument: a tensor map of [64, ' in str(e))
+print(f(given).shape)
+"""
+    got = run(program, STANDIN_SM="90").splitlines()
+    assert (
+        "'warpgroups'" in got[0] and got[0].endswith("2") and got[1:] == ["16", *["True"] * 4, "(136, 264)"]
+    )
+
+
 def test_a_lost_device_leaves_the_cpu_working() -> None:
     program = """
 w = tcc.shared(f32(4), target='cuda')

@@ -33,7 +33,7 @@ static int fault(const char *name) {
 int cuInit(unsigned flags) { CALL return setting("STANDIN_DEVICES", 1) ? 0 : 100; }
 int cuDriverGetVersion(int *v) { *v = setting("STANDIN_DRIVER", 13000); return 0; }
 int cuGetErrorString(int code, const char **s) {
-    *s = code == 2 ? "out of memory" : code == 100 ? "no CUDA-capable device is detected"
+    *s = code == 1 ? "invalid argument" : code == 2 ? "out of memory" : code == 100 ? "no CUDA-capable device is detected"
        : code == 218 ? "a PTX JIT compilation failed" : code == 500 ? "named symbol not found"
        : code == 719 ? "unspecified launch failure" : code == 801 ? "operation not supported" : "an error";
     return 0;
@@ -142,6 +142,24 @@ int cuEventSynchronize(void *e) { CALL return 0; }
 int cuEventQuery(void *e) { return 0; }
 int cuEventElapsedTime_v2(float *t, void *a, void *b) { *t = 1.0f; return 0; }
 int cuEventElapsedTime(float *t, void *a, void *b) { *t = 1.0f; return 0; }
+
+/* A tensor map: what the driver asks of its arguments, and the words that the emulator's tile copies read. */
+int cuTensorMapEncodeTiled(P *map, int type, unsigned rank, P address, const P *sizes, const P *strides, const unsigned *box,
+                           const unsigned *steps, int interleave, int swizzle, int promotion, int fill) {
+    static const int bytes[] = {1, 2, 2, 4, 4, 8, 8, 2, 4, 8, 2, 4, 4}, most[] = {1 << 20, 32, 64, 128};
+    CALL
+    if (type < 0 || type > 12 || interleave || swizzle < 0 || swizzle > 3 || promotion < 0 || promotion > 3) return 1;
+    if ((P)map % 64 || rank != 3 || address % 16 || fill < 0 || fill > 1) return 1; /* the emulator knows three axes alone */
+    for (unsigned i = 0; i < rank; i++) {
+        if (!sizes[i] || sizes[i] > 1ULL << 32 || !box[i] || box[i] > 256 || !steps[i] || steps[i] > 8) return 1;
+        if (i && (strides[i - 1] % 16 || strides[i - 1] >= 1ULL << 40)) return 1;
+    }
+    if (box[0] * bytes[type] % 16 || (int)(box[0] * bytes[type]) > most[swizzle]) return 1;
+    if (type != 1 || swizzle != 3 || box[2] != 1) return 801; /* other maps are not emulated */
+    P words[16] = {address, sizes[0], sizes[1], sizes[2], strides[0], strides[1], box[0], box[1]};
+    memcpy(map, words, sizeof words);
+    return 0;
+}
 
 /* Graphs: the calls between begin and end, kept with their parameters. */
 struct step { void *f; unsigned dims[6], shared; void *params; size_t bytes; P to, from; struct step *next; };
