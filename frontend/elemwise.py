@@ -47,6 +47,13 @@ def _keeping(row: str, name: str, doc: str, refused: frozenset[str] = frozenset(
     return _named(function, name, doc)
 
 
+class ComplexError(NotImplementedError, TypeError):
+    """An operation that is not defined for complex numbers."""
+
+
+COMPLEX = frozenset({"complex64", "complex128"})
+
+
 def _two(
     row: str, name: str, doc: str, to_float: bool = False, refused: frozenset[str] = frozenset()
 ) -> Function:
@@ -56,7 +63,8 @@ def _two(
         if b.type.dtype != dtype:
             dtype = promote(dtype, b.type.dtype)
         if dtype in refused:
-            raise TypeError(f"{name} is not defined on {a.type.dtype} and {b.type.dtype} ({a}, {b})")
+            error = ComplexError if dtype in COMPLEX else TypeError
+            raise error(f"{name} is not defined on {a.type.dtype} and {b.type.dtype} ({a}, {b})")
         return build.elementwise(
             row, a, b, label=name, dtype=TO_FLOAT.get(dtype, dtype) if to_float else dtype
         )
@@ -136,7 +144,7 @@ mul = _several("mul", "mul", "The product of the arguments.")
 sub = _two("sub", "sub", "a - b.", refused=frozenset({"bool"}))
 pow = _two("pow", "pow", "a ** b.", refused=frozenset({"bool"}))
 int_div = _two("floordiv", "int_div", "floor(a / b).", refused=frozenset({"bool"}))
-mod = _two("mod", "mod", "a - b * floor(a / b), with the sign of b.", refused=frozenset({"bool"}))
+mod = _two("mod", "mod", "a - b * floor(a / b), with the sign of b.", refused=COMPLEX | {"bool"})
 minimum = _two("minimum", "minimum", "The smaller; NaN if either is.")
 maximum = _two("maximum", "maximum", "The larger; NaN if either is.")
 arctan2 = _two("atan2", "arctan2", "The angle of the point (b, a).", to_float=True)

@@ -199,6 +199,14 @@ class BadOptimization(DebugModeError):
     """Compiled code gives other results than the program as written."""
 
 
+class BadViewMap(DebugModeError):
+    """A user-written op's result shares memory with an input, and its `view_map` does not say so."""
+
+
+class BadDestroyMap(DebugModeError):
+    """A user-written op changed an input, and its `destroy_map` does not say so."""
+
+
 class InvalidValueError(DebugModeError):
     """An operation gave NaN or an infinity, and `check_isfinite` was asked for."""
 
@@ -206,37 +214,71 @@ class InvalidValueError(DebugModeError):
 class DebugMode(Mode):
     """Interprets the program as written, checks each result against its type, and compares with compiled code.
 
-    BadOptimization names a result or an update that compiled code gives otherwise, beyond rounding; with `check_isfinite`
-    InvalidValueError names the operation that made a NaN or an infinity.  Programs that call Python are not run twice.
+    BadOptimization names a result or an update that compiled code gives otherwise, beyond rounding; InvalidValueError, unless
+    `check_isfinite` is False, the operation that made a NaN or an infinity; BadViewMap and BadDestroyMap a user-written op that
+    touches its inputs without saying so.  Programs that call Python are not run twice.
     """
 
     def __init__(
         self,
         optimizer: Any = "default",
-        check_isfinite: bool | None = False,
+        check_isfinite: bool | None = None,
         linker: Any = None,
         **_: Any,
     ) -> None:
         super().__init__(linker, optimizer)
-        self.check_isfinite = check_isfinite
+        self.check_isfinite = check_isfinite is None or check_isfinite
 
     def make(self, name: str, parameters: Sequence[Parameter], lowered: Lowered, returns: str) -> Any:
         from tcc.functions import DebugFunction
         from tcc.ir import interpret
+        from tcc.user_op import Probed
 
-        guard = NanGuardMode(big_is_error=False)
+        guard, mode = NanGuardMode(big_is_error=False), self
 
-        class Finite(interpret.Frame):
+        class Watched(interpret.Frame):
+            def python(self, name: str, function: Any, arrays: Sequence[Array]) -> Any:
+                before = [a.copy() for a in arrays]
+                results = function(*arrays)
+                made: Any = results
+                probed = getattr(function, "__self__", None)
+                if isinstance(probed, Probed):  # whose sizes are asked first, which runs it
+                    function, made = probed.function, getattr(probed.kept, "results", ())
+                op = getattr(function, "op", None)
+                if op is not None:
+                    look_at_inputs(name, op, before, arrays, made)
+                return results
+
             def checked(self, op: Op, value: Value, result: Any) -> Array:
                 array = super().checked(op, value, result)
                 try:
-                    guard.look(array, described(op, value))
+                    if mode.check_isfinite:
+                        guard.look(array, described(op, value))
                 except AssertionError as e:
                     raise InvalidValueError(str(e)) from None
                 return array
 
-        frame = Finite if self.check_isfinite else interpret.Frame
-        return DebugFunction(name, parameters, lowered, returns, frame)
+        return DebugFunction(name, parameters, lowered, returns, Watched)
+
+
+def look_at_inputs(
+    name: str, op: Any, before: Sequence[Array], after: Sequence[Array], results: Sequence[Any]
+) -> None:
+    """BadDestroyMap or BadViewMap for what a user-written op did to its inputs, or gave of them, without saying so."""
+    destroys, views = getattr(op, "destroy_map", None) or {}, getattr(op, "view_map", None) or {}
+    destroyed = {k for operands in destroys.values() for k in operands}
+    for k, (old, new) in enumerate(zip(before, after)):
+        if k not in destroyed and old.tobytes() != new.tobytes():
+            raise BadDestroyMap(
+                f"{name} changed its input {k}: its destroy_map must say which output takes its place"
+            )
+    for number, result in enumerate(results):
+        said = {*views.get(number, ()), *destroys.get(number, ())}
+        for k, given in enumerate(after):
+            if k not in said and isinstance(result, np.ndarray) and np.may_share_memory(result, given):
+                raise BadViewMap(
+                    f"output {number} of {name} shares memory with its input {k}: its view_map must say so"
+                )
 
 
 def described(op: Op, value: Value) -> str:

@@ -105,6 +105,7 @@ HISTORIC: dict[str, Any] = {
     "print_test_value": False,
     "profile_memory": False,
     "profile_optimizer": False,
+    "profiling": {},
     "reoptimize_unpickled_function": False,
     "scan.allow_gc": False,
     "scan.allow_output_prealloc": True,

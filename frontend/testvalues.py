@@ -13,10 +13,14 @@ from tcc.types import Packed
 from tcc.variable import Constant, SharedVariable, Variable
 
 
+class MissingTestValue(AttributeError, ValueError):
+    """A variable without a test value where the policy is "raise"; programs catch it as the one or the other."""
+
+
 def attach(node: Apply) -> None:
     """Gives the results of a new node their test values, if its inputs have theirs.
 
-    With the policy "raise" AttributeError names the first input that has none.
+    With the policy "raise" MissingTestValue names the first input that has none.
     """
     values = {}
     for number, v in enumerate(node.inputs):
@@ -79,7 +83,7 @@ def value_of(v: Any) -> Any:
 def _missing(node: Apply, number: int, v: Variable) -> None:
     message = f"Cannot compute test value: input {number} ({v}) of Op {node!r} missing default value."
     if config.compute_test_value == "raise":
-        raise AttributeError(message)
+        raise MissingTestValue(message)
     if config.compute_test_value == "warn":
         warnings.warn(message, stacklevel=5)
 

@@ -148,6 +148,8 @@ class TensorType(Type):
     `shape` may say sizes, None where unknown; a 1 there is a flag.  Equality is of dtype and flags.
     """
 
+    filter_checks_isfinite = False  # on the class: whether no value may have a NaN or an infinity
+
     def __init__(
         self,
         dtype: str | np.dtype[Any] | type,
@@ -255,6 +257,8 @@ class TensorType(Type):
         for size, wanted in zip(shape, self.shape):
             if wanted is not None and size != wanted:
                 self._refuse_shape(shape)
+        if self.filter_checks_isfinite and self.numpy_dtype.kind in "fc" and not np.isfinite(data).all():
+            raise ValueError(f"non-finite elements are not allowed in {self}")
         return data  # type: ignore[no-any-return]
 
     def carried(self, data: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

@@ -138,6 +138,10 @@ class Frame:
         for value, result in zip(op.results, results, strict=True):
             self.define(value, self.checked(op, value, result))
 
+    def python(self, name: str, function: Callable[..., Any], arrays: Sequence[Array]) -> Any:
+        """What a Python function gives for arrays that are its own."""
+        return function(*arrays)
+
     def plain(self, op: Op, reads: Sequence[Array]) -> Sequence[Any]:
         """What the row's own NumPy function gives."""
         if op.defn.ref is None:
@@ -325,7 +329,7 @@ def call(frame: Frame, op: Op, reads: list[Array]) -> Sequence[Any]:
     name, function, types = op.attrs["name"], op.attrs["function"], op.attrs["types"]
     if function is None:
         raise NotImplementedError(f"{name} is a Python function, which the text form does not carry")
-    results = function(*(r.copy() for r in reads))
+    results = frame.python(name, function, [r.copy() for r in reads])
     if not isinstance(results, list | tuple) or len(results) != len(types):
         raise TypeError(f"{name}: expected a list of {len(types)} results, got {results!r}")
     made = [np.array(r) for r in results]

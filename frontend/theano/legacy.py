@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from tcc import graph, tensor
+from tcc.compiling import function
 from tcc.creation import ones_like as one_like
 from tcc.debug import Assert
 from tcc.devices import chosen
@@ -30,7 +31,7 @@ from tcc.shapes import stacklists as stacklist
 from tcc.theano import ops as ops_of
 from tcc.theano.tree import module
 from tcc.types import TensorType, promote
-from tcc.variable import Constant, as_variable, transfer  # noqa: F401
+from tcc.variable import Constant, TensorConstant, as_variable, transfer  # noqa: F401
 
 __all__ = ["abs", "dot", "intdiv", "one_like", "scan", "stacklist", "truediv"]
 
@@ -54,6 +55,8 @@ def __getattr__(name: str) -> Any:
         "sparse_basic": "sparse.basic",
         "sparse_sharedvar": "sparse.sharedvar",
     }
+    if name.startswith("scalar_of_"):
+        return Scalar(name.removeprefix("scalar_of_"))
     if name.startswith("scalar_"):  # `theano.scalar.int_types` are types, `theano.tensor.int_types` names
         return [Scalar(dtype) for dtype in scalar_kinds[name.removeprefix("scalar_")]]
     if name in ("FAST_RUN", "FAST_COMPILE"):
@@ -221,11 +224,24 @@ def detect_nan(i: int, node: Any, fn: Any) -> None:
 
 
 def dot(l: Any, r: Any) -> Any:  # noqa: E741
-    """l r, of which one may be sparse."""
+    """l r, of which one may be sparse.  Constants whose sizes do not fit are refused when a function is made of it, not before."""
     for x, name, other in ((l, "__dot__", r), (r, "__rdot__", l)):
         if hasattr(type(x), name):
             return getattr(x, name)(other)
-    return tensor.dot(l, r)
+    try:
+        return tensor.dot(l, r)
+    except ValueError:
+        loose = [_of_any_size(as_variable(x)) for x in (l, r)]
+        if loose == [l, r]:
+            raise
+        return tensor.dot(*loose)
+
+
+def _of_any_size(x: Any) -> Any:
+    """A constant whose type does not say its sizes; other variables as they are."""
+    if not isinstance(x, TensorConstant):
+        return x
+    return TensorConstant(TensorType(x.type.dtype, x.type.broadcastable), x.data, x.name)
 
 
 # -- numbers -----------------------------------------------------------------------------------------------------------
@@ -234,6 +250,28 @@ def dot(l: Any, r: Any) -> Any:  # noqa: E741
 def Scalar(dtype: str) -> TensorType:  # noqa: N802
     """Theano's type of a number: an array without axes here."""
     return TensorType(dtype, ())
+
+
+def _scalars(dtype: str, names: Any) -> Any:
+    """A number's variable, or one for each letter or each of several names."""
+    listed = list(names[0]) if len(names) == 1 else list(names)
+    made = [Scalar(dtype)(name) for name in listed]
+    return made[0] if len(made) == 1 else made
+
+
+def floats(*names: Any) -> Any:
+    """Numbers of float64, one for each letter or name."""
+    return _scalars("float64", names)
+
+
+def ints(*names: Any) -> Any:
+    """Numbers of int64, one for each letter or name."""
+    return _scalars("int64", names)
+
+
+def complexs(*names: Any) -> Any:
+    """Numbers of complex128, one for each letter or name."""
+    return _scalars("complex128", names)
 
 
 int_types = "int8 int16 int32 int64 uint8 uint16 uint32 uint64".split()
@@ -250,10 +288,6 @@ def round_half_away_from_zero_vec(x: Any) -> Any:
     """An array's elements as the nearest whole numbers, halves away from zero."""
     x = np.asarray(x)
     return np.trunc(x + np.copysign(0.5, x)).astype(x.dtype)
-
-
-class ComplexError(NotImplementedError):
-    """An operation that is not defined for complex numbers."""
 
 
 def _asarray(a: Any, dtype: Any, order: Any = None) -> np.ndarray[Any, Any]:
@@ -357,6 +391,11 @@ def is_flat(var: Any, ndim: int | None = None, outdim: int | None = None) -> boo
     """Whether a variable has `ndim` axes (1 if not given)."""
     wanted = ndim if ndim is not None else outdim if outdim is not None else 1
     return bool(as_variable(var).type.ndim == wanted)
+
+
+def pfunc(params: Any, outputs: Any = None, **options: Any) -> Any:
+    """`theano.function`, whose inputs are called `params` here."""
+    return function(params, outputs, **options)
 
 
 def divmod(x: Any, y: Any) -> tuple[Any, Any]:

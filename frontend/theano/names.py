@@ -116,8 +116,10 @@ _NNET = _from(
     "CrossentropySoftmaxArgmax1HotWithBias LogSoftmax Prepend_scalar_constant_to_each_row Prepend_scalar_to_each_row Softmax "
     "SoftmaxGrad SoftmaxWithBias",
 ) | {"sigmoid_inplace": "tcc.tensor.nnet:sigmoid", "relu": f"{L}:relu"}
-_SCALARS = _from(L, "upcast ComplexError round_half_away_from_zero_vec Scalar") | {
+_SCALARS = _from(L, "upcast round_half_away_from_zero_vec Scalar floats ints complexs") | {
     "constant": "tcc.variable:constant",
+    "ComplexError": "tcc.elemwise:ComplexError",
+    "div_proxy": "tcc.tensor:true_div",
     "get_scalar_type": f"{L}:Scalar",
     **{
         f"{kind}_types": f"{L}:scalar_{kind}_types"
@@ -134,11 +136,8 @@ ELEMENTWISE = (
 
 PASSING = "consider_constant zero_grad disconnected_grad undefined_grad"
 _SCALARS |= _from("tcc.tensor", f"{ELEMENTWISE} real imag angle switch clip cast identity isnan isinf") | {
-    name: f"tcc.tensor:{letter}scalar"
-    for name, letter in (
-        *(("int8", "b"), ("int16", "w"), ("int32", "i"), ("int64", "l")),
-        *(("float32", "f"), ("float64", "d"), ("complex64", "c"), ("complex128", "z")),
-    )
+    dtype: f"{L}:scalar_of_{dtype}"
+    for dtype in "bool int8 int16 int32 int64 uint8 uint16 uint32 uint64 float16 float32 float64 complex64 complex128".split()
 }
 
 TREE: dict[str, Entry] = {
@@ -215,7 +214,7 @@ TREE: dict[str, Entry] = {
             **_from("tcc.compiling", "function"),
             **_from("tcc.shapes", "specify_shape"),
             "ProfileStats": "tcc.profiling:ProfileStats",
-            "pfunc": "tcc.compiling:function",
+            "pfunc": f"{L}:pfunc",
             **_from(L, "FAST_RUN FAST_COMPILE"),
             "mode": f"{L}:compile_mode",
         }
@@ -228,7 +227,7 @@ TREE: dict[str, Entry] = {
     "compile.monitormode": Entry(names={**_from("tcc.modes", "MonitorMode"), **_from(L, "detect_nan")}),
     "compile.function_module": Entry(names=_ERRORS),
     "compile.function": Entry(names=_FUNCTION),
-    "compile.pfunc": Entry(names={**_FUNCTION, "pfunc": "tcc.compiling:function"}),
+    "compile.pfunc": Entry(names={**_FUNCTION, "pfunc": f"{L}:pfunc"}),
     "compile.io": Entry(names=_FUNCTION),
     "compile.sharedvalue": Entry(
         names={
@@ -269,7 +268,7 @@ TREE: dict[str, Entry] = {
             **_BASIC,
             **_from(
                 L,
-                "abs intdiv truediv one_like stacklist scan",
+                "abs intdiv truediv one_like stacklist scan dot",
             ),
             "sharedvar": f"{L}:tensor_sharedvar",
             "basic": f"{L}:tensor_basic",
@@ -277,7 +276,8 @@ TREE: dict[str, Entry] = {
         },
     ),
     "tensor.basic": Entry(
-        ("tcc.tensor",), {**_BASIC, **_from("tcc.variable", "AsTensorError as_tensor_variable constant")}
+        ("tcc.tensor",),
+        {**_BASIC, **_from(L, "dot"), **_from("tcc.variable", "AsTensorError as_tensor_variable constant")},
     ),
     "tensor.var": Entry(names=_VARIABLES),
     "tensor.type": Entry(names=_TYPES),
@@ -360,6 +360,7 @@ TREE: dict[str, Entry] = {
     "tensor.nnet.blocksparse": Entry(),
     "tensor.nnet.conv3d2d": Entry(),
     "tensor.signal": Entry(),
+    "tensor.signal.conv": Entry(),
     "tensor.signal.pool": Entry(
         names=_from(N, "AveragePoolGrad DownsampleFactorMaxGradGrad MaxPoolGrad Pool")
     ),

@@ -1,5 +1,5 @@
-"""Signal processing under Theano's names: `tcc.tensor.signal.pool`, `tcc.tensor.signal.downsample`."""
+"""Signal processing under Theano's names: `tcc.tensor.signal.conv`, `tcc.tensor.signal.pool`, `tcc.tensor.signal.downsample`."""
 
-from tcc.tensor.signal import downsample, pool
+from tcc.tensor.signal import conv, downsample, pool
 
-__all__ = ["downsample", "pool"]
+__all__ = ["conv", "downsample", "pool"]
