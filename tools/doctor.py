@@ -29,6 +29,9 @@ SHOWN_FEATURES = (
     "avx512bw",
     "avx512vl",
     "avx512vnni",
+    "avx512bf16",
+    "amx-int8",
+    "amx-bf16",
     "neon",
     "sve",
 )
