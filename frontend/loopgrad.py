@@ -246,7 +246,8 @@ class _Reverse:
             body = Body(self.body.params, (*self.nexts, *self.outs, *stacked, *self.condition))
             shown = self.node.shown
             label = shown.label if shown is not None else "for{cpu,scan_fn}"
-            again = scan_node(self.node.operands, dict(self.node.attrs), types, body, label)
+            attrs = self.node.attrs | {"forward": not self.node.attrs.get("remake")}
+            again = scan_node(self.node.operands, attrs, types, body, label)
             whole |= dict(zip(stacked, again.results[ends : ends + len(stacked)]))
         for v in read:
             self.add(kept, v, whole[v])
@@ -267,8 +268,11 @@ class _Reverse:
         found: dict[Any, None] = {}
         roots = list(results)
         nodes = toposort(roots, stop=lambda v: v in self.inner or v in self.leaves)
-        waiting = [v for n in nodes if n.name != "shape_of" for v in n.inputs if v in self.inner]
-        waiting += [v for v in roots if v in self.inner]
+        steps = {r for n in nodes if self.stackable(n) for r in n.results}
+        inner = self.inner | steps
+        nodes = [n for n in nodes if n.results[0] not in steps] if steps else nodes
+        waiting = [v for n in nodes if n.name != "shape_of" for v in n.inputs if v in inner]
+        waiting += [v for v in roots if v in inner]
         seen: set[Any] = set()
         while waiting:
             v = waiting.pop(0)
@@ -280,8 +284,17 @@ class _Reverse:
                 found[v] = None
                 continue
             if owner.name != "shape_of":
-                waiting += [x for x in owner.inputs if x in self.inner]
+                waiting += [x for x in owner.inputs if x in inner]
         return list(found)
+
+    def stackable(self, node: Apply) -> bool:
+        """Whether it is the forward loop that the gradient of a loop in the body reads, and its stacks can be kept for every step:
+        they are not made again then, as the merged forward loops make them anyway."""
+        return (
+            bool(node.attrs.get("forward"))
+            and not any(v in self.inner or v in self.leaves for v in variables_in(node.attrs))
+            and not any(v in self.ragged for v in node.inputs)
+        )
 
 
 def ragged(body: Body, inner: set[Any]) -> set[Any]:

@@ -50,7 +50,7 @@ def repeatable(op: Op) -> bool:
     return all(repeatable(o) or o.name == "yield" for b in op.blocks for o in b.ops)
 
 
-def op_key(op: Op, local: dict[Value, int]) -> Hashable:
+def op_key(op: Op, local: dict[Value, Any]) -> Hashable:
     """Equal for operations that compute the same; `local` numbers the values of the blocks around it, if those are
     compared as well."""
     operands: list[Hashable] = [_value_key(v, local) for v in op.operands]
@@ -61,12 +61,12 @@ def op_key(op: Op, local: dict[Value, int]) -> Hashable:
     return (op.name, *operands, attrs, blocks)
 
 
-def _value_key(value: Value, local: dict[Value, int]) -> Hashable:
+def _value_key(value: Value, local: dict[Value, Any]) -> Hashable:
     number = local.get(value)
     return id(value) if number is None else ("local", number)
 
 
-def _block_key(block: Block, local: dict[Value, int]) -> Hashable:
+def _block_key(block: Block, local: dict[Value, Any]) -> Hashable:
     local = dict(local)
     for p in block.params:
         local[p] = len(local)

@@ -9,6 +9,8 @@ from tcc.passes.cse import freeze, op_key
 from tcc.passes.manager import Context
 from tcc.passes.steps import extend
 
+Numbers = dict[Value, Hashable]
+
 
 def merge(func: Func, ctx: Context) -> None:
     """Makes one scan of those that differ in nothing but in what they stack, and stacks each value once.
@@ -39,37 +41,67 @@ def _visit(block: Block) -> None:
         place[known[key]] = place[first]
 
 
-def _steps(scan: Op) -> tuple[Hashable, dict[Value, int]]:
-    """Equal for scans whose steps are equal; and the number of each value of the body."""
-    numbers: dict[Value, int] = {p: i for i, p in enumerate(scan.block.params)}
-    keys: list[Hashable] = [*map(id, scan.operands), freeze(scan.attrs)]
+def _steps(scan: Op) -> tuple[Hashable, Numbers]:
+    """Equal for scans whose steps are equal, whatever they and the scans in them stack; and the number of each value of
+    the body."""
+    numbers: Numbers = {p: i for i, p in enumerate(scan.block.params)}
+    keys = _body(scan, numbers)
+    return (*map(id, scan.operands), freeze(scan.attrs), keys), numbers
+
+
+def _body(scan: Op, numbers: Numbers) -> Hashable:
+    keys: list[Hashable] = []
     for op in scan.block.ops:
         if op.name == "yield":
             break
-        keys.append((op_key(op, numbers), tuple(r.type for r in op.results)))
-        for r in op.results:
-            numbers[r] = len(numbers)
+        keys.append((_inner(op, numbers) if op.name == "scan" else op_key(op, numbers), _types(op)))
+        for k, r in enumerate(op.results):
+            numbers.setdefault(r, (len(keys), k))
     fixed = scan.block.yields[: int(scan.attrs["carries"])]
     fixed += scan.block.yields[-1:] if scan.attrs["until"] else []
-    keys += [numbers.get(v, id(v)) for v in fixed]
-    return tuple(keys), numbers
+    return (*keys, *(numbers.get(v, id(v)) for v in fixed))
+
+
+def _types(op: Op) -> Hashable:
+    count = int(op.attrs["carries"]) if op.name == "scan" else len(op.results)
+    return tuple(r.type for r in op.results[:count])
+
+
+def _inner(scan: Op, numbers: Numbers) -> Hashable:
+    """The key of a scan in a body, of which a stack has the number of what it stacks."""
+    name = ("scan", len(numbers))
+    within = dict(numbers)
+    for i, p in enumerate(scan.block.params):
+        within[p] = (name, i)
+    operands = [numbers.get(v, id(v)) for v in scan.operands]
+    key = ("scan", *operands, freeze(scan.attrs), _body(scan, within))
+    carries, ends = int(scan.attrs["carries"]), len(scan.results) - bool(scan.attrs["until"])
+    for v, r in zip(_stacked(scan), scan.results[carries:ends]):
+        numbers[r] = (name, "stack", within.get(v, id(v)))
+    for r in scan.results[ends:]:
+        numbers[r] = (name, "count")
+    return key
 
 
 def _into(first: Op, other: Op) -> Op:
     """`first` with the stacks of `other`, which goes away."""
-    by_number = {n: v for v, n in _steps(first)[1].items()}
-    numbers = _steps(other)[1]
-    carries, ends = int(first.attrs["carries"]), len(other.results) - bool(other.attrs["until"])
-    stacked = [by_number[numbers[v]] if v in numbers else v for v in _stacked(other)]
-    merged, results = extend(first, [], stacked)
-    other.replace_by(
-        [
-            *merged.results[:carries],
-            *results,
-            *merged.results[len(merged.results) - len(other.results) + ends :],
-        ]
-    )
+    merged, results = _widen(first, other, {})
+    other.replace_by(results)
     return _once(merged)
+
+
+def _widen(first: Op, other: Op, same: dict[Value, Value]) -> tuple[Op, list[Value]]:
+    """`first`, of which the scans in its body do too, with the stacks of `other`, whose steps are equal; and what `first` has
+    for each result of `other`.  `same` learns what `first` has for each value of the other's body."""
+    same.update(zip(other.block.params, first.block.params))
+    for a, b in zip(list(first.block.ops), list(other.block.ops)):
+        if a.name == "yield":
+            break
+        same.update(zip(b.results, _widen(a, b, same)[1] if a.name == "scan" else a.results))
+    carries, ends = int(other.attrs["carries"]), len(other.results) - bool(other.attrs["until"])
+    merged, stacks = extend(first, [], [same.get(v, v) for v in _stacked(other)])
+    count = merged.results[len(merged.results) - len(other.results) + ends :]
+    return merged, [*merged.results[:carries], *stacks, *count]
 
 
 def _stacked(scan: Op) -> list[Value]:

@@ -28,6 +28,7 @@ from tcc.passes.transfer import transfer
 
 VALUES: list[Step] = [
     Step(fold, {}),
+    Step(hoist, {}),  # so that scans of equal steps have equal bodies
     Step(cse, {}),
     Step(merge, {}),
     Step(binds, {}),

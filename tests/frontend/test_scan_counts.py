@@ -91,3 +91,21 @@ def test_the_last_state_alone_needs_no_memory_that_grows():
         placed(f, **{n: steps if n == "x_0" else 8 for n in sizes}).attrs["arena"] for steps in (10, 10000)
     }
     assert len(arenas) == 1
+
+
+def test_a_gradient_runs_inner_steps_once():
+    """Two forward loops, one in the other, and the two that walk them backwards; checkpoints make the inner steps again."""
+    x, w = T.dvector("x"), T.dscalar("w")
+
+    def outer(h: Any, w: Any) -> Any:
+        hs, _ = tcc.scan(lambda h, w: T.tanh(h * w + 1), None, [h], [w], 5)
+        return hs[-1] * w
+
+    hs, _ = tcc.scan(outer, None, [x], [w], 3)
+    cost = hs[-1].sum()
+    func = placed(tcc.function([x, w], [cost, tcc.grad(cost, w)]), x_0=4)
+    assert sum(o.name == "for" for o in func.body.walk()) == 4
+    kept, _ = tcc.scan_checkpoints(lambda h, w: T.tanh(h * w + 1), None, [x], [w], n_steps=20, save_every_N=5)
+    cost = kept[-1].sum()
+    func = placed(tcc.function([x, w], [cost, tcc.grad(cost, w)]), x_0=4)
+    assert sum(o.name == "for" for o in func.body.walk()) == 5
