@@ -62,6 +62,9 @@ class Program:
     nodes: list[Node]
     reduced: list[bool]  # per axis: no result keeps it after reduction... of those that reduce
     row: bool
+    fresh: bool = (
+        False  # a result is an output, so its pages are new: cleared in the nearest cache when first written
+    )
 
     @property
     def phases(self) -> int:
@@ -127,6 +130,7 @@ def build(op: Op) -> Program:
         nodes,
         [any(reduced[a] for a in g) for g in groups] or [False],
         row,
+        any(v.type.place is not None and v.type.place.space == "output" for v in op.places),
     )
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from tcc.codegen import scalar
+from tcc.codegen import scalar, streams
 from tcc.codegen.emit import VecType
 from tcc.codegen.kernel import Kernel, Scratch, finish, plus, times
 from tcc.codegen.nest import Fold, Memo, Nest, Position, fold_of, read_access
@@ -51,6 +51,7 @@ class _Rows(Nest):
         self.unrolled = vectors <= UNROLLED and vectors * program.flops <= UNROLLED_FLOPS
         self.targets, self.spills = self._schedule()
         self.flat = not outer and not reduces
+        self.streaming = False  # whether whole registers are stored past the caches
         # one axis that is only reduced may be cut into chunks
         self.full = (
             not outer
@@ -126,10 +127,7 @@ class _Rows(Nest):
         e = self.e
         self.begin_body()
         if self.flat:
-            n = self.size(self.length)
-            start = times(e, "%begin", str(FLAT_UNIT))
-            stop = e.call("i64", "llvm.smin.i64", ("i64", times(e, "%end", str(FLAT_UNIT))), ("i64", n))
-            self.row([], start, stop)
+            self.stretch()
         elif self.full:
             self.chunks()
         elif self.tiled:
@@ -170,6 +168,37 @@ class _Rows(Nest):
             row(self.unravel(unit, self.outer), "0", n)
 
         e.loop("%begin", "%end", 1, body)
+
+    def stretch(self) -> None:
+        """A map along one axis, between two units of it."""
+        e, n = self.e, self.size(self.length)
+        start, end = times(e, "%begin", str(FLAT_UNIT)), times(e, "%end", str(FLAT_UNIT))
+
+        def until(end: str) -> str:
+            return e.call("i64", "llvm.smin.i64", ("i64", end), ("i64", n))
+
+        if not streams.streamable(self.program, self.target, self.lanes):
+            self.row([], start, until(end))
+            return
+        reads, writes = (
+            [self.pointers[a.slot] for a in p] for p in (self.program.reads, self.program.writes)
+        )
+        bytes = itemsize(self.program.writes[0].dtype)
+        lead = streams.lead(e, writes, bytes, self.lanes)
+        far, near, after = e.label(), e.label(), e.label()
+        e.branch_if(streams.pays(e, n, lead, bytes, self.lanes, self.target, reads, writes), far, near)
+        e.at(far)  # all units begin `lead` elements later, and the first one has these besides
+        first = e.value(f"icmp eq i64 {start}, 0")
+        e.when(first, lambda: self.row([], "0", lead))
+        self.streaming = True
+        self.row([], until(plus(e, start, lead)), until(plus(e, end, lead)))
+        self.streaming = False
+        streams.fence(e)
+        e.branch(after)
+        e.at(near)
+        self.row([], start, until(end))
+        e.branch(after)
+        e.at(after)
 
     def bands(self) -> str:
         """How many bands of TILE_ROWS rows there are along the last outer axis."""
@@ -313,7 +342,11 @@ class _Rows(Nest):
                 self.put(access, value, pos)
 
     def put(self, access: Access, value: str, pos: Position) -> None:
-        self.store(access.dtype, value, self.bases[access.slot], access.strides[self.inner], pos)
+        base = self.bases[access.slot]
+        if self.streaming and not pos.mask:
+            streams.stream(self.e, self.target, access, value, base, pos.offset, pos.lanes)
+            return
+        self.store(access.dtype, value, base, access.strides[self.inner], pos)
 
     def accumulate(self, node: Node, acc: str, pos: Position, memo: Memo) -> str:
         source = node.inputs[0]
