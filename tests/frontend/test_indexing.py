@@ -211,3 +211,12 @@ def test_writing_in_a_vector_of_scalars():
     v = T.stack([a, b])
     made = [T.set_subtensor(v[:1], a + b), T.inc_subtensor(v[1:], 5.0), T.set_subtensor(v[1], a)]
     assert [m.tolist() for m in tcc.function([a, b], made)(1, 2)] == [[3, 2], [1, 7], [1, 1]]
+
+
+def test_gradient_of_setting_a_place_twice():
+    """By the new values, every one of them counts, though only the last is there: as in Theano."""
+    x, y, i = T.dvector("x"), T.dvector("y"), T.lvector("i")
+    cost = (T.set_subtensor(x[i], y) * np.arange(1.0, 5)).sum()
+    by_x, by_y = tcc.function([x, y, i], tcc.grad(cost, [x, y]))(np.zeros(4), np.ones(3), [1, 1, 2])
+    np.testing.assert_array_equal(by_x, [1, 0, 0, 4])
+    np.testing.assert_array_equal(by_y, [2, 2, 3])
