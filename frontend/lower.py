@@ -14,6 +14,7 @@ from tcc.ir.core import Block, Func, Value
 from tcc.ir.dims import Expr, Size
 from tcc.ir.types import FROM_NUMPY, Type
 from tcc.printing import label
+from tcc.settings import config
 from tcc.types import TensorType
 from tcc.unify import GraphBuilder, Scope, Sizes, resolve_block
 from tcc.variable import SharedVariable, TensorConstant, Variable
@@ -117,6 +118,8 @@ class Lowering:
             attrs["why"] = {
                 f"{body.params[p].name}.{axis}": text for (p, axis), text in self.sizes.why.items()
             }
+        if config.tf32:
+            attrs["tf32"] = True
         return Lowered(Func(self.name, body, attrs), inputs, shared, self.sizes.why)
 
     def param(self, body: Block, v: Variable, number: int) -> Value:

@@ -40,6 +40,11 @@ FLAGS: dict[str, Flag] = {
     ),
     "warn_float64": Flag("ignore", ("ignore", "warn", "raise"), "what making a float64 variable does"),
     "exception_verbosity": Flag("low", ("low", "high"), "accepted for Theano's sake"),
+    "tf32": Flag(
+        False,
+        bool,
+        "whether functions made from then on round operands of float32 products to tf32 on GPUs, which is faster",
+    ),
     "profile": Flag(False, bool, "calls of functions are counted and timed; see tcc.profiling"),
 }
 

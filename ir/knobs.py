@@ -132,14 +132,6 @@ FLAGS: Knob[dict[str, str]] = knob(
     "like floatX=float32,device=cpu",
     "values of tcc.config, over those of ~/.tccrc",
 )
-TF32 = knob(
-    "TCC_TF32",
-    False,
-    switch,
-    "0 or 1",
-    "whether GPUs round the operands of float32 products to 10 bits of mantissa (tf32), which is faster",
-    changes_code=True,
-)
 DUMP: Knob[frozenset[str]] = knob(
     "TCC_DUMP",
     frozenset(),

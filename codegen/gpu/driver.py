@@ -252,7 +252,8 @@ class _Driver:
         assert is_kernel(op)
         key = kernel_key(op)
         if key not in self.written:
-            self.written[key] = kernels_of(op, self.chip.sm if self.chip else NEWEST, self.specific)
+            sm, tf32 = self.chip.sm if self.chip else NEWEST, bool(self.func.attrs.get("tf32"))
+            self.written[key] = kernels_of(op, sm, self.specific, tf32)
         steps: list[Step] = []
         scratch: dict[Size, Address] = {}
         for kernel in self.written[key]:

@@ -28,11 +28,14 @@ from tcc.ir.dims import Size
 PRODUCTS = frozenset("matmul conv conv_input conv_filter".split())
 
 
-def kernels_of(op: Op, sm: int, specific: bool) -> list[GpuKernel]:
-    """What a placed op launches on a chip that is no older than `sm`, or is sm_90a (`specific`), in order."""
+def kernels_of(op: Op, sm: int, specific: bool, tf32: bool = False) -> list[GpuKernel]:
+    """What a placed op launches on a chip that is no older than `sm`, or is sm_90a (`specific`), in order.
+
+    `tf32`: float32 products may round their operands to it.
+    """
     if specific and hopper.fits(op):
         return [replace(hopper.kernel(op), unless=tensorcore.whole_kernel(op))]
-    if op.name in PRODUCTS and tensorcore.multiplies(op, sm):
+    if op.name in PRODUCTS and tensorcore.multiplies(op, sm, tf32):
         return tensorcore.matrix_kernels(op)
     if op.name in ("cumsum", "cumprod") and scans(op):
         return scan_kernels(op)

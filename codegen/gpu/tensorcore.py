@@ -19,7 +19,6 @@ from tcc.codegen.gpu.kernel import GpuKernel, barrier, block_index, finish, thre
 from tcc.codegen.gpu.ops import MMA, MMA64, WORDS
 from tcc.codegen.gpu.products import Matmul, Product
 from tcc.codegen.kernel import plus, times
-from tcc.ir import knobs
 from tcc.ir.core import Op
 from tcc.ir.dims import Size
 
@@ -87,10 +86,10 @@ class Area:
         return self.kind.bytes * self.count * self.pitch
 
 
-def multiplies(op: Op, sm: int) -> bool:
-    """Whether matrix instructions make a placed product or convolution."""
+def multiplies(op: Op, sm: int, tf32: bool) -> bool:
+    """Whether matrix instructions make a placed product or convolution; `tf32` allows those that round float32."""
     dtype = op.operands[0].type.dtype
-    return sm >= LEAST_SM and dtype in KINDS and (dtype != "f32" or knobs.TF32.get())
+    return sm >= LEAST_SM and dtype in KINDS and (dtype != "f32" or tf32)
 
 
 def matrix_kernels(op: Op) -> list[GpuKernel]:

@@ -367,6 +367,18 @@ def test_a_wrong_label_reads_within_its_row(device: str, classes: int) -> None:
         assert len(checks) == 1
 
 
+def test_tf32_is_a_flag_of_the_functions_that_are_made() -> None:
+    x, w = T.fmatrices("x", "w")
+    a, b = (vector(RNG.normal(size=s)) for s in ((20, 40), (40, 30)))
+    plain = tcc.function([x, w], T.dot(x, w), device=DEVICE)
+    with tcc.config.change_flags(tf32=True):
+        rounded = tcc.function([x, w], T.dot(x, w), device=DEVICE)
+    np.testing.assert_allclose(plain(a, b), a @ b, rtol=1e-5, atol=1e-5)
+    error = np.abs(rounded(a, b) - a @ b)
+    assert 1e-5 < error.max() < 2e-3 * (np.abs(a) @ np.abs(b)).max()
+    assert next(iter(rounded.variant.program.kernels)).startswith("tcc_matrices")
+
+
 def test_an_element_that_is_not_there_is_not_read() -> None:
     """The check comes before the copy of a view that begins behind the end."""
     x = T.fvector("x")

@@ -80,13 +80,13 @@ def test_long_sums_are_cut_into_parts(dtype: str, turned: str) -> None:
 
 
 @pytest.mark.parametrize("turned", ["", "ab"])
-def test_tf32_when_it_is_asked_for(turned: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tf32_when_it_is_asked_for(turned: str) -> None:
     """Operands have 11 bits, sums 24."""
     func, args = product("f32", 33, 20, 45, turned)
     a, b = (x.T if letter in turned else x for x, letter in zip(args, "ab"))
     size = np.abs(a) @ np.abs(b)
     plain = emulated(func, args)[0]
-    monkeypatch.setenv("TCC_TF32", "1")
+    func.attrs["tf32"] = True
     assert next(iter(program_of(func, args, exact=True).kernels)).startswith("tcc_matrices")
     up, down = (emulated(func, args, descending=d)[0] for d in (False, True))
     assert up.tobytes() == down.tobytes()
@@ -159,16 +159,13 @@ def test_old_chips_multiply_halves_as_floats() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("size", [(4096, 4096, 4096), (64, 64, 4096), (4, 4096, 512)])
 @pytest.mark.parametrize("dtype", ["bf16", "f32", "tf32", "f64"])
-def test_products_fit_registers(
-    dtype: str, size: tuple[int, int, int], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("TCC_TF32", str(int(dtype == "tf32")))
+def test_products_fit_registers(dtype: str, size: tuple[int, int, int]) -> None:
     m, n, k = size
     block = Block([Type(dtype[-3:] if dtype != "bf16" else dtype, s) for s in ((m, k), (k, n), (n,))])
     b = Builder(block)
     made = b.matmul(*block.params[:2])
     b.op("yield", b.add(made, b.broadcast(block.params[2], shape=[m, n])))
-    func = Func("product", block)
+    func = Func("product", block, {"tf32": True} if dtype == "tf32" else None)
     for name in ("sm_80", "sm_90", "sm_90a"):
         for text in texts(func, name):
             said = assembled(text, name)
