@@ -7,8 +7,8 @@ from typing import Any
 
 from tcc import build
 from tcc.graph import Apply, Shown
-from tcc.types import tensor_type
-from tcc.variable import as_variable, scalar_constant
+from tcc.types import Packed, tensor_type
+from tcc.variable import Variable, as_variable, scalar_constant
 
 
 def ifelse(condition: Any, then_branch: Any, else_branch: Any, name: str | None = None) -> Any:
@@ -32,7 +32,11 @@ def ifelse(condition: Any, then_branch: Any, else_branch: Any, name: str | None 
     )
     then, other = [a for a, _ in pairs], [b for _, b in pairs]
     types = [
-        tensor_type(a.type.dtype, tuple(s if s == t else None for s, t in zip(a.type.shape, b.type.shape)))
+        a.type
+        if isinstance(a.type, Packed)
+        else tensor_type(
+            a.type.dtype, tuple(s if s == t else None for s, t in zip(a.type.shape, b.type.shape))
+        )
         for a, b in pairs
     ]
     shown = Shown(f"if{{{name or ''}}}", (condition, *then, *other))
@@ -56,7 +60,9 @@ def along(axis: Any, rank: int, make: Callable[[int], Any]) -> Any:
 
 
 def _branch(given: Any) -> list[Any]:
-    return [as_variable(v) for v in (given if isinstance(given, list | tuple) else [given])]
+    """Arrays, or values that are none, such as objects and sparse matrices."""
+    listed = given if isinstance(given, list | tuple) else [given]
+    return [v if isinstance(v, Variable) and isinstance(v.type, Packed) else as_variable(v) for v in listed]
 
 
 def _zero(condition: Any) -> Any:
@@ -67,7 +73,10 @@ def _alike(number: int, a: Any, b: Any) -> tuple[Any, Any]:
     """A pair with equal flags: an axis is flagged only if both sides say so."""
     from tcc.shapes import unbroadcast
 
-    if a.type.dtype != b.type.dtype or a.type.ndim != b.type.ndim:
+    if isinstance(a.type, Packed) and a.type == b.type:
+        return a, b
+    packed = isinstance(a.type, Packed) or isinstance(b.type, Packed)
+    if packed or a.type.dtype != b.type.dtype or a.type.ndim != b.type.ndim:
         raise TypeError(
             f"The two branches should have identical types, but they are {a.type} and {b.type} respectively (number {number}). "
             "This error could be raised if for example you provided a one element list on the `then` branch but a tensor on "

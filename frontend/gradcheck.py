@@ -88,12 +88,16 @@ def verify_grad(
         "allow_input_downcast": True,
         "accept_inplace": True,
     }
-    shape = function(inputs, output, **options)(*points).shape
-    value = function(given, cost, **options)
+    shape = function(inputs, output, **options)(*(p.copy() for p in points)).shape
+    run = function(given, cost, **options)
+
+    def value(*arrays: Any) -> Any:
+        return run(*(a.copy() for a in arrays))
+
     slopes = function(given, grad(cost, inputs, disconnected_inputs="ignore"), **options)
     for _ in range(n_tests):
         projection = np.asarray(rng.random(shape) + 0.5, projected)
-        made = slopes(*points, projection)
+        made = slopes(*(p.copy() for p in points), projection)  # which may be overwritten
         for k, g in enumerate(made):
             _compare(k, g, _differences(value, points, (projection,), k, eps), abs_tol, rel_tol)
 

@@ -95,8 +95,11 @@ def _accumulate(row: str, x: Any, axis: Axes, dtype: str | None, keepdims: bool)
     result = _wide(x.type.dtype) if dtype is None else dtype_name(dtype)
     if result == "bool":  # as NumPy's: whether any element, or each, is not zero
         return (any if row == "sum" else all)(x, axis, keepdims)
-    if x.type.dtype not in DISCRETE and result in DISCRETE:
-        raise TypeError(f"{row}: a sum of {x.type.dtype} cannot be {result}; cast it")
+    if x.type.dtype not in DISCRETE and result in DISCRETE:  # the whole part of what the numbers make
+        if x.type.dtype.startswith("complex"):
+            raise TypeError(f"{row}: what {x.type.dtype} makes cannot be {result}; take its real part")
+        x = build.cast(x, "float64")
+        return build.cast(_reduce(row, x, axis, keepdims, dtype="f64"), result)
     if x.type.dtype == "bool":
         x = build.cast(x, result)
     return _reduce(row, x, axis, keepdims, dtype=FROM_NUMPY[result])

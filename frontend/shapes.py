@@ -391,7 +391,7 @@ def split(x: Any, splits_size: Any, n_splits: int, axis: int = 0) -> list[Any]:
 def tile(x: Any, reps: Any, ndim: int | None = None) -> Any:
     """x repeated `reps` times along each axis."""
     x = as_variable(x)
-    if isinstance(reps, float):
+    if isinstance(reps, float) or isinstance(reps, Variable) and reps.type.numpy_dtype.kind in "fc":
         raise ValueError(f"tile: reps must be integers, got {reps}")
     many = as_sizes(reps, "tile", ndim)
     rank = builtins.max(len(many), x.type.ndim) if ndim is None else ndim

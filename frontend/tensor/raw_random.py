@@ -32,6 +32,11 @@ class RandomStateType(TensorType):
             return legacy.pack(data)
         return super().filter(data, strict, allow_downcast)
 
+    @staticmethod
+    def values_eq(a: Any, b: Any) -> bool:
+        """Whether two states, as words or as generators, are the same."""
+        return bool(np.array_equal(random_state_type.filter(a), random_state_type.filter(b)))
+
 
 random_state_type = RandomStateType()
 

@@ -11,7 +11,7 @@ from tcc.elemwise import add
 from tcc.matrices import kron
 from tcc.shapes import dimshuffle
 from tcc.tensor.nlinalg import as_matrix, eigh
-from tcc.types import promote
+from tcc.types import none_type, promote
 from tcc.variable import as_variable
 
 __all__ = ["Cholesky", "Eigvalsh", "Solve", "cholesky", "eigvalsh", "expm", "kron", "solve", "solve_lower_triangular",
@@ -93,7 +93,7 @@ def eigvalsh(a: Any, b: Any = None, lower: bool = True) -> Any:
     Only one triangle of each is read.  numpy.linalg.LinAlgError where b is not positive.
     """
     a = as_matrix(a, "eigvalsh")
-    if b is not None:
+    if b is not None and getattr(b, "type", None) != none_type:
         b = as_matrix(b, "eigvalsh")
         dtype = promote(a.type.dtype, b.type.dtype)
         a, b = _symmetric(build.cast(a, dtype), lower), build.cast(b, dtype)

@@ -166,3 +166,45 @@ def test_names_of_numbers() -> None:
     with pytest.raises(scalar.ComplexError):
         T.zscalar() % 2
     assert float(pfunc(params=[a], outputs=a + 1)(1.0)) == 2
+
+
+def test_sums_of_floats_as_integers() -> None:
+    m = T.fmatrix()
+    a = np.array([[1.4, 2.4, 3.4], [0.5, -4.25, 7.0]], "float32")
+    made = tcc.function([m], [m.sum(axis=1, dtype="int16"), m.prod(dtype="int64"), m.sum(dtype="uint8")])(a)
+    exact = a.astype("float64")
+    assert made[0].dtype == "int16" and made[0].tolist() == [7, 3]
+    assert int(made[1]) == int(exact.prod()) and int(made[2]) == int(exact.sum())
+    with pytest.raises(TypeError, match="real part"):
+        T.zvector().sum(dtype="int64")
+
+
+def test_branches_of_objects() -> None:
+    from tcc.types import generic, none_type
+
+    c, g, h = T.lscalar(), generic("g"), generic("h")
+    f = tcc.function([c, g, h], tcc.ifelse(c, g, h))
+    assert f(1, ["a"], {"b": 2}) == ["a"] and f(0, ["a"], {"b": 2}) == {"b": 2}
+    both = tcc.function([c, g, h, x], tcc.ifelse(c, [g, x], [h, x * 2]))(0, 1, "h", [1.0])
+    assert both[0] == "h" and both[1].tolist() == [2]
+    for other in (x, none_type("n")):
+        with pytest.raises(TypeError, match="identical types"):
+            tcc.ifelse(c, g, other)
+
+
+def test_states_of_generators_compare() -> None:
+    from tcc.tensor.raw_random import random_state_type, uniform
+
+    rng = random_state_type()
+    after, _ = uniform(rng, (2,))
+    f = tcc.function([rng], after)
+    given, want = np.random.RandomState(3), np.random.RandomState(3)
+    want.uniform(size=2)
+    assert random_state_type.values_eq(f(given), want)
+    assert not random_state_type.values_eq(f(given), given)
+
+
+def test_gradients_of_what_overwrites_its_input() -> None:
+    from theano.tensor import inplace  # type: ignore[import-not-found]
+
+    T.verify_grad(inplace.exp_inplace, [np.array([0.5, 1.5])], rng=np.random.RandomState(0))
