@@ -16,6 +16,7 @@ from tcc.codegen.pooling import (
 )
 from tcc.codegen.positions import positions_kernel, searchsorted_kernel
 from tcc.codegen.products.op import product_kernel
+from tcc.codegen.products.panels import panels_kernel
 from tcc.codegen.products.widening import widening_product_kernel
 from tcc.codegen.program import Program, build, copy_program
 from tcc.codegen.random import mrg_kernel
@@ -50,6 +51,7 @@ KERNELS = {
     "copy": copy_kernel,
     "matmul": product_kernel,
     "matmul_widening": widening_product_kernel,
+    "panels": panels_kernel,
     "conv": conv_kernel,
     "conv_input": conv_kernel,
     "conv_filter": conv_filter_kernel,

@@ -204,10 +204,12 @@ class Program:
 
     def pipeline(self) -> list[Step]:
         """What its target wants."""
+        from tcc.codegen.products.panels import panel_bytes
         from tcc.codegen.target import chosen
         from tcc.passes.pipeline import cpu_pipeline
 
-        return cpu_pipeline(bf16_products=chosen().bf16_products)
+        target = chosen()
+        return cpu_pipeline(bf16_products=target.bf16_products, panel_bytes=panel_bytes(target))
 
     def text(self, stage: str, sizes: Mapping[str, Size] | None = None) -> str:
         """The function at one of STAGES, for the sizes given (all others stay names)."""

@@ -50,7 +50,7 @@ def fold_op(op: Op, limit: int) -> Value | None:
     if op.defn.scalar and all(isinstance(v, np.generic) for v in values):
         return _const(op, _evaluate(op, values))
     known = [_dense(v, value, limit) for v, value in zip(op.operands, values)]
-    if any(k is None for k in known) or not _small(op.result.type, limit) or not _numbers(op.attrs):
+    if any(k is None for k in known) or not _small(op.result.type, limit) or not of_numbers(op.attrs):
         return None
     return _const(op, _evaluate(op, known))
 
@@ -89,12 +89,12 @@ def _small(t: Type, limit: int) -> bool:
     return isinstance(size, int) and size <= limit and all(isinstance(s, int) for s in t.shape)
 
 
-def _numbers(value: Any) -> bool:
+def of_numbers(value: Any) -> bool:
     """Whether no size in an attribute is an expression."""
     if isinstance(value, dict):
-        return all(map(_numbers, value.values()))
+        return all(map(of_numbers, value.values()))
     if isinstance(value, list | tuple):
-        return all(map(_numbers, value))
+        return all(map(of_numbers, value))
     return not isinstance(value, Expr)
 
 

@@ -21,6 +21,7 @@ from tcc.passes.hoist import hoist
 from tcc.passes.lift import lift
 from tcc.passes.manager import Context, Pass, Step
 from tcc.passes.merge import merge
+from tcc.passes.panels import panels
 from tcc.passes.place import place
 from tcc.passes.plan import plan
 from tcc.passes.remake import remake
@@ -48,7 +49,7 @@ VALUES: list[Step] = [
     Step(dce, {}),
 ]
 
-CPU: list[Step] = [*VALUES, Step(place, {}), Step(plan, {})]
+CPU: list[Step] = [*VALUES, Step(panels, {}), Step(place, {}), Step(plan, {})]
 
 # A GPU has its own products of halves; a stretch of rows would keep one of its many teams busy.
 _ON_GPU: dict[str, dict[str, Any]] = {
@@ -72,11 +73,13 @@ def default_pipeline() -> list[Step]:
     return list(VALUES)
 
 
-def cpu_pipeline(*, bf16_products: bool = False) -> list[Step]:
-    """From what the frontend makes to placed ops and a planned arena, for a CPU with or without instructions for bfloat16."""
-    if not bf16_products:
-        return list(CPU)
-    return [Step(s.function, {"widening": "i8 u8 bf16"}) if s.name == "expand" else s for s in CPU]
+def cpu_pipeline(*, bf16_products: bool = False, panel_bytes: int = 0) -> list[Step]:
+    """From what the frontend makes to placed ops and a planned arena, for a CPU with or without instructions for bfloat16, and
+    with factors as panels whose rows have `panel_bytes`, if any."""
+    options: dict[str, dict[str, Any]] = {"panels": {"row_bytes": panel_bytes}} if panel_bytes else {}
+    if bf16_products:
+        options["expand"] = {"widening": "i8 u8 bf16"}
+    return [Step(s.function, options.get(s.name, s.options)) for s in CPU]
 
 
 def gpu_pipeline() -> list[Step]:

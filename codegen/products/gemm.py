@@ -44,6 +44,7 @@ from tcc.codegen.products.record import (
     PACK_FIRST,
     PACK_ROWS,
     PACK_TURN,
+    PANELS,
     ROW,
     ROW_UNIT,
     TILES,
@@ -383,6 +384,7 @@ def _one(t: VecType, target: Target, reach: Reach) -> Emit:
     own = lone if reach.threads else 1
     packed = e.value(f"icmp ne i64 {r['pack_b']}, {UNPACKED}")
     by_columns, grain, pack_grain, epilogue = r["by_columns"], r["grain"], r["pack_grain"], r["epilogue"]
+    bcs = r["bcs"]  # of B that is panels, a panel's bytes by its columns
     panels = e.value(f"select i1 {packed}, ptr {r['panels']}, ptr {r['b']}")
     row = e.value(f"select i1 {packed}, i64 {width * t.bytes}, i64 {r['brs']}")
 
@@ -417,7 +419,7 @@ def _one(t: VecType, target: Target, reach: Reach) -> Emit:
         r["jc"], r["nc"] = jc, nc
         kept = e.value(f"icmp ne i64 {r['keep']}, 0")
         count = x.ceil_div(nc, width)
-        unpacked_at = e.gep(panels, x.add(x.mul(pc, row), x.mul(jc, t.bytes)))
+        unpacked_at = e.gep(panels, x.add(x.mul(pc, row), x.mul(jc, bcs)))
         r["panels"] = e.value(f"select i1 {packed}, ptr {panels}, ptr {unpacked_at}")
         before = e.value(f"and i1 {packed}, {e.value(f'xor i1 {kept}, true')}")
         if packs_before(target, reach):
@@ -431,7 +433,7 @@ def _one(t: VecType, target: Target, reach: Reach) -> Emit:
         r["resume"] = x.either(accumulate, x.less(0, pc))
         r["finish"] = e.value(f"select i1 {end}, ptr {epilogue}, ptr null")
         r["panel_column"] = x.pick(
-            e.value(f"zext i1 {packed} to i64"), x.mul(x.round_up(kc, t.lanes), t.bytes), t.bytes
+            e.value(f"zext i1 {packed} to i64"), x.mul(x.round_up(kc, t.lanes), t.bytes), bcs
         )
         r["block_row"] = a_row_bytes(t, kc, x)
         block = e.value(f"icmp eq i64 {r['pack_a']}, {A_BLOCK}")
@@ -453,8 +455,13 @@ def _one(t: VecType, target: Target, reach: Reach) -> Emit:
     def row_form() -> None:
         parallel("_row", x.ceil_div(n, ROW_UNIT), grain)
 
+    def panels_alone() -> None:
+        r["panels"], r["panel_row"], r["panel_column"] = r["c"], width * t.bytes, x.mul(k, t.bytes)
+        r["jc"], r["nc"], r["pc"], r["kc"] = 0, n, 0, k
+        parallel("_pack", x.ceil_div(n, width), pack_grain)
+
     form = r["form"]
-    for kind, write in ((TILES, tiles), (DOT, dots), (ROW, row_form)):
+    for kind, write in ((TILES, tiles), (DOT, dots), (ROW, row_form), (PANELS, panels_alone)):
         if kind in reach.forms:
             e.when(e.value(f"icmp eq i64 {form}, {kind}"), write)
     return end_part(e)

@@ -48,6 +48,7 @@ class Matmul:
     batch_strides: tuple[int | None, int | None, int | None] = (0, 0, 0)
     accumulate: bool = False
     epilogue: Epilogue | None = None
+    panels: bool = False  # B is in panels of one tile's columns; its strides are those of a row and, by its columns, of a panel
 
 
 # Sizes and strides in the order of their slots, and how a spec holds them.
@@ -92,8 +93,8 @@ def matmul_scratch(spec: Matmul, target: Target) -> int:
     known = {name: value for name, get in _SIZES.items() if (value := get(spec)) is not None}
     if len(known) < len(_SIZES):
         return most_shared_bytes(t, target) + int(a_copy_bytes(t, target, KC, x))
-    form, sizes = choose_form(t, x, dict(known), spec.epilogue is not None)
-    chosen = plan(t, target, x, sizes, form)
+    form, sizes = choose_form(t, x, dict(known), spec.epilogue is not None, spec.panels)
+    chosen = plan(t, target, x, sizes, form, spec.panels)
     rows = (
         int(a_copy_bytes(t, target, chosen["kc_most"], x)) if chosen["pack_a"] in (A_ROWS, A_COLUMNS) else 0
     )
@@ -118,19 +119,19 @@ def matmul_kernel(name: str, spec: Matmul, target: Target) -> KernelText:
 
     given = {field_name: size(field_name) for field_name in _SIZES}
     addresses = {n: e.value(f"load ptr, ptr {e.gep('%args', slots[n], 'i64')}") for n in ("a", "b", "c")}
-    form, sizes = choose_form(t, x, given, spec.epilogue is not None)
+    form, sizes = choose_form(t, x, given, spec.epilogue is not None, spec.panels)
     r["a"] = _pick_pointer(e, form["turned"], addresses["b"], addresses["a"])
     r["b"] = _pick_pointer(e, form["turned"], addresses["a"], addresses["b"])
     r["c"] = addresses["c"]
     r["args"] = "%args"
     r["epilogue"] = f"@{name}_epilogue" if spec.epilogue else "null"
     r["accumulate"] = int(spec.accumulate)
-    for field_name, value in (sizes | form | plan(t, target, x, sizes, form)).items():
+    for field_name, value in (sizes | form | plan(t, target, x, sizes, form, spec.panels)).items():
         r[field_name] = x.mul(value, t.bytes) if field_name in _STRIDES else value
     e.call("void", engine_name(t), ("ptr", "%ctx"), ("ptr", record))
     e.end("i32 0")
     known = {field_name: get(spec) for field_name, get in _SIZES.items()}
-    reached = reach(t, target, known, spec.epilogue is not None)
+    reached = reach(t, target, known, spec.epilogue is not None, spec.panels)
     return KernelText(quick_heads(e.text()), engine_name(t), frozenset(e.declared), reached)
 
 

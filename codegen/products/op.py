@@ -11,6 +11,7 @@ from tcc.codegen.epilogue import emit_block, key_text
 from tcc.codegen.kernel import Kernel, Operand, Runtime, Slot, plus, times
 from tcc.codegen.products.integer import integer_product_kernel
 from tcc.codegen.products.matmul import Epilogue, Matmul, matmul_kernel, matmul_scratch, matmul_slots
+from tcc.codegen.products.panels import check_width
 from tcc.codegen.target import Target
 from tcc.ir.core import Op, Value
 from tcc.ir.dims import Size
@@ -24,6 +25,9 @@ def product_kernel(op: Op, target: Target) -> Kernel:
         return integer_product_kernel(op, target)
     a, b, c = op.operands[0].type, op.operands[1].type, op.operands[-1].type
     (batch, batch_a), (_, batch_b), (_, batch_c) = _batch(a), _batch(b), _batch(c)
+    panels = op.attrs.get("columns") is not None
+    if panels:
+        check_width(b, target)
     sizes: dict[str, Size] = {
         "m": c.shape[-2],
         "n": c.shape[-1],
@@ -31,11 +35,11 @@ def product_kernel(op: Op, target: Target) -> Kernel:
         "ars": a.strides[-2],
         "acs": a.strides[-1],
         "brs": b.strides[-2],
-        "bcs": b.strides[-1],
+        "bcs": b.shape[-2] if panels else b.strides[-1],
         "crs": c.strides[-2],
         "batch": batch,
         "batch_a": batch_a,
-        "batch_b": batch_b,
+        "batch_b": 0 if panels else batch_b,
         "batch_c": batch_c,
     }
     known = {name: s if isinstance(s, int) else None for name, s in sizes.items()}
@@ -53,6 +57,7 @@ def product_kernel(op: Op, target: Target) -> Kernel:
         (known["batch_a"], known["batch_b"], known["batch_c"]),
         bool(op.attrs.get("accumulate")),
         epilogue,
+        panels,
     )
     names = matmul_slots(spec)
     fixed: dict[str, Slot] = {"a": Operand(0), "b": Operand(1), "c": Operand(len(op.operands) - 1), **more}

@@ -82,13 +82,15 @@ _TRANSPOSED = {
 }
 
 
-def choose_form(t: VecType, x: Index, sizes: Sizes, fused: bool) -> tuple[Sizes, Sizes]:
+def choose_form(t: VecType, x: Index, sizes: Sizes, fused: bool, panels: bool = False) -> tuple[Sizes, Sizes]:
     """The form, and the sizes it sees (strides in elements): those of the transposed product when `turned`.
 
     DOT sums in lanes along k; it is taken when k is contiguous on the long side and the other is half a vector at most.
     ROW adds rows of B; a matrix of contiguous columns times a vector is turned into it, unless an epilogue, which wants
-    vectors along the rows of C, is `fused`.
+    vectors along the rows of C, is `fused`.  B that is `panels` is for TILES alone.
     """
+    if panels:
+        return {"form": TILES, "turned": 0}, sizes | {"ccs": 1}
     few, deep = t.lanes // 2, 4 * t.lanes
     m, n, k, sizes = sizes["m"], sizes["n"], sizes["k"], sizes | {"ccs": 1}
 
@@ -107,9 +109,9 @@ def choose_form(t: VecType, x: Index, sizes: Sizes, fused: bool) -> tuple[Sizes,
     return {"form": x.pick(dot, DOT, x.pick(row, ROW, TILES)), "turned": turned}, seen
 
 
-def plan(t: VecType, target: Target, x: Index, sizes: Sizes, form: Sizes) -> Sizes:
-    """The fields of the engine's record that are choices, for the sizes that the form sees."""
-    copy = _copies(t, target, x, sizes, form["form"])
+def plan(t: VecType, target: Target, x: Index, sizes: Sizes, form: Sizes, panels: bool = False) -> Sizes:
+    """The fields of the engine's record that are choices, for the sizes that the form sees; B may be `panels` already."""
+    copy = _copies(t, target, x, sizes, form["form"], panels)
     return copy | _split(t, target, x, sizes, form["form"], copy["kc_most"])
 
 
@@ -125,7 +127,7 @@ def _a_depth(t: VecType, target: Target) -> int:
     return max(t.lanes, target.l1_bytes // 2 // a_column_bytes(t, target) // t.lanes * t.lanes)
 
 
-def _copies(t: VecType, target: Target, x: Index, sizes: Sizes, form: Size) -> Sizes:
+def _copies(t: VecType, target: Target, x: Index, sizes: Sizes, form: Size, panels: bool) -> Sizes:
     """The blocks of rows, of k and of columns, and whether those of A and B are copied.
 
     B is copied when its columns are not contiguous, or when it is larger than a quarter of the second-level cache and
@@ -147,7 +149,9 @@ def _copies(t: VecType, target: Target, x: Index, sizes: Sizes, form: Size) -> S
     near = x.less(x.mul(n, k), target.l2_bytes * _NEAR_CACHES // t.bytes + 1)
     straight = x.pick(worth, x.pick(near, PACK_FIRST, PACK_ROWS), UNPACKED)
     pack = x.pick(x.equal(sizes["bcs"], 1), straight, x.pick(x.equal(sizes["brs"], 1), PACK_TURN, PACK_EACH))
-    unpacked = x.equal(pack, UNPACKED)
+    unpacked: Size = x.equal(pack, UNPACKED)
+    if panels:
+        pack, unpacked = UNPACKED, 0
     wide = x.max(_KC_LEAST, x.min(KC, x.div(half, x.round_up(columns, width))))
     fitting = x.pick(many, wide, KC)
     streamed = x.max(_KC_STREAMED, x.min(KC // 2, x.div(half // 2, x.round_up(columns, width))))
@@ -179,7 +183,7 @@ def _copies(t: VecType, target: Target, x: Index, sizes: Sizes, form: Size) -> S
     dot = x.equal(form, DOT)
     pack = x.pick(dot, x.pick(x.equal(sizes["brs"], 1), UNPACKED, PACK_EACH), pack)
     elements = x.pick(dot, x.mul(n, k), x.mul(kc, nc))
-    panels = x.pick(x.equal(pack, UNPACKED), 0, x.mul(elements, t.bytes))
+    copied = x.pick(x.equal(pack, UNPACKED), 0, x.mul(elements, t.bytes))
     rows = x.pick(x.both(blocked, x.equal(form, TILES)), x.mul(even, row), 0)
     return {
         "mc_most": x.pick(blocked, even, high),
@@ -187,8 +191,8 @@ def _copies(t: VecType, target: Target, x: Index, sizes: Sizes, form: Size) -> S
         "nc_most": nc,
         "pack_a": a_copy,
         "pack_b": pack,
-        "b_bytes": panels,
-        "shared_bytes": x.add(panels, rows),
+        "b_bytes": copied,
+        "shared_bytes": x.add(copied, rows),
     }
 
 

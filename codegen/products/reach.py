@@ -112,15 +112,17 @@ class Possible(Index):
         return name
 
 
-def reach(t: VecType, target: Target, known: Mapping[str, int | None], fused: bool) -> Reach:
-    """What products may need, by one thread, of such sizes and strides (in elements); None is any."""
+def reach(
+    t: VecType, target: Target, known: Mapping[str, int | None], fused: bool, panels: bool = False
+) -> Reach:
+    """What products may need, by one thread, of such sizes and strides (in elements); None is any.  With `panels` B is such."""
     x = Possible()
     sizes = {name: x.anything() if value is None else value for name, value in known.items()}
-    form, seen = choose_form(t, x, sizes, fused)
+    form, seen = choose_form(t, x, sizes, fused, panels)
     forms = x.those(form["form"])
     packs_a, packs_b = set[int](), set[int]()
     for one in forms - {ROW}:
-        chosen = plan(t, target, x, seen, form | {"form": one})
+        chosen = plan(t, target, x, seen, form | {"form": one}, panels)
         packs_b |= x.those(chosen["pack_b"])
         packs_a |= x.those(chosen["pack_a"]) if one == TILES else set()
     batch, narrow = known["batch"] != 1, _narrow(t, seen["n"])

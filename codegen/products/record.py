@@ -10,9 +10,9 @@ from tcc.codegen.products.microkernel import tile_rows
 from tcc.codegen.target import Target
 from tcc.runtime import layout as at
 
-# Forms: register tiles; sums along k in lanes; one row of C as a sum of rows.
-FORMS = TILES, DOT, ROW = range(3)
-# How B's panels are made: by the first tiles that read them (by rows before them, where more than one thread reads a panel), by
+# Forms: register tiles; sums along k in lanes; one row of C as a sum of rows; no product, but C as the panels of B.
+FORMS = TILES, DOT, ROW, PANELS = range(4)
+# How B's panels are made: not at all, where B is read in place or is such panels itself; by the first tiles that read them (by rows before them, where more than one thread reads a panel), by
 # rows, by columns, an element at a time.
 PACKS_B = UNPACKED, PACK_FIRST, PACK_ROWS, PACK_TURN, PACK_EACH = range(5)
 # How A's rows are copied: a tile at a time, by rows or by columns, or a block of rows, which all blocks of columns use.

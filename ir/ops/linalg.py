@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from tcc.ir.core import Attrs, Block, Op
-from tcc.ir.dims import Size, mul
+from tcc.ir.dims import Size, add, floordiv, mul, sub
 from tcc.ir.ops.control import epilogue_types
-from tcc.ir.ops.rules import NUMBERS, want_dtype, want_same_dtype, want_size
-from tcc.ir.optable import OpDef, Sample, define
+from tcc.ir.ops.rules import NUMBERS, linear, want_dtype, want_rank, want_same_dtype, want_size
+from tcc.ir.optable import REQUIRED, OpDef, Sample, define
 from tcc.ir.types import Type
 
 
@@ -19,6 +19,13 @@ def matmul_type(types: Sequence[Type], attrs: Attrs, blocks: Sequence[Block]) ->
     a, b, *extra = types
     want_dtype("matmul", "a", a, NUMBERS)
     want_same_dtype("matmul", [a, b])
+    columns = attrs["columns"]
+    if columns is not None:
+        if a.rank != 2 or b.rank != 3:
+            raise TypeError(f"matmul: needs [m,k] and panels [p,k,width], got {a} and {b}")
+        want_size("matmul", "axis 1 of operand b", b.shape[1], a.shape[1])
+        want_size("matmul", "axis 0 of operand b", b.shape[0], panel_count(columns, b.shape[2]))
+        return epilogue_types("matmul", a.with_shape(a.shape[0], columns), extra, attrs, blocks)
     if a.rank < 2 or a.rank != b.rank:
         raise TypeError(f"matmul: needs [...,m,k] and [...,k,n], got {a} and {b}")
     for axis, (left, right) in enumerate(zip(a.shape[:-2], b.shape[:-2])):
@@ -26,6 +33,10 @@ def matmul_type(types: Sequence[Type], attrs: Attrs, blocks: Sequence[Block]) ->
     want_size("matmul", "the rows of operand b", b.shape[-2], a.shape[-1])
     result = a.with_shape(*a.shape[:-1], b.shape[-1])
     return epilogue_types("matmul", result, extra, attrs, blocks)
+
+
+def panel_count(columns: Size, width: Size) -> Size:
+    return floordiv(add(columns, sub(width, 1)), width)
 
 
 def transposed(b: Any, x: Any) -> Any:
@@ -47,11 +58,14 @@ def matmul_rop(b: Any, op: Any, t: Sequence[Any]) -> list[Any]:
 
 def matmul_flops(op: Op) -> Size:
     a, b = op.operands[0].type, op.operands[1].type
-    return mul(2, *a.shape, b.shape[-1])
+    columns = op.attrs.get("columns")
+    return mul(2, *a.shape, b.shape[-1] if columns is None else columns)
 
 
-def matmul_ref(a: Any, b: Any, maps: Sequence[str], accumulate: bool) -> Any:
-    return np.matmul(a, b)
+def matmul_ref(a: Any, b: Any, maps: Sequence[str], accumulate: bool, columns: Size | None) -> Any:
+    if columns is None:
+        return np.matmul(a, b)
+    return np.matmul(a, np.moveaxis(b, 0, 1).reshape(b.shape[1], -1)[:, :columns])
 
 
 define(
@@ -60,8 +74,9 @@ define(
         "a, b, *extra",
         matmul_type,
         matmul_ref,
-        {"maps": (), "accumulate": False},
+        {"maps": (), "accumulate": False, "columns": None},
         doc="[...,m,k] x [...,k,n] with equal batch axes; a block is applied to each finished element.  "
+        "With `columns`, n, b is the `panels` of such a matrix.  "
         "With `accumulate`, once placed, the product is added to what the result's place holds.",
         grad=matmul_grad,
         rop=matmul_rop,
@@ -77,12 +92,57 @@ define(
 )
 
 
+def panels_type(types: Sequence[Type], attrs: Attrs, blocks: Sequence[Block]) -> list[Type]:
+    (b,), width = types, attrs["width"]
+    want_dtype("panels", "b", b, frozenset({"f32", "f64"}))
+    want_rank("panels", "b", b, 2)
+    if not isinstance(width, int) or width < 1:
+        raise TypeError(f"panels: width must be a number of columns, got {width}")
+    return [b.with_shape(panel_count(b.shape[1], width), b.shape[0], width)]
+
+
+def panels_ref(b: Any, width: int) -> Any:
+    k, n = b.shape
+    count = -(-n // width)
+    wide = np.pad(b, ((0, 0), (0, count * width - n)))
+    return np.ascontiguousarray(np.moveaxis(wide.reshape(k, count, width), 1, 0))
+
+
+def panels_of_views(b: Any, op: Any) -> Sequence[Any]:
+    """By rows that move elements."""
+    (x,), width = op.operands, op.attrs["width"]
+    k, n = x.type.shape
+    count = panel_count(n, width)
+    zeros = b.const(0, x.type.with_shape(k, sub(mul(count, width), n)))
+    wide = b.concat(x, zeros, axis=1)
+    return [b.dimshuffle(b.reshape(wide, shape=[k, count, width]), order=[1, 0, 2])]
+
+
+define(
+    OpDef(
+        "panels",
+        "b",
+        panels_type,
+        panels_ref,
+        {"width": REQUIRED},
+        doc="b's columns in panels of `width`, one after another, with zeros behind the last column: as register tiles read them.",
+        expand=panels_of_views,  # those that the pass `panels` makes have a kernel
+        rop=linear("panels"),
+        samples=(
+            Sample(("f32[5,70]",), {"width": 32}),
+            Sample(("f64[3,16]",), {"width": 16}),
+            Sample(("f32[2,3]",), {"width": 4}),
+        ),
+    )
+)
+
+
 def matmul_widening_type(types: Sequence[Type], attrs: Attrs, blocks: Sequence[Block]) -> list[Type]:
     a, b = types
     want_dtype("matmul_widening", "a", a, frozenset({"i8", "u8", "bf16"}))
     want_dtype("matmul_widening", "b", b, frozenset({"bf16" if a.dtype == "bf16" else "i8"}))
     wide = [Type("f32" if a.dtype == "bf16" else "i32", t.shape) for t in types]
-    return matmul_type(wide, {"maps": (), "accumulate": False}, ())
+    return matmul_type(wide, {"maps": (), "accumulate": False, "columns": None}, ())
 
 
 def matmul_widening_ref(a: Any, b: Any) -> Any:

@@ -54,6 +54,7 @@ NO_GRADIENT = {
     "csr_order": "gives integers",
     "fuse": "made after differentiation",
     "view": "made after differentiation",
+    "panels": "made after differentiation",
 }
 
 CASES = [(d, s) for d in TABLE.values() for s in d.samples]

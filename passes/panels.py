@@ -1,0 +1,112 @@
+"""Second factors of matrix products that are copied into panels once, for all the products that read them."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tcc.ir.builder import Builder
+from tcc.ir.core import Block, Func, Op, Value
+from tcc.ir.ops.linalg import panels_ref
+from tcc.ir.types import itemsize
+from tcc.passes.checks import guarded, names_bound
+from tcc.passes.fold import constant, of_numbers
+from tcc.passes.hoist import LOOPS
+from tcc.passes.manager import Context
+from tcc.passes.writes import VIEWS
+
+# Of a factor whose rows lie as tiles read them: smaller ones are read in place as fast.
+CONSTANT_BYTES = 1 << 19
+LOOP_BYTES = 1 << 21  # steps find smaller ones in the second-level cache
+FEW_COLUMNS = 64  # two panels: such products take other forms
+
+
+def panels(func: Func, ctx: Context, *, row_bytes: int = 0) -> None:
+    """Copies constants, and what products of a loop's steps read again and again, into the panels of register tiles.
+
+    `row_bytes` of a panel are those of a row of the target's widest tile; 0 leaves all as it is.  A factor whose rows are not
+    contiguous would be copied by each product; one that is large is read from far memory, which likes it in one piece.
+    """
+    if not row_bytes:
+        return
+    bound = names_bound(func.body)
+    made: dict[tuple[Value, Op | None], Value] = {}
+    for op in list(func.body.walk()):
+        if op.name != "matmul" or op.attrs["columns"] is not None:
+            continue
+        b = op.operands[1]
+        views, source = _seen_through(b)
+        fixed = _constant(source) and all(of_numbers(v.attrs) for v in views)
+        loop = None if fixed else _outermost_loop(op, b)
+        if loop is None and not fixed:
+            continue
+        problem = _problem(op, views, fixed)
+        if loop is not None and any(guarded(v, bound) for v in views):
+            problem = "its second factor is safe behind a check alone"
+        if problem:
+            ctx.remark(op, f"no panels: {problem}")
+            continue
+        width = row_bytes // itemsize(b.type.dtype)
+        if (b, loop) not in made:
+            made[b, loop] = _made(b, views, source, loop, width)
+        columns = b.type.shape[1]
+        op.attrs = {**op.attrs, "columns": columns}
+        op.set_operand(1, made[b, loop])
+
+
+def _seen_through(b: Value) -> tuple[list[Op], Value]:
+    """The views that make `b`, the last one first, and what they see."""
+    views = []
+    while b.op is not None and b.op.name in VIEWS:
+        views.append(b.op)
+        b = b.op.operands[0]
+    return views, b
+
+
+def _constant(source: Value) -> bool:
+    return source.op is not None and source.op.name == "const" and np.ndim(source.op.attrs["value"]) > 0
+
+
+def _problem(product: Op, views: list[Op], fixed: bool) -> str:
+    """Why no product gains from panels of the second factor, or ""."""
+    a, b = (v.type for v in product.operands[:2])
+    if b.dtype not in ("f32", "f64") or b.rank != 2:
+        return f"they are not for {b}"
+    k, n = b.shape
+    if not isinstance(k, int) or not isinstance(n, int) or n <= FEW_COLUMNS:
+        return f"{b} may have few columns"
+    if a.shape[0] == 1:
+        return "one row reads the factor once"
+    turned = any(v.name == "dimshuffle" and list(v.attrs["order"]) != sorted(v.attrs["order"]) for v in views)
+    if not turned and k * n * itemsize(b.dtype) < (CONSTANT_BYTES if fixed else LOOP_BYTES):
+        return f"{b} is small"
+    return ""
+
+
+def _outermost_loop(op: Op, b: Value) -> Op | None:
+    """The loop around `op` in front of which `b` is there already."""
+    found, home = None, b.block
+    block: Block | None = op.parent
+    while block is not None and block is not home:
+        around = block.parent
+        if isinstance(around, Op) and around.name in LOOPS:
+            found = around
+        block = around.parent if isinstance(around, Op) else None
+    return found
+
+
+def _made(b: Value, views: list[Op], source: Value, loop: Op | None, width: int) -> Value:
+    """The panels of `b`: those of a constant are one."""
+    if loop is not None:
+        assert loop.parent is not None
+        value: Value = Builder(loop.parent, before=loop, loc=loop.loc).panels(b, width=width)
+    else:
+        assert source.op is not None and source.op.parent is not None
+        array = constant(source)
+        for view in reversed(views):
+            assert view.defn.ref is not None
+            array = view.defn.ref(array, **view.attrs)
+        array = panels_ref(array, width)
+        builder = Builder(source.op.parent, before=source.op, loc=source.op.loc)
+        value = builder.const(array, b.type.with_shape(*array.shape))
+    value.name = f"{b.name}_panels" if b.name else ""
+    return value
