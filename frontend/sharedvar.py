@@ -13,7 +13,7 @@ from tcc.ir.types import FROM_NUMPY
 from tcc.operators import TensorOperators
 from tcc.runtime.buffers import Container, ObjectContainer
 from tcc.runtime.device_arrays import DeviceArray, is_foreign
-from tcc.runtime.dlpack import CUDA
+from tcc.runtime.dlpack import CUDA, on_host
 from tcc.settings import device_name
 from tcc.types import TensorType, generic
 from tcc.variable import SharedVariable, Variable
@@ -56,6 +56,7 @@ class TensorSharedVariable(TensorOperators, SharedVariable):
             if device is not None:
                 with self.container.held(write=False):
                     found = self.container.on(device)
+                    found.bfloat = self.type.ir == "bf16"
                     return found if borrow else found.copy()
         return as_numbers(self.container.get(bool(borrow)), self.type.ir)
 
@@ -71,7 +72,8 @@ class TensorSharedVariable(TensorOperators, SharedVariable):
                 if found.is_borrowed and not borrow:
                     found.device.synchronise()  # its owner may let go of it now
                 return
-            new_value = np.from_dlpack(new_value)
+            array, bfloat = on_host(new_value)
+            new_value = as_numbers(array, "bf16") if bfloat else array
         try:
             value = self.type.filter(new_value, self.strict, self.allow_downcast)
         except (TypeError, ValueError) as e:
@@ -81,9 +83,11 @@ class TensorSharedVariable(TensorOperators, SharedVariable):
         self.container.set(_stored(value, self.type), borrow=borrow and isinstance(new_value, np.ndarray))
 
     def _set_on_device(self, value: DeviceArray) -> None:
-        if value.dtype != self.container.dtype or value.ndim != self.container.rank:
+        odd = value.bfloat and self.type.ir != "bf16"
+        if odd or value.dtype != self.container.dtype or value.ndim != self.container.rank:
+            dtype = "bfloat16" if value.bfloat else value.dtype
             raise TypeError(
-                f"{self.name or 'a shared variable'} is {self.type}, got an array of {value.dtype} and rank {value.ndim}"
+                f"{self.name or 'a shared variable'} is {self.type}, got an array of {dtype} and rank {value.ndim}"
             )
         with self.container.held(write=True):
             self.container.left_on(value)

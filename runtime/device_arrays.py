@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tcc.ir.arrays import as_numbers
 from tcc.runtime import dlpack
 
 if TYPE_CHECKING:
@@ -20,7 +21,8 @@ class DeviceArray:
     """A C-contiguous array of a device.  Its memory goes back when nobody refers to it any more.
 
     `np.asarray` copies it to the host.  On a GPU it has `__cuda_array_interface__`, and everywhere `__dlpack__`, so torch, CuPy and
-    JAX take it without a copy.
+    JAX take it without a copy.  NumPy has no bfloat16: with `bfloat` an array of uint16 holds its bits, which other frameworks
+    get as bfloat16 and `np.asarray` as float32.
     """
 
     def __init__(self, device: Device, shape: Sequence[int], dtype: Any, address: int | None = None) -> None:
@@ -28,7 +30,7 @@ class DeviceArray:
         self.device, self.shape, self.dtype = device, tuple(map(int, shape)), np.dtype(dtype)
         self.nbytes = math.prod(self.shape) * self.dtype.itemsize
         self._owner: object = None
-        self._lent = False
+        self._lent = self.bfloat = False
         self.address = device.alloc(max(1, self.nbytes)) if address is None else address
 
     @classmethod
@@ -47,12 +49,14 @@ class DeviceArray:
         """
         if isinstance(other, DeviceArray) and other.device is device:
             return other
-        if isinstance(other, DeviceArray | np.ndarray) or not is_foreign(other):
+        if isinstance(other, DeviceArray):
+            return cls._of_kind(device, other.get(), other.bfloat)
+        if not is_foreign(other):
             return cls.of(device, np.asarray(other))
         if hasattr(other, "__dlpack__"):
             where = tuple(map(int, other.__dlpack_device__()))
             if where[0] in (dlpack.CPU, dlpack.CUDA_HOST):
-                return cls.of(device, np.from_dlpack(other))
+                return cls._of_kind(device, *dlpack.on_host(other))
             here = where == device.dlpack
         else:
             here = device.dlpack[0] == dlpack.CUDA and device.owns(dlpack.exposed(other).address)  # type: ignore[attr-defined]
@@ -62,7 +66,13 @@ class DeviceArray:
         if not _dense(found.shape, found.strides):
             raise ValueError(f"an array that {device.name} takes must be C-contiguous: copy it first")
         made = cls(device, found.shape, found.dtype, found.address)
-        made._owner = found.owner
+        made._owner, made.bfloat = found.owner, found.bfloat
+        return made
+
+    @classmethod
+    def _of_kind(cls, device: Device, source: Array, bfloat: bool) -> DeviceArray:
+        made = cls.of(device, source)
+        made.bfloat = bfloat
         return made
 
     @property
@@ -88,7 +98,7 @@ class DeviceArray:
         return math.prod(self.shape)
 
     def get(self, out: Array | None = None) -> Array:
-        """A copy on the host, in `out` (C-contiguous, of this shape and dtype) if it is given."""
+        """A copy on the host, in `out` (C-contiguous, of this shape and dtype) if it is given; of bfloat16 its bits."""
         out = np.empty(self.shape, self.dtype) if out is None else out
         if self.nbytes:
             self.device.to_host(out, self.address)
@@ -97,17 +107,22 @@ class DeviceArray:
     def copy(self) -> DeviceArray:
         made = DeviceArray(self.device, self.shape, self.dtype)
         self.device.copy(made.address, self.address, self.nbytes)
+        made.bfloat = self.bfloat
         return made
+
+    def numbers(self) -> Array:
+        """A copy on the host, bfloat16 as float32."""
+        return as_numbers(self.get(), "bf16") if self.bfloat else self.get()
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
         if copy is False:
             raise ValueError(f"an array of {self.device.name} is copied when it becomes one of the host")
-        found = self.get()
+        found = self.numbers()
         return found if dtype is None else found.astype(dtype, copy=False)
 
     def item(self) -> Any:
         """The only element, as a number of Python's."""
-        return self.get().item()
+        return self.numbers().item()
 
     def __float__(self) -> float:
         return float(self.item())
@@ -116,11 +131,11 @@ class DeviceArray:
         return int(self.item())
 
     def __bool__(self) -> bool:
-        return bool(self.get())
+        return bool(self.numbers())
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickled and copied as its values, which go to the device of that name."""
-        return DeviceArray.of, (self.device, self.get())
+        return DeviceArray._of_kind, (self.device, self.get(), self.bfloat)
 
     def __len__(self) -> int:
         if not self.shape:
@@ -135,7 +150,7 @@ class DeviceArray:
         self._lent = True
         return {
             "shape": self.shape,
-            "typestr": self.dtype.str,
+            "typestr": dlpack.typestr(self.dtype, self.bfloat),
             "data": (self.address, False),
             "strides": None,
             "version": 3,
@@ -150,13 +165,14 @@ class DeviceArray:
         self.device.synchronise()  # so that it may be read in any stream
         source = self.copy() if copy else self
         source._lent = self.device.dlpack[0] == dlpack.CUDA
-        return dlpack.lend(source.address, self.dtype, self.shape, self.device.dlpack, source)
+        return dlpack.lend(source.address, self.dtype, self.shape, self.device.dlpack, source, self.bfloat)
 
     def __dlpack_device__(self) -> tuple[int, int]:
         return self.device.dlpack
 
     def __repr__(self) -> str:
-        return f"DeviceArray({np.array2string(self.get(), separator=', ')}, {self.dtype}, {self.device.name})"
+        dtype = "bfloat16" if self.bfloat else self.dtype
+        return f"DeviceArray({np.array2string(self.numbers(), separator=', ')}, {dtype}, {self.device.name})"
 
 
 def is_foreign(value: Any) -> bool:

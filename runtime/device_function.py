@@ -275,9 +275,10 @@ class DeviceFunction:
     def _taken(self, parameter: Parameter, value: Any) -> Given:
         if is_foreign(value):
             found = DeviceArray.from_other(self.device, value)
-            if found.dtype == memory_dtype(parameter.dtype) and found.ndim == parameter.rank:
+            fits = found.dtype == memory_dtype(parameter.dtype) and not found.bfloat
+            if fits and found.ndim == parameter.rank:
                 return found
-            value = found.get()
+            value = found.numbers()
         return Function._convert(self, parameter, value)  # type: ignore[arg-type, no-any-return]
 
     def _fitting(self, arrays: Sequence[Given]) -> DeviceVariant:

@@ -234,6 +234,41 @@ def test_borrowed_memory_is_described() -> None:
         dlpack.borrow(capsule)
 
 
+def test_bfloat16_goes_both_ways() -> None:
+    """Its kind is DLPack's, and numbers are never its bits."""
+    values = vector([1, -2.5, 3.140625, np.inf])
+    w = tcc.shared(values, "w", dtype="bfloat16", target=DEVICE)
+    a = w.get_value(borrow=True, return_internal_type=True)
+    assert a.bfloat and np.asarray(a).tolist() == values.tolist() and "bfloat16" in repr(a)
+    assert float(pickle.loads(pickle.dumps(a)).numbers()[1]) == -2.5
+    found = dlpack.borrow(a.copy().__dlpack__())
+    assert found.bfloat and found.dtype == np.uint16 and found.shape == (4,)
+
+    class Foreign:
+        """Another framework's array of bfloat16, in the host's memory, every second of its elements."""
+
+        def __init__(self) -> None:
+            self.bits = (np.repeat(-values, 2).view(np.uint32) >> 16).astype(np.uint16)
+
+        def __dlpack__(self, **more: Any) -> Any:
+            capsule = self.bits[::2].__dlpack__()
+            where = dlpack._pointer(id(capsule), b"dltensor")
+            dlpack.ctypes.cast(where, dlpack.ctypes.POINTER(dlpack._Managed)).contents.tensor.kind = 4
+            return capsule
+
+        def __dlpack_device__(self) -> tuple[int, int]:
+            return (1, 0)
+
+    assert doubling(device=DEVICE)(Foreign()).tolist() == (-2 * values).tolist()
+    w.set_value(Foreign())
+    assert w.get_value().tolist() == (-values).tolist()
+    w.set_value(DeviceArray.from_other(emulator(), Foreign()), borrow=True)
+    assert w.get_value().tolist() == (-values).tolist()
+    v = tcc.shared(np.zeros(4, np.uint16), "v", target=DEVICE)
+    with pytest.raises(TypeError, match="v is .* got an array of bfloat16"):
+        v.set_value(w.get_value(borrow=True, return_internal_type=True))
+
+
 def test_a_capsule_that_nobody_takes_lets_go() -> None:
     a = DeviceArray.of(emulator(), np.arange(3.0))
     gc.collect()
