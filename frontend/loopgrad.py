@@ -235,7 +235,11 @@ class _Reverse:
         read = self.frontier(results)
         kept = _Kept({}, [], [])
         whole = dict(zip(self.elements, self.node.operands))
-        whole |= dict(zip(self.outs, self.node.results[self.carries :]))
+        remake = bool(
+            self.node.attrs.get("remake")
+        )  # between checkpoints; what these steps stacked is not kept either
+        if not remake:
+            whole |= dict(zip(self.outs, self.node.results[self.carries :]))
         stacked = [v for v in read if v not in whole]
         if stacked:
             known = build.static_size(self.node.attrs["length"])
@@ -246,7 +250,7 @@ class _Reverse:
             body = Body(self.body.params, (*self.nexts, *self.outs, *stacked, *self.condition))
             shown = self.node.shown
             label = shown.label if shown is not None else "for{cpu,scan_fn}"
-            attrs = self.node.attrs | {"forward": not self.node.attrs.get("remake")}
+            attrs = self.node.attrs | {"forward": not remake}
             again = scan_node(self.node.operands, attrs, types, body, label)
             whole |= dict(zip(stacked, again.results[ends : ends + len(stacked)]))
         for v in read:

@@ -45,6 +45,14 @@ def test_memory():
     assert plain > 20e6 and kept < 0.7e6
 
 
+def test_memory_where_gradients_read_the_new_states():
+    h0 = T.fvector("h")
+    hs, _ = tcc.scan_checkpoints(lambda h: T.tanh(h * 0.5), None, [h0], n_steps=10000, save_every_N=100)
+    func = clone(tcc.function([h0], tcc.grad(hs[-1].sum(), h0)).func, {"h_0": 256})
+    run(func, cpu_pipeline(), Context())
+    assert func.attrs["arena"] < 0.7e6
+
+
 def test_what_is_refused():
     with pytest.raises(RuntimeError, match="cannot have taps"):
         tcc.scan_checkpoints(step, [{"input": T.vector(), "taps": [0, 1]}], [T.scalar()])
