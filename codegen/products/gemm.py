@@ -336,17 +336,17 @@ def _height(
     e: Emit, t: VecType, share: Size, left: Size, target: Target, reach: Reach
 ) -> tuple[Size, list[str]]:
     """The rows of the next tile, and the wide and the narrow tile of that height: the least that is enough for an even share."""
-    if reach.small:
-        narrow = f"@{tile_name(t, 0, 1)}" if reach.narrow else "null"
-        return share, [f"@{tile_name(t, 0, VECTORS)}", narrow]
     sizes = tile_rows(target)
     rows: Size = sizes[0]
-    tiles = [f"@{tile_name(t, sizes[0], n)}" for n in (VECTORS, 1)]
+    first = 0 if reach.small else sizes[0]
+    tiles = [f"@{tile_name(t, first, n)}" if n > 1 or reach.narrow else "null" for n in (VECTORS, 1)]
     for larger, size in zip(sizes, sizes[1:]):
         fits = e.value(f"icmp sle i64 {share}, {size}")
         over = e.value(f"icmp sgt i64 {larger}, {left}")
         take = e.value(f"or i1 {fits}, {over}")
         rows = e.value(f"select i1 {take}, i64 {size}, i64 {rows}")
+        if reach.small:
+            continue
         names = [f"@{tile_name(t, size, n)}" for n in (VECTORS, 1)]
         tiles = [e.value(f"select i1 {take}, ptr {a}, ptr {b}") for a, b in zip(names, tiles, strict=True)]
     return rows, tiles

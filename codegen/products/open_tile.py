@@ -60,7 +60,7 @@ def open_tile(t: VecType, vectors: int, target: Target) -> Emit:
                 w[at] = e.call(t, f"llvm.fma.{t.suffix}", (t, number), (t, b[j]), (t, w[at]))
             return [e.gep(w[0], "%ars"), *w[1:]]
 
-        _, *acc = _rows(e, most, [("ptr", a), *((t, x) for x in acc)], row)
+        _, *acc = _rows(e, tile_rows(target), [("ptr", a), *((t, x) for x in acc)], row)
         moved = [e.gep(a, "%acs"), e.gep(bp, "%brs"), e.gep(keep, VECTORS * step_bytes * keeps)]
         return [*moved, e.gep(fetched, pace[0]), *acc]
 
@@ -85,7 +85,7 @@ def open_tile(t: VecType, vectors: int, target: Target) -> Emit:
             store(e, t, done[i * vectors + j], e.gep(v[0], j * step_bytes), masks[j])
         return [e.gep(v[0], "%crs")]
 
-    _rows(e, most, [("ptr", e.value("freeze ptr %c"))], put)
+    _rows(e, tile_rows(target), [("ptr", e.value("freeze ptr %c"))], put)
     e.end()
     return e
 
@@ -121,16 +121,17 @@ def _zero_masked(e: Emit, t: VecType, most: int, masks: Sequence[str | None], re
 
 def _rows(
     e: Emit,
-    most: int,
+    heights: Sequence[int],
     carried: Sequence[tuple[VecType | str, str]],
     row: Callable[[int, list[str]], list[str]],
 ) -> list[str]:
-    """`row(i, values)` for the rows from 0 to %rows - 1, of `most` at most."""
+    """`row(i, values)` for the rows from 0 to %rows - 1, which is one of `heights`."""
     values, after, exits = [v for _, v in carried], e.label(), []
-    for i in range(most):
+    for i in range(max(heights)):
         values = row(i, list(values))
-        exits.append((e.current, values))
-        if i + 1 < most:
+        if i + 1 in heights:
+            exits.append((e.current, values))
+        if i + 1 in heights and i + 1 < max(heights):
             more = e.label()
             e.branch_if(e.value(f"icmp eq i64 %rows, {i + 1}"), after, more)
             e.at(more)
