@@ -195,7 +195,7 @@ class Emit:
 
 
 def merge(texts: Iterable[str]) -> str:
-    """Texts as one module: each `declare` once, none of what is defined, and each internal one-line helper once."""
+    """Texts as one module: each `declare` once, none of what is defined, each internal one-line helper and piece of metadata once."""
     bodies: list[str] = []
     declares: dict[str, str] = {}
     for text in texts:
@@ -205,7 +205,9 @@ def merge(texts: Iterable[str]) -> str:
                 found = _DECLARE.search(line)
                 assert found is not None, line
                 declares.setdefault(found[1], line)
-            elif line.startswith("@tcc_") or (line.startswith("define internal ") and line.endswith("}")):
+            elif line.startswith(("@tcc_", "!")) or (
+                line.startswith("define internal ") and line.endswith("}")
+            ):
                 declares.setdefault(line, line)
             else:
                 kept.append(line)

@@ -225,9 +225,9 @@ def _internal(text: str, exported: Sequence[str]) -> str:
 def _reachable(text: str, roots: Sequence[str]) -> str:
     """The module with what the roots need."""
     units: dict[str, str] = {}
-    types: list[str] = []
+    types: list[str] = []  # and metadata
     for unit in _units(text):
-        if unit.startswith("%"):
+        if unit.startswith(("%", "!")):
             types.append(unit)
             continue
         found = _NAME.search(unit)
@@ -243,7 +243,7 @@ def _reachable(text: str, roots: Sequence[str]) -> str:
 
 
 def _units(text: str) -> list[str]:
-    """Functions, globals, declarations and types, each in one piece."""
+    """Functions, globals, declarations, types and metadata, each in one piece."""
     made: list[str] = []
     inside: list[str] = []
     for line in text.splitlines():

@@ -38,6 +38,16 @@ def test_any_size(build: Build, n: int) -> None:
     np.testing.assert_allclose(model(x), predict(x), rtol=1e-6)
 
 
+def test_maps_that_may_store_past_the_caches(build: Build) -> None:
+    """Two of them, of any length: their metadata stands once in the module."""
+    x, w = T.fmatrix("x"), tcc.shared(np.eye(3, dtype="float32"), name="w")
+    f = tcc.function([x], [T.dot(x * 2 + 1, w), T.dot(x * x - 3, w)])
+    model = build({"f": f}, {"x": ("n", 3)})
+    given = np.random.default_rng(0).random((50, 3), dtype="float32")
+    for got, want in zip(model(given), f(given), strict=True):
+        np.testing.assert_allclose(got, want, rtol=1e-6)
+
+
 def test_state_goes_through_a_file(build: Build, tmp_path: Any) -> None:
     predict, step, params = mlp()
     first = build({"predict": predict, "step": step}, SHAPES)
