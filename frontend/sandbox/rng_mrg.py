@@ -18,7 +18,7 @@ from tcc.ir.ops.random import M1, M2
 from tcc.ir.types import FROM_NUMPY
 from tcc.random import common_sizes, counts_of, sizes_of
 from tcc.settings import config
-from tcc.shapes import join, reshape
+from tcc.shapes import addbroadcast, join, reshape
 from tcc.sharedvar import shared
 from tcc.types import dtype_name, promote
 from tcc.variable import TensorConstant, Variable, as_variable, scalar_constant
@@ -285,7 +285,8 @@ class MRG_RandomStreams:
         """As `choice(size=n, replace=False, p=pvals)`."""
         if size is not None:
             raise ValueError("Provided a size argument to multinomial_wo_replacement, which does not use it.")
-        return self.choice(n, None, False, pvals, ndim, dtype, nstreams)
+        made = self.choice(n, None, False, pvals, ndim, dtype, nstreams)
+        return addbroadcast(made, 1) if isinstance(n, int) and n == 1 else made
 
     def normal(
         self,

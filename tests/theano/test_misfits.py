@@ -208,3 +208,13 @@ def test_gradients_of_what_overwrites_its_input() -> None:
     from theano.tensor import inplace  # type: ignore[import-not-found]
 
     T.verify_grad(inplace.exp_inplace, [np.array([0.5, 1.5])], rng=np.random.RandomState(0))
+
+
+def test_one_draw_without_replacement_is_a_column() -> None:
+    from tcc.sandbox.rng_mrg import MRG_RandomStreams
+
+    stream, p = MRG_RandomStreams(5), np.array([[0.2, 0.8], [1.0, 0.0]])
+    one, two = (stream.multinomial_wo_replacement(pvals=p, n=n) for n in (1, 2))
+    assert one.broadcastable == (False, True) and two.broadcastable == (False, False)
+    drawn = tcc.function([], one + T.zeros((2, 3), "int64"))()
+    assert drawn.shape == (2, 3) and drawn[1].tolist() == [0, 0, 0]
