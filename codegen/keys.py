@@ -23,13 +23,16 @@ def cache_key(kind: str, text: str, target: Target) -> str:
     return cache.key(kind, environment(target), text)
 
 
-@functools.cache
 def environment(target: Target) -> str:
-    """What changes code besides the text compiled: versions and the machine."""
+    """What changes code besides the text compiled: versions, the machine, and the settings as they are now."""
+    return f"{_machine(target)}\n{knobs.code_key()}"
+
+
+@functools.cache
+def _machine(target: Target) -> str:
     return "\n".join(
         (
             sources(),
-            knobs.code_key(),
             str(llvmlite.__version__),
             np.__version__.split(".")[0],
             target.triple,

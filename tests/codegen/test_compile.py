@@ -52,3 +52,11 @@ def test_a_short_kernel_stays_with_its_function(compiled):
     x = T.fvector("x")
     tcc.function([x], x + 1)(np.ones(3, np.float32))
     assert len(compiled) == 1 and not of_kernels(compiled)
+
+
+def test_a_setting_that_changes_code_is_part_of_the_key_from_then_on(compiled, monkeypatch):
+    x = T.vector("x", dtype="float32")
+    for skip in ("", "", "cse", "cse", ""):
+        monkeypatch.setenv("TCC_SKIP", skip)
+        tcc.function([x], x * 2 + 1)(np.ones(3, "float32"))
+    assert len([t for t in compiled if "@tcc_run_" in t]) == 2
