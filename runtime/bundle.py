@@ -120,7 +120,10 @@ def encode(manifest: Manifest, members: Iterable[Member]) -> list[bytes]:
     heads, tail = _layout([(name, len(data), zlib.crc32(data)) for name, data in contents.items()])
     parts = [part for head, data in zip(heads, contents.values()) for part in (head, data)]
     if sum(map(len, parts)) + len(tail) > _LARGEST:
-        raise BundleError("the bundle would be larger than 4 GB; put the weights into a file of their own")
+        raise BundleError(
+            "the bundle would be larger than 4 GB; put the weights into a file of their own: "
+            "`tcc compile --emit shared --weights separate`, or `tcc.save_weights`"
+        )
     return [*parts, tail]
 
 
