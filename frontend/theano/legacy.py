@@ -247,9 +247,14 @@ def _of_any_size(x: Any) -> Any:
 # -- numbers -----------------------------------------------------------------------------------------------------------
 
 
-def Scalar(dtype: str) -> TensorType:  # noqa: N802
-    """Theano's type of a number: an array without axes here."""
-    return TensorType(dtype, ())
+class Scalar(TensorType):
+    """Theano's type of a number, which shows as its dtype: an array without axes here."""
+
+    def __init__(self, dtype: str) -> None:
+        super().__init__(dtype, ())
+
+    def __str__(self) -> str:
+        return self.dtype
 
 
 def _scalars(dtype: str, names: Any) -> Any:

@@ -160,6 +160,7 @@ def test_names_of_numbers() -> None:
     a, b = scalar.floats("ab")
     assert a.name == "a" and b.type == T.dscalar().type and scalar.ints("n").dtype == "int64"
     assert {t.dtype for t in scalar.all_types} >= {"int8", "float16", "complex128"}
+    assert [str(t) for t in scalar.float_types] == ["float16", "float32", "float64"]
     assert scalar.float16().dtype == "float16" and scalar.Scalar("uint8") == scalar.uint8
     from theano.compile.pfunc import pfunc  # type: ignore[import-not-found]
 
