@@ -28,7 +28,7 @@ from tcc.codegen.conv.axes import (
     spread_axis,
 )
 from tcc.codegen.conv.pad import write_spread_pad
-from tcc.codegen.conv.text import ConvText, Number, constant_mask, tile_shape
+from tcc.codegen.conv.text import ConvText, Number, best_tile, constant_mask
 from tcc.codegen.emit import VecType
 from tcc.codegen.epilogue import emit_block
 from tcc.codegen.index import Index
@@ -43,12 +43,9 @@ from tcc.runtime import layout as at
 ROUND_THREADS = 4  # that have images of their own in a round
 
 
-def conv_kernel(op: Op, target: Target) -> Kernel:
+class Conv(ConvText):
     """A placed `conv` or `conv_input`.  Threads share the images, and the runs of pixels of each."""
-    return _Conv(op, target).kernel()
 
-
-class _Conv(ConvText):
     def __init__(self, op: Op, target: Target) -> None:
         super().__init__(op, target)
         self.forward = op.name == "conv"
@@ -76,9 +73,10 @@ class _Conv(ConvText):
         self.depths = [mul(self.depth_channels, *(r.taps for r in phase)) for phase in self.phases]
         deepest = max((k for k in self.depths if isinstance(k, int)), default=self.depths[0])
         aligned = isinstance(pitch, int) and pitch % self.t.lanes == 0 and self.axes[2].spread is not None
-        self.h, self.v = tile_shape(
+        cycles, self.h, self.v = best_tile(
             self.t, target, self.m, most, deepest, aligned, ends=not self.merged, lines=self._lines()
         )
+        self.cycles = cycles * len(self.phases)  # of an image, or of all where they are merged
         self.width = self.v * self.t.lanes
         self.tiles = ceil_div(self.m, self.h)
         # rows of results follow one another in both memories
@@ -339,8 +337,9 @@ class _Conv(ConvText):
 
     # -- the phases ----------------------------------------------------------------------------------------------
 
-    def _write_pack(self, number: int, phase: tuple[Run, ...]) -> None:
-        """Body over tiles of filters: copies them in the order in which the tiles read them; the first also makes the table."""
+    def _write_pack(self, number: int, phase: tuple[Run, ...], table_too: bool = True) -> None:
+        """Body over tiles of filters: copies them in the order in which the tiles read them; the first also makes the
+        table."""
         e = self.begin_body(f"pack{number}")
         x = Index(e)
         t_elem, strides = self.t.elem, self.filters.strides
@@ -382,7 +381,8 @@ class _Conv(ConvText):
             where = x.add(x.mul(plane, self.size(self.plane)), inside)
             e.line(f"store i64 {x.mul(where, self.t.bytes)}, ptr {e.gep(table, k, 'i64')}")
 
-        e.when(e.value("icmp eq i64 %begin, 0"), lambda: each(entry))
+        if table_too:
+            e.when(e.value("icmp eq i64 %begin, 0"), lambda: each(entry))
 
         def tile(u: str, _: list[str]) -> None:
             group, number = x.div(u, tt), x.sub(u, x.mul(x.div(u, tt), tt))

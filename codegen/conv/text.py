@@ -26,7 +26,7 @@ PAGE = 4096
 _TILE_END = 40  # cycles of a tile beside its steps, and three more for each of its vectors
 
 
-def tile_shape(
+def best_tile(
     t: VecType,
     target: Target,
     rows: Size,
@@ -36,8 +36,8 @@ def tile_shape(
     whole: int = 0,
     ends: bool = False,
     lines: tuple[Size, Size] = (-1, 0),
-) -> tuple[int, int]:
-    """(rows, vectors) of the register tile that takes the least time for a product of rows x columns and `depth` steps.
+) -> tuple[float, int, int]:
+    """(cycles, rows, vectors) with the register tile that takes the least time for a product of rows x columns and `depth` steps.
 
     Each step is a load and splat for each row, a load for each vector, which crosses a cache line if not aligned, and a
     multiply-add for each of both; two loads fit a cycle, and a chain goes on after four.  What there is about as much of as
@@ -72,7 +72,12 @@ def tile_shape(
             if best is None or cost < best[0]:
                 best = cost, h, v
     assert best is not None
-    return best[1], best[2]
+    return best
+
+
+def tile_shape(*args: Any, **how: Any) -> tuple[int, int]:
+    """(rows, vectors) of `best_tile`."""
+    return best_tile(*args, **how)[1:]
 
 
 def constant_mask(lanes: Sequence[bool]) -> str | None:

@@ -244,3 +244,43 @@ def test_images_that_are_laid_out_as_one_keep_to_their_memory() -> None:
     np.testing.assert_allclose(
         got, np.einsum("nchw,oc->nohw", a[:, :, ::2, ::2], b[:, :, 0, 0]), rtol=1e-4, atol=1e-4
     )
+
+
+MANY = {
+    "unpadded": ((19, 3, 6, 7), (5, 3, 3, 3), (1, 1), (0, 0, 0, 0), (1, 1), 1),
+    "stride": ((33, 2, 7, 6), (11, 2, 3, 2), (2, 1), (1, 0, 2, 1), (1, 1), 1),
+    "dilation": ((16, 3, 9, 9), (17, 3, 3, 3), (1, 1), (2, 2, 2, 2), (2, 2), 1),
+    "rank 1": ((50, 4, 11), (6, 4, 5), (2,), (3, 1), (1,), 1),
+    "rank 3": ((17, 2, 4, 3, 5), (3, 2, 2, 2, 3), (1, 1, 2), (0, 1, 0, 0, 1, 1), (1, 1, 1), 1),
+}
+
+
+@pytest.mark.parametrize("name", MANY)
+def test_images_as_lanes_give_the_same_bits(name: str, target: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tcc.codegen.conv import images
+
+    monkeypatch.setattr(images, "_TURN", 0)  # costs nothing, so it is chosen
+    monkeypatch.setattr(images, "_STEP_END", 0)
+    made = []
+    kernel = images._ByImages.kernel
+    monkeypatch.setattr(images._ByImages, "kernel", lambda self: made.append(self) or kernel(self))
+    case = MANY[name]
+    args = arguments(case, "f32")
+    runs = []
+    for named, threads in (("", "1"), ("", "2"), (NAMED[-1], "2")):
+        monkeypatch.setenv("TCC_THREADS", threads)
+        function, _ = compile_native(program(case, "f32", named), {}, exact=not named)
+        runs.append(function(*args))
+    assert len(made) == 4  # forward and by the image, twice
+    w, y = args[1].shape, args[2].shape
+    terms = [int(np.prod(w[1:])), w[0] * int(np.prod(w[2:])), y[0] * int(np.prod(y[2:]))]
+    for result in zip(runs[0], meaning(case, args), meaning(case, [*map(np.abs, args)]), terms, strict=True):
+        close(*result)
+    for other in runs[1:]:
+        for a, b in zip(runs[0], other, strict=True):
+            np.testing.assert_array_equal(a, b)
+    bias = np.linspace(-1, 1, w[0], dtype=np.float32)
+    func = with_block(case, "f32", BLOCKS["cheap"], "")
+    (got,) = compile_native(func, {}, exact=True)[0](args[0], args[1], bias, args[2])
+    wide = meaning(case, args)[0] + bias.reshape(-1, *[1] * (args[0].ndim - 2))
+    np.testing.assert_allclose(got, wide * args[2] + args[2], rtol=1e-4, atol=1e-5)
