@@ -292,3 +292,11 @@ def test_sizes_that_only_running_tells(mode, border):
         u = np.random.default_rng(1).normal(size=known.shape.eval({x: a}))
         for got, want in zip(f(a, size, step, u), g(a, u)):
             np.testing.assert_allclose(got, want, atol=1e-12)
+
+
+@pytest.mark.parametrize("mode", ["average_inc_pad", "average_exc_pad"])
+@pytest.mark.parametrize("side", [12, 16, 19])
+def test_windows_of_more_elements_than_a_byte_counts(side, mode):
+    a = rng.standard_normal((2, 3, side, side))
+    made = apply(lambda x: pool.pool_2d(x, (side, side), ignore_border=True, mode=mode), a)
+    np.testing.assert_allclose(made, a.mean((2, 3), keepdims=True), rtol=1e-12)

@@ -157,7 +157,7 @@ def _counts(
     rank = len(ws)
     for k, (w, s, p) in enumerate(zip(ws, stride, pad)):
         axis = x.type.ndim - rank + k
-        count: Any = as_variable(w)
+        count: Any = build.cast(as_variable(w), "int64")  # a small constant is int8, its square may not be
         if partial or (p and real):
             start = sub(mul(arange(build.size_variable(build.size_of(result, axis))), s), p)
             end = minimum(start + w, build.size_variable(build.size_of(x, axis)))
