@@ -253,6 +253,9 @@ class DeviceFunction:
         self.device, self.stay = device, stay
         self.variants: list[DeviceVariant] = []
         self._specialise = specialise
+        self._exact = [
+            (p, None if p.dtype == "object" else memory_dtype(p.dtype), p.rank) for p in self.parameters
+        ]
         self._compiling = threading.RLock()
 
     @property
@@ -266,9 +269,15 @@ class DeviceFunction:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         given = Function._arguments(self, args, kwargs)  # type: ignore[arg-type]
-        arrays = [self._taken(p, v) for p, v in zip(self.parameters, given, strict=True)]
+        foreign, arrays = False, list[Given]()
+        for value, exact in zip(given, self._exact, strict=True):
+            if type(value) is np.ndarray and (value.dtype, value.ndim) == exact[1:] and value.flags.carray:
+                arrays.append(value)
+                continue
+            arrays.append(self._taken(exact[0], value))
+            foreign = True
         results = self._fitting(arrays).run(arrays, self.stay)
-        if any(isinstance(a, DeviceArray) and a.is_borrowed for a in arrays):
+        if foreign and any(isinstance(a, DeviceArray) and a.is_borrowed for a in arrays):
             self.device.synchronise()  # its owner may let go of it now
         return results[0] if self.returns == "array" else results
 
@@ -285,6 +294,8 @@ class DeviceFunction:
         with self._compiling:
             variant = self.variant
             if variant is None or variant.mismatch(arrays):
+                for parameter, array in zip(self.parameters, arrays):  # what is wrong is said in their terms
+                    self._taken(parameter, array)
                 variant = self._specialise(self, arrays)
                 problem = variant.mismatch(arrays)
                 if problem:

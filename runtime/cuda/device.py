@@ -340,7 +340,7 @@ class CudaDevice:
 
     def replay(self, graph: Graph) -> None:
         """Within `with device:`."""
-        graph.launch(self.stream)
+        graph.launch()
 
     def timed(self, work: Callable[[], None]) -> float:
         """Seconds that the device takes for what `work` gives it."""

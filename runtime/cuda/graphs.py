@@ -30,13 +30,14 @@ def _failed(name: str, status: int) -> None:
 
 
 class Graph:
-    """What was captured.  `launch` runs it on a stream; it is destroyed with the object."""
+    """What a stream was given.  `launch` runs it there again; it is destroyed with the object."""
 
-    def __init__(self) -> None:
-        self._run = ctypes.c_void_p()
+    def __init__(self, stream: int) -> None:
+        self._run, self._stream = ctypes.c_void_p(), ctypes.c_void_p(stream)
+        self._launch = library().cuGraphLaunch
 
-    def launch(self, stream: int) -> None:
-        status = library().cuGraphLaunch(self._run, ctypes.c_void_p(stream))
+    def launch(self) -> None:
+        status = self._launch(self._run, self._stream)
         if status:
             _failed("cuGraphLaunch", status)
 
@@ -53,7 +54,7 @@ class Graph:
 @contextmanager
 def capture(stream: int) -> Iterator[Graph]:
     """A graph that is ready to be launched when the block is over.  The stream must not be the default one."""
-    made, graph, handle = Graph(), ctypes.c_void_p(), ctypes.c_void_p(stream)
+    made, graph, handle = Graph(stream), ctypes.c_void_p(), ctypes.c_void_p(stream)
     do("cuStreamBeginCapture_v2", handle, RELAXED)
     try:
         yield made
