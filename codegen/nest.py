@@ -136,6 +136,9 @@ class Nest(Vectors):
             self.pointers[access.slot] = self.slots.pointer(self.e, Operand(access.slot))
             for stride in access.strides:
                 self.size(stride)
+        for node in self.program.nodes:  # here, as one that a branch loads would not be there behind it
+            if node.kind == "size":
+                self.size(node.value)
 
     def parallel(self, units: str, cost: str, name: str = "body") -> None:
         """Calls the body over `units`; `cost` is an i64 text, sixteenths of a cycle a unit."""

@@ -63,6 +63,23 @@ def test_a_result_that_lies_where_an_operand_lies(n):
 
 
 @pytest.mark.parametrize("n", LENGTHS)
+def test_sizes_and_numbers_are_there_for_both_ways_of_storing(n):
+    text = """
+func @f(%x: f32[n], %k: f32[], %w: f32[n], %b: f32[m]) -> (f32[n]) {shared = ["w"], updates = {w = 0}} {
+  %y = fuse %x, %k {maps = ["a", ""], dims = [n], out = ["a"]} (%u: f32[], %v: f32[]) {
+    %m = size {value = m + 1} : i64[]
+    %s = cast %m {dtype = "f32"} : f32[]
+    %p = mul %u, %s : f32[]
+    %q = sqr %v : f32[]
+    %r = add %p, %q : f32[]
+    yield %r
+  } : f32[n]
+  yield %y
+}"""
+    check(text, [values(n, "f32", 0), np.float32(3), np.zeros(7, "f4")], {"w": values(n, "f32", 0)})
+
+
+@pytest.mark.parametrize("n", LENGTHS)
 def test_two_results_on_any_two_alignments(n):
     text = """
 func @f(%x: f32[n], %w: f32[n], %v: f32[n]) -> (f32[n], f32[n]) {shared = ["w", "v"], updates = {w = 0, v = 1}} {
