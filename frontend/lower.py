@@ -349,7 +349,7 @@ class Lowering:
         count = dims.product([self.sizes.resolve(x.type.shape[a]) for a in axes])
         least = dims.minimum(count, 1)
         if least != 1:
-            message = f"{label(node)} of no elements"
+            message = f"{label(node)}: too few elements along its axes"
             self.builder.op("check_size", attrs={"left": least, "right": 1, "message": message})
         self.define(node, self.builder.op(node.name, x, attrs=attrs).results)
 

@@ -138,7 +138,11 @@ class TheanoConfigParser:
         object.__setattr__(self, "_values", values)
         object.__setattr__(self, "_historic", {})
         for name, text in sorted(_given(), key=lambda item: item[0] == "device"):  # which contexts may name
-            self._take(name, text)
+            try:
+                self._take(name, text)
+            except ValueError as e:
+                e.add_note(f"TCC_FLAGS or {_file()} says {name}={text}")
+                raise
 
     def _take(self, name: str, text: str) -> None:
         if name in FLAGS:
@@ -146,7 +150,7 @@ class TheanoConfigParser:
             return
         if name.split(".")[0] not in HISTORIC_NAMES:
             warnings.warn(
-                f"TCC_FLAGS or ~/.tccrc: unknown flag {name!r} (known: {', '.join(FLAGS)})", stacklevel=2
+                f"TCC_FLAGS or {_file()}: unknown flag {name!r} (known: {', '.join(FLAGS)})", stacklevel=2
             )
         default = HISTORIC.get(name)
         self._historic[name] = _word(text) if isinstance(default, bool) else text
@@ -158,7 +162,7 @@ class TheanoConfigParser:
             return Group(name, self._historic)
         if name in HISTORIC:
             return self._historic.get(name, HISTORIC[name])
-        raise AttributeError(f"'TheanoConfigParser' object has no attribute '{name}'")
+        raise _unknown(name)
 
     def __setattr__(self, name: str, value: Any) -> None:
         flag = FLAGS.get(name)
@@ -166,7 +170,7 @@ class TheanoConfigParser:
             if name in HISTORIC_NAMES:
                 self._historic[name] = value
                 return
-            raise AttributeError(f"'TheanoConfigParser' object has no attribute '{name}'")
+            raise _unknown(name)
         _check(name, flag, value)
         if name == "device":
             device_name(value, self.contexts)
@@ -187,6 +191,12 @@ class TheanoConfigParser:
     def change_flags(self, **flags: Any) -> change_flags:
         """As `tcc.change_flags`."""
         return change_flags(**flags)
+
+
+def _unknown(name: str) -> AttributeError:
+    return AttributeError(
+        f"'TheanoConfigParser' object has no attribute '{name}' (tcc.config has {', '.join(FLAGS)})"
+    )
 
 
 class Group:
@@ -231,10 +241,14 @@ def _word(text: str) -> Any:
     return True if word in TRUE else False if word in FALSE else None if word == "none" else text
 
 
+def _file() -> Path:
+    return Path(os.environ.get("TCCRC", Path.home() / ".tccrc"))
+
+
 def _given() -> Iterator[tuple[str, str]]:
     """Flags of ~/.tccrc, then of TCC_FLAGS, which come later and so win."""
-    path = Path(os.environ.get("TCCRC", Path.home() / ".tccrc"))
-    if path.is_file():
+    path = _file()
+    if os.access(path, os.R_OK) and path.is_file():  # another user's home is often closed
         parser = configparser.ConfigParser()
         parser.optionxform = str  # type: ignore[assignment,method-assign]
         parser.read(path)

@@ -130,10 +130,14 @@ class Signature:
                     continue
                 shapes = ", ".join(f"{_label(s, k)} {tuple(g)}" for k, (s, g) in enumerate(specs) if g)
                 reason = "; ".join(f"{n} = {known[n]} is from {giver[n]}" for n in sorted(names_of(size)))
+                if isinstance(size, int):
+                    wish = f"{size}"
+                elif size.plain:
+                    wish = f"{wanted}, the size of {giver[size.plain]}"
+                else:
+                    wish = f"{size} = {wanted} ({reason})"
                 raise SizeMismatch(
-                    f"{_label(spec, position)}, axis {axis}: its size is {got}, wanted {size}"
-                    + (f" = {wanted} ({reason})" if reason else "")
-                    + f"\nShapes: {shapes}"
+                    f"{_label(spec, position)}, axis {axis}: its size is {got}, wanted {wish}\nShapes: {shapes}"
                 )
         for size in (s for o in self.outputs if not o.late for s in o.shape):
             if evaluate(size, known) < 0:

@@ -28,6 +28,32 @@ def test_order(tmp_path):
     assert run("import tcc; tcc.config.floatX = 'float16'; print(tcc.config.floatX)", tmp_path) == "float16\n"
 
 
+def test_a_bad_flag_says_where_it_was_given(tmp_path):
+    show = """
+import traceback
+try:
+    import tcc; tcc.config
+except ValueError as e:
+    print(*traceback.format_exception_only(e))
+"""
+    (tmp_path / ".tccrc").write_text("[global]\nfloatX = f\n")
+    assert f"TCC_FLAGS or {tmp_path}/.tccrc says floatX=f" in run(show, tmp_path, TCC_FLAGS="")
+
+
+def test_a_home_that_is_closed_has_no_flags(tmp_path):
+    code = """
+import os, pathlib
+stat = pathlib.Path.stat
+def closed(self, **how):
+    if self.name == ".tccrc":
+        raise PermissionError(13, "Permission denied", str(self))
+    return stat(self, **how)
+pathlib.Path.stat = closed
+import tcc; print(tcc.config.floatX)
+"""
+    assert run(code, tmp_path, TCC_FLAGS="") == "float64\n"
+
+
 def test_historic_flags_are_accepted(tmp_path):
     flags = "device=gpu,floatx=float32,lib.cnmem=1,nvcc.fastmath=True,dnn.conv.algo_fwd=time_once,scanOp_pushout_output=1"
     assert (

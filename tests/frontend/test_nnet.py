@@ -137,5 +137,5 @@ def test_batched_products():
 def test_there_is_one_label_for_each_row(labels):
     x, y = T.matrix("x"), T.ivector("y")
     f = tcc.function([x, y], T.nnet.categorical_crossentropy(T.nnet.softmax(x), y))
-    with pytest.raises(ValueError, match=f"y, axis 0: its size is {labels}, wanted x_0 = 2"):
+    with pytest.raises(ValueError, match=f"y, axis 0: its size is {labels}, wanted 2, the size of x, axis 0"):
         f(np.zeros((2, 3)), np.zeros(labels, "int32"))
