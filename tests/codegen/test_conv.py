@@ -271,7 +271,9 @@ def test_images_as_lanes_give_the_same_bits(name: str, target: None, monkeypatch
         monkeypatch.setenv("TCC_THREADS", threads)
         function, _ = compile_native(program(case, "f32", named), {}, exact=not named)
         runs.append(function(*args))
-    assert len(made) == 4  # forward and by the image, twice
+    assert (
+        len(made) >= 2
+    )  # forward and by the image; those for the second number of threads may be the same objects
     w, y = args[1].shape, args[2].shape
     terms = [int(np.prod(w[1:])), w[0] * int(np.prod(w[2:])), y[0] * int(np.prod(y[2:]))]
     for result in zip(runs[0], meaning(case, args), meaning(case, [*map(np.abs, args)]), terms, strict=True):
