@@ -163,10 +163,6 @@ def shown_inputs(node: Apply) -> tuple[Variable, ...]:
     return node.shown.inputs if node.shown is not None else node.operands
 
 
-def location_text(loc: Location) -> str:
-    return f"{loc[0]}:{loc[1]}" if loc[0] else ""
-
-
 # Where nodes are said to come from while rules build them; None: from the caller outside tcc.
 _override: list[Location] = []
 

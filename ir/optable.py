@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from tcc.ir.core import Attrs, Block, Op, Value
+from tcc.ir.core import Attrs, Block, Op
 from tcc.ir.dims import Size
 from tcc.ir.types import Type
 
@@ -142,7 +142,3 @@ def check_arity(defn: OpDef, count: int) -> None:
 
 def known(name: str) -> bool:
     return name in TABLE
-
-
-def value_types(values: Sequence[Value]) -> list[Type]:
-    return [v.type for v in values]
