@@ -8,7 +8,7 @@ from typing import Any
 from tcc import build
 from tcc.creation import zeros
 from tcc.elemwise import lt, switch
-from tcc.loops import OrderedUpdates, _listed, scan
+from tcc.loops import OrderedUpdates, as_list, scan
 from tcc.shapes import join
 from tcc.variable import as_variable
 
@@ -29,8 +29,8 @@ def scan_checkpoints(
     et al., Training Deep Nets with Sublinear Memory Cost, 2016).  Every output is a state with the tap -1.  Sequences whose
     length is no multiple of `save_every_N` are padded, unless `padding` is False: the states then stay as they are.
     """
-    whole = [as_variable(s) for s in _reject_taps("sequence", _listed(sequences))]
-    first = [as_variable(v) for v in _reject_taps("output", _listed(outputs_info))]
+    whole = [as_variable(s) for s in _reject_taps("sequence", as_list(sequences))]
+    first = [as_variable(v) for v in _reject_taps("output", as_list(outputs_info))]
     if not first or any(v is None for v in first):
         raise RuntimeError("scan_checkpoints: every output must be a state, with its initial value")
     if not whole and n_steps is None:
@@ -51,7 +51,7 @@ def scan_checkpoints(
         made = fn(*args)
         if exact:
             return made
-        new = _listed(made[0] if isinstance(made, tuple) and isinstance(made[0], list | tuple) else made)
+        new = as_list(made[0] if isinstance(made, tuple) and isinstance(made[0], list | tuple) else made)
         kept = [
             switch(lt(number, build.size_variable(n)), a, b)
             for a, b in zip(new, args[count : count + states])
@@ -71,7 +71,7 @@ def scan_checkpoints(
                 m.owner.attrs["remake"] = True
         return [m[-1] for m in made], updates
 
-    return scan(chunk, [numbers, *chunks], first, _listed(non_sequences), name=name)
+    return scan(chunk, [numbers, *chunks], first, as_list(non_sequences), name=name)
 
 
 def _reject_taps(what: str, given: list[Any]) -> list[Any]:

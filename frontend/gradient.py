@@ -161,14 +161,14 @@ def _checked_cost(cost: Any) -> Any:
 
 
 def _ones(cost: Any) -> Any:
-    dtype = str(config.floatX) if _discrete(cost) else cost.type.dtype
+    dtype = str(config.floatX) if discrete(cost) else cost.type.dtype
     value = scalar_constant(1.0, dtype)
     made = build.node("second", cost, value, types=(tensor_type(dtype, ()),))
     made.shown = Shown("Elemwise{second,no_inplace}", (cost, value))
     return made.result
 
 
-def _discrete(v: Any) -> bool:
+def discrete(v: Any) -> bool:
     return isinstance(v.type, TensorType) and v.type.dtype[:3] in DISCRETE or v.type.dtype == "bool"
 
 
@@ -191,7 +191,7 @@ def _finished(
             )
     if g is None or g is ZERO:
         return zeros(v)
-    return _fitted(g, v)
+    return fitted(g, v)
 
 
 def zeros(v: Any) -> Any:
@@ -200,7 +200,7 @@ def zeros(v: Any) -> Any:
         return v.zeros_like()
     from tcc.creation import zeros_like
 
-    return zeros_like(v, str(config.floatX) if _discrete(v) else v.type.dtype)
+    return zeros_like(v, str(config.floatX) if discrete(v) else v.type.dtype)
 
 
 def _disconnected(v: Any, policy: str) -> None:
@@ -220,13 +220,13 @@ def _disconnected(v: Any, policy: str) -> None:
         )
 
 
-def _fitted(g: Any, v: Any) -> Any:
+def fitted(g: Any, v: Any) -> Any:
     """A gradient with the dtype and flags of what it is by; by integers it stays of floats."""
     if not isinstance(v.type, TensorType):
         return g
     from tcc.shapes import patternbroadcast
 
-    if not _discrete(v):
+    if not discrete(v):
         g = build.cast(g, v.type.dtype)
     if g.type.broadcastable != v.type.broadcastable:
         g = patternbroadcast(g, v.type.broadcastable)
@@ -310,11 +310,11 @@ def pulled(
             f"numbers drawn at {place(node.loc)} have no gradient by the parameters of their distribution"
         )
         return [None, None, *(Undefined(reason) for _ in node.operands[2:])]
-    if all(g is None or g is ZERO for g in flowing) or all(_discrete(r) for r in node.results):
+    if all(g is None or g is ZERO for g in flowing) or all(discrete(r) for r in node.results):
         return [ZERO if _reaches(node, k) else None for k in range(len(node.operands))]
     if node.name == "cast":
         return [
-            flowing[0] if _discrete(node.operands[0]) else build.cast(flowing[0], node.operands[0].type.dtype)
+            flowing[0] if discrete(node.operands[0]) else build.cast(flowing[0], node.operands[0].type.dtype)
         ]
     if node.name == "rebroadcast":
         from tcc.shapes import patternbroadcast
@@ -332,7 +332,7 @@ def pulled(
     if any(r.type.dtype in _COMPLEX for r in (*node.operands, *node.results)):
         made = [_conjugate(g) if isinstance(g, Variable) else g for g in made]
     return [
-        g if g is None or not _discrete(v) or not isinstance(g, Variable) else _of_floats(g)
+        g if g is None or not discrete(v) or not isinstance(g, Variable) else _of_floats(g)
         for v, g in zip(node.operands, made)
     ]
 
@@ -354,10 +354,10 @@ def of_branches(node: Apply, flowing: Sequence[Any]) -> Sequence[Any]:
     for k, (g, r) in enumerate(zip(flowing, node.results)):
         for side in (0, 1):
             v = node.operands[1 + side * count + k]
-            if g is None or g is ZERO or _discrete(r):
+            if g is None or g is ZERO or discrete(r):
                 made[side].append(None if g is None else ZERO)
                 continue
-            pair = [_fitted(g, r), zeros(v)] if side == 0 else [zeros(v), _fitted(g, r)]
+            pair = [fitted(g, r), zeros(v)] if side == 0 else [zeros(v), fitted(g, r)]
             made[side].append(ifelse(node.operands[0], *pair))
     return [ZERO, *made[0], *made[1]]
 
@@ -369,7 +369,7 @@ def _fitted_flags(g: Any, r: Any) -> Any:
 
 
 def _of_floats(g: Any) -> Any:
-    return g if not _discrete(g) else ZERO
+    return g if not discrete(g) else ZERO
 
 
 def _reaches(node: Apply, k: int) -> bool:

@@ -74,12 +74,12 @@ class _Reverse:
             found |= more
 
     def run(self, flowing: Sequence[Any]) -> Sequence[Any]:
-        from tcc.gradient import ZERO, _discrete, _fitted, zeros
+        from tcc.gradient import ZERO, discrete, fitted, zeros
 
         steps = {
-            k: _fitted(g, self.node.results[self.carries + k])
+            k: fitted(g, self.node.results[self.carries + k])
             for k, g in enumerate(flowing[self.carries : self.carries + len(self.outs)])
-            if g is not None and g is not ZERO and not _discrete(self.outs[k])
+            if g is not None and g is not ZERO and not discrete(self.outs[k])
         }
         still = [
             k
@@ -95,24 +95,24 @@ class _Reverse:
             if not more:
                 break
             active = sorted([*active, *more])
-        moving = [i for i in active if not _discrete(self.states[i])]
+        moving = [i for i in active if not discrete(self.states[i])]
         undefined = {v: g for v, g in grads.items() if isinstance(g, Undefined)}
         grads |= dict.fromkeys(undefined, ZERO)
         nexts = {i: grads.get(self.states[i]) for i in moving}
         sums = [v for v in self.captured if grads.get(v) not in (None, ZERO)]
         along = [p for p in self.elements if grads.get(p) not in (None, ZERO)]
-        totals = {v: (v.type if not _discrete(v) else grads[v].type)() for v in sums}
+        totals = {v: (v.type if not discrete(v) else grads[v].type)() for v in sums}
         results = [
             *(
-                zeros(self.states[i]) if nexts[i] in (None, ZERO) else _fitted(nexts[i], self.states[i])
+                zeros(self.states[i]) if nexts[i] in (None, ZERO) else fitted(nexts[i], self.states[i])
                 for i in moving
             ),
-            *(build.elementwise("add", totals[v], _fitted(grads[v], v)) for v in sums),
-            *(_fitted(grads[p], p) for p in along),
+            *(build.elementwise("add", totals[v], fitted(grads[v], v)) for v in sums),
+            *(fitted(grads[p], p) for p in along),
         ]
         first = [
             *(self.at_end(i, flowing[i]) for i in moving),
-            *(zeros(v) if not _discrete(v) else build.Builder().full(0, grads[v]) for v in sums),
+            *(zeros(v) if not discrete(v) else build.Builder().full(0, grads[v]) for v in sums),
         ]
         made = self.loop(
             [*(after[self.states[i]] for i in moving), *totals.values()],
@@ -151,11 +151,11 @@ class _Reverse:
         still: Sequence[int],
     ) -> dict[Any, Any]:
         """The gradients by parameters and captures of one step, from those by the next states and by its outputs."""
-        from tcc.gradient import ZERO, _discrete, accumulate, backward
+        from tcc.gradient import ZERO, accumulate, backward, discrete
 
         seeds: dict[Any, Any] = {}
         for i in active:
-            accumulate(seeds, self.nexts[i], ZERO if _discrete(self.nexts[i]) else after[self.states[i]])
+            accumulate(seeds, self.nexts[i], ZERO if discrete(self.nexts[i]) else after[self.states[i]])
         for k, g in elements.items():
             accumulate(seeds, self.outs[k], g)
         for k in still:
@@ -163,10 +163,10 @@ class _Reverse:
         return backward(seeds, self.wanted, self.constants, self.leaves)
 
     def at_end(self, i: int, g: Any) -> Any:
-        from tcc.gradient import ZERO, _fitted, zeros
+        from tcc.gradient import ZERO, fitted, zeros
 
         first = self.node.operands[self.seqs + i]
-        return zeros(first) if g is None or g is ZERO else _fitted(g, first)
+        return zeros(first) if g is None or g is ZERO else fitted(g, first)
 
     # -- the loop ------------------------------------------------------------------------------------------------
 
@@ -327,21 +327,21 @@ def _counts(v: Any) -> bool:
 
 
 def element_of(whole: Any) -> Any:
-    from tcc.loops import _element
+    from tcc.loops import element_like
 
-    return _element(whole, None)
+    return element_like(whole, None)
 
 
 def first_of(whole: Any, count: Any) -> Any:
-    from tcc.loops import _cut
+    from tcc.loops import cut_to
 
-    return _cut(whole, count)
+    return cut_to(whole, count)
 
 
 def like_state(p: Any) -> Any:
-    from tcc.loops import _with_test_value
+    from tcc.loops import with_test_value
 
-    return _with_test_value(p.type(), p, lambda value: value)
+    return with_test_value(p.type(), p, lambda value: value)
 
 
 def scan_node(

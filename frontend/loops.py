@@ -96,13 +96,13 @@ def scan(
     steps = None if n_steps is None else build.as_size(n_steps, "n_steps")
     if isinstance(steps, int) and steps < 0:
         steps, go_backwards = -steps, not go_backwards
-    seqs = [_sequence(s, go_backwards) for s in _listed(sequences)]
-    others = [as_variable(v) if not isinstance(v, Variable) else v for v in _listed(non_sequences)]
+    seqs = [_sequence(s, go_backwards) for s in as_list(sequences)]
+    others = [as_variable(v) if not isinstance(v, Variable) else v for v in as_list(non_sequences)]
     cuts = [c for s in seqs for c in s.cuts]
     length = _length(cuts, steps)
-    cuts = [_cut(c, length) for c in cuts]
-    elements = [_element(c, n) for c, n in zip(cuts, [n for s in seqs for n in s.names])]
-    infos = _listed(outputs_info) or None
+    cuts = [cut_to(c, length) for c in cuts]
+    elements = [element_like(c, n) for c, n in zip(cuts, [n for s in seqs for n in s.names])]
+    infos = as_list(outputs_info) or None
     states = [_state(info, k) for k, info in enumerate(infos)] if infos is not None else []
     prior = [s.params[t] for s in states for t in s.taps]
     outputs, updates, condition = _returned(_called(fn, elements, prior, others))
@@ -137,7 +137,7 @@ def _default_updates_outside(made: OrderedUpdates, params: set[Any]) -> None:
             state.default_update = last
 
 
-def _listed(value: Any) -> list[Any]:
+def as_list(value: Any) -> list[Any]:
     if value is None:
         return []
     return list(value) if isinstance(value, list | tuple) else [value]
@@ -188,7 +188,7 @@ def _length(cuts: Sequence[Any], steps: Size | None) -> Size:
     return Apply(build.STEPS, (size_variable(steps),), attrs, (LSCALAR,), implicit=True).result
 
 
-def _cut(sequence: Any, length: Size) -> Any:
+def cut_to(sequence: Any, length: Size) -> Any:
     """The first `length` elements."""
     size = size_of(sequence, 0)
     if size is length or (isinstance(size, int) and size == static_size(length)):
@@ -202,12 +202,12 @@ def _cut(sequence: Any, length: Size) -> Any:
     ).result
 
 
-def _element(sequence: Any, name: str | None) -> Any:
+def element_like(sequence: Any, name: str | None) -> Any:
     element = tensor_type(sequence.type.dtype, sequence.type.shape[1:])(name)
-    return _with_test_value(element, sequence, lambda whole: whole[0] if len(whole) else None)
+    return with_test_value(element, sequence, lambda whole: whole[0] if len(whole) else None)
 
 
-def _with_test_value(param: Any, source: Any, part: Callable[[Any], Any]) -> Any:
+def with_test_value(param: Any, source: Any, part: Callable[[Any], Any]) -> Any:
     """A parameter of the body, with a test value where what it stands for has one."""
     if config.compute_test_value != "off":
         value = source.data if isinstance(source, Constant) else value_of(source)
@@ -244,7 +244,7 @@ def _state(info: Any, number: int) -> State:
             )
         first = [initial[k] for k in range(-oldest)]
     names = [f"{initial.name}[t{oldest + k:+d}]" if initial.name else None for k in range(-oldest)]
-    params = [_with_test_value(v.type(n), v, lambda value: value) for v, n in zip(first, names)]
+    params = [with_test_value(v.type(n), v, lambda value: value) for v, n in zip(first, names)]
     return State(initial, taps, first, params)
 
 
@@ -383,7 +383,7 @@ def _built(
     last = node.results[len(following) - len(targets) : len(following)]
     stacks = list(node.results[len(following) : len(following) + count])
     if ends:
-        stacks = [_cut(s, node.results[-1]) for s in stacks]
+        stacks = [cut_to(s, node.results[-1]) for s in stacks]
     return stacks, OrderedUpdates(zip(targets, last))
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from tcc import build
-from tcc.gradient import CUTS, DisconnectedInputError, NullTypeGradError, _discrete, _fitted, backward, zeros
+from tcc.gradient import CUTS, DisconnectedInputError, NullTypeGradError, backward, discrete, fitted, zeros
 from tcc.graph import Apply, Body, dependent, located_at, toposort, variables_in
 from tcc.ir.optable import Undefined
 from tcc.loopgrad import element_of, like_state, scan_node
@@ -38,7 +38,7 @@ def Rop(
             raise ValueError(
                 f"Element {len(seeds)} of wrt/eval_point has mismatched dimensionality: {v.type} and {p.type}"
             )
-        seeds[v] = _fitted(p, v)
+        seeds[v] = fitted(p, v)
     tangents = forward(outputs, seeds)
     reached = _reached(outputs, seeds)
     made = [
@@ -59,13 +59,13 @@ def _reached(outputs: Sequence[Any], seeds: Mapping[Any, Any]) -> set[Any]:
         if node.name in CUTS or node.name == "call" or node.defn.doc == "DisconnectedGrad":
             continue
         if any(v in found for v in node.inputs):
-            found.update(r for r in node.results if not _discrete(r))
+            found.update(r for r in node.results if not discrete(r))
     return found
 
 
 def _finished(v: Any, t: Any, policy: str, absent: str) -> Any:
     if t is not None:
-        return _fitted(t, v)
+        return fitted(t, v)
     if policy == "raise":
         raise DisconnectedInputError(
             f"Rop: the output {v} does not depend on `wrt`; pass disconnected_outputs='ignore' for zeros."
@@ -80,12 +80,12 @@ def forward(outputs: Sequence[Any], seeds: Mapping[Any, Any]) -> dict[Any, Any]:
     for node in toposort(outputs, stop=lambda v: v in seeds):
         if all(v not in tangents for v in node.inputs):
             continue
-        if node.name in CUTS or all(_discrete(r) for r in node.results):
+        if node.name in CUTS or all(discrete(r) for r in node.results):
             continue
         with located_at(node.loc):
             for r, t in zip(node.results, _pushed(builder, node, tangents)):
-                if t is not None and not _discrete(r):
-                    tangents.setdefault(r, _fitted(t, r))
+                if t is not None and not discrete(r):
+                    tangents.setdefault(r, fitted(t, r))
     return tangents
 
 
@@ -120,7 +120,7 @@ def _of_user(node: Apply, push: Callable[..., Any], moved: Sequence[Any]) -> Seq
 def _by_reverse(node: Apply, moved: Sequence[Any]) -> Sequence[Any]:
     """The gradient of (the gradient by u of results . u) . tangents: that is linear in u, whatever u is."""
     along = [v for v, t in zip(node.operands, moved) if t is not None]
-    results = [r for r in node.results if not _discrete(r)]
+    results = [r for r in node.results if not discrete(r)]
     if node.defn.grad is None and node.name != "call":
         raise NullTypeGradError(f"{node.name} has no directional derivative")
     held = {r: _held(zeros(r)) for r in results}
@@ -175,7 +175,7 @@ def _through_scan(node: Apply, tangents: Mapping[Any, Any]) -> Sequence[Any]:
         given = {**seeds, **outer, **{p: states[p] for p in moving}}
         made = forward([v for v in results if v in inner], given)
         more = {
-            p for p, v in zip(params[seqs:], results) if v in made and p not in moving and not _discrete(p)
+            p for p, v in zip(params[seqs:], results) if v in made and p not in moving and not discrete(p)
         }
         if not more:
             break
