@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tcc.ir import knobs
+from tcc.ir.files import PART, replacing
 
 FORMAT = "v1"  # the subfolder; a change of the format or of what keys cover takes the next one
 MAGIC = b"tcc-object-1\n"
@@ -128,15 +129,8 @@ class Cache:
 
     def _write(self, path: Path, whole: bytes) -> None:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        temporary = path.parent / f".tmp-{os.urandom(8).hex()}"
-        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        try:
-            with os.fdopen(handle, "wb") as f:
-                f.write(whole)
-            os.replace(temporary, path)
-        except BaseException:
-            _remove(temporary)
-            raise
+        with replacing(path, 0o600) as f:
+            f.write(whole)
 
     def _files(self) -> Iterator[tuple[Path, os.stat_result]]:
         """Every file, temporary ones too, with its state; what vanishes meanwhile is left out."""
@@ -168,7 +162,7 @@ def _digest(data: bytes) -> bytes:
 
 
 def _is_temporary(path: Path) -> bool:
-    return path.name.startswith(".tmp-")
+    return path.name.endswith(PART)
 
 
 def _remove(path: Path) -> bool:

@@ -91,7 +91,7 @@ def test_the_least_recently_used_go_first(tmp_path: Path) -> None:
 def test_leftovers_of_killed_writers_are_swept(tmp_path: Path) -> None:
     kept = Cache(tmp_path, limit=3 * len(DATA))
     kept.put(KEY, DATA)
-    old, new = (entry(kept).parent / f".tmp-{name}" for name in ("old", "new"))
+    old, new = (entry(kept).parent / f".{name}.part" for name in ("old", "new"))
     for path in (old, new):
         path.write_bytes(DATA)
     os.utime(old, (0, 1_000_000))
@@ -112,7 +112,7 @@ def test_a_failing_disk_warns_once_and_leaves_nothing(kept: Cache, monkeypatch: 
         kept.put(key("2"), DATA)
     assert len(caught) == 1
     assert kept.get(KEY) == DATA
-    assert kept.folder is not None and not list(kept.folder.glob("*/.tmp-*"))
+    assert kept.folder is not None and not list(kept.folder.glob("*/*.part"))
 
 
 def test_a_place_that_cannot_be_a_folder(tmp_path: Path) -> None:
