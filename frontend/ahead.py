@@ -34,9 +34,11 @@ def library(
     and state whose size an entry changes.
     """
     from tcc.codegen.aot.context import State
+    from tcc.codegen.aot.features import shipped
     from tcc.codegen.aot.freestanding import is_freestanding
     from tcc.codegen.aot.library import Library
 
+    target = shipped(target)
     refuse_python(model, bool(gpu))
     if gpu and is_freestanding(target):
         raise TypeError(f"code for {target.triple} has no way to a GPU")

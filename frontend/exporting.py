@@ -99,7 +99,7 @@ def _entry(
         raise TypeError(
             f"{entry}: a model is made of functions of arrays that tcc.function made, not of {type(function).__name__}"
         )
-    func = _portable(entry, clone(lowered.func, _fixed(lowered)), kernels)
+    func = _portable(entry, clone(lowered.bare or lowered.func, _fixed(lowered)), kernels)
     count = len(lowered.inputs)
     taken = {n for n, _ in state.values()}
     reads = {}

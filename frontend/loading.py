@@ -17,7 +17,7 @@ from tcc.ir.parser import ParseError, parse
 from tcc.ir.safetensors import Tensor, tensor
 from tcc.ir.types import Type
 from tcc.ir.verify import VerifyError, verify
-from tcc.lower import Lowered
+from tcc.lower import Lowered, carried
 from tcc.native import NativeEntry, NativeVariable
 from tcc.passes.distrust import distrust
 from tcc.runtime import bundle
@@ -187,7 +187,8 @@ def function_of(
         name, _, axis = str(key).rpartition(".")
         if name in places and axis.isdecimal():
             why[places[name], int(axis)] = str(text)
-    lowered = Lowered(func, inputs, [state[n] for n in entry.reads], why)
+    whole = carried(func, len(entry.arguments), len(entry.results))
+    lowered = Lowered(whole, inputs, [state[n] for n in entry.reads], why, bare=func)
     parameters = [_parameter(a, v, i, entry) for i, (a, v) in enumerate(zip(entry.arguments, inputs))]
     returns = "list" if entry.returns == "dict" else entry.returns
     if device is not None:

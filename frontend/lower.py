@@ -10,9 +10,11 @@ from typing import Any
 from tcc import lowerflow
 from tcc.graph import Apply, place, toposort
 from tcc.ir import dims
+from tcc.ir.builder import Builder
+from tcc.ir.clone import clone
 from tcc.ir.core import Block, Func, Value
 from tcc.ir.dims import Expr, Size
-from tcc.ir.types import FROM_NUMPY, Type
+from tcc.ir.types import Type
 from tcc.printing import label
 from tcc.settings import config
 from tcc.types import TensorType
@@ -37,7 +39,8 @@ ARITHMETIC: dict[str, Callable[..., Size]] = {
 class Lowered:
     """A function's IR, and the variables behind its parameters: inputs, then one for each shared container.
 
-    `why` says for (parameter, axis) which op and line made that size equal to another.
+    `why` says for (parameter, axis) which op and line made that size equal to another.  `bare` is the function for callers
+    that have bfloat16, which others give and get as float32.
     """
 
     func: Func
@@ -46,6 +49,7 @@ class Lowered:
     why: dict[tuple[int, int], str] = field(default_factory=dict)
     device: str | None = None  # as tcc.functions.Recipe has it, and
     stay: frozenset[int] = frozenset()
+    bare: Func | None = None
 
 
 def lower(
@@ -61,9 +65,26 @@ def lower(
     return Lowering(name).run(list(inputs), list(outputs), list(updates))
 
 
-def outside(b: Any, value: Value) -> Value:
-    """A result as callers get it: bfloat16, which NumPy lacks, as float32."""
-    return b.cast(value, dtype="f32") if value.type.dtype == "bf16" else value
+def carried(bare: Func, inputs: int, outputs: int) -> Func:
+    """The function as callers in Python know it: the first `inputs` and `outputs` that are bfloat16, which NumPy lacks, are
+    float32 there.  It is `bare` itself where there are none."""
+    narrow = [k for k, p in enumerate(bare.body.params[:inputs]) if p.type.dtype == "bf16"]
+    wide = [k for k, v in enumerate(bare.body.yields[:outputs]) if v.type.dtype == "bf16"]
+    if not narrow and not wide:
+        return bare
+    func = clone(bare)
+    first, last = func.body.first, func.body.last
+    assert last is not None
+    for k in narrow:
+        p = func.body.params[k]
+        uses = list(p.uses)
+        p.type = p.type.with_dtype("f32")
+        value = Builder(func.body, first).cast(p, dtype="bf16")
+        for op, i in uses:
+            op.set_operand(i, value)
+    for k in wide:
+        last.set_operand(k, Builder(func.body, last).cast(last.operands[k], dtype="f32"))
+    return func
 
 
 class Lowering:
@@ -96,8 +117,6 @@ class Lowering:
         self.scopes.append(scope)
         for number, v in enumerate([*inputs, *(c[0] for c in containers.values())]):
             value = self.param(body, v, number)
-            if value.type.dtype != v.type.ir:  # bfloat16, which callers give as float32
-                value = scope.builder.cast(value, dtype=v.type.ir)
             for alias in containers[id(v.container)] if isinstance(v, SharedVariable) else [v]:
                 scope.values[alias] = value
         for node in lowerflow.eager(nodes, results):
@@ -105,7 +124,6 @@ class Lowering:
         self.current = None
         scope.builder.loc = ""
         values = [self.value(v) for v in results]
-        values[: len(outputs)] = [outside(scope.builder, v) for v in values[: len(outputs)]]
         scope.builder.op("yield", *values)
         resolve_block(body, self.sizes)
         shared = [c[0] for c in containers.values()]
@@ -120,7 +138,8 @@ class Lowering:
             }
         if config.tf32:
             attrs["tf32"] = True
-        return Lowered(Func(self.name, body, attrs), inputs, shared, self.sizes.why)
+        bare = Func(self.name, body, attrs)
+        return Lowered(carried(bare, len(inputs), len(outputs)), inputs, shared, self.sizes.why, bare=bare)
 
     def param(self, body: Block, v: Variable, number: int) -> Value:
         if not isinstance(v.type, TensorType):
@@ -136,8 +155,7 @@ class Lowering:
                 text += "_"
             self.sizes.entry[text] = (number, axis)
             shape.append(dims.name(text))
-        dtype = v.type.ir if isinstance(v, SharedVariable) else FROM_NUMPY[v.type.numpy_dtype.name]
-        return body.add_param(Type(dtype, tuple(shape)), name)
+        return body.add_param(Type(v.type.ir, tuple(shape)), name)
 
     def unique(self, name: str) -> str:
         base = re.sub(r"\W", "_", name)

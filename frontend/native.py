@@ -56,22 +56,38 @@ class NativeVariable:
 
 
 class NativeEntry:
-    """An entry that returns what the function that it was made of did."""
+    """An entry that takes and returns what the function that it was made of did: for bfloat16 float32."""
 
     def __init__(self, entry: Entry, call: library.Entry, func: Func | None) -> None:
         self.name, self.entry, self.func, self._call = entry.name, entry, func, call
         self.parameters = [Named(a.name) for a in entry.arguments]
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        halves = {a.name for a in self.entry.arguments if a.dtype == "bf16"}
+        args = (
+            tuple(self._halved(p.name, v) if p.name in halves else v for p, v in zip(self.parameters, args))
+            + args[len(self.parameters) :]
+        )
+        kwargs = {n: self._halved(n, v) if n in halves else v for n, v in kwargs.items()}
         made = self._call(*args, **kwargs)
-        if self.entry.returns == "array":
-            return made
         listed = [] if made is None else list(made) if isinstance(made, tuple) else [made]
+        listed = [as_numbers(a, r.dtype) for a, r in zip(listed, self.entry.results, strict=True)]
+        if self.entry.returns == "array":
+            return listed[0]
         return (
             dict(zip((r.name for r in self.entry.results), listed))
             if self.entry.returns == "dict"
             else listed
         )
+
+    def _halved(self, name: str, value: Any) -> Array:
+        """The bits of a bfloat16 argument."""
+        array = np.asarray(value)
+        if array.dtype != np.float32 and not (np.isscalar(value) or isinstance(value, list | tuple)):
+            raise TypeError(
+                f"{self.name}: {name} is {array.dtype}, wanted float32, which is rounded to bfloat16"
+            )
+        return in_memory(array, "bf16")
 
 
 def opened(file: Bundle, threads: int) -> library.Model | None:

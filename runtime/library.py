@@ -90,7 +90,7 @@ class ModelError(ValueError):
 
 
 def _dtype(spec: _Spec) -> np.dtype[Any]:
-    """NumPy has no bfloat16: its 16 bits travel as uint16."""
+    """NumPy has no bfloat16: its 16 bits are uint16."""
     if spec.code == 4:
         return np.dtype("uint16")
     return np.dtype("bool" if spec.code == 6 else f"{_KINDS[spec.code]}{spec.bits}")
@@ -100,6 +100,16 @@ def _tensor(array: np.ndarray[Any, Any], spec: _Spec) -> _Tensor:
     shape = (ctypes.c_int64 * max(1, array.ndim))(*array.shape)
     made = _Tensor(array.ctypes.data, (1, 0), array.ndim, spec.code, spec.bits, 1, shape, None, 0)
     made.kept = array
+    return made
+
+
+def _lent(value: Any) -> _Tensor:
+    """The tensor of an array that has `__dlpack__`, where it lies."""
+    capsule = value.__dlpack__()
+    address = ctypes.pythonapi.PyCapsule_GetPointer
+    address.restype, address.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
+    made = _Tensor.from_address(address(capsule, b"dltensor"))
+    made.kept = capsule
     return made
 
 
@@ -159,10 +169,18 @@ class Entry:
         return [*args, *(kwargs[n] for n in rest)]
 
     def _input(self, spec: _Spec, value: Any) -> _Tensor:
+        """bfloat16 is an array with `__dlpack__`, such as torch's, or one of its bits: of uint16, or of ml_dtypes' dtype."""
+        bfloat = spec.code == 4
+        if bfloat and hasattr(value, "__dlpack__") and not isinstance(value, np.ndarray | np.generic):
+            return _lent(value)
         array = np.asarray(value)
+        if bfloat and array.dtype.name == "bfloat16":
+            array = array.view("uint16")
         dtype = _dtype(spec)
-        if array.dtype != dtype and not (np.isscalar(value) or isinstance(value, list | tuple)):
-            raise TypeError(f"{self.name}: {spec.name.decode()} is {array.dtype}, wanted {dtype}")
+        plain = np.isscalar(value) or isinstance(value, list | tuple)
+        if array.dtype != dtype and (bfloat or not plain):
+            wanted = "bfloat16, or uint16 with its bits" if bfloat else dtype
+            raise TypeError(f"{self.name}: {spec.name.decode()} is {array.dtype}, wanted {wanted}")
         return _tensor(np.require(array, dtype, ["C", "A"]), spec)
 
 

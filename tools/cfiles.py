@@ -183,6 +183,8 @@ static void *filled(const DLTensor *t) {{
     for (size_t i = 0; i < count; i++) ((float *)data)[i] = 0.1f * (float)(i % 7);
   if (data && t->dtype.code == kDLFloat && t->dtype.bits == 64)
     for (size_t i = 0; i < count; i++) ((double *)data)[i] = 0.1 * (double)(i % 7);
+  if (data && t->dtype.code == kDLBfloat)
+    for (size_t i = 0; i < count; i++) ((uint16_t *)data)[i] = i % 2 ? 0x3f00 : 0x3e80;  /* 0.5 and 0.25 */
   return data;
 }}
 
@@ -197,6 +199,8 @@ static void show(const char *name, const DLTensor *t) {{
   for (size_t i = 0; i < count && i < 4; i++) {{
     if (t->dtype.code == kDLFloat && t->dtype.bits == 32) printf(" %g", ((float *)t->data)[i]);
     else if (t->dtype.code == kDLFloat && t->dtype.bits == 64) printf(" %g", ((double *)t->data)[i]);
+    else if (t->dtype.bits == 16 && t->dtype.code >= kDLFloat) printf(" 0x%04x", ((uint16_t *)t->data)[i]);
+    else if (t->dtype.bits == 16) printf(" %d", (int)((int16_t *)t->data)[i]);
     else if (t->dtype.bits == 64) printf(" %lld", (long long)((int64_t *)t->data)[i]);
     else if (t->dtype.bits == 32) printf(" %d", (int)((int32_t *)t->data)[i]);
     else if (t->dtype.bits == 8) printf(" %d", (int)((int8_t *)t->data)[i]);

@@ -24,9 +24,6 @@ def compare(emitter: Emitter, trials: int, tolerance: float) -> None:
     this, target = host(), emitter.target
     if target.triple.split("-")[0] != this.triple.split("-")[0] or "linux" not in target.triple:
         raise Unable(f"code for {target.triple} does not run on this machine")
-    odd = [n for n, t in emitter.model.state.items() if t.dtype == "bf16"]
-    if odd or any(a.dtype == "bf16" for e in emitter.model.entries for a in e.arguments):
-        raise Unable("NumPy has no bfloat16")
     if any(map(is_kernel, (op for f in emitter.model.module.values() for op in f.body.walk()))):
         raise Unable("it holds kernels written in Python, which no interpreter of the IR has")
     try:

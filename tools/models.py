@@ -101,7 +101,8 @@ def run(
     if output is None:
         click.echo(running.shown(results), nl=False)
     else:
-        running.write(output, results)
+        dtypes = {r.name: r.dtype for r in model.manifest.entry(function.name).results}
+        running.write(output, results, dtypes)
     if save_state is not None:
         running.save_state(save_state, model)
 
@@ -154,7 +155,8 @@ def inspect(file: Path, as_json: bool) -> None:
     type=click.FloatRange(0),
     default=1000.0,
     show_default=True,
-    help="How far an element may be off, in the precision of its dtype times the largest element.",
+    help="How far an element may be off, in the precision of its dtype times the largest element; with float16 or bfloat16 "
+    "in the function in that one's precision, and at most 32.",
 )
 @trust_option
 @pin_option

@@ -9,8 +9,9 @@ from typing import Any
 import click
 import numpy as np
 
+from tcc.ir.arrays import as_numbers, in_memory
 from tcc.ir.files import replacing
-from tcc.ir.safetensors import tensor
+from tcc.ir.safetensors import Tensor, tensor
 from tcc.loading import Model, described
 from tcc.runtime import weights
 from tcc.tools.report import Failure, reading, writing
@@ -44,7 +45,7 @@ def read(text: str, left: Sequence[str]) -> dict[str, Array]:
     file = Path(path if equals else text)
     with reading(file):
         if file.suffix in weights.SUFFIXES and not equals:
-            return {n: t.array for n, t in weights.read(file).items()}
+            return {n: as_numbers(t.array, t.dtype) for n, t in weights.read(file).items()}
         if file.suffix != ".npy":
             raise click.UsageError(
                 f"{text}: an input is a .npy file, NAME=FILE.npy, or a .npz or .safetensors file"
@@ -85,18 +86,24 @@ def require_suffixes(output: Path | None, state: Path | None) -> None:
         raise click.BadParameter(said, param_hint="--save-state")
 
 
-def write(path: Path, results: Mapping[str, Array]) -> None:
+def write(path: Path, results: Mapping[str, Array], dtypes: Mapping[str, str]) -> None:
+    """`dtypes` are the results' own: bfloat16, which NumPy carries as float32, is itself in a .safetensors file."""
     if path.suffix == ".npy" and len(results) != 1:
         raise click.BadParameter(
             f"{path}: there are {len(results)} results, which a .npz file can hold", param_hint="-o"
         )
     with writing(path):
         if path.suffix != ".npy":
-            weights.write(path, {name: tensor(np.asarray(a)) for name, a in results.items()})
+            own = dtypes if path.suffix == ".safetensors" else {}
+            weights.write(path, {n: stored(a, own.get(n, "")) for n, a in results.items()})
             return
         (array,) = results.values()
         with replacing(path) as file:
             np.lib.format.write_array(file, np.asarray(array), allow_pickle=False)
+
+
+def stored(array: Array, dtype: str) -> Tensor:
+    return tensor(in_memory(array, dtype), dtype) if dtype == "bf16" else tensor(np.asarray(array))
 
 
 def save_state(path: Path, model: Model) -> None:

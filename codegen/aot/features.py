@@ -45,6 +45,12 @@ def portable(target: Target) -> Target:
     return target._replace(cpu="x86-64", features=",".join(f"+{n}" for n in required(target)))
 
 
+def shipped(target: Target) -> Target:
+    """The target as libraries are written for it: without matrix registers, for which a process has to ask the system."""
+    kept = [f for f in target.features.split(",") if not f.startswith("+amx")]
+    return target._replace(features=",".join(kept))
+
+
 def oldest(target: Target) -> str:
     """LLVM's attributes of code that every CPU of its kind runs: what looks for features, and says which are lacking, has none."""
     arch = target.triple.split("-")[0]

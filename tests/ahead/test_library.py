@@ -11,6 +11,12 @@ from classifier import SHAPES, mlp
 
 import tcc
 import tcc.tensor as T
+from tcc.ahead import library
+from tcc.codegen.aot import library as aot
+from tcc.codegen.target import cross
+from tcc.exporting import exported
+from tcc.ir.arrays import as_numbers, in_memory
+from tcc.runtime.dlpack import lend
 from tcc.runtime.library import ModelError
 from tcc.runtime.manifest import Range
 
@@ -122,6 +128,54 @@ def test_dtypes(build: Build, dtype: str) -> None:
     given = np.arange(5).astype(dtype)
     np.testing.assert_array_equal(model(given), given[::-1])
     assert model(given).dtype == dtype
+
+
+class Lent:
+    """An array of another framework's."""
+
+    def __init__(self, bits: np.ndarray[Any, Any]) -> None:
+        self.bits = bits
+
+    def __dlpack__(self) -> Any:
+        return lend(self.bits.ctypes.data, self.bits.dtype, self.bits.shape, (1, 0), self, True)
+
+
+def test_bfloat16_comes_and_goes_as_its_16_bits(build: Build) -> None:
+    x, w = T.matrix("x", dtype="bfloat16"), tcc.shared(np.eye(3, dtype="f") / 3, "w", dtype="bfloat16")
+    f = tcc.function([x], [T.tanh(x.dot(w)), x.astype("float32") + 1, x], updates=[(w, w * 2)])
+    model = build({"f": f}, {"x": ("n", 3)})
+    assert repr(model.f) == (
+        "f(x: bfloat16[n,3]) -> (output_0: bfloat16[n,3], output_1: float32[n,3], x: bfloat16[n,3])"
+    )
+    for n in (0, 1, 7):
+        numbers = np.random.default_rng(n).normal(size=(n, 3)).astype("f")
+        bits = in_memory(numbers, "bf16")
+        for given in (bits, Lent(bits)):
+            got, want = model(given), f(numbers)
+            np.testing.assert_allclose(as_numbers(got[0], "bf16"), want[0], rtol=2**-7)
+            np.testing.assert_array_equal(got[1], want[1])
+            np.testing.assert_array_equal(got[2], bits)
+    np.testing.assert_array_equal(as_numbers(model.state["w"], "bf16"), w.get_value())
+    for wrong in (numbers, [[1, 2, 3]]):
+        with pytest.raises(TypeError, match="f: x is .*, wanted bfloat16, or uint16 with its bits"):
+            model(wrong)
+    with pytest.raises(ModelError, match="m_f: x has size 2 in axis 1, wanted 3"):
+        model(Lent(bits[:, :2].copy()))
+
+
+@pytest.mark.parametrize("dtype", ["int8", "bfloat16"])
+def test_no_library_uses_matrix_registers(dtype: str) -> None:
+    """A process has to ask the system for them; a CPU that has them has instructions for its vectors too."""
+    extra = "+avx512vnni,+avx512bf16,+amx-tile,+amx-int8,+amx-bf16"
+    machine = cross("x86_64-linux-gnu", "x86-64-v4")
+    machine = machine._replace(features=f"{machine.features},{extra}".strip(","))
+    assert machine.matrices("i8") and machine.matrices("bf16")
+    x, w = T.matrix("x", dtype=dtype), tcc.shared(np.ones((64, 40), dtype if dtype == "int8" else "f"), "w")
+    wide = "int32" if dtype == "int8" else dtype
+    f = tcc.function([x], T.dot(T.cast(x, wide), T.cast(w, wide)))
+    text = aot.library_assembly(library(exported({"f": f}, "m"), machine))
+    assert ("vpdpbusd" if dtype == "int8" else "vdpbf16ps") in text
+    assert "%tmm" not in text
 
 
 @pytest.mark.parametrize(

@@ -228,14 +228,25 @@ def test_a_library_runs_only_if_it_is_trusted(
 
 
 @pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C compiler")
-def test_bfloat16_state_is_the_librarys_own(here: Path) -> None:
+def test_bfloat16_is_the_librarys_own_and_float32_for_python(here: Path, capsys: Output) -> None:
     (here / "brain.py").write_text(
         "import numpy as np, tcc, tcc.tensor as T\n"
         "w = tcc.shared(np.arange(6, dtype='f').reshape(2, 3) / 3, 'w', dtype='bfloat16')\n"
-        "x = T.fmatrix('x')\n"
-        "f = tcc.function([x], x.dot(w.astype('float32')), updates=[(w, w * 2)], name='f')\n"
+        "x = T.matrix('x', dtype='bfloat16')\n"
+        "f = tcc.function([x], x.dot(w), updates=[(w, w * 2)], name='f')\n"
     )
     assert run(["compile", "brain.py:f", "-o", "brain"]) == 0
+    assert "not verified" not in capsys.readouterr().err
+    assert run(["inspect", "brain/f.tcb"]) == 0
+    assert "f(x: bf16[x_0,2]) -> (output_0: bf16[x_0,3]); updates w" in capsys.readouterr().out
+    np.save("ones.npy", np.ones((1, 2), F))
+    for extra in ([], ["--interpret"], ["--trust-native"]):
+        assert run(["run", "brain/f.tcb", "ones.npy", "-o", "y.safetensors", *extra]) == 0
+        assert weights.read(Path("y.safetensors"))["output_0"].dtype == "bf16"
+    tcc.save_weights("x.safetensors", {"x": tcc.shared(np.ones((1, 2), F), dtype="bfloat16")})
+    assert run(["run", "brain/f.tcb", "x.safetensors", "-o", "y.npy"]) == 0
+    assert np.load("y.npy").tolist() == [[1, 1.671875, 2.328125]]
+    assert run(["verify", "brain/f.tcb", "--trust-native"]) == 0
     plain, trusted = (tcc.load("brain/f.tcb", trust_native=t) for t in (False, True))
     ones = np.ones((1, 2), F)
     assert trusted.native and np.array_equal(trusted(ones), plain(ones))
