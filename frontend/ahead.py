@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -13,14 +13,15 @@ from tcc.ir import safetensors
 from tcc.ir.clone import clone
 from tcc.ir.core import Func, Op
 from tcc.ir.dims import Size
+from tcc.ir.types import itemsize
 from tcc.passes.writes import on_host
 from tcc.runtime import bundle
-from tcc.runtime.manifest import Array, Entry, Range
+from tcc.runtime.manifest import Array, Entry, Range, Tensor
 
 if TYPE_CHECKING:
-    from tcc.codegen.aot.context import State
     from tcc.codegen.aot.entry import Piece
     from tcc.codegen.aot.library import Library
+    from tcc.codegen.aot.state import Panels, State
     from tcc.codegen.gpu.library import DeviceLibrary
     from tcc.codegen.target import Target
 
@@ -33,10 +34,10 @@ def library(
     With a `gpu`, an architecture such as sm_80, entries launch kernels there.  TypeError names all ops that only Python can run,
     and state whose size an entry changes.
     """
-    from tcc.codegen.aot.context import State
     from tcc.codegen.aot.features import shipped
     from tcc.codegen.aot.freestanding import is_freestanding
     from tcc.codegen.aot.library import Library
+    from tcc.codegen.aot.state import State
 
     target = shipped(target)
     refuse_python(model, bool(gpu))
@@ -45,15 +46,19 @@ def library(
     if threads > 1 and is_freestanding(target):
         raise TypeError(f"code for {target.triple} runs on one thread, not on {threads}")
     placed = bundle.records(model.state)
-    parts = safetensors.encode(model.state) if model.state else [b""]
+    header = safetensors.encode(model.state)[0] if model.state else b""
     written = frozenset(n for e in model.entries for n in e.updates)
     order = sorted(placed, key=lambda n: placed[n].offset)
-    state = State(tuple(placed[n] for n in order), parts[0], b"".join(parts[1:]) if embed else None, written)
+    values = {n: t.array for n, t in model.state.items()} if embed else None
+    state = State(tuple(placed[n] for n in order), header, values, written)
     if gpu:
         device = _on_device(model, state, gpu)
         pieces = tuple(_device_piece(e, device) for e in model.entries)
         return Library(model.name, tcc.__version__, pieces, state, target, 1, checks, device)
-    pieces = tuple(_piece(model.module[e.name], e, target) for e in model.entries)
+    funcs = [_placed(model.module[e.name], frozenset(e.reads) - written, target) for e in model.entries]
+    pieces = tuple(_piece(f, e, target) for f, e in zip(funcs, model.entries))
+    direct = frozenset(p.name for f in funcs for p in f.body.params if p.uses)
+    state = replace(state, panels=_panels(funcs, placed, target), direct=direct)
     return Library(model.name, tcc.__version__, pieces, state, target, threads, checks)
 
 
@@ -102,16 +107,40 @@ def _device_piece(entry: Entry, device: DeviceLibrary) -> Piece:
     return Piece(entry, lowered, {number: message(op) for number, op in lowered.failing})
 
 
-def _piece(func: Func, entry: Entry, target: Target) -> Piece:
-    from tcc.codegen.aot.entry import Piece
+def _placed(func: Func, frozen: Set[str], target: Target) -> Func:
+    """A function after the passes; panels of `frozen` parameters are parameters of their own."""
     from tcc.codegen.coverage import require_native
-    from tcc.codegen.driver import lower
+    from tcc.codegen.products.panels import panel_bytes
     from tcc.passes.manager import run
+    from tcc.passes.panels import FROZEN
     from tcc.passes.pipeline import context_from_knobs, cpu_pipeline
 
     func = clone(func)
     require_native(func)
-    run(func, cpu_pipeline(bf16_products=target.bf16_products), context_from_knobs())
+    func.attrs[FROZEN] = sorted(frozen)
+    steps = cpu_pipeline(bf16_products=target.bf16_products, panel_bytes=panel_bytes(target))
+    run(func, steps, context_from_knobs())
+    return func
+
+
+def _panels(funcs: Sequence[Func], state: Mapping[str, Tensor], target: Target) -> tuple[Panels, ...]:
+    """What panels of the state the functions read, each once."""
+    from tcc.codegen.aot.state import Panels
+    from tcc.codegen.products.panels import panel_bytes
+    from tcc.passes.panels import layouts
+
+    found = {made.name: made for func in funcs for made in layouts(func)}
+    return tuple(
+        Panels(made, dtype, panel_bytes(target) // itemsize(dtype))
+        for made in found.values()
+        for dtype in (state[made.source].dtype,)
+    )
+
+
+def _piece(func: Func, entry: Entry, target: Target) -> Piece:
+    from tcc.codegen.aot.entry import Piece
+    from tcc.codegen.driver import lower
+
     lowered = lower(func, target)
     return Piece(entry, lowered, {number: message(op) for number, op in lowered.ops.items()})
 

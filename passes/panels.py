@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import NamedTuple
+
 import numpy as np
 
 from tcc.ir.builder import Builder
 from tcc.ir.core import Block, Func, Op, Value
-from tcc.ir.ops.linalg import panels_ref
-from tcc.ir.types import itemsize
+from tcc.ir.ops.linalg import panel_count, panels_ref
+from tcc.ir.types import itemsize, memory_dtype
 from tcc.passes.checks import guarded, names_bound
 from tcc.passes.fold import constant, of_numbers
 from tcc.passes.hoist import LOOPS
@@ -18,6 +21,19 @@ from tcc.passes.writes import VIEWS
 CONSTANT_BYTES = 1 << 19
 LOOP_BYTES = 1 << 21  # steps find smaller ones in the second-level cache
 FEW_COLUMNS = 64  # two panels: such products take other forms
+FROZEN = "frozen"  # an attribute of a function: names of shared variables that nothing updates
+
+
+class Layout(NamedTuple):
+    """A parameter `name` that is panels of a shared variable: its elements (i, j) of [k, n] stand at offset + i * rows + j * columns."""
+
+    name: str
+    source: str
+    offset: int
+    k: int
+    n: int
+    rows: int
+    columns: int
 
 
 def panels(func: Func, ctx: Context, *, row_bytes: int = 0) -> None:
@@ -25,6 +41,7 @@ def panels(func: Func, ctx: Context, *, row_bytes: int = 0) -> None:
 
     `row_bytes` of a panel are those of a row of the target's widest tile; 0 leaves all as it is.  A factor whose rows are not
     contiguous would be copied by each product; one that is large is read from far memory, which likes it in one piece.
+    Panels of a FROZEN parameter are a parameter of their own, which `layouts` describes.
     """
     if not row_bytes:
         return
@@ -35,11 +52,14 @@ def panels(func: Func, ctx: Context, *, row_bytes: int = 0) -> None:
             continue
         b = op.operands[1]
         views, source = _seen_through(b)
-        fixed = _constant(source) and all(of_numbers(v.attrs) for v in views)
+        numbers = all(of_numbers(v.attrs) for v in views)
+        layout = _layout(func, source, views) if numbers else None
+        fixed = layout is not None or (_constant(source) and numbers)
         loop = None if fixed else _outermost_loop(op, b)
         if loop is None and not fixed:
             continue
-        problem = _problem(op, views, fixed)
+        least = 0 if layout else CONSTANT_BYTES if fixed else LOOP_BYTES
+        problem = _problem(op, views, least)
         if loop is not None and any(guarded(v, bound) for v in views):
             problem = "its second factor is safe behind a check alone"
         if problem:
@@ -47,10 +67,15 @@ def panels(func: Func, ctx: Context, *, row_bytes: int = 0) -> None:
             continue
         width = row_bytes // itemsize(b.type.dtype)
         if (b, loop) not in made:
-            made[b, loop] = _made(b, views, source, loop, width)
+            made[b, loop] = (
+                _parameter(func, b, layout, width) if layout else _made(b, views, source, loop, width)
+            )
         columns = b.type.shape[1]
         op.attrs = {**op.attrs, "columns": columns}
         op.set_operand(1, made[b, loop])
+        for view in views:
+            if view.parent is not None and not view.result.uses:
+                view.erase()
 
 
 def _seen_through(b: Value) -> tuple[list[Op], Value]:
@@ -66,8 +91,46 @@ def _constant(source: Value) -> bool:
     return source.op is not None and source.op.name == "const" and np.ndim(source.op.attrs["value"]) > 0
 
 
-def _problem(product: Op, views: list[Op], fixed: bool) -> str:
-    """Why no product gains from panels of the second factor, or ""."""
+def _layout(func: Func, source: Value, views: Sequence[Op]) -> Layout | None:
+    """Where a matrix seen through `views` stands in a frozen parameter."""
+    if (
+        source.block is not func.body
+        or source.op is not None
+        or source.name not in func.attrs.get(FROZEN, ())
+    ):
+        return None
+    shape = [s for s in source.type.shape if isinstance(s, int)]
+    if len(shape) < source.type.rank:
+        return None
+    whole = np.empty(shape, memory_dtype(source.type.dtype))
+    seen = whole
+    for view in reversed(views):
+        assert view.defn.ref is not None
+        seen = view.defn.ref(seen, **view.attrs)
+    if seen.ndim != 2 or not seen.size or not np.may_share_memory(seen, whole):
+        return None
+    at = (seen.ctypes.data - whole.ctypes.data) // whole.itemsize
+    (k, n), (rows, columns) = seen.shape, (s // whole.itemsize for s in seen.strides)
+    return Layout(f"{source.name}.{at}.{k}.{n}.{rows}.{columns}", source.name, at, k, n, rows, columns)
+
+
+def layouts(func: Func) -> list[Layout]:
+    """The parameters that are panels of others."""
+    return [Layout(*made) for made in func.attrs.get("panels", ())]
+
+
+def _parameter(func: Func, b: Value, layout: Layout, width: int) -> Value:
+    for p in func.body.params:
+        if p.name == layout.name:
+            return p
+    k, n = b.type.shape
+    func.attrs["shared"] = [*func.attrs["shared"], layout.name]
+    func.attrs["panels"] = [*func.attrs.get("panels", ()), list(layout)]
+    return func.body.add_param(b.type.with_shape(panel_count(n, width), k, width), layout.name)
+
+
+def _problem(product: Op, views: list[Op], least: int) -> str:
+    """Why no product gains from panels of the second factor, which wants `least` bytes, or ""."""
     a, b = (v.type for v in product.operands[:2])
     if b.dtype not in ("f32", "f64") or b.rank != 2:
         return f"they are not for {b}"
@@ -77,7 +140,7 @@ def _problem(product: Op, views: list[Op], fixed: bool) -> str:
     if a.shape[0] == 1:
         return "one row reads the factor once"
     turned = any(v.name == "dimshuffle" and list(v.attrs["order"]) != sorted(v.attrs["order"]) for v in views)
-    if not turned and k * n * itemsize(b.dtype) < (CONSTANT_BYTES if fixed else LOOP_BYTES):
+    if not turned and k * n * itemsize(b.dtype) < least:
         return f"{b} is small"
     return ""
 

@@ -5,55 +5,21 @@ A context is one block of memory: a header (aot/layout.py), then the state's ten
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from tcc.codegen.aot.checks import c_bytes, refuse
 from tcc.codegen.aot.features import features_text
 from tcc.codegen.aot.layout import (
     ALIGN,
+    CTX_HANDED,
     CTX_HEADER,
     CTX_LOADED,
     CTX_MODEL,
     CTX_POOL,
     CTX_THREADS,
 )
+from tcc.codegen.aot.state import State
 from tcc.codegen.aot.threads import alone_text, setup_text
 from tcc.codegen.pool import pool_text, stop_text
 from tcc.codegen.target import Target
-from tcc.runtime.manifest import Tensor
-
-
-@dataclass(frozen=True)
-class State:
-    """The state's tensors, the header of its file, if they are embedded the file's data, and the names of those that entries update."""
-
-    tensors: tuple[Tensor, ...]
-    header: bytes
-    data: bytes | None
-    written: frozenset[str] = frozenset()
-
-    @property
-    def slots(self) -> dict[str, int]:
-        """Where in a context the address of each stands: of its place there, or, of values that never changed, in the library."""
-        return {t.name: CTX_HEADER + 8 * i for i, t in enumerate(self.tensors)}
-
-    @property
-    def offsets(self) -> dict[str, int]:
-        """Where each has its place in a context."""
-        made, at = {}, CTX_HEADER + -(-8 * len(self.tensors) // ALIGN) * ALIGN
-        for t in self.tensors:
-            made[t.name] = at
-            at += -(-t.bytes // ALIGN) * ALIGN
-        return made
-
-    @property
-    def context_bytes(self) -> int:
-        slots = -(-8 * len(self.tensors) // ALIGN) * ALIGN
-        return CTX_HEADER + slots + sum(-(-t.bytes // ALIGN) * ALIGN for t in self.tensors)
-
-    @property
-    def file_bytes(self) -> int:
-        return len(self.header) + sum(t.bytes for t in self.tensors)
 
 
 def context_text(
@@ -102,7 +68,7 @@ workers:
   %closed = icmp ne i32 %opened, 0
   br i1 %closed, label %drop, label %weigh"""
     embedded = "  br label %ready"
-    if state.tensors and state.data is not None:
+    if state.tensors and state.values is not None:
         embedded = """  call void @tcc_begin(ptr %ctx)
   br label %ready"""
     return f"""
@@ -199,18 +165,27 @@ def _null(who: str, label: str, name: str, what: str) -> str:
 
 
 def _state_text(prefix: str, who: str, state: State, specs: str, gpu: bool) -> str:
-    """The tensors' places stand in a table: bytes, the offset in a context, the offset in the file's data, whether it is updated."""
-    offsets, count = state.offsets, len(state.tensors)
-    rows = ", ".join(
-        f"[4 x i64] [i64 {t.bytes}, i64 {offsets[t.name]}, i64 {t.offset}, i64 {int(t.name in state.written)}]"
-        for t in state.tensors
-    )
-    table = f"[{count} x [4 x i64]] [{rows}]" if count else "[1 x [4 x i64]] zeroinitializer"
+    """The tensors' places stand in a table (aot/state.py)."""
+    count = len(state.tensors)
     head, whole = len(state.header), state.file_bytes
-    data = (state.header if state.data is None else state.header + state.data) or b"\0"
+    header, data = state.header or b"\0", state.data or b"\0"
+
+    def unpanelled(to: str, otherwise: str, then: str) -> str:
+        """A tensor that the context has as panels alone (%now is null) is put in its own order `to`."""
+        if not state.panels:
+            return f"  br label %{otherwise}\n{otherwise}:\n"
+        return f"""  %alone = icmp eq ptr %now, null
+  br i1 %alone, label %unpanel, label %{otherwise}
+unpanel:
+  %number.at = getelementptr i64, ptr %row, i64 5
+  %number = load i64, ptr %number.at
+  call void @tcc_unpanel(ptr %ctx, i64 %number, ptr {to})
+  br label %{then}
+{otherwise}:
+"""
 
     def each(head: str, body: str) -> str:
-        """A function that does `body` for each tensor: %here is its place in the context, %file that in a file's data."""
+        """A function that does `body` for each tensor: %here is its place in the context, %there that in a file's data."""
         return f"""
 define internal void @{head} #1 {{
 entry:
@@ -220,7 +195,7 @@ head:
   %more = icmp ult i64 %i, {count}
   br i1 %more, label %one, label %out
 one:
-  %row = getelementptr [4 x i64], ptr @tcc_state_places, i64 %i
+  %row = getelementptr [6 x i64], ptr @tcc_state_places, i64 %i
   %own.at = getelementptr i64, ptr %row, i64 1
   %file.at = getelementptr i64, ptr %row, i64 2
   %bytes = load i64, ptr %row
@@ -242,21 +217,33 @@ out:
 
     copy = "  call void @llvm.memcpy.p0.p0.i64(ptr {to}, ptr {source}, i64 %bytes, i1 false)\n"
     take = copy.format(to="%here", source="%there") + "  store ptr %here, ptr %slot\n  br label %next"
-    give = "  %now = load ptr, ptr %slot\n" + copy.format(to="%there", source="%now") + "  br label %next"
-    begin = f"""  %flag.at = getelementptr i64, ptr %row, i64 3
+    give = "  %now = load ptr, ptr %slot\n"
+    give += (
+        unpanelled("%there", "copy", "next") + copy.format(to="%there", source="%now") + "  br label %next"
+    )
+    begin = f"""  %home.at = getelementptr i64, ptr %row, i64 3
+  %home = load i64, ptr %home.at
+  %lies = getelementptr i8, ptr @tcc_weights, i64 %home
+  %flag.at = getelementptr i64, ptr %row, i64 4
   %flag = load i64, ptr %flag.at
   %written = icmp ne i64 %flag, 0
   br i1 %written, label %own.copy, label %shared
 shared:
-  store ptr %there, ptr %slot
+  %panels = icmp slt i64 %home, 0
+  %known = select i1 %panels, ptr null, ptr %lies
+  store ptr %known, ptr %slot
   br label %next
 own.copy:
-{take}"""
+{copy.format(to="%here", source="%lies")}  store ptr %here, ptr %slot
+  br label %next"""
+    panelled = bool(state.panels)
     loaded = f"""  %loaded.at = getelementptr i64, ptr %ctx, i64 {CTX_LOADED}
   store i64 1, ptr %loaded.at
 """
     copies = each("tcc_take(ptr %ctx, ptr %data)", take) + each("tcc_give(ptr %ctx, ptr %data)", give)
     copies += each("tcc_lay(ptr %ctx, ptr %data)", begin)
+    panels = "  call void @tcc_panels(ptr %ctx)\n" if panelled else ""
+    panels_begin = "  call void @tcc_panels_begin(ptr %ctx)\n" + panels if panelled else ""
 
     def fetched(label: str) -> str:
         """What is newer on the device comes home first."""
@@ -268,6 +255,15 @@ own.copy:
 lost:
   ret i32 %home"""
 
+    handed = ""
+    if panelled:  # whoever has the address may write there at any time
+        handed = f"""  %panels.at = getelementptr i64, ptr %row, i64 5
+  %panels = load i64, ptr %panels.at
+  %handed.at = getelementptr i64, ptr %ctx, i64 {CTX_HANDED}
+  %handed = load i64, ptr %handed.at
+  %any = or i64 %handed, %panels
+  store i64 %any, ptr %handed.at
+"""
     stale = "  call void @tcc_cu_state_stale(ptr %ctx)\n" if gpu else ""
 
     def unloaded(label: str) -> str:
@@ -281,13 +277,12 @@ unloaded:
 """
 
     return f"""
-@tcc_state_places = internal constant {table}, align 8
-@tcc_weights = internal constant [{len(data)} x i8] {c_bytes(data)}{", align 64" if state.data is not None else ", align 1"}
-{copies}
+{state.table()}@tcc_weights_header = internal constant [{len(header)} x i8] {c_bytes(header)}, align 1
+@tcc_weights = internal constant [{len(data)} x i8] {c_bytes(data)}{f", align {ALIGN}" if state.data else ", align 1"}
+{state.panels_text()}{copies}
 define internal void @tcc_begin(ptr %ctx) #1 {{
-  %data = getelementptr i8, ptr @tcc_weights, i64 {head}
-  call void @tcc_lay(ptr %ctx, ptr %data)
-{loaded}  ret void
+  call void @tcc_lay(ptr %ctx, ptr null)
+{panels_begin}{loaded}  ret void
 }}
 define i64 @{prefix}_state_size(ptr %ctx) #1 {{
   ret i64 {whole}
@@ -309,7 +304,7 @@ bad:
 copy:
 {fetched("give")}
 give:
-  call void @llvm.memcpy.p0.p0.i64(ptr %to, ptr @tcc_weights, i64 {head}, i1 false)
+  call void @llvm.memcpy.p0.p0.i64(ptr %to, ptr @tcc_weights_header, i64 {head}, i1 false)
   %data = getelementptr i8, ptr %to, i64 {head}
   call void @tcc_give(ptr %ctx, ptr %data)
   ret i32 0
@@ -332,7 +327,7 @@ compare:
   br i1 %more, label %look, label %copy
 look:
   %a.at = getelementptr i8, ptr %from, i64 %i
-  %b.at = getelementptr i8, ptr @tcc_weights, i64 %i
+  %b.at = getelementptr i8, ptr @tcc_weights_header, i64 %i
   %a = load i8, ptr %a.at
   %b = load i8, ptr %b.at
   %equal = icmp eq i8 %a, %b
@@ -346,7 +341,7 @@ foreign:
 copy:
   %data = getelementptr i8, ptr %from, i64 {head}
   call void @tcc_take(ptr %ctx, ptr %data)
-{stale}{loaded}  ret i32 0
+{panels}{stale}{loaded}  ret i32 0
 }}
 
 define i32 @{prefix}_state_get(ptr %ctx, ptr %name, ptr %out) #1 {{
@@ -388,7 +383,7 @@ missing:
 found:
 {fetched("show")}
 show:
-{stale}  %row = getelementptr [4 x i64], ptr @tcc_state_places, i64 %i
+{stale}  %row = getelementptr [6 x i64], ptr @tcc_state_places, i64 %i
   %own.at = getelementptr i64, ptr %row, i64 1
   %own = load i64, ptr %own.at
   %data = getelementptr i8, ptr %ctx, i64 %own
@@ -396,11 +391,13 @@ show:
   %slot.from = add i64 %slot.offset, {CTX_HEADER}
   %slot = getelementptr i8, ptr %ctx, i64 %slot.from
   %now = load ptr, ptr %slot
-  %mine = icmp eq ptr %now, %data
+{handed}  %mine = icmp eq ptr %now, %data
   br i1 %mine, label %tell, label %move
 move:
-  %bytes = load i64, ptr %row
+{unpanelled("%data", "shift", "moved")}  %bytes = load i64, ptr %row
   call void @llvm.memcpy.p0.p0.i64(ptr %data, ptr %now, i64 %bytes, i1 false)
+  br label %moved
+moved:
   store ptr %data, ptr %slot
   br label %tell
 tell:

@@ -14,6 +14,7 @@ from tcc.codegen.aot.layout import (
     ALIGN,
     CALL_CONTEXT,
     CALL_INPUTS,
+    CTX_HANDED,
     CTX_LOADED,
     CTX_POOL,
     CTX_THREADS,
@@ -128,6 +129,15 @@ class EntryText:
         self._workspace()
         self._run()
         return self._tables() + self.e.text()
+
+    @property
+    def kept(self) -> list[str]:
+        """What of the context the body reads: tensors of the state, then panels of such."""
+        return [s.name for s in self.signature.shared if not s.constant]
+
+    @property
+    def panels(self) -> bool:
+        return len(self.kept) > len(self.entry.reads)
 
     @property
     def ranges(self) -> Mapping[str, Range]:
@@ -335,6 +345,9 @@ class EntryText:
         if self.entry.reads:
             empty = e.value(f"icmp eq i64 {self.slot('%ctx', CTX_LOADED)}, 0")
             self.refuse_if(empty, "state", "state", self.who)
+        if self.panels:
+            handed = e.value(f"icmp ne i64 {self.slot('%ctx', CTX_HANDED)}, 0")
+            e.when(handed, lambda: e.line("call void @tcc_panels(ptr %ctx)"))
         outs = e.gep("%starts", self.ins, "i64"), e.gep("%ends", self.ins, "i64")
         self.leave_unless_ok(
             e.value(
@@ -472,16 +485,16 @@ class EntryText:
         store("%frame", at.FRAME_ARENA, arena)
         for i in range(self.ins):
             store("%frame", frame.input(i), self.slot("%starts", i), "i64")
-        constants = len(self.signature.shared) - len(self.entry.reads)
-        for i, name in enumerate(self.entry.reads):
+        kept = self.kept
+        for i, name in enumerate(kept):
             store(
                 "%frame",
                 frame.container(i),
                 e.value(f"load i64, ptr {e.gep('%ctx', self.state[name])}"),
                 "i64",
             )
-        for i in range(constants):
-            store("%frame", frame.container(len(self.entry.reads) + i), f"@tcc_const_{self.entry.name}_{i}")
+        for i in range(len(self.signature.shared) - len(kept)):
+            store("%frame", frame.container(len(kept) + i), f"@tcc_const_{self.entry.name}_{i}")
         for i, spec in enumerate(self.signature.outputs):
             value = "0" if spec.late else self.slot("%starts", self.ins + i)
             store("%frame", frame.output(i), value, "i64")

@@ -26,6 +26,7 @@ CTX_THREADS = 1
 CTX_POOL = 2
 CTX_LOADED = 3  # 1 once the state has values
 CTX_DEVICE = 4  # the record of its GPU (gpu/library.py)
+CTX_HANDED = 5  # not 0 once a tensor that has panels was handed out: each call makes them again
 CTX_HEADER = 64  # bytes
 
 # A call's context is a running program's (runtime/layout.py), but for what only that needs.
