@@ -238,7 +238,11 @@ def _as_givens(givens: Any, inputs: Sequence[Variable], strict: bool) -> dict[An
                 "`x` to a function evaluating f(x) is to define a new input `y` and use "
                 "`theano.function([y], f(x), givens={x: g(y)})`. Another solution consists in using `theano.clone`."
             )
-        replace[old] = old.type.filter_variable(new if strict else _cast_to(old, new))
+        try:
+            replace[old] = old.type.filter_variable(new if strict else _cast_to(old, new))
+        except TypeError as e:
+            e.add_note(f"in `givens`, for {old}, of {old.type}, created at {place(old.loc)}")
+            raise
     return replace
 
 
@@ -299,7 +303,8 @@ def _check_inputs(given: Sequence[Variable], results: Sequence[Any], on_unused: 
             continue
         text = (
             "theano.function was asked to create a function computing outputs given certain inputs, but the provided input "
-            f"variable at index {number} is not part of the computational graph needed to compute the outputs: {v}.\n"
+            f"variable at index {number} is not part of the computational graph needed to compute the outputs: {v}, "
+            f"of {v.type}, created at {place(v.loc)}.\n"
         )
         if on_unused == "warn":
             warnings.warn(text, stacklevel=3)

@@ -365,7 +365,7 @@ class InterpretedFunction(Made):
     ) -> None:
         self.name, self.parameters, self.lowered, self.returns = name, tuple(parameters), lowered, returns
         self.func = lowered.func
-        self.program = _program(lowered, returns)
+        self.program = program_of(lowered, returns)
         self.frame = frame
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -456,13 +456,14 @@ def compiled(name: str, parameters: Sequence[Parameter], lowered: Lowered, retur
     from tcc.codegen import support
 
     support.load()
-    program = _program(lowered, returns)
+    program = program_of(lowered, returns)
     made = CompiledFunction(name, parameters, program.specialise)
     made.program, made.lowered, made.func = program, lowered, lowered.func
     return made
 
 
-def _program(lowered: Lowered, returns: Any) -> Any:
+def program_of(lowered: Lowered, returns: Any) -> Any:
+    """What the driver compiles, with the containers of the shared variables."""
     from tcc.driver import Program
 
     names = lowered.func.attrs.get("shared", [])

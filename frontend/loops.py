@@ -260,12 +260,14 @@ def _checked(output: Any, state: State, number: int) -> Any:
     if output.type.dtype != wanted.dtype:
         raise ValueError(
             f"{said} has dtype {wanted.dtype}, while the result of the inner function (`fn`) has dtype {output.type.dtype}. "
-            "This can happen if the inner function of scan results in an upcast or downcast."
+            "This can happen if the inner function of scan results in an upcast or downcast: start with a state of that "
+            f"dtype, such as T.zeros(shape, '{output.type.dtype}') (a Python 0 is int8), or cast what fn returns."
         )
     if output.type.ndim != wanted.ndim:
         raise ValueError(
             f"{said} has {wanted.ndim} dimension(s), while the result of the inner function (`fn`) has {output.type.ndim} "
-            "dimension(s). This can happen if the inner function of scan changes its number of dimensions."
+            "dimension(s). This can happen if the inner function of scan changes its number of dimensions: the state must "
+            "start with as many as fn returns."
         )
     if output.type != wanted:
         raise TypeError(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tcc.settings import config
+from tcc.settings import OPTIMIZERS, config
 
 if TYPE_CHECKING:
     from tcc.ir.core import Op, Value
@@ -32,19 +32,6 @@ LINKERS = (
     "auto",
     "jax",
     "numba",
-)
-OPTIMIZERS = (
-    "default",
-    "fast_run",
-    "fast_compile",
-    "merge",
-    "None",
-    "o1",
-    "o2",
-    "o3",
-    "o4",
-    "unsafe",
-    "stabilize",
 )
 WITHOUT_REWRITES = ("None", "fast_compile", "merge")
 BIG = 1e10  # what NanGuardMode takes for a number that got out of hand
@@ -292,24 +279,27 @@ def described(op: Op, value: Value) -> str:
 PREDEFINED: dict[str, Mode] = {
     "FAST_RUN": Mode(name="FAST_RUN"),
     "FAST_COMPILE": Mode(optimizer="fast_compile", name="FAST_COMPILE"),
-    "Mode": Mode(name="Mode"),
-    "JAX": Mode(name="JAX"),
-    "NUMBA": Mode(name="NUMBA"),
     "DebugMode": DebugMode(),
-    "DEBUG_MODE": DebugMode(),
     "NanGuardMode": NanGuardMode(),
     "MonitorMode": MonitorMode(),
 }
+ALIASES = {"DEBUG_MODE": "DebugMode", "JAX": "FAST_RUN", "NUMBA": "FAST_RUN"}  # which programs name, too
 
 
 def get_mode(mode: Any = None) -> Mode:
-    """A mode by its name, or itself; None is `config.mode`.  ValueError lists the names."""
+    """A mode by its name, or itself; None is `config.mode`.  ValueError lists the names.
+
+    "Mode", which `config.mode` is when nothing else was chosen, goes by `config.linker` and `config.optimizer`.
+    """
     chosen = config.mode if mode is None else mode
     if isinstance(chosen, Mode):
         return chosen
-    if isinstance(chosen, str) and chosen in PREDEFINED:
-        return PREDEFINED[chosen]
-    raise ValueError(f"no mode {chosen!r} (there are {', '.join(sorted(PREDEFINED))})")
+    if chosen == "Mode":
+        return Mode(config.linker, config.optimizer, "Mode")
+    found = PREDEFINED.get(ALIASES.get(chosen, chosen)) if isinstance(chosen, str) else None
+    if found is None:
+        raise ValueError(f"no mode {chosen!r} (there are {', '.join(PREDEFINED)})")
+    return found
 
 
 def get_default_mode() -> Mode:

@@ -23,14 +23,30 @@ class Flag(NamedTuple):
     doc: str
 
 
+OPTIMIZERS = (
+    "default",
+    "fast_run",
+    "fast_compile",
+    "merge",
+    "None",
+    "o1",
+    "o2",
+    "o3",
+    "o4",
+    "unsafe",
+    "stabilize",
+)
+
 FLAGS: dict[str, Flag] = {
     "floatX": Flag("float64", ("float64", "float32", "float16"), "dtype of floats that name none"),
     "contexts": Flag("", str, "names for devices, as in dev0->cuda0;dev1->cuda1"),
     "device": Flag(
         "cpu", str, "where functions run: cpu, cuda or cuda0, cuda1, ..., emulator, a name of contexts"
     ),
-    "mode": Flag("FAST_RUN", str, "how functions are compiled unless `mode` says otherwise"),
-    "optimizer": Flag("fast_run", str, "accepted for Theano's sake"),
+    "mode": Flag("Mode", str, "how functions are compiled unless `mode` says otherwise"),
+    "optimizer": Flag(
+        "fast_run", OPTIMIZERS, "with the mode `Mode`: None, fast_compile and merge interpret, others compile"
+    ),
     "cast_policy": Flag("custom", ("custom", "numpy+floatX"), "dtypes of Python numbers in expressions"),
     "int_division": Flag("int", ("int", "raise", "floatX"), "accepted for Theano's sake"),
     "on_unused_input": Flag("raise", ("raise", "warn", "ignore"), "what an unused input of a function does"),

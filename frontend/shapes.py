@@ -279,9 +279,7 @@ def join(axis: Any, *tensors: Any) -> Any:
     if rank == 0:
         raise TypeError("Join cannot handle scalar arguments; stack() them")
     if builtins.any(p.type.ndim != rank for p in parts):
-        raise TypeError(
-            f"Join() can only join tensors with the same number of dimensions, got {[p.type.ndim for p in parts]}"
-        )
+        raise _other_ranks("Join() can only join", parts)
     where = build.static_size(as_variable(axis))
     if where is None:
         from tcc.branches import along
@@ -314,6 +312,12 @@ def concatenate(tensor_list: Sequence[Any], axis: Any = 0) -> Any:
     return join(axis, *tensor_list)
 
 
+def _other_ranks(what: str, parts: Sequence[Any]) -> TypeError:
+    listed = ", ".join(f"{p} of {p.type}" for p in parts[:8])
+    more = ", ..." if len(parts) > 8 else ""
+    return TypeError(f"{what} tensors with the same number of dimensions, got {listed}{more}")
+
+
 def stack(*tensors: Any, axis: int = 0, **named: Any) -> Any:
     """The tensors along a new axis: stack([a, b], axis), stack(tensors=[a, b], axis=axis) or stack(a, b)."""
     if set(named) == {"tensors"} and not tensors:
@@ -336,6 +340,8 @@ def stack(*tensors: Any, axis: int = 0, **named: Any) -> Any:
     rank = values[0].type.ndim + 1
     if not -rank <= axis < rank:
         raise IndexError(f"The axis must be within [-{rank}, {rank}), got {axis}")
+    if builtins.any(v.type.ndim != rank - 1 for v in values):
+        raise _other_ranks("stack() takes", values)
     if builtins.all(isinstance(v, TensorConstant) for v in values):
         data = np.stack([v.data for v in values], axis % rank)
         return TensorConstant(tensor_type(data.dtype.name, data.shape), data)
@@ -497,9 +503,6 @@ def specify_shape(x: Any, shape: Any, name: str = "specify_shape") -> Any:
     static = tuple(static_size(s) if have is None else have for s, have in zip(sizes, known))
     flagged = [axis for axis, have in enumerate(known) if have == 1]
     exact = [1 if axis in flagged else size for axis, size in enumerate(sizes)]  # these would stretch
-    made = node("broadcast", x, shape=exact, types=(tensor_type(x.type.dtype, static),), implicit=True).result
-    return (
-        made
-        if exact == sizes
-        else node("reshape", made, shape=sizes, types=(made.type,), implicit=True).result
-    )
+    said: dict[str, Any] = {"shown": Shown(name, (x,)), "implicit": True}
+    made = node("broadcast", x, shape=exact, types=(tensor_type(x.type.dtype, static),), **said).result
+    return made if exact == sizes else node("reshape", made, shape=sizes, types=(made.type,), **said).result

@@ -54,6 +54,7 @@ def complete(outputs: Sequence[Variable]) -> None:
 
 def _compute(values: Mapping[Any, Any], outputs: Sequence[Variable]) -> None:
     from tcc.compiling import function
+    from tcc.functions import program_of
     from tcc.ir import interpret
     from tcc.lower import lower
 
@@ -66,7 +67,14 @@ def _compute(values: Mapping[Any, Any], outputs: Sequence[Variable]) -> None:
             return
         lowered = lower(given, list(outputs))
         arrays = [values[v] for v in (*given, *lowered.shared)]
-        for result, value in zip(outputs, interpret.run(lowered.func, *arrays)):
+        try:
+            made = interpret.run(lowered.func, *arrays)
+        except ValueError:
+            program_of(lowered, "list").bind(
+                arrays[: len(given)]
+            )  # which names the node whose sizes do not fit
+            raise
+        for result, value in zip(outputs, made):
             result.tag.test_value = value
 
 

@@ -204,9 +204,9 @@ def _sizes(name: str, value: Any, count: int) -> tuple[Any, ...]:
     try:
         out = tuple(build.as_size(v, name) for v in value)
     except TypeError:
-        raise TypeError(f"{name} must be {count} integers, got {value!r}") from None
+        raise TypeError(f"{name} must be {count} integers, one for each axis, got {value!r}") from None
     if len(out) != count:
-        raise TypeError(f"{name} must be {count} integers, got {value!r}")
+        raise TypeError(f"{name} must be {count} integers, one for each axis, got {value!r}")
     return out
 
 
