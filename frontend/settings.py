@@ -154,20 +154,19 @@ class TheanoConfigParser:
         object.__setattr__(self, "_values", values)
         object.__setattr__(self, "_historic", {})
         for name, text in sorted(_given(), key=lambda item: item[0] == "device"):  # which contexts may name
-            try:
-                self._take(name, text)
-            except ValueError as e:
-                e.add_note(f"TCC_FLAGS or {_file()} says {name}={text}")
-                raise
+            self.take(name, text, f"TCC_FLAGS or {_file()}")
 
-    def _take(self, name: str, text: str) -> None:
+    def take(self, name: str, text: str, source: str) -> None:
+        """Sets a flag to what `source` says; an unknown one is a warning, a wrong value ValueError."""
         if name in FLAGS:
-            setattr(self, name, _read(FLAGS[name], text))
+            try:
+                setattr(self, name, _read(FLAGS[name], text))
+            except ValueError as e:
+                e.add_note(f"{source} says {name}={text}")
+                raise
             return
         if name.split(".")[0] not in HISTORIC_NAMES:
-            warnings.warn(
-                f"TCC_FLAGS or {_file()}: unknown flag {name!r} (known: {', '.join(FLAGS)})", stacklevel=2
-            )
+            warnings.warn(f"{source}: unknown flag {name!r} (known: {', '.join(FLAGS)})", stacklevel=2)
         default = HISTORIC.get(name)
         self._historic[name] = _word(text) if isinstance(default, bool) else text
 

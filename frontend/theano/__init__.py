@@ -6,6 +6,7 @@ one module.  `python -m tcc.theano script.py` runs an unmodified program.
 
 from __future__ import annotations
 
+import importlib
 import sys
 from typing import Any
 
@@ -13,7 +14,16 @@ from tcc.theano.tree import ROOT, Finder, Mirror, module
 
 
 def install() -> Any:
-    """Registers the tree as `theano` in this process, and returns it.  RuntimeError if another theano is loaded already."""
+    """Makes the tree what `import theano` finds, and imports it, which reads ~/.theanorc and THEANO_FLAGS.
+
+    RuntimeError if another theano is loaded already.
+    """
+    register()
+    return importlib.import_module(ROOT)
+
+
+def register() -> None:
+    """As `install`, without importing it yet."""
     loaded = sys.modules.get("theano")
     if loaded is not None and not isinstance(loaded, Mirror):
         raise RuntimeError(
@@ -21,7 +31,6 @@ def install() -> Any:
         )
     if not _found_below(ROOT):
         sys.meta_path.insert(0, Finder(ROOT))
-    return module("")
 
 
 def _found_below(prefix: str) -> bool:

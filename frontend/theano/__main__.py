@@ -6,7 +6,7 @@ import os
 import runpy
 import sys
 
-from tcc.theano import install
+from tcc.theano import register
 
 
 def main() -> None:
@@ -15,7 +15,7 @@ def main() -> None:
             "usage: python -m tcc.theano script.py [arguments]\n       python -m tcc.theano -m module [arguments]"
         )
         sys.exit(0 if len(sys.argv) > 1 else 2)
-    install()
+    register()  # the program may set THEANO_FLAGS before its import
     del sys.argv[0]
     if sys.argv[0] == "-m" and len(sys.argv) > 1:
         del sys.argv[0]

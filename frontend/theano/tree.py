@@ -59,7 +59,10 @@ class Mirror(types.ModuleType):
         """Whether a name stands for something else than the submodule that is called so."""
         if name in self._entry.names:
             return not isinstance(target(self._entry.names[name]), Mirror)
-        if not self._path:  # `theano.ifelse` is a module, though `tcc.ifelse` is a function
+        if self._path in (
+            "",
+            "tensor.nnet",
+        ):  # `theano.ifelse` is a module, though `tcc.ifelse` is a function
             return False
         natives = (getattr(importlib.import_module(source), name, None) for source in self._sources)
         return any(found is not None and not isinstance(found, types.ModuleType) for found in natives)
@@ -112,7 +115,11 @@ class Finder(MetaPathFinder, Loader):
         return module(spec.name[len(self.prefix) + 1 :])
 
     def exec_module(self, module: Any) -> None:
-        """There is nothing to run: names are looked up when they are used."""
+        """There is nothing to run, as names are looked up when they are used; but importing `theano` reads its flags."""
+        if module.__spec__.name == ROOT:
+            from tcc.theano import flags
+
+            flags.read()
 
 
 def module(path: str) -> Mirror:

@@ -36,6 +36,39 @@ def test_a_size_of_one_that_does_not_broadcast():
     assert "T.addbroadcast" in text
 
 
+def test_test_values_that_do_not_fit():
+    x, y = T.matrices("x", "y")
+    x.tag.test_value, y.tag.test_value = np.zeros((3, 4)), np.zeros((3, 5))
+    with tcc.change_flags(compute_test_value="raise"):
+        text = said(ValueError, T.dot, x, y)
+    assert "Shapes: x (3, 4), y (3, 5)" in text and "dot at " in text and "test_messages.py:" in text
+
+
+@pytest.mark.parametrize(
+    ("error", "call", "words"),
+    [
+        (tcc.UnusedInputError, lambda x, w: tcc.function([x, T.vector("y")], x), "y, of TensorType"),
+        (TypeError, lambda x, w: tcc.function([], x, givens={x: np.zeros(3)}), "in `givens`, for x, of"),
+        (TypeError, lambda x, w: T.stack([x, w]), "x of TensorType(float32, matrix), w of"),
+        (TypeError, lambda x, w: T.concatenate([x, w]), "w of TensorType(float64, vector)"),
+        (
+            TypeError,
+            lambda x, w: T.signal.pool.pool_2d(x, 2),
+            "ws must be 2 integers, one for each axis, got 2",
+        ),
+        (
+            ValueError,
+            lambda x, w: tcc.function([x], x, mode="FAST"),
+            "(there are FAST_RUN, FAST_COMPILE, DebugMode",
+        ),
+        (ValueError, lambda x, w: tcc.scan(lambda a, h: a + h, x[0], [0]), "T.zeros(shape, 'float32')"),
+        (ValueError, lambda x, w: T.specify_shape(w, (4,)).eval(), "error: specify_shape at"),
+    ],
+)
+def test_mistakes_while_building(error, call, words):
+    assert words in said(error, call, T.fmatrix("x"), tcc.shared(np.zeros(3), "w"))
+
+
 def test_floats_as_indices():
     x, y = T.matrix("x"), T.vector("y")
     text = said(TypeError, lambda: x[T.arange(y.shape[0]), y])

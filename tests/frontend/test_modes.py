@@ -37,6 +37,11 @@ def test_what_a_mode_makes(mode: Any, kind: type) -> None:
 def test_the_default_comes_from_config() -> None:
     with tcc.change_flags(mode="FAST_COMPILE"):
         assert type(tcc.function([x], x + 1)) is InterpretedFunction
+    for flag in ({"optimizer": "fast_compile"}, {"linker": "py"}):
+        with tcc.change_flags(mode="Mode", **flag):
+            assert type(tcc.function([x], x + 1)) is InterpretedFunction
+    with pytest.raises(ValueError, match="one of default, fast_run"):
+        tcc.config.optimizer = "zip"
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -95,25 +96,38 @@ def test_constants_and_dtypes() -> None:
 
 
 PROGRAM = """
+import os
 import sys
+os.environ["THEANO_FLAGS"] = "mode=FAST_COMPILE,lib.cnmem=0.8,nosuch=1"
 import theano
 import theano.tensor as T
+from theano.tensor.nnet import ctc
 from theano import config, function, shared
 from theano.compile.nanguardmode import NanGuardMode
 
 x = T.dvector("x")
 f = function([x], T.nnet.sigmoid(x).sum(), mode=theano.compile.mode.Mode(linker="py"))
-print(f([0.0, 0.0]), sys.argv[1:], __name__, theano.__version__)
+print(f([0.0, 0.0]), sys.argv[1:], __name__, theano.__version__, ctc.__name__)
+print(config.floatX, config.mode, config.optimizer, config.lib.cnmem, config.nvcc.fastmath, config.device)
 """
 
 
 def test_a_program_runs_unmodified(tmp_path: Path) -> None:
     script = tmp_path / "program.py"
     script.write_text(PROGRAM)
-    run = subprocess.run(
-        [sys.executable, "-m", "tcc.theano", str(script), "a"], capture_output=True, text=True
+    rc = tmp_path / "rc"
+    rc.write_text(
+        "[global]\nfloatx = float32\nmode = FAST_RUN\noptimizer=None\ndevice=cuda0\n[nvcc]\nfastmath = True\n"
     )
-    assert run.stdout == "1.0 ['a'] __main__ 1.0.5\n", run.stderr
+    run = subprocess.run(
+        [sys.executable, "-m", "tcc.theano", str(script), "a"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "THEANORC": str(rc), "TCC_FLAGS": "device=cpu"},
+    )
+    said = ["1.0 ['a'] __main__ 1.0.5 theano.tensor.nnet.ctc", "float32 FAST_COMPILE None 0.8 True cpu"]
+    assert run.stdout.splitlines() == said, run.stderr
+    assert "THEANO_FLAGS: unknown flag 'nosuch'" in run.stderr
 
 
 def test_what_the_command_says_without_a_program(tmp_path: Path) -> None:

@@ -1,0 +1,46 @@
+"""Theano's flags: ~/.theanorc and THEANO_FLAGS, read when `theano` is imported."""
+
+from __future__ import annotations
+
+import configparser
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from tcc.ir import knobs
+from tcc.settings import FLAGS, config
+
+NAMES = {name.lower(): name for name in FLAGS}  # in files case does not matter
+
+
+def read() -> None:
+    """Sets `config` by what THEANO_FLAGS says, or else ~/.theanorc (THEANORC: other files); TCC_FLAGS wins over both.
+
+    An unknown flag is a warning, a wrong value ValueError, as in Theano.  A GPU that cannot be used is a warning, too.
+    """
+    own = knobs.FLAGS.get()
+    found = {name: (source, text) for source, name, text in _given() if name not in own}
+    for name in sorted(found, key=lambda name: name == "device"):  # which contexts may name
+        source, text = found[name]
+        if name == "device" and text != "cpu":
+            from tcc.theano.legacy import use_gpu
+
+            use_gpu(text)
+        else:
+            config.take(name, text, source)
+
+
+def _given() -> Iterator[tuple[str, str, str]]:
+    """Where it stands, the flag, its value: the later ones win."""
+    paths = os.environ.get("THEANORC", "~/.theanorc").split(os.pathsep)
+    parser = configparser.RawConfigParser()
+    read = parser.read(
+        [p for p in map(os.path.expanduser, paths) if os.access(p, os.R_OK) and Path(p).is_file()]
+    )
+    for section in parser.sections():
+        for key, text in parser.items(section):
+            yield ", ".join(read), NAMES.get(key, key) if section == "global" else f"{section}.{key}", text
+    for pair in os.environ.get("THEANO_FLAGS", "").split(","):
+        name, equals, text = pair.partition("=")
+        if equals:
+            yield "THEANO_FLAGS", name.strip(), text.strip()
