@@ -30,7 +30,7 @@ class Body:
 
 @dataclass(frozen=True, slots=True)
 class ShownOp:
-    """What stands for several operations under one name, `Subtensor{int64}`; `defn` is the row of the last of them."""
+    """What stands for an operation, or for several, under Theano's name, `Subtensor{int64}`; `defn` is the row of the last."""
 
     label: str
     defn: OpDef
@@ -43,7 +43,7 @@ class ShownOp:
     def __hash__(self) -> int:
         return hash((self.label, self.defn.name))
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         return self.label
 
 
@@ -119,10 +119,14 @@ class Apply:
 
     @property
     def op(self) -> Any:
-        """What was applied: the row, what stands for several rows, or the user's op."""
-        if self.shown is not None and "op" not in self.attrs:
-            return self.shown.op or ShownOp(self.shown.label, self.defn)
-        return self.attrs.get("op", self.defn)
+        """What was applied: the user's op, or what stands for rows under Theano's name."""
+        if "op" in self.attrs:
+            return self.attrs["op"]
+        if self.shown is not None and self.shown.op is not None:
+            return self.shown.op
+        from tcc.printing import label
+
+        return ShownOp(label(self), self.defn)
 
     @property
     def inputs(self) -> list[Variable]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from tcc.ir.core import Block, Func, Op, Value
@@ -15,9 +15,20 @@ FILLED = 20  # characters of a constant before it is cut
 def tree(func: Func, ident: Callable[[Any], str], depth: int, print_type: bool) -> list[str]:
     """One line for each value that the results hang on: the op, its id, its name and its number in the order of running."""
     order = {op: number for number, op in enumerate(op for op in func.body.ops if op.name != "yield")}
+    return trees(func.body.yields, order, ident, depth, print_type)
+
+
+def trees(
+    roots: Sequence[Value],
+    order: Mapping[Op, int],
+    ident: Callable[[Any], str],
+    depth: int,
+    print_type: bool,
+) -> list[str]:
+    """One line for each value that the roots hang on; `order` numbers those operations that are to have a number."""
     lines: list[str] = []
     done: set[Op] = set()
-    for result in func.body.yields:
+    for result in roots:
         stack = [(result, "", "", depth)]
         while stack:
             value, prefix, below, left = stack.pop()

@@ -159,6 +159,8 @@ class MonitorMode(Mode):
             count = 0
 
             def op(self, op: Op) -> None:
+                if op.name == "const":
+                    return super().op(op)
                 seen = Cells([[self.env[v]] for v in op.reads], [[None] for _ in op.results])
                 number, self.count = self.count, self.count + 1
                 if mode.pre_func is not None:

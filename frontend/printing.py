@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from tcc.graph import Apply, shown_inputs, toposort
+from tcc.ir.core import Op
 from tcc.variable import Constant, TensorConstant, Variable
 
 # Names of elementwise rows in Theano where they differ.
@@ -255,7 +256,8 @@ def debugprint(
     print_storage: bool = False,
     used_ids: dict[Any, str] | None = None,
 ) -> Any:
-    """The graph as an indented tree: of a variable, a list of them, or a function (after the passes, if it is compiled).
+    """The graph as an indented tree: of a variable, a list of them, an operation that a mode shows to its callbacks, or a
+    function (after the passes, if it is compiled).
 
     Goes to `file` (standard output without one); `file="str"` returns the text.
     """
@@ -264,10 +266,16 @@ def debugprint(
     shown: dict[Any, str] = {} if done is None else done
     scans: list[Apply] = []
     optimised = getattr(obj, "optimised", None)
-    if optimised is not None:
-        from tcc.irtree import tree
+    if optimised is not None or isinstance(obj, Op):
+        from tcc.irtree import tree, trees
 
-        lines = tree(optimised(), lambda key: _ident(key, ids, ids_given), depth, print_type)
+        def ident(key: Any) -> str:
+            return _ident(key, ids, ids_given)
+
+        if optimised is not None:
+            lines = tree(optimised(), ident, depth, print_type)
+        else:
+            lines = trees(obj.results, {}, ident, depth, print_type)
         out.write("".join(line + "\n" for line in lines))
         obj = []
     for root, order in _roots(obj):

@@ -308,7 +308,8 @@ class TensorType(Type):
         except ValueError as e:
             raise TypeError(f"{self} cannot store {_short(data)}: {e}") from e
         if exact.dtype.name not in FROM_NUMPY or exact.dtype.hasobject:
-            raise TypeError(f"{self} cannot store {_short(data)}, a value of type {type(data).__name__}")
+            kind = ValueError if exact.dtype.kind in "US" else TypeError  # as float("abc") and float({}) say
+            raise kind(f"{self} cannot store {_short(data)}, a value of type {type(data).__name__}")
         with np.errstate(all="ignore"):
             converted = exact.astype(self.numpy_dtype)
         if np.array_equal(exact, converted, equal_nan=exact.dtype.kind in "fc"):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
+import pickle
+import sys
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -233,6 +236,17 @@ class FromFunctionOp(Op):
 
     def __str__(self) -> str:
         return f"FromFunctionOp{{{self.fn.__name__}}}"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """By the name that a module has for the op, which took that of its function."""
+        home, name = self.fn.__module__, self.fn.__name__
+        if getattr(sys.modules.get(home), name, None) is not self:
+            raise pickle.PicklingError(f"{self} can be pickled where it is {home}.{name} alone")
+        return _found, (home, name)
+
+
+def _found(home: str, name: str) -> Any:
+    return getattr(importlib.import_module(home), name)
 
 
 def as_op(

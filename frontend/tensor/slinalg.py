@@ -75,6 +75,8 @@ def _solved(a: Any, b: Any, kind: str) -> Any:
     if b.type.ndim not in (a.type.ndim, a.type.ndim - 1):
         raise TypeError(f"solve: b must be a vector or a matrix, got {b.type} beside {a.type}")
     dtype = promote(a.type.dtype, b.type.dtype)
+    if dtype == "float16":  # which LAPACK does not know
+        dtype = "float32"
     a, b = build.cast(a, dtype), build.cast(b, dtype)
     if b.type.ndim == a.type.ndim:
         return node("solve", a, b, kind=kind).result

@@ -30,6 +30,34 @@ def clone(
     return [new[v] for v in i], [new.get(v, v) for v in o]
 
 
+def min_informative_str(obj: Any, indent_level: int = 0, _tags: dict[int, str] | None = None) -> str:
+    """The graph above a variable, a line for each node, down to variables that have names; letters stand for what recurs."""
+    tags = {} if _tags is None else _tags
+    indent = " " * indent_level
+    if id(obj) in tags:
+        return f"{indent}<{tags[id(obj)]}>"
+    tags[id(obj)] = tag = _letters(len(tags))
+    owner = getattr(obj, "owner", None)
+    if hasattr(obj, "__array__"):
+        lines = ["<ndarray>"]
+    elif getattr(obj, "name", None) is not None:
+        lines = [obj.name]
+    elif owner is not None:
+        lines = [str(owner.op), *(min_informative_str(v, indent_level + 1, tags) for v in owner.inputs)]
+    else:
+        lines = [str(obj)]
+    return f"{indent}{tag}. " + "\n".join(lines)
+
+
+def _letters(number: int) -> str:
+    """A, B, ..., Z, AA, AB, ..."""
+    text = ""
+    while number >= 0:
+        number, last = divmod(number, 26)
+        text, number = chr(65 + last) + text, number - 1
+    return text
+
+
 def map_variables(
     replacer: Callable[[Any], Any], graphs: Iterable[Any], additional_inputs: Iterable[Any] = ()
 ) -> list[Any]:

@@ -27,12 +27,13 @@ O = "tcc.theano.ops"
 N = "tcc.theano.netops"
 X = "tcc.theano.indexops"
 SP = "tcc.theano.sparseops"
+C = "tcc.theano.classes"
 
-_TYPES = _from("tcc.types", "TensorType Type Generic generic")
-_VARIABLES = _from(
-    "tcc.variable",
-    "Variable Constant TensorVariable TensorConstant SharedVariable as_tensor_variable constant",
-)
+_TYPES = {**_from("tcc.types", "TensorType Generic generic"), "Type": f"{C}:Type"}
+_VARIABLES = {
+    **_from("tcc.variable", "Variable Constant TensorVariable TensorConstant as_tensor_variable constant"),
+    "SharedVariable": f"{C}:SharedVariable",
+}
 _GRAPH = {
     **_from("tcc.graph", "ancestors"),
     **_from(G, "clone general_toposort as_string is_same_graph"),
@@ -169,7 +170,10 @@ TREE: dict[str, Entry] = {
             **_from(L, "format_as disconnected_type"),
         },
     ),
-    "printing": Entry(("tcc.printing",), _from(L, "pydot_imported pydot_imported_msg")),
+    "printing": Entry(
+        ("tcc.printing",),
+        {**_from(L, "pydot_imported pydot_imported_msg"), **_from(G, "min_informative_str")},
+    ),
     "configparser": Entry(names={**_from("tcc.settings", "config change_flags TheanoConfigParser")}),
     "configdefaults": Entry(
         names={**_from("tcc.settings", "config"), **_from(L, "local_bitwidth python_int_bitwidth")}
@@ -232,7 +236,7 @@ TREE: dict[str, Entry] = {
     "compile.sharedvalue": Entry(
         names={
             **_from("tcc.sharedvar", "shared"),
-            **_from("tcc.variable", "SharedVariable"),
+            **_from(C, "SharedVariable"),
             **_from("tcc.types", "generic"),
         }
     ),
@@ -283,8 +287,7 @@ TREE: dict[str, Entry] = {
     "tensor.type": Entry(names=_TYPES),
     "tensor.sharedvar": Entry(
         names={
-            **_from("tcc.sharedvar", "TensorSharedVariable"),
-            **_from("tcc.variable", "SharedVariable"),
+            **_from(C, "TensorSharedVariable SharedVariable"),
             "tensor_constructor": "tcc.sharedvar:shared",
         }
     ),

@@ -26,7 +26,6 @@ from tcc import shapes as shaping
 from tcc.build import shape_of
 from tcc.gradient import Lop
 from tcc.graph import ShownOp, clone
-from tcc.ir.optable import OpDef
 from tcc.tangents import Rop
 from tcc.tensor import extra_ops, nlinalg, slinalg
 from tcc.types import promote
@@ -44,11 +43,10 @@ class OpClass(type):
 
     def __instancecheck__(cls, instance: Any) -> bool:
         if isinstance(instance, ShownOp):
-            if instance.kind in OpClass.known:
-                return issubclass(OpClass.known[instance.kind], cls)
-            instance = instance.defn
-        if isinstance(instance, OpDef):
-            return instance.name in cls.__dict__.get("rows", ())
+            kind, row = OpClass.known.get(instance.kind), instance.defn.name
+            if kind is not None and (issubclass(kind, cls) or row not in kind.__dict__.get("rows", ())):
+                return issubclass(kind, cls)
+            return row in cls.__dict__.get("rows", ())
         return super().__instancecheck__(instance)
 
 

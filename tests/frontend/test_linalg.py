@@ -212,3 +212,9 @@ def test_least_squares_take_a_cutoff_that_is_computed():
         assert f(left, right, limit)[2] == rank
     slope = tcc.function([a, b, cut], T.grad(nlinalg.lstsq(a, b, cut)[0].sum(), b))
     np.testing.assert_allclose(slope(left, right, 1e-6), [1.0, 1e3, 0.0])
+
+
+def test_solve_takes_halves():
+    a, b = T.matrix("a", dtype="float16"), T.vector("b", dtype="float16")
+    x = slinalg.solve(a, b).eval({a: np.eye(2, dtype="float16") * 2, b: np.ones(2, "float16")})
+    assert x.dtype == "float32" and x.tolist() == [0.5, 0.5]

@@ -89,10 +89,17 @@ def test_a_monitor_sees_each_operation() -> None:
 
     def after(i: int, node: Any, fn: Any) -> None:
         seen.append((i, node.name, [c[0].copy() for c in fn.outputs]))
+        printed.append(tcc.printing.debugprint(node, file="str"))
 
+    printed: list[str] = []
     tcc.function([x], T.exp(-x), mode=MonitorMode(before, after))([0.0])
     names = [s[1] for s in seen if s[1] != "before"]
     assert names == ["neg", "exp"]
+    assert printed[1].splitlines() == [
+        "Elemwise{exp} [id A] ''   ",
+        " |Elemwise{neg} [id B] ''   ",
+        "   |x [id C]",
+    ]
     assert seen[-1][2][0] == [1.0] and seen[0][3] is None
 
 

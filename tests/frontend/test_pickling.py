@@ -110,6 +110,18 @@ def test_a_user_written_op() -> None:
     np.testing.assert_array_equal(f([1.0, 2.0]), [3, 5])
 
 
+@tcc.as_op(itypes=[T.dvector], otypes=[T.dvector])
+def trebled(v: Any) -> Any:
+    return 3 * v
+
+
+def test_an_op_of_a_function_is_found_by_its_name() -> None:
+    assert pickle.loads(pickle.dumps(trebled(x))).owner.op is trebled
+    local = tcc.as_op(itypes=[T.dvector], otypes=[T.dvector])(lambda v: v)
+    with pytest.raises(pickle.PicklingError, match="can be pickled where it is"):
+        pickle.dumps(local)
+
+
 def test_another_process_reads_it(tmp_path: Path) -> None:
     _, f = counter()
     f([1.0, 2.0])

@@ -8,7 +8,7 @@ import tcc.tensor as T
 from tcc.settings import change_flags
 from tcc.tensor.nnet import convshapes
 from tcc.tensor.type_other import NoneConst
-from tcc.theano import graphs, legacy, ops
+from tcc.theano import classes, graphs, legacy, ops
 from tcc.theano.indexops import Subtensor
 from tcc.types import Type
 from tcc.user_op import Apply, Op
@@ -134,3 +134,51 @@ def test_variables_are_replaced_in_the_steps_of_a_scan_too():
     assert [r.item() for r in f([1.0, 2], 1.0, 3.0)] == [3, 9]
     (same,) = graphs.map_variables(lambda v: v, [s])
     assert same is s and y.auto_name == y.auto_name != z.auto_name
+
+
+def test_a_graph_as_letters():
+    a, b, c = T.vectors("a", "b", "c")
+    d = a + b
+    text = graphs.min_informative_str((d * c) - d)
+    assert text.splitlines() == [
+        "A. Elemwise{sub,no_inplace}",
+        " B. Elemwise{mul,no_inplace}",
+        "  C. Elemwise{add,no_inplace}",
+        "   D. a",
+        "   E. b",
+        "  F. c",
+        " <C>",
+    ]
+    assert graphs._letters(25) == "Z" and graphs._letters(26) == "AA" and graphs._letters(27) == "AB"
+
+
+class Word(classes.Type):
+    def filter(self, data, strict=False, allow_downcast=None):
+        if not isinstance(data, str):
+            raise TypeError("a word is a str")
+        return data
+
+
+class Shout(tcc.Op):
+    __props__ = ()
+
+    def make_node(self, word):
+        return tcc.Apply(self, [word], [Word()()])
+
+    def perform(self, node, inputs, output_storage):
+        output_storage[0][0] = inputs[0].upper()
+
+
+def test_types_and_shared_variables_of_a_program():
+    word = Word()("word")
+    assert tcc.function([word], Shout()(word))("abc") == "ABC"
+    assert isinstance(word.type, classes.Type) and isinstance(T.vector().type, classes.Type)
+    assert not isinstance(word, classes.SharedVariable)
+    kind = T.TensorType("float64", (False,))
+    v = classes.SharedVariable(name="v", type=kind, value=[1, 2], strict=False)
+    assert v.type == kind and v.eval().tolist() == [1, 2] and isinstance(v, classes.TensorSharedVariable)
+    assert issubclass(type(v), classes.SharedVariable)
+    with pytest.raises(TypeError):
+        classes.SharedVariable("v", kind, {}, False)
+    with pytest.raises(ValueError):
+        v.set_value("abc")

@@ -7,8 +7,9 @@ from typing import Any
 from tcc import build
 from tcc.build import Size, node, size_arithmetic, size_of, size_product, static_size
 from tcc.creation import zeros
+from tcc.graph import Shown
 from tcc.indexing import set_subtensor
-from tcc.shapes import concatenate, dimshuffle, reshape
+from tcc.shapes import as_sizes, concatenate, dimshuffle, reshape
 from tcc.tensor.nnet.abstract_conv import with_shape
 from tcc.tensor.signal.pool import numbers
 from tcc.types import tensor_type
@@ -76,7 +77,8 @@ def _covered(x: Any, axis: int, w: int, s: int) -> Any:
     reach: Size = size_arithmetic("add", size_arithmetic("mul", size_arithmetic("sub", count, 1), s), w)
     sizes = [reach if a == axis else size for a, size in enumerate(build.shape_of(x))]
     types = (tensor_type(x.type.dtype, x.type.shape),)
-    return node("broadcast", x, shape=sizes, types=types, implicit=True).result
+    shown = Shown(f"images2neibs: patches of {w}, {s} apart, do not cover axis {axis}", (x,))
+    return node("broadcast", x, shape=sizes, types=types, implicit=True, shown=shown).result
 
 
 def neibs2images(neibs: Any, neib_shape: Any, original_shape: Any, mode: str = "valid") -> Any:
@@ -88,8 +90,7 @@ def neibs2images(neibs: Any, neib_shape: Any, original_shape: Any, mode: str = "
     if mode not in ("valid", "ignore_borders"):
         raise NotImplementedError(f"neibs2images do not support mode={mode}")
     h, w = numbers("neib_shape", neib_shape, 2)
-    items = original_shape if isinstance(original_shape, tuple | list) else list(as_variable(original_shape))
-    batch, channels, rows, columns = (build.as_size(s) for s in items)
+    batch, channels, rows, columns = as_sizes(original_shape, "original_shape", 4)
     down, across = size_arithmetic("floordiv", rows, h), size_arithmetic("floordiv", columns, w)
     tiles = reshape(x, [batch, channels, down, across, h, w])
     covered = [size_arithmetic("mul", down, h), size_arithmetic("mul", across, w)]

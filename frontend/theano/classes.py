@@ -1,0 +1,59 @@
+"""Theano's base classes where programs call or subclass them: they stand for tcc's own, whose instances are theirs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tcc import sharedvar, types, variable
+from tcc.runtime.buffers import ObjectContainer
+
+
+class Standing(type):
+    """A class that counts the instances and subclasses of the one it `stands` for as its own."""
+
+    def __instancecheck__(cls, instance: Any) -> bool:
+        return isinstance(instance, cls.__dict__.get("stands", ())) or super().__instancecheck__(instance)
+
+    def __subclasscheck__(cls, subclass: type) -> bool:
+        return issubclass(subclass, cls.__dict__.get("stands", ())) or super().__subclasscheck__(subclass)
+
+
+class Type(types.Handled, metaclass=Standing):
+    """What a variable may hold.  Values of a program's own types are Python objects, which its ops alone read."""
+
+    stands = types.Type
+
+
+class SharedVariable(metaclass=Standing):
+    """`SharedVariable(name, type, value, strict)`: a shared variable of this type; TypeError if the value is not of it."""
+
+    stands: Any = variable.SharedVariable
+
+    def __new__(
+        cls,
+        name: str | None = None,
+        type: Any = None,
+        value: Any = None,
+        strict: bool = False,
+        allow_downcast: bool | None = None,
+        container: Any = None,
+    ) -> Any:
+        if isinstance(type, types.TensorType):
+            if container is not None:
+                return sharedvar.TensorSharedVariable(type, container, name)
+            array = type.filter(value, strict, allow_downcast)
+            made = sharedvar.shared(
+                array, name, strict, allow_downcast, borrow=array is value, shape=type.shape
+            )
+            if made.type != type:
+                raise TypeError(f"{type} cannot be the type of a shared variable")
+            return made
+        made = sharedvar.GenericSharedVariable(container or ObjectContainer(type.filter(value)), name)
+        made.type = type
+        return made
+
+
+class TensorSharedVariable(SharedVariable):
+    """As `SharedVariable`, of arrays."""
+
+    stands = sharedvar.TensorSharedVariable
