@@ -15,7 +15,8 @@ def ifelse(condition: Any, then_branch: Any, else_branch: Any, name: str | None 
     """`then_branch` if the scalar `condition` is not zero, else `else_branch`: only what the taken one needs is computed.
 
     Branches are variables, or lists of as many variables; a pair must be of one dtype and rank (TypeError), its sizes may
-    differ.  Unlike `switch`, which computes both and chooses element by element.
+    differ.  Unlike `switch`, which computes both and chooses element by element.  Where a branch's sizes hang on its
+    values, what they hang on is computed once for the sizes and once for the results.
     """
     condition = as_variable(condition)
     if condition.type.ndim != 0:

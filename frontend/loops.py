@@ -143,12 +143,20 @@ def as_list(value: Any) -> list[Any]:
     return list(value) if isinstance(value, list | tuple) else [value]
 
 
+def _tensor(value: Any, what: str) -> Any:
+    if isinstance(value, Variable) and not isinstance(value.type, TensorType):
+        raise TypeError(
+            f"scan {what} tensors, got {value} of {value.type}: pass it through non_sequences, or what it is made of as tensors"
+        )
+    return as_variable(value)
+
+
 # -- sequences -------------------------------------------------------------------------------------------------------
 
 
 def _sequence(given: Any, backwards: bool) -> Sequence_:
     info = given if isinstance(given, dict) else {"input": given}
-    whole = as_variable(info["input"])
+    whole = _tensor(info["input"], "walks along")
     taps = info.get("taps", [0])
     taps = [taps] if isinstance(taps, int) else list(taps)
     if whole.type.ndim == 0:
@@ -228,7 +236,7 @@ def _state(info: Any, number: int) -> State:
                 "If you are using slices of an output you need to provide a initial state for it", info
             )
         return State()
-    initial = as_variable(initial)
+    initial = _tensor(initial, "carries")
     taps = [taps] if isinstance(taps, int) else list(taps)
     if any(t >= 0 for t in taps):
         raise ValueError(f"All the tap values must be smaller than 0, output {number} has {taps}")
@@ -312,7 +320,7 @@ def _returned(made: Any) -> tuple[list[Any], list[tuple[Any, Any]], Any]:
         parts = made if any(isinstance(p, kinds) and not _is_update(p) for p in made) else [made]
     flat = isinstance(made, tuple) and not any(isinstance(p, list | tuple | dict | until) for p in parts)
     if flat:
-        return [as_variable(p) for p in parts], [], None
+        return [_tensor(p, "stacks") for p in parts], [], None
     for part in parts:
         if part is None:
             continue
@@ -324,9 +332,9 @@ def _returned(made: Any) -> tuple[list[Any], list[tuple[Any, Any]], Any]:
             if part and all(_is_update(p) for p in part):
                 updates += [(p[0], p[1]) for p in part]
             else:
-                outputs += [as_variable(p) for p in part]
+                outputs += [_tensor(p, "stacks") for p in part]
         else:
-            outputs.append(as_variable(part))
+            outputs.append(_tensor(part, "stacks"))
     return outputs, [(s, s.type.filter_variable(e)) for s, e in updates], condition
 
 

@@ -12,7 +12,7 @@ from tcc.ir.clone import clone_block
 from tcc.ir.core import Block, Value
 from tcc.ir.dims import Size
 from tcc.ir.types import Type
-from tcc.printing import label
+from tcc.printing import Print, label
 from tcc.stacking import bind_before, bound_in, sized, told_by_steps
 from tcc.unify import GraphBuilder, Scope, resolve_block
 from tcc.variable import Variable
@@ -154,6 +154,10 @@ def told(lowering: Lowering, block: Block, sizes: Sequence[Size]) -> Block:
             bound[str(op.attrs["size"])] = dims.name(f"s{lowering.fresh}")
     needed = set(bound) & set().union(*map(dims.names_of, sizes))
     made = clone_block(block, {}, bound) if needed else Block()
+    for op in list(made.walk()):
+        if op.name == "call" and isinstance(getattr(op.attrs["function"], "__self__", None), Print):
+            op.result.replace_by(op.operands[0])  # the branch itself prints it
+            op.erase()
     if made.last is not None:
         made.last.erase()
     b = Builder(made, loc=lowering.builder.loc)

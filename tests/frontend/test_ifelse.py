@@ -51,6 +51,14 @@ def test_sizes_may_differ():
     np.testing.assert_allclose(f(0, a, b), b + 1)
 
 
+def test_a_branch_whose_sizes_hang_on_data_prints_once(capsys):
+    c, x = T.bscalar(), T.vector()
+    shown = tcc.printing.Print("x")(x)
+    f = tcc.function([c, x], tcc.ifelse(c, shown[shown > 0] * 2, x))
+    assert f(1, [1.0, -2.0, 3.0]).tolist() == [2, 6] and f(0, [1.0, -2.0]).tolist() == [1, -2]
+    assert capsys.readouterr().out.count("x __str__") == 1
+
+
 def test_several_outputs_and_what_both_read():
     c, x = T.scalar(), T.vector()
     both = T.tanh(x)
