@@ -6,12 +6,14 @@ import signal
 import subprocess
 import sys
 import time
+import types
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from tcc.__main__ import main
 from tcc.ir.builder import Builder
 from tcc.ir.core import Block, Func
 from tcc.ir.optable import TABLE
@@ -136,6 +138,19 @@ def test_an_interrupt_is_130(here: Path, monkeypatch: pytest.MonkeyPatch, capsys
     monkeypatch.setattr("tcc.tools.describe.ops_table", interrupted)
     assert run(["ops"]) == 130
     assert capsys.readouterr().err.strip() == "tcc: interrupted"
+
+
+def test_an_interrupt_while_the_command_is_loaded_is_130(
+    monkeypatch: pytest.MonkeyPatch, capsys: Output
+) -> None:
+    class Loading(types.ModuleType):
+        def __getattr__(self, name: str) -> object:
+            raise KeyboardInterrupt
+
+    monkeypatch.setitem(sys.modules, "tcc.tools.cli", Loading("tcc.tools.cli"))
+    with pytest.raises(SystemExit, match="^130$"):
+        main()
+    assert capsys.readouterr().err == "tcc: interrupted\n"
 
 
 def test_ctrl_c_while_a_model_loads(here: Path) -> None:
