@@ -15,6 +15,7 @@ from tcc.codegen.aot.layout import (
     CTX_MODEL,
     CTX_POOL,
     CTX_THREADS,
+    STATE_ROW,
 )
 from tcc.codegen.aot.state import State
 from tcc.codegen.aot.threads import alone_text, setup_text
@@ -195,7 +196,7 @@ head:
   %more = icmp ult i64 %i, {count}
   br i1 %more, label %one, label %out
 one:
-  %row = getelementptr [6 x i64], ptr @tcc_state_places, i64 %i
+  %row = getelementptr {STATE_ROW}, ptr @tcc_state_places, i64 %i
   %own.at = getelementptr i64, ptr %row, i64 1
   %file.at = getelementptr i64, ptr %row, i64 2
   %bytes = load i64, ptr %row
@@ -383,7 +384,7 @@ missing:
 found:
 {fetched("show")}
 show:
-{stale}  %row = getelementptr [6 x i64], ptr @tcc_state_places, i64 %i
+{stale}  %row = getelementptr {STATE_ROW}, ptr @tcc_state_places, i64 %i
   %own.at = getelementptr i64, ptr %row, i64 1
   %own = load i64, ptr %own.at
   %data = getelementptr i8, ptr %ctx, i64 %own

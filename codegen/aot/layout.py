@@ -29,6 +29,8 @@ CTX_DEVICE = 4  # the record of its GPU (gpu/library.py)
 CTX_HANDED = 5  # not 0 once a tensor that has panels was handed out: each call makes them again
 CTX_HEADER = 64  # bytes
 
+STATE_ROW = "[6 x i64]"  # of the table of the state's tensors (aot/state.py)
+
 # A call's context is a running program's (runtime/layout.py), but for what only that needs.
 CALL_CONTEXT = layout.CTX_THREAD_STATE  # the address of the context above
 CALL_INPUTS = layout.CTX_NEXT_POLL  # the array of inputs

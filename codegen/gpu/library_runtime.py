@@ -4,7 +4,7 @@ the kernels and the state, and tables."""
 from __future__ import annotations
 
 from tcc.codegen.aot.checks import c_bytes, string
-from tcc.codegen.aot.layout import ALIGN, CTX_DEVICE, CTX_HEADER
+from tcc.codegen.aot.layout import ALIGN, CTX_DEVICE, CTX_HEADER, STATE_ROW
 from tcc.codegen.gpu.library import CONTEXT, FIRST, HERE, NEWER, NUMBER, STREAM, DeviceLibrary
 from tcc.codegen.gpu.library_calls import DRIVER, DriverCalls
 
@@ -313,7 +313,7 @@ class _Runtime(DriverCalls):
 
             def fetch() -> None:
                 bytes = self.load(
-                    e.value(f"getelementptr [4 x i64], ptr @tcc_state_places, i64 {i}"), 0, "i64"
+                    e.value(f"getelementptr {STATE_ROW}, ptr @tcc_state_places, i64 {i}"), 0, "i64"
                 )
                 place = self.load("%ctx", e.value(f"add i64 {i}, {CTX_HEADER // 8}"))
                 source = self.load(slot, 0, "i64")

@@ -47,12 +47,15 @@ looped = tcc.function([v], h)
 chosen = tcc.function([v], tcc.ifelse(v.sum() > 0, v * 2, v - 1))
 checked = tcc.function([v, i], v[i] * 2)
 user = tcc.function([v], doubled(v) + 1)
+q = T.matrix('q', dtype='bfloat16')
+halves = tcc.function([q], T.tanh(T.dot(q, q.T)))
 """
-ENTRIES = ("predict", "step", "late", "looped", "chosen", "checked", "user")
+ENTRIES = ("predict", "step", "late", "looped", "chosen", "checked", "user", "halves")
 USE = """
 import os, sys
 import numpy as np
 from standin_kernels import *
+from tcc.ir.arrays import as_numbers, in_memory
 from tcc.tools.cli import run
 entries = [word for n in ENTRIES for word in ("--entry", f"{n}={n}")]
 words = ["compile", "onhost.py", "--name", "ongpu", *entries, "--target", "cuda", "--emit", "shared,python", "-o", "made"]
@@ -87,6 +90,8 @@ for given in (V, V[:0], V[:1], -np.abs(V)):
         close(a, b, rtol=1e-5, atol=1e-6)
     for name in ("looped", "chosen", "user"):
         close(getattr(m, name)(given), getattr(onhost, name)(given), rtol=1e-5)
+bits = in_memory(X, "bf16")
+close(as_numbers(m.halves(bits), "bf16"), onhost.halves(X), rtol=2**-6, atol=2**-8)
 close(m.checked(V, np.array([3, 1, 32])), V[[3, 1, 32]] * 2)
 try:
     m.checked(V, np.array([3, 33]))
