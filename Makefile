@@ -2,6 +2,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
+# a process for each CPU; neighbours stay together, because they share what a process has compiled
+PYTEST := $(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
 .PHONY: help setup check test test-exhaustive fuzz bench peers pycuda demo clean
 
@@ -31,10 +33,10 @@ check: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/python -m tcc.tools.typecheck
-	$(BIN)/python -m pytest -m 'not slow'
+	$(PYTEST) -m 'not slow'
 
 test: setup
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 test-exhaustive: setup
 	$(BIN)/python -m pytest -s tests/exhaustive/math_floats.py

@@ -1,12 +1,35 @@
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import pytest
 from filetest import FileTest
 from guarded import guarded
 
+from tcc.codegen import jit
+from tcc.codegen.target import Target, host, plain
 from tcc.runtime import arenas
+
+
+def compiled_once() -> None:
+    """Many tests make the same modules: a process compiles each once, whatever a test's cache is.
+
+    The portable form, which nobody runs on this machine, is compiled in LLVM's quick way: tests of it are about its text.
+    """
+    compile_object, made = jit.compile_object, dict[tuple[bytes, Target, int], bytes]()
+
+    def once(text: str, target: Target, level: int = 2) -> bytes:
+        level = 0 if target != host() and target in (plain(128), plain(256)) else level
+        key = hashlib.sha256(text.encode()).digest(), target, level
+        if key not in made:
+            made[key] = compile_object(text, target, level)
+        return made[key]
+
+    jit.compile_object = once
+
+
+compiled_once()
 
 
 @pytest.fixture(autouse=True)

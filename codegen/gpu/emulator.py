@@ -209,17 +209,17 @@ def _symbols() -> dict[str, int]:
 
 
 def _compile(text: str, target: Target, passes: bool) -> bytes:
+    """Code that is made at once, rather than code that is fast: a kernel runs a few times.  `passes` splits coroutines."""
     from llvmlite import binding as llvm
 
     if not passes:
-        return jit.compile_object(text, target, 1)
-    machine = jit._machine(target, 1)
+        return jit.compile_object(text, target, level=0)
+    machine = jit._machine(target, 0)
     with jit._parse(text, target) as module:
-        options = llvm.create_pipeline_tuning_options(speed_level=1)
+        options = llvm.create_pipeline_tuning_options(speed_level=0)
         module.data_layout = str(machine.target_data)
-        llvm.create_pass_builder(machine, options).getModulePassManager().run(
-            module, llvm.create_pass_builder(machine, options)
-        )
+        builder = llvm.create_pass_builder(machine, options)
+        builder.getModulePassManager().run(module, builder)
         return bytes(machine.emit_object(module))
 
 

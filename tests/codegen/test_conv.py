@@ -3,6 +3,7 @@ the plain ones, known and run-time sizes, one thread and two, places of any stri
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from tcc.ir.optable import TABLE
 from tcc.ir.types import Type
 from tcc.passes.manager import Context, run
 from tcc.passes.pipeline import default_pipeline
+from tcc.runtime.threads import pool
 from tcc.tools.compare import compile_native
 
 TARGETS = {"host": {}, "plain256": {"TCC_TARGET": "plain", "TCC_VECTOR_BITS": "256"}, "plain128": {}}
@@ -61,6 +63,17 @@ def no_cache(monkeypatch: pytest.MonkeyPatch) -> None:
 def target(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in TARGETS[request.param].items():
         monkeypatch.setenv(name, value)
+
+
+def numbers_of_threads() -> Iterator[int]:
+    """One, and as many as the process has, which calls made meanwhile use."""
+    threads = pool()
+    try:
+        for limit in sorted({1, threads.threads}):
+            threads.limit = limit
+            yield limit
+    finally:
+        threads.limit = threads.threads
 
 
 def program(case: Case, dtype: str, named: str) -> Func:
@@ -115,15 +128,13 @@ def close(got: Any, want: Any, sizes: Any, terms: int) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 @pytest.mark.parametrize("dtype", ["f32", "f64"])
-def test_is_the_convolution(name: str, dtype: str, target: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_is_the_convolution(name: str, dtype: str, target: None) -> None:
     case = CASES[name]
     args = arguments(case, dtype)
     runs = []
     for named in NAMED if dtype == "f32" else NAMED[::2]:
-        for threads in ("1", "2") if named != "n" else ("2",):
-            monkeypatch.setenv("TCC_THREADS", threads)
-            function, _ = compile_native(program(case, dtype, named), {}, exact=not named)
-            runs.append(function(*args))
+        function, _ = compile_native(program(case, dtype, named), {}, exact=not named)
+        runs += [function(*args) for _ in numbers_of_threads()]
     x, w, y = (a.shape for a in args)
     terms = [int(np.prod(w[1:])), w[0] * int(np.prod(w[2:])), y[0] * int(np.prod(y[2:]))]
     for result in zip(runs[0], meaning(case, args), meaning(case, [*map(np.abs, args)]), terms, strict=True):
@@ -267,13 +278,10 @@ def test_images_as_lanes_give_the_same_bits(name: str, target: None, monkeypatch
     case = MANY[name]
     args = arguments(case, "f32")
     runs = []
-    for named, threads in (("", "1"), ("", "2"), (NAMED[-1], "2")):
-        monkeypatch.setenv("TCC_THREADS", threads)
+    for named in ("", NAMED[-1]):
         function, _ = compile_native(program(case, "f32", named), {}, exact=not named)
-        runs.append(function(*args))
-    assert (
-        len(made) >= 2
-    )  # forward and by the image; those for the second number of threads may be the same objects
+        runs += [function(*args) for _ in numbers_of_threads()]
+    assert len(made) == 2  # forward and by the image, where sizes are known
     w, y = args[1].shape, args[2].shape
     terms = [int(np.prod(w[1:])), w[0] * int(np.prod(w[2:])), y[0] * int(np.prod(y[2:]))]
     for result in zip(runs[0], meaning(case, args), meaning(case, [*map(np.abs, args)]), terms, strict=True):

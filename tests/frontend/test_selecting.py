@@ -85,18 +85,18 @@ def test_a_mask_of_another_size_is_an_error():
         T.vector("y")[T.TensorType("bool", (False, False))("n")]
 
 
-@pytest.mark.parametrize("step", [1, 2, 3, -1, -2, -7])
 @pytest.mark.parametrize("start", [None, 0, 1, -1, 9, -9])
 @pytest.mark.parametrize("stop", [None, 0, 2, -1, 9, -9])
-def test_a_step_may_be_a_variable(start, stop, step):
+def test_a_step_may_be_a_variable(start, stop):
     x, s = T.tensor3("x"), T.lscalar("s")
     f = tcc.function(
         [x, s], [x[:, start:stop:s], T.set_subtensor(x[:, start:stop:s], 7.0), x[0, start:stop:s, 1]]
     )
-    written = A.copy()
-    written[:, start:stop:step] = 7
-    for made, wanted in zip(f(A, step), [A[:, start:stop:step], written, A[0, start:stop:step, 1]]):
-        assert np.array_equal(made, wanted)
+    for step in (1, 2, 3, -1, -2, -7):
+        written = A.copy()
+        written[:, start:stop:step] = 7
+        wanted = [A[:, start:stop:step], written, A[0, start:stop:step, 1]]
+        assert all(map(np.array_equal, f(A, step), wanted)), step
 
 
 def test_gradient_through_a_variable_step():
