@@ -2,7 +2,7 @@
 
 A kernel of some length is a module of its own, whose object the cache keeps by its text: another function with that kernel,
 or the same program after a change elsewhere, compiles it no more.  That costs a millisecond for each, so small ones stay
-with their function.
+with their function.  What several kernels call is compiled once for all of them.
 
 LLVM's register coalescer, which `optnone` does not leave out, takes time quadratic in a function: 0.8 s for 4000 calls of
 kernels.  At level 0 it does not run, but a module more costs a millisecond.
@@ -10,12 +10,13 @@ kernels.  At level 0 it does not run, but a module more costs a millisecond.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from tcc.codegen import jit
 from tcc.codegen.driver import Lowered, kernels_text
 from tcc.codegen.emit import merge
 from tcc.codegen.entry import entry_text
 from tcc.codegen.image import Compiled
-from tcc.codegen.kernel import Kernel
 from tcc.codegen.keys import cache_key
 from tcc.codegen.products import engines
 from tcc.codegen.target import Target
@@ -27,9 +28,12 @@ SHARED = 20_000  # characters of a kernel that is compiled on its own
 
 def compile_lowered(lowered: Lowered, target: Target) -> Compiled:
     """Object code of a function with its entry."""
-    shared = [k for k in lowered.kernels.values() if len(k.text) >= SHARED]
-    code = [_kernel_object(k, target) for k in shared]
-    small = kernels_text([k for k in lowered.kernels.values() if k not in shared])
+    helpers = dict.fromkeys(text for k in lowered.kernels.values() for text in k.helpers.values())
+    kernels = [replace(k, helpers={}) for k in lowered.kernels.values()]
+    shared = [k for k in kernels if len(k.text) >= SHARED]
+    code = [_object(merge([text]).replace("define internal", "define"), target) for text in helpers]
+    code += [_object(merge([kernels_text([k])]), target) for k in shared]
+    small = kernels_text([k for k in kernels if k not in shared])
     control = [lowered.control_text(), _entry_text(lowered)]
     if len(lowered.text) > LONG:
         code += [jit.compile_object(merge([small]), target)]
@@ -39,9 +43,8 @@ def compile_lowered(lowered: Lowered, target: Target) -> Compiled:
     return Compiled(code, _entry(lowered), lowered.engines)
 
 
-def _kernel_object(kernel: Kernel, target: Target) -> bytes:
-    """A kernel's object, from the cache or made now."""
-    text = merge([kernels_text([kernel])])
+def _object(text: str, target: Target) -> bytes:
+    """The object of a kernel or of a helper, from the cache or made now."""
     key = cache_key("kernel", text, target)
     code = cache.get(key)
     if code is None:

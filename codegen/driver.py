@@ -79,10 +79,11 @@ class Lowered:
 
 
 def kernels_text(kernels: Iterable[Kernel]) -> str:
-    """Kernels, with what they call declared."""
+    """Kernels and their helpers, with what they call declared."""
     kernels = list(kernels)
     declares = dict.fromkeys(d for k in kernels for d in sorted(k.declares))
-    return "\n".join([*declares, *(k.text for k in kernels)])
+    helpers = dict.fromkeys(text for k in kernels for text in k.helpers.values())
+    return "\n".join([*declares, *(k.text for k in kernels), *helpers])
 
 
 def lower(func: Func, target: Target, returns: Returns = "list", clock: int = 0) -> Lowered:

@@ -143,7 +143,10 @@ class Emit:
         """`for i in range(start, end, step)`: `body(i, values)` returns the carried values' next ones.
 
         `carried` holds (type, initial value); the values after the last round come back.  The end is tested first.
+        What is known to have one round is no loop.
         """
+        if _one_round(start, end, step):
+            return _carried(body(str(start), [initial for _, initial in carried]), carried)
         before, head, inside, after = self.current, self.label(), self.label(), self.label()
         self.branch(head)
         self.at(head)
@@ -154,9 +157,7 @@ class Emit:
         more = self.value(f"icmp slt i64 {index}, {end}")
         self.branch_if(more, inside, after)
         self.at(inside)
-        new = list(body(index, phis) or [])
-        if len(new) != len(phis):
-            raise AssertionError(f"the loop carries {len(phis)} values, its body returns {len(new)}")
+        new = _carried(body(index, phis), carried)
         following = self.value(f"add nsw i64 {index}, {step}")
         latch = self.current
         self.branch(head)
@@ -192,6 +193,21 @@ class Emit:
 
     def text(self) -> str:
         return "\n".join(self.lines) + "\n"
+
+
+def _one_round(start: int | str, end: int | str, step: int | str) -> bool:
+    try:
+        return 0 < int(end) - int(start) <= int(step)
+    except ValueError:  # the name of a value
+        return False
+
+
+def _carried(new: Sequence[str] | None, carried: Sequence[object]) -> list[str]:
+    """What a loop's body returns."""
+    values = list(new or [])
+    if len(values) != len(carried):
+        raise AssertionError(f"the loop carries {len(carried)} values, its body returns {len(values)}")
+    return values
 
 
 def merge(texts: Iterable[str]) -> str:

@@ -7,13 +7,19 @@ from tcc.codegen.emit import Emit
 Size = int | str
 
 
+def known(a: Size) -> Size:
+    """The int that a text spells, such as the index of a loop's only round; else the name of a value."""
+    return int(a) if isinstance(a, str) and a[0] != "%" else a
+
+
 class Index:
-    """Writes i64 arithmetic to an Emit; results are ints where both sides are.  Sizes are not negative."""
+    """Writes i64 arithmetic to an Emit; results are ints where both sides are known.  Sizes are not negative."""
 
     def __init__(self, e: Emit) -> None:
         self.e = e
 
     def add(self, a: Size, b: Size) -> Size:
+        a, b = known(a), known(b)
         if isinstance(a, int) and isinstance(b, int):
             return a + b
         if a == 0 or b == 0:
@@ -21,21 +27,28 @@ class Index:
         return self.e.value(f"add nsw i64 {a}, {b}")
 
     def sub(self, a: Size, b: Size) -> Size:
+        a, b = known(a), known(b)
         if isinstance(a, int) and isinstance(b, int):
             return a - b
+        if a == b:
+            return 0
         return a if b == 0 else self.e.value(f"sub nsw i64 {a}, {b}")
 
     def mul(self, a: Size, b: Size) -> Size:
+        a, b = known(a), known(b)
         if isinstance(a, int) and isinstance(b, int):
             return a * b
+        if a == 0 or b == 0:
+            return 0
         if a == 1 or b == 1:
             return b if a == 1 else a
         return self.e.value(f"mul nsw i64 {a}, {b}")
 
     def div(self, a: Size, b: Size) -> Size:
-        """Rounded down."""
+        """Rounded down; what is divided by 0 is never used."""
+        a, b = known(a), known(b)
         if isinstance(a, int) and isinstance(b, int):
-            return a // b
+            return a // b if b else 0
         return a if b == 1 else self.e.value(f"udiv i64 {a}, {b}")
 
     def ceil_div(self, a: Size, b: Size) -> Size:
@@ -45,27 +58,32 @@ class Index:
         return self.mul(self.ceil_div(a, step), step)
 
     def min(self, a: Size, b: Size) -> Size:
+        a, b = known(a), known(b)
         if isinstance(a, int) and isinstance(b, int):
             return min(a, b)
         return str(self.e.call("i64", "llvm.smin.i64", ("i64", str(a)), ("i64", str(b))))
 
     def max(self, a: Size, b: Size) -> Size:
+        a, b = known(a), known(b)
         if isinstance(a, int) and isinstance(b, int):
             return max(a, b)
         return str(self.e.call("i64", "llvm.smax.i64", ("i64", str(a)), ("i64", str(b))))
 
     def less(self, a: Size, b: Size) -> Size:
         """1 where a < b, else 0: conditions are sizes too, `both` joins them, `pick` chooses by them."""
+        a, b = known(a), known(b)
         if isinstance(a, int) and isinstance(b, int):
             return int(a < b)
         return self.e.value(f"zext i1 {self.e.value(f'icmp slt i64 {a}, {b}')} to i64")
 
     def equal(self, a: Size, b: Size) -> Size:
+        a, b = known(a), known(b)
         if isinstance(a, int) and isinstance(b, int):
             return int(a == b)
         return self.e.value(f"zext i1 {self.e.value(f'icmp eq i64 {a}, {b}')} to i64")
 
     def both(self, a: Size, b: Size) -> Size:
+        a, b = known(a), known(b)
         if a == 0 or b == 0:
             return 0
         if isinstance(a, int) or isinstance(b, int):

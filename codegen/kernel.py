@@ -52,7 +52,8 @@ Slot = Operand | Runtime | Scratch | OpId
 
 @dataclass(frozen=True)
 class Kernel:
-    """Text and calling sequence of one kernel.  `engines` are those that it calls, by name, and their dtypes."""
+    """Text and calling sequence of one kernel.  `engines` are those that it calls, by name, and their dtypes; `helpers`
+    the functions that other kernels call too, by name."""
 
     name: str
     text: str
@@ -61,6 +62,7 @@ class Kernel:
     declares: frozenset[str] = frozenset()
     engines: Mapping[str, str] = field(default_factory=dict)
     reach: Reach | None = None  # what the engines have to do
+    helpers: Mapping[str, str] = field(default_factory=dict)
 
 
 def finish(
@@ -68,12 +70,20 @@ def finish(
     slots: tuple[Slot, ...],
     kind: str,
     thread_scratch: Size = 0,
+    helpers: Mapping[str, str] | None = None,
 ) -> Kernel:
     """The kernel whose text, with PLACEHOLDER for its name, is in `e`."""
     body = e.text()
     declares = frozenset(e.declared)
     name = f"tcc_{kind}_{hashlib.sha256(body.encode()).hexdigest()[:20]}"
-    return Kernel(name, quick_heads(body).replace(PLACEHOLDER, name), slots, thread_scratch, declares)
+    return Kernel(
+        name,
+        quick_heads(body).replace(PLACEHOLDER, name),
+        slots,
+        thread_scratch,
+        declares,
+        helpers=helpers or {},
+    )
 
 
 _HEAD = re.compile(r"^define i32 .*?^}", re.M | re.S)

@@ -103,9 +103,8 @@ def library_text(library: Library) -> str:
             strings.text(),
         ]
     )
-    bodies = [kernels_text(p.lowered.kernels.values()) for p in library.pieces] + [
-        p.lowered.control_text() for p in library.pieces
-    ]
+    kernels = {name: k for p in library.pieces for name, k in p.lowered.kernels.items()}
+    bodies = [kernels_text(kernels.values()), *(p.lowered.control_text() for p in library.pieces)]
     bodies += _engines(library)
     constants = [
         f"@tcc_const_{p.entry.name}_{i} = internal constant [{max(1, c.nbytes)} x i8] {_data(c)}, align 64\n"

@@ -134,11 +134,9 @@ class _Filter(ConvText):
         if dense:
             ahead = g.strides[0] * t.bytes if isinstance(g.strides[0], int) else 0
             even = isinstance(self.pixel_count, int) and self.pixel_count % t.lanes == 0
-            part = copy_transposed(t, self.target, ahead, even)
+            copy = self.helper(copy_transposed(t, self.target, ahead, even), pack_name(t, "turn"))
         else:
-            part = copy_elements(t)
-        self.e.lines += part.text().replace("tcc_pack_", "KERNEL_NAME.pack_").splitlines()
-        self.e.declared |= part.declared
+            copy = self.helper(copy_elements(t), pack_name(t, "each"))
         e = self.begin_body("turn")
         x = Index(e)
         first, from_, to = self.get("first", "i64"), self.pointer(1), self.scratch(self.turned)
@@ -165,18 +163,16 @@ class _Filter(ConvText):
                 lambda: (e.loop(0, x.mul(count, self.width), t.lanes, zero), None)[1],
             )
             sizes = (("i64", x.mul(sc, t.bytes)), ("ptr", place), ("i64", self.width * t.bytes))
-            name = pack_name(t, "turn").replace("tcc_pack_", "pack_")
             if dense:
-                self.call(name, ("ptr", read), *sizes, ("i64", some), ("i64", count))
+                self.call_by(copy, ("ptr", read), *sizes, ("i64", some), ("i64", count))
                 return
 
             def line(axis: int, read: str, at: Number) -> None:
                 if axis == 2:
-                    name = pack_name(t, "each").replace("tcc_pack_", "pack_")
                     row = e.gep(place, x.mul(at, x.mul(pixels[2], self.width)), t.elem)
                     strides = (("i64", x.mul(steps[2], t.bytes)), ("i64", x.mul(sc, t.bytes)))
                     to = (("ptr", row), ("i64", self.width * t.bytes))
-                    self.call(name, ("ptr", read), *strides, *to, ("i64", pixels[2]), ("i64", some))
+                    self.call_by(copy, ("ptr", read), *strides, *to, ("i64", pixels[2]), ("i64", some))
                     return
                 e.loop(
                     0,

@@ -118,10 +118,7 @@ class _ByImages(Conv):
         pack = self.reserve(known(self.tiles) * self.h * channels * taps * bytes)
         self.turned = self.reserve(most * self.turned_block * bytes)
         self.results = self.reserve(most * self.made_block * bytes)
-        part = copy_transposed(self.t, self.target)
-        self.e.lines += part.text().replace("tcc_pack_", "KERNEL_NAME.pack_").splitlines()
-        self.e.declared |= part.declared
-        self.turn = pack_name(self.t, "turn").replace("tcc_pack_", "pack_")
+        self.turn = self.helper(copy_transposed(self.t, self.target), pack_name(self.t, "turn"))
         rest = -(-(self.images % self.width) // self.t.lanes)
         for v in sorted({self.v, rest or self.v}):
             self._write_sum(v)
@@ -175,7 +172,7 @@ class _ByImages(Conv):
             read = e.gep(source, x.add(x.mul(first, sn), x.mul(c, self.inside)), t.elem)
             to = e.gep(turned, x.mul(u, self.inside * self.width), t.elem)
             places = (("ptr", read), ("i64", x.mul(sn, t.bytes)), ("ptr", to), ("i64", self.width * t.bytes))
-            self.call(self.turn, *places, ("i64", count), ("i64", self.inside))
+            self.call_by(self.turn, *places, ("i64", count), ("i64", self.inside))
 
         e.loop("%begin", "%end", 1, unit)
         e.end()
@@ -263,7 +260,7 @@ class _ByImages(Conv):
                 ("ptr", lines),
                 ("i64", line * t.bytes),
             )
-            self.call(self.turn, *places, ("i64", self.made), ("i64", count))
+            self.call_by(self.turn, *places, ("i64", self.made), ("i64", count))
 
             def image(i: str, _: list[str]) -> None:
                 number = x.add(first, i)

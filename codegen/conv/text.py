@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -91,6 +92,7 @@ class ConvText:
     def __init__(self, op: Op, target: Target) -> None:
         self.op, self.target = op, target
         self.e, self.slots = Emit(), Slots()
+        self.helpers: dict[str, str] = {}
         last = len(op.operands) - 1
         self.types: list[Type] = [op.operands[i].type for i in (0, 1, last)]
         self.t = vector(self.types[0].dtype, target)
@@ -223,6 +225,16 @@ class ConvText:
     def call(self, name: str, *args: tuple[str, Number]) -> None:
         self.call_by(f"@KERNEL_NAME.{name}", *args)
 
+    def helper(self, e: Emit, name: str) -> str:
+        """The address of the function `name` that `e` holds, which kernels share."""
+        text = "\n".join([*e.declared, e.text()])
+        own = f"tcc_helper_{hashlib.sha256(text.encode()).hexdigest()[:20]}"
+        self.helpers[own] = text.replace(f"@{name}(", f"@{own}(")
+        (head,) = (line for line in self.helpers[own].splitlines() if line.startswith("define "))
+        kinds = (p.split()[0] for p in head[head.index("(") + 1 : head.rindex(")")].split(","))
+        self.e.declare(f"declare void @{own}({', '.join(kinds)})")
+        return f"@{own}"
+
     def call_by(self, address: str, *args: tuple[str, Number]) -> None:
         self.e.line(f"call void {address}({', '.join(f'{k} {a}' for k, a in args)})")
 
@@ -238,7 +250,7 @@ class ConvText:
     def finish(self, kind: str, thread_scratch: Size) -> Kernel:
         self.e.end("i32 0")
         self.slots.slots[3] = Scratch(add(self.total, _ALIGN))
-        return finish(self.e, tuple(self.slots.slots), kind, thread_scratch)
+        return finish(self.e, tuple(self.slots.slots), kind, thread_scratch, self.helpers)
 
     def divide(self, x: Index, a: Number, b: Number) -> tuple[Number, Number]:
         """Quotient and rest."""

@@ -21,7 +21,7 @@ import pytest
 
 from tcc.codegen import jit
 from tcc.codegen.aot import freestanding
-from tcc.codegen.driver import Lowered, lower
+from tcc.codegen.driver import Lowered, kernels_text, lower
 from tcc.codegen.emit import merge
 from tcc.codegen.products import engines
 from tcc.codegen.target import LEVELS, Target, host, level
@@ -267,8 +267,7 @@ def _linked(lowered: Sequence[Lowered], target: Target, folder: Path) -> list[st
     """The command line that runs the program, but for the output's name."""
     wasm = target.triple.startswith("wasm32")
     kernels = {k.name: k for low in lowered for k in low.kernels.values()}
-    declares = dict.fromkeys(d for k in kernels.values() for d in sorted(k.declares))
-    texts = ["\n".join([*declares, *(k.text for k in kernels.values())])]
+    texts = [kernels_text(kernels.values())]
     texts += dict.fromkeys(low.control_text() for low in lowered)
     texts += [engines.text(d, target) for d in sorted({d for low in lowered for d in low.engines.values()})]
     module = str(folder / "module.o")
