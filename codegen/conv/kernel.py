@@ -41,6 +41,7 @@ from tcc.passes.epilogue import cheap
 from tcc.runtime import layout as at
 
 ROUND_THREADS = 4  # that have images of their own in a round
+LONG_BLOCK = 64  # ops of a tile's block for all of its vectors, past which they are written once, in a loop over the rows
 
 
 class Conv(ConvText):
@@ -264,6 +265,30 @@ class Conv(ConvText):
         pixels = [x.add("%pixel", j * t.lanes) for j in range(v)]
         lanes = [j < (last or t.lanes) for j in range(t.lanes)]
         masks: list[str | None] = [*[None] * (v - 1), constant_mask(lanes)]
+        if self.op.blocks and len(list(self.op.block.ops)) * h * v > LONG_BLOCK:
+            aside()
+
+            def row(r: str, p: list[str]) -> list[str]:
+                place, tile = p
+                values = [load(e, t, e.gep(tile, j * t.lanes, t.elem)) for j in range(v)]
+                values = self._finished(values, masks, "%image", x.add("%channel", r), pixels)
+                for j, value in enumerate(values):
+                    store(e, t, value, e.gep(place, j * t.lanes, t.elem), masks[j])
+                return [e.gep(place, sc, t.elem), e.gep(tile, self.width, t.elem)]
+
+            e.loop(0, "%rows", 1, row, [("ptr", "%out"), ("ptr", "%c")])
+        else:
+            self._write_rows(done, masks, pixels)
+        e.line("ret void")
+        e.at(other)
+        aside()
+        e.end()
+
+    def _write_rows(self, done: Sequence[str], masks: Sequence[str | None], pixels: Sequence[Number]) -> None:
+        """`rows` channels of a tile, from its registers through the block to their places."""
+        e, t, h, v = self.e, self.t, self.h, len(masks)
+        x = Index(e)
+        sc = self.size(self.result.strides[1])
         fewest = self.m - (known(self.tiles) - 1) * h if isinstance(self.m, int) else 1
         for i in range(h):
             if i and (i == fewest or not isinstance(self.m, int)):
@@ -277,10 +302,6 @@ class Conv(ConvText):
             place = e.gep("%out", x.mul(sc, i), t.elem)
             for j, value in enumerate(values):
                 store(e, t, value, e.gep(place, j * t.lanes, t.elem), masks[j])
-        e.line("ret void")
-        e.at(other)
-        aside()
-        e.end()
 
     def _read_by_block(self, x: Index) -> list[tuple[str, Number]]:
         """The addresses of what the op's block reads pixel by pixel, at a tile's first, and the steps between channels."""
