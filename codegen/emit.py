@@ -210,6 +210,12 @@ def _carried(new: Sequence[str] | None, carried: Sequence[object]) -> list[str]:
     return values
 
 
+def declaration(head: str) -> str:
+    """What declares the function whose definition begins with the line `head`."""
+    kind, _, rest = head.removeprefix("define ").removeprefix("internal ").partition("(")
+    return f"declare {kind}({', '.join(p.split()[0] for p in rest[: rest.rindex(')')].split(','))})"
+
+
 def merge(texts: Iterable[str]) -> str:
     """Texts as one module: each `declare` once, none of what is defined, each internal one-line helper and piece of metadata once."""
     bodies: list[str] = []

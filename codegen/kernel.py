@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from tcc.codegen.emit import Emit, scalar_const
+from tcc.codegen.emit import Emit, declaration, scalar_const
 from tcc.codegen.products.record import Reach
 from tcc.ir import dims
 from tcc.ir.dims import Size
@@ -87,6 +87,7 @@ def finish(
 
 
 _HEAD = re.compile(r"^define i32 .*?^}", re.M | re.S)
+_INTERNAL = re.compile(r"^define internal [^@]*@([\w.]+)\(.*$", re.M)
 
 
 def quick_heads(text: str) -> str:
@@ -94,6 +95,18 @@ def quick_heads(text: str) -> str:
     return _HEAD.sub(
         lambda m: m[0] if " phi " in m[0] else m[0].replace("#0", "#0 noinline optnone", 1), text
     )
+
+
+def apart(text: str) -> tuple[str, str]:
+    """A kernel's text without its own function, and that function, if it is marked for LLVM's quick way."""
+    head = _HEAD.search(text)
+    if head is None or " optnone " not in head[0].split("\n", 1)[0]:
+        return text, ""
+    rest = text[: head.start()] + text[head.end() :]
+    starts = [m for m in _INTERNAL.finditer(rest) if re.search(rf"@{re.escape(m[1])}\b", head[0])]
+    for m in starts:
+        rest = rest.replace(m[0], m[0].replace("internal ", ""), 1)
+    return rest, "\n".join([*(declaration(m[0]) for m in starts), head[0]])
 
 
 class Slots:

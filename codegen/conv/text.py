@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from tcc.codegen.emit import Emit, VecType
+from tcc.codegen.emit import Emit, VecType, declaration
 from tcc.codegen.index import Index
 from tcc.codegen.kernel import Kernel, Operand, Runtime, Scratch, Slots, finish
 from tcc.codegen.nest import PARALLEL_WORK
@@ -182,6 +182,7 @@ class ConvText:
 
     def begin_kernel(self) -> Emit:
         e = self._begin("i32 @KERNEL_NAME(ptr %ctx, ptr %args)")
+        e.quick()
         self.record = e.value(f"alloca [{len(FIELDS)} x i64]")
         e.line(f"store ptr %args, ptr {self.record}")
         # where the tiles are worth two threads these are awake, so that copies are soon worth them too, and every thread
@@ -231,8 +232,7 @@ class ConvText:
         own = f"tcc_helper_{hashlib.sha256(text.encode()).hexdigest()[:20]}"
         self.helpers[own] = text.replace(f"@{name}(", f"@{own}(")
         (head,) = (line for line in self.helpers[own].splitlines() if line.startswith("define "))
-        kinds = (p.split()[0] for p in head[head.index("(") + 1 : head.rindex(")")].split(","))
-        self.e.declare(f"declare void @{own}({', '.join(kinds)})")
+        self.e.declare(declaration(head))
         return f"@{own}"
 
     def call_by(self, address: str, *args: tuple[str, Number]) -> None:
