@@ -65,7 +65,7 @@ class Lowered:
     ops: dict[int, Op]  # op id -> the op that can fail with it
     host_calls: list[HostCall]
     claims: list[Claim]
-    timed: list[Op]  # the ops whose kernels' calls are timed, in the order of their records
+    timed: list[Op]  # the ops that have records of a clock, in the order of these
     declares: dict[str, None] = field(default_factory=dict)
 
     @property
@@ -89,7 +89,8 @@ def kernels_text(kernels: Iterable[Kernel]) -> str:
 def lower(func: Func, target: Target, returns: Returns = "list", clock: int = 0) -> Lowered:
     """A placed and planned function as text.
 
-    With a `clock`, the address of pairs of i64, each kernel call of the text keeps its least cycles and counts itself there.
+    With a `clock`, the address of pairs of i64, each kernel call of the text keeps its least cycles and counts itself there,
+    and each `bind` leaves its size.
     """
     return _Driver(func, target, returns, clock).lower()
 
@@ -234,16 +235,21 @@ class _Driver(Body):
 
     def timed_call(self, op: Op) -> None:
         """A call between two looks at the processor's clock."""
-        e, pair = self.e, self.clock + 16 * len(self.timed)
-        self.timed.append(op)
+        e, (least, count) = self.e, self.record(op)
         before = e.call("i64", "llvm.readcyclecounter")
         self.kernel_call(op)
         spent = e.value(f"sub i64 {e.call('i64', 'llvm.readcyclecounter')}, {before}")
-        least, count = (e.value(f"inttoptr i64 {address} to ptr") for address in (pair, pair + 8))
         before = e.value(f"load i64, ptr {least}")
         e.line(f"store i64 {e.call('i64', 'llvm.umin.i64', ('i64', before), ('i64', spent))}, ptr {least}")
         calls = e.value(f"load i64, ptr {count}")
         e.line(f"store i64 {e.value(f'add i64 {calls}, 1')}, ptr {count}")
+
+    def record(self, op: Op) -> tuple[str, str]:
+        """The addresses of an op's pair behind the clock."""
+        pair = self.clock + 16 * len(self.timed)
+        self.timed.append(op)
+        first, second = (self.e.value(f"inttoptr i64 {address} to ptr") for address in (pair, pair + 8))
+        return first, second
 
     def at_entry(self, size: Size) -> bool:
         """Whether the arguments alone tell it."""
@@ -376,6 +382,8 @@ class _Driver(Body):
         negative = e.value(f"icmp slt i64 {value}, 0")
         self.fail_if(negative, op, value, "0")
         self.names[str(op.attrs["size"])] = value
+        if self.clock:
+            e.line(f"store i64 {value}, ptr {self.record(op)[0]}")
 
     def check_size(self, op: Op) -> None:
         left, right = self.size(op.attrs["left"]), self.size(op.attrs["right"])

@@ -5,8 +5,8 @@ from __future__ import annotations
 import ctypes
 import functools
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,8 @@ from tcc.ir.core import Op
 from tcc.runtime.callable import Function, Parameter
 
 Array = np.ndarray[Any, Any]
-MOST_CALLS = 1 << 12  # kernel calls that the text of a function may hold
+MOST_CALLS = 1 << 12  # kernel calls and late sizes that the text of a function may hold
+NONE: Mapping[str, int] = {}
 WARM_UP = 3
 SECONDS = 1.0
 
@@ -37,6 +38,7 @@ class KernelTime:
     flops: float  # multiplications and additions of one call; 0 for what is no product
     bytes: float  # of its operands and results
     shares: tuple[float, float] | None = None  # of a device's multiply-adds and of its copies' bandwidth
+    sizes: Mapping[str, int] = field(default_factory=dict)  # what the last call found for sizes that it binds
 
 
 def profile(
@@ -69,11 +71,19 @@ def profile(
         count += 1
         whole = min(whole, time.perf_counter() - start - before)
     cycle = before / (now() - first)
+    records = list(zip(ops, pairs.tolist()))
+    sizes = {str(op.attrs["size"]): value for op, (value, _) in records if op.name == "bind"}
     found = [
         KernelTime(
-            op, cycle * cycles * calls / count if calls else 0.0, calls / count, flops_of(op), bytes_of(op)
+            op,
+            cycle * cycles * calls / count if calls else 0.0,
+            calls / count,
+            flops_of(op, sizes),
+            bytes_of(op, sizes),
+            sizes=sizes,
         )
-        for op, (cycles, calls) in zip(ops, pairs.tolist())
+        for op, (cycles, calls) in records
+        if op.name != "bind"
     ]
     return found, float(whole)
 
@@ -93,27 +103,30 @@ def _cycle_counter() -> Callable[[], int]:
     return now
 
 
-def number(size: Any) -> int:
-    return dims.evaluate(size, dict.fromkeys(dims.names_of(size), 1))
+def number(size: Any, sizes: Mapping[str, int] = NONE) -> int:
+    """A size where these stand behind its names; a name that has none, such as a loop's index, is taken to be 1."""
+    return dims.evaluate(size, {**dict.fromkeys(dims.names_of(size), 1), **sizes})
 
 
-def flops_of(op: Op) -> float:
+def flops_of(op: Op, sizes: Mapping[str, int] = NONE) -> float:
     if op.name == "fuse":
         return 0
-    if op.name == "matmul":
-        return 2.0 * number(op.operands[-1].type.size) * number(op.operands[0].type.shape[-1])
-    return float(number(op.defn.flops(op))) if op.name.startswith("conv") else 0
+    if op.name in ("matmul", "matmul_widening"):
+        size = number(op.operands[-1].type.size, sizes)
+        return 2.0 * size * number(op.operands[0].type.shape[-1], sizes)
+    return float(number(op.defn.flops(op), sizes)) if op.name.startswith("conv") else 0
 
 
-def bytes_of(op: Op) -> float:
-    return float(sum(number(v.type.bytes) for v in dict.fromkeys(op.operands)))
+def bytes_of(op: Op, sizes: Mapping[str, int] = NONE) -> float:
+    return float(sum(number(v.type.bytes, sizes) for v in dict.fromkeys(op.operands)))
 
 
 def described(op: Op) -> str:
-    """The op with its shapes; of a fuse, what stands in it."""
+    """The op with its shapes; of a fuse, what stands in it, and how it reduces."""
     name = op.name
     if name == "fuse":
         inner = [o.name for o in op.block.ops if o.name != "yield"]
+        inner += dict.fromkeys(r for r in op.attrs["reduce"] if r)
         name = f"fuse({' '.join(inner[:8])}{' ...' if len(inner) > 8 else ''})"
     reads, writes = (" ".join(str(v.type.value) for v in vs) for vs in (op.reads, op.places))
     return f"{name} {reads} -> {writes}"

@@ -85,7 +85,7 @@ def shares(k: KernelTime) -> tuple[float, float]:
     if not once:
         return 0.0, 0.0
     fma = k.flops / once / fma_peak(count, _elem(k.op)) if k.flops else 0.0
-    return fma, _least_seconds(k.op, count) / once
+    return fma, _least_seconds(k, count) / once
 
 
 def slowest(found: Sequence[KernelTime], count: int) -> list[str]:
@@ -122,12 +122,13 @@ def random_arguments(program: Program, sizes: dict[str, int]) -> list[Array]:
     return found
 
 
-def _least_seconds(op: Op, count: int) -> float:
+def _least_seconds(k: KernelTime, count: int) -> float:
     """Of moving the operands and results once, in memory as far from the processor as their size tells."""
-    written = sum(number(v.type.bytes) for v in op.places)
-    read = sum(number(v.type.bytes) for v in op.reads)
+    op, sizes = k.op, k.sizes
+    written = sum(number(v.type.bytes, sizes) for v in op.places)
+    read = sum(number(v.type.bytes, sizes) for v in op.reads)
     if op.name in ("gather", "scatter"):  # of the table, only the rows that are looked up
-        table = number(op.reads[0].type.bytes)
+        table = number(op.reads[0].type.bytes, sizes)
         moved = min(table, read + written - table * (1 + (op.name == "scatter")))
         written, read = moved, read - table + moved
     near = 1 << max(12, int(read + written - 1).bit_length())  # as many bytes, roughly: measuring takes time

@@ -41,6 +41,14 @@ def test_a_kernel_in_a_loop_is_called_for_each_turn() -> None:
     assert max(k.calls for k in found) == 7
 
 
+def test_sizes_that_only_a_call_tells_are_counted_as_they_were() -> None:
+    x, w, n = T.fmatrix("x"), T.fmatrix("w"), T.lscalar("n")
+    f = tcc.function([x, w, n], T.dot(x[:n], w))
+    args = [np.ones((40, 30), np.float32), np.ones((30, 20), np.float32), np.array(17)]
+    found, _ = profile(f.program, args, seconds=0.02)
+    assert [k.flops for k in found if k.op.name == "matmul"] == [2 * 17 * 30 * 20]
+
+
 def test_profile_on_the_command_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
