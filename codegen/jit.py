@@ -23,15 +23,15 @@ def compile_object(text: str, target: Target, level: int = 2) -> bytes:
     The target's triple and its attribute group #0 are added to the text.  No IR pass runs: kernels are explicit vectors.
     `level` is the code generator's: 0 is quick, for what runs a few times a call (one function can have it too: `optnone`).
     """
-    machine = _machine(target, level)
-    with _parse(text, target) as module:
+    machine = machine_of(target, level)
+    with parsed(text, target) as module:
         return bytes(machine.emit_object(module))
 
 
 def assembly(text: str, target: Target) -> str:
     """The assembly that `compile_object` would encode."""
-    machine = _machine(target)
-    with _parse(text, target) as module:
+    machine = machine_of(target)
+    with parsed(text, target) as module:
         return str(machine.emit_assembly(module))
 
 
@@ -73,7 +73,7 @@ class Image:
         return int(self._found[name][name])
 
 
-def _parse(text: str, target: Target) -> Any:
+def parsed(text: str, target: Target) -> Any:
     from llvmlite import binding as llvm
 
     if not target.fma:
@@ -85,7 +85,7 @@ def _parse(text: str, target: Target) -> Any:
 
 
 @functools.cache
-def _machine(target: Target, level: int = 2) -> Any:
+def machine_of(target: Target, level: int = 2) -> Any:
     from llvmlite import binding as llvm
 
     if target.triple == llvm.get_process_triple():
@@ -105,5 +105,5 @@ def _linker() -> Any:
     from llvmlite import binding as llvm
 
     # the linker takes the machine over, so it gets one of its own
-    machine = _machine.__wrapped__(host())
+    machine = machine_of.__wrapped__(host())
     return llvm.create_lljit_compiler(machine, use_jit_link=True, suppress_errors=True)

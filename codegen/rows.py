@@ -32,10 +32,10 @@ UNROLLED_FLOPS = 256  # most flops a lane in the straight-line text of such a ro
 
 def row_kernel(program: Program, target: Target) -> Kernel:
     """The kernel of a program whose inner axis is kept, or is the only one that is reduced."""
-    return _Rows(program, target).kernel()
+    return Rows(program, target).kernel()
 
 
-class _Rows(Nest):
+class Rows(Nest):
     def __init__(self, program: Program, target: Target) -> None:
         super().__init__(program, target)
         outer = list(range(self.inner))

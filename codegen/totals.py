@@ -10,7 +10,7 @@ from __future__ import annotations
 from tcc.codegen.kernel import Kernel, Scratch, finish, plus, times
 from tcc.codegen.nest import Fold, Position
 from tcc.codegen.program import Access, Program
-from tcc.codegen.rows import _Rows
+from tcc.codegen.rows import Rows
 from tcc.codegen.target import Target
 from tcc.ir import dims
 from tcc.ir.dims import Size
@@ -26,7 +26,7 @@ def totals_kernel(program: Program, target: Target) -> Kernel:
     return _Totals(program, target).kernel()
 
 
-class _Totals(_Rows):
+class _Totals(Rows):
     def __init__(self, program: Program, target: Target) -> None:
         super().__init__(program, target)
         self.count_of_rows = dims.mul(*(program.sizes[a] for a in self.outer))

@@ -20,7 +20,7 @@ from tcc.lower import Lowered, lower
 from tcc.modes import BadOptimization, Mode
 from tcc.runtime.buffers import Container
 from tcc.runtime.callable import Function as NativeFunction
-from tcc.runtime.callable import Parameter
+from tcc.runtime.callable import Parameter, ordered
 from tcc.runtime.signature import SizeMismatch
 from tcc.types import TensorType
 
@@ -369,7 +369,7 @@ class InterpretedFunction(Made):
         self.frame = frame
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        values = NativeFunction._arguments(self, args, kwargs)  # type: ignore[arg-type]
+        values = ordered(self.name, self.parameters, args, kwargs)
         arrays = [p.convert(v) for p, v in zip(self.parameters, values, strict=True)]
         results = self.run(arrays)
         return results[0] if self.returns == "array" else results

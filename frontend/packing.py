@@ -15,7 +15,7 @@ from tcc import graph, handles
 from tcc.build import front
 from tcc.functions import In, InputContainer, Made, Recipe, left_behind, parameter
 from tcc.graph import Apply, Body, copied, dependent, toposort, with_variables
-from tcc.runtime.callable import Function as NativeFunction
+from tcc.runtime.callable import ordered
 from tcc.types import Handled, Packed
 from tcc.variable import Constant, SharedVariable, Variable
 
@@ -267,7 +267,7 @@ class WrappedFunction(Made):
         self.inner = Recipe(inner, results, pairs, self.name, recipe.mode, "list", recipe.device).make()
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        given = NativeFunction._arguments(self, args, kwargs)  # type: ignore[arg-type]
+        given = ordered(self.name, self.parameters, args, kwargs)
         values = [p.convert(v) for p, v in zip(self.parameters, given, strict=True)]
         arrays: list[Any] = []
         with handles.scope():

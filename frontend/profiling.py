@@ -11,9 +11,10 @@ import numpy as np
 from tcc import devicetimes
 from tcc.devices import DeviceSource
 from tcc.driver import Program
-from tcc.functions import CompiledFunction, Made, Specialised
+from tcc.functions import Made, Specialised
 from tcc.measuring import KernelTime, described, profile
 from tcc.runtime.buffers import Container
+from tcc.runtime.callable import ordered
 
 SECONDS = 0.2  # for measuring kernels
 MOST = 20  # kernels that are listed
@@ -21,7 +22,7 @@ MOST = 20  # kernels that are listed
 
 def _measured(f: Any, given: tuple[Any, Any], seconds: float) -> list[KernelTime]:
     args, named = given
-    values = CompiledFunction._arguments(f, args, named)
+    values = ordered(f.name, f.parameters, args, named)
     arrays = [np.asarray(p.convert(v)) for p, v in zip(f.parameters, values, strict=True)]
     if isinstance(f.program, DeviceSource):
         return devicetimes.profile(f.program, arrays, seconds)[0]

@@ -162,6 +162,54 @@ def _empty_record() -> ctypes.Array[ctypes.c_int64]:
     return _record(0)
 
 
+def ordered(
+    name: str, parameters: Sequence[Parameter], args: Sequence[Any], kwargs: Mapping[str, Any]
+) -> Sequence[Any]:
+    """A call's arguments in the order of the parameters, with defaults for those left out; TypeError says what does not fit."""
+    if len(args) == len(parameters) and not kwargs:
+        return args
+    names = [p.name for p in parameters]
+    if len(args) > len(names):
+        raise TypeError(f"{name} takes {len(names)} arguments, got {len(args)}")
+    unknown = [n for n in kwargs if n not in names[len(args) :] or names.count(n) > 1]
+    if unknown:
+        count = names.count(unknown[0])
+        why = (
+            f"is not among {', '.join(names) or 'none'}"
+            if not count
+            else "is given twice"
+            if count == 1
+            else f"names {count} inputs"
+        )
+        raise TypeError(f"{name}: the argument {unknown[0]!r} {why}")
+    values = list(args)
+    for parameter in parameters[len(args) :]:
+        if parameter.name in kwargs:
+            values.append(kwargs[parameter.name])
+        elif parameter.default is not None:
+            values.append(parameter.default())
+        else:
+            raise TypeError(f"{name}: Missing required input: {parameter.name}")
+    return values
+
+
+def converted(name: str, parameter: Parameter, value: Any) -> Any:
+    """One argument as the native entry takes it: an aligned array in C order of the parameter's dtype and rank, or TypeError."""
+    value = parameter.convert(value)
+    if parameter.dtype == "object":
+        return value
+    dtype = memory_dtype(parameter.dtype)
+    if value.dtype != dtype or value.ndim != parameter.rank:
+        raise TypeError(
+            f"{name}: {parameter.name} must be {dtype} of rank {parameter.rank}, "
+            f"got {value.dtype} of rank {value.ndim}"
+        )
+    array = np.asarray(value, order="C")
+    if not array.flags.aligned or not array.dtype.isnative:
+        array = array.astype(dtype)
+    return array if array.dtype is dtype else array.view(dtype)
+
+
 class Function(Native):
     """Called with arrays in the order of `parameters`, or by their names.
 
@@ -198,56 +246,13 @@ class Function(Native):
 
     def call_slowly(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         """The whole meaning of a call: arguments are converted, code is compiled, memory found and locks waited for."""
-        values = [
-            self._convert(p, v) for p, v in zip(self.parameters, self._arguments(args, kwargs), strict=True)
-        ]
+        given = ordered(self.name, self.parameters, args, kwargs)
+        values = [converted(self.name, p, v) for p, v in zip(self.parameters, given, strict=True)]
         arrays = [v for p, v in zip(self.parameters, values) if p.dtype != "object"]
         variant = self.variant or self._compile(None, arrays)
         if variant.objects is None:
             return self._persist(arrays, None)
         return self._with_objects(variant.objects, values, arrays)
-
-    def _arguments(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Sequence[Any]:
-        if len(args) == len(self.parameters) and not kwargs:
-            return args
-        names = [p.name for p in self.parameters]
-        if len(args) > len(names):
-            raise TypeError(f"{self.name} takes {len(names)} arguments, got {len(args)}")
-        unknown = [name for name in kwargs if name not in names[len(args) :] or names.count(name) > 1]
-        if unknown:
-            count = names.count(unknown[0])
-            why = (
-                f"is not among {', '.join(names) or 'none'}"
-                if not count
-                else "is given twice"
-                if count == 1
-                else f"names {count} inputs"
-            )
-            raise TypeError(f"{self.name}: the argument {unknown[0]!r} {why}")
-        values = list(args)
-        for parameter in self.parameters[len(args) :]:
-            if parameter.name in kwargs:
-                values.append(kwargs[parameter.name])
-            elif parameter.default is not None:
-                values.append(parameter.default())
-            else:
-                raise TypeError(f"{self.name}: Missing required input: {parameter.name}")
-        return values
-
-    def _convert(self, parameter: Parameter, value: Any) -> Any:
-        value = parameter.convert(value)
-        if parameter.dtype == "object":
-            return value
-        dtype = memory_dtype(parameter.dtype)
-        if value.dtype != dtype or value.ndim != parameter.rank:
-            raise TypeError(
-                f"{self.name}: {parameter.name} must be {dtype} of rank {parameter.rank}, "
-                f"got {value.dtype} of rank {value.ndim}"
-            )
-        array = np.asarray(value, order="C")
-        if not array.flags.aligned or not array.dtype.isnative:
-            array = array.astype(dtype)
-        return array if array.dtype is dtype else array.view(dtype)
 
     def _persist(self, arrays: Sequence[Array], objects: list[object] | None) -> Any:
         """Tries until the native entry takes the call; everything that can stand in its way is mended here."""

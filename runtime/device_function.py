@@ -14,7 +14,7 @@ import numpy as np
 from tcc.ir.dims import evaluate
 from tcc.ir.types import memory_dtype
 from tcc.runtime.buffers import Array, Container
-from tcc.runtime.callable import Failure, Function, Parameter
+from tcc.runtime.callable import Failure, Parameter, converted, ordered
 from tcc.runtime.device_arrays import DeviceArray, is_foreign
 from tcc.runtime.launch import (
     STATUS_WORDS,
@@ -268,7 +268,7 @@ class DeviceFunction:
             variant._graph = None
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        given = Function._arguments(self, args, kwargs)  # type: ignore[arg-type]
+        given = ordered(self.name, self.parameters, args, kwargs)
         foreign, arrays = False, list[Given]()
         for value, exact in zip(given, self._exact, strict=True):
             if type(value) is np.ndarray and (value.dtype, value.ndim) == exact[1:] and value.flags.carray:
@@ -288,7 +288,7 @@ class DeviceFunction:
             if fits and found.ndim == parameter.rank:
                 return found
             value = found.numbers()
-        return Function._convert(self, parameter, value)  # type: ignore[arg-type, no-any-return]
+        return converted(self.name, parameter, value)  # type: ignore[no-any-return]
 
     def _fitting(self, arrays: Sequence[Given]) -> DeviceVariant:
         with self._compiling:

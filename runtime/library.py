@@ -23,7 +23,7 @@ _KINDS = {0: "int", 1: "uint", 2: "float", 4: "bfloat", 5: "complex", 6: "bool"}
 _ANY = 1 << 47
 
 
-class _Tensor(ctypes.Structure):  # DLTensor
+class Tensor(ctypes.Structure):  # DLTensor
     _fields_ = [
         ("data", ctypes.c_void_p),
         ("device", ctypes.c_int32 * 2),
@@ -37,7 +37,7 @@ class _Tensor(ctypes.Structure):  # DLTensor
     ]
 
 
-class _Spec(ctypes.Structure):
+class Spec(ctypes.Structure):
     _fields_ = [
         ("name", ctypes.c_char_p),
         ("shape", ctypes.c_char_p),
@@ -58,7 +58,7 @@ class _Entry(ctypes.Structure):
         ("name", ctypes.c_char_p),
         ("arguments", ctypes.c_int32),
         ("results", ctypes.c_int32),
-        ("tensors", ctypes.POINTER(_Spec)),
+        ("tensors", ctypes.POINTER(Spec)),
     ]
 
 
@@ -71,7 +71,7 @@ class _Info(ctypes.Structure):
         ("triple", ctypes.c_char_p),
         ("features", ctypes.c_char_p),
         ("entries", ctypes.POINTER(_Entry)),
-        ("state", ctypes.POINTER(_Spec)),
+        ("state", ctypes.POINTER(Spec)),
         ("state_count", ctypes.c_int32),
         ("threads", ctypes.c_int32),
     ]
@@ -89,32 +89,32 @@ class ModelError(ValueError):
         self.status = status
 
 
-def _dtype(spec: _Spec) -> np.dtype[Any]:
+def dtype_of(spec: Spec) -> np.dtype[Any]:
     """NumPy has no bfloat16: its 16 bits are uint16."""
     if spec.code == 4:
         return np.dtype("uint16")
     return np.dtype("bool" if spec.code == 6 else f"{_KINDS[spec.code]}{spec.bits}")
 
 
-def _tensor(array: np.ndarray[Any, Any], spec: _Spec) -> _Tensor:
+def _tensor(array: np.ndarray[Any, Any], spec: Spec) -> Tensor:
     shape = (ctypes.c_int64 * max(1, array.ndim))(*array.shape)
-    made = _Tensor(array.ctypes.data, (1, 0), array.ndim, spec.code, spec.bits, 1, shape, None, 0)
+    made = Tensor(array.ctypes.data, (1, 0), array.ndim, spec.code, spec.bits, 1, shape, None, 0)
     made.kept = array
     return made
 
 
-def _lent(value: Any) -> _Tensor:
+def _lent(value: Any) -> Tensor:
     """The tensor of an array that has `__dlpack__`, where it lies."""
     capsule = value.__dlpack__()
     address = ctypes.pythonapi.PyCapsule_GetPointer
     address.restype, address.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
-    made = _Tensor.from_address(address(capsule, b"dltensor"))
+    made = Tensor.from_address(address(capsule, b"dltensor"))
     made.kept = capsule
     return made
 
 
-def _list(tensors: list[_Tensor]) -> Any:
-    return (ctypes.POINTER(_Tensor) * max(1, len(tensors)))(*map(ctypes.pointer, tensors))
+def _list(tensors: list[Tensor]) -> Any:
+    return (ctypes.POINTER(Tensor) * max(1, len(tensors)))(*map(ctypes.pointer, tensors))
 
 
 class Entry:
@@ -131,7 +131,7 @@ class Entry:
         return [s.name.decode() for s in self._outputs]
 
     def __repr__(self) -> str:
-        def one(s: _Spec) -> str:
+        def one(s: Spec) -> str:
             return f"{s.name.decode()}: {s.dtype.decode()}[{s.shape.decode()}]"
 
         return f"{self.name}({', '.join(map(one, self._inputs))}) -> ({', '.join(map(one, self._outputs))})"
@@ -140,7 +140,7 @@ class Entry:
         """The result, or a tuple of several.  TypeError for wrong arguments, ModelError for what the library refuses."""
         model = self._model
         given = list(map(self._input, self._inputs, self._arguments(args, kwargs)))
-        inputs, shown = _list(given), [_Tensor() for _ in self._outputs]
+        inputs, shown = _list(given), [Tensor() for _ in self._outputs]
         rooms = [(ctypes.c_int64 * max(1, spec.rank))() for spec in self._outputs]
         for tensor, room in zip(shown, rooms):
             tensor.shape = room
@@ -148,7 +148,7 @@ class Entry:
         wanted = [tuple(room[: spec.rank]) for spec, room in zip(self._outputs, rooms)]
         while True:
             shapes = [tuple(max(0, n) for n in shape) for shape in wanted]
-            arrays = [np.empty(s, _dtype(spec)) for s, spec in zip(shapes, self._outputs)]
+            arrays = [np.empty(s, dtype_of(spec)) for s, spec in zip(shapes, self._outputs)]
             results = list(map(_tensor, arrays, self._outputs))
             status = model.call(f"{self.name}_run", model.context, inputs, _list(results), None)
             now = [tuple(r.shape[: r.ndim]) for r in results]
@@ -168,7 +168,7 @@ class Entry:
             raise TypeError(f"{self.name} takes {', '.join(names) or 'nothing'}")
         return [*args, *(kwargs[n] for n in rest)]
 
-    def _input(self, spec: _Spec, value: Any) -> _Tensor:
+    def _input(self, spec: Spec, value: Any) -> Tensor:
         """bfloat16 is an array with `__dlpack__`, such as torch's, or one of its bits: of uint16, or of ml_dtypes' dtype."""
         bfloat = spec.code == 4
         if bfloat and hasattr(value, "__dlpack__") and not isinstance(value, np.ndarray | np.generic):
@@ -176,7 +176,7 @@ class Entry:
         array = np.asarray(value)
         if bfloat and array.dtype.name == "bfloat16":
             array = array.view("uint16")
-        dtype = _dtype(spec)
+        dtype = dtype_of(spec)
         plain = np.isscalar(value) or isinstance(value, list | tuple)
         if array.dtype != dtype and (bfloat or not plain):
             wanted = "bfloat16, or uint16 with its bits" if bfloat else dtype
@@ -192,7 +192,7 @@ class State(Mapping[str, "np.ndarray[Any, Any]"]):
         self._model, self._specs = model, {s.name.decode(): s for s in info.state[: info.state_count]}
 
     def __getitem__(self, name: str) -> np.ndarray[Any, Any]:
-        tensor, spec = _Tensor(), self._specs[name]
+        tensor, spec = Tensor(), self._specs[name]
         self._model.check(
             self._model.call("state_get", self._model.context, name.encode(), ctypes.byref(tensor))
         )
@@ -200,7 +200,7 @@ class State(Mapping[str, "np.ndarray[Any, Any]"]):
         count = int(np.prod(shape)) * spec.bits // 8
         memory = (ctypes.c_uint8 * count).from_address(tensor.data)
         memory.model = self._model  # a view keeps the context alive
-        return np.frombuffer(memory, _dtype(spec)).reshape(shape)
+        return np.frombuffer(memory, dtype_of(spec)).reshape(shape)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._specs)
@@ -216,17 +216,17 @@ class Model:
         self, library: ctypes.CDLL, threads: int, weights: str | None, name: str, device: int = 0
     ) -> None:
         self._library, self.name = library, name
-        self.info = self._function("info", ctypes.POINTER(_Info))().contents
-        self._error = self._function("last_error", ctypes.c_char_p)
+        self.info = self.symbol("info", ctypes.POINTER(_Info))().contents
+        self._error = self.symbol("last_error", ctypes.c_char_p)
         options = _Options(threads, device, None if weights is None else os.fsencode(weights))
-        self._destroy = self._function("destroy", None)
-        self.context = ctypes.c_void_p(self._function("create", ctypes.c_void_p)(ctypes.byref(options)))
+        self._destroy = self.symbol("destroy", None)
+        self.context = ctypes.c_void_p(self.symbol("create", ctypes.c_void_p)(ctypes.byref(options)))
         if not self.context:
             raise ModelError(self._error().decode())
         self.state = State(self)
         self.entries = {e.name.decode(): Entry(self, e) for e in self.info.entries[: self.info.entry_count]}
 
-    def _function(self, name: str, result: Any) -> Any:
+    def symbol(self, name: str, result: Any) -> Any:
         function = getattr(self._library, f"{self.name}_{name}")
         function.restype = result
         return function
@@ -254,7 +254,7 @@ class Model:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the state as a safetensors file."""
-        size = self._function("state_size", ctypes.c_int64)(self.context)
+        size = self.symbol("state_size", ctypes.c_int64)(self.context)
         buffer = ctypes.create_string_buffer(size)
         self.check(self.call("state_save", self.context, buffer, ctypes.c_int64(size)))
         with open(path, "wb") as file:

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from tcc.runtime import library as loader
-from tcc.runtime.library import _Spec, _Tensor
+from tcc.runtime.library import Spec, Tensor
 
 PAGE = mmap.PAGESIZE
 LARGEST = 40  # of a size
@@ -53,22 +53,22 @@ class Guarded:
 class Slot:
     """A tensor of an entry, with guarded memory for its struct, its sizes, its strides and its data."""
 
-    def __init__(self, spec: _Spec) -> None:
+    def __init__(self, spec: Spec) -> None:
         self.spec, self.name = spec, spec.name.decode()
         self.axes = [s for s in spec.shape.decode().split(",") if s]
         self.item = spec.bits // 8
         most = self.item
         for size in self.axes:
             most *= int(size) if size.isdecimal() else LARGEST
-        self.data, self.struct = Guarded(most), Guarded(ctypes.sizeof(_Tensor))
+        self.data, self.struct = Guarded(most), Guarded(ctypes.sizeof(Tensor))
         self.shape, self.strides = Guarded(8 * len(self.axes)), Guarded(8 * len(self.axes))
 
-    def lay(self, sizes: dict[str, int], at_end: bool) -> _Tensor:
+    def lay(self, sizes: dict[str, int], at_end: bool) -> Tensor:
         """A right tensor of these sizes."""
         numbers = [int(s) if s.isdecimal() else sizes[s] for s in self.axes]
         self.count = int(np.prod(numbers, dtype=np.int64))
         self.at = self.data.place(self.count * self.item, self.item, at_end)
-        tensor = _Tensor.from_address(self.struct.place(ctypes.sizeof(_Tensor), 8, at_end))
+        tensor = Tensor.from_address(self.struct.place(ctypes.sizeof(Tensor), 8, at_end))
         self.numbers = (ctypes.c_int64 * len(numbers)).from_address(
             self.shape.place(8 * len(numbers), 8, at_end)
         )
@@ -86,7 +86,7 @@ class Slot:
 
     def array(self) -> np.ndarray[Any, Any]:
         memory = (ctypes.c_uint8 * (self.count * self.item)).from_address(self.at)
-        return np.frombuffer(memory, loader._dtype(self.spec))
+        return np.frombuffer(memory, loader.dtype_of(self.spec))
 
 
 class Caller:
@@ -99,8 +99,8 @@ class Caller:
         self.outputs = [Slot(s) for s in info.tensors[info.arguments : info.arguments + info.results]]
         self.slots = [*self.inputs, *self.outputs]
         self.lists = [Guarded(8 * len(s)) for s in (self.inputs, self.outputs)]
-        self.run = model._function(f"{entry}_run", ctypes.c_int32)
-        self.size = model._function(f"{entry}_workspace_size", ctypes.c_int64)
+        self.run = model.symbol(f"{entry}_run", ctypes.c_int32)
+        self.size = model.symbol(f"{entry}_workspace_size", ctypes.c_int64)
         self.run.argtypes = [ctypes.c_void_p] * 4
         self.size.argtypes = [ctypes.c_void_p] * 2
         self.seen: Counter[int] = Counter()
@@ -155,7 +155,7 @@ class Caller:
         for k, s in enumerate(self.slots):
             t = s.tensor
 
-            def change(t: _Tensor, field: str, value: Any) -> Callable[[], Any]:
+            def change(t: Tensor, field: str, value: Any) -> Callable[[], Any]:
                 return lambda: setattr(t, field, value)
 
             put(s.name, change(t, "ndim", rng.choice([-1, t.ndim + 1, 2**31 - 1, -(2**31)])))

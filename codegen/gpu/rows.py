@@ -26,7 +26,7 @@ from tcc.codegen.gpu.maps import WIDE, Runs
 from tcc.codegen.kernel import Scratch, plus, times
 from tcc.codegen.nest import Fold, Position, fold_of
 from tcc.codegen.program import Node, Program
-from tcc.codegen.rows import CHUNK, _Rows
+from tcc.codegen.rows import CHUNK, Rows
 from tcc.ir import dims
 from tcc.ir.dims import Size
 from tcc.ir.types import itemsize
@@ -44,7 +44,7 @@ def row_kernels(program: Program) -> list[GpuKernel]:
     return [rows.row_kernel()]
 
 
-class _Teams(Runs, _Rows):
+class _Teams(Runs, Rows):
     def __init__(self, program: Program) -> None:
         super().__init__(program, LANE)
         self.unrolled = self.tiled = False
