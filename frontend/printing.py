@@ -152,7 +152,6 @@ INFIX = {
     "pow": "**",
     "matmul": "\\dot",
 }
-CALLED = {"second": "fill", "cast": None}
 
 
 def pp(v: Any) -> str:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from tcc.ir.arrays import Array
 from tcc.ir.optable import Sample
-from tcc.ir.types import FLOATS, Type, numpy_dtype, parse_type
+from tcc.ir.types import Type, numpy_dtype, parse_type
 
 
 def sample_types(sample: Sample) -> list[Type]:
@@ -33,15 +32,3 @@ def draw_array(type: Type, rng: np.random.Generator, low: float, high: float) ->
     if dtype.kind == "c":
         return np.asarray(rng.uniform(low, high, shape) + 1j * rng.uniform(low, high, shape)).astype(dtype)
     return np.asarray(rng.uniform(low, high, shape)).astype(dtype)
-
-
-def in_float64(sample: Sample) -> Sample:
-    """The same instance with every float type widened to f64, for differences."""
-    types = tuple(str(_wide(parse_type(t))) for t in sample.types)
-    return replace(sample, types=types, attrs={k: _wide(v) for k, v in sample.attrs.items()})
-
-
-def _wide(value: Any) -> Any:
-    if isinstance(value, Type):
-        return value.with_dtype("f64") if value.dtype in FLOATS else value
-    return "f64" if isinstance(value, str) and value in FLOATS else value

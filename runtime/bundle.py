@@ -23,7 +23,6 @@ from tcc.runtime.manifest import File, Manifest, ManifestError, NewerFormat, is_
 from tcc.runtime.manifest import Tensor as Record
 from tcc.runtime.weights import WeightsError, mapped
 
-SUFFIX = ".tcb"
 MANIFEST, TEXT, WEIGHTS = "manifest.json", "model.tcir", "weights.safetensors"
 
 _MOST_MEMBERS = 100

@@ -352,7 +352,7 @@ class Place:
 def to_stdout(made: Made) -> None:
     from tcc.tools.emitting import TEXT
 
-    text = made.role in TEXT.values()
+    text = made.role in TEXT
     if not text and sys.stdout.isatty():
         raise Failure(f"tcc compile: error: {made.name} is no text for a terminal; send it to a file")
     sys.stdout.flush()

@@ -22,14 +22,7 @@ from tcc.runtime.manifest import Target as Machine
 from tcc.tools import building, cfiles, jsfiles
 
 KINDS = ("bundle", "shared", "static", "obj", "exe", "header", "python", "llvm-ir", "asm", "ptx", "tcir")
-TEXT = {
-    "header": "header",
-    "python": "python",
-    "llvm-ir": "llvm-ir",
-    "asm": "asm",
-    "tcir": "tcir",
-    "ptx": "ptx",
-}
+TEXT = ("header", "python", "llvm-ir", "asm", "tcir", "ptx")
 SUFFIXES = {
     "bundle": ".tcb", "shared": ".so", "static": ".a", "obj": ".o", "header": ".h", "python": ".py", "llvm-ir": ".ll",
     "asm": ".s", "tcir": ".tcir", "ptx": ".ptx", "exe": "",

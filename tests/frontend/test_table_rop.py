@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tabled import in_float64
 
 import tcc
 from tcc import build
@@ -14,7 +15,7 @@ from tcc.ir.builder import Builder
 from tcc.ir.core import Block, Func
 from tcc.ir.interpret import run
 from tcc.ir.optable import TABLE, OpDef, Sample, Undefined, complete_attrs
-from tcc.ir.samples import draw, in_float64, sample_types
+from tcc.ir.samples import draw, sample_types
 from tcc.ir.types import FLOATS
 from tcc.types import NAMES, tensor_type
 

@@ -137,7 +137,7 @@ def text(data: bytes) -> None:
 def whole(data: bytes) -> None:
     """The file as it is: the checks of its layout."""
     try:
-        bundle.read(on_disk(data, bundle.SUFFIX))
+        bundle.read(on_disk(data, ".tcb"))
     except BundleError:
         return
 
@@ -154,7 +154,7 @@ def members(data: bytes) -> None:
         heads, tail = bundle._layout([(n, len(d or b""), zlib.crc32(d or b"")) for n, d in contents.items()])
         whole_file = b"".join(p for h, d in zip(heads, contents.values()) for p in (h, d or b"")) + tail
     try:
-        module_of(bundle.read(on_disk(whole_file, bundle.SUFFIX)))
+        module_of(bundle.read(on_disk(whole_file, ".tcb")))
     except BundleError:
         return
 

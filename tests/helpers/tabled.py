@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from tcc.ir.core import Block, Func, Value
 from tcc.ir.interpret import run as interpret
 from tcc.ir.optable import TABLE, OpDef, Sample, Undefined
 from tcc.ir.samples import draw, draw_array, sample_types
-from tcc.ir.types import COMPILED, FLOATS, INTEGERS, Type, numpy_dtype
+from tcc.ir.types import COMPILED, FLOATS, INTEGERS, Type, numpy_dtype, parse_type
 from tcc.passes.sizes import op_names
 from tcc.tools.compare import kind
 
@@ -26,6 +27,19 @@ OWN_SIZES = {
 }  # whose sizes cannot all be names
 PLACED = ("alloc", "place", "view", "copy", "for")
 ELEMENTWISE = [d for d in TABLE.values() if d.scalar]
+
+
+def in_float64(sample: Sample) -> Sample:
+    """The same instance with every float type widened to f64, for differences."""
+    types = tuple(str(_wide(parse_type(t))) for t in sample.types)
+    return replace(sample, types=types, attrs={k: _wide(v) for k, v in sample.attrs.items()})
+
+
+def _wide(value: Any) -> Any:
+    if isinstance(value, Type):
+        return value.with_dtype("f64") if value.dtype in FLOATS else value
+    return "f64" if isinstance(value, str) and value in FLOATS else value
+
 
 # -- elementwise rows, on every dtype that they take -----------------------------------------------------------------
 

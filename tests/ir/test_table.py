@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tabled import in_float64
 
 from tcc.ir.builder import Builder
 from tcc.ir.core import Block, Func, Op
@@ -13,7 +14,7 @@ from tcc.ir.interpret import run
 from tcc.ir.ops import elementwise, special
 from tcc.ir.ops.random import philox
 from tcc.ir.optable import TABLE, OpDef, Sample, Undefined, complete_attrs
-from tcc.ir.samples import draw, draw_array, in_float64, sample_types
+from tcc.ir.samples import draw, draw_array, sample_types
 from tcc.ir.text import parse_func, print_func
 from tcc.ir.types import FLOATS, Type, numpy_dtype
 from tcc.ir.verify import verify
