@@ -60,9 +60,15 @@ def function(
 
     `updates` are (shared variable, new value) pairs, all computed from the old values; `givens` are (variable, replacement)
     pairs, of the same types unless `rebuild_strict` is False.  `accept_inplace` lets ops overwrite inputs, as `In(mutable=True)`
-    does for one.  With `profile` (True,
-    a message, or a ProfileStats) calls are counted and timed: `f.profile.summary()`.  `device` is where it runs, as
-    `config.device` has it; outputs made by `transfer` stay there.  UnusedInputError, MissingInputError and TypeError say what does not fit.
+    does for one.  Shared variables with a `default_update`, such as random states, get it at each call, but for those in
+    `no_default_updates` (all with True).  `mode` says how the function is made, as `config.mode` has it; `name` is what messages
+    and profiles call it.  `allow_input_downcast` lets calls bring numbers of more precision than an input's (None: Python floats
+    for float32 alone).  `on_unused_input` is raise, warn or ignore.  With `profile` (True, a message, or a ProfileStats)
+    calls are counted and timed: `f.profile.summary()`.  `device` is where it runs, as `config.device` has it; outputs made by
+    `transfer` stay there.  UnusedInputError, MissingInputError and TypeError say what does not fit.
+
+    A call takes arrays, numbers or lists, by position or by the names of inputs, and gives NumPy arrays.  TypeError and ValueError
+    say which argument is wrong, IndexError which index; an error leaves all shared variables as they were.
     """
     if name is None:
         name = _caller()

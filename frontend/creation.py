@@ -71,7 +71,9 @@ def _constructor(kind: str, prefix: str) -> Callable[..., Any]:
         return TensorType(chosen, flags if shape is None or any(flags) else None, shape=shape)(name)
 
     make.__name__ = make.__qualname__ = kind
-    make.__doc__ = f"A new {kind} of dtype (config.floatX without one); `shape` may fix sizes."
+    broadcast = [f"axis {n}" for n, flag in enumerate(flags) if flag]
+    says = f"  It has size 1 along {' and '.join(broadcast)}, and broadcasts there." if broadcast else ""
+    make.__doc__ = f"A new {kind} of `dtype` (config.floatX without one); `shape` may fix sizes.{says}"
     return make
 
 

@@ -206,6 +206,10 @@ class Made:
     profile: Any = None
     trust_input: bool = False  # Theano's word for leaving checks out, which cost little enough here to stay
 
+    def __repr__(self) -> str:
+        names = ", ".join(p.name for p in self.parameters)  # type: ignore[attr-defined]
+        return f"<{type(self).__name__} {self.name}({names})>"  # type: ignore[attr-defined]
+
     @property
     def container(self) -> Containers:
         """The container of each input: see `In`."""
@@ -443,7 +447,7 @@ class Specialised(Made):
 
 
 class CompiledFunction(Specialised, NativeFunction):
-    """Native code."""
+    """What `tcc.function` makes for the CPU: native code, compiled for the sizes that calls bring."""
 
 
 def compiled(name: str, parameters: Sequence[Parameter], lowered: Lowered, returns: str) -> Any:

@@ -90,8 +90,13 @@ def scan(
 ) -> tuple[Any, OrderedUpdates]:
     """(outputs, updates) of `fn` applied step after step; outputs are stacked along a new first axis.
 
-    `fn` takes elements of the sequences, then prior outputs, then `non_sequences`.  An entry of `outputs_info` is the initial
-    value of an output that feeds back, {"initial": ..., "taps": [...]}, or None.
+    `fn` takes elements of the sequences, then prior outputs, then `non_sequences`.  It returns outputs, updates of shared variables
+    (a dict or pairs), and `until(condition)`, whose step is the last one, or some of these.  A sequence is a variable, whose first axis is that
+    of the steps, or {"input": ..., "taps": [...]}.  An entry of `outputs_info` is the initial value of an output that feeds back,
+    {"initial": ..., "taps": [...]}, or None.  There are `n_steps` steps, else as many as the shortest sequence has elements;
+    with `go_backwards`, or a negative `n_steps`, sequences are read from their ends.  `truncate_gradient` is the number of last steps that a
+    gradient walks back, -1 for all.  With `strict` all shared variables that `fn` uses must be in `non_sequences`; a single
+    output comes as a list with `return_list`.  ValueError and TypeError say what does not fit.
     """
     steps = None if n_steps is None else build.as_size(n_steps, "n_steps")
     if isinstance(steps, int) and steps < 0:
