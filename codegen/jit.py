@@ -14,7 +14,9 @@ from typing import Any
 
 from tcc.codegen.target import Target, host
 
-_image_names = itertools.count()
+IMAGES = 32  # of one linker, which keeps 9 KB of each for as long as it lives, also of those that are gone
+
+_image_numbers = itertools.count()
 
 
 def compile_object(text: str, target: Target, level: int = 2) -> bytes:
@@ -57,7 +59,8 @@ class Image:
             builder.add_object_img(data)
         for symbol, address in (symbols or {}).items():
             builder.import_symbol(symbol, address)
-        jit, name = _linker(), f"image{next(_image_names)}"
+        number = next(_image_numbers)
+        jit, name = _linker(number // IMAGES), f"image{number}"
         return cls(jit, name, builder.link(jit, name))
 
     def address(self, name: str) -> int:
@@ -100,8 +103,9 @@ def machine_of(target: Target, level: int = 2) -> Any:
     )
 
 
-@functools.cache
-def _linker() -> Any:
+@functools.lru_cache(1)
+def _linker(_: int) -> Any:
+    """One for each number; it dies with the last of its images."""
     from llvmlite import binding as llvm
 
     # the linker takes the machine over, so it gets one of its own
