@@ -257,7 +257,7 @@ def _word(text: str) -> Any:
 
 
 def _file() -> Path:
-    return Path(os.environ.get("TCCRC", Path.home() / ".tccrc"))
+    return Path(os.environ.get("TCCRC") or os.path.expanduser("~/.tccrc"))  # users without a home have none
 
 
 def _given() -> Iterator[tuple[str, str]]:

@@ -136,9 +136,10 @@ class Cache:
         """Every file, temporary ones too, with its state; what vanishes meanwhile is left out."""
         if self.folder is None:
             return
-        for path in self.folder.glob("*/*"):
-            with contextlib.suppress(OSError):
-                yield path, path.stat()
+        with contextlib.suppress(OSError):  # of a folder that this user may not look at
+            for path in self.folder.glob("*/*"):
+                with contextlib.suppress(OSError):
+                    yield path, path.stat()
 
     def _measure(self) -> int:
         return sum(info.st_size for _, info in self._files())
@@ -176,12 +177,20 @@ def _remove(path: Path) -> bool:
 def open_default() -> Cache:
     """The cache that the settings ask for.  A folder of another user is not used: its entries are run as code."""
     folder = _default_folder() if knobs.CACHE.get() else None
-    if folder is not None and folder.exists() and folder.stat().st_uid not in (0, os.getuid()):
+    if folder is not None and _owner(folder) not in (None, 0, os.getuid()):
         warnings.warn(
             f"compiled code is not kept, {folder} belongs to another user", RuntimeWarning, stacklevel=2
         )
         folder = None
     return Cache(folder, knobs.CACHE_MB.get() << 20)
+
+
+def _owner(folder: Path) -> int | None:
+    """None of a folder that is not there, or lies where this user may not look: then nothing is read or kept."""
+    try:
+        return folder.stat().st_uid
+    except OSError:
+        return None
 
 
 def _default_folder() -> Path | None:

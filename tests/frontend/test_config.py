@@ -54,6 +54,18 @@ import tcc; print(tcc.config.floatX)
     assert run(code, tmp_path, TCC_FLAGS="") == "float64\n"
 
 
+def test_a_user_without_a_home_has_no_flags(tmp_path):
+    code = """
+import os, pwd
+def nobody(uid):
+    raise KeyError(uid)
+pwd.getpwuid = nobody
+del os.environ["HOME"]
+import tcc; print(tcc.config.floatX)
+"""
+    assert run(code, tmp_path, TCC_FLAGS="") == "float64\n"
+
+
 def test_historic_flags_are_accepted(tmp_path):
     flags = "device=gpu,floatx=float32,lib.cnmem=1,nvcc.fastmath=True,dnn.conv.algo_fwd=time_once,scanOp_pushout_output=1"
     assert (

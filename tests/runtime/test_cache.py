@@ -171,6 +171,16 @@ def test_the_environment_decides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         cache.open_default()
 
 
+def test_a_folder_that_cannot_be_looked_at_holds_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TCC_CACHE_DIR", str(tmp_path / ("long" * 100)))  # as one in a home that is closed
+    opened = cache.open_default()
+    with pytest.warns(RuntimeWarning, match="is not kept, .*: File name too long"):
+        opened.put(KEY, DATA)
+    assert opened.get(KEY) is None and opened.stats().entries == 0
+
+
 def test_turned_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TCC_CACHE", "0")
     monkeypatch.setenv("TCC_CACHE_DIR", str(tmp_path))
