@@ -123,7 +123,11 @@ CACHE_DIR = knob(
     "where it is kept; without it, tcc in XDG_CACHE_HOME or ~/.cache",
 )
 CACHE_MB = knob(
-    "TCC_CACHE_MB", 512, whole(1, 1 << 20), "a number of megabytes", "how much is kept; the oldest goes first"
+    "TCC_CACHE_MB",
+    512,
+    whole(1, 1 << 20),
+    "a number of megabytes from 1 to 1048576",
+    "how much is kept; the oldest goes first",
 )
 FLAGS: Knob[dict[str, str]] = knob(
     "TCC_FLAGS",

@@ -41,7 +41,11 @@ def test_a_setting_has_its_type(monkeypatch: pytest.MonkeyPatch, name: str, text
         ("TCC_THREADS", "0", "TCC_THREADS must be a number from 1 to 256, got '0'"),
         ("TCC_THREADS", "²", "TCC_THREADS must be a number from 1 to 256, got '²'"),
         ("TCC_CACHE", "yes", "TCC_CACHE must be 0 or 1, got 'yes'"),
-        ("TCC_CACHE_MB", "9" * 30, f"TCC_CACHE_MB must be a number of megabytes, got '{'9' * 30}'"),
+        (
+            "TCC_CACHE_MB",
+            "9" * 30,
+            f"TCC_CACHE_MB must be a number of megabytes from 1 to 1048576, got '{'9' * 30}'",
+        ),
         ("TCC_FLAGS", "floatX", "TCC_FLAGS must be like floatX=float32,device=cpu, got 'floatX'"),
         ("TCC_SKIP", "a b", "TCC_SKIP must be passes like fuse,cse, got 'a b'"),
         ("TCC_VECTOR_BITS", "64", "TCC_VECTOR_BITS must be 128, 256 or 512, got '64'"),

@@ -114,7 +114,10 @@ def test_a_wrong_setting_is_an_error_that_names_it(
 ) -> None:
     monkeypatch.setenv("TCC_CACHE_MB", "much")
     assert run(["cache"]) == 1
-    assert capsys.readouterr().err == "tcc: error: TCC_CACHE_MB must be a number of megabytes, got 'much'\n"
+    assert (
+        capsys.readouterr().err
+        == "tcc: error: TCC_CACHE_MB must be a number of megabytes from 1 to 1048576, got 'much'\n"
+    )
 
 
 def test_an_internal_error_is_70_and_leaves_its_details(
