@@ -1,7 +1,7 @@
 """LLVM text of a compiled function's CPython entry.
 
-`@NAME` is the object's vectorcall.  `ptr @NAME_try(ptr self, ptr args, ptr objects)` does the work: it checks the arguments
-against the signature, locks the containers, takes an arena, makes the outputs, runs the body and undoes all that.  When
+`@NAME` is the object's vectorcall.  `ptr @NAME_try(ptr self, ptr record, ptr args, ptr objects)` does the work, with the record
+of this code, whatever calls of `self` enter by now: it checks the arguments against the signature, locks the containers, takes an arena, makes the outputs, runs the body and undoes all that.  When
 something is not as the fast path wants it (another dtype, a list, other sizes, a container in use, too small an arena) it
 touches nothing and gives NotImplemented; `@NAME` then calls the Python slow path, which mends it and calls `@NAME_try`
 again.  Between the first check and the taking of the last lock no Python code can run, so with the GIL held all checks and
@@ -85,12 +85,10 @@ class _Entry:
 
     def _try(self) -> None:
         e, outputs = self.e, self.signature.outputs
-        e.function(f"ptr @{self.name}_try(ptr %self, ptr %args, ptr %objects)")
+        e.function(f"ptr @{self.name}_try(ptr %self, ptr %record, ptr %args, ptr %objects)")
         if len(self.signature.inputs) + len(self.signature.shared) + len(outputs) > MANY:
             e.quick()
         self._allocas()
-        e.line(f"%record.at = getelementptr inbounds i64, ptr %self, i64 {at.OBJECT_RECORD}")
-        e.line("%record = load ptr, ptr %record.at")
         e.line("%api = load ptr, ptr %record")
         for index, spec in enumerate(self.signature.inputs):
             self._input(index, spec)
@@ -443,8 +441,8 @@ class _Entry:
         fast, slow, refused, done = "fast", "slow", "refused", "done"
         e.branch_if(e.value(f"and i1 {right}, {positional}"), fast, slow)
         e.at(fast)
-        result = e.value(f"call ptr @{self.name}_try(ptr %self, ptr %args, ptr null)")
         record = self.load("%self", at.OBJECT_RECORD)
+        result = e.value(f"call ptr @{self.name}_try(ptr %self, ptr {record}, ptr %args, ptr null)")
         not_implemented = self.load(self.load(record, at.RECORD_API), at.API_NOT_IMPLEMENTED)
         e.branch_if(e.value(f"icmp eq ptr {result}, {not_implemented}"), refused, done)
         e.at(refused)

@@ -50,7 +50,7 @@ class Blocks:
     @property
     def bytes(self) -> int:
         """Held by all blocks, in use or not."""
-        return sum(len(block) for block in self._blocks.values())
+        return sum(map(len, tuple(self._blocks.values())))  # a copy: other threads add blocks
 
     def _make(self, wanted: int) -> int:
         address, block = _map(wanted + at.BLOCK_HEADER)

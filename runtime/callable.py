@@ -95,9 +95,10 @@ class Variant:
         for index, container in enumerate(containers):
             self._words[at.RECORD_SHARED + index] = container.record
         self.arenas, self.late = Arenas(self.record), LateBlocks(self.record)
-        self._attempt = ctypes.PYFUNCTYPE(
-            ctypes.py_object, ctypes.py_object, ctypes.c_void_p, ctypes.c_void_p
-        )(attempt)
+        pointer = ctypes.c_void_p
+        self._attempt = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.py_object, pointer, pointer, pointer)(
+            attempt
+        )
 
     @property
     def record(self) -> int:
@@ -108,7 +109,8 @@ class Variant:
     ) -> Any:
         """The result, or NotImplemented if the native entry does not take these arrays now."""
         args = (ctypes.c_void_p * len(arrays))(*map(id, arrays))
-        return self._attempt(function, ctypes.addressof(args), None if objects is None else id(objects))
+        held = None if objects is None else id(objects)
+        return self._attempt(function, self.record, ctypes.addressof(args), held)
 
     def mismatch(self, arrays: Sequence[Array]) -> SizeMismatch | None:
         """Why this code is not for these sizes."""

@@ -102,8 +102,8 @@ class Native(_Base):  # type: ignore[misc]
     def enter(self, entry: int, record: int) -> None:
         """Calls go to the native function at `entry` from now on.  A call in another thread goes on with what it began."""
         words = (ctypes.c_int64 * (at.OBJECT_BYTES // 8)).from_address(id(self))
-        words[at.OBJECT_RECORD] = record
-        words[at.OBJECT_VECTORCALL] = entry
+        # one step for all threads, since code must not meet another's record
+        words[at.OBJECT_VECTORCALL : at.OBJECT_RECORD + 1] = [entry, record]
 
 
 def _inherit_vectorcall(cls: type) -> None:

@@ -422,6 +422,20 @@ def test_one_function_runs_in_two_threads_at_once(make: Build) -> None:
     assert len(arenas) == 2 and 0 not in arenas
 
 
+def test_code_works_with_its_own_record(make: Build) -> None:
+    """Also when another thread has put newer code in its place meanwhile."""
+    signature = Signature((), (SharedSpec("f64", ()),), (OutputSpec("f64", ()),), "array")
+    frame = signature.frame
+    text = body(
+        slot("w", frame.container(0)) + slot("z", frame.output(0)) + "\n  %v = load i64, ptr %w\n"
+        "  store i64 %v, ptr %z\n  ret i32 0"
+    )
+    older, newer = (build(signature, text, containers=[Container(np.array(v))]) for v in (1.0, 2.0))
+    f = function(older)
+    f.install(newer)
+    assert (older.attempt(f, []), newer.attempt(f, []), f()) == (1.0, 2.0, 2.0)
+
+
 INTERRUPTED = """
 import os, signal, sys, threading, time
 sys.path[:0] = {folders!r}
