@@ -106,7 +106,7 @@ for command in (compiling.compile_command, *models.COMMANDS):
     "--stage", type=click.Choice([*STAGES, "ptx", "all"]), default="all", help="Which form of the function."
 )
 @click.option(
-    "--target", "code", type=click.Choice(["host", "cuda"]), default="host", help="What the code is for."
+    "--target", "code", type=click.Choice(["cpu", "cuda"]), default="cpu", help="What the code is for."
 )
 @click.option("--gpu-arch", default="sm_90", metavar="ARCH", help="With --target cuda: sm_80, sm_90a, ...")
 @click.option(
@@ -154,7 +154,7 @@ def dump(
             click.echo(head + text, nl=not text.endswith("\n"))
 
 
-WRONG_STAGES = {"host": ("ptx",), "cuda": ("asm",)}
+WRONG_STAGES = {"cpu": ("ptx",), "cuda": ("asm",)}
 
 
 def for_gpu(program: Program, arch: str) -> Program:
