@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -346,7 +347,7 @@ def explained(lowered: Lowered) -> Callable[[SizeMismatch], Exception]:
         if reason is None:
             return ValueError(f"Input dimension mis-match. {text}")
         text += f"\nApply node that caused the error: {reason}"
-        if reason.startswith("Elemwise") and ("size is 1, wanted" in text or " = 1 (" in text):
+        if reason.startswith("Elemwise") and re.search(r"size is 1, wanted|, wanted 1,| = 1 \(", text):
             text += "\nAn axis of size 1 broadcasts where its type says so: T.row, T.col, T.addbroadcast(x, axis)."
         return ValueError(f"Input dimension mis-match. {text}")
 
