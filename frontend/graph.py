@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from dataclasses import replace as with_fields
@@ -167,14 +168,20 @@ def shown_inputs(node: Apply) -> tuple[Variable, ...]:
     return node.shown.inputs if node.shown is not None else node.operands
 
 
-# Where nodes are said to come from while rules build them; None: from the caller outside tcc.
-_override: list[Location] = []
+class _Locations(threading.local):
+    """Where this thread's nodes are said to come from while rules build them; none: from the caller outside tcc."""
+
+    def __init__(self) -> None:
+        self.inner: list[Location] = []
+
+
+_override = _Locations()
 
 
 def user_location() -> Location:
     """The file and line of the innermost frame that is not tcc's own."""
-    if _override:
-        return _override[-1]
+    if _override.inner:
+        return _override.inner[-1]
     frame = sys._getframe(1)
     while frame is not None:
         module = frame.f_globals.get("__name__", "")
@@ -191,10 +198,10 @@ class located_at:
         self.loc = loc
 
     def __enter__(self) -> None:
-        _override.append(self.loc)
+        _override.inner.append(self.loc)
 
     def __exit__(self, *_: object) -> None:
-        _override.pop()
+        _override.inner.pop()
 
 
 def variables_in(attrs: Mapping[str, Any]) -> Iterator[Variable]:

@@ -340,7 +340,7 @@ class TensorType(Type):
         )
 
 
-@functools.cache
+@functools.lru_cache(1 << 12)
 def tensor_type(dtype: str, shape: Static) -> TensorType:
     """The type of this dtype and these static sizes."""
     return TensorType(dtype, shape=shape)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import traceback
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 import tcc
 import tcc.tensor as T
 from tcc.debug import Assert
+from tcc.graph import located_at, user_location
 from tcc.user_op import Apply, Op
 
 
@@ -126,3 +128,13 @@ def test_numpys_functions_take_variables():
     for f in (np.exp, np.sqrt, np.log1p, np.tanh, np.arcsin, np.floor, np.conjugate):
         np.testing.assert_allclose(f(x).eval({x: a}), f(a))
     assert T.eye(3).trace().eval() == 3
+
+
+def test_what_one_thread_builds_does_not_come_from_anothers_lines():
+    seen = []
+    with located_at(("rules.py", 1)):
+        other = threading.Thread(target=lambda: seen.append(user_location()))
+        other.start()
+        other.join()
+        assert user_location() == ("rules.py", 1)
+    assert seen[0][0] == __file__
