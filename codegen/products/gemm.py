@@ -20,7 +20,7 @@ from tcc.codegen.emit import Emit, VecType
 from tcc.codegen.index import Index, Size
 from tcc.codegen.products.dot import DOT_ROWS, dot_body, dot_kernel, dot_name, row_body, row_kernel, row_name
 from tcc.codegen.products.microkernel import VECTORS, micro_kernel, tile_name, tile_rows
-from tcc.codegen.products.open_tile import open_tile
+from tcc.codegen.products.open_tile import open_heights, open_tile
 from tcc.codegen.products.pack import (
     copy_block,
     copy_elements,
@@ -86,11 +86,16 @@ def parts_of(
         for rows in heights(target, reach):
             if tile_name(t, rows, vectors) not in parts:
                 parts[tile_name(t, rows, vectors)] = (
-                    micro_kernel(t, rows, vectors, target) if rows else open_tile(t, vectors, target)
+                    micro_kernel(t, rows, vectors, target) if rows else open_tile(t, vectors, target, reach)
                 )
         name = tile_name(t, tile_rows(target)[0], vectors, True)
-        if keeps(target) and not reach.small and name not in parts:
+        if keeps(target, reach) and not reach.small and name not in parts:
             parts[name] = micro_kernel(t, tile_rows(target)[0], vectors, target, True)
+    if reach.small:
+        highest = tile_rows(target)[0]
+        parts[tile_name(t, highest, VECTORS)] = micro_kernel(
+            t, highest, VECTORS, target, resumes=reach.resume, ragged=reach.ragged
+        )
     if pack_name(t, "turn") not in parts:
         parts[pack_name(t, "turn")] = copy_transposed(t, target)
     return parts | {
@@ -199,7 +204,7 @@ def _row_panel(t: VecType, target: Target, reach: Reach) -> Emit:
     kc, crs, jc = r["kc"], r["crs"], r["jc"]
     panels, column, resume, finish = (r[name] for name in ("panels", "panel_column", "resume", "finish"))
     b, brs, b_column = panels, r["panel_row"], column
-    if keeps(target):
+    if keeps(target, reach):
         itself = e.gep(r["b"], x.add(x.mul(r["pc"], r["brs"]), x.mul(jc, t.bytes)))
         b, brs, b_column = (
             e.value(f"select i1 %first, {kind} {yes}, {kind} {no}")
@@ -214,7 +219,7 @@ def _row_panel(t: VecType, target: Target, reach: Reach) -> Emit:
     def tile(function: str, j: str, cols: Size, stream: str) -> None:
         bp, cp = e.gep(b, x.mul(j, b_column)), e.gep(c, j, t.elem)
         keep = "null"
-        if keeps(target):
+        if keeps(target, reach):
             keep = e.value(f"select i1 %first, ptr {e.gep(panels, x.mul(j, column))}, ptr null")
         last = e.value(f"icmp sge i64 {x.add(j, width)}, %j1")
         following = e.value(f"select i1 {last}, ptr {below}, ptr {e.gep(cp, width, t.elem)}")
@@ -277,16 +282,23 @@ def _block_body(t: VecType, target: Target, reach: Reach) -> Emit:
     lines = x.both(x.equal(acs, t.bytes), x.less(0, x.sub(kc, 1)))
     line, pace = x.mul(lines, ars), x.mul(lines, t.bytes)
 
-    makes_panels = e.value(f"icmp ne i64 {r['keep']}, 0")
+    makes_panels = e.value(f"icmp ne i64 {r['keep']}, 0") if keeps(target, reach) else "false"
 
     def panel(row: str, _: list[str]) -> None:
         left = x.sub(last, row)
         even = x.ceil_div(left, x.ceil_div(left, sizes[0]))
-        begins_block = e.value(f"icmp eq i64 {row}, {first}")
-        makes = e.value(f"and i1 {makes_panels}, {begins_block}")
+        makes = "false"
+        if makes_panels != "false":
+            makes = e.value(f"and i1 {makes_panels}, {e.value(f'icmp eq i64 {row}, {first}')}")
         whole = e.value(f"or i1 {by_cols}, {makes}")
+        if reach.small:  # its highest tile is faster than the open one
+            whole = e.value(f"or i1 {whole}, {e.value(f'icmp sge i64 {left}, {2 * sizes[0]}')}")
         share = e.value(f"select i1 {whole}, i64 {sizes[0]}, i64 {even}")
         rows, tiles = _height(e, t, x.min(share, left), left, target, reach)
+        if reach.small:
+            highest = e.value(f"icmp eq i64 {rows}, {sizes[0]}")
+            highest = e.value(f"and i1 {highest}, {e.value(f'xor i1 {makes}, true')}")
+            tiles[0] = e.value(f"select i1 {highest}, ptr @{tile_name(t, sizes[0], VECTORS)}, ptr {tiles[0]}")
         at = e.gep(source, x.mul(x.sub(row, above), ars))
         start = at
         to = ("ptr", scratch)
@@ -312,7 +324,7 @@ def _block_body(t: VecType, target: Target, reach: Reach) -> Emit:
         place = (("i64", row), ("i64", rows), ("i64", j0), ("i64", j1))
         following = e.value(f"select i1 {e.value(f'icmp ne i64 {lines}, 0')}, i64 {x.mul(rows, ars)}, i64 0")
         stream = (("ptr", e.gep(at, following)), ("i64", line), ("i64", pace))
-        if keeps(target) and not reach.small:
+        if keeps(target, reach) and not reach.small:
             makers = [f"@{tile_name(t, sizes[0], n, True)}" for n in (VECTORS, 1)]
             tiles = [
                 e.value(f"select i1 {makes}, ptr {a}, ptr {b}") for a, b in zip(makers, tiles, strict=True)
@@ -336,7 +348,7 @@ def _height(
     e: Emit, t: VecType, share: Size, left: Size, target: Target, reach: Reach
 ) -> tuple[Size, list[str]]:
     """The rows of the next tile, and the wide and the narrow tile of that height: the least that is enough for an even share."""
-    sizes = tile_rows(target)
+    sizes = open_heights(target) if reach.small else tile_rows(target)
     rows: Size = sizes[0]
     first = 0 if reach.small else sizes[0]
     tiles = [f"@{tile_name(t, first, n)}" if n > 1 or reach.narrow else "null" for n in (VECTORS, 1)]
@@ -444,7 +456,7 @@ def _one(t: VecType, target: Target, reach: Reach) -> Emit:
     def rows(ic: str, _: list[str]) -> None:
         r["ic"], r["mc"] = ic, x.min(mc_most, x.sub(m, ic))
         high = x.less(unit_rows(target) - 1, r["mc"])
-        r["keep"] = x.both(x.both(own, x.equal(r["pack_b"], PACK_FIRST)), high) if keeps(target) else 0
+        r["keep"] = x.both(x.both(own, x.equal(r["pack_b"], PACK_FIRST)), high) if keeps(target, reach) else 0
         # k = 0 still writes zeros: at least one round
         e.loop(0, x.max(k, 1), kc_most, depth)
 

@@ -131,7 +131,7 @@ def matmul_kernel(name: str, spec: Matmul, target: Target) -> KernelText:
     e.call("void", engine_name(t), ("ptr", "%ctx"), ("ptr", record))
     e.end("i32 0")
     known = {field_name: get(spec) for field_name, get in _SIZES.items()}
-    reached = reach(t, target, known, spec.epilogue is not None, spec.panels)
+    reached = reach(t, target, known, spec.epilogue is not None, spec.panels, spec.accumulate)
     return KernelText(quick_heads(e.text()), engine_name(t), frozenset(e.declared), reached)
 
 

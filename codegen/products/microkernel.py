@@ -105,14 +105,23 @@ def begin_tile(e: Emit, t: VecType, rows: int, vectors: int, keeps: bool = False
     )
 
 
-def micro_kernel(t: VecType, rows: int, vectors: int, target: Target, keeps: bool = False) -> Emit:
+def micro_kernel(
+    t: VecType,
+    rows: int,
+    vectors: int,
+    target: Target,
+    keeps: bool = False,
+    resumes: bool = True,
+    ragged: bool = True,
+) -> Emit:
     """LLVM text of `void @tile(a, ars, acs, b, brs, c, crs, next, stream, along, kc, cols, load, keep, rows)`; strides in bytes.
 
     `cols` is the number of valid columns, more than vectors - 1 full vectors; with `load` != 0 the chains start from C.
     `next` is the place in C of the tile that follows: its rows are fetched one by one in the last steps, for lines fetched
     sooner would be driven from the first-level cache by B, and lines fetched all at once keep B waiting.  The steps before
     fetch ahead at `stream`, `along` bytes further each time.
-    Without AVX-512 the rows of B must be readable to the end of the last vector.
+    Without AVX-512, or where they are not `ragged`, the rows of B must be readable to the end of the last vector.  What never
+    `resumes` takes `load` for 0.
 
     A tile that `keeps` copies B's rows to `keep` as a panel: the first tile that reads them in memory, where waiting for them is
     hidden behind its arithmetic.
@@ -121,7 +130,7 @@ def micro_kernel(t: VecType, rows: int, vectors: int, target: Target, keeps: boo
     begin_tile(e, t, rows, vectors, keeps)
     mask = lane_mask(e, t, e.value(f"sub i64 %cols, {(vectors - 1) * t.lanes}"))
     masks = [None] * (vectors - 1) + [mask]
-    b_masks = masks if target.avx512 else [None] * vectors
+    b_masks = masks if target.avx512 and ragged else [None] * vectors
     step_bytes = t.lanes * t.bytes
 
     def tile(start: str) -> list[tuple[str, str | None]]:
@@ -130,14 +139,16 @@ def micro_kernel(t: VecType, rows: int, vectors: int, target: Target, keeps: boo
             lines.append(e.gep(lines[-1], "%crs"))
         return [(e.gep(line, j * step_bytes), masks[j]) for line in lines for j in range(vectors)]
 
-    places = tile("%c")
-    resume, start, entry = e.label(), e.label(), e.current
-    e.branch_if(e.value("icmp ne i64 %load, 0"), resume, start)
-    e.at(resume)
-    old = [load(e, t, p, m) for p, m in places]
-    e.branch(start)
-    e.at(start)
-    first = [e.value(f"phi {t} [zeroinitializer, %{entry}], [{x}, %{resume}]") for x in old]
+    first = ["zeroinitializer"] * (rows * vectors)
+    if resumes:
+        places = tile("%c")
+        resume, start, entry = e.label(), e.label(), e.current
+        e.branch_if(e.value("icmp ne i64 %load, 0"), resume, start)
+        e.at(resume)
+        old = [load(e, t, p, m) for p, m in places]
+        e.branch(start)
+        e.at(start)
+        first = [e.value(f"phi {t} [zeroinitializer, %{entry}], [{x}, %{resume}]") for x in old]
 
     strides = ["", "%ars"] + [e.value(f"mul i64 %ars, {i}") for i in range(2, min(rows, _ROW_GROUP))]
     heads = ["%a"]

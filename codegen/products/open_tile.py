@@ -1,6 +1,7 @@
 """The register tile of any height: what a library has in place of one tile for each.
 
-It is the highest of the tiles of microkernel.py, which leaves its rows early: a branch a row, which the CPU foresees.
+It is the highest of the tiles of microkernel.py, which leaves its rows early: a branch a row, which the CPU foresees.  Where there
+are many rows the highest itself runs beside it.
 """
 
 from __future__ import annotations
@@ -20,24 +21,39 @@ from tcc.codegen.products.microkernel import (
     store,
     tile_rows,
 )
+from tcc.codegen.products.record import Reach
+from tcc.codegen.products.record import keeps as copies_b
 from tcc.codegen.target import Target
 
 
-def open_tile(t: VecType, vectors: int, target: Target) -> Emit:
-    """LLVM text of a tile of `rows` rows, 1 to the most that there are; if `keep` is not null, B is copied there."""
-    e, most, step_bytes, keeps = Emit(), tile_rows(target)[0], t.lanes * t.bytes, target.avx512
+def open_heights(target: Target) -> tuple[int, ...]:
+    """Of the tiles of an engine that is small, falling: those that save little are left out."""
+    highest, _, *lower = tile_rows(target)
+    return (highest, *lower)
+
+
+def open_tile(t: VecType, vectors: int, target: Target, reach: Reach) -> Emit:
+    """LLVM text of a tile of `rows` rows, one of `open_heights`; if `keep` is not null, B is copied there.
+
+    The wide one is not the highest, which has a tile of its own, but where B is copied.
+    """
+    keeps, step_bytes = copies_b(target, reach), t.lanes * t.bytes
+    heights = open_heights(target)[int(vectors == VECTORS and not keeps) :]
+    e, most = Emit(), heights[0]
     begin_tile(e, t, 0, vectors)
     mask = lane_mask(e, t, e.value(f"sub i64 %cols, {(vectors - 1) * t.lanes}"))
     masks = [None] * (vectors - 1) + [mask]
-    b_masks = masks if target.avx512 else [None] * vectors
-    kept = e.value("icmp ne ptr %keep, null")
+    ragged = reach.ragged or vectors < VECTORS
+    b_masks = masks if target.avx512 and ragged else [None] * vectors
+    kept = e.value("icmp ne ptr %keep, null") if keeps else "false"
     ahead = e.value(f"select i1 {kept}, i64 {AHEAD_FAR}, i64 {AHEAD}")
     ahead = e.value(f"mul i64 {ahead}, %brs")
 
     resume = e.value("icmp ne i64 %load, 0")
-    first = (
-        _zero_masked(e, t, most, masks, resume) if target.avx512 else _zero_or_old(e, t, most, masks, resume)
-    )
+    first = ["zeroinitializer"] * (most * vectors)
+    if reach.resume:
+        start = _zero_masked if target.avx512 else _zero_or_old
+        first = start(e, t, most, masks, resume)
 
     def step(_: str, v: list[str]) -> list[str]:
         a, bp, keep, fetched, *acc = v
@@ -60,7 +76,7 @@ def open_tile(t: VecType, vectors: int, target: Target) -> Emit:
                 w[at] = e.call(t, f"llvm.fma.{t.suffix}", (t, number), (t, b[j]), (t, w[at]))
             return [e.gep(w[0], "%ars"), *w[1:]]
 
-        _, *acc = _rows(e, tile_rows(target), [("ptr", a), *((t, x) for x in acc)], row)
+        _, *acc = _rows(e, heights, [("ptr", a), *((t, x) for x in acc)], row)
         moved = [e.gep(a, "%acs"), e.gep(bp, "%brs"), e.gep(keep, VECTORS * step_bytes * keeps)]
         return [*moved, e.gep(fetched, pace[0]), *acc]
 
@@ -85,7 +101,7 @@ def open_tile(t: VecType, vectors: int, target: Target) -> Emit:
             store(e, t, done[i * vectors + j], e.gep(v[0], j * step_bytes), masks[j])
         return [e.gep(v[0], "%crs")]
 
-    _rows(e, tile_rows(target), [("ptr", e.value("freeze ptr %c"))], put)
+    _rows(e, heights, [("ptr", e.value("freeze ptr %c"))], put)
     e.end()
     return e
 

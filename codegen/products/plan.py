@@ -153,7 +153,7 @@ def _copies(t: VecType, target: Target, x: Index, sizes: Sizes, form: Size, pane
     if panels:
         pack, unpacked = UNPACKED, 0
     wide = x.max(_KC_LEAST, x.min(KC, x.div(half, x.round_up(columns, width))))
-    fitting = x.pick(many, wide, KC)
+    fitting = x.pick(many, KC if panels else wide, KC)
     streamed = x.max(_KC_STREAMED, x.min(KC // 2, x.div(half // 2, x.round_up(columns, width))))
     most = x.pick(unpacked, x.pick(large, streamed, KC), fitting)
 

@@ -113,20 +113,36 @@ class Possible(Index):
 
 
 def reach(
-    t: VecType, target: Target, known: Mapping[str, int | None], fused: bool, panels: bool = False
+    t: VecType,
+    target: Target,
+    known: Mapping[str, int | None],
+    fused: bool,
+    panels: bool = False,
+    accumulate: bool = False,
 ) -> Reach:
     """What products may need, by one thread, of such sizes and strides (in elements); None is any.  With `panels` B is such."""
     x = Possible()
     sizes = {name: x.anything() if value is None else value for name, value in known.items()}
     form, seen = choose_form(t, x, sizes, fused, panels)
     forms = x.those(form["form"])
-    packs_a, packs_b = set[int](), set[int]()
+    packs_a, packs_b, resume = set[int](), set[int](), accumulate
     for one in forms - {ROW}:
         chosen = plan(t, target, x, seen, form | {"form": one}, panels)
         packs_b |= x.those(chosen["pack_b"])
-        packs_a |= x.those(chosen["pack_a"]) if one == TILES else set()
+        if one == TILES:
+            packs_a |= x.those(chosen["pack_a"])
+            resume = resume or x.of(chosen["kc_most"]).least < x.of(seen["k"]).most
     batch, narrow = known["batch"] != 1, _narrow(t, seen["n"])
-    return Reach(forms, frozenset(packs_a), frozenset(packs_b), False, batch, narrow, small=True)
+    ragged = not panels and _ragged(t, seen["n"], narrow)
+    return Reach(
+        forms, frozenset(packs_a), frozenset(packs_b), False, batch, narrow, resume, ragged, small=True
+    )
+
+
+def _ragged(t: VecType, n: Size, narrow: bool) -> bool:
+    """Whether a tile of several vectors may stand where B's last columns do not fill them."""
+    rest = n % (VECTORS * t.lanes) if isinstance(n, int) else t.lanes + 1
+    return rest > (t.lanes if narrow else 0)
 
 
 def _narrow(t: VecType, n: Size) -> bool:

@@ -45,9 +45,9 @@ _HOT = ("_panel",)
 @dataclass(frozen=True)
 class Reach:
     """What an engine has to do: the forms, the ways to copy A and B, whether threads share its work, whether there are batches,
-    and whether there are tiles of one vector of columns.
+    whether there are tiles of one vector of columns, whether tiles start from C, and whether B may end within a wide one.
 
-    One that is `small` has a tile of any height in place of one for each, which takes a few percent more time.
+    One that is `small` has the highest tile and one of any height below in place of one for each.
     """
 
     forms: frozenset[int] = frozenset(FORMS)
@@ -56,6 +56,8 @@ class Reach:
     threads: bool = True
     batch: bool = True
     narrow: bool = True
+    resume: bool = True
+    ragged: bool = True
     small: bool = False
 
     def __or__(self, other: Reach) -> Reach:
@@ -66,6 +68,8 @@ class Reach:
             self.threads or other.threads,
             self.batch or other.batch,
             self.narrow or other.narrow,
+            self.resume or other.resume,
+            self.ragged or other.ragged,
             self.small and other.small,
         )
 
@@ -93,9 +97,9 @@ def unit_rows(target: Target) -> int:
     return tile_rows(target)[0]
 
 
-def keeps(target: Target) -> bool:
+def keeps(target: Target, reach: Reach = ALL) -> bool:
     """Whether there are tiles that copy B: they have to read its right edge through masks that cost nothing."""
-    return target.avx512
+    return target.avx512 and PACK_FIRST in reach.packs_b
 
 
 def packs_before(target: Target, reach: Reach) -> bool:

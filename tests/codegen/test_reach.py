@@ -58,8 +58,9 @@ def reduced(spec: Matmul, target: Target, threads: bool) -> tuple[Product, Reach
         replace(MODEL, b=(1, 310), accumulate=True),
         replace(MODEL, n=3, b=(3, 1), c=3, dtype="f64"),
         replace(MODEL, a=(1, None)),
+        replace(MODEL, k=1100, a=(1100, 1)),
     ],
-    ids=["NN", "NT", "few", "TN"],
+    ids=["NN", "NT", "few", "TN", "deep"],
 )
 def test_a_reduced_engine_gives_the_bits_of_the_whole(spec: Matmul, target: Target) -> None:
     whole = product(spec, target)
