@@ -106,7 +106,7 @@ def pool_nd(
     ws = _sizes("ws", ws, rank)
     stride = ws if stride is None else _sizes("stride", stride, rank)
     pad = _sizes("pad", pad, rank)
-    if any(pad) and not ignore_border:
+    if any(isinstance(p, int) and p for p in pad) and not ignore_border:
         raise NotImplementedError("padding works only with ignore_border=True")
     if not all(isinstance(n, int) for n in (*ws, *stride, *pad)):
         return _gathered(x, mode, ws, stride, pad, partial=not ignore_border)
