@@ -170,17 +170,17 @@ unary("rad2deg", f"a * {180 / math.pi!r}", np.rad2deg, "Radians to degrees.",
 # -- exponentials and logarithms -------------------------------------------------------------------------------------
 
 unary("exp", "exp(a)", np.exp, "e ** a.", accepts=ANALYTIC, flops=12, slope=lambda b, g, x, y: b.mul(g, y))
-unary("exp2", "exp2(a)", np.exp2, "2 ** a.", flops=12,
+unary("exp2", "exp2(a)", np.exp2, "2 ** a.", accepts=ANALYTIC, flops=12,
       slope=lambda b, g, x, y: b.mul(b.mul(g, y), math.log(2)))
-unary("expm1", "expm1(a)", np.expm1, "exp(a) - 1, exact near 0.", flops=16,
+unary("expm1", "expm1(a)", np.expm1, "exp(a) - 1, exact near 0.", accepts=ANALYTIC, flops=16,
       slope=lambda b, g, x, y: b.mul(g, b.add(y, 1.0)))
 unary("log", "log(a)", np.log, "The natural logarithm.", accepts=ANALYTIC, flops=14, low=0.1, high=3.0,
       slope=lambda b, g, x, y: b.div(g, x))
-unary("log2", "log2(a)", np.log2, "The logarithm to base 2.", flops=14, low=0.1, high=3.0,
+unary("log2", "log2(a)", np.log2, "The logarithm to base 2.", accepts=ANALYTIC, flops=14, low=0.1, high=3.0,
       slope=lambda b, g, x, y: b.div(g, b.mul(x, math.log(2))))
-unary("log10", "log10(a)", np.log10, "The logarithm to base 10.", flops=15, low=0.1, high=3.0,
+unary("log10", "log10(a)", np.log10, "The logarithm to base 10.", accepts=ANALYTIC, flops=15, low=0.1, high=3.0,
       slope=lambda b, g, x, y: b.div(g, b.mul(x, math.log(10))))
-unary("log1p", "log1p(a)", np.log1p, "log(1 + a), exact near 0.", flops=18, low=-0.9,
+unary("log1p", "log1p(a)", np.log1p, "log(1 + a), exact near 0.", accepts=ANALYTIC, flops=18, low=-0.9,
       slope=lambda b, g, x, y: b.div(g, b.add(x, 1.0)))
 
 
@@ -198,27 +198,27 @@ unary("softplus", "softplus(a)", lambda a: np.logaddexp(a, np.zeros_like(a)),
 
 # -- circular and hyperbolic functions -------------------------------------------------------------------------------
 
-unary("sin", "sin(a)", np.sin, "The sine.", flops=16, slope=lambda b, g, x, y: b.mul(g, b.cos(x)))
-unary("cos", "cos(a)", np.cos, "The cosine.", flops=16, slope=lambda b, g, x, y: b.neg(b.mul(g, b.sin(x))))
-unary("tan", "tan(a)", np.tan, "The tangent.", flops=24, low=-1.0, high=1.0,
+unary("sin", "sin(a)", np.sin, "The sine.", accepts=ANALYTIC, flops=16, slope=lambda b, g, x, y: b.mul(g, b.cos(x)))
+unary("cos", "cos(a)", np.cos, "The cosine.", accepts=ANALYTIC, flops=16, slope=lambda b, g, x, y: b.neg(b.mul(g, b.sin(x))))
+unary("tan", "tan(a)", np.tan, "The tangent.", accepts=ANALYTIC, flops=24, low=-1.0, high=1.0,
       slope=lambda b, g, x, y: b.mul(g, b.add(b.sqr(y), 1.0)))
-unary("asin", "asin(a)", np.arcsin, "The inverse sine.", flops=20, low=-0.9, high=0.9,
+unary("asin", "asin(a)", np.arcsin, "The inverse sine.", accepts=ANALYTIC, flops=20, low=-0.9, high=0.9,
       slope=lambda b, g, x, y: b.div(g, b.sqrt(b.sub(1.0, b.sqr(x)))))
-unary("acos", "acos(a)", np.arccos, "The inverse cosine.", flops=20, low=-0.9, high=0.9,
+unary("acos", "acos(a)", np.arccos, "The inverse cosine.", accepts=ANALYTIC, flops=20, low=-0.9, high=0.9,
       slope=lambda b, g, x, y: b.neg(b.div(g, b.sqrt(b.sub(1.0, b.sqr(x))))))
-unary("atan", "atan(a)", np.arctan, "The inverse tangent.", flops=20,
+unary("atan", "atan(a)", np.arctan, "The inverse tangent.", accepts=ANALYTIC, flops=20,
       slope=lambda b, g, x, y: b.div(g, b.add(b.sqr(x), 1.0)))
-unary("sinh", "sinh(a)", np.sinh, "The hyperbolic sine.", flops=24,
+unary("sinh", "sinh(a)", np.sinh, "The hyperbolic sine.", accepts=ANALYTIC, flops=24,
       slope=lambda b, g, x, y: b.mul(g, b.cosh(x)))
-unary("cosh", "cosh(a)", np.cosh, "The hyperbolic cosine.", flops=20,
+unary("cosh", "cosh(a)", np.cosh, "The hyperbolic cosine.", accepts=ANALYTIC, flops=20,
       slope=lambda b, g, x, y: b.mul(g, b.sinh(x)))
-unary("tanh", "tanh(a)", np.tanh, "The hyperbolic tangent.", flops=18,
+unary("tanh", "tanh(a)", np.tanh, "The hyperbolic tangent.", accepts=ANALYTIC, flops=18,
       slope=lambda b, g, x, y: b.mul(g, b.sub(1.0, b.sqr(y))))
-unary("asinh", "asinh(a)", np.arcsinh, "The inverse hyperbolic sine.", flops=26,
+unary("asinh", "asinh(a)", np.arcsinh, "The inverse hyperbolic sine.", accepts=ANALYTIC, flops=26,
       slope=lambda b, g, x, y: b.div(g, b.sqrt(b.add(b.sqr(x), 1.0))))
-unary("acosh", "acosh(a)", np.arccosh, "The inverse hyperbolic cosine.", flops=26, low=1.1, high=3.0,
-      slope=lambda b, g, x, y: b.div(g, b.sqrt(b.sub(b.sqr(x), 1.0))))
-unary("atanh", "atanh(a)", np.arctanh, "The inverse hyperbolic tangent.", flops=26, low=-0.9, high=0.9,
+unary("acosh", "acosh(a)", np.arccosh, "The inverse hyperbolic cosine.", accepts=ANALYTIC, flops=26, low=1.1, high=3.0,
+      slope=lambda b, g, x, y: b.div(g, b.mul(b.sqrt(b.sub(x, 1.0)), b.sqrt(b.add(x, 1.0)))))
+unary("atanh", "atanh(a)", np.arctanh, "The inverse hyperbolic tangent.", accepts=ANALYTIC, flops=26, low=-0.9, high=0.9,
       slope=lambda b, g, x, y: b.div(g, b.sub(1.0, b.sqr(x))))
 
 # -- special functions -----------------------------------------------------------------------------------------------
