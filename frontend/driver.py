@@ -432,6 +432,7 @@ def failure_record(op: Any) -> dict[str, str]:
         record["size"] = str(op.attrs["size"])
     if op.name == "check_index":
         record["bound"] = str(op.attrs["bound"])
+        record["of"] = f" of {op.operands[0].name}" if op.operands[0].op is None else ""
     return record
 
 
@@ -445,7 +446,8 @@ def failure(record: Mapping[str, str]) -> Failure:
 
     def make(a: int, b: int, c: int, d: int) -> Exception:
         if record["op"] == "check_index":
-            return IndexError(f"index {a} is out of bounds for an axis of size {b} (index number {c}){where}")
+            which = f"index number {c}{record['of']}"
+            return IndexError(f"index {a} is out of bounds for an axis of size {b} ({which}){where}")
         if record["op"] == "check_size":
             sides = " against ".join(_side(record[k], n) for k, n in (("left", a), ("right", b)))
             return ValueError(f"{record['message']} ({sides}){where}")

@@ -72,6 +72,14 @@ def test_mistakes_while_building(error, call, words):
     assert words in said(error, call, T.fmatrix("x"), tcc.shared(np.zeros(3), "w"))
 
 
+def test_an_index_that_is_not_there():
+    x, y = T.matrix("x"), T.lvector("classes")
+    f = tcc.function([x, y], T.nnet.categorical_crossentropy(T.nnet.softmax(x), y).mean(), mode="FAST_RUN")
+    text = said(IndexError, f, np.zeros((2, 3)), np.array([0, 3]))
+    assert "index 3 is out of bounds for an axis of size 3 (index number 1 of classes)" in text
+    assert "test_messages.py:" in text
+
+
 def test_floats_as_indices():
     x, y = T.matrix("x"), T.vector("y")
     text = said(TypeError, lambda: x[T.arange(y.shape[0]), y])
