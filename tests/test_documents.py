@@ -10,6 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+FOLDERS = ("codegen", "frontend", "ir", "passes", "runtime", "tests", "tools")
 TOURS = [path for path in DOCUMENTS if ">>> " in path.read_text()]
 
 
@@ -26,6 +27,12 @@ def test_the_tour_prints_what_it_says(path: Path) -> None:
 def test_links_lead_somewhere(path: Path) -> None:
     links = re.findall(r"\]\((?!https?:)([^)#]+)", path.read_text())
     assert [link for link in links if not (path.parent / link).exists()] == []
+
+
+def test_files_that_the_architecture_names_are_there() -> None:
+    named = set(re.findall(r"[\w/]+\.py\b", (ROOT / "docs" / "architecture.md").read_text()))
+    found = {f"/{path.relative_to(ROOT)}" for folder in FOLDERS for path in (ROOT / folder).rglob("*.py")}
+    assert named and [n for n in sorted(named) if not any(path.endswith(f"/{n}") for path in found)] == []
 
 
 def test_every_target_that_the_readme_names_is_in_the_makefile() -> None:
