@@ -216,17 +216,17 @@ class Model:
         self, library: ctypes.CDLL, threads: int, weights: str | None, name: str, device: int = 0
     ) -> None:
         self._library, self.name = library, name
-        self.info = self.symbol("info", ctypes.POINTER(_Info))().contents
-        self._error = self.symbol("last_error", ctypes.c_char_p)
+        self.info = self.c_function("info", ctypes.POINTER(_Info))().contents
+        self._error = self.c_function("last_error", ctypes.c_char_p)
         options = _Options(threads, device, None if weights is None else os.fsencode(weights))
-        self._destroy = self.symbol("destroy", None)
-        self.context = ctypes.c_void_p(self.symbol("create", ctypes.c_void_p)(ctypes.byref(options)))
+        self._destroy = self.c_function("destroy", None)
+        self.context = ctypes.c_void_p(self.c_function("create", ctypes.c_void_p)(ctypes.byref(options)))
         if not self.context:
             raise ModelError(self._error().decode())
         self.state = State(self)
         self.entries = {e.name.decode(): Entry(self, e) for e in self.info.entries[: self.info.entry_count]}
 
-    def symbol(self, name: str, result: Any) -> Any:
+    def c_function(self, name: str, result: Any) -> Any:
         function = getattr(self._library, f"{self.name}_{name}")
         function.restype = result
         return function
@@ -254,7 +254,7 @@ class Model:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the state as a safetensors file."""
-        size = self.symbol("state_size", ctypes.c_int64)(self.context)
+        size = self.c_function("state_size", ctypes.c_int64)(self.context)
         buffer = ctypes.create_string_buffer(size)
         self.check(self.call("state_save", self.context, buffer, ctypes.c_int64(size)))
         with open(path, "wb") as file:

@@ -99,8 +99,8 @@ class Caller:
         self.outputs = [Slot(s) for s in info.tensors[info.arguments : info.arguments + info.results]]
         self.slots = [*self.inputs, *self.outputs]
         self.lists = [Guarded(8 * len(s)) for s in (self.inputs, self.outputs)]
-        self.run = model.symbol(f"{entry}_run", ctypes.c_int32)
-        self.size = model.symbol(f"{entry}_workspace_size", ctypes.c_int64)
+        self.run = model.c_function(f"{entry}_run", ctypes.c_int32)
+        self.size = model.c_function(f"{entry}_workspace_size", ctypes.c_int64)
         self.run.argtypes = [ctypes.c_void_p] * 4
         self.size.argtypes = [ctypes.c_void_p] * 2
         self.seen: Counter[int] = Counter()

@@ -35,11 +35,11 @@ class Call:
         self.context, self.workspace = model.context.value, None
 
     def run(self) -> tuple[int, str]:
-        run = self.model.symbol("f_run", ctypes.c_int32)
+        run = self.model.c_function("f_run", ctypes.c_int32)
         run.argtypes = [ctypes.c_void_p] * 4
         ins, outs = (ctypes.cast(x, ctypes.c_void_p) if x else None for x in (self.ins, self.outs))
         status = run(self.context, ins, outs, self.workspace)
-        return status, self.model.symbol("last_error", ctypes.c_char_p)().decode()
+        return status, self.model.c_function("last_error", ctypes.c_char_p)().decode()
 
     def set(self, **fields: Any) -> None:
         """Changes fields of x; a list of numbers becomes an array of them."""
