@@ -50,7 +50,8 @@ def span(r: Range) -> str:
 
 def target(m: Manifest) -> str:
     assert m.target is not None
-    return f"{m.target.triple}, {m.target.cpu}, {m.target.threads} threads" + (
+    count = m.target.threads
+    return f"{m.target.triple}, {m.target.cpu}, {count} thread{'s' * (count > 1)}" + (
         f", {m.target.gpu}" if m.target.gpu else ""
     )
 
