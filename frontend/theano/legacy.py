@@ -318,11 +318,12 @@ def python_int_bitwidth() -> int:
 def use_gpu(device: str, *_: Any, **__: Any) -> None:
     """Theano's way to choose a device after import; a warning says why it cannot be used."""
     try:
-        chosen(device)
+        found = chosen(device)
     except DeviceError as e:
         warnings.warn(f"{device} was asked for: {e}; functions run on the CPU", stacklevel=2)
     else:
-        config.device = device
+        if found is not None:  # which `gpu` is, with a warning, where there is none
+            config.device = device
 
 
 pydot_imported = importlib.util.find_spec("pydot") is not None
