@@ -43,6 +43,15 @@ def test_cross_entropy_softmax_and_argmax() -> None:
     for wrong in [(T.lmatrix(), b, y), (x, T.dmatrix(), y), (x, b, T.dvector())]:
         with pytest.raises(ValueError):
             nnet.crossentropy_softmax_argmax_1hot_with_bias(*wrong)
+    gradient = nnet.crossentropy_softmax_1hot_with_bias_dx(b, x, y)
+    for f, given in (
+        (tcc.function([x, b, y], cost), [X, B]),
+        (tcc.function([b, x, y], gradient), [X[:, 0], X]),
+    ):
+        with pytest.raises(ValueError, match="negative class numbers"):
+            f(*given, np.array([0, -1, 1, 0], "int32"))
+        with pytest.raises(IndexError, match="index 9 is out of bounds"):
+            f(*given, np.array([0, 9, 1, 0], "int32"))
 
 
 def test_gradients_as_functions() -> None:

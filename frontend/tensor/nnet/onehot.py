@@ -6,12 +6,12 @@ from typing import Any
 
 from tcc import build
 from tcc.creation import arange, zeros_like
-from tcc.elemwise import TO_FLOAT, add, cast, eq, int_div, mod, mul, neg, sub, true_div
+from tcc.elemwise import TO_FLOAT, add, cast, eq, int_div, lt, mod, mul, neg, sub, true_div
 from tcc.indexing import inc_subtensor
 from tcc.products import dot, tensordot
-from tcc.reductions import argmax, max_and_argmax
+from tcc.reductions import argmax, max_and_argmax, sum
 from tcc.shapes import concatenate, dimshuffle, flatten, reshape
-from tcc.tensor.extra_ops import unique
+from tcc.tensor.extra_ops import checked_index, unique
 from tcc.tensor.nnet.basic import softmax
 from tcc.tensor.nnet.blocksparse import sparse_block_dot
 from tcc.variable import as_variable
@@ -31,12 +31,22 @@ def _biased(x: Any, b: Any) -> Any:
     return build.cast(add(x, b), x.type.dtype)
 
 
+def _classes(y: Any, scores: Any) -> Any:
+    """Class numbers of columns of `scores`: ValueError, when the function runs, if one is negative, IndexError if too large."""
+    y = checked_index(y, build.size_of(scores, 1), 1)
+    none = build.same_size(sum(cast(lt(y, 0), "int64")), 0, "y_i value out of bounds: negative class numbers")
+    return add(y, build.size_variable(none))
+
+
 def crossentropy_softmax_argmax_1hot_with_bias(x: Any, b: Any, y_idx: Any) -> list[Any]:
-    """-log softmax(x + b)[i, y_idx[i]], the softmax, and in y_idx's dtype the most probable class, of each row."""
+    """-log softmax(x + b)[i, y_idx[i]], the softmax, and in y_idx's dtype the most probable class, of each row.
+
+    A negative class number is ValueError when the function runs, one that is too large IndexError.
+    """
     logits, labels = _biased(x, b), as_variable(y_idx)
     if labels.type.ndim != 1 or labels.type.dtype[:3] not in ("int", "uin"):
         raise ValueError("y_idx must be 1-d tensor of [u]ints", labels.type)
-    cost = build.node("xent", logits, labels).result
+    cost = build.node("xent", logits, _classes(labels, logits)).result
     return [cost, softmax(logits), cast(argmax(logits, axis=1), labels.type.dtype)]
 
 
@@ -64,7 +74,7 @@ def crossentropy_softmax_max_and_argmax_1hot(x: Any, y_idx: Any) -> tuple[Any, .
 def crossentropy_softmax_1hot_with_bias_dx(dnll: Any, sm: Any, y_idx: Any) -> Any:
     """The gradient by x of a cost whose gradients by the cross-entropies are `dnll` (a vector or number); `sm`: the softmax."""
     dnll, sm, y = as_variable(dnll), as_variable(sm), as_variable(y_idx)
-    hot = eq(dimshuffle(y, 0, "x"), arange(build.size_variable(build.size_of(sm, 1))))
+    hot = eq(dimshuffle(_classes(y, sm), 0, "x"), arange(build.size_variable(build.size_of(sm, 1))))
     scale = dimshuffle(dnll, 0, "x") if dnll.type.ndim else dnll
     return mul(scale, sub(sm, build.cast(hot, sm.type.dtype)))
 
