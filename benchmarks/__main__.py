@@ -121,7 +121,8 @@ def cache(folder: Path | None) -> Iterator[Path]:
 
 
 def chosen(words: list[str] | None) -> list[Case]:
-    return [c for c in CASES if not words or any(w == c.topic or w in c.name for w in words)]
+    there = [c for c in CASES if DEVICE != "cpu" or not c.for_gpus]
+    return [c for c in there if not words or any(w == c.topic or w in c.name for w in words)]
 
 
 def measure_all(options: argparse.Namespace, folder: Path, versions: dict[str, str]) -> Iterator[Row]:
@@ -154,7 +155,7 @@ def keep(results: Results, path: Path) -> None:
 def main() -> int:
     options = arguments()
     if options.list:
-        print("\n".join(f"{case.topic:14}{case.name}" for case in CASES))
+        print("\n".join(f"{case.topic:14}{case.name}" for case in chosen(options.only)))
         return 0
     if options.profile:
         for case in chosen(options.only):

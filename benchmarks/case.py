@@ -92,6 +92,8 @@ class Case:
     timed: bool = True
     without: tuple[str, ...] = ()  # peers that would only repeat what another one shows
     bfloat16: bool = False  # whether peers hold the inputs so
+    for_gpus: bool = False  # of a size that is no work for a CPU
+    by_host: bool = False  # on a device: whether inputs come from the host's memory and results go back to it
     topic: str = field(default="", compare=False)
 
     def arrays(self, tiny: bool = False) -> Inputs:

@@ -84,6 +84,9 @@ def measure(
             spans[name] += peer.ask("time", case.name, seconds=seconds)["seconds"]
     if "tcc" in ready and rounds:
         row.kernels = ready["tcc"].ask("explain", case.name).get("kernels", [])
+        if DEVICE != "cpu":
+            found = ready["tcc"].ask("least", case.name)
+            row.limit, row.least = found.get("limit", ""), found.get("seconds", 0.0)
     row.others = (others_ticks(peers) - busy) / max(time.perf_counter() - began, 0.01)
     for peer in ready.values():
         peer.ask("forget", case.name)

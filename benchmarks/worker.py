@@ -4,6 +4,7 @@
 {"do": "time", "case": NAME, "seconds": S}         seconds for each run, one number for each of several spans
 {"do": "cold", "case": NAME}                       seconds from nothing but imports to the first result
 {"do": "explain", "case": NAME}                    what takes the time of it, as far as the peer can tell
+{"do": "least", "case": NAME}                      which of its device's measured limits the case meets, and the seconds there
 {"do": "forget", "case": NAME}                     lets go of a case's memory
 """
 
@@ -90,6 +91,10 @@ class Worker:
     def explain(self, case: Case) -> Message:
         explain = getattr(self.module, "explain", None)
         return {"kernels": explain(self.ready[case.name][1]) if explain else []}
+
+    def least(self, case: Case) -> Message:
+        limit, seconds = self.module.least(case.least())
+        return {"limit": limit, "seconds": seconds}
 
     def forget(self, case: Case) -> Message:
         self.ready.pop(case.name, None)

@@ -3,7 +3,8 @@
 Both directions take a row of the result at a time, in vectors along the last axis.  Forward a vector is as many windows:
 with stride 2 to 4 the elements at one place of each are shuffled out of whole vectors, which serve all places; windows
 that reach over an end are taken one at a time.  Backward a vector of windows is spread over `stride` vectors of elements,
-so each element visits its windows itself, in order, and nothing is scattered.  Threads split the result's rows.
+so each element visits its windows itself, in order, and nothing is scattered.  Threads split the result's rows; on a
+GPU (`single`) each takes an element, so that neighbours meet the same memory.
 """
 
 from __future__ import annotations
@@ -54,8 +55,8 @@ class Axis(NamedTuple):
 class Pooling:
     """A kernel being written; operand `elements` has the elements' shape, operand `windows` the windows'."""
 
-    def __init__(self, op: Op, target: Target, elements: int, windows: int) -> None:
-        self.op, self.target = op, target
+    def __init__(self, op: Op, target: Target, elements: int, windows: int, single: bool) -> None:
+        self.op, self.target, self.single = op, target, single
         self.w = Places(op, target)
         self.e = self.w.e
         rank = len(op.attrs["ws"])
@@ -72,16 +73,22 @@ class Pooling:
                 self.lanes //= 2
         self.vectors = Vectors(self.e, target, str)
 
-    def kernel(self, rows: Sequence[Size], cost: int, unit: Callable[[list[str]], None]) -> Kernel:
-        """`unit` writes the row at indices of shape `rows`; `cost` is that of a window or element of it."""
+    def kernel(self, rows: Sequence[Size], cost: int, unit: Callable[[list[str], str], None]) -> Kernel:
+        """`unit` writes the row at indices of shape `rows`, or one element of it; `cost` is that of a window or element."""
         e, w = self.e, self.w
         length = w.types[-1].shape[-1]
+        units = [*rows, length] if self.single else rows
         w.begin_body()
         self.vectors.size = w.size
-        e.loop("%begin", "%end", 1, lambda u, _: unit(w.unravel(u, rows)))
+
+        def one(u: str, _: list[str]) -> None:
+            at = w.unravel(u, units)
+            unit(at[: len(rows)], at[-1] if self.single else "")
+
+        e.loop("%begin", "%end", 1, one)
         e.end()
         w.begin_kernel()
-        w.parallel(w.count(rows), times(e, w.size(length), str(cost)))
+        w.parallel(w.count(units), str(cost) if self.single else times(e, w.size(length), str(cost)))
         e.end("i32 0")
         return w.finish(self.op.name)
 
@@ -153,29 +160,30 @@ class Pooling:
 # -- forward ---------------------------------------------------------------------------------------------------------
 
 
-def pool_kernel(op: Op, target: Target) -> Kernel:
+def pool_kernel(op: Op, target: Target, single: bool = False) -> Kernel:
     """y[o] = max or sum over the window of x."""
-    return Forward(op, target, Fold(op.attrs["mode"], op.operands[0].type.dtype), (0,)).write()
+    return Forward(op, target, Fold(op.attrs["mode"], op.operands[0].type.dtype), (0,), single).write()
 
 
-def max_pool_pick_kernel(op: Op, target: Target) -> Kernel:
+def max_pool_pick_kernel(op: Op, target: Target, single: bool = False) -> Kernel:
     """out[o] = sum over the window of v where x == y[o]."""
-    return Forward(op, target, Fold("sum", op.operands[0].type.dtype), (0, 2)).write()
+    return Forward(op, target, Fold("sum", op.operands[0].type.dtype), (0, 2), single).write()
 
 
 class Forward(Pooling):
     """`read` are the operands of which each window's elements are taken; with two of them a third, y, selects."""
 
-    def __init__(self, op: Op, target: Target, fold: Fold, read: tuple[int, ...]) -> None:
+    def __init__(self, op: Op, target: Target, fold: Fold, read: tuple[int, ...], single: bool) -> None:
         self.out = len(op.operands) - 1
-        super().__init__(op, target, 0, self.out)
+        super().__init__(op, target, 0, self.out, single)
         self.fold, self.read = fold, read
 
     def write(self) -> Kernel:
         rows = [*self.lead, *(a.windows for a in self.outer)]
         return self.kernel(rows, 2 * prod(self.op.attrs["ws"]) * len(self.read) + 4, self.row)
 
-    def row(self, at: list[str]) -> None:
+    def row(self, at: list[str], single: str) -> None:
+        """The row, or its window `single`."""
         e, a, w = self.e, self.inner, self.w
         lead, ranges = at[: len(self.lead)], []
         starts = []
@@ -224,6 +232,9 @@ class Forward(Pooling):
             base = w.address(self.out, [*at, "0"])
             self.vectors.store(self.dtype, value, base, w.types[self.out].strides[-1], pos)
 
+        if single:
+            one(single, [])
+            return
         low, high = "0", windows
         if not a.whole:
             low = self.least(self.over(str(a.pad + a.stride - 1), a.stride), windows)
@@ -310,22 +321,22 @@ class Forward(Pooling):
 # -- backward --------------------------------------------------------------------------------------------------------
 
 
-def unpool_kernel(op: Op, target: Target) -> Kernel:
+def unpool_kernel(op: Op, target: Target, single: bool = False) -> Kernel:
     """out[i] = sum of g over the windows that hold i."""
-    return Backward(op, target, 0, False).write()
+    return Backward(op, target, 0, False, single).write()
 
 
-def max_pool_grad_kernel(op: Op, target: Target) -> Kernel:
+def max_pool_grad_kernel(op: Op, target: Target, single: bool = False) -> Kernel:
     """out[i] = sum of g over the windows that hold i where x[i] == y."""
-    return Backward(op, target, 2, True).write()
+    return Backward(op, target, 2, True, single).write()
 
 
 class Backward(Pooling):
     """Operand `g` is what comes back; with `selects` operands 0 and 1 are the elements and the windows' maxima."""
 
-    def __init__(self, op: Op, target: Target, g: int, selects: bool) -> None:
+    def __init__(self, op: Op, target: Target, g: int, selects: bool, single: bool) -> None:
         self.out, self.g, self.selects = len(op.operands) - 1, g, selects
-        super().__init__(op, target, self.out, g)
+        super().__init__(op, target, self.out, g, single)
         self.fold = Fold("sum", self.dtype)
         if self.inner.stride > SPREAD:
             self.lanes = 1
@@ -335,7 +346,8 @@ class Backward(Pooling):
         reach = prod(a.reach for a in [*self.outer, self.inner])
         return self.kernel(rows, 4 * reach + 6, self.row)
 
-    def row(self, at: list[str]) -> None:
+    def row(self, at: list[str], single: str) -> None:
+        """The row, or its element `single`."""
         e, a, w, lanes = self.e, self.inner, self.w, self.lanes
         lead = at[: len(self.lead)]
         ranges = [self.holders(axis, i) for axis, i in zip(self.outer, at[len(self.lead) :])]
@@ -401,6 +413,9 @@ class Backward(Pooling):
             value = self.fold.narrow(e, self.w.target, total, 1)
             self.vectors.store(self.dtype, value, base, w.types[self.out].strides[-1], spot)
 
+        if single:
+            one(single, [])
+            return
         if a.stride > SPREAD:
             e.loop("0", n, 1, one)
             return

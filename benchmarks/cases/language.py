@@ -19,6 +19,18 @@ def words(rng: Rng, vocabulary: int, batch: int, context: int, width: int) -> In
     }
 
 
+def lookups(rng: Rng, vocabulary: int, count: int, width: int) -> Inputs:
+    """Words may occur more than once."""
+    return {
+        "words": rng.integers(0, vocabulary, count).astype(np.int64),
+        "table": normal(rng, vocabulary, width),
+    }
+
+
+def additions(rng: Rng, **sizes: int) -> Inputs:
+    return {**lookups(rng, **sizes), "rows": normal(rng, sizes["count"], sizes["width"])}
+
+
 def cell(rng: Rng, batch: int, units: int) -> Inputs:
     """Reset, update and new state, in this order, in the rows of the weights."""
     scale = units**-0.5
@@ -51,6 +63,34 @@ CASES = (
         {"batch": 1, "units": 13},
         lambda batch, units: Work(read=4 * 2 * 3 * units * units),
     ),
+    *(
+        Case(
+            name,
+            kind,
+            form,
+            inputs,
+            {"vocabulary": 1_000_000, "count": 262_144, "width": 128},
+            {"vocabulary": 31, "count": 45, "width": 7},
+            work,
+            for_gpus=True,
+        )
+        for name, kind, form, inputs, work in (
+            (
+                "lookup of 262,144 rows, 128 dims",
+                "lookup",
+                Values(held=("table",)),
+                lookups,
+                lambda vocabulary, count, width: Work(read=4 * count * width, written=4 * count * width),
+            ),
+            (
+                "sums into 262,144 rows, 128 dims",
+                "scatter",
+                Update(("table",)),
+                additions,
+                lambda vocabulary, count, width: Work(read=8 * count * width, written=4 * count * width),
+            ),
+        )
+    ),
 )
 
 
@@ -81,7 +121,11 @@ def numpy() -> Functions:
         new = np.tanh(given[2] + reset * kept[2])
         return new + update * (h - new)
 
-    return {"cbow": cbow, "gru": gru}
+    def scatter(words: Array, table: Array, rows: Array) -> Any:
+        np.add.at(table, words, rows)
+        return ()
+
+    return {"cbow": cbow, "gru": gru, "lookup": lambda words, table: table[words], "scatter": scatter}
 
 
 def tcc() -> Functions:
@@ -117,7 +161,12 @@ def symbolic(library: Any, T: Any, sigmoid: Any, log_softmax: Any) -> Functions:
         new = T.tanh(given[:, 2 * n :] + reset * kept[:, 2 * n :])
         return new + update * (h - new)
 
-    return {"cbow": cbow, "gru": gru}
+    return {
+        "cbow": cbow,
+        "gru": gru,
+        "lookup": lambda words, table: table[words],
+        "scatter": lambda words, table, rows: ([], T.inc_subtensor(table[words], rows)),
+    }
 
 
 def torch() -> Functions:
@@ -129,14 +178,23 @@ def torch() -> Functions:
         logs = torch.log_softmax(inner @ out.T, 1)
         cost = torch.nn.functional.nll_loss(logs, y)
         slope = logs.exp_()
-        slope[torch.arange(len(y)), y] -= 1
+        slope[torch.arange(len(y), device=y.device), y] -= 1
         step = (slope @ out).unsqueeze(1).expand(-1, words.shape[1], -1)
         out.addmm_(slope.T, inner, alpha=-RATE / len(y))
         scale = -RATE / (len(y) * words.shape[1])
         into.index_add_(0, words.flatten(), step.reshape(-1, into.shape[1]), alpha=scale)
         return cost
 
-    return {"cbow": cbow, "gru": lambda x, h, w, u, b, c: torch.gru_cell(x, h, w, u, b, c)}
+    def scatter(words: Any, table: Any, rows: Any) -> Any:
+        table.index_add_(0, words, rows)
+        return ()
+
+    return {
+        "cbow": cbow,
+        "gru": lambda x, h, w, u, b, c: torch.gru_cell(x, h, w, u, b, c),
+        "lookup": lambda words, table: torch.nn.functional.embedding(words, table),
+        "scatter": scatter,
+    }
 
 
 def jax() -> Functions:
@@ -160,4 +218,9 @@ def jax() -> Functions:
         new = jnp.tanh(given[2] + reset * kept[2])
         return new + update * (h - new)
 
-    return {"cbow": cbow, "gru": gru}
+    return {
+        "cbow": cbow,
+        "gru": gru,
+        "lookup": lambda words, table: table[words],
+        "scatter": lambda words, table, rows: ((), table.at[words].add(rows)),
+    }

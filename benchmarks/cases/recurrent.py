@@ -239,11 +239,11 @@ def torch() -> Functions:
     )  # has biases, layers, dropout, training, two ways, batch first
 
     def lstm(x: Any, w: Any, u: Any, b: Any) -> Any:
-        zeros = torch.zeros(1, x.shape[1], u.shape[1])
+        zeros = x.new_zeros(1, x.shape[1], u.shape[1])
         return torch._VF.lstm(x, (zeros, zeros), [w, u, b, torch.zeros_like(b)], *one_layer)[0]
 
     def rnn(x: Any, w: Any, u: Any, b: Any) -> Any:
-        zeros = torch.zeros(1, 1, u.shape[1])
+        zeros = x.new_zeros(1, 1, u.shape[1])
         return torch._VF.rnn_tanh(x[:, None], zeros, [w, u, b, torch.zeros_like(b)], *one_layer)[0][:, 0]
 
     return models(

@@ -10,6 +10,7 @@ from benchmarks import tape
 from benchmarks.case import Array, Case, Functions, Inputs, Rng, Slopes, Values, Work, normal
 
 EPSILON = 1e-5  # of layer normalisation
+BIG = 10_000_000  # elements; more of them are for GPUs, whose caches hold fewer
 
 
 def logits(rng: Rng, rows: int, columns: int) -> Inputs:
@@ -39,6 +40,7 @@ def xent(rows: int, columns: int) -> Case:
         {"rows": rows, "columns": columns},
         {"rows": 5, "columns": 19},
         lambda rows, columns: Work(read=4 * rows * columns, written=4 * rows * columns),
+        for_gpus=rows * columns > BIG,
     )
 
 
@@ -51,24 +53,45 @@ def reading(name: str, kind: str, rows: int, columns: int) -> Case:
         {"rows": rows, "columns": columns},
         {"rows": 7, "columns": 33},
         lambda rows, columns: Work(read=4 * rows * columns),
+        for_gpus=rows * columns > BIG,
+    )
+
+
+def layernorm(rows: int, columns: int) -> Case:
+    return Case(
+        f"layernorm + grads ({rows},{columns})",
+        "layernorm",
+        Slopes(("x", "gain", "bias"), cotangent="g"),
+        layer,
+        {"rows": rows, "columns": columns},
+        {"rows": 5, "columns": 33},
+        lambda rows, columns: Work(read=8 * rows * columns, written=8 * rows * columns),
+        for_gpus=rows * columns > BIG,
     )
 
 
 CASES = (
     xent(600, 10),
     xent(64, 10_000),
+    xent(8192, 10_000),
     Case(
-        "layernorm + grads (1024,768)",
-        "layernorm",
-        Slopes(("x", "gain", "bias"), cotangent="g"),
-        layer,
-        {"rows": 1024, "columns": 768},
-        {"rows": 5, "columns": 33},
-        lambda rows, columns: Work(read=8 * rows * columns, written=8 * rows * columns),
+        "softmax (16384,4096)",
+        "softmax",
+        Values(),
+        matrix,
+        {"rows": 16384, "columns": 4096},
+        {"rows": 7, "columns": 33},
+        lambda rows, columns: Work(read=4 * rows * columns, written=4 * rows * columns),
+        for_gpus=True,
     ),
+    layernorm(1024, 768),
+    layernorm(16384, 4096),
     reading("column mean + var (600,784)", "mean_var", 600, 784),
+    reading("column mean + var (65536,1024)", "mean_var", 65536, 1024),
     reading("sum of 1e7 floats", "sum", 1, 10_000_000),
+    reading("sum of 1e8 floats", "sum", 1, 100_000_000),
     reading("argmax of rows (1024,1000)", "argmax", 1024, 1000),
+    reading("argmax of rows (65536,1000)", "argmax", 65536, 1000),
 )
 
 
@@ -105,8 +128,14 @@ def numpy() -> Functions:
         pulled *= scale
         return unit * gain + bias, pulled, np.einsum("ij,ij->j", g, unit), g.sum(axis=0)
 
+    def softmax(x: Array) -> Array:
+        slope: Array = np.exp(x - x.max(axis=1, keepdims=True))
+        slope /= slope.sum(axis=1, keepdims=True)
+        return slope
+
     return {
         "xent": xent,
+        "softmax": softmax,
         "layernorm": layernorm,
         "mean_var": lambda x: (x.mean(axis=0), x.var(axis=0)),
         "sum": lambda x: x.sum(),
@@ -126,6 +155,7 @@ def tcc() -> Functions:
 
     return {
         "xent": xent,
+        "softmax": T.nnet.softmax,
         "layernorm": layernorm,
         "mean_var": lambda x: [x.mean(axis=0), x.var(axis=0)],
         "sum": lambda x: x.sum(),
@@ -139,6 +169,7 @@ def torch() -> Functions:
 
     return {
         "xent": F.cross_entropy,
+        "softmax": lambda x: torch.softmax(x, 1),
         "layernorm": lambda x, gain, bias: F.layer_norm(x, x.shape[1:], gain, bias, EPSILON),
         "mean_var": lambda x: torch.var_mean(x, dim=0, correction=0)[::-1],
         "sum": lambda x: x.sum(),
@@ -161,6 +192,7 @@ def jax() -> Functions:
 
     return {
         "xent": xent,
+        "softmax": lambda x: jax.nn.softmax(x, axis=1),
         "layernorm": layernorm,
         "mean_var": lambda x: (x.mean(axis=0), x.var(axis=0)),
         "sum": lambda x: x.sum(),
@@ -181,6 +213,7 @@ def pytensor() -> Functions:
 
     return {
         "xent": xent,
+        "softmax": lambda x: pt.special.softmax(x, axis=1),
         "layernorm": layernorm,
         "mean_var": lambda x: [x.mean(axis=0), x.var(axis=0)],
         "sum": lambda x: x.sum(),

@@ -8,7 +8,7 @@ from typing import Any
 
 import tcc
 import tcc.tensor as T
-from benchmarks.case import DEVICE, Case, Function, Inputs, Task
+from benchmarks.case import DEVICE, Case, Function, Inputs, Task, Work
 from benchmarks.peers import symbolic
 from tcc.runtime.device_arrays import DeviceArray
 
@@ -18,7 +18,7 @@ EXPLAINED, EXPLAIN_SECONDS = 3, 0.2
 def task(case: Case, f: Function, inputs: Inputs) -> Task:
     with tcc.change_flags(floatX="float32", device=DEVICE):
         made = symbolic.task(tcc, T, case, f, inputs)
-    return made if DEVICE == "cpu" else on_device(made)
+    return made if DEVICE == "cpu" or case.by_host else on_device(made)
 
 
 def on_device(task: Task) -> Task:
@@ -34,6 +34,20 @@ def on_device(task: Task) -> Task:
 
     arrays = {name: DeviceArray.of(f.device, value) for name, value in names.items()}
     return Task(task.statement, {"f": run, **arrays}, task.results)
+
+
+def least(work: Work) -> tuple[str, float]:
+    """Which of the device's measured limits the work meets, and the seconds that it takes there."""
+    from tcc.devices import arch_of, open_device
+    from tcc.devicetimes import bandwidth, peak
+
+    device: Any = open_device(DEVICE)
+    if work.flops:
+        dtype = {"float32": "f32", "float64": "f64", "bfloat16": "bf16"}[work.dtype]
+        return "fma", work.flops / peak(device, arch_of(device), dtype)
+    if not work.read:
+        return "", 0.0
+    return "memory", (work.read + work.written) / bandwidth(device)
 
 
 def explain(task: Task) -> list[str]:

@@ -10,6 +10,7 @@ import torch
 
 from benchmarks.case import DEVICE, RATE, Array, Case, Descent, Function, Inputs, Slopes, Task, Update, listed
 
+torch.backends.cudnn.allow_tf32 = False  # convolutions too add up float32
 Tensor = Any
 Wrap = Callable[[Function], Function]
 
@@ -41,7 +42,9 @@ def task(case: Case, f: Function, inputs: Inputs, wrap: Wrap = lambda f: f) -> T
         state = [tensors[name].requires_grad_() for name in form.held]
         run, names = descent(run, tensors, state), {}
 
-    if DEVICE != "cpu":
+    if case.by_host and DEVICE != "cpu":
+        run, names = from_host(run), {name: t.cpu() for name, t in names.items()}
+    elif DEVICE != "cpu":
         run = settled(run)
 
     def around() -> Any:
@@ -61,6 +64,15 @@ def settled(f: Function) -> Function:
         results = f(*given)
         torch.cuda.synchronize()
         return results
+
+    return run
+
+
+def from_host(f: Function) -> Function:
+    """f of the host's tensors, with its results there."""
+
+    def run(*given: Tensor) -> list[Tensor]:
+        return [made.cpu() for made in listed(f(*(t.to(DEVICE) for t in given)))]
 
     return run
 

@@ -93,15 +93,14 @@ class _Columns(Threads):
         return 8 * BLOCK * self.each
 
     def over_strips(self, body: Callable[[str, list[str], str], None]) -> None:
-        """`body(number, kept, column)` for each of this block's places: a point of the kept axes by a strip of columns."""
+        """`body(number, kept, start)` for each of this block's places: a point of the kept axes by a strip of columns."""
         e = self.e
 
         def outer(z: str, _: list[str]) -> None:
             kept = self.unravel(z, self.kept)
 
             def strip(s: str, _: list[str]) -> None:
-                run = plus(e, times(e, s, self.width), self.across)
-                body(z, kept, times(e, run, str(self.each)))
+                body(z, kept, times(e, times(e, s, self.width), str(self.each)))
 
             e.loop(block_index(e), self.strips, grid_size(e), strip)
 
@@ -122,11 +121,10 @@ class _Columns(Threads):
             )
         )
 
-        def place(number: str, kept: list[str], column: str) -> None:
-            totals = self.stretch_of(kept, column, plus(e, first, self.down), last)
+        def place(number: str, kept: list[str], start: str) -> None:
+            totals, columns = self.stretch_of(kept, start, plus(e, first, self.down), last)
             for k, (fold, total) in enumerate(zip(self.folds, totals)):
-                lanes = self.fold_block(fold, total)
-                self.leave(number, kept, column, k, lanes, whole)
+                self.leave(number, kept, columns, k, self.fold_block(fold, total), whole)
 
         self.over_strips(place)
         e.end()
@@ -134,17 +132,22 @@ class _Columns(Threads):
             e, kind, self.slots.slots, self.grid(1 if whole else self.stretches), BLOCK, self.shared_bytes()
         )
 
-    def stretch_of(self, kept: Sequence[str], column: str, first: str, last: str) -> list[str]:
-        """This thread's totals of rows first, first + height, ...: for each fold those of a run's columns, as a vector."""
+    def stretch_of(
+        self, kept: Sequence[str], start: str, first: str, last: str
+    ) -> tuple[list[str], list[str]]:
+        """This thread's totals of rows first, first + height, ...: for each fold those of its columns, as a vector; and its columns.
+
+        They are a run of the strip where all of its runs are aligned and there; else neighbouring threads take neighbouring ones.
+        """
         e, each = self.e, self.each
         n = self.size(self.columns)
         self.at_point(self.indices_of(kept, "0"))
-        end = plus(e, column, str(each))
+        end = plus(e, start, times(e, self.width, str(each)))
         whole = e.value(f"icmp sle i64 {end}, {n}")
         for access in self.dense:
             bytes = each * itemsize(access.dtype)
             joined = e.value(
-                f"ptrtoint ptr {e.gep(self.bases[access.slot], column, scalar.memory_elem(access.dtype))} to i64"
+                f"ptrtoint ptr {e.gep(self.bases[access.slot], start, scalar.memory_elem(access.dtype))} to i64"
             )
             for axis in self.summed:
                 step = times(e, self.size(access.strides[axis]), str(itemsize(access.dtype)))
@@ -161,35 +164,38 @@ class _Columns(Threads):
 
             return e.loop(first, last, self.height, row, list(zip(types, zeros)))
 
+        run = plus(e, start, times(e, self.across, str(each)))
+        apart = plus(e, start, self.across)
+        column = e.value(f"select i1 {whole}, i64 {run}, i64 {apart}")
+        step = e.value(f"select i1 {whole}, i64 1, i64 {self.width}")
+        columns = [plus(e, column, times(e, step, str(lane))) for lane in range(each)]
         quick, single, after = e.label(), e.label(), e.label()
         e.branch_if(whole, quick, single)
         e.at(quick)
         self.lanes = each
-        fast = rows(lambda values: self.visit(Position(column, each), values))
+        fast = rows(lambda values: self.visit(Position(run, each), values))
         self.lanes = 1
         e.branch(after)
         fast_from = e.current
         e.at(single)
-        slow = rows(lambda values: self.one_by_one(column, n, values, types))
+        slow = rows(lambda values: self.one_by_one(columns, n, values, types))
         e.branch(after)
         slow_from = e.current
         e.at(after)
-        return [
+        totals = [
             e.value(f"phi {t} [{a}, %{fast_from}], [{b}, %{slow_from}]") for t, a, b in zip(types, fast, slow)
         ]
+        return totals, columns
 
     def indices_of(self, kept: Sequence[str], row: str) -> list[str]:
         found = dict(zip(self.kept, kept))
         found |= zip(self.summed, self.unravel(row, self.summed))
         return [found[a] for a in range(self.inner)]
 
-    def one_by_one(self, column: str, n: str, values: list[str], types: list[VecType]) -> list[str]:
+    def one_by_one(self, columns: list[str], n: str, values: list[str], types: list[VecType]) -> list[str]:
         """The same column by column, those that there are."""
-        e = self.e
-        if self.each == 1:
-            return self.when_there(column, n, values, types, None)
-        for lane in range(self.each):
-            values = self.when_there(plus(e, column, str(lane)), n, values, types, lane)
+        for lane, column in enumerate(columns):
+            values = self.when_there(column, n, values, types, lane if self.each > 1 else None)
         return values
 
     def when_there(
@@ -240,7 +246,8 @@ class _Columns(Threads):
         self.begin_columns()
         stretches = self.size(self.stretches)
 
-        def place(number: str, kept: list[str], column: str) -> None:
+        def place(number: str, kept: list[str], start: str) -> None:
+            column = plus(e, start, self.across)
             there = e.value(f"icmp slt i64 {column}, {self.size(self.columns)}")
             last = e.value(f"select i1 {there}, i64 {stretches}, i64 0")
             for k, fold in enumerate(self.folds):
@@ -251,7 +258,7 @@ class _Columns(Threads):
                     return [fold.combine(e, LANE, totals[0], one, 1)]
 
                 (total,) = e.loop(self.down, last, self.height, add, [(fold.total_type(1), fold.identity(1))])
-                self.leave(number, kept, column, k, self.fold_block(fold, total), True)
+                self.leave(number, kept, [column], k, self.fold_block(fold, total), True)
 
         self.over_strips(place)
         e.end()
@@ -313,16 +320,17 @@ class _Columns(Threads):
             scalar.load(e, LANE, fold.total_dtype, 1, cell(self.member, lane), None) for lane in range(each)
         ]
 
-    def leave(self, number: str, kept: list[str], column: str, k: int, lanes: list[str], whole: bool) -> None:
-        """The first thread of a run writes its columns' totals: the results, or those of the stretch."""
+    def leave(
+        self, number: str, kept: list[str], columns: list[str], k: int, lanes: list[str], whole: bool
+    ) -> None:
+        """The first of the threads that share columns writes their totals: the results, or those of the stretch."""
         e, fold = self.e, self.folds[k]
         n, (_, access) = self.size(self.columns), self.reduces[k]
         if whole:
             self.at_point(self.indices_of(kept, "0"))
 
         def write() -> None:
-            for lane, total in enumerate(lanes):
-                at = plus(e, column, str(lane))
+            for at, total in zip(columns, lanes, strict=True):
 
                 def one(at: str = at, total: str = total) -> None:
                     if whole:

@@ -86,40 +86,44 @@ def gather_kernels(op: Op) -> list[GpuKernel]:
         value = e.value(f"load {t}, ptr {source}, align {t.bytes * lanes}")
         e.line(f"store {t} {value}, ptr {target}, align {t.bytes * lanes}")
 
-    def element(u: str, _: list[str]) -> None:
-        copy(*places(w.unravel(u, out.shape)), 1)
+    def some(count: str, each_row: str, lanes: int, start: str) -> None:
+        """Copies `count` runs of `lanes` elements, of which a row has `each_row` from `start` on, dealt to the threads."""
 
-    def some(u: str, _: list[str]) -> None:
-        n = w.size(out.shape[-1])
-        start = times(e, e.value(f"urem i64 {u}, {pieces}"), str(run))
-        outer = w.unravel(e.value(f"udiv i64 {u}, {pieces}"), out.shape[:-1])
-        source, target = places([*outer, start])
-        joined = e.value(
-            f"or i64 {e.value(f'ptrtoint ptr {source} to i64')}, {e.value(f'ptrtoint ptr {target} to i64')}"
-        )
-        aligned = e.value(f"icmp eq i64 {e.value(f'and i64 {joined}, {WIDE - 1}')}, 0")
-        inside = e.value(f"icmp sle i64 {plus(e, start, str(run))}, {n}")
-        quick, single, after = e.label(), e.label(), e.label()
-        e.branch_if(e.value(f"and i1 {aligned}, {inside}"), quick, single)
-        e.at(quick)
-        copy(source, target, run)
-        e.branch(after)
-        e.at(single)
-        left = e.call("i64", "llvm.smin.i64", ("i64", e.value(f"sub i64 {n}, {start}")), ("i64", str(run)))
-        e.loop(0, left, 1, lambda i, _: copy(e.gep(source, i, elem.elem), e.gep(target, i, elem.elem), 1))
-        e.branch(after)
-        e.at(after)
+        def one(u: str, _: list[str]) -> None:
+            k = e.value(f"urem i64 {u}, {each_row}")
+            outer = w.unravel(e.value(f"udiv i64 {u}, {each_row}"), out.shape[:-1])
+            copy(*places([*outer, plus(e, start, times(e, k, str(lanes)))]), lanes)
+
+        e.loop(first, count, step, one)
 
     bounds = [x.shape[a] for a in axes]
     if run == 1:
-        e.loop(first, unless_empty(w, w.count(out.shape), bounds), step, element)
+        points = unless_empty(w, w.count(out.shape), bounds)
+        e.loop(first, points, step, lambda u, _: copy(*places(w.unravel(u, out.shape)), 1))
         threads = out.size
     else:
-        pieces = e.value(f"sdiv i64 {plus(e, w.size(out.shape[-1]), str(run - 1))}, {run}")
-        e.loop(first, unless_empty(w, times(e, w.count(out.shape[:-1]), pieces), bounds), step, some)
+        n, rows = w.size(out.shape[-1]), unless_empty(w, w.count(out.shape[:-1]), bounds)
+        whole = e.value(f"sdiv i64 {n}, {run}")
+        aligned = _aligned(w, [0, len(w.types) - 1], elem.bytes)
+        runs = e.value(f"select i1 {aligned}, i64 {whole}, i64 0")
+        done = times(e, runs, str(run))
+        rest = e.value(f"sub i64 {n}, {done}")
+        some(times(e, rows, runs), runs, run, "0")
+        some(times(e, rows, rest), rest, 1, done)
         threads = dims.mul(*out.shape[:-1], ceil_div(out.shape[-1], run))
     e.end()
     return [finish(e, "gather", w.slots.slots, blocks_for(threads))]
+
+
+def _aligned(w: Places, operands: Sequence[int], bytes: int) -> str:
+    """Whether all rows of operands, of elements of so many bytes, begin at multiples of WIDE."""
+    e, joined = w.e, "0"
+    for i in operands:
+        address = e.value(f"ptrtoint ptr {w.address(i, ['0'] * w.types[i].rank)} to i64")
+        joined = address if joined == "0" else e.value(f"or i64 {joined}, {address}")
+        for stride in w.types[i].strides[:-1]:
+            joined = e.value(f"or i64 {joined}, {times(e, w.size(stride), str(bytes))}")
+    return e.value(f"icmp eq i64 {e.value(f'and i64 {joined}, {WIDE - 1}')}, 0")
 
 
 def _gathers_runs(op: Op, axes: Sequence[int]) -> bool:

@@ -20,6 +20,7 @@ from tcc.codegen.gpu.searching import extreme_kernel, position_kernels
 from tcc.codegen.gpu.sorting import sort_kernels
 from tcc.codegen.gpu.turned import turned_kernel
 from tcc.codegen.loops import KERNELS
+from tcc.codegen.pooling import max_pool_grad_kernel, max_pool_pick_kernel, pool_kernel, unpool_kernel
 from tcc.codegen.program import Program, build, copy_program
 from tcc.ir import dims
 from tcc.ir.core import Op
@@ -61,6 +62,17 @@ def general(op: Op) -> list[GpuKernel]:
     return [general_kernel(KERNELS[op.name](op, LANE), size)]
 
 
+def pooled(op: Op) -> list[GpuKernel]:
+    """An element of the result to a thread."""
+    return [general_kernel(POOLED[op.name](op, LANE, True), op.operands[-1].type.size)]
+
+
+POOLED = {
+    "pool": pool_kernel,
+    "max_pool_pick": max_pool_pick_kernel,
+    "unpool": unpool_kernel,
+    "max_pool_grad": max_pool_grad_kernel,
+}
 OWN: dict[str, Callable[[Op], list[GpuKernel]]] = {
     "fuse": lambda op: program_kernels(build(op)),
     "copy": lambda op: program_kernels(copy_program(op)),
@@ -75,4 +87,5 @@ OWN: dict[str, Callable[[Op], list[GpuKernel]]] = {
     "sort": sort_kernels,
     "argsort": sort_kernels,
     "argtopk": sort_kernels,
+    **dict.fromkeys(POOLED, pooled),
 }

@@ -6,7 +6,7 @@ which most memory is dense.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from tcc.codegen import scalar
 from tcc.codegen.emit import VecType
@@ -97,72 +97,87 @@ def map_kernel(program: Program) -> GpuKernel:
 
 
 class _Map(Threads):
+    """Where every row of every operand is aligned, runs of `each` elements first, a run to a thread; then what is left of the
+    rows, or else all of them, an element to a thread, so that a warp's accesses are neighbours either way."""
+
     def __init__(self, program: Program) -> None:
         super().__init__(program)
         moved = [a for a in [*program.reads, *program.writes] if a.varies(self.inner)]
         self.dense = [a for a in moved if a.strides[self.inner] == 1]
         self.length = program.sizes[self.inner]
         widest = max((itemsize(a.dtype) for a in moved), default=WIDE)
-        self.each = max(1, WIDE // widest) if self.dense else 1
-        if isinstance(self.length, int) and self.length < self.each:
+        self.each = max(1, WIDE // widest) if len(self.dense) == len(moved) else 1
+        if isinstance(self.length, int) and self.length < self.each or self.never_aligned():
             self.each = 1
+
+    def never_aligned(self) -> bool:
+        """Whether the known sizes say that some rows begin off the runs."""
+        return any(
+            isinstance(stride, int) and stride % self.each and self.program.sizes[axis] != 1
+            for a in self.dense
+            for axis, stride in enumerate(a.strides[: self.inner])
+        )
 
     def kernel(self) -> GpuKernel:
         e, each = self.e, self.each
         self.begin()
         axes = list(range(self.inner))
-        n = self.size(self.length)
-        pieces = e.value(f"sdiv i64 {plus(e, n, str(each - 1))}, {each}") if each > 1 else n
-        count = times(e, self.count(axes), pieces)
+        n, rows = self.size(self.length), self.count(axes)
         first, step = global_thread(e, BLOCK)
-
-        def unit(u: str, _: list[str]) -> None:
-            outer: list[str] = []
-            piece = u
-            if axes:
-                piece = e.value(f"urem i64 {u}, {pieces}")
-                outer = self.unravel(e.value(f"udiv i64 {u}, {pieces}"), axes)
-            self.piece(outer, times(e, piece, str(each)), n)
-
-        e.loop(first, count, step, unit)
+        runs = "0"
+        if each > 1:
+            whole = e.value(f"sdiv i64 {n}, {each}")
+            runs = e.value(f"select i1 {self.aligned_rows()}, i64 {whole}, i64 0")
+            self.lanes = each
+            self.over(
+                axes,
+                times(e, rows, runs),
+                runs,
+                first,
+                step,
+                lambda k: Position(times(e, k, str(each)), each),
+            )
+            self.lanes = 1
+        done = times(e, runs, str(each))
+        rest = n if done == "0" else e.value(f"sub i64 {n}, {done}")
+        self.over(axes, times(e, rows, rest), rest, first, step, lambda k: Position(plus(e, done, k), 1))
         e.end()
         threads = dims.mul(*(self.program.sizes[a] for a in axes), ceil_div(self.length, each))
         return finish(e, "map", self.slots.slots, blocks_for(threads))
 
-    def piece(self, outer: Sequence[str], start: str, n: str) -> None:
-        """The elements of one thread: all at once if they are there and aligned, else one by one."""
-        e, each = self.e, self.each
-        if each == 1:
-            self.map_at(outer, Position(start, 1))
-            return
-        end = plus(e, start, str(each))
-        whole = e.value(f"icmp sle i64 {end}, {n}")
-        self.at_point(outer)
-        for bytes, slots in self.alignments().items():
-            joined = "0"
-            for slot, elem in slots:
-                address = e.value(f"ptrtoint ptr {e.gep(self.bases[slot], start, elem)} to i64")
-                joined = address if joined == "0" else e.value(f"or i64 {joined}, {address}")
-            odd = e.value(f"and i64 {joined}, {bytes - 1}")
-            whole = e.value(f"and i1 {whole}, {e.value(f'icmp eq i64 {odd}, 0')}")
-        inside, single, after = e.label(), e.label(), e.label()
-        e.branch_if(whole, inside, single)
-        e.at(inside)
-        self.lanes = each
-        self.map_at(outer, Position(start, each))
-        self.lanes = 1
-        e.branch(after)
-        e.at(single)
-        stop = e.call("i64", "llvm.smin.i64", ("i64", end), ("i64", n))
-        e.loop(start, stop, 1, lambda i, _: self.map_at(outer, Position(i, 1)))
-        e.branch(after)
-        e.at(after)
+    def over(
+        self,
+        axes: list[int],
+        count: str,
+        each_row: str,
+        first: str,
+        step: str,
+        position: Callable[[str], Position],
+    ) -> None:
+        """The map at `count` positions, of which a row has `each_row`, dealt to the threads."""
+        e = self.e
 
-    def alignments(self) -> dict[int, list[tuple[int, str]]]:
-        """The slots whose rows must lie at multiples of some bytes, and their elements."""
-        found: dict[int, list[tuple[int, str]]] = {}
+        def unit(u: str, _: list[str]) -> None:
+            outer: list[str] = []
+            k = u
+            if axes:
+                k = e.value(f"urem i64 {u}, {each_row}")
+                outer = self.unravel(e.value(f"udiv i64 {u}, {each_row}"), axes)
+            self.map_at(outer, position(k))
+
+        e.loop(first, count, step, unit)
+
+    def aligned_rows(self) -> str:
+        """Whether the rows of all that is read and written begin at multiples of the runs' bytes."""
+        e, good = self.e, "true"
         for a in self.dense:
-            t = VecType(scalar.memory_elem(a.dtype))
-            if self.each * t.bytes > 1:
-                found.setdefault(self.each * t.bytes, []).append((a.slot, t.elem))
-        return found
+            elem = scalar.memory_elem(a.dtype)
+            bytes = VecType(elem).bytes
+            joined = e.value(f"ptrtoint ptr {self.pointers[a.slot]} to i64")
+            for axis, stride in enumerate(a.strides[: self.inner]):
+                if self.program.sizes[axis] != 1 and not isinstance(stride, int):
+                    joined = e.value(f"or i64 {joined}, {times(e, self.size(stride), str(bytes))}")
+            odd = e.value(f"and i64 {joined}, {self.each * bytes - 1}")
+            even = e.value(f"icmp eq i64 {odd}, 0")
+            good = even if good == "true" else e.value(f"and i1 {good}, {even}")
+        return good

@@ -143,6 +143,7 @@ def test_every_case_says_what_is_least() -> None:
     without = {case.name for case in CASES if case.timed and not (case.least().flops or case.least().read)}
     assert without == {
         "x + 1, 8 floats",
+        "x + 1, 8 floats, from the host and back",
         "hessian-vector product, 16-32-1 mlp, batch 32",
         "log-density + gradient, 1000 float64",
     }

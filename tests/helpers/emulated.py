@@ -40,10 +40,14 @@ def program_of(func: Func, arrays: Sequence[Array], *, exact: bool) -> DevicePro
 
 
 def run_program(
-    program: DeviceProgram, func: Func, arrays: Sequence[Array], descending: bool = False
+    program: DeviceProgram,
+    func: Func,
+    arrays: Sequence[Array],
+    descending: bool = False,
+    device: Emulator | None = None,
 ) -> list[Array]:
     """Results in the order of the function's, updates of shared variables among them."""
-    device = Emulator(descending=descending)
+    device = device or Emulator(descending=descending)
     sizes = sizes_of(func, arrays)
     shared = list(func.attrs.get("shared", ()))
     given = [in_memory(np.asarray(a), p.type.dtype) for p, a in zip(func.body.params, arrays)]
