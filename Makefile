@@ -5,7 +5,7 @@ READY := .venv/.ready
 # a process for each CPU; neighbours stay together, because they share what a process has compiled
 PYTEST := $(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
-.PHONY: help setup check test test-exhaustive fuzz bench peers pycuda demo clean
+.PHONY: help setup check test test-exhaustive fuzz bench peers pycuda sanitize demo clean
 
 help:
 	@echo "make setup   a virtual environment in .venv with tcc and its developers' tools"
@@ -17,6 +17,7 @@ help:
 	@echo "make bench   speed against whichever of NumPy, torch, JAX, PyTensor and ONNX Runtime are installed"
 	@echo "make peers   installs those in .peers, for make bench"
 	@echo "make pycuda  pycuda, also where there is no driver, for the tests of GPUs; takes CUDA's headers from CUDA_HOME"
+	@echo "make sanitize  the GPU's kernels on DEVICE=cuda0, under compute-sanitizer"
 	@echo "make clean   removes .venv, .peers and build"
 
 setup: $(READY)
@@ -57,6 +58,13 @@ peers:
 
 pycuda: setup
 	sh tests/helpers/build_pycuda.sh $(BIN)/python
+
+DEVICE ?= cuda0
+KERNELS := $(addprefix tests/gpu/test_,table.py products.py hopper.py lines.py memory.py models.py)
+sanitize: setup
+	for tool in memcheck racecheck; do \
+	  TCC_TEST_DEVICE=$(DEVICE) TCC_FLAGS=gpuarray.preallocate=-1 compute-sanitizer --tool $$tool --error-exitcode 9 \
+	    $(BIN)/python -m pytest -q -x $(KERNELS) || exit; done
 
 demo: setup
 	$(BIN)/python examples/digits.py

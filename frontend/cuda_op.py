@@ -16,7 +16,7 @@ class CudaOp(Op):
 
     The function `kernel` of the source (`extern "C" __global__ void`) gets the addresses of the inputs and of the outputs, which are
     C-contiguous, then the sizes of all their axes in that order, as `long long`.  It is launched as `launch_shape` says: by default one
-    thread for each element of the first output, in blocks of `block`.  Outputs need `infer_shape`, as in any Op.  `perform` is for
+    thread for each element of the first output, in blocks of `block`.  The launch becomes a part of the function's graph.  Outputs need `infer_shape`, as in any Op.  `perform` is for
     functions that run on the CPU, and may be left out.
     """
 
@@ -45,10 +45,8 @@ class CudaOp(Op):
         shapes = [[tuple(int(str(n)) for n in o.shape) for _, o in arrays] for arrays in (inputs, outputs)]
         grid = self.launch_shape(*shapes)
         arguments = [a for a, _ in (*inputs, *outputs)] + [n for many in shapes for s in many for n in s]
+        kernel = DeviceKernel(self.kernel, text, self.block, len(arguments), self.shared, str(self))
+        device.prepare(kernel)  # so that a later call, with blocks, can be captured
         if all(grid):
-            device.launch(
-                DeviceKernel(self.kernel, text, self.block, len(arguments), self.shared, str(self)),
-                grid,
-                arguments,
-            )
+            device.launch(kernel, grid, arguments)
         return True

@@ -98,8 +98,10 @@ class Storage:
         """What `held` begins with, for who calls `let_go` whatever happens."""
         self._mutex.acquire()
         self._words[at.SHARED_CLAIMS] += 1
+        lock = self._words
+        if not lock[at.SHARED_LOCK]:
+            return
         try:
-            lock = self._words
             _wait(lambda: lock[at.SHARED_LOCK] != 0 if write else lock[at.SHARED_LOCK] < 0, self, write)
         except BaseException:
             self.let_go()
@@ -209,6 +211,15 @@ class Container(Storage):
                 device.to_device(self._copy.address, self._array)
             self._copied = self.version
         return self._copy
+
+    def is_at(self, address: int) -> bool:
+        """Whether the newest value lies there on a device, for a caller that holds the container."""
+        copy = self._copy
+        return copy is not None and copy.address == address and (self._away or self._copied == self.version)
+
+    def left_there(self) -> None:
+        """A device has written the value again where it has the newest one."""
+        self._touched()
 
     @property
     def away(self) -> bool:

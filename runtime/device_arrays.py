@@ -42,6 +42,13 @@ class DeviceArray:
         return made
 
     @classmethod
+    def within(cls, whole: DeviceArray, offset: int, shape: Sequence[int], dtype: Any) -> DeviceArray:
+        """A part of another one's memory, from a byte on."""
+        made = cls(whole.device, shape, dtype, whole.address + offset)
+        made._owner = whole
+        return made
+
+    @classmethod
     def from_other(cls, device: Device, other: Any) -> DeviceArray:
         """An array of torch, CuPy, JAX or NumPy on this device: its own memory where it lies on this GPU, else a copy.
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
-from dataclasses import replace
-from typing import Any, Protocol, runtime_checkable
+from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 
@@ -16,15 +15,8 @@ from tcc.ir.types import memory_dtype
 from tcc.runtime.buffers import Array, Container
 from tcc.runtime.callable import Failure, Parameter, converted, ordered
 from tcc.runtime.device_arrays import DeviceArray, is_foreign
-from tcc.runtime.launch import (
-    STATUS_WORDS,
-    CheckStatus,
-    Device,
-    DeviceKernel,
-    DeviceProgram,
-    StepFailed,
-    execute,
-)
+from tcc.runtime.device_graph import CapturedCall, Capturing
+from tcc.runtime.launch import Device, DeviceProgram, StepFailed, execute
 from tcc.runtime.signature import SizeMismatch
 
 Given = Array | DeviceArray
@@ -43,7 +35,7 @@ class DeviceVariant:
         self.program, self.device, self.containers = program, device, tuple(containers)
         self.signature, self.failures = program.signature, failures
         self._constants = [DeviceArray.of(device, c) for c in program.constants]
-        self._graph: _Graph | None = None
+        self._graph: CapturedCall | None = None
         self._capturing = device if program.segments and isinstance(device, Capturing) else None
         written = [s.written for s in self.signature.shared]
         for output in self.signature.outputs:
@@ -51,8 +43,8 @@ class DeviceVariant:
                 written[output.adopt] = True
         self._locked = sorted(zip(self.containers, written), key=lambda p: p[0].record)
         self._written = [n for n, s in enumerate(self.signature.shared) if s.written]
-        self._returned = sum(o.adopt is None for o in self.signature.outputs)  # the others come last
-        self._replaced = self._returned < len(self.signature.outputs)
+        self.returned = sum(o.adopt is None for o in self.signature.outputs)  # the others come last
+        self._replaced = self.returned < len(self.signature.outputs)
         self._fit: list[tuple[int, ...]] = []  # shapes that are known to fit
         self.calls = 0
 
@@ -85,6 +77,34 @@ class DeviceVariant:
             for container in reversed(held):
                 container.let_go()
 
+    def again(self, arrays: Sequence[Any], stay: frozenset[int]) -> list[Given] | None:
+        """A captured call once more: the quick way of `run`.  None where anything is not as it was."""
+        graph = self._graph
+        if graph is None or self._replaced or not graph.takes(arrays, stay):
+            return None
+        if any(type(arrays[n]) is DeviceArray and arrays[n].is_borrowed for n, _ in graph.copied):
+            return None
+        held: list[Container] = []
+        try:
+            for container, write in self._locked:
+                container.hold(write)
+                held.append(container)
+            if not all(map(Container.is_at, self.containers, graph.values)):
+                return None
+            if not all(self.containers[number].away for number in self._written):
+                return None
+            with self.device:
+                made = graph.run(arrays)
+                for number in self._written:
+                    self.containers[number].left_there()
+                return made if graph.brings_all else [self._brought(n, o, stay) for n, o in enumerate(made)]
+        finally:
+            for container in reversed(held):
+                container.let_go()
+
+    def _brought(self, number: int, output: Given, stay: frozenset[int]) -> Given:
+        return output.get() if isinstance(output, DeviceArray) and number not in stay else output
+
     def _made(
         self, arrays: Sequence[Given], values: Sequence[DeviceArray], stay: frozenset[int]
     ) -> list[Given]:
@@ -93,9 +113,8 @@ class DeviceVariant:
             self.containers[number].left_on(values[number])
         for spec, value in zip(self.signature.outputs, outputs):
             if spec.adopt is not None:
-                self.containers[spec.adopt].left_on(value)
-        returned = outputs[: self._returned]
-        return [o if number in stay else o.get() for number, o in enumerate(returned)]
+                self.containers[spec.adopt].left_on(value)  # type: ignore[arg-type]
+        return [self._brought(number, o, stay) for number, o in enumerate(outputs[: self.returned])]
 
     def _torn(self) -> bool:
         """Whether Ctrl-C could leave some updates done.  A graph is given to the device at once, and containers whose value
@@ -105,14 +124,13 @@ class DeviceVariant:
 
     def _run(
         self, arrays: Sequence[Given], values: Sequence[DeviceArray], stay: frozenset[int]
-    ) -> list[DeviceArray]:
+    ) -> Sequence[Given]:
         self.calls += 1
         if self._capturing is not None and self.calls > 1:
-            if self._graph is None or not self._graph.fits(values, arrays):
-                self._graph = _Graph(self, self._capturing, values, arrays)
-            made = self._graph.run(arrays)  # in memory of the graph's own
-            last = self._returned
-            return [o.copy() if n in stay or n >= last else o for n, o in enumerate(made)]
+            if self._graph is None or not self._graph.fits(values, arrays, stay):
+                self._graph = None  # gives its memory back before another takes some
+                self._graph = CapturedCall(self, self._capturing, values, arrays, stay)
+            return self._graph.run(arrays)
         sizes = self.sizes(arrays, values)
         inputs = [a if isinstance(a, DeviceArray) else DeviceArray.of(self.device, a) for a in arrays]
         early = self.outputs(sizes)
@@ -135,10 +153,12 @@ class DeviceVariant:
 
     def outputs(self, sizes: Mapping[str, int]) -> dict[int, DeviceArray]:
         """Memory for those whose sizes are known before the call, by their numbers."""
+        return {n: DeviceArray(self.device, *t) for n, t in self.output_types(sizes).items()}
+
+    def output_types(self, sizes: Mapping[str, int]) -> dict[int, tuple[tuple[int, ...], np.dtype[Any]]]:
+        """Their shapes and dtypes."""
         return {
-            number: DeviceArray(
-                self.device, [evaluate(s, sizes) for s in spec.shape], memory_dtype(spec.dtype)
-            )
+            number: (tuple(evaluate(s, sizes) for s in spec.shape), memory_dtype(spec.dtype))
             for number, spec in enumerate(self.signature.outputs)
             if not spec.late
         }
@@ -161,76 +181,6 @@ class DeviceVariant:
             for number, buffer in enumerate(self.program.buffers)
             if buffer.space in spaces
         }
-
-
-@runtime_checkable
-class Capturing(Device, Protocol):
-    """A device that can take a program as a whole."""
-
-    def prepare(self, kernel: DeviceKernel) -> Any: ...
-    def captured(self) -> AbstractContextManager[Any]: ...
-    def replay(self, graph: Any) -> None: ...
-
-
-class _Graph:
-    """A program captured once, with memory of its own for inputs, outputs and scratch, and launched as a whole, or in parts
-    between which its checks are looked at."""
-
-    def __init__(
-        self,
-        variant: DeviceVariant,
-        device: Capturing,
-        values: Sequence[DeviceArray],
-        arrays: Sequence[Given],
-    ) -> None:
-        program = variant.program
-        self.device = device
-        sizes = variant.sizes(arrays, values)
-        self.shapes = [a.shape for a in arrays]
-        self.values = [v.address for v in values]
-        self.inputs = [DeviceArray(device, a.shape, a.dtype) for a in arrays]
-        self.outputs = variant.outputs(sizes)
-        bound = variant.bound(self.inputs, values, self.outputs)
-        self.scratch = {
-            number: DeviceArray(device, (evaluate(b.bytes, sizes),), np.uint8)
-            for number, b in enumerate(program.buffers)
-            if b.space == "scratch"
-        }
-        bound |= {number: s.address for number, s in self.scratch.items()}
-        for kernel in program.kernels.values():
-            self.device.prepare(kernel)  # loading is not to be captured
-        self.failures = variant.failures
-        self.parts: list[Any] = []  # graphs, and where a status lies
-        for segment in program.segments:
-            if isinstance(segment, CheckStatus):
-                self.parts.append(bound[segment.source.buffer])
-                continue
-            with self.device.captured() as graph:
-                execute(replace(program, steps=segment), device, bound, sizes)
-            self.parts.append(graph)
-
-    def fits(self, values: Sequence[DeviceArray], arrays: Sequence[Given]) -> bool:
-        return self.values == [v.address for v in values] and self.shapes == [a.shape for a in arrays]
-
-    def run(self, arrays: Sequence[Given]) -> list[DeviceArray]:
-        for place, array in zip(self.inputs, arrays):
-            if isinstance(array, DeviceArray):
-                self.device.copy(place.address, array.address, array.nbytes)
-            elif array.nbytes:
-                self.device.to_device(place.address, array)
-        for part in self.parts:
-            if isinstance(part, int):
-                self.check(part)
-            else:
-                self.device.replay(part)
-        return list(self.outputs.values())
-
-    def check(self, address: int) -> None:
-        status = np.empty(STATUS_WORDS, np.int64)
-        self.device.to_host(status, address)
-        failed, *values, op = status.tolist()
-        if failed:
-            raise self.failures[op](values[0], values[1], values[2], 0)
 
 
 class DeviceFunction:
@@ -268,6 +218,10 @@ class DeviceFunction:
             variant._graph = None
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if self.variants and not kwargs:
+            results = self.variants[-1].again(args, self.stay)
+            if results is not None:
+                return results[0] if self.returns == "array" else results
         given = ordered(self.name, self.parameters, args, kwargs)
         foreign, arrays = False, list[Given]()
         for value, exact in zip(given, self._exact, strict=True):

@@ -27,11 +27,14 @@ class Pool:
     Small blocks that are freed wait for others of their size first, and are joined when there is no room else.
 
     `reserve(bytes)` gives a segment's address, or raises MemoryError; `release(address)` gives it back.  Work of a device is
-    taken in order, so memory that is freed may be handed out at once.
+    taken in order, so memory that is freed may be handed out at once.  Unless it `keeps` memory, each request is a segment of its
+    own, of just its size: then tools that watch a device see each access that is out of bounds.
     """
 
-    def __init__(self, reserve: Callable[[int], int], release: Callable[[int], None]) -> None:
-        self._reserve, self._release = reserve, release
+    def __init__(
+        self, reserve: Callable[[int], int], release: Callable[[int], None], keeps: bool = True
+    ) -> None:
+        self._reserve, self._release, self._keeps = reserve, release, keeps
         self._segments: dict[int, int] = {}  # address -> bytes
         self._used: dict[int, tuple[int, int]] = {}  # address -> bytes, its segment
         self._waiting: dict[int, list[tuple[int, int]]] = {}  # bytes -> addresses, their segments
@@ -53,6 +56,10 @@ class Pool:
 
     def alloc(self, bytes: int) -> int:
         """MemoryError, from `reserve`, when all that is kept has been given back and there is still too little."""
+        if not self._keeps:
+            address = self._segment(max(bytes, 1))
+            self._used[address] = self._segments[address], address
+            return address
         bytes = max(GRAIN, -(-bytes // GRAIN) * GRAIN)
         waiting = self._waiting.get(bytes)
         if waiting:
@@ -80,6 +87,10 @@ class Pool:
 
     def free(self, address: int) -> None:
         bytes, segment = self._used.pop(address)
+        if not self._keeps:
+            del self._segments[address]
+            self._release(address)
+            return
         if bytes < SEGMENT:
             self._waiting.setdefault(bytes, []).append((address, segment))
         else:

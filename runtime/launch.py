@@ -2,7 +2,7 @@
 
 Code generation makes a `DeviceProgram`; `execute` runs it on any `Device`: a driver, or the emulator of the tests.  Every
 address is a buffer's base plus a size expression in bytes, every argument of a kernel eight bytes.  Steps that are `Launch`,
-`Copy` and `Loop` of such never look at a result on their way, so they can be captured as a graph: a program of these
+`Copy`, `DeviceCall` and `Loop` of such never look at a result on their way, so they can be captured as a graph: a program of these
 alone as one, a program with `CheckStatus` between as several (`segments`).
 """
 
@@ -139,8 +139,9 @@ class HostStep(NamedTuple):
 
 
 class DeviceCall(NamedTuple):
-    """Code of the user's: the function's `on_device` gets the device, and addresses and arrays of operands and results.  A device
-    that takes none of it has Python run the function instead.
+    """Code of the user's: the function's `on_device` gets the device, and addresses and arrays of operands and results.  It launches
+    kernels, the same ones for the same arrays, which its first call loads; a device that takes none of it, and so captures
+    nothing, has Python run the function instead.
     """
 
     call: HostCall
@@ -224,7 +225,7 @@ def walk(steps: Sequence[Step]) -> Iterator[Step]:
 
 
 def _is_captured(step: Step) -> bool:
-    return isinstance(step, Launch | Copy) or (isinstance(step, Loop) and step.stop is None)
+    return isinstance(step, Launch | Copy | DeviceCall) or (isinstance(step, Loop) and step.stop is None)
 
 
 class Device(Protocol):

@@ -32,7 +32,7 @@ _opening = threading.Lock()
 def open_device(number: int, preallocate: float = 0) -> CudaDevice:
     """The device of that number, the same one each time; DeviceError says why there is none.
 
-    `preallocate`: of its memory, a share (below 1) or megabytes, taken when it is opened.
+    `preallocate`: of its memory, a share (below 1) or megabytes, taken when it is opened; below 0 none is kept.
     """
     with _opening:
         if number not in _open:
@@ -78,11 +78,13 @@ class CudaDevice:
             )  # CU_STREAM_NON_BLOCKING: torch's default stream does not hold it up
             self._staging = [_Staging(cuda) for _ in range(2)]
             self._segments: dict[int, Any] = {}
+            self._pinned: dict[int, Array] = {}  # by address
+            self._unpinned: dict[int, list[int]] = {}  # bytes -> addresses that nobody uses
             self._kernels: dict[str, Any] = {}
             self._sources: dict[str, str] = {}
             self._modules: list[Any] = []
             self._graphs: weakref.WeakSet[Graph] = weakref.WeakSet()
-            self.pool = Pool(self._reserve, self._release)
+            self.pool = Pool(self._reserve, self._release, preallocate >= 0)
             if preallocate > 0:
                 _, total = cuda.mem_get_info()
                 self.pool.preallocate(int(preallocate * (total if preallocate < 1 else 1 << 20)))
@@ -165,6 +167,7 @@ class CudaDevice:
             self._modules.clear()
             self._staging.clear()
             self._segments.clear()
+            self._pinned.clear()
             self._stream = None
             self._context.pop()
             self._context.detach()
@@ -244,6 +247,36 @@ class CudaDevice:
         if bytes:
             with self:
                 self._cuda.memcpy_dtod_async(target, source, bytes, self._stream)
+
+    def pin(self, bytes: int) -> Array:
+        """Memory of the host's that copies may use while the caller goes on, until `unpin`."""
+        size = 1 << max(bytes - 1, 255).bit_length()
+        with self:
+            waiting = self._unpinned.setdefault(size, [])
+            if waiting:
+                address = waiting.pop()
+            else:
+                memory = self._cuda.pagelocked_empty(size, np.uint8)
+                address = int(memory.ctypes.data)
+                self._pinned[address] = memory
+        whole: Array = np.ctypeslib.as_array((ctypes.c_uint8 * size).from_address(address))
+        return whole[:bytes]
+
+    def unpin(self, memory: Array) -> None:
+        """Also of a device that is lost or closed."""
+        address = int(memory.ctypes.data)
+        with self._lock:
+            if address in self._pinned:
+                self._unpinned[self._pinned[address].size].append(address)
+
+    def send(self, address: int, pinned: Array) -> None:
+        """Copies what `pin` gave to the device, without waiting."""
+        with self:
+            self._cuda.memcpy_htod_async(address, pinned, self._stream)
+
+    def fetch(self, pinned: Array, address: int) -> None:
+        with self:
+            self._cuda.memcpy_dtoh_async(pinned, address, self._stream)
 
     # -- kernels ---------------------------------------------------------------------------------------------------
 

@@ -233,6 +233,19 @@ except DeviceError as e:
     assert run(OP + program) == "[('scaled', 2, 32, 45, 45)] 0 0\nTrue\nTrue True"
 
 
+def test_cuda_c_is_part_of_the_graph() -> None:
+    program = """
+library.standin_set_launch(launch)
+device = tcc.devices.open_device('cuda')
+device.compile_c = lambda source: ".visible .entry scaled("  # as nvcc would
+given, empty = f32(45), f32(0)
+for value in (empty, empty, given, given, given):
+    np.testing.assert_array_equal(f(value), np.float32(3) * value)
+print(len(seen), count(GRAPH_LAUNCHES), "1 graph" in f.program.text("plan"))
+"""
+    assert run(OP + program) == "3 3 True"
+
+
 def test_cuda_c_without_nvcc_says_so_and_the_emulator_takes_the_hosts_form() -> None:
     program = """
 import shutil

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from emulated import Array, assembled, run_program
+from emulated import Array, assembled, lowered, only_emulated, run_program
 
 from tcc.codegen.gpu import hopper
 from tcc.codegen.gpu.chips import chip
@@ -55,7 +55,7 @@ def product(
 def program_of(func: Func, name: str = "") -> DeviceProgram:
     g = clone(func, {})
     run(g, gpu_pipeline(), Context())
-    return lower(g, chip(name) if name else None, tile_maps=True)
+    return lower(g, chip(name), tile_maps=True) if name else lowered(g, tile_maps=True)
 
 
 def launches(program: DeviceProgram) -> list[Launch]:
@@ -83,6 +83,7 @@ def test_products_of_warpgroups(dtype: str, turned: str, size: Sizes, batch: tup
     np.testing.assert_allclose(up, want, rtol=2.0**-7, atol=2.0**-7 * np.abs(want).max())
 
 
+@only_emulated
 @pytest.mark.parametrize("lost", ["full", "empty", "step", "products_left_1", "products_left_0"])
 def test_what_is_wrong_shows(lost: str) -> None:
     """Without a wait, one of both orders reads or writes a stage too early, or takes totals of products that are under way; a
@@ -121,6 +122,7 @@ def test_what_is_wrong_shows(lost: str) -> None:
     assert wrong
 
 
+@only_emulated
 def test_operands_that_are_not_aligned_take_another_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
     """A tensor map begins at a multiple of 16 bytes."""
     func, args = product("bf16", (136, 264, 72))

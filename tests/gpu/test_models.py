@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from emulated import DEVICE
 
 import tcc
 import tcc.tensor as T
@@ -45,7 +46,7 @@ def words(rng: np.random.Generator) -> tuple[list[Any], Any, list[Any], list[Any
 @pytest.mark.parametrize("model", [lenet, words])
 def test_training_steps(model: Step) -> None:
     found = []
-    for device in ("cpu", "emulator"):
+    for device in ("cpu", DEVICE):
         inputs, loss, parameters, data = model(np.random.default_rng(0))
         updates = [(p, p - np.float32(0.5) * g) for p, g in zip(parameters, T.grad(loss, parameters))]
         step = tcc.function(inputs, loss, updates=updates, device=device)

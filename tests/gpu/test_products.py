@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from emulated import Array, assembled, emulated, program_of, run_program
+from emulated import Array, assembled, emulated, only_emulated, program_of, run_program
 
 from tcc.codegen.gpu.chips import chip
 from tcc.codegen.gpu.driver import lower
@@ -123,6 +123,7 @@ def test_halves_by_matrix_instructions(dtype: str, turned: str, size: tuple[int,
     assert disagreement(func, args, lambda f, a, exact=True: emulated(f, a, exact=True)) == ""
 
 
+@only_emulated
 def test_a_copy_that_is_not_waited_for_shows() -> None:
     """Asynchronous copies land when they are waited for, not before."""
     func, args = product("bf16", 64, 64, 128)

@@ -1,7 +1,9 @@
-"""Runs functions of the value level through the pipeline, the GPU's code generation and the emulator."""
+"""Runs functions of the value level through the pipeline, the GPU's code generation and the emulator; or, where TCC_TEST_DEVICE
+names one, on a GPU, which knows one order of threads."""
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from collections.abc import Sequence
@@ -10,8 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tcc.codegen.gpu.chips import chip
 from tcc.codegen.gpu.driver import lower
 from tcc.codegen.gpu.emulator import Emulator
+from tcc.devices import arch_of, open_device
 from tcc.driver import failure, failure_record
 from tcc.ir.arrays import as_numbers, in_memory
 from tcc.ir.clone import clone
@@ -20,10 +24,18 @@ from tcc.ir.dims import evaluate
 from tcc.ir.types import memory_dtype
 from tcc.passes.manager import Context, run
 from tcc.passes.pipeline import gpu_pipeline
-from tcc.runtime.launch import DeviceProgram, StepFailed, execute
+from tcc.runtime.launch import Device, DeviceProgram, StepFailed, execute
 from tcc.runtime.signature import InputSpec, Signature
 
 Array = np.ndarray[Any, Any]
+DEVICE = os.environ.get("TCC_TEST_DEVICE", "emulator")
+only_emulated = pytest.mark.skipif(DEVICE != "emulator", reason="looks at what the emulator does")
+
+
+def lowered(func: Func, tile_maps: bool = False) -> DeviceProgram:
+    """For the device that the tests run on."""
+    arch = None if DEVICE == "emulator" else arch_of(open_device(DEVICE))
+    return lower(func, chip(arch) if arch else None, tile_maps=tile_maps)
 
 
 def sizes_of(func: Func, arrays: Sequence[Array]) -> dict[str, int]:
@@ -36,7 +48,7 @@ def program_of(func: Func, arrays: Sequence[Array], *, exact: bool) -> DevicePro
     g = clone(func, sizes if exact else {})
     g.attrs["hints"] = sizes
     run(g, gpu_pipeline(), Context())
-    return lower(g, None)
+    return lowered(g)
 
 
 def run_program(
@@ -44,10 +56,11 @@ def run_program(
     func: Func,
     arrays: Sequence[Array],
     descending: bool = False,
-    device: Emulator | None = None,
+    device: Device | None = None,
 ) -> list[Array]:
     """Results in the order of the function's, updates of shared variables among them."""
-    device = device or Emulator(descending=descending)
+    if device is None:
+        device = Emulator(descending=descending) if DEVICE == "emulator" else open_device(DEVICE)
     sizes = sizes_of(func, arrays)
     shared = list(func.attrs.get("shared", ()))
     given = [in_memory(np.asarray(a), p.type.dtype) for p, a in zip(func.body.params, arrays)]
@@ -96,6 +109,8 @@ def run_program(
         if b.space == "shared"
         for s in [program.signature.shared[b.number]]
     } | adopted
+    for address in (*bound.values(), *late.values()):
+        device.free(address)
     updates = {index: name for name, index in func.attrs.get("updates", {}).items()}
     rest = iter(made)
     return [state[updates[i]] if i in updates else next(rest) for i in range(len(func.body.yields))]

@@ -103,8 +103,6 @@ int cuMemFreeHost(void *p) { free(p); return 0; }
 int cuMemGetInfo_v2(size_t *a, size_t *b) { CALL *b = setting("STANDIN_MEMORY", 1L << 34); *a = *b - used; return 0; }
 int cuMemcpyHtoD_v2(P d, const void *s, size_t n) { CALL ++copies_in; memcpy((void *)d, s, n); return 0; }
 int cuMemcpyDtoH_v2(void *d, P s, size_t n) { CALL ++copies_out; memcpy(d, (void *)s, n); return 0; }
-int cuMemcpyHtoDAsync_v2(P d, const void *s, size_t n, void *st) { CALL ++copies_in; memcpy((void *)d, s, n); return 0; }
-int cuMemcpyDtoHAsync_v2(void *d, P s, size_t n, void *st) { CALL ++copies_out; memcpy(d, (void *)s, n); return 0; }
 
 int cuModuleLoadDataEx(void **m, const void *image, unsigned n, int *options, void **values) {
     CALL
@@ -162,7 +160,7 @@ int cuTensorMapEncodeTiled(P *map, int type, unsigned rank, P address, const P *
 }
 
 /* Graphs: the calls between begin and end, kept with their parameters. */
-struct step { void *f; unsigned dims[6], shared; void *params; size_t bytes; P to, from; struct step *next; };
+struct step { void *f; unsigned dims[6], shared; void *params; size_t bytes; P to, from; long *counts; struct step *next; };
 struct graph { struct step *first, **last; };
 static struct graph *capturing;
 static void keep(struct step s) {
@@ -174,6 +172,7 @@ static void keep(struct step s) {
     capturing->last = &made->next;
 }
 static int take(struct step *s) {
+    if (s->counts) ++*s->counts;
     if (!s->f) { memmove((void *)s->to, (void *)s->from, s->bytes); return 0; }
     ++launches;
     return run ? run(s->f, s->dims, s->params, s->bytes, s->shared) : 719;
@@ -200,8 +199,15 @@ int cuGraphLaunch(void *e, void *stream) {
 }
 static int give(struct step s) { if (capturing) { keep(s); return 0; } return take(&s); }
 int cuMemcpyDtoDAsync_v2(P d, P s, size_t n, void *st) { CALL return give((struct step){.to = d, .from = s, .bytes = n}); }
+int cuMemcpyHtoDAsync_v2(P d, const void *s, size_t n, void *st) {
+    CALL return give((struct step){.to = d, .from = (P)s, .bytes = n, .counts = &copies_in});
+}
+int cuMemcpyDtoHAsync_v2(void *d, P s, size_t n, void *st) {
+    CALL return give((struct step){.to = (P)d, .from = s, .bytes = n, .counts = &copies_out});
+}
 int cuLaunchKernel(void *f, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz, unsigned shared,
                    void *stream, void **params, void **extra) {
     CALL
+    if (!gx || !gy || !gz || gx > 0x7fffffffu || gy > 65535 || gz > 65535 || bx * by * bz > 1024 || shared > 227 << 10) return 1;
     return give((struct step){f, {gx, gy, gz, bx, by, bz}, shared, extra[1], *(size_t *)extra[3]});
 }

@@ -1,0 +1,212 @@
+"""A device's program captured once, with memory of its own, and launched as a whole from then on.
+
+Where the host waits for results anyway, its arrays go through pinned memory that the graph copies from and to itself: a call fills
+one block, launches, waits once, and takes the results out of another.  A program whose checks are looked at on the way is several
+graphs.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, suppress
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+import numpy as np
+
+from tcc.ir.dims import evaluate
+from tcc.runtime.device_arrays import DeviceArray
+from tcc.runtime.launch import STATUS_WORDS, CheckStatus, Device, DeviceKernel, execute
+
+if TYPE_CHECKING:
+    from tcc.runtime.device_function import DeviceVariant, Given
+
+Array = np.ndarray[Any, Any]
+MOST_PINNED = (
+    1 << 20
+)  # bytes of arrays that a graph copies itself; larger ones travel in parts while they are being copied
+GRAIN = 256  # bytes; what arrays of one block lie at multiples of
+
+
+@runtime_checkable
+class Capturing(Device, Protocol):
+    """A device that can take a program as a whole.
+
+    `pin` gives memory of the host's that copies of a graph may use, until `unpin`; `send` and `fetch` copy from and to it without
+    waiting.
+    """
+
+    def prepare(self, kernel: DeviceKernel) -> Any: ...
+    def captured(self) -> AbstractContextManager[Any]: ...
+    def replay(self, graph: Any) -> None: ...
+    def pin(self, bytes: int) -> Array: ...
+    def unpin(self, memory: Array) -> None: ...
+    def send(self, address: int, pinned: Array) -> None: ...
+    def fetch(self, pinned: Array, address: int) -> None: ...
+
+
+class _Block:
+    """Arrays side by side: on the device, and, if `pinned`, in memory of the host's that one copy fills or empties."""
+
+    def __init__(
+        self, device: Capturing, like: Sequence[tuple[tuple[int, ...], np.dtype[Any]]], pinned: bool
+    ) -> None:
+        sizes = [math.prod(shape) * dtype.itemsize for shape, dtype in like]
+        starts = np.cumsum([0, *(-(-size // GRAIN) * GRAIN for size in sizes)]).tolist()
+        self.bytes: int = starts[-1]
+        self.device, self.whole = device, DeviceArray(device, (self.bytes,), np.uint8)
+        self.arrays = [
+            DeviceArray.within(self.whole, start, shape, dtype) for (shape, dtype), start in zip(like, starts)
+        ]
+        self.memory = device.pin(self.bytes) if pinned and self.bytes else None
+        self.views = [
+            np.empty(shape, dtype)
+            if self.memory is None
+            else self.memory[start : start + size].view(dtype).reshape(shape)
+            for (shape, dtype), start, size in zip(like, starts, sizes)
+            if pinned
+        ]
+
+    def send(self) -> None:
+        if self.memory is not None:
+            self.device.send(self.whole.address, self.memory)
+
+    def fetch(self) -> None:
+        if self.memory is not None:
+            self.device.fetch(self.memory, self.whole.address)
+
+    def __del__(self) -> None:
+        if getattr(self, "memory", None) is not None:
+            self.device.unpin(self.memory)  # type: ignore[arg-type]
+
+
+class CapturedCall:
+    """The program of a variant for given shapes and places of its shared variables.
+
+    `stay` numbers the outputs that remain on the device; those that containers adopt do too.
+    """
+
+    def __init__(
+        self,
+        variant: DeviceVariant,
+        device: Capturing,
+        values: Sequence[DeviceArray],
+        arrays: Sequence[Given],
+        stay: frozenset[int],
+    ) -> None:
+        program = variant.program
+        self.device, self.failures = device, variant.failures
+        sizes = variant.sizes(arrays, values)
+        self.values = [v.address for v in values]
+        self.stay, self.expected = stay, [(type(a), a.shape, a.dtype) for a in arrays]
+        here = [isinstance(a, DeviceArray) for a in arrays]
+        made = variant.output_types(sizes)
+        brought = [n for n in made if n not in stay and n < variant.returned]
+        given = sum(a.nbytes for a, there in zip(arrays, here) if not there)
+        fetched = sum(math.prod(made[n][0]) * made[n][1].itemsize for n in brought)
+        self.direct = bool(brought) and given + fetched <= MOST_PINNED
+
+        def block(numbers: Sequence[int], types: Mapping[int, Any], pinned: bool) -> dict[int, DeviceArray]:
+            self.blocks.append(_Block(device, [types[n] for n in numbers], pinned))
+            return dict(zip(numbers, self.blocks[-1].arrays))
+
+        self.blocks: list[_Block] = []
+        types = {n: (a.shape, a.dtype) for n, a in enumerate(arrays)}
+        host = [n for n, there in enumerate(here) if not there]
+        inputs = block(host, types, self.direct)
+        outputs = block(brought, made, self.direct)
+        inputs |= block([n for n in types if n not in host], types, False)
+        outputs |= block([n for n in made if n not in brought], made, False)
+        self.filled = list(zip(host, self.blocks[0].views))
+        self.copied = [(n, inputs[n]) for n in types if here[n] or not self.direct]
+        taken = dict(zip(brought, self.blocks[1].views))
+        self.made: list[tuple[Any, bool]] = [  # what calls copy, and what they give as it is
+            (taken.get(n, outputs[n]), n in brought and n not in taken) for n in sorted(made)
+        ]
+        bound = variant.bound([inputs[n] for n in types], values, outputs)
+        self.scratch = {
+            number: DeviceArray(device, (evaluate(b.bytes, sizes),), np.uint8)
+            for number, b in enumerate(program.buffers)
+            if b.space == "scratch"
+        }
+        bound |= {number: s.address for number, s in self.scratch.items()}
+        for kernel in program.kernels.values():
+            self.device.prepare(kernel)  # loading is not to be captured
+        segments = program.segments
+        last = max(n for n, s in enumerate(segments) if not isinstance(s, CheckStatus))
+        self.status = device.pin(8 * STATUS_WORDS) if len(segments) > 1 else None
+        self.parts: list[Any] = []  # graphs, and None where the status is looked at
+        for n, segment in enumerate(segments):
+            if isinstance(segment, CheckStatus):
+                self.parts.append(None)
+                continue
+            with self.device.captured() as graph:
+                if not n:
+                    self.blocks[0].send()
+                execute(replace(program, steps=segment), device, bound, sizes)
+                if n == last:
+                    self.blocks[1].fetch()
+                follows = segments[n + 1] if n + 1 < len(segments) else None
+                if isinstance(follows, CheckStatus) and self.status is not None:
+                    device.fetch(self.status, bound[follows.source.buffer])
+            self.parts.append(graph)
+        self.brings_all = self.direct or not brought  # whether nothing is left to be brought to the host
+        self.waits = self.parts[-1] is not None and self.direct  # which the last check does otherwise
+        self.running = False  # whether the device may still read what is pinned
+
+    def __del__(self) -> None:
+        if getattr(self, "running", False):
+            with suppress(Exception):  # the device may be lost, or the interpreter half gone
+                self.device.synchronise()
+        if getattr(self, "status", None) is not None:
+            self.device.unpin(self.status)  # type: ignore[arg-type]
+
+    def fits(self, values: Sequence[DeviceArray], arrays: Sequence[Any], stay: frozenset[int]) -> bool:
+        """Whether a call is for these places and shapes."""
+        return self.values == [v.address for v in values] and self.takes(arrays, stay)
+
+    def takes(self, arrays: Sequence[Any], stay: frozenset[int]) -> bool:
+        """Whether these, be they what they may, are arrays like those that it was made for."""
+        if len(arrays) != len(self.expected) or self.stay is not stay and self.stay != stay:
+            return False
+        for array, (kind, shape, dtype) in zip(arrays, self.expected):
+            if type(array) is not kind or array.shape != shape:
+                return False
+            if array.dtype is not dtype and array.dtype != dtype:
+                return False
+            if kind is DeviceArray and (array.device is not self.device or array.bfloat):
+                return False
+        return True
+
+    def run(self, arrays: Sequence[Given]) -> list[Given]:
+        """The outputs: new arrays, of the host if they are small; what else is brought there is this call's until the next one."""
+        device = self.device
+        if self.running:
+            device.synchronise()
+        for number, view in self.filled:
+            view[...] = arrays[number]
+        for number, place in self.copied:
+            array = arrays[number]
+            if type(array) is DeviceArray:
+                device.copy(place.address, array.address, array.nbytes)
+            elif array.nbytes:
+                device.to_device(place.address, array)  # type: ignore[arg-type]
+        self.running = self.direct
+        for part in self.parts:
+            if part is not None:
+                device.replay(part)
+            else:
+                self.look()
+        if self.waits:
+            device.synchronise()
+        self.running = False
+        return [array if kept else array.copy() for array, kept in self.made]
+
+    def look(self) -> None:
+        """Raises what a check has found."""
+        self.device.synchronise()
+        assert self.status is not None
+        failed, *values, op = self.status.view(np.int64).tolist()
+        if failed:
+            raise self.failures[op](values[0], values[1], values[2], 0)

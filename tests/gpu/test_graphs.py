@@ -1,0 +1,117 @@
+"""Captured calls: what goes through pinned memory, when the host waits, and what a check that fails leaves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from capturing import Capturing
+
+import tcc
+import tcc.tensor as T
+from tcc import devices
+from tcc.runtime import device_graph
+
+
+@pytest.fixture
+def device(monkeypatch: pytest.MonkeyPatch) -> Iterator[Capturing]:
+    made = Capturing()
+    monkeypatch.setattr(devices, "emulator", lambda: made)
+    yield made
+
+
+x, v, i = T.matrix("x", dtype="float32"), T.vector("v", dtype="float32"), T.lvector("i")
+RNG = np.random.default_rng(0)
+
+
+def f32(*shape: int) -> Any:
+    return RNG.standard_normal(shape).astype(np.float32)
+
+
+def test_a_call_waits_once_and_its_results_are_its_own(device: Capturing) -> None:
+    f = tcc.function([x, v], [x + v, x.sum(), T.argmax(x, axis=1)], device="emulator")
+    kept = []
+    for shape in ((3, 5), (3, 5), (3, 5), (4, 5), (4, 5), (0, 5), (0, 5)):
+        a, b = f32(*shape), f32(shape[1])
+        before = device.waits
+        got = f(a, b)
+        waited = device.waits - before
+        kept.append((got, [a + b, a.sum(dtype=np.float64), a.argmax(axis=1)]))
+    for got, want in kept:
+        for one, other in zip(got, want, strict=True):
+            np.testing.assert_allclose(one, other, rtol=1e-5)
+    assert waited == 1 and device.replays
+    del f
+    assert not device.pinned
+
+
+def test_large_arrays_go_their_own_way(device: Capturing, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(device_graph, "MOST_PINNED", 100)
+    f = tcc.function([x], [x + 1, x.sum()], device="emulator")
+    for _ in range(3):
+        a = f32(3, 9)
+        got, total = f(a)
+        np.testing.assert_array_equal(got, a + 1)
+        np.testing.assert_allclose(total, a.sum(), rtol=1e-5)
+    assert device.replays == 2 and not device.pinned
+
+
+def test_inputs_and_outputs_that_stay_on_the_device(device: Capturing) -> None:
+    f = tcc.function([x, v], [(x * v).transfer("emulator"), x.sum(axis=0)], device="emulator")
+    there: Any = f32(3, 5)
+    for turn in range(5):
+        b = f32(5)
+        want = np.asarray(there) * b, np.asarray(there).sum(axis=0)
+        next_one, total = f(there, b)
+        np.testing.assert_array_equal(np.asarray(next_one), want[0])
+        np.testing.assert_allclose(total, want[1], rtol=1e-5, atol=1e-6)
+        there = next_one if turn > 1 else f32(3, 5)
+    assert device.replays == 4
+
+
+def test_updates_alone_do_not_wait(device: Capturing) -> None:
+    w = tcc.shared(np.zeros(5, np.float32), target="emulator")
+    f = tcc.function([v], updates=[(w, w + v)], device="emulator")
+    given = [f32(5) for _ in range(4)]
+    for value in given:
+        before = device.waits
+        f(value)
+    assert device.waits == before and device.replays == 3
+    np.testing.assert_allclose(w.get_value(), np.sum(given, axis=0), rtol=1e-5)
+
+
+def test_a_check_that_fails_leaves_the_state(device: Capturing) -> None:
+    w = tcc.shared(f32(5, 3), target="emulator")
+    f = tcc.function([i], w[i].sum(), updates=[(w, T.inc_subtensor(w[i], 1))], device="emulator")
+    good = np.array([0, 4, -5])
+    for _ in range(3):
+        f(good)
+    want, before = w.get_value(), device.waits
+    for _ in range(2):
+        with pytest.raises(IndexError, match="index 5 is out of bounds"):
+            f(good + 5)
+    np.testing.assert_array_equal(w.get_value(), want)
+    f(good)
+    assert (w.get_value() != want).any() and device.waits > before
+
+
+def test_a_call_that_was_interrupted_is_waited_for(
+    device: Capturing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    f = tcc.function([v], v * 2, device="emulator")
+    for _ in range(2):
+        f(f32(4))
+    wait = device.synchronise
+
+    def stopped() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(device, "synchronise", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        f(f32(4))
+    monkeypatch.setattr(device, "synchronise", wait)
+    a, before = f32(4), device.waits
+    np.testing.assert_array_equal(f(a), a * 2)
+    assert device.waits == before + 2

@@ -1,0 +1,87 @@
+"""The emulator as a device that captures graphs, as a GPU does, with pinned memory that is junk until the host has waited."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from tcc.codegen.gpu.emulator import Emulator
+from tcc.devices import _Turns
+from tcc.runtime.launch import Array, DeviceKernel
+
+Work = Callable[[], None]
+
+
+class Capturing(_Turns, Emulator):
+    """Copies to pinned memory land when the host waits, so that what does not wait finds junk."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.graph: list[Work] | None = None
+        self.landing: list[Work] = []
+        self.pinned: dict[int, Array] = {}
+        self.replays = self.waits = 0
+
+    def _give(self, work: Work) -> None:
+        if self.graph is None:
+            work()
+        else:
+            self.graph.append(work)
+
+    @contextmanager
+    def captured(self) -> Iterator[list[Work]]:
+        self.graph = made = []
+        try:
+            yield made
+        finally:
+            self.graph = None
+
+    def replay(self, graph: list[Work]) -> None:
+        self.replays += 1
+        for work in graph:
+            work()
+
+    def prepare(self, kernel: DeviceKernel) -> None: ...
+
+    def pin(self, bytes: int) -> Array:
+        made = np.full(bytes, 0xCD, np.uint8)
+        self.pinned[int(made.ctypes.data)] = made
+        return made
+
+    def unpin(self, memory: Array) -> None:
+        del self.pinned[int(memory.ctypes.data)]
+
+    def send(self, address: int, pinned: Array) -> None:
+        self._give(lambda: super(Capturing, self).to_device(address, pinned))
+
+    def fetch(self, pinned: Array, address: int) -> None:
+        def take() -> None:
+            found = ctypes.string_at(address, pinned.nbytes)
+            pinned[...] = 0xCD
+            self.landing.append(lambda: pinned.__setitem__(..., np.frombuffer(found, np.uint8)))
+
+        self._give(take)
+
+    def synchronise(self) -> None:
+        self.waits += 1
+        for land in self.landing:
+            land()
+        self.landing.clear()
+
+    def to_host(self, target: Array, address: int) -> None:
+        self.synchronise()
+        super().to_host(target, address)
+
+    def copy(self, target: int, source: int, bytes: int) -> None:
+        self._give(lambda: super(Capturing, self).copy(target, source, bytes))
+
+    def launch(self, kernel: DeviceKernel, grid: tuple[int, int, int], arguments: Sequence[int]) -> None:
+        given = list(arguments)
+        self._give(lambda: super(Capturing, self).launch(kernel, grid, given))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        raise TypeError("made for one test")
