@@ -21,6 +21,7 @@ from tcc.runtime.signature import Signature
 
 Array = np.ndarray[Any, Any]
 STATUS_WORDS = 5
+MOST_STRIDE = 1 << 40  # bytes, of a tensor map
 
 
 class DeviceKernel(NamedTuple):
@@ -62,13 +63,14 @@ class TensorMap(NamedTuple):
 
 
 class Launch(NamedTuple):
-    """`otherwise` is launched instead where what a tensor map is of does not lie at a multiple of 16 bytes."""
+    """`otherwise` is launched instead where one of the sizes in `needs` is less than its number, or an array has no tensor map."""
 
     kernel: str
     grid: tuple[Size, Size, Size]
     arguments: tuple[Address | Size | TensorMap, ...]
     op: int = 0  # its number in `DeviceProgram.ops`
-    otherwise: Launch | None = None
+    otherwise: tuple[Launch, ...] = ()
+    needs: tuple[tuple[Size, int], ...] = ()
 
 
 class Copy(NamedTuple):
@@ -355,9 +357,10 @@ class _Run:
             raise StepFailed(op, (values[0], values[1], values[2]))
 
     def launch(self, step: Launch) -> None:
-        maps = [a for a in step.arguments if isinstance(a, TensorMap)]
-        if step.otherwise is not None and any(self.at(m.address) % 16 for m in maps):
-            step = step.otherwise
+        if step.otherwise and not self.fits(step):
+            for other in step.otherwise:
+                self.launch(other)
+            return
         x, y, z = (self.number(g) for g in step.grid)
         if not (x and y and z):
             return
@@ -368,6 +371,18 @@ class _Run:
             else:
                 given.append(self.at(a) if isinstance(a, Address) else self.number(a))
         self.device.launch(self.program.kernels[step.kernel], (x, y, z), given)
+
+    def fits(self, step: Launch) -> bool:
+        maps = (a for a in step.arguments if isinstance(a, TensorMap))
+        return all(self.number(size) >= least for size, least in step.needs) and all(map(self.has_map, maps))
+
+    def has_map(self, map: TensorMap) -> bool:
+        """Whether the axes of an array lie as a tensor map wants: at multiples of 16 bytes, apart, and not too far."""
+        inner, outer, count = (self.number(s) for s in map.sizes)
+        step, batch = (self.number(s) for s in map.strides)
+        aligned = self.at(map.address) % 16 == step % 16 == batch % 16 == 0
+        apart = 2 * inner <= step and outer * step <= batch < MOST_STRIDE
+        return aligned and apart and min(inner, outer, count) > 0
 
     def read(self, source: Address, dtype: str, count: int) -> Array:
         found = np.empty(count, memory_dtype(dtype))

@@ -298,8 +298,10 @@ class _Driver:
                 arguments.append(launch.TensorMap(place, slot.sizes, slot.strides, slot.box))
             else:
                 arguments.append(self.scratch_address(slot.bytes, scratch))
-        otherwise = self.launch(op, kernel.unless, scratch) if kernel.unless else None
-        return launch.Launch(kernel.name, kernel.grid, tuple(arguments), self.op_id(op), otherwise)
+        otherwise = tuple(self.launch(op, other, scratch) for other in kernel.unless)
+        return launch.Launch(
+            kernel.name, kernel.grid, tuple(arguments), self.op_id(op), otherwise, kernel.needs
+        )
 
     def status_address(self) -> Address:
         if self.status < 0:

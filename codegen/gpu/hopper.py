@@ -9,9 +9,10 @@ Both operands may lie dense along k or along their lines.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from tcc.codegen.emit import VecType
-from tcc.codegen.gpu import hopper_ops
+from tcc.codegen.gpu import hopper_ops, tensorcore
 from tcc.codegen.gpu.chips import WARP
 from tcc.codegen.gpu.kernel import (
     FIRST_MAP,
@@ -29,9 +30,11 @@ from tcc.codegen.gpu.products import Matmul
 from tcc.codegen.kernel import plus, times
 from tcc.ir import dims
 from tcc.ir.core import Op
+from tcc.ir.dims import Size
 from tcc.ir.types import HALVES, Type
 
 ROWS = 128  # of a tile
+WIDE = 128  # its columns; products of more have twice as many
 DEPTH = 64  # of a stage along k: rows of 128 bytes
 GROUP = 128  # threads
 CONSUMERS = 2
@@ -47,34 +50,51 @@ SWIZZLED = 1 << 62  # by 128 bytes, in a product's descriptor
 
 
 def fits(op: Op) -> bool:
-    """Whether a placed `matmul` is for this form: sizes are known, and tiles can be copied."""
+    """Whether a placed `matmul` may be for this form.  What sizes of run time say is asked when it is launched."""
     if op.name != "matmul":
         return False
     a, b, c = op.operands[0].type, op.operands[1].type, op.operands[-1].type
-    if a.dtype not in HALVES:
+    if a.dtype not in HALVES or c.rank > 3:
         return False
-    shape = (*c.shape, a.shape[-1])
-    if not all(isinstance(s, int) and s > 0 for s in shape) or c.rank > 3:
+    if any(isinstance(s, int) and s <= 0 for s in (*c.shape, a.shape[-1])):
         return False
-    tiles = dims.mul(*c.shape[:-2], ceil_div(c.shape[-2], ROWS), ceil_div(c.shape[-1], 128))
-    return isinstance(tiles, int) and tiles >= LEAST_TILES and all(map(_has_map, (a, b)))
+    tiles = _tiles(c, 128)
+    return not (isinstance(tiles, int) and tiles < LEAST_TILES) and all(map(_may_have_map, (a, b)))
 
 
-def _has_map(t: Type) -> bool:
-    """One axis dense, the others' steps multiples of 16 bytes and of each other, less than 2^40."""
-    if not all(isinstance(s, int) for s in t.strides) or 1 not in t.strides[-2:]:
+def _tiles(c: Type, width: int) -> Size:
+    return dims.mul(*c.shape[:-2], ceil_div(c.shape[-2], ROWS), ceil_div(c.shape[-1], width))
+
+
+def _may_have_map(t: Type) -> bool:
+    """One axis dense, and the others' steps, as far as they are known, multiples of 16 bytes, not inside each other and less than 2^40."""
+    if 1 not in t.strides[-2:]:
         return False
     inner, outer = (-1, -2) if t.strides[-1] == 1 else (-2, -1)
-    step, reach = int(t.strides[outer]), int(t.shape[outer]) * int(t.strides[outer])  # type: ignore[arg-type]
-    if step % 8 or step < int(t.shape[inner]) or reach >= 1 << 38:  # type: ignore[arg-type]
+    step, size = t.strides[outer], t.shape[inner]
+    reach = dims.mul(t.shape[outer], step)
+    batch = t.strides[0] if t.rank > 2 else reach
+
+    def known(*sizes: Size) -> bool:
+        return all(isinstance(s, int) for s in sizes)
+
+    if known(step) and step % 8 or known(step, size) and step < size:  # type: ignore[operator]
         return False
-    batch = int(t.strides[0]) if t.rank > 2 else reach  # type: ignore[arg-type]
-    return batch % step == 0 and reach <= batch < 1 << 38
+    if known(batch) and (batch % 8 or batch >= 1 << 39):  # type: ignore[operator]
+        return False
+    return not (known(reach, batch) and reach > batch)  # type: ignore[operator]
 
 
 def kernel(op: Op) -> GpuKernel:
-    """A placed `matmul` that fits."""
-    return _Hopper(op).kernel()
+    """A placed `matmul` that may fit, with what is launched where it does not."""
+    made = _Hopper(op).kernel()
+    t = op.operands[-1].type
+    known = all(isinstance(s, int) for s in (*t.shape, op.operands[0].type.shape[-1]))
+    if known:
+        return replace(made, unless=(tensorcore.whole_kernel(op),))
+    wide = () if isinstance(t.shape[-1], int) else ((t.shape[-1], WIDE + 1),)
+    needs = ((_tiles(t, WIDE), LEAST_TILES), *wide)
+    return replace(made, unless=tuple(tensorcore.matrix_kernels(op)), needs=needs)
 
 
 class _Hopper(Matmul):
@@ -82,8 +102,7 @@ class _Hopper(Matmul):
 
     def __init__(self, op: Op) -> None:
         super().__init__(op)
-        wide = isinstance(self.n, int) and self.n > 128
-        self.width = 256 if wide else 128
+        self.width = WIDE if isinstance(self.n, int) and self.n <= WIDE else 2 * WIDE
         self.stage_bytes = 2 * DEPTH * (ROWS + self.width)
         self.out_bytes = 4 * 16 * PITCH * CONSUMERS * 4  # sixteen rows of each warp
         self.stages = (SHARED - self.out_bytes - 256) // self.stage_bytes
@@ -107,10 +126,9 @@ class _Hopper(Matmul):
     def kernel(self) -> GpuKernel:
         e = self.e
         self.begin("void @KERNEL_NAME(ptr %args)", [self.m, self.n, self.k, self.batch])
-        assert isinstance(self.n, int) and isinstance(self.m, int) and isinstance(self.batch, int)
-        self.down, self.along = -(-self.m // ROWS), -(-self.n // self.width)
-        self.tiles = self.down * self.along * self.batch
-        self.slices = -(-int(self.k) // DEPTH)  # type: ignore[arg-type]
+        self.down, self.along = self.parts(self.m, ROWS), self.parts(self.n, self.width)
+        self.tiles = times(e, times(e, self.down, self.along), self.size(self.batch))
+        self.slices = self.parts(self.k, DEPTH)
         self.shared, self.member = e.call("ptr", "tcc.shared"), thread(e)
         ring = self.stages * self.stage_bytes
         self.staging = e.gep(self.shared, ring)
@@ -149,18 +167,25 @@ class _Hopper(Matmul):
         e.end()
         slots = [*self.slots.slots, *self.maps()]
         bytes = ring + self.out_bytes + 16 * self.stages
-        return finish(e, "warpgroups", slots, (min(self.tiles, MULTIPROCESSORS), 1, 1), THREADS, bytes)
+        tiles = dims.mul(ceil_div(self.m, ROWS), ceil_div(self.n, self.width), self.batch)
+        return finish(e, "warpgroups", slots, (dims.minimum(tiles, MULTIPROCESSORS), 1, 1), THREADS, bytes)
+
+    def parts(self, size: Size, each: int) -> str:
+        """How many of `each` hold a size, that is not 0."""
+        if isinstance(size, int):
+            return str(-(-size // each))
+        return self.e.value(f"udiv i64 {plus(self.e, self.size(size), str(each - 1))}, {each}")
 
     def over_tiles(self, body: Callable[[str, list[str]], list[str]]) -> None:
         """The tiles of this block, in order, with the number of stages taken before; `body` sets out from self.row and the others."""
         e = self.e
-        each = self.down * self.along
+        each, of_band = times(e, self.down, self.along), times(e, self.along, str(BAND))
 
         def tile(number: str, turn: list[str]) -> list[str]:
             z, t = e.value(f"udiv i64 {number}, {each}"), e.value(f"urem i64 {number}, {each}")
             band, rest = (
-                e.value(f"udiv i64 {t}, {BAND * self.along}"),
-                e.value(f"urem i64 {t}, {BAND * self.along}"),
+                e.value(f"udiv i64 {t}, {of_band}"),
+                e.value(f"urem i64 {t}, {of_band}"),
             )
             first = times(e, band, str(BAND))
             height = e.call(

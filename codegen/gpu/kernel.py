@@ -53,7 +53,10 @@ class GpuKernel:
     block: int = BLOCK
     shared: int = 0
     resident: int = 1  # blocks that a multiprocessor must have registers for
-    unless: GpuKernel | None = None  # the one to be launched instead where operands of maps are not aligned
+    unless: tuple[
+        GpuKernel, ...
+    ] = ()  # what is launched instead where an operand has no map, or what it needs is not there
+    needs: tuple[tuple[Size, int], ...] = ()  # sizes, and what they must be at least
 
     @property
     def words(self) -> int:

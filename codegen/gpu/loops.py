@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
 from tcc.codegen.gpu import hopper, tensorcore
 from tcc.codegen.gpu.chips import LANE
@@ -35,7 +34,7 @@ def kernels_of(op: Op, sm: int, specific: bool, tf32: bool = False) -> list[GpuK
     `tf32`: float32 products may round their operands to it.
     """
     if specific and hopper.fits(op):
-        return [replace(hopper.kernel(op), unless=tensorcore.whole_kernel(op))]
+        return [hopper.kernel(op)]
     if op.name in PRODUCTS and tensorcore.multiplies(op, sm, tf32):
         return tensorcore.matrix_kernels(op)
     if op.name in ("cumsum", "cumprod") and scans(op):

@@ -13,6 +13,7 @@ from tcc.codegen.gpu import hopper
 from tcc.codegen.gpu.chips import chip
 from tcc.codegen.gpu.driver import lower
 from tcc.codegen.gpu.emulator import Emulator, KernelError
+from tcc.ir import dims
 from tcc.ir.arrays import rounded
 from tcc.ir.builder import Builder
 from tcc.ir.clone import clone
@@ -34,10 +35,10 @@ def few_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def product(
-    dtype: str, size: Sizes, turned: str = "", batch: tuple[int, ...] = ()
+    dtype: str, size: Sizes, turned: str = "", batch: tuple[int, ...] = (), named: bool = False
 ) -> tuple[Func, list[Array]]:
-    """maximum(a @ b + c, 0) with `turned` operands, and its arguments."""
-    m, n, k = size
+    """maximum(a @ b + c, 0) with `turned` operands, and its arguments; with `named` sizes are those of run time."""
+    m, n, k = (dims.name(s) for s in "mnk") if named else size
     block = Block()
     b = Builder(block)
     shapes = [(k, m) if "a" in turned else (m, k), (n, k) if "b" in turned else (k, n)]
@@ -48,7 +49,9 @@ def product(
     made = b.matmul(x, y)
     b.op("yield", b.maximum(b.add(made, b.broadcast(z, shape=list(made.type.shape))), b.const(0, made.type)))
     rng = np.random.default_rng(0)
-    args: list[Any] = [rng.standard_normal(p.type.shape).astype(np.float32) for p in block.params]
+    sizes = dict(zip("mnk", size))
+    shapes_now = [[dims.evaluate(s, sizes) for s in p.type.shape] for p in block.params]
+    args: list[Any] = [rng.standard_normal(shape).astype(np.float32) for shape in shapes_now]
     return Func("product", block), [rounded(a) if dtype == "bf16" else a.astype(np.float16) for a in args]
 
 
@@ -81,6 +84,37 @@ def test_products_of_warpgroups(dtype: str, turned: str, size: Sizes, batch: tup
     up, down = (run_program(program, func, args, d)[0] for d in (False, True))
     assert up.tobytes() == down.tobytes()
     np.testing.assert_allclose(up, want, rtol=2.0**-7, atol=2.0**-7 * np.abs(want).max())
+
+
+NAMED = [
+    ((392, 520, 200), (), True),
+    ((136, 264, 72), (3,), True),
+    ((16, 136, 8), (), True),
+    ((136, 262, 76), (), False),  # rows that begin at no multiple of 16 bytes
+    ((136, 128, 72), (), False),  # few columns
+    ((136, 264, 0), (), False),
+    ((0, 264, 72), (), False),
+]
+
+
+@only_emulated
+def test_sizes_of_run_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One program for all of them, which asks at its launch."""
+    launched: list[str] = []
+    start = Emulator.launch
+    monkeypatch.setattr(
+        Emulator, "launch", lambda self, k, *more: (launched.append(k.name), start(self, k, *more))
+    )
+    programs: dict[int, DeviceProgram] = {}
+    for size, batch, fit in NAMED:
+        func, args = product("bf16", size, "b", batch, named=True)
+        program = programs.setdefault(len(batch), program_of(func))
+        (want,) = interpret(func, *args)
+        launched.clear()
+        up, down = (run_program(program, func, args, d)[0] for d in (False, True))
+        assert ["_warpgroups_" in name for name in launched] == ([fit] * 2 if 0 not in size[:2] else [])
+        assert up.tobytes() == down.tobytes()
+        np.testing.assert_allclose(up, want, rtol=2.0**-7, atol=2.0**-7 * np.abs(want).max(initial=0))
 
 
 @only_emulated
@@ -156,10 +190,11 @@ def test_only_sm_90a_has_them() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("turned", ["", "a", "b", "ab"])
-@pytest.mark.parametrize("n", [128, 4096])
+@pytest.mark.parametrize("n", [128, 4096, 0])
 def test_they_are_assembled(turned: str, n: int) -> None:
     """With no spill and none of the warnings by which ptxas says that it gave up overlapping products."""
-    program = program_of(product("bf16", (4096, n, 4096), turned)[0], "sm_90a")
+    func, _ = product("bf16", (4096, n or 264, 4096), turned, named=not n)
+    program = program_of(func, "sm_90a")
     text = program.kernels[launches(program)[0].kernel].text
     assert all(
         word in text
