@@ -33,7 +33,7 @@ GRAIN = 256  # bytes; what arrays of one block lie at multiples of
 class Capturing(Device, Protocol):
     """A device that can take a program as a whole.
 
-    `pin` gives memory of the host's that copies of a graph may use, until `unpin`; `send` and `fetch` copy from and to it without
+    `pin` gives memory of the host's that copies of a graph may use, until `unpin` of its address; `send` and `fetch` copy from and to it without
     waiting.
     """
 
@@ -41,7 +41,7 @@ class Capturing(Device, Protocol):
     def captured(self) -> AbstractContextManager[Any]: ...
     def replay(self, graph: Any) -> None: ...
     def pin(self, bytes: int) -> Array: ...
-    def unpin(self, memory: Array) -> None: ...
+    def unpin(self, address: int) -> None: ...
     def send(self, address: int, pinned: Array) -> None: ...
     def fetch(self, pinned: Array, address: int) -> None: ...
 
@@ -60,6 +60,7 @@ class _Block:
             DeviceArray.within(self.whole, start, shape, dtype) for (shape, dtype), start in zip(like, starts)
         ]
         self.memory = device.pin(self.bytes) if pinned and self.bytes else None
+        self.address = 0 if self.memory is None else int(self.memory.ctypes.data)
         self.views = [
             np.empty(shape, dtype)
             if self.memory is None
@@ -77,8 +78,8 @@ class _Block:
             self.device.fetch(self.memory, self.whole.address)
 
     def __del__(self) -> None:
-        if getattr(self, "memory", None) is not None:
-            self.device.unpin(self.memory)  # type: ignore[arg-type]
+        if getattr(self, "address", 0):
+            self.device.unpin(self.address)
 
 
 class CapturedCall:
@@ -136,6 +137,7 @@ class CapturedCall:
         segments = program.segments
         last = max(n for n, s in enumerate(segments) if not isinstance(s, CheckStatus))
         self.status = device.pin(8 * STATUS_WORDS) if len(segments) > 1 else None
+        self.status_at = 0 if self.status is None else int(self.status.ctypes.data)
         self.parts: list[Any] = []  # graphs, and None where the status is looked at
         for n, segment in enumerate(segments):
             if isinstance(segment, CheckStatus):
@@ -159,8 +161,8 @@ class CapturedCall:
         if getattr(self, "running", False):
             with suppress(Exception):  # the device may be lost, or the interpreter half gone
                 self.device.synchronise()
-        if getattr(self, "status", None) is not None:
-            self.device.unpin(self.status)  # type: ignore[arg-type]
+        if getattr(self, "status_at", 0):
+            self.device.unpin(self.status_at)
 
     def fits(self, values: Sequence[DeviceArray], arrays: Sequence[Any], stay: frozenset[int]) -> bool:
         """Whether a call is for these places and shapes."""

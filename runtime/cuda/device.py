@@ -262,9 +262,8 @@ class CudaDevice:
         whole: Array = np.ctypeslib.as_array((ctypes.c_uint8 * size).from_address(address))
         return whole[:bytes]
 
-    def unpin(self, memory: Array) -> None:
+    def unpin(self, address: int) -> None:
         """Also of a device that is lost or closed."""
-        address = int(memory.ctypes.data)
         with self._lock:
             if address in self._pinned:
                 self._unpinned[self._pinned[address].size].append(address)

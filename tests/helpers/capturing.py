@@ -52,8 +52,8 @@ class Capturing(_Turns, Emulator):
         self.pinned[int(made.ctypes.data)] = made
         return made
 
-    def unpin(self, memory: Array) -> None:
-        del self.pinned[int(memory.ctypes.data)]
+    def unpin(self, address: int) -> None:
+        del self.pinned[address]
 
     def send(self, address: int, pinned: Array) -> None:
         self._give(lambda: super(Capturing, self).to_device(address, pinned))

@@ -60,7 +60,7 @@ def run(program: str, library: bool = True, **environment: str) -> str:
         env={**os.environ, **paths, **environment},
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=200,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout.strip()
