@@ -43,10 +43,26 @@ class DeviceArray:
 
     @classmethod
     def within(cls, whole: DeviceArray, offset: int, shape: Sequence[int], dtype: Any) -> DeviceArray:
-        """A part of another one's memory, from a byte on."""
+        """A part of another one's memory, from a byte on; whether it is lent shows there too."""
         made = cls(whole.device, shape, dtype, whole.address + offset)
         made._owner = whole
         return made
+
+    def move_out(self) -> None:
+        """What is `within` another one gets memory of its own, with the same contents; within `with device:`."""
+        address = self.device.alloc(max(1, self.nbytes))
+        self.device.copy(address, self.address, self.nbytes)
+        self.address, self._owner = address, None
+
+    def _lend(self) -> None:
+        """Others may work on the memory from now on."""
+        self._lent = True
+        if isinstance(self._owner, DeviceArray):
+            self._owner._lend()
+
+    @property
+    def is_lent(self) -> bool:
+        return self._lent
 
     @classmethod
     def from_other(cls, device: Device, other: Any) -> DeviceArray:
@@ -85,7 +101,7 @@ class DeviceArray:
     @property
     def is_borrowed(self) -> bool:
         """Whether the memory is another framework's, which must not be let go while the device works on it."""
-        return self._owner is not None
+        return self._owner is not None and not isinstance(self._owner, DeviceArray)
 
     def __del__(self) -> None:
         if getattr(self, "_owner", self) is None and "address" in self.__dict__:
@@ -108,12 +124,14 @@ class DeviceArray:
         """A copy on the host, in `out` (C-contiguous, of this shape and dtype) if it is given; of bfloat16 its bits."""
         out = np.empty(self.shape, self.dtype) if out is None else out
         if self.nbytes:
-            self.device.to_host(out, self.address)
+            with self.device:  # where the address stays what it is
+                self.device.to_host(out, self.address)
         return out
 
     def copy(self) -> DeviceArray:
         made = DeviceArray(self.device, self.shape, self.dtype)
-        self.device.copy(made.address, self.address, self.nbytes)
+        with self.device:
+            self.device.copy(made.address, self.address, self.nbytes)
         made.bfloat = self.bfloat
         return made
 
@@ -154,7 +172,7 @@ class DeviceArray:
         if self.device.dlpack[0] != dlpack.CUDA:
             raise AttributeError(f"{self.device.name} is no GPU")
         self.device.synchronise()
-        self._lent = True
+        self._lend()
         return {
             "shape": self.shape,
             "typestr": dlpack.typestr(self.dtype, self.bfloat),
@@ -171,7 +189,8 @@ class DeviceArray:
             raise BufferError(f"an array of {self.device.name} does not move by itself")
         self.device.synchronise()  # so that it may be read in any stream
         source = self.copy() if copy else self
-        source._lent = self.device.dlpack[0] == dlpack.CUDA
+        if self.device.dlpack[0] == dlpack.CUDA:
+            source._lend()
         return dlpack.lend(source.address, self.dtype, self.shape, self.device.dlpack, source, self.bfloat)
 
     def __dlpack_device__(self) -> tuple[int, int]:

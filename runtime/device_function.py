@@ -36,6 +36,9 @@ class DeviceVariant:
         self.signature, self.failures = program.signature, failures
         self._constants = [DeviceArray.of(device, c) for c in program.constants]
         self._graph: CapturedCall | None = None
+        self._copies_in = self._copies_out = (
+            False  # of a graph, since inputs were elsewhere or outputs were lent
+        )
         self._capturing = device if program.segments and isinstance(device, Capturing) else None
         written = [s.written for s in self.signature.shared]
         for output in self.signature.outputs:
@@ -82,7 +85,7 @@ class DeviceVariant:
         graph = self._graph
         if graph is None or self._replaced or not graph.takes(arrays, stay):
             return None
-        if any(type(arrays[n]) is DeviceArray and arrays[n].is_borrowed for n, _ in graph.copied):
+        if any(type(a) is DeviceArray and a.is_borrowed for a in arrays):
             return None
         held: list[Container] = []
         try:
@@ -94,6 +97,8 @@ class DeviceVariant:
             if not all(self.containers[number].away for number in self._written):
                 return None
             with self.device:
+                if graph.is_lent or not graph.reads(arrays):
+                    return None
                 made = graph.run(arrays)
                 for number in self._written:
                     self.containers[number].left_there()
@@ -127,10 +132,7 @@ class DeviceVariant:
     ) -> Sequence[Given]:
         self.calls += 1
         if self._capturing is not None and self.calls > 1:
-            if self._graph is None or not self._graph.fits(values, arrays, stay):
-                self._graph = None  # gives its memory back before another takes some
-                self._graph = CapturedCall(self, self._capturing, values, arrays, stay)
-            return self._graph.run(arrays)
+            return self._captured(self._capturing, arrays, values, stay).run(arrays)
         sizes = self.sizes(arrays, values)
         inputs = [a if isinstance(a, DeviceArray) else DeviceArray.of(self.device, a) for a in arrays]
         early = self.outputs(sizes)
@@ -147,6 +149,21 @@ class DeviceVariant:
                 shape = [evaluate(s, sizes) for s in spec.shape]
                 outputs.append(DeviceArray(self.device, shape, memory_dtype(spec.dtype), found[number]))
         return outputs
+
+    def _captured(
+        self, device: Capturing, arrays: Sequence[Given], values: Sequence[DeviceArray], stay: frozenset[int]
+    ) -> CapturedCall:
+        """The graph for a call."""
+        graph = self._graph
+        if graph is not None and graph.fits(values, arrays, stay):
+            self._copies_in = self._copies_in or not graph.reads(arrays)
+            self._copies_out = self._copies_out or graph.is_lent
+            if graph.reads(arrays) and not graph.is_lent:
+                return graph
+        del graph
+        self._graph = None  # gives its memory back before another takes some
+        self._graph = CapturedCall(self, device, values, arrays, stay, self._copies_in, self._copies_out)
+        return self._graph
 
     def sizes(self, arrays: Sequence[Given], values: Sequence[DeviceArray]) -> dict[str, int]:
         return dict(self.signature.bind([a.shape for a in arrays], [v.shape for v in values]))

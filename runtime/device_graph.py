@@ -8,6 +8,7 @@ graphs.
 from __future__ import annotations
 
 import math
+import weakref
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import replace
@@ -26,6 +27,7 @@ Array = np.ndarray[Any, Any]
 MOST_PINNED = (
     1 << 20
 )  # bytes of arrays that a graph copies itself; larger ones travel in parts while they are being copied
+COPIED, HANDED, AS_IT_IS = range(3)
 GRAIN = 256  # bytes; what arrays of one block lie at multiples of
 
 
@@ -85,7 +87,10 @@ class _Block:
 class CapturedCall:
     """The program of a variant for given shapes and places of its shared variables.
 
-    `stay` numbers the outputs that remain on the device; those that containers adopt do too.
+    `stay` numbers the outputs that remain on the device.  Callers get the graph's own memory: before the next call writes there,
+    an array that somebody still has moves out.  So nothing is copied for who keeps nothing.  With `copies_out` they get
+    copies; what containers adopt is one in any case.  Inputs that lie on the device are read where they lay when it was captured;
+    with `copies_in` they are copied, wherever they lie.
     """
 
     def __init__(
@@ -95,6 +100,8 @@ class CapturedCall:
         values: Sequence[DeviceArray],
         arrays: Sequence[Given],
         stay: frozenset[int],
+        copies_in: bool,
+        copies_out: bool,
     ) -> None:
         program = variant.program
         self.device, self.failures = device, variant.failures
@@ -117,14 +124,24 @@ class CapturedCall:
         host = [n for n, there in enumerate(here) if not there]
         inputs = block(host, types, self.direct)
         outputs = block(brought, made, self.direct)
-        inputs |= block([n for n in types if n not in host], types, False)
         outputs |= block([n for n in made if n not in brought], made, False)
-        self.filled = list(zip(host, self.blocks[0].views))
-        self.copied = [(n, inputs[n]) for n in types if here[n] or not self.direct]
-        taken = dict(zip(brought, self.blocks[1].views))
-        self.made: list[tuple[Any, bool]] = [  # what calls copy, and what they give as it is
-            (taken.get(n, outputs[n]), n in brought and n not in taken) for n in sorted(made)
+        own = [n for n in types if here[n] and copies_in]
+        inputs |= block(own, types, False)
+        self.read = [
+            (n, a.address) for n, a in enumerate(arrays) if isinstance(a, DeviceArray) and n not in own
         ]
+        inputs |= {n: arrays[n] for n, _ in self.read}  # type: ignore[misc]
+        self.filled = list(zip(host, self.blocks[0].views))
+        self.copied = [(n, inputs[n]) for n in types if n in own or not (here[n] or self.direct)]
+        taken = dict(zip(brought, self.blocks[1].views))
+        self.made: list[tuple[int, Any, int]] = []  # an output, what a call makes it of, and how
+        for n in sorted(made):
+            if n in brought:
+                self.made.append((n, taken.get(n, outputs[n]), COPIED if n in taken else AS_IT_IS))
+            else:
+                handed = n < variant.returned and not copies_out
+                self.made.append((n, outputs[n], HANDED if handed else COPIED))
+        self.handed: dict[int, weakref.ref[DeviceArray]] = {}
         bound = variant.bound([inputs[n] for n in types], values, outputs)
         self.scratch = {
             number: DeviceArray(device, (evaluate(b.bytes, sizes),), np.uint8)
@@ -164,6 +181,15 @@ class CapturedCall:
         if getattr(self, "status_at", 0):
             self.device.unpin(self.status_at)
 
+    @property
+    def is_lent(self) -> bool:
+        """Whether others may still work on outputs that were handed out, so that no call may write there."""
+        return self.blocks[2].whole.is_lent
+
+    def reads(self, arrays: Sequence[Any]) -> bool:
+        """Whether inputs lie where they are read."""
+        return all(arrays[n].address == address for n, address in self.read)
+
     def fits(self, values: Sequence[DeviceArray], arrays: Sequence[Any], stay: frozenset[int]) -> bool:
         """Whether a call is for these places and shapes."""
         return self.values == [v.address for v in values] and self.takes(arrays, stay)
@@ -186,6 +212,10 @@ class CapturedCall:
         device = self.device
         if self.running:
             device.synchronise()
+        for found in self.handed.values():
+            kept = found()
+            if kept is not None:
+                kept.move_out()
         for number, view in self.filled:
             view[...] = arrays[number]
         for number, place in self.copied:
@@ -203,7 +233,17 @@ class CapturedCall:
         if self.waits:
             device.synchronise()
         self.running = False
-        return [array if kept else array.copy() for array, kept in self.made]
+        return [self.output(*how) for how in self.made]
+
+    def output(self, number: int, array: Any, how: int) -> Given:
+        if how == COPIED:
+            return array.copy()  # type: ignore[no-any-return]
+        if how == HANDED:
+            array = DeviceArray.within(
+                self.blocks[2].whole, array.address - self.blocks[2].whole.address, array.shape, array.dtype
+            )
+            self.handed[number] = weakref.ref(array)
+        return array  # type: ignore[no-any-return]
 
     def look(self) -> None:
         """Raises what a check has found."""

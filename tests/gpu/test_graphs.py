@@ -13,6 +13,7 @@ import tcc
 import tcc.tensor as T
 from tcc import devices
 from tcc.runtime import device_graph
+from tcc.runtime.device_arrays import DeviceArray
 
 
 @pytest.fixture
@@ -69,6 +70,43 @@ def test_inputs_and_outputs_that_stay_on_the_device(device: Capturing) -> None:
         np.testing.assert_allclose(total, want[1], rtol=1e-5, atol=1e-6)
         there = next_one if turn > 1 else f32(3, 5)
     assert device.replays == 4
+
+
+def test_outputs_of_the_device_are_the_graphs_until_somebody_keeps_them(device: Capturing) -> None:
+    f = tcc.function([v], [(v * 2).transfer("emulator"), (v + 1).transfer("emulator")], device="emulator")
+    given = DeviceArray.of(device, f32(5))
+    copies: list[int] = []
+    real = device.copy
+    device.copy = lambda *a: (copies.append(a[2]), real(*a))[1]  # type: ignore[method-assign,func-returns-value]
+    for _ in range(4):
+        f(given)
+    assert not copies and device.replays == 3
+    kept = [f(given) for _ in range(3)]
+    assert copies == [20] * 4
+    for double, more in kept:
+        np.testing.assert_array_equal(np.asarray(double), 2 * np.asarray(given))
+        np.testing.assert_array_equal(np.asarray(more), np.asarray(given) + 1)
+    value = np.asarray(given)
+    for _ in range(4):  # each result is the next input: lies elsewhere
+        given, _ = f(given)
+        value = value * 2
+        np.testing.assert_array_equal(np.asarray(given), value)
+
+
+def test_outputs_that_were_lent_are_never_written_again(
+    device: Capturing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    f = tcc.function([v], (v * 2).transfer("emulator"), device="emulator")
+    given = DeviceArray.of(device, f32(5))
+    f(given)
+    lent = f(given)
+    lent._lend()
+    address, before = lent.address, np.asarray(lent)
+    other = DeviceArray.of(device, f32(5))
+    for _ in range(3):
+        np.testing.assert_array_equal(np.asarray(f(other)), 2 * np.asarray(other))
+    assert lent.address == address
+    np.testing.assert_array_equal(np.asarray(lent), before)
 
 
 def test_updates_alone_do_not_wait(device: Capturing) -> None:
