@@ -10,11 +10,12 @@ from benchmarks.case import RATE, Array, Case, Descent, Function, Inputs, Slopes
 
 
 def task(library: Any, tensors: Any, case: Case, f: Function, inputs: Inputs) -> Task:
-    """Parameters are shared variables, steps are updates."""
+    """Parameters are shared variables, steps are updates; so is what is bfloat16, for inputs are as NumPy has them."""
     form, held = case.form, case.form.held
+    kept = list(inputs) if case.bfloat16 else held
     variables = {
         name: library.shared(value.copy(), name, **({"dtype": "bfloat16"} if case.bfloat16 else {}))
-        if name in held
+        if name in kept
         else tensors.TensorType(value.dtype.name, shape=value.shape)(name)
         for name, value in inputs.items()
     }
@@ -33,7 +34,7 @@ def task(library: Any, tensors: Any, case: Case, f: Function, inputs: Inputs) ->
     elif not isinstance(form, Values):
         outputs, new = outputs[0], listed(outputs[1])
     updates = [(variables[name], value) for name, value in zip(held, new)]
-    given = [name for name in inputs if name not in held]
+    given = [name for name in inputs if name not in kept]
     compiled = library.function([variables[name] for name in given], outputs, updates=updates)
     names = {f"a{k}": inputs[name] for k, name in enumerate(given)}
 

@@ -41,6 +41,7 @@ CONSUMERS = 2
 THREADS = GROUP * (1 + CONSUMERS)
 MULTIPROCESSORS = 132  # of an H100; a grid has no more blocks
 LEAST_TILES = 32  # with fewer, smaller tiles and parts of k keep more of the device busy
+LEAST_ROWS = 64  # with fewer, most of a tile's rows are none
 BAND = 8  # rows of tiles that are taken together, for what they share to be in the second-level cache
 SHARED = 227 << 10
 CHUNK = 64  # columns that go through shared memory at once on their way out
@@ -58,8 +59,21 @@ def fits(op: Op) -> bool:
         return False
     if any(isinstance(s, int) and s <= 0 for s in (*c.shape, a.shape[-1])):
         return False
-    tiles = _tiles(c, 128)
-    return not (isinstance(tiles, int) and tiles < LEAST_TILES) and all(map(_may_have_map, (a, b)))
+    wanted = all(not isinstance(size, int) or size >= least for size, least in _needs(c))
+    return wanted and all(map(_may_have_map, (a, b)))
+
+
+def _width(c: Type) -> int:
+    """Columns of a tile: the more the less is read, but not at the price of idle multiprocessors."""
+    n, wide = c.shape[-1], _tiles(c, 2 * WIDE)
+    narrow = isinstance(n, int) and n <= WIDE or isinstance(wide, int) and wide < MULTIPROCESSORS
+    return WIDE if narrow else 2 * WIDE
+
+
+def _needs(c: Type) -> list[tuple[Size, int]]:
+    """Sizes, and what they are to be at least for this form to pay."""
+    needs = [(_tiles(c, _width(c)), LEAST_TILES), (c.shape[-2], LEAST_ROWS)]
+    return needs if isinstance(c.shape[-1], int) else [*needs, (c.shape[-1], WIDE + 1)]
 
 
 def _tiles(c: Type, width: int) -> Size:
@@ -89,12 +103,9 @@ def kernel(op: Op) -> GpuKernel:
     """A placed `matmul` that may fit, with what is launched where it does not."""
     made = _Hopper(op).kernel()
     t = op.operands[-1].type
-    known = all(isinstance(s, int) for s in (*t.shape, op.operands[0].type.shape[-1]))
-    if known:
+    if all(isinstance(s, int) for s in (*t.shape, op.operands[0].type.shape[-1])):
         return replace(made, unless=(tensorcore.whole_kernel(op),))
-    wide = () if isinstance(t.shape[-1], int) else ((t.shape[-1], WIDE + 1),)
-    needs = ((_tiles(t, WIDE), LEAST_TILES), *wide)
-    return replace(made, unless=tuple(tensorcore.matrix_kernels(op)), needs=needs)
+    return replace(made, unless=tuple(tensorcore.matrix_kernels(op)), needs=tuple(_needs(t)))
 
 
 class _Hopper(Matmul):
@@ -102,7 +113,7 @@ class _Hopper(Matmul):
 
     def __init__(self, op: Op) -> None:
         super().__init__(op)
-        self.width = WIDE if isinstance(self.n, int) and self.n <= WIDE else 2 * WIDE
+        self.width = _width(op.operands[-1].type)
         self.stage_bytes = 2 * DEPTH * (ROWS + self.width)
         self.out_bytes = 4 * 16 * PITCH * CONSUMERS * 4  # sixteen rows of each warp
         self.stages = (SHARED - self.out_bytes - 256) // self.stage_bytes

@@ -112,7 +112,7 @@ def test_products_of_halves_take_tensor_maps_of_the_driver() -> None:
     program = """
 from tcc.codegen.gpu import hopper
 from tcc.runtime.launch import Address, TensorMap
-hopper.LEAST_TILES, hopper.MULTIPROCESSORS = 1, 2
+hopper.LEAST_TILES, hopper.LEAST_ROWS, hopper.MULTIPROCESSORS = 1, 1, 2
 x, v = T.matrix('x', dtype='float16'), f32(72, 264).astype(np.float16)
 w = tcc.shared(v, target='cuda')
 f = tcc.function([x], T.dot(x, w))

@@ -31,6 +31,7 @@ Sizes = tuple[int, int, int]
 def few_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
     """So that small products take this form, and a block takes several tiles."""
     monkeypatch.setattr(hopper, "LEAST_TILES", 1)
+    monkeypatch.setattr(hopper, "LEAST_ROWS", 1)
     monkeypatch.setattr(hopper, "MULTIPROCESSORS", 2)
 
 
