@@ -80,8 +80,10 @@ class NativeEntry:
             else listed
         )
 
-    def _halved(self, name: str, value: Any) -> Array:
-        """The bits of a bfloat16 argument."""
+    def _halved(self, name: str, value: Any) -> Any:
+        """A bfloat16 argument as the library takes it: its bits, or the array of another framework as it is."""
+        if hasattr(value, "__dlpack__") and not isinstance(value, np.ndarray | np.generic):
+            return value
         array = np.asarray(value)
         if array.dtype != np.float32 and not (np.isscalar(value) or isinstance(value, list | tuple)):
             raise TypeError(

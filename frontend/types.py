@@ -12,6 +12,7 @@ from tcc import handles
 from tcc.ir import arrays
 from tcc.ir.types import FROM_NUMPY, numpy_dtype
 from tcc.ir.types import promote as promote_ir
+from tcc.runtime import dlpack
 from tcc.settings import config
 
 if TYPE_CHECKING:
@@ -291,6 +292,12 @@ class TensorType(Type):
                     f"{self} expected a ndarray object, got {type(data).__name__}: {_short(data)}"
                 )
             raise TypeError(f"{self} expected a ndarray object with dtype = {self.dtype} (got {data.dtype}).")
+        if self.ir == "bf16" and hasattr(data, "__dlpack_device__") and not isinstance(data, np.ndarray):
+            if data.__dlpack_device__()[0] == dlpack.CPU:
+                given, bfloat = dlpack.on_host(data)
+                data = array = arrays.as_numbers(given, "bf16") if bfloat else given
+                if array.dtype == self.numpy_dtype:
+                    return array
         if allow_downcast:
             return np.asarray(data).astype(self.numpy_dtype, copy=False)
         if isinstance(data, np.ndarray):

@@ -106,9 +106,9 @@ def _tensor(array: np.ndarray[Any, Any], spec: Spec) -> Tensor:
 def _lent(value: Any) -> Tensor:
     """The tensor of an array that has `__dlpack__`, where it lies."""
     capsule = value.__dlpack__()
-    address = ctypes.pythonapi.PyCapsule_GetPointer
-    address.restype, address.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
-    made = Tensor.from_address(address(capsule, b"dltensor"))
+    kind = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.py_object, ctypes.c_char_p)
+    address = kind(("PyCapsule_GetPointer", ctypes.pythonapi))(capsule, b"dltensor")
+    made = Tensor.from_address(address)
     made.kept = capsule
     return made
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from classifier import SHAPES, mlp
+from lent import Lent
 
 import tcc
 import tcc.tensor as T
@@ -16,7 +17,6 @@ from tcc.codegen.aot import library as aot
 from tcc.codegen.target import cross
 from tcc.exporting import exported
 from tcc.ir.arrays import as_numbers, in_memory
-from tcc.runtime.dlpack import lend
 from tcc.runtime.library import ModelError
 from tcc.runtime.manifest import Range
 
@@ -128,16 +128,6 @@ def test_dtypes(build: Build, dtype: str) -> None:
     given = np.arange(5).astype(dtype)
     np.testing.assert_array_equal(model(given), given[::-1])
     assert model(given).dtype == dtype
-
-
-class Lent:
-    """An array of another framework's."""
-
-    def __init__(self, bits: np.ndarray[Any, Any]) -> None:
-        self.bits = bits
-
-    def __dlpack__(self) -> Any:
-        return lend(self.bits.ctypes.data, self.bits.dtype, self.bits.shape, (1, 0), self, True)
 
 
 def test_bfloat16_comes_and_goes_as_its_16_bits(build: Build) -> None:

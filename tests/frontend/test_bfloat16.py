@@ -4,10 +4,11 @@ import pickle
 
 import numpy as np
 import pytest
+from lent import Lent
 
 import tcc
 import tcc.tensor as T
-from tcc.ir.arrays import rounded
+from tcc.ir.arrays import in_memory, rounded
 
 MODES = ["FAST_RUN", "FAST_COMPILE", "DebugMode"]
 
@@ -42,6 +43,13 @@ def test_a_step_keeps_its_weights_in_two_bytes(values, mode):
     assert gradient.dtype == "bfloat16" and costs == sorted(costs, reverse=True) and costs[3] < costs[0]
     assert w.container.dtype == np.uint16 and w.get_value().dtype == np.float32
     np.testing.assert_array_equal(w.get_value(), rounded(w.get_value()))
+
+
+def test_arrays_of_other_frameworks_are_taken_as_they_are(values):
+    x = T.matrix("x", dtype="bfloat16")
+    f = tcc.function([x], x * 2)
+    bits = in_memory(values, "bf16")
+    np.testing.assert_array_equal(f(Lent(bits)), 2 * rounded(values))
 
 
 def test_a_shared_variable_rounds_what_it_is_given_and_is_pickled(values):

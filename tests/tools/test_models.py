@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from lent import Lent
 
 import tcc
 import tcc.tensor as T
@@ -250,6 +251,8 @@ def test_bfloat16_is_the_librarys_own_and_float32_for_python(here: Path, capsys:
     plain, trusted = (tcc.load("brain/f.tcb", trust_native=t) for t in (False, True))
     ones = np.ones((1, 2), F)
     assert trusted.native and np.array_equal(trusted(ones), plain(ones))
+    lent = Lent(np.full((1, 2), 0x3F80, "uint16"))
+    assert np.array_equal(trusted(lent), plain(lent))
     for model, name in ((plain, "a"), (trusted, "b")):
         model.state.save(f"{name}.safetensors")
     assert Path("a.safetensors").read_bytes() == Path("b.safetensors").read_bytes()
