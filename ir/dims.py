@@ -201,7 +201,11 @@ def product(shape: tuple[Size, ...] | list[Size]) -> Size:
 
 
 def floordiv(a: Size, b: Size) -> Size:
-    """`a // b` with Python's rounding; division by zero gives 0, as NumPy's integers do."""
+    """`a // b` with Python's rounding.
+
+    Division by the number 0 gives 0, as NumPy's integers do; `n*k // n` is k for every n, so that an array without
+    elements has the sizes that one with elements would have.
+    """
     if isinstance(a, int) and isinstance(b, int):
         return a // b if b else 0
     if b == 1:
