@@ -73,6 +73,16 @@ def cache_folder() -> Path:
 
 def cached_mnist() -> Path:
     """The path of a whole mnist.pkl.gz, downloaded when the cache folder holds none."""
+    try:
+        return _kept_mnist()
+    except (OSError, RuntimeError) as e:  # RuntimeError: a user without a home
+        raise DataError(
+            f"MNIST cannot be kept in the cache folder: {e}\n"
+            "set XDG_CACHE_HOME to a folder that you may write to, or pass a copy that you have with --data"
+        ) from e
+
+
+def _kept_mnist() -> Path:
     kept = cache_folder() / "mnist.pkl.gz"
     if kept.is_file() and _sha256(kept) == SHA256:
         return kept

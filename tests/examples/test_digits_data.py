@@ -105,6 +105,13 @@ def test_a_damaged_idx_file_is_refused(tmp_path: Path, fault: dict[str, int], wo
         digits_data.load(str(tmp_path))
 
 
+def test_a_cache_folder_that_cannot_be_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    with pytest.raises(DataError, match="cannot be kept in the cache folder: .*Not a directory"):
+        digits_data.load()
+
+
 def test_a_path_that_is_not_there() -> None:
     with pytest.raises(DataError, match="no such file or folder"):
         digits_data.load("nowhere/mnist.pkl.gz")
