@@ -133,8 +133,7 @@ class _Filter(ConvText):
         dense = g.strides[2:] == dense_strides(g.shape[2:])
         if dense:
             ahead = g.strides[0] * t.bytes if isinstance(g.strides[0], int) else 0
-            even = isinstance(self.pixel_count, int) and self.pixel_count % t.lanes == 0
-            copy = self.helper(copy_transposed(t, self.target, ahead, even), pack_name(t, "turn"))
+            copy = self.helper(copy_transposed(t, self.target), pack_name(t, "turn"))
         else:
             copy = self.helper(copy_elements(t), pack_name(t, "each"))
         e = self.begin_body("turn")
@@ -164,7 +163,7 @@ class _Filter(ConvText):
             )
             sizes = (("i64", x.mul(sc, t.bytes)), ("ptr", place), ("i64", self.width * t.bytes))
             if dense:
-                self.call_by(copy, ("ptr", read), *sizes, ("i64", some), ("i64", count))
+                self.call_by(copy, ("ptr", read), *sizes, ("i64", some), ("i64", count), ("i64", ahead))
                 return
 
             def line(axis: int, read: str, at: Number) -> None:

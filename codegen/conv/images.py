@@ -172,7 +172,7 @@ class _ByImages(Conv):
             read = e.gep(source, x.add(x.mul(first, sn), x.mul(c, self.inside)), t.elem)
             to = e.gep(turned, x.mul(u, self.inside * self.width), t.elem)
             places = (("ptr", read), ("i64", x.mul(sn, t.bytes)), ("ptr", to), ("i64", self.width * t.bytes))
-            self.call_by(self.turn, *places, ("i64", count), ("i64", self.inside))
+            self.call_by(self.turn, *places, ("i64", count), ("i64", self.inside), ("i64", 0))
 
         e.loop("%begin", "%end", 1, unit)
         e.end()
@@ -260,7 +260,7 @@ class _ByImages(Conv):
                 ("ptr", lines),
                 ("i64", line * t.bytes),
             )
-            self.call_by(self.turn, *places, ("i64", self.made), ("i64", count))
+            self.call_by(self.turn, *places, ("i64", self.made), ("i64", count), ("i64", 0))
 
             def image(i: str, _: list[str]) -> None:
                 number = x.add(first, i)

@@ -147,7 +147,7 @@ def _pack_body(t: VecType, reach: Reach) -> Emit:
 
         def turned() -> None:
             squares = (("ptr", src), ("i64", bcs), ("ptr", dst), ("i64", row), ("i64", cols), ("i64", kc))
-            call_part(e, pack_name(t, "turn"), *squares)
+            call_part(e, pack_name(t, "turn"), *squares, ("i64", 0))
 
         if PACK_EACH in reach.packs_b:
             e.when(each, one_by_one)
@@ -183,7 +183,8 @@ def _rows_body(t: VecType) -> Emit:
     along, across = (("ptr", src), ("i64", ars)), (("ptr", src), ("i64", acs))
     e.when(by_rows, lambda: call_part(e, pack_name(t, "rows"), *along, *dst, ("i64", rows), ("i64", kc)))
     by_columns = e.value(f"xor i1 {by_rows}, true")
-    e.when(by_columns, lambda: call_part(e, pack_name(t, "turn"), *across, *dst, ("i64", kc), ("i64", rows)))
+    sizes = (("i64", kc), ("i64", rows), ("i64", 0))
+    e.when(by_columns, lambda: call_part(e, pack_name(t, "turn"), *across, *dst, *sizes))
     return end_part(e)
 
 

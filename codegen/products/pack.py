@@ -181,51 +181,64 @@ def copy_group(t: VecType, width: int, count: int, target: Target) -> Emit:
     return e
 
 
-def copy_transposed(t: VecType, target: Target, ahead: int = 0, even: bool = False) -> Emit:
-    """LLVM text of `void @tcc_pack_T_turn(src, src stride, dst, dst stride, rows, cols)`: dst[c, r] = src[r, c].
+def copy_transposed(t: VecType, target: Target) -> Emit:
+    """LLVM text of `void @tcc_pack_T_turn(src, src stride, dst, dst stride, rows, cols, ahead)`: dst[c, r] = src[r, c].
 
     By squares, of whole vectors where a shuffle crosses them at once.  Each row of dst is written in whole vectors of a
-    square, in which rows of src beyond the last repeat it.  Lines `ahead` bytes from those that are read are fetched; with
-    `even`, columns are whole squares.
+    square, in which rows of src beyond the last repeat it.  Lines `ahead` bytes from those that are read are fetched.
     """
     e = Emit()
+    e.declare("declare void @llvm.prefetch.p0(ptr, i32, i32, i32)")
     piece = t if target.avx512 else VecType(t.elem, 16 // t.bytes)
     side = piece.lanes
     e.function(
         f"internal void @{pack_name(t, 'turn')}(ptr noalias readonly %src, i64 %ss, ptr noalias %dst, i64 %ds, "
-        "i64 %rows, i64 %cols)"
+        "i64 %rows, i64 %cols, i64 %ahead)"
     )
     x = Index(e)
     last = x.sub("%rows", 1)
     full = e.value(f"and i64 %cols, {-side}")
-    rest = x.sub("%cols", full)
-    ragged, mask = e.value(f"icmp sgt i64 {rest}, 0"), lane_mask(e, piece, str(rest))
 
     def strip(r: str, _: list[str]) -> None:
         starts = [e.gep("%src", str(x.mul(x.min(x.add(r, i), last), "%ss"))) for i in range(side)]
 
-        def square(c: str, v: list[str]) -> list[str]:
-            dst = v[0]
-            for p in starts if ahead else ():
-                e.declare("declare void @llvm.prefetch.p0(ptr, i32, i32, i32)")
-                place = e.gep(e.gep(p, c, t.elem), ahead)
-                e.line(f"call void @llvm.prefetch.p0(ptr {place}, i32 0, i32 3, i32 1)")
-            for vector in transposed(e, piece, [load(e, piece, e.gep(p, c, t.elem)) for p in starts]):
+        def square(c: str, mask: str | None) -> list[str]:
+            return transposed(e, piece, [load(e, piece, e.gep(p, c, t.elem), mask) for p in starts])
+
+        def whole(rows: list[str], dst: str) -> None:
+            for vector in rows:
                 store(e, piece, vector, dst)
                 dst = e.gep(dst, "%ds")
-            return [dst]
 
-        (end,) = e.loop(0, full, side, square, [("ptr", e.gep("%dst", r, t.elem))])
-
-        def remainder() -> None:
-            rows = transposed(e, piece, [load(e, piece, e.gep(p, full, t.elem), mask) for p in starts])
+        def some(rows: list[str], dst: str) -> None:
+            rest = x.sub("%cols", full)
             for i, vector in enumerate(rows[:-1]):
-                place = e.gep(end, x.mul("%ds", i))
                 there = e.value(f"icmp sgt i64 {rest}, {i}")
-                e.when(there, functools.partial(store, e, piece, vector, place))
+                e.when(there, functools.partial(store, e, piece, vector, e.gep(dst, x.mul("%ds", i))))
 
-        if not even:
-            e.when(ragged, remainder)
+        def squares(c: str, v: list[str]) -> list[str]:
+            (dst,) = v
+            for p in starts:
+                place = e.gep(e.gep(p, c, t.elem), "%ahead")
+                e.line(f"call void @llvm.prefetch.p0(ptr {place}, i32 0, i32 3, i32 1)")
+            if target.avx512:  # masks cost nothing, so that the text of a square stands here alone
+                left = str(x.sub("%cols", c))
+                rows = square(c, lane_mask(e, piece, left))
+                fits = e.value(f"icmp sge i64 {left}, {side}")
+                e.when(fits, lambda: whole(rows, dst))
+                e.when(e.value(f"xor i1 {fits}, true"), lambda: some(rows, dst))
+            else:
+                whole(square(c, None), dst)
+            return [e.gep(dst, str(x.mul("%ds", side)))]
+
+        start = [("ptr", e.gep("%dst", r, t.elem))]
+        if target.avx512:
+            e.loop(0, "%cols", side, squares, start)
+            return
+        (end,) = e.loop(0, full, side, squares, start)
+        rest = str(x.sub("%cols", full))
+        ragged = e.value(f"icmp sgt i64 {rest}, 0")
+        e.when(ragged, lambda: some(square(full, lane_mask(e, piece, rest)), end))
 
     e.loop(0, "%rows", side, strip)
     e.end()

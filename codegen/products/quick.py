@@ -89,7 +89,7 @@ def _turned(t: VecType) -> Emit:
     e = Emit()
     e.function(
         f"internal void @{pack_name(t, 'turn')}(ptr noalias readonly %src, i64 %ss, ptr noalias %dst, i64 %ds, "
-        "i64 %rows, i64 %cols)"
+        "i64 %rows, i64 %cols, i64 %ahead)"
     )
     e.quick()
     e.line(
