@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from guarded import guarded
 
 from tcc.codegen import jit
 from tcc.codegen.target import Target, host, plain
-from tcc.runtime import arenas
+from tcc.runtime import arenas, cache
 
 
 def compiled_once() -> None:
@@ -30,6 +31,16 @@ def compiled_once() -> None:
 
 
 compiled_once()
+
+
+@pytest.fixture(autouse=True, scope="session")
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """No test reads or fills the user's cache, nor does a program that a test starts."""
+    folder = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TCC_CACHE_DIR", str(folder))
+        patch.setattr(cache, "_default", [cache.Cache(folder)])
+        yield folder
 
 
 @pytest.fixture(autouse=True)

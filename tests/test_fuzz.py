@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 
+from tcc.codegen import jit
+from tcc.ir.arrays import Array
 from tcc.ir.core import Func
 from tcc.passes.pipeline import OPTIONAL
-from tcc.tools.compare import arguments, disagreement
+from tcc.runtime import cache
+from tcc.tools.compare import arguments, disagreement, run_native
 from tcc.tools.fuzz import read
 from tcc.tools.graphs import graph
 from tcc.tools.programs import program
@@ -19,9 +22,16 @@ BATCHES = range(0, 200, BATCH)
 KEPT = sorted((Path(__file__).parent / "regressions").glob("*.tcir"))
 
 
-@pytest.fixture(autouse=True)
-def nothing_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TCC_CACHE", "0")
+def native(func: Func, arrays: Sequence[Array], *, exact: bool = True) -> list[Array]:
+    """With run-time sizes in LLVM's quick way, which changes no bit."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cache, "_default", [cache.Cache(None)])
+        if not exact:
+            compile_object = jit.compile_object
+            patch.setattr(
+                jit, "compile_object", lambda text, target, level=2: compile_object(text, target, 0)
+            )
+        return run_native(func, arrays, exact=exact)
 
 
 def failures(seeds: range, draw: Callable[[int], tuple[Func, dict[str, int]]] = program) -> dict[int, str]:
@@ -29,7 +39,7 @@ def failures(seeds: range, draw: Callable[[int], tuple[Func, dict[str, int]]] = 
     found = {}
     for seed in seeds:
         func, sizes = draw(seed)
-        found[seed] = disagreement(func, arguments(func, sizes, seed))
+        found[seed] = disagreement(func, arguments(func, sizes, seed), native)
     return {seed: text for seed, text in found.items() if text}
 
 
@@ -71,4 +81,4 @@ def test_random_programs_without_a_pass(skip: str, monkeypatch: pytest.MonkeyPat
 @pytest.mark.parametrize("path", KEPT, ids=lambda p: p.stem)
 def test_programs_that_once_failed(path: Path) -> None:
     func, sizes, seed = read(path)
-    assert disagreement(func, arguments(func, sizes, seed)) == ""
+    assert disagreement(func, arguments(func, sizes, seed), native) == ""

@@ -54,11 +54,6 @@ FLAGS = ("strides", "pads", "dilation", "groups")
 Case = tuple[Any, ...]
 
 
-@pytest.fixture(autouse=True)
-def no_cache(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TCC_CACHE", "0")
-
-
 @pytest.fixture(params=TARGETS)
 def target(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in TARGETS[request.param].items():

@@ -27,7 +27,6 @@ def test_layers_of_one_shape_are_written_once(monkeypatch: pytest.MonkeyPatch) -
         return count
 
     monkeypatch.setattr(driver, "KERNELS", {n: counting(n, k) for n, k in driver.KERNELS.items()})
-    monkeypatch.setenv("TCC_CACHE", "0")
     rng = np.random.default_rng(0)
     weights = [rng.normal(size=(n, m)).astype("float32") for n, m in (*[(5, 5)] * 5, (5, 3))]
     x = T.fmatrix("x")

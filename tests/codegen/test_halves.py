@@ -19,7 +19,6 @@ Array = np.ndarray[Any, Any]
 
 @pytest.fixture(autouse=True, params=TARGETS)
 def target(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TCC_CACHE", "0")
     monkeypatch.setenv("TCC_TARGET", request.param)
 
 

@@ -17,7 +17,6 @@ SIZES = [(0, 3, 2), (3, 0, 2), (3, 2, 0), (1, 1, 1), (5, 67, 131), (9, 3, 17), (
 
 @pytest.fixture(autouse=True, params=("host", "x86-64-v3", "plain"))
 def target(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TCC_CACHE", "0")
     monkeypatch.setenv("TCC_TARGET", request.param)
 
 

@@ -26,7 +26,6 @@ DTYPES = ("float32", "float64")
 
 @pytest.fixture(autouse=True, params=("host", "x86-64-v3", "plain"))
 def target(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TCC_CACHE", "0")
     monkeypatch.setenv("TCC_TARGET", request.param)
 
 

@@ -22,7 +22,6 @@ TARGETS = {"host": "", "plain256": "256", "plain128": "128"}
 
 @pytest.fixture(params=TARGETS)
 def target(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TCC_CACHE", "0")
     if TARGETS[request.param]:
         monkeypatch.setenv("TCC_TARGET", "plain")
         monkeypatch.setenv("TCC_VECTOR_BITS", TARGETS[request.param])

@@ -13,11 +13,6 @@ from tcc.runtime.threads import pool
 from tcc.tools.compare import arguments, disagreement, run_native
 
 
-@pytest.fixture(autouse=True)
-def nothing_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TCC_CACHE", "0")
-
-
 def agree(text: str, **sizes: int) -> None:
     func = parse_func(text)
     assert disagreement(func, arguments(func, sizes, 1)) == ""

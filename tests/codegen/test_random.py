@@ -15,7 +15,6 @@ TARGETS = {"host": {}, "plain128": {"TCC_TARGET": "plain", "TCC_VECTOR_BITS": "1
 
 @pytest.fixture(autouse=True, params=TARGETS)
 def target(request, monkeypatch):
-    monkeypatch.setenv("TCC_CACHE", "0")
     for name, value in TARGETS[request.param].items():
         monkeypatch.setenv(name, value)
 

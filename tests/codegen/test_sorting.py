@@ -20,11 +20,6 @@ CASES = [("host", d) for d in DTYPES] + [(t, d) for t in TARGETS for d in ("f16"
 Array = np.ndarray[Any, Any]
 
 
-@pytest.fixture(autouse=True)
-def own_code(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TCC_CACHE", "0")
-
-
 def numbers(dtype: str, shape: tuple[int, ...], seed: int = 0) -> Array:
     """Small and large numbers, many of them equal; of floats zeros of both signs, infinities and NaN of both signs too."""
     rng, kind = np.random.default_rng(seed), numpy_dtype(dtype)

@@ -25,7 +25,6 @@ LENGTHS = (0, 1, 3, 16, KNOWN, 150)
 
 @pytest.fixture(autouse=True, params=TARGETS)
 def target(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TCC_CACHE", "0")
     for name, value in TARGETS[request.param].items():
         monkeypatch.setenv(name, value)
 

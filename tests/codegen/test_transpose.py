@@ -16,7 +16,6 @@ DTYPES = ("u8", "f16", "f32", "f64", "c64")
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_every_element_lands(dtype: str, target: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two axes, three with the middle one kept, and a window with steps, backwards along one axis."""
-    monkeypatch.setenv("TCC_CACHE", "0")
     monkeypatch.setenv("TCC_TARGET", target)
     text = f"""func @f(%x: {dtype}[a,b,c]) -> ({dtype}[c,a*b], {dtype}[c,b,a], {dtype}[b,c,a], {dtype}[c,b,a]) {{
       %f = reshape %x {{shape = [a*b,c]}} : {dtype}[a*b,c]
@@ -38,8 +37,7 @@ def test_every_element_lands(dtype: str, target: str, monkeypatch: pytest.Monkey
         np.testing.assert_array_equal(y, x[::-1].transpose(2, 1, 0))
 
 
-def test_known_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TCC_CACHE", "0")
+def test_known_sizes() -> None:
     for shape in ((2, 100), (100, 2), (16, 16), (65, 31)):
         m, n = shape
         text = f"""func @f(%x: f32[{m},{n}]) -> (f32[{n},{m}]) {{

@@ -37,7 +37,6 @@ MATRICES = ("amx-tile", "amx-int8", "amx-bf16")
 @pytest.fixture(params=("host", "vectors", "narrow", "x86-64-v3", "plain"))
 def target(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """This machine; the same without matrix registers, or with short vectors too; others that lack the instructions."""
-    monkeypatch.setenv("TCC_CACHE", "0")
     if request.param not in ("vectors", "narrow"):
         monkeypatch.setenv("TCC_TARGET", request.param)
         return
