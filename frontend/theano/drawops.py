@@ -11,7 +11,7 @@ from tcc.random import counts_of, sizes_of
 from tcc.sandbox.rng_mrg import without_replacement
 from tcc.shapes import reshape
 from tcc.tensor.raw_random import draw
-from tcc.theano.ops import LegacyOp
+from tcc.theano.legacyop import LegacyOp
 from tcc.variable import as_variable
 
 

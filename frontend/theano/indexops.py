@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from tcc import elemwise, indexing, reductions
 from tcc.ir.optable import TABLE
-from tcc.theano.ops import LegacyOp
+from tcc.theano.legacyop import LegacyOp
 from tcc.types import TensorType
 from tcc.variable import Variable
 

@@ -28,6 +28,7 @@ from tcc.runtime.devices import DeviceError
 from tcc.settings import config
 from tcc.shapes import dimshuffle
 from tcc.shapes import stacklists as stacklist
+from tcc.theano import matrixops
 from tcc.theano import ops as ops_of
 from tcc.theano.tree import module
 from tcc.types import TensorType, promote
@@ -443,7 +444,7 @@ def cpu_contiguous(x: Any) -> Any:
     return as_variable(x)
 
 
-_dot = ops_of.Dot()
+_dot = matrixops.Dot()
 
 
 def _get_atol_rtol(a: Any, b: Any) -> tuple[float, float]:

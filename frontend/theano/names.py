@@ -24,6 +24,7 @@ def _from(home: str, names: str) -> dict[str, str]:
 L = "tcc.theano.legacy"
 G = "tcc.theano.graphs"
 O = "tcc.theano.ops"
+M = "tcc.theano.matrixops"
 N = "tcc.theano.netops"
 X = "tcc.theano.indexops"
 SP = "tcc.theano.sparseops"
@@ -94,9 +95,10 @@ _BASIC = _from(
     "NoneConst": "tcc.tensor.type_other:NoneConst",
     **_from(
         O,
-        "ARange Alloc AllocDiag AllocEmpty Argmax Choose DimShuffle Dot ExtractDiag Eye Flatten Join MaxAndArgmax Mean Nonzero "
+        "ARange Alloc AllocDiag AllocEmpty Argmax Choose DimShuffle ExtractDiag Eye Flatten Join MaxAndArgmax Mean Nonzero "
         "PermuteRowElements Reshape ScalarFromTensor Shape SpecifyShape Split TensorFromScalar Tile Tri",
     ),
+    **_from(M, "Dot"),
     **_INDEXING,
     **_from(X, "CAReduce Elemwise"),
     **_from("tcc.gradcheck", "numeric_grad verify_grad"),
@@ -315,13 +317,11 @@ TREE: dict[str, Entry] = {
     "tensor.io": Entry(),
     "tensor.type_other": Entry(),
     "tensor.nlinalg": Entry(
-        names=_from(
-            O,
-            "AllocDiag Det Eig Eigh MatrixInverse MatrixPinv QRFull QRIncomplete SVD TensorInv TensorSolve ExtractDiag",
-        )
-        | {"lstsq": f"{O}:LeastSquares"}
+        names=_from(O, "AllocDiag ExtractDiag")
+        | _from(M, "Det Eig Eigh MatrixInverse MatrixPinv QRFull QRIncomplete SVD TensorInv TensorSolve")
+        | {"lstsq": f"{M}:LeastSquares"}
     ),
-    "tensor.slinalg": Entry(names=_from(O, "Expm")),
+    "tensor.slinalg": Entry(names=_from(M, "Expm")),
     "tensor.raw_random": Entry(names={**_STAR, "RandomFunction": "tcc.theano.drawops:RandomFunction"}),
     "tensor.shared_randomstreams": Entry(),
     "tensor.subtensor": Entry(

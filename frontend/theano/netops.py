@@ -14,7 +14,7 @@ from tcc.tangents import Rop
 from tcc.tensor.nnet import abstract_conv, onehot
 from tcc.tensor.nnet import basic as nnet
 from tcc.tensor.signal import pool
-from tcc.theano.ops import LegacyOp
+from tcc.theano.legacyop import LegacyOp
 from tcc.variable import as_variable
 
 

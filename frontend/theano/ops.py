@@ -1,12 +1,9 @@
-"""Theano's op classes: `Softmax()(x)`, `CumOp(axis=1)(x)`.  Each is the function of tcc that does its work, behind Theano's constructor.
-
-`rows` are the rows of the op table that nodes of the op have, so that `isinstance(v.owner.op, Softmax)` says what it says in Theano.
-"""
+"""Theano's op classes of shapes, reductions, orders and `extra_ops`."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -18,124 +15,14 @@ from tcc import (
     elemwise,
     matrices,
     ordering,
-    products,
     reductions,
     selecting,
 )
 from tcc import shapes as shaping
-from tcc.build import shape_of
-from tcc.gradient import Lop
-from tcc.graph import ShownOp, clone
-from tcc.tangents import Rop
-from tcc.tensor import extra_ops, nlinalg, slinalg
+from tcc.tensor import extra_ops
+from tcc.theano.legacyop import LegacyOp
 from tcc.types import promote
 from tcc.variable import Constant, as_variable
-
-
-class OpClass(type):
-    """Counts rows of the op table, and what stands for several, among the instances."""
-
-    known: ClassVar[dict[str, type]] = {}
-
-    def __init__(cls, name: str, *args: Any) -> None:
-        super().__init__(name, *args)
-        OpClass.known[name] = cls
-
-    def __instancecheck__(cls, instance: Any) -> bool:
-        if isinstance(instance, ShownOp):
-            kind, row = OpClass.known.get(instance.kind), instance.defn.name
-            if kind is not None and (issubclass(kind, cls) or row not in kind.__dict__.get("rows", ())):
-                return issubclass(kind, cls)
-            return row in cls.__dict__.get("rows", ())
-        return super().__instancecheck__(instance)
-
-
-class Node(NamedTuple):
-    """What `make_node` returns."""
-
-    op: Any
-    inputs: list[Any]
-    outputs: list[Any]
-
-
-class LegacyOp(metaclass=OpClass):
-    """An op by its options: `apply(*inputs)` makes the result, or several.  Equal options make equal ops."""
-
-    options: ClassVar[dict[str, Any]] = {}
-    rows: ClassVar[tuple[str, ...]] = ()
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        unknown = set(kwargs) - set(self.options)
-        if len(args) > len(self.options) or unknown:
-            raise TypeError(
-                f"{type(self).__name__} takes {', '.join(self.options) or 'no options'}, got {args} {kwargs}"
-            )
-        for name, value in {**self.options, **dict(zip(self.options, args)), **kwargs}.items():
-            setattr(self, name, tuple(value) if isinstance(value, list) else value)
-
-    if TYPE_CHECKING:  # options are attributes
-
-        def __getattr__(self, name: str) -> Any: ...
-
-    @property
-    def __props__(self) -> tuple[str, ...]:
-        return tuple(self.options)
-
-    def _key(self) -> tuple[Any, ...]:
-        return (type(self), *(getattr(self, name) for name in self.options))
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, LegacyOp) and self._key() == other._key()
-
-    def __hash__(self) -> int:
-        return hash(self._key())
-
-    def __str__(self) -> str:
-        given = ", ".join(f"{name}={getattr(self, name)!r}" for name in self.options)
-        return type(self).__name__ + (f"{{{given}}}" if given else "")
-
-    __repr__ = __str__
-
-    def apply(self, *inputs: Any) -> Any:
-        raise NotImplementedError(f"{self} cannot be applied: use the function that makes it")
-
-    def __call__(self, *inputs: Any, **kwargs: Any) -> Any:
-        name, as_list = kwargs.pop("name", None), kwargs.pop("return_list", False)
-        made = self.apply(*inputs, **kwargs)
-        if name is not None:
-            made.name = name
-        return [made] if as_list and not isinstance(made, list | tuple) else made
-
-    def make_node(self, *inputs: Any) -> Node:
-        made = self(*inputs)
-        return Node(
-            self, [as_variable(v) for v in inputs], list(made) if isinstance(made, list | tuple) else [made]
-        )
-
-    def grad(self, inputs: Sequence[Any], output_grads: Sequence[Any]) -> list[Any]:
-        """Gradients by the inputs, as if these were independent of each other."""
-        values = [as_variable(v) for v in inputs]
-        fresh = [v if isinstance(v, Constant) else v.type() for v in values]
-        made = Lop(self.make_node(*fresh).outputs, fresh, list(output_grads), disconnected_inputs="ignore")
-        return list(clone(made, [pair for pair in zip(fresh, values) if pair[0] is not pair[1]]))
-
-    def L_op(self, inputs: Sequence[Any], outputs: Sequence[Any], output_grads: Sequence[Any]) -> list[Any]:
-        return list(Lop(list(outputs), list(inputs), list(output_grads), disconnected_inputs="ignore"))
-
-    def R_op(self, inputs: Sequence[Any], eval_points: Sequence[Any]) -> list[Any]:
-        """Derivatives of the outputs along `eval_points`."""
-        return list(Rop(self.make_node(*inputs).outputs, list(inputs), list(eval_points)))
-
-    def infer_shape(self, node: Any, shapes: Any) -> list[Any]:
-        """The sizes of the results."""
-        return [tuple(shape_of(v)) for v in node.outputs]
-
-    def perform(self, node: Any, inputs: Sequence[Any], output_storage: Sequence[list[Any]]) -> None:
-        """Computes into `output_storage`."""
-        made = self(*inputs)
-        for cell, v in zip(output_storage, made if isinstance(made, list | tuple) else [made]):
-            cell[0] = np.asarray(v.eval())
-
 
 # -- shapes and creation -----------------------------------------------------------------------------------------------
 
@@ -317,6 +204,20 @@ class IfElse(LegacyOp):
 class Nonzero(LegacyOp):
     def apply(self, x: Any) -> Any:
         return list(selecting.nonzero(x))
+
+
+class ScalarFromTensor(LegacyOp):
+    """The scalar itself: numbers are tensors without axes."""
+
+    def apply(self, x: Any) -> Any:
+        x = as_variable(x)
+        if x.type.ndim:
+            raise TypeError(f"a scalar is needed, got {x.type}")
+        return x
+
+
+class TensorFromScalar(ScalarFromTensor):
+    """The same."""
 
 
 # -- reductions and orders -----------------------------------------------------------------------------------------------
@@ -523,107 +424,3 @@ class Assert(LegacyOp):
 
     def apply(self, value: Any, *conditions: Any) -> Any:
         return debug.Assert(self.msg)(value, *conditions)
-
-
-# -- products and matrices -----------------------------------------------------------------------------------------------
-
-
-class Dot(LegacyOp):
-    """The product of vectors and matrices; TypeError for others."""
-
-    rows = ("matmul",)
-
-    def apply(self, x: Any, y: Any) -> Any:
-        x, y = as_variable(x), as_variable(y)
-        for v in (x, y):
-            if v.type.ndim not in (1, 2):
-                raise TypeError(f"Dot takes vectors and matrices, got {v.type}")
-        return products.dot(x, y)
-
-
-class MatrixInverse(LegacyOp):
-    def apply(self, x: Any) -> Any:
-        return nlinalg.matrix_inverse(x)
-
-
-class MatrixPinv(LegacyOp):
-    def apply(self, x: Any) -> Any:
-        return nlinalg.pinv(x)
-
-
-class Det(LegacyOp):
-    def apply(self, x: Any) -> Any:
-        return nlinalg.det(x)
-
-
-class ScalarFromTensor(LegacyOp):
-    """The scalar itself: numbers are tensors without axes."""
-
-    def apply(self, x: Any) -> Any:
-        x = as_variable(x)
-        if x.type.ndim:
-            raise TypeError(f"a scalar is needed, got {x.type}")
-        return x
-
-
-class TensorFromScalar(ScalarFromTensor):
-    """The same."""
-
-
-class Eig(LegacyOp):
-    def apply(self, x: Any) -> Any:
-        return nlinalg.eig(x)
-
-
-class Eigh(LegacyOp):
-    options = {"UPLO": "L"}
-
-    def apply(self, x: Any) -> Any:
-        return nlinalg.eigh(x, self.UPLO)
-
-
-class SVD(LegacyOp):
-    options = {"full_matrices": True, "compute_uv": True}
-
-    def apply(self, x: Any) -> Any:
-        return nlinalg.svd(x, self.full_matrices, self.compute_uv)
-
-
-class QRFull(LegacyOp):
-    options = {"mode": "full"}
-
-    def apply(self, x: Any) -> Any:
-        return nlinalg.qr(x, self.mode)
-
-
-class QRIncomplete(LegacyOp):
-    options = {"mode": "r"}
-
-    def apply(self, x: Any) -> Any:
-        return nlinalg.qr(x, self.mode)
-
-
-class TensorInv(LegacyOp):
-    options = {"ind": 2}
-
-    def apply(self, a: Any) -> Any:
-        return nlinalg.tensorinv(a, self.ind)
-
-
-class LeastSquares(LegacyOp):
-    """Theano's `lstsq()(a, b, rcond)`."""
-
-    def apply(self, a: Any, b: Any, rcond: Any) -> Any:
-        return nlinalg.lstsq(a, b, as_variable(rcond))
-
-
-class TensorSolve(LegacyOp):
-    options = {"axes": None}
-
-    def apply(self, a: Any, b: Any) -> Any:
-        return nlinalg.tensorsolve(a, b, self.axes)
-
-
-class Expm(LegacyOp):
-    def apply(self, x: Any) -> Any:
-        return slinalg.expm(x)

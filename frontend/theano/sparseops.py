@@ -16,7 +16,7 @@ from tcc.ir.ops.sparse import scipy_sparse
 from tcc.packing import PackedOp
 from tcc.sparse import arithmetic, basic, products, structure
 from tcc.sparse.types import DTYPES
-from tcc.theano.ops import LegacyOp, Node, OpClass
+from tcc.theano.legacyop import LegacyOp, Node, OpClass
 from tcc.types import TensorType
 from tcc.variable import Variable, as_variable
 

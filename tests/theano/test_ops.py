@@ -12,7 +12,7 @@ import tcc
 import tcc.theano
 from tcc import gradcheck
 from tcc import tensor as T
-from tcc.theano import drawops, indexops, legacy, netops, ops
+from tcc.theano import drawops, indexops, legacy, legacyop, matrixops, netops, ops
 
 tcc.theano.install()
 RNG = np.random.RandomState(7)
@@ -63,9 +63,9 @@ VALUES: list[tuple[Any, tuple[Any, ...], Any]] = [
     (ops.PermuteRowElements(), (M, np.array([3, 0, 1, 2])), M[:, [3, 0, 1, 2]]),
     (ops.CpuContiguous(), (M.T,), M.T),
     (ops.Assert("no"), (M, True), M),
-    (ops.Dot(), (M, SQUARE), M @ SQUARE),
-    (ops.MatrixInverse(), (SQUARE,), np.linalg.inv(SQUARE)),
-    (ops.Det(), (SQUARE,), np.linalg.det(SQUARE)),
+    (matrixops.Dot(), (M, SQUARE), M @ SQUARE),
+    (matrixops.MatrixInverse(), (SQUARE,), np.linalg.inv(SQUARE)),
+    (matrixops.Det(), (SQUARE,), np.linalg.det(SQUARE)),
     (netops.Softmax(), (M,), SOFT),
     (netops.LogSoftmax(), (M,), np.log(SOFT)),
     (netops.SoftmaxWithBias(), (M, np.zeros(4)), SOFT),
@@ -76,7 +76,7 @@ VALUES: list[tuple[Any, tuple[Any, ...], Any]] = [
 
 
 @pytest.mark.parametrize(
-    ("op", "given", "want"), VALUES, ids=lambda v: str(v) if isinstance(v, ops.LegacyOp) else ""
+    ("op", "given", "want"), VALUES, ids=lambda v: str(v) if isinstance(v, legacyop.LegacyOp) else ""
 )
 def test_value(op: Any, given: tuple[Any, ...], want: Any) -> None:
     given = tuple(np.array(v) if isinstance(v, bool) else v for v in given)
@@ -152,11 +152,11 @@ def test_a_method_of_numpys_generator_as_an_op() -> None:
 
 def test_gradients_of_an_op() -> None:
     x, y, g = T.matrix(), T.matrix(), T.matrix()
-    by_x, by_y = ops.Dot().grad([x, y], [g])
+    by_x, by_y = matrixops.Dot().grad([x, y], [g])
     ones = np.ones((3, 4))
     assert np.allclose(by_x.eval({y: SQUARE, g: ones}), ones @ SQUARE.T)
     assert np.allclose(by_y.eval({x: M, g: ones}), M.T @ ones)
-    (moved,) = ops.Dot().R_op([x, y], [x, y])
+    (moved,) = matrixops.Dot().R_op([x, y], [x, y])
     assert np.allclose(moved.eval({x: M, y: SQUARE}), 2 * M @ SQUARE)
 
 
