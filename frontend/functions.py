@@ -315,7 +315,9 @@ def parameter(i: In, number: int, function_name: str, container: InputContainer)
                 f"Backtrace when that variable is created:\n\n  {place(v.loc)}\n\n"
             )
             e.args = (first + " ".join(map(str, e.args)),)
-            raise
+            raise e.with_traceback(
+                None
+            ) from None  # which argument is wrong says enough, not where that was seen
 
     name = i.name or f"input_{number}"
 
