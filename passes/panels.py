@@ -10,7 +10,7 @@ import numpy as np
 from tcc.ir.builder import Builder
 from tcc.ir.core import Block, Func, Op, Value
 from tcc.ir.ops.linalg import panel_count, panels_ref
-from tcc.ir.types import itemsize, memory_dtype
+from tcc.ir.types import Type, itemsize, memory_dtype
 from tcc.passes.checks import guarded, names_bound
 from tcc.passes.fold import constant, of_numbers
 from tcc.passes.hoist import LOOPS
@@ -21,6 +21,7 @@ from tcc.passes.writes import VIEWS
 CONSTANT_BYTES = 1 << 19
 LOOP_BYTES = 1 << 21  # steps find smaller ones in the second-level cache
 FEW_COLUMNS = 64  # two panels: such products take other forms
+SPARE_BYTES = 1 << 16  # of zeros behind the few columns of what nothing updates
 FROZEN = "frozen"  # an attribute of a function: names of shared variables that nothing updates
 
 
@@ -58,14 +59,14 @@ def panels(func: Func, ctx: Context, *, row_bytes: int = 0) -> None:
         loop = None if fixed else _outermost_loop(op, b)
         if loop is None and not fixed:
             continue
-        least = 0 if layout else CONSTANT_BYTES if fixed else LOOP_BYTES
-        problem = _problem(op, views, least)
+        width = row_bytes // itemsize(b.type.dtype)
+        least = CONSTANT_BYTES if fixed else LOOP_BYTES
+        problem = _unfit(b.type, width) if layout else _problem(op, views, least)
         if loop is not None and any(guarded(v, bound) for v in views):
             problem = "its second factor is safe behind a check alone"
         if problem:
             ctx.remark(op, f"no panels: {problem}")
             continue
-        width = row_bytes // itemsize(b.type.dtype)
         if (b, loop) not in made:
             made[b, loop] = (
                 _parameter(func, b, layout, width) if layout else _made(b, views, source, loop, width)
@@ -127,6 +128,16 @@ def _parameter(func: Func, b: Value, layout: Layout, width: int) -> Value:
     func.attrs["shared"] = [*func.attrs["shared"], layout.name]
     func.attrs["panels"] = [*func.attrs.get("panels", ()), list(layout)]
     return func.body.add_param(b.type.with_shape(panel_count(n, width), k, width), layout.name)
+
+
+def _unfit(b: Type, width: int) -> str:
+    """Why a factor that nothing updates, whose panels cost no time, has none, or ""."""
+    k, n = b.shape
+    assert isinstance(k, int) and isinstance(n, int)
+    if b.dtype not in ("f32", "f64") or n <= width // 4:  # few columns are summed along k
+        return f"they are not for {b}"
+    spare = (-n % width) * k * itemsize(b.dtype)
+    return f"{spare} bytes of them would be zeros" if n <= FEW_COLUMNS and spare > SPARE_BYTES else ""
 
 
 def _problem(product: Op, views: list[Op], least: int) -> str:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from tcc.codegen.emit import Emit, LoopBody, VecType
 from tcc.codegen.index import Index
-from tcc.codegen.products.microkernel import each_vector, load, splat, store
+from tcc.codegen.products.microkernel import VECTORS, each_vector, load, splat, store
 from tcc.codegen.products.record import (
     BODY,
     ROW_UNIT,
     UNPACKED,
+    Reach,
     Record,
     begin_part,
     call_part,
@@ -19,6 +20,7 @@ from tcc.codegen.target import Target
 DOT_ROWS = 8  # chains that run side by side, enough to hide the latency of one
 _ROW_RUN = 4096  # columns that stay in the first-level cache while rows are added to them
 _ROWS = 8  # rows of B that are read side by side
+_ABREAST = 4  # panels of B whose columns are added up side by side
 
 
 def dot_name(t: VecType) -> str:
@@ -197,4 +199,60 @@ def row_body(t: VecType) -> Emit:
         )
 
     e.loop(str(x.mul("%begin", ROW_UNIT)), str(last), _ROW_RUN, run)
+    return end_part(e)
+
+
+def row_panels_body(t: VecType, target: Target, reach: Reach) -> Emit:
+    """Body over units of ROW_UNIT columns of a product of one row by panels: some panels' columns side by side.
+
+    Each c[j] is one chain over k in order.  At the end panels are read again whose sums nobody wants.
+    """
+    e, width, step_bytes = Emit(), VECTORS * t.lanes, t.lanes * t.bytes
+    begin_part(e, t, "_row_panels", BODY)
+    x, r = Index(e), Record(e, "%r")
+    n, k, acs, column, add = r["n"], r["k"], r["acs"], x.mul(r["bcs"], width), r["accumulate"]
+    a, b, c, finish, args, index = r["a"], r["b"], r["c"], r["epilogue"], r["args"], r["index"]
+    count = _ABREAST * VECTORS
+    sums = e.value(f"alloca [{count} x {t}], align 64")
+    final = x.div(x.sub(n, 1), width)
+    adds = e.value(f"icmp ne i64 {add}, 0") if reach.resume else "false"
+
+    def group(j: str, _: list[str]) -> None:
+        place, cols = e.gep(c, j, t.elem), str(x.min(x.sub(n, j), _ABREAST * width))
+        starts = [e.gep(b, x.mul(x.min(x.add(x.div(j, width), i), final), column)) for i in range(_ABREAST)]
+
+        def copied(source: str, to: str) -> None:
+            def vector(i: str, mask: str | None, _: list[str]) -> list[str]:
+                store(e, t, load(e, t, e.gep(source, i, t.elem), mask), e.gep(to, i, t.elem), mask)
+                return []
+
+            each_vector(e, t, target, cols, vector)
+
+        first = ["zeroinitializer"] * count
+        if adds != "false":
+            e.when(adds, lambda: copied(place, sums))
+            old = [load(e, t, e.gep(sums, i, str(t))) for i in range(count)]
+            first = [e.value(f"select i1 {adds}, {t} {v}, {t} zeroinitializer") for v in old]
+
+        def step(_: str, v: list[str]) -> list[str]:
+            number = splat(e, t, e.value(f"load {t.elem}, ptr {v[0]}, align {t.bytes}"))
+            acc = list(v[1 + _ABREAST :])
+            for i, total in enumerate(acc):
+                there = load(e, t, e.gep(v[1 + i // VECTORS], i % VECTORS * step_bytes))
+                acc[i] = e.call(t, f"llvm.fma.{t.suffix}", (t, number), (t, there), (t, total))
+            return [e.gep(v[0], acs), *(e.gep(p, VECTORS * step_bytes) for p in v[1 : 1 + _ABREAST]), *acc]
+
+        carried = [("ptr", p) for p in (a, *starts)] + [(t, z) for z in first]
+        for i, total in enumerate(e.loop(0, k, 1, step, carried)[1 + _ABREAST :]):
+            store(e, t, total, e.gep(sums, i, str(t)))
+        copied(sums, place)
+        e.when(
+            e.value(f"icmp ne ptr {finish}, null"),
+            lambda: e.line(
+                f"call void {finish}(ptr {args}, ptr {place}, i64 0, i64 1, i64 {cols}, i64 0, i64 {j}, i64 {index})"
+            ),
+        )
+
+    end = str(x.min(n, x.mul("%end", ROW_UNIT)))
+    e.loop(str(x.mul("%begin", ROW_UNIT)), end, _ABREAST * width, group)
     return end_part(e)

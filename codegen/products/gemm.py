@@ -18,7 +18,16 @@ from collections.abc import Mapping
 
 from tcc.codegen.emit import Emit, VecType
 from tcc.codegen.index import Index, Size
-from tcc.codegen.products.dot import DOT_ROWS, dot_body, dot_kernel, dot_name, row_body, row_kernel, row_name
+from tcc.codegen.products.dot import (
+    DOT_ROWS,
+    dot_body,
+    dot_kernel,
+    dot_name,
+    row_body,
+    row_kernel,
+    row_name,
+    row_panels_body,
+)
 from tcc.codegen.products.microkernel import VECTORS, micro_kernel, tile_name, tile_rows
 from tcc.codegen.products.open_tile import open_heights, open_tile
 from tcc.codegen.products.pack import (
@@ -37,17 +46,14 @@ from tcc.codegen.products.record import (
     ALL,
     BLOCK_UNIT,
     BODY,
-    DOT,
     FIELDS,
+    FORMS,
     GROUP,
     PACK_EACH,
     PACK_FIRST,
     PACK_ROWS,
     PACK_TURN,
-    PANELS,
-    ROW,
     ROW_UNIT,
-    TILES,
     UNPACKED,
     Reach,
     Record,
@@ -112,6 +118,7 @@ def parts_of(
         engine_name(t, "_dot"): dot_body(t),
         row_name(t): row_kernel(t, target),
         engine_name(t, "_row"): row_body(t),
+        engine_name(t, "_row_panels"): row_panels_body(t, target, reach),
         engine_name(t, "_share"): _share(t),
         engine_name(t, "_one"): _one(t, target, reach),
         engine_name(t, "_batch"): _batch_body(t),
@@ -203,7 +210,8 @@ def _row_panel(t: VecType, target: Target, reach: Reach) -> Emit:
     begin_part(e, t, "_panel", params)
     x, r = Index(e), Record(e, "%r")
     kc, crs, jc = r["kc"], r["crs"], r["jc"]
-    panels, column, resume, finish = (r[name] for name in ("panels", "panel_column", "resume", "finish"))
+    panels, column, finish = (r[name] for name in ("panels", "panel_column", "finish"))
+    resume = r["resume"] if reach.resume else 0
     b, brs, b_column = panels, r["panel_row"], column
     if keeps(target, reach):
         itself = e.gep(r["b"], x.add(x.mul(r["pc"], r["brs"]), x.mul(jc, t.bytes)))
@@ -395,11 +403,12 @@ def _one(t: VecType, target: Target, reach: Reach) -> Emit:
     # whoever makes panels is their only reader
     lone = x.either(r["by_columns"], x.either(x.less(0, r["serial"]), x.less(threads, 2)))
     own = lone if reach.threads else 1
-    packed = e.value(f"icmp ne i64 {r['pack_b']}, {UNPACKED}")
+    copies = bool(reach.packs_b - {UNPACKED})
+    packed = e.value(f"icmp ne i64 {r['pack_b']}, {UNPACKED}") if copies else "false"
     by_columns, grain, pack_grain, epilogue = r["by_columns"], r["grain"], r["pack_grain"], r["epilogue"]
     bcs = r["bcs"]  # of B that is panels, a panel's bytes by its columns
-    panels = e.value(f"select i1 {packed}, ptr {r['panels']}, ptr {r['b']}")
-    row = e.value(f"select i1 {packed}, i64 {width * t.bytes}, i64 {r['brs']}")
+    panels = _select(e, packed, "ptr", base, r["b"])
+    row = _select(e, packed, "i64", width * t.bytes, r["brs"])
 
     def parallel(part: str, units: Size, grain: Size) -> None:
         if not reach.threads:
@@ -430,43 +439,50 @@ def _one(t: VecType, target: Target, reach: Reach) -> Emit:
     def columns(jc: str, _: list[str]) -> None:
         nc, pc = x.min(nc_most, x.sub(n, jc)), r["pc"]
         r["jc"], r["nc"] = jc, nc
-        kept = e.value(f"icmp ne i64 {r['keep']}, 0")
         count = x.ceil_div(nc, width)
         unpacked_at = e.gep(panels, x.add(x.mul(pc, row), x.mul(jc, bcs)))
-        r["panels"] = e.value(f"select i1 {packed}, ptr {panels}, ptr {unpacked_at}")
-        before = e.value(f"and i1 {packed}, {e.value(f'xor i1 {kept}, true')}")
+        r["panels"] = _select(e, packed, "ptr", panels, unpacked_at)
         if packs_before(target, reach):
+            before = e.value(f"icmp eq i64 {r['keep']}, 0")
+            before = e.value(f"and i1 {packed}, {before}")
             e.when(before, lambda: parallel("_pack", count, pack_grain))
         parallel("_block", x.pick(by_columns, count, x.ceil_div(r["mc"], unit_rows(target))), grain)
 
     def depth(pc: str, _: list[str]) -> None:
-        kc = x.min(kc_most, x.sub(k, pc))
-        end = e.value(f"icmp sge i64 {x.add(pc, kc)}, {k}")
-        r["pc"], r["kc"] = pc, kc
-        r["resume"] = x.either(accumulate, x.less(0, pc))
-        r["finish"] = e.value(f"select i1 {end}, ptr {epilogue}, ptr null")
-        r["panel_column"] = x.pick(
-            e.value(f"zext i1 {packed} to i64"), x.mul(x.round_up(kc, t.lanes), t.bytes), bcs
-        )
-        r["block_row"] = a_row_bytes(t, kc, x)
-        block = e.value(f"icmp eq i64 {r['pack_a']}, {A_BLOCK}")
+        kc = x.min(kc_most, x.sub(k, pc)) if reach.resume else k
+        r["pc"], r["kc"], r["finish"] = pc, kc, epilogue
+        if reach.resume:
+            end = e.value(f"icmp sge i64 {x.add(pc, kc)}, {k}")
+            r["resume"] = x.either(accumulate, x.less(0, pc))
+            r["finish"] = e.value(f"select i1 {end}, ptr {epilogue}, ptr null")
+        r["panel_column"] = _select(e, packed, "i64", x.mul(x.round_up(kc, t.lanes), t.bytes), bcs)
         if A_BLOCK in reach.packs_a:
+            r["block_row"] = a_row_bytes(t, kc, x)
+            block = e.value(f"icmp eq i64 {r['pack_a']}, {A_BLOCK}")
             e.when(block, lambda: parallel("_rows", x.ceil_div(r["mc"], BLOCK_UNIT), 1))
         e.loop(0, n, nc_most, columns)
 
     def rows(ic: str, _: list[str]) -> None:
-        r["ic"], r["mc"] = ic, x.min(mc_most, x.sub(m, ic))
+        r["ic"], r["mc"] = ic, x.min(mc_most, x.sub(m, ic)) if A_BLOCK in reach.packs_a else m
         high = x.less(unit_rows(target) - 1, r["mc"])
         r["keep"] = x.both(x.both(own, x.equal(r["pack_b"], PACK_FIRST)), high) if keeps(target, reach) else 0
+        if not reach.resume:
+            return depth("0", [])
         # k = 0 still writes zeros: at least one round
         e.loop(0, x.max(k, 1), kc_most, depth)
 
     def tiles() -> None:
-        r["panel_row"], r["block"] = row, e.gep(base, r["b_bytes"])
+        r["panel_row"] = row
+        if A_BLOCK not in reach.packs_a:
+            return rows("0", [])
+        r["block"] = e.gep(base, r["b_bytes"])
         e.loop(0, m, mc_most, rows)
 
     def row_form() -> None:
         parallel("_row", x.ceil_div(n, ROW_UNIT), grain)
+
+    def row_of_panels() -> None:
+        parallel("_row_panels", x.ceil_div(n, ROW_UNIT), grain)
 
     def panels_alone() -> None:
         r["panels"], r["panel_row"], r["panel_column"] = r["c"], width * t.bytes, x.mul(k, t.bytes)
@@ -474,7 +490,8 @@ def _one(t: VecType, target: Target, reach: Reach) -> Emit:
         parallel("_pack", x.ceil_div(n, width), pack_grain)
 
     form = r["form"]
-    for kind, write in ((TILES, tiles), (DOT, dots), (ROW, row_form), (PANELS, panels_alone)):
+    forms = (tiles, dots, row_form, panels_alone, row_of_panels)
+    for kind, write in zip(FORMS, forms, strict=True):
         if kind in reach.forms:
             e.when(e.value(f"icmp eq i64 {form}, {kind}"), write)
     return end_part(e)

@@ -35,6 +35,7 @@ from tcc.codegen.products.record import (
     PACK_ROWS,
     PACK_TURN,
     ROW,
+    ROW_PANELS,
     ROW_UNIT,
     TILES,
     UNPACKED,
@@ -87,10 +88,10 @@ def choose_form(t: VecType, x: Index, sizes: Sizes, fused: bool, panels: bool = 
 
     DOT sums in lanes along k; it is taken when k is contiguous on the long side and the other is half a vector at most.
     ROW adds rows of B; a matrix of contiguous columns times a vector is turned into it, unless an epilogue, which wants
-    vectors along the rows of C, is `fused`.  B that is `panels` is for TILES alone.
+    vectors along the rows of C, is `fused`.  B that is `panels` is for TILES and ROW_PANELS.
     """
     if panels:
-        return {"form": TILES, "turned": 0}, sizes | {"ccs": 1}
+        return {"form": x.pick(x.equal(sizes["m"], 1), ROW_PANELS, TILES), "turned": 0}, sizes | {"ccs": 1}
     few, deep = t.lanes // 2, 4 * t.lanes
     m, n, k, sizes = sizes["m"], sizes["n"], sizes["k"], sizes | {"ccs": 1}
 
@@ -223,7 +224,8 @@ def _split(t: VecType, target: Target, x: Index, sizes: Sizes, form: Size, kc: S
     unit = x.pick(by_columns, x.mul(x.mul(m, depth), width), x.mul(x.mul(n, depth), unit_rows(target)))
     # these wait for memory: a number read from the second-level cache takes the time of three multiply-adds of a tile
     unit = x.pick(x.equal(form, DOT), x.mul(n, x.mul(depth, 3 * DOT_ROWS)), unit)
-    unit = x.pick(x.equal(form, ROW), x.mul(depth, 3 * ROW_UNIT), unit)
+    row = x.either(x.equal(form, ROW), x.equal(form, ROW_PANELS))
+    unit = x.pick(row, x.mul(depth, 3 * ROW_UNIT), unit)
     work = x.mul(x.mul(x.max(m, 1), x.max(n, 1)), depth)
     alone = x.pick(x.less(work, 16 * _PARALLEL_WORK), x.ceil_div(_PARALLEL_WORK, work), 0)
     return {

@@ -13,7 +13,7 @@ from tcc.codegen.emit import Emit, VecType
 from tcc.codegen.index import Index, Size
 from tcc.codegen.products.microkernel import VECTORS
 from tcc.codegen.products.plan import choose_form, plan
-from tcc.codegen.products.record import ROW, TILES, Reach
+from tcc.codegen.products.record import ROW, ROW_PANELS, TILES, Reach
 from tcc.codegen.target import Target
 
 _MOST = 1 << 62
@@ -126,7 +126,7 @@ def reach(
     form, seen = choose_form(t, x, sizes, fused, panels)
     forms = x.those(form["form"])
     packs_a, packs_b, resume = set[int](), set[int](), accumulate
-    for one in forms - {ROW}:
+    for one in forms - {ROW, ROW_PANELS}:
         chosen = plan(t, target, x, seen, form | {"form": one}, panels)
         packs_b |= x.those(chosen["pack_b"])
         if one == TILES:

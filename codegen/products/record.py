@@ -10,8 +10,9 @@ from tcc.codegen.products.microkernel import tile_rows
 from tcc.codegen.target import Target
 from tcc.runtime import layout as at
 
-# Forms: register tiles; sums along k in lanes; one row of C as a sum of rows; no product, but C as the panels of B.
-FORMS = TILES, DOT, ROW, PANELS = range(4)
+# Forms: register tiles; sums along k in lanes; one row of C as a sum of rows; no product, but C as the panels of B; one row of C
+# from panels.
+FORMS = TILES, DOT, ROW, PANELS, ROW_PANELS = range(5)
 # How B's panels are made: not at all, where B is read in place or is such panels itself; by the first tiles that read them (by rows before them, where more than one thread reads a panel), by
 # rows, by columns, an element at a time.
 PACKS_B = UNPACKED, PACK_FIRST, PACK_ROWS, PACK_TURN, PACK_EACH = range(5)
@@ -39,7 +40,7 @@ GROUP = 8  # tiles whose rows of A are copied together by columns, so that whole
 BLOCK_UNIT = 64  # rows of A's block are handed to threads in such units
 ROW_UNIT = 256  # columns of a product of one row are handed to threads in such units
 BODY = "ptr %ctx, ptr %r, i64 %begin, i64 %end, i64 %thread"  # parameters of what threads share
-_HOT = ("_panel",)
+_HOT = ("_panel", "_row_panels")
 
 
 @dataclass(frozen=True)

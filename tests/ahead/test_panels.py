@@ -100,3 +100,16 @@ def test_entries_and_dtypes_share_the_state(build: Build, tmp_path: Path) -> Non
     for name in "uv":
         np.testing.assert_array_equal(model.state[name], values[name])
     np.testing.assert_array_equal(model.state["w"], w.get_value())
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_row_is_added_to_the_state(build: Build, dtype: str) -> None:
+    """By panels, in a chain that starts from what stands there."""
+    x, total = T.matrix("x", dtype=dtype), tcc.shared(normal(dtype, 1, 300), "total")
+    w = tcc.shared(normal(dtype, 40, 300), "w")
+    f = tcc.function([x], x.sum(), updates=[(total, total + x.dot(w))])
+    model = build({"f": f}, {"x": (1, 40)})
+    for i in range(3):
+        given = normal(dtype, 1, 40) + np.asarray(i, dtype)
+        model(given), f(given)
+        np.testing.assert_array_equal(model.state["total"], total.get_value())
