@@ -146,3 +146,9 @@ def test_what_one_thread_builds_does_not_come_from_anothers_lines():
         other.join()
         assert user_location() == ("rules.py", 1)
     assert seen[0][0] == __file__
+
+
+def test_a_refused_argument_is_said_without_the_way_to_it():
+    with pytest.raises(TypeError, match="Bad input argument x") as e:
+        tcc.function([T.fmatrix("x")], [], on_unused_input="ignore")(np.zeros((3, 4)))
+    assert len("".join(traceback.format_exception(e.value)).splitlines()) <= 25
