@@ -21,7 +21,7 @@ from tcc.runtime.launch import DeviceCall, DeviceProgram, HostStep
 _RECORDS = {
     r.__name__: r
     for r in (
-        launch.DeviceKernel, launch.Buffer, launch.Address, launch.TensorMap, launch.Launch, launch.Copy, launch.Allocate, launch.ReadSize,
+        launch.DeviceKernel, launch.Buffer, launch.Address, launch.TensorMap, launch.Launch, launch.Copy, launch.Allocate, launch.ReadSize, launch.HostSize,
         launch.CheckSize, launch.CheckStatus, launch.Loop, launch.IfElse, signature.Signature, signature.InputSpec,
         signature.SharedSpec, signature.OutputSpec,
     )
@@ -53,7 +53,7 @@ class DeviceCode:
         p = self.program
         head = {
             "kernels": [_plain(k) for k in p.kernels.values()],
-            "program": _plain((p.buffers, p.steps, p.signature)),
+            "program": _plain((p.buffers, p.steps, p.signature, p.host_sizes)),
             "failures": dict(self.failures),
             "constants": [[c.dtype.str, list(c.shape)] for c in p.constants],
         }
@@ -71,8 +71,8 @@ class DeviceCode:
             constants.append(np.frombuffer(data, dtype, count, at).reshape(shape).copy())
             at += constants[-1].nbytes
         kernels = {k.name: k for k in map(_record, head["kernels"])}
-        buffers, steps, own = _record(head["program"])
-        program = DeviceProgram(kernels, buffers, steps, own, tuple(constants))
+        buffers, steps, own, early = _record(head["program"])
+        program = DeviceProgram(kernels, buffers, steps, own, tuple(constants), host_sizes=early)
         return cls(program, {int(k): v for k, v in head["failures"].items()})
 
 

@@ -131,7 +131,8 @@ class DeviceSource(Program):
         from tcc.codegen.gpu.driver import lower
 
         self.run_passes(func)
-        return lower(func, None if self.arch is None else chip(self.arch), self.returns, tile_maps=True)
+        made = None if self.arch is None else chip(self.arch)
+        return lower(func, made, self.returns, tile_maps=True, host_sizes=True)
 
     def pipeline(self) -> list[Step]:
         from tcc.passes.pipeline import gpu_pipeline

@@ -166,7 +166,12 @@ class DeviceVariant:
         return self._graph
 
     def sizes(self, arrays: Sequence[Given], values: Sequence[DeviceArray]) -> dict[str, int]:
-        return dict(self.signature.bind([a.shape for a in arrays], [v.shape for v in values]))
+        sizes = dict(self.signature.bind([a.shape for a in arrays], [v.shape for v in values]))
+        for size in self.program.host_sizes:
+            sizes[size.name] = size.of(arrays)
+            if sizes[size.name] < 0:
+                raise self.failures[size.op](sizes[size.name], 0, 0, 0)
+        return sizes
 
     def outputs(self, sizes: Mapping[str, int]) -> dict[int, DeviceArray]:
         """Memory for those whose sizes are known before the call, by their numbers."""

@@ -50,6 +50,8 @@ def _entry(program: DeviceProgram) -> Iterator[str]:
     s = program.signature
     for i in s.inputs:
         yield f"to device  {_typed(i.dtype, i.shape)} {i.name}"
+    for size in program.host_sizes:
+        yield f"on host    the size {size.name}"
     for c in s.shared:
         yield f"on device  {_typed(c.dtype, c.shape)} {c.name}{', which is written' if c.written else ''}"
 

@@ -8,6 +8,7 @@ alone as one, a program with `CheckStatus` between as several (`segments`).
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
@@ -93,6 +94,43 @@ class ReadSize(NamedTuple):
     name: str
     source: Address
     op: int
+
+
+Tree = int | tuple[Any, ...]  # a number, ("input", its number), or (an op's name, operands...)
+HOST_OPS: dict[str, Callable[..., Any]] = {
+    "add": operator.add,
+    "sub": operator.sub,
+    "mul": operator.mul,
+    "neg": operator.neg,
+    "minimum": min,
+    "maximum": max,
+    "where": lambda c, a, b: a if c else b,
+    "lt": operator.lt,
+    "le": operator.le,
+    "gt": operator.gt,
+    "ge": operator.ge,
+    "eq": operator.eq,
+    "ne": operator.ne,
+}
+
+
+class HostSize(NamedTuple):
+    """A size that the host makes of integer scalars among the inputs; a negative one fails as operation `op`."""
+
+    name: str
+    tree: Tree
+    op: int
+
+    def of(self, inputs: Sequence[Any]) -> int:
+        def value(tree: Tree) -> Any:
+            if isinstance(tree, int):
+                return tree
+            if tree[0] == "input":
+                return int(inputs[tree[1]])
+            made = HOST_OPS[tree[0]](*map(value, tree[1:]))
+            return made if isinstance(made, bool) else (made + (1 << 63)) % (1 << 64) - (1 << 63)
+
+        return int(value(self.tree))
 
 
 class CheckSize(NamedTuple):
@@ -194,6 +232,7 @@ class DeviceProgram:
     signature: Signature
     constants: tuple[Array, ...] = ()
     ops: Mapping[int, Any] = field(default_factory=dict)  # what failures are explained by
+    host_sizes: tuple[HostSize, ...] = ()  # to be known before it runs
 
     @property
     def segments(self) -> list[tuple[Step, ...] | CheckStatus]:
@@ -268,7 +307,7 @@ def execute(
 ) -> dict[int, int]:
     """Runs a program whose inputs, shared variables, constants and early outputs lie at the addresses `bound`, by buffer.
 
-    `sizes` gets those that are found on the way.  Scratch that is bound is not allocated.  Returns the addresses of late
+    `sizes` has the program's `host_sizes` already, and gets those that are found on the way.  Scratch that is bound is not allocated.  Returns the addresses of late
     buffers that are outputs, which are the caller's.  What else was allocated goes back.
     """
     run = _Run(program, device, dict(bound), sizes, poll)

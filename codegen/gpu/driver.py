@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from tcc.codegen.gpu.chips import Chip
+from tcc.codegen.gpu.hostsizes import HostSizes
 from tcc.codegen.gpu.kernel import MAP_WORDS, GpuKernel, Status, TileMap, ptx
 from tcc.codegen.gpu.loops import kernels_of
 from tcc.codegen.kernel import Operand as OperandSlot
@@ -43,14 +44,20 @@ NEWEST = 90  # the emulator's
 
 
 def lower(
-    func: Func, chip: Chip | None, returns: Returns = "list", *, tile_maps: bool = False
+    func: Func,
+    chip: Chip | None,
+    returns: Returns = "list",
+    *,
+    tile_maps: bool = False,
+    host_sizes: bool = False,
 ) -> DeviceProgram:
     """A placed and planned function as a program.  Its kernels are PTX for `chip`, or LLVM text for the emulator (None).
 
-    With `tile_maps` who launches them can make tensor maps, which products on sm_90a ask for.
+    With `tile_maps` who launches them can make tensor maps, which products on sm_90a ask for; with `host_sizes` sizes that
+    follow from integer inputs.
     """
     specific = tile_maps and (chip is None or chip.specific)
-    return _Driver(func, chip, returns, specific).lower()
+    return _Driver(func, chip, returns, specific, HostSizes(func) if host_sizes else None).lower()
 
 
 def user_kernels(op: Op) -> Callable[..., list[GpuKernel]] | None:
@@ -66,8 +73,12 @@ def unclamped(op: Op) -> bool:
 
 
 class _Driver:
-    def __init__(self, func: Func, chip: Chip | None, returns: Returns, specific: bool) -> None:
+    def __init__(
+        self, func: Func, chip: Chip | None, returns: Returns, specific: bool, early: HostSizes | None
+    ) -> None:
         self.func, self.chip, self.returns, self.specific = func, chip, returns, specific
+        self.early = early
+        self.host_sizes: list[launch.HostSize] = []
         self.buffers: list[Buffer] = []
         self.places: dict[Value, Address] = {}
         self.kernels: dict[str, DeviceKernel] = {}
@@ -110,7 +121,13 @@ class _Driver:
             steps.insert(0, launch.Copy(Address(self.status), Address(zeros), STATUS_BYTES))
         signature = Signature(inputs, shared, outputs, self.returns, func.attrs.get("arena", 0))
         return DeviceProgram(
-            self.kernels, tuple(self.buffers), tuple(steps), signature, tuple(self.constants), self.ops
+            self.kernels,
+            tuple(self.buffers),
+            tuple(steps),
+            signature,
+            tuple(self.constants),
+            self.ops,
+            tuple(self.host_sizes),
         )
 
     def buffer(self, space: str, number: int = -1, bytes: Size = 0) -> int:
@@ -141,6 +158,11 @@ class _Driver:
             "yield": lambda op: [],
         }
         for op in block.ops:
+            if self.early is not None and op in self.early.trees:
+                self.host_sizes.append(self.early.found(op, self.op_id(op)))
+                continue
+            if self.early is not None and self.early.needless(op):
+                continue
             if self.waits(op) or self.strays(op) or any(space_of(v) == "shared" for v in op.places):
                 steps += self.looked()
             if user_kernels(op) is not None:
