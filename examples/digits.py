@@ -201,7 +201,9 @@ def plot(histories: dict[str, History], path: Path) -> Path:
 
 
 def speed(seconds: Sequence[float], pixels: int, hidden: int, batch: int) -> str:
-    """The median time of a step, set against what the machine could do and against the book's figures."""
+    """The median time of a step, set against what the machine, or its GPU, could do and against the book's figures."""
+    from tcc.devices import arch_of, chosen
+    from tcc.devicetimes import peak
     from tcc.runtime.threads import thread_count
     from tcc.tools.peak import fma_peak
 
@@ -210,10 +212,13 @@ def speed(seconds: Sequence[float], pixels: int, hidden: int, batch: int) -> str
         4 * pixels * hidden + 6 * hidden * CLASSES
     )  # two products of the first layer, three of the second
     threads = thread_count()
-    share = products / step / fma_peak(threads)
+    device: Any = chosen(None)
+    most = peak(device, arch_of(device), "f32") if device else fma_peak(threads)
+    where = device.name if device else f"{threads} thread{'s' * (threads > 1)}"
+    share = products / step / most
     gpu, cpu = BOOK_GPU_SECONDS / BOOK_STEPS, BOOK_CPU_SECONDS / BOOK_STEPS
     return (
-        f"mlp: {1e3 * step:.2f} ms a step on {threads} thread{'s' * (threads > 1)}, {100 * share:.0f} % of the FMA peak\n"
+        f"mlp: {1e3 * step:.2f} ms a step on {where}, {100 * share:.0f} % of the FMA peak\n"
         f"     {gpu / step:.1f} x as fast as the book's GTX 980M ({1e3 * gpu:.1f} ms a step), "
         f"{cpu / step:.1f} x as fast as its i7 ({1e3 * cpu:.1f} ms)"
     )

@@ -97,7 +97,7 @@ class DeviceVariant:
             if not all(self.containers[number].away for number in self._written):
                 return None
             with self.device:
-                if graph.is_lent or not graph.reads(arrays):
+                if graph.is_lent or not graph.reads(arrays) or not graph.follows(arrays):
                     return None
                 made = graph.run(arrays)
                 for number in self._written:
@@ -158,7 +158,7 @@ class DeviceVariant:
         if graph is not None and graph.fits(values, arrays, stay):
             self._copies_in = self._copies_in or not graph.reads(arrays)
             self._copies_out = self._copies_out or graph.is_lent
-            if graph.reads(arrays) and not graph.is_lent:
+            if graph.reads(arrays) and not graph.is_lent and graph.follows(arrays):
                 return graph
         del graph
         self._graph = None  # gives its memory back before another takes some

@@ -16,9 +16,26 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 
+from tcc.ir import dims
 from tcc.ir.dims import evaluate
 from tcc.runtime.device_arrays import DeviceArray
-from tcc.runtime.launch import STATUS_WORDS, CheckStatus, Device, DeviceKernel, execute
+from tcc.runtime.launch import (
+    STATUS_WORDS,
+    Address,
+    Allocate,
+    CheckStatus,
+    Copy,
+    Device,
+    DeviceCall,
+    DeviceKernel,
+    DeviceProgram,
+    Launch,
+    Loop,
+    Run,
+    Step,
+    TensorMap,
+    execute,
+)
 
 if TYPE_CHECKING:
     from tcc.runtime.device_function import DeviceVariant, Given
@@ -46,6 +63,21 @@ class Capturing(Device, Protocol):
     def unpin(self, address: int) -> None: ...
     def send(self, address: int, pinned: Array) -> None: ...
     def fetch(self, pinned: Array, address: int) -> None: ...
+
+    def launches(self, graph: Any) -> int:
+        """How many there are in a graph, or in the one that is being captured."""
+        ...
+
+    def patch(
+        self,
+        graph: Any,
+        number: int,
+        kernel: DeviceKernel,
+        grid: tuple[int, int, int],
+        arguments: Sequence[int],
+    ) -> None:
+        """Another grid and other arguments for one of them, from the next launch of the graph on."""
+        ...
 
 
 class _Block:
@@ -146,7 +178,7 @@ class CapturedCall:
         self.scratch = {
             number: DeviceArray(device, (evaluate(b.bytes, sizes),), np.uint8)
             for number, b in enumerate(program.buffers)
-            if b.space == "scratch"
+            if b.space in ("scratch", "late")
         }
         bound |= {number: s.address for number, s in self.scratch.items()}
         for kernel in program.kernels.values():
@@ -155,6 +187,14 @@ class CapturedCall:
         last = max(n for n, s in enumerate(segments) if not isinstance(s, CheckStatus))
         self.status = device.pin(8 * STATUS_WORDS) if len(segments) > 1 else None
         self.status_at = 0 if self.status is None else int(self.status.ctypes.data)
+        self.early = program.host_sizes
+        names = {s.name for s in self.early}
+        self.now = [sizes[s.name] for s in self.early]
+        self.state = Run(program, device, bound, sizes)
+        self.following: list[
+            tuple[Any, int, Launch, set[str]]
+        ] = []  # launches whose arguments hang on early sizes
+        self.fixed = set().union(*(dims.names_of(b.bytes) for b in program.buffers)) & names
         self.parts: list[Any] = []  # graphs, and None where the status is looked at
         for n, segment in enumerate(segments):
             if isinstance(segment, CheckStatus):
@@ -163,7 +203,9 @@ class CapturedCall:
             with self.device.captured() as graph:
                 if not n:
                     self.blocks[0].send()
-                execute(replace(program, steps=segment), device, bound, sizes)
+                for step in segment:
+                    if not isinstance(step, Allocate):  # which has been done
+                        self.capture(program, step, graph, bound, sizes)
                 if n == last:
                     self.blocks[1].fetch()
                 follows = segments[n + 1] if n + 1 < len(segments) else None
@@ -173,6 +215,39 @@ class CapturedCall:
         self.brings_all = self.direct or not brought  # whether nothing is left to be brought to the host
         self.waits = self.parts[-1] is not None and self.direct  # which the last check does otherwise
         self.running = False  # whether the device may still read what is pinned
+
+    def capture(
+        self, program: DeviceProgram, step: Step, graph: Any, bound: dict[int, int], sizes: dict[str, int]
+    ) -> None:
+        before = self.device.launches(graph)
+        execute(replace(program, steps=(step,)), self.device, bound, sizes)
+        names, launched = _names(step) & {s.name for s in self.early}, self.device.launches(graph) - before
+        if not isinstance(step, Launch) or step.otherwise:
+            self.fixed |= names
+            return
+        of_grid = set().union(*map(dims.names_of, step.grid)) & names  # which says whether it is launched
+        self.fixed |= of_grid
+        if launched and names > of_grid:
+            self.following.append((graph, before, step, names - of_grid))
+
+    def follows(self, arrays: Sequence[Any]) -> bool:
+        """Whether it is for the sizes that these inputs mean, or has been made to be; within `with device:`."""
+        if not self.early:
+            return True
+        now = [size.of(arrays) for size in self.early]
+        if now == self.now:
+            return True
+        changed = {s.name for s, old, new in zip(self.early, self.now, now) if old != new}
+        if changed & self.fixed or min(now) < 0:
+            return False
+        self.state.sizes.update(zip((s.name for s in self.early), now))
+        self.now = now
+        for graph, number, step, names in self.following:
+            if names & changed:
+                kernel = self.state.program.kernels[step.kernel]
+                grid, arguments = self.state.grid(step), self.state.arguments(step)
+                self.device.patch(graph, number, kernel, grid, arguments)
+        return True
 
     def __del__(self) -> None:
         if getattr(self, "running", False):
@@ -252,3 +327,23 @@ class CapturedCall:
         failed, *values, op = self.status.view(np.int64).tolist()
         if failed:
             raise self.failures[op](values[0], values[1], values[2], 0)
+
+
+def _names(step: Step) -> set[str]:
+    """The names of sizes that a step hangs on."""
+    if isinstance(step, Loop):
+        return set(dims.names_of(step.length)).union(*map(_names, step.body))
+    found: set[str] = set()
+    if isinstance(step, Launch):
+        for a in step.arguments:
+            if isinstance(a, TensorMap):
+                found.update(*map(dims.names_of, (a.address.offset, *a.sizes, *a.strides)))
+            else:
+                found |= dims.names_of(a.offset if isinstance(a, Address) else a)
+        return found.union(*map(dims.names_of, step.grid), *map(_names, step.otherwise))
+    if isinstance(step, Copy):
+        return found.union(*map(dims.names_of, (step.target.offset, step.source.offset, step.bytes)))
+    if isinstance(step, DeviceCall):
+        for o in (*step.operands, *step.results):
+            found.update(*map(dims.names_of, (o.address.offset, *o.shape)))
+    return found

@@ -2,8 +2,8 @@
 
 Code generation makes a `DeviceProgram`; `execute` runs it on any `Device`: a driver, or the emulator of the tests.  Every
 address is a buffer's base plus a size expression in bytes, every argument of a kernel eight bytes.  Steps that are `Launch`,
-`Copy`, `DeviceCall` and `Loop` of such never look at a result on their way, so they can be captured as a graph: a program of these
-alone as one, a program with `CheckStatus` between as several (`segments`).
+`Copy`, `DeviceCall` and `Loop` of such never look at a result on their way, so they can be captured as a graph, `Allocate` being done
+before: a program of these alone as one, a program with `CheckStatus` between as several (`segments`).
 """
 
 from __future__ import annotations
@@ -242,7 +242,8 @@ class DeviceProgram:
             if isinstance(step, CheckStatus):
                 found.append(step)
                 continue
-            if not all(_is_captured(s) for s in walk([step])):
+            own = isinstance(step, Allocate) and self.buffers[step.buffer].number < 0  # no output
+            if not own and not all(_is_captured(s) for s in walk([step])):
                 return []
             if not found or isinstance(found[-1], CheckStatus):
                 found.append([])
@@ -310,7 +311,7 @@ def execute(
     `sizes` has the program's `host_sizes` already, and gets those that are found on the way.  Scratch that is bound is not allocated.  Returns the addresses of late
     buffers that are outputs, which are the caller's.  What else was allocated goes back.
     """
-    run = _Run(program, device, dict(bound), sizes, poll)
+    run = Run(program, device, dict(bound), sizes, poll)
     try:
         for number, buffer in enumerate(program.buffers):
             if buffer.space == "scratch" and number not in bound:
@@ -323,12 +324,14 @@ def execute(
 
 
 @dataclass
-class _Run:
+class Run:
+    """A program under way: where its buffers lie, and what its sizes are."""
+
     program: DeviceProgram
     device: Device
     bases: dict[int, int]
     sizes: dict[str, int]
-    poll: Callable[[], None]
+    poll: Callable[[], None] = lambda: None
     owned: list[tuple[int, int]] = field(default_factory=list)  # buffer, address
     hosts: dict[int, Array] = field(default_factory=dict)  # the host's arrays
 
@@ -400,16 +403,22 @@ class _Run:
             for other in step.otherwise:
                 self.launch(other)
             return
+        grid = self.grid(step)
+        if all(grid):
+            self.device.launch(self.program.kernels[step.kernel], grid, self.arguments(step))
+
+    def grid(self, step: Launch) -> tuple[int, int, int]:
         x, y, z = (self.number(g) for g in step.grid)
-        if not (x and y and z):
-            return
+        return x, y, z
+
+    def arguments(self, step: Launch) -> list[int]:
         given: list[int] = []
         for a in step.arguments:
             if isinstance(a, TensorMap):
                 given += self.device.tensor_map(self.at(a.address), a, self.sizes)
             else:
                 given.append(self.at(a) if isinstance(a, Address) else self.number(a))
-        self.device.launch(self.program.kernels[step.kernel], (x, y, z), given)
+        return given
 
     def fits(self, step: Launch) -> bool:
         maps = (a for a in step.arguments if isinstance(a, TensorMap))

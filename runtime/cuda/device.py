@@ -84,6 +84,7 @@ class CudaDevice:
             self._sources: dict[str, str] = {}
             self._modules: list[Any] = []
             self._graphs: weakref.WeakSet[Graph] = weakref.WeakSet()
+            self._capturing: Graph | None = None
             self.pool = Pool(self._reserve, self._release, preallocate >= 0)
             if preallocate > 0:
                 _, total = cuda.mem_get_info()
@@ -288,6 +289,8 @@ class CudaDevice:
             function = self.prepare(kernel)
             packed = np.array(arguments, np.int64)
             function._launch_kernel(grid, (kernel.block, 1, 1), packed, kernel.shared, self._stream)
+            if self._capturing is not None:
+                self._capturing.note()
 
     def prepare(self, kernel: DeviceKernel) -> Any:
         """The kernel as the driver has it."""
@@ -366,9 +369,28 @@ class CudaDevice:
     @contextmanager
     def captured(self) -> Iterator[Graph]:
         """What is launched and copied inside becomes a graph instead of being done."""
-        with self, capture(self.stream) as graph:
-            yield graph
+        with self:
+            try:
+                with capture(self.stream) as graph:
+                    self._capturing = graph
+                    yield graph
+            finally:
+                self._capturing = None
         self._graphs.add(graph)
+
+    def launches(self, graph: Graph) -> int:
+        return len(graph.nodes)
+
+    def patch(
+        self,
+        graph: Graph,
+        number: int,
+        kernel: DeviceKernel,
+        grid: tuple[int, int, int],
+        arguments: Sequence[int],
+    ) -> None:
+        with self:
+            graph.patch(number, grid, (ctypes.c_int64 * len(arguments))(*arguments))
 
     def replay(self, graph: Graph) -> None:
         """Within `with device:`."""

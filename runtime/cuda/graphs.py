@@ -9,6 +9,7 @@ from typing import Any
 
 from tcc.runtime.cuda.driver import library
 
+END, BUFFER_POINTER, BUFFER_SIZE = 0, 1, 2  # CU_LAUNCH_PARAM_*
 RELAXED = 2  # CU_STREAM_CAPTURE_MODE: other threads and allocations are not in the way
 
 
@@ -29,17 +30,54 @@ def _failed(name: str, status: int) -> None:
     raise GraphError(f"{name} failed: {(text.value or b'unknown error').decode(errors='replace')}")
 
 
+class KernelNode(ctypes.Structure):
+    """CUDA_KERNEL_NODE_PARAMS."""
+
+    _fields_ = [
+        ("function", ctypes.c_void_p),
+        ("grid", ctypes.c_uint * 3),
+        ("block", ctypes.c_uint * 3),
+        ("shared", ctypes.c_uint),
+        ("parameters", ctypes.c_void_p),
+        ("extra", ctypes.POINTER(ctypes.c_void_p)),
+    ]
+
+
 class Graph:
-    """What a stream was given.  `launch` runs it there again; it is destroyed with the object."""
+    """What a stream was given.  `launch` runs it there again; it is destroyed with the object.
+
+    `nodes` are those of its launches, which `patch` changes.
+    """
 
     def __init__(self, stream: int) -> None:
         self._run, self._stream = ctypes.c_void_p(), ctypes.c_void_p(stream)
+        self._made = ctypes.c_void_p()
+        self.nodes: list[int] = []
         self._launch = library().cuGraphLaunch
 
     def launch(self) -> None:
         status = self._launch(self._run, self._stream)
         if status:
             _failed("cuGraphLaunch", status)
+
+    def note(self) -> None:
+        """While it is captured: what the stream was given last is a launch."""
+        status, number, graph = ctypes.c_int(), ctypes.c_uint64(), ctypes.c_void_p()
+        nodes, count = ctypes.POINTER(ctypes.c_void_p)(), ctypes.c_size_t()
+        places = map(ctypes.byref, (status, number, graph, nodes, count))
+        do("cuStreamGetCaptureInfo_v2", self._stream, *places)
+        self.nodes.append(int(nodes[count.value - 1] or 0))
+
+    def patch(self, number: int, grid: tuple[int, int, int], words: ctypes.Array[ctypes.c_int64]) -> None:
+        """Another grid and other arguments for a launch."""
+        node, params = ctypes.c_void_p(self.nodes[number]), KernelNode()
+        do("cuGraphKernelNodeGetParams", node, ctypes.byref(params))
+        size = ctypes.c_size_t(ctypes.sizeof(words))
+        places = (ctypes.addressof(words), BUFFER_SIZE, ctypes.addressof(size), END)
+        extra = (ctypes.c_void_p * 5)(BUFFER_POINTER, *places)
+        params.grid[:] = grid
+        params.parameters, params.extra = None, extra
+        do("cuGraphExecKernelNodeSetParams", self._run, node, ctypes.byref(params))
 
     def __del__(self) -> None:
         with suppress(GraphError):
@@ -49,6 +87,9 @@ class Graph:
         run, self._run = self._run, ctypes.c_void_p()
         if run:
             do("cuGraphExecDestroy", run)
+        made, self._made = self._made, ctypes.c_void_p()
+        if made:
+            do("cuGraphDestroy", made)
 
 
 @contextmanager
@@ -64,7 +105,5 @@ def capture(stream: int) -> Iterator[Graph]:
             library().cuGraphDestroy(graph)
         raise
     do("cuStreamEndCapture", handle, ctypes.byref(graph))
-    try:
-        do("cuGraphInstantiateWithFlags", ctypes.byref(made._run), graph, ctypes.c_ulonglong(0))
-    finally:
-        do("cuGraphDestroy", graph)
+    made._made = graph  # its nodes name those of what is launched
+    do("cuGraphInstantiateWithFlags", ctypes.byref(made._run), graph, ctypes.c_ulonglong(0))

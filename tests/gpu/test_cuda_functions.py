@@ -67,6 +67,26 @@ print(count(GRAPH_LAUNCHES) > 3)
     assert run(program) == "True"
 
 
+def test_minibatches_by_index_are_one_graph_whose_nodes_are_patched() -> None:
+    program = """
+images, y, index, x = f32(22, 3), T.lvector('y'), T.lscalar('index'), T.matrix('x', dtype='float32')
+labels, steps = rng.integers(0, 2, 22), []
+for where in ('cpu', 'cuda'):
+    w, rows = tcc.shared(np.zeros((3, 2), np.float32)), slice(index * 4, (index + 1) * 4)
+    cost = T.nnet.categorical_crossentropy(T.nnet.softmax(T.dot(x, w)), y).mean()
+    givens = {x: tcc.shared(images)[rows], y: tcc.shared(labels)[rows]}
+    steps.append((tcc.function([index], cost, updates=[(w, w - tcc.grad(cost, w))], givens=givens, device=where), w))
+(here, w), (there, v) = steps
+for k in (0, 3, 1, 4, 2):
+    np.testing.assert_allclose(there(k), here(k), rtol=1e-5)
+    np.testing.assert_allclose(v.get_value(), w.get_value(), rtol=1e-4, atol=1e-6)
+kept = there.variant._graph
+there(0)
+print(there.variant._graph is kept, count(GRAPH_LAUNCHES) >= 4)
+"""
+    assert run(program) == "True True"
+
+
 def test_values_that_the_host_sets_need_no_new_graph() -> None:
     program = """
 rate, w = tcc.shared(np.float32(1)), tcc.shared(f32(4), target='cuda')

@@ -153,3 +153,32 @@ def test_a_call_that_was_interrupted_is_waited_for(
     a, before = f32(4), device.waits
     np.testing.assert_array_equal(f(a), a * 2)
     assert device.waits == before + 2
+
+
+def test_minibatches_by_index_are_one_graph(device: Capturing) -> None:
+    """The host makes sizes and places of the index; launches that hang on them are patched."""
+    images, labels = f32(22, 3), RNG.integers(0, 2, 22)
+    index, y = T.lscalar("index"), T.lvector("y")
+    steps = []
+    for where in ("cpu", "emulator"):
+        w = tcc.shared(np.zeros((3, 2), np.float32))
+        rows = slice(index * 4, (index + 1) * 4)
+        cost = T.nnet.categorical_crossentropy(T.nnet.softmax(T.dot(x, w)), y).mean()
+        givens = {x: tcc.shared(images)[rows], y: tcc.shared(labels)[rows]}
+        steps.append(
+            (
+                tcc.function(
+                    [index], cost, updates=[(w, w - tcc.grad(cost, w))], givens=givens, device=where
+                ),
+                w,
+            )
+        )
+    (here, w), (there, v) = steps
+    for k in [0, 3, 1, 1, 4, 2, 5, 0, -3, -1]:  # one of two rows, one of none, some from the end
+        np.testing.assert_allclose(there(k), here(k), rtol=1e-5)
+        np.testing.assert_allclose(v.get_value(), w.get_value(), rtol=1e-4, atol=1e-6)
+        if k == 2:
+            assert device.patches and there.variant is not None
+            kept, patches = there.variant._graph, device.patches
+            assert kept is not None and kept.now == [8, 4]
+    assert device.patches > patches and device.replays

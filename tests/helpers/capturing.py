@@ -24,7 +24,8 @@ class Capturing(_Turns, Emulator):
         self.graph: list[Work] | None = None
         self.landing: list[Work] = []
         self.pinned: dict[int, Array] = {}
-        self.replays = self.waits = 0
+        self.replays = self.waits = self.patches = 0
+        self.nodes: dict[int, list[list[Any]]] = {}  # by graph
 
     def _give(self, work: Work) -> None:
         if self.graph is None:
@@ -35,6 +36,7 @@ class Capturing(_Turns, Emulator):
     @contextmanager
     def captured(self) -> Iterator[list[Work]]:
         self.graph = made = []
+        self.nodes.pop(id(made), None)
         try:
             yield made
         finally:
@@ -80,8 +82,17 @@ class Capturing(_Turns, Emulator):
         self._give(lambda: super(Capturing, self).copy(target, source, bytes))
 
     def launch(self, kernel: DeviceKernel, grid: tuple[int, int, int], arguments: Sequence[int]) -> None:
-        given = list(arguments)
-        self._give(lambda: super(Capturing, self).launch(kernel, grid, given))
+        given = [kernel, grid, list(arguments)]
+        if self.graph is not None:
+            self.nodes.setdefault(id(self.graph), []).append(given)
+        self._give(lambda: super(Capturing, self).launch(*given))
+
+    def launches(self, graph: list[Work]) -> int:
+        return len(self.nodes.get(id(graph), []))
+
+    def patch(self, graph: list[Work], number: int, *given: Any) -> None:
+        self.patches += 1
+        self.nodes[id(graph)][number][:] = given
 
     def __reduce__(self) -> tuple[Any, ...]:
         raise TypeError("made for one test")

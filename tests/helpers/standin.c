@@ -1,6 +1,7 @@
 /* A CUDA driver without a GPU: memory is the host's, kernels are run by a function that the test registers, and streams do
    their work at once. STANDIN_DEVICES, STANDIN_DRIVER, STANDIN_SM and STANDIN_MEMORY say what it claims to be;
    STANDIN_FAULT=cuName:code makes calls of cuName fail with that code, for ever when code is 700 or more. */
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -198,6 +199,26 @@ int cuGraphLaunch(void *e, void *stream) {
     return 0;
 }
 static int give(struct step s) { if (capturing) { keep(s); return 0; } return take(&s); }
+struct node { void *f; unsigned grid[3], block[3], shared; void **params, **extra; };
+int cuStreamGetCaptureInfo_v2(void *stream, int *status, P *id, void **graph, void ***nodes, size_t *count) {
+    static void *last;
+    if (!capturing) return 1;
+    last = (char *)capturing->last - offsetof(struct step, next);
+    *status = 1; *graph = capturing; *nodes = &last; *count = 1;
+    return 0;
+}
+int cuGraphKernelNodeGetParams(struct step *s, struct node *n) {
+    if (!s->f) return 1;
+    *n = (struct node){s->f, {s->dims[0], s->dims[1], s->dims[2]}, {s->dims[3], s->dims[4], s->dims[5]}, s->shared};
+    return 0;
+}
+int cuGraphExecKernelNodeSetParams(void *e, struct step *s, struct node *n) { /* steps are the graph's and the executable's */
+    CALL
+    if (s->f != n->f || n->extra[0] != (void *)1 || n->extra[2] != (void *)2 || *(size_t *)n->extra[3] != s->bytes) return 1;
+    memcpy(s->params, n->extra[1], s->bytes);
+    memcpy(s->dims, n->grid, sizeof n->grid);
+    return 0;
+}
 int cuMemcpyDtoDAsync_v2(P d, P s, size_t n, void *st) { CALL return give((struct step){.to = d, .from = s, .bytes = n}); }
 int cuMemcpyHtoDAsync_v2(P d, const void *s, size_t n, void *st) {
     CALL return give((struct step){.to = d, .from = (P)s, .bytes = n, .counts = &copies_in});
