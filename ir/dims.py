@@ -305,9 +305,16 @@ def evaluate(size: Size, known: Mapping[str, int]) -> int:
     """The number that it is; KeyError names a size that is not known."""
     if isinstance(size, int):
         return size
-    result = _rebuild(size, lambda text: known[text])
-    assert isinstance(result, int)
-    return result
+    total = 0
+    for mono, c in size.terms:
+        for atom in mono:
+            if atom.kind == "name":
+                c *= known[atom.name]
+            else:
+                a, b = atom.args
+                c *= _NUMBERS[atom.kind](evaluate(a, known), evaluate(b, known))
+        total += c
+    return total
 
 
 FUNCTIONS: dict[str, Callable[[Size, Size], Size]] = {
@@ -315,6 +322,14 @@ FUNCTIONS: dict[str, Callable[[Size, Size], Size]] = {
     "%": mod,
     "min": minimum,
     "max": maximum,
+}
+
+
+_NUMBERS: dict[str, Callable[[int, int], int]] = {
+    "//": lambda a, b: a // b if b else 0,
+    "%": lambda a, b: a % b if b else 0,
+    "min": min,
+    "max": max,
 }
 
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 import numpy as np
 
 from tcc.ir import dims
-from tcc.ir.dims import evaluate
+from tcc.ir.dims import Size, evaluate
 from tcc.runtime.device_arrays import DeviceArray
 from tcc.runtime.launch import (
     STATUS_WORDS,
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from tcc.runtime.device_function import DeviceVariant, Given
 
 Array = np.ndarray[Any, Any]
+MOST_KNOWN = 1 << 16  # values of scalars whose sizes are kept
 MOST_PINNED = (
     1 << 20
 )  # bytes of arrays that a graph copies itself; larger ones travel in parts while they are being copied
@@ -114,6 +115,30 @@ class _Block:
     def __del__(self) -> None:
         if getattr(self, "address", 0):
             self.device.unpin(self.address)
+
+
+class _Following:
+    """A launch of a graph, number so many of it, whose arguments hang on sizes of these names."""
+
+    def __init__(self, graph: Any, number: int, step: Launch, names: set[str], run: Run) -> None:
+        self.graph, self.number, self.step, self.names, self.run = graph, number, step, names, run
+        self.kernel, self.grid = run.program.kernels[step.kernel], run.grid(step)
+        self.arguments = run.arguments(step)
+        maps = any(isinstance(a, TensorMap) for a in step.arguments)  # which are several words
+        self.changing = (
+            None if maps else [n for n, a in enumerate(step.arguments) if _argument_names(a) & names]
+        )
+
+    def patch(self) -> None:
+        """For the sizes that `run` has now."""
+        run = self.run
+        if self.changing is None:
+            self.arguments = run.arguments(self.step)
+        else:
+            for n in self.changing:
+                a = self.step.arguments[n]
+                self.arguments[n] = run.at(a) if isinstance(a, Address) else run.number(a)  # type: ignore[arg-type]
+        run.device.patch(self.graph, self.number, self.kernel, self.grid, self.arguments)  # type: ignore[attr-defined]
 
 
 class CapturedCall:
@@ -190,10 +215,10 @@ class CapturedCall:
         self.early = program.host_sizes
         names = {s.name for s in self.early}
         self.now = [sizes[s.name] for s in self.early]
+        self.scalars = sorted({n for s in self.early for n in s.inputs})
+        self.known: dict[tuple[int, ...], list[int]] = {}  # what scalars mean
         self.state = Run(program, device, bound, sizes)
-        self.following: list[
-            tuple[Any, int, Launch, set[str]]
-        ] = []  # launches whose arguments hang on early sizes
+        self.following: list[_Following] = []  # launches whose arguments hang on early sizes
         self.fixed = set().union(*(dims.names_of(b.bytes) for b in program.buffers)) & names
         self.parts: list[Any] = []  # graphs, and None where the status is looked at
         for n, segment in enumerate(segments):
@@ -228,13 +253,18 @@ class CapturedCall:
         of_grid = set().union(*map(dims.names_of, step.grid)) & names  # which says whether it is launched
         self.fixed |= of_grid
         if launched and names > of_grid:
-            self.following.append((graph, before, step, names - of_grid))
+            self.following.append(_Following(graph, before, step, names - of_grid, self.state))
 
     def follows(self, arrays: Sequence[Any]) -> bool:
         """Whether it is for the sizes that these inputs mean, or has been made to be; within `with device:`."""
         if not self.early:
             return True
-        now = [size.of(arrays) for size in self.early]
+        given = tuple(int(arrays[n]) for n in self.scalars)
+        now = self.known.get(given)
+        if now is None:
+            now = [size.of(arrays) for size in self.early]
+            if len(self.known) < MOST_KNOWN:
+                self.known[given] = now
         if now == self.now:
             return True
         changed = {s.name for s, old, new in zip(self.early, self.now, now) if old != new}
@@ -242,11 +272,9 @@ class CapturedCall:
             return False
         self.state.sizes.update(zip((s.name for s in self.early), now))
         self.now = now
-        for graph, number, step, names in self.following:
-            if names & changed:
-                kernel = self.state.program.kernels[step.kernel]
-                grid, arguments = self.state.grid(step), self.state.arguments(step)
-                self.device.patch(graph, number, kernel, grid, arguments)
+        for launch in self.following:
+            if launch.names & changed:
+                launch.patch()
         return True
 
     def __del__(self) -> None:
@@ -335,11 +363,7 @@ def _names(step: Step) -> set[str]:
         return set(dims.names_of(step.length)).union(*map(_names, step.body))
     found: set[str] = set()
     if isinstance(step, Launch):
-        for a in step.arguments:
-            if isinstance(a, TensorMap):
-                found.update(*map(dims.names_of, (a.address.offset, *a.sizes, *a.strides)))
-            else:
-                found |= dims.names_of(a.offset if isinstance(a, Address) else a)
+        found.update(*map(_argument_names, step.arguments))
         return found.union(*map(dims.names_of, step.grid), *map(_names, step.otherwise))
     if isinstance(step, Copy):
         return found.union(*map(dims.names_of, (step.target.offset, step.source.offset, step.bytes)))
@@ -347,3 +371,9 @@ def _names(step: Step) -> set[str]:
         for o in (*step.operands, *step.results):
             found.update(*map(dims.names_of, (o.address.offset, *o.shape)))
     return found
+
+
+def _argument_names(a: Address | Size | TensorMap) -> set[str]:
+    if isinstance(a, TensorMap):
+        return set().union(*map(dims.names_of, (a.address.offset, *a.sizes, *a.strides)))
+    return set(dims.names_of(a.offset if isinstance(a, Address) else a))

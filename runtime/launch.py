@@ -121,6 +121,17 @@ class HostSize(NamedTuple):
     tree: Tree
     op: int
 
+    @property
+    def inputs(self) -> set[int]:
+        """The numbers of those that it is made of."""
+
+        def within(tree: Tree) -> set[int]:
+            if isinstance(tree, int):
+                return set()
+            return {tree[1]} if tree[0] == "input" else set().union(*map(within, tree[1:]))
+
+        return within(self.tree)
+
     def of(self, inputs: Sequence[Any]) -> int:
         def value(tree: Tree) -> Any:
             if isinstance(tree, int):
