@@ -10,7 +10,7 @@ so there are tiles enough to go round, and threads read the images that they cop
 
 from __future__ import annotations
 
-from tcc.codegen.conv.axes import Axis, ceil_div, forward_axis
+from tcc.codegen.conv.axes import Axis, ceil_div, forward_axis, known
 from tcc.codegen.conv.text import ConvText, Number, tile_shape
 from tcc.codegen.index import Index
 from tcc.codegen.kernel import Kernel
@@ -19,7 +19,7 @@ from tcc.codegen.products.pack import copy_elements, copy_transposed, pack_name
 from tcc.codegen.target import Target
 from tcc.ir.core import Op
 from tcc.ir.dims import Size, add, floordiv, maximum, minimum, mul, sub
-from tcc.ir.types import dense_strides
+from tcc.ir.types import Place, Type, dense_strides
 
 MOST_ROWS = 14
 PARTS = 8  # of the images
@@ -34,8 +34,12 @@ def conv_filter_kernel(op: Op, target: Target) -> Kernel:
 class _Filter(ConvText):
     def __init__(self, op: Op, target: Target) -> None:
         super().__init__(op, target)
-        x, g, out = self.types
         self.groups = int(op.attrs["groups"])
+        x, g, out = self.types
+        matrices = self.one_tap(out, x, g)
+        if matrices:
+            self._take_matrices()
+            x, g, out = self.types
         self.filters, self.per_group = floordiv(out.shape[0], self.groups), out.shape[1]
         self.space, self.taps, self.pixels = (self.three(t.shape[2:], 1) for t in (x, out, g))
         pads = self.pads()
@@ -59,6 +63,12 @@ class _Filter(ConvText):
             self.h, self.v = tile_shape(self.t, target, few, self.filters, pixels, aligned=True, whole=few)
         else:
             self.h, self.v = tile_shape(self.t, target, self.per_group, self.filters, pixels, aligned=True)
+        self.in_place = False
+        if matrices and self.per_group:
+            # a tile may read no rows behind the last channel then
+            whole = max(h for h in range(1, self.h + 1) if known(self.per_group) % h == 0)
+            self.in_place = 2 * whole > self.h
+            self.h = whole if self.in_place else self.h
         self.width = self.v * self.t.lanes
         self.blocks = ceil_div(self.filters, self.width)
         self.row_blocks: Size = 1 if self.inner else ceil_div(self.per_group, self.h)
@@ -69,6 +79,21 @@ class _Filter(ConvText):
         parts = add(1, mul(PARTS - 1, minimum(1, floordiv(PARTS_BYTES, bytes))))
         self.parts = minimum(parts, maximum(x.shape[0], 1))
         self.part = floordiv(sub(add(x.shape[0], self.parts), 1), self.parts)  # images
+
+    def _take_matrices(self) -> None:
+        """All pixels on one axis; the operand of fewer channels is the one that is turned."""
+        x, g, out = self.types
+        pixels, strides = mul(*x.shape[2:]), out.strides
+        if self.groups == 1 and known(x.shape[1]) < known(g.shape[1]):
+            x, g = g, x
+            self.order = (1, 0, 2)
+            strides = (strides[1], strides[0])
+        shape = (g.shape[1], floordiv(x.shape[1], self.groups), 1)
+        self.types = [
+            *(Type(t.dtype, (*t.shape[:2], pixels), Place((*t.strides[:2], 1))) for t in (x, g)),
+            Type(out.dtype, shape, Place((*strides[:2], 1))),
+        ]
+        self.strides = self.dilation = [1, 1, 1]
 
     def _inner_taps(self) -> int:
         """Of how many of the last axes the taps are rows of one tile, with all channels."""
@@ -88,10 +113,13 @@ class _Filter(ConvText):
         self.sums = self.reserve(mul(self.parts, self.units, self.h * self.width * self.t.bytes))
         self.turned_image = mul(self.groups, self.blocks, self.pixel_count, self.width)
         most = self.fitting(self.part, mul(add(self.image, self.turned_image), self.parts))
-        self.padded = self.reserve(mul(self.image, most, self.parts, self.t.bytes))
-        self.reserve(mul(self.channel, self.h, self.t.bytes))
+        if self.in_place:
+            self.image, self.channel = x.strides[:2]
+        else:
+            self.padded = self.reserve(mul(self.image, most, self.parts, self.t.bytes))
+            self.reserve(mul(self.channel, self.h, self.t.bytes))
+            self.write_pad(0, self.axes)
         self.turned = self.reserve(mul(self.turned_image, most, self.parts, self.t.bytes))
-        self.write_pad(0, self.axes)
         self._write_turn()
         self._write_sum()
         self._write_tiles()
@@ -107,7 +135,8 @@ class _Filter(ConvText):
             self.put("first", first)
             self.put("count", count)
             copies = i.mul(count, parts)
-            self.parallel("pad", i.mul(copies, self.size(channels)), i.mul(self.size(self.channel), 8))
+            if not self.in_place:
+                self.parallel("pad", i.mul(copies, self.size(channels)), i.mul(self.size(self.channel), 8))
             turns = i.mul(copies, self.size(mul(self.groups, self.blocks)))
             cost = i.mul(self.size(self.pixel_count), self.width * 8)
             self.parallel("turn", turns, cost)
@@ -260,7 +289,8 @@ class _Filter(ConvText):
         """Body over tiles: each for all images of the round."""
         e = self.begin_body("tiles")
         x, t = Index(e), self.t
-        padded, turned, sums = self.scratch(self.padded), self.scratch(self.turned), self.scratch(self.sums)
+        padded = self.pointer(0) if self.in_place else self.scratch(self.padded)
+        turned, sums = self.scratch(self.turned), self.scratch(self.sums)
         first, count = self.get("first", "i64"), self.get("count", "i64")
         image, per_group = self.size(self.image), self.size(self.per_group)
         channel, plane = self.size(self.channel), self.size(mul(self.axes[1].pitch, self.axes[2].pitch))
@@ -282,7 +312,8 @@ class _Filter(ConvText):
 
             def one(i: str, _: list[str]) -> None:
                 copy = x.add(x.mul(part, count), i)
-                a = e.gep(padded, x.add(start, x.mul(copy, image)), t.elem)
+                number = self.image_number(x, first, copy) if self.in_place else copy
+                a = e.gep(padded, x.add(start, x.mul(number, image)), t.elem)
                 b = e.gep(turned, x.add(b_start, x.mul(copy, turned_image)), t.elem)
 
                 def depth(z: str, _: list[str]) -> None:

@@ -42,6 +42,7 @@ from tcc.runtime import layout as at
 
 ROUND_THREADS = 4  # that have images of their own in a round
 LONG_BLOCK = 64  # ops of a tile's block for all of its vectors, past which they are written once, in a loop over the rows
+AHEAD = 6  # steps of a tile by which vectors that lie beyond the first-level cache are fetched before they are read
 
 
 class Conv(ConvText):
@@ -79,6 +80,9 @@ class Conv(ConvText):
         )
         self.cycles = cycles * len(self.phases)  # of an image, or of all where they are merged
         self.width = self.v * self.t.lanes
+        lines, longer = self._lines()
+        read = mul(lines, add(self.width, longer), self.t.bytes)
+        self.far = isinstance(read, int) and read > target.l1_bytes
         self.tiles = ceil_div(self.m, self.h)
         # rows of results follow one another in both memories
         steps = self.three(self.result.strides[2:], 0)
@@ -88,11 +92,16 @@ class Conv(ConvText):
         if self.merged and self.phases[0][0].count != 1:
             self.gapless = self.gapless and steps[0] == mul(self.phases[0][1].count, steps[1])
         self.direct = self.gapless and steps[2] == 1 and (not op.blocks or cheap(op.block.ops))
+        # tiles may read the source itself where no vector goes on behind a run
+        self.in_place = self.one_tap(self.filters, self.source) and not any(a.spread for a in self.axes)
+        self.in_place &= target.avx512 or self.runs[0] % self.t.lanes == 0
 
     def _end(self, run: Size) -> tuple[int, int] | None:
         """(vectors, lanes of the last one or 0 for all) of a run's last tile, if that is not like the others."""
         rest = run % self.width if isinstance(run, int) and not self.merged else 0
-        v, last = -(-rest // self.t.lanes), rest % self.t.lanes if self.direct and self.target.avx512 else 0
+        v, last = -(-rest // self.t.lanes), 0
+        if self.target.avx512 and (self.direct or self.in_place):
+            last = rest % self.t.lanes
         return (v, last) if rest and (v < self.v or last) else None
 
     def _axes(self) -> list[Axis]:
@@ -125,14 +134,17 @@ class Conv(ConvText):
         self.lay_out(self.axes, channels=mul(self.groups, self.depth_channels), slack=slack)
         tables, packs = [], []
         for k in self.depths:
-            tables.append(self.reserve(mul(k, 8)))
+            tables.append(self.reserve(mul(add(k, AHEAD), 8)))
             packs.append(self.reserve(mul(self.groups, self.tiles, k, h * self.t.bytes)))
-        most_images = (
-            self.merge_images(images) if self.merged else self.images_at_once(images, threads=ROUND_THREADS)
-        )
+        if self.in_place:
+            most_images, (self.image, self.plane) = images, self.source.strides[:2]
+        elif self.merged:
+            most_images = self.merge_images(images)
+        else:
+            most_images = self.images_at_once(images, threads=ROUND_THREADS)
         if self.axes[2].spread:
             write_spread_pad(self, self.si, self.axes)
-        else:
+        elif not self.in_place:
             self.write_pad(self.si, self.axes)
         self._write_tile("tile", self.v)
         for v, last in sorted({end for run in self.runs if (end := self._end(run))}):
@@ -146,7 +158,7 @@ class Conv(ConvText):
         e = self.begin_kernel()
         x = Index(e)
         most = self.size(most_images)
-        if not self.merged:
+        if not self.merged and not self.in_place:
             # threads share the images, so that each finds its own in its caches
             threads = e.value(f"load i64, ptr {e.gep('%ctx', at.CTX_THREADS, 'i64')}")
             most = x.mul(x.max(x.min(threads, ROUND_THREADS), 1), most)
@@ -160,7 +172,8 @@ class Conv(ConvText):
             count = x.min(x.sub(self.size(images), first), most)
             self.put("first", first)
             self.put("count", count)
-            self.parallel("pad", x.mul(count, self.size(self.channels)), x.mul(self.size(self.copied), 8))
+            if not self.in_place:
+                self.parallel("pad", x.mul(count, self.size(self.channels)), x.mul(self.size(self.copied), 8))
             for number, (d, _rows, cols) in enumerate(self.phases):
                 self.put("table", self.scratch(tables[number]))
                 self.put("pack", self.scratch(packs[number]))
@@ -231,14 +244,23 @@ class Conv(ConvText):
             params += ["ptr %out", "i64 %rows", "i64 %image", "i64 %channel", "i64 %pixel"]
         self.begin_function(name, *params)
 
+        x = Index(e)
+        ends: list[str | None] = [
+            *[None] * (v - 1),
+            constant_mask([j < (last or t.lanes) for j in range(t.lanes)]),
+        ]
+
         def step(k: str, s: list[str]) -> list[str]:
             a, acc = s[0], s[1:]
             b = e.gep("%b", e.value(f"load i64, ptr {e.gep('%table', k, 'i64')}"))
-            vectors = [load(e, t, e.gep(b, j * t.lanes, t.elem)) for j in range(v)]
+            if self.far:
+                soon = e.value(f"load i64, ptr {e.gep('%table', x.add(k, AHEAD), 'i64')}")
+                self.fetch(e.gep("%b", soon), v * t.lanes * t.bytes)
+            reads = ends if self.in_place else [None] * v
+            vectors = [load(e, t, e.gep(b, j * t.lanes, t.elem), mask) for j, mask in enumerate(reads)]
             rows = [e.gep(a, i, t.elem) for i in range(h)]
             return [e.gep(a, h, t.elem), *self.multiply(rows, vectors, acc)]
 
-        x = Index(e)
         if self.direct:
             # the result's lines, and those that the block reads, arrive while the sums are made
             e.declare("declare void @llvm.prefetch.p0(ptr, i32, i32, i32)")
@@ -263,22 +285,20 @@ class Conv(ConvText):
         e.branch_if(e.value("icmp eq ptr %out, null"), other, straight)
         e.at(straight)
         pixels = [x.add("%pixel", j * t.lanes) for j in range(v)]
-        lanes = [j < (last or t.lanes) for j in range(t.lanes)]
-        masks: list[str | None] = [*[None] * (v - 1), constant_mask(lanes)]
         if self.op.blocks and len(list(self.op.block.ops)) * h * v > LONG_BLOCK:
             aside()
 
             def row(r: str, p: list[str]) -> list[str]:
                 place, tile = p
                 values = [load(e, t, e.gep(tile, j * t.lanes, t.elem)) for j in range(v)]
-                values = self._finished(values, masks, "%image", x.add("%channel", r), pixels)
+                values = self._finished(values, ends, "%image", x.add("%channel", r), pixels)
                 for j, value in enumerate(values):
-                    store(e, t, value, e.gep(place, j * t.lanes, t.elem), masks[j])
+                    store(e, t, value, e.gep(place, j * t.lanes, t.elem), ends[j])
                 return [e.gep(place, sc, t.elem), e.gep(tile, self.width, t.elem)]
 
             e.loop(0, "%rows", 1, row, [("ptr", "%out"), ("ptr", "%c")])
         else:
-            self._write_rows(done, masks, pixels)
+            self._write_rows(done, ends, pixels)
         e.line("ret void")
         e.at(other)
         aside()
@@ -403,7 +423,18 @@ class Conv(ConvText):
             e.line(f"store i64 {x.mul(where, self.t.bytes)}, ptr {e.gep(table, k, 'i64')}")
 
         if table_too:
-            e.when(e.value("icmp eq i64 %begin, 0"), lambda: each(entry))
+
+            def table_of_phase() -> None:
+                each(entry)
+
+                def again(i: str, _: list[str]) -> None:
+                    offset = e.value(f"load i64, ptr {e.gep(table, i, 'i64')}")
+                    e.line(f"store i64 {offset}, ptr {e.gep(table, x.add(kk, i), 'i64')}")
+
+                if self.far:  # behind the last step the next tile begins
+                    e.loop(0, AHEAD, 1, again)
+
+            e.when(e.value("icmp eq i64 %begin, 0"), table_of_phase)
 
         def tile(u: str, _: list[str]) -> None:
             group, number = x.div(u, tt), x.sub(u, x.mul(x.div(u, tt), tt))
@@ -458,7 +489,8 @@ class Conv(ConvText):
             self.get("pack"),
             self.get("first", "i64"),
         )
-        padded, tile = self.scratch(self.padded), self.thread_scratch()
+        padded = self.pointer(self.si) if self.in_place else self.scratch(self.padded)
+        tile = self.thread_scratch()
         plane, image, ow = self.size(self.plane), self.size(self.image), self.size(cols.count)
         firsts = [self.size(r.first) for r in phase]
         bases = [self.size(r.base) for r in phase]

@@ -16,7 +16,7 @@ from tcc.codegen.products.microkernel import each_vector, lane_mask, load, splat
 from tcc.codegen.target import Target
 from tcc.ir.core import Op
 from tcc.ir.dims import Size, add, floordiv, maximum, minimum, mul
-from tcc.ir.types import Type
+from tcc.ir.types import Type, dense_strides
 from tcc.runtime import layout as at
 
 Number = int | str
@@ -95,6 +95,7 @@ class ConvText:
         self.helpers: dict[str, str] = {}
         last = len(op.operands) - 1
         self.types: list[Type] = [op.operands[i].type for i in (0, 1, last)]
+        self.order = (0, 1, 2)  # which of the operands and the result each of the types is
         self.t = vector(self.types[0].dtype, target)
         self.total: Size = 0
         for i in (0, 1, last):
@@ -109,6 +110,14 @@ class ConvText:
     def pads(self) -> list[Size]:
         """Before the first element, along each axis."""
         return self.three(self.op.attrs["pads"][::2], 0)
+
+    def one_tap(self, filters: Type, *images: Type) -> bool:
+        """Whether the one tap of a filter meets each pixel, which of known sizes follow one another in the `images`."""
+        sizes = [*filters.shape, *(s for t in images for s in t.shape[1:]), *self.op.attrs["pads"]]
+        if not all(isinstance(s, int) for s in sizes) or any(self.op.attrs["pads"]):
+            return False
+        dense = all(t.strides[2:] == dense_strides(t.shape[2:]) for t in images)
+        return dense and {*filters.shape[2:], *self.strides} == {1}
 
     # -- memory --------------------------------------------------------------------------------------------------
 
@@ -210,7 +219,7 @@ class ConvText:
 
     def pointer(self, operand: int) -> str:
         """Of the first, the second, and the result."""
-        return self._head("load ptr, ptr {}", operand)
+        return self._head("load ptr, ptr {}", self.order[operand])
 
     def extra(self, number: int) -> str:
         """The address of what the epilogue reads."""
@@ -285,6 +294,9 @@ class ConvText:
 
             each_vector(e, t, self.target, str(count), vector)
             return
+        if src_step == 1 and isinstance(step, int) and step <= 4 and self.target.avx512:
+            self._space_out(src, dst, count, step)
+            return
 
         def element(_: str, v: list[str]) -> list[str]:
             value = e.value(f"load {t.elem}, ptr {v[0]}, align {t.bytes}")
@@ -292,6 +304,24 @@ class ConvText:
             return [e.gep(v[0], src_step, t.elem), e.gep(v[1], step, t.elem)]
 
         e.loop(0, count, 1, element, [("ptr", src), ("ptr", dst)])
+
+    def _space_out(self, src: str, dst: str, count: Number, step: int) -> None:
+        """`count` elements to every `step`-th of dst, by whole vectors with masks."""
+        e, t = self.e, self.t
+        x = Index(e)
+
+        def vector(i: str, mask: str | None, _: list[str]) -> list[str]:
+            value = load(e, t, e.gep(src, i, t.elem), mask)
+            places, to = x.mul(x.sub(count, i), step), e.gep(dst, x.mul(i, step), t.elem)
+            for first in range(0, step * t.lanes, t.lanes):
+                lanes = ", ".join(f"i32 {(first + j) // step}" for j in range(t.lanes))
+                part = e.value(f"shufflevector {t} {value}, {t} poison, <{t.lanes} x i32> <{lanes}>")
+                some = constant_mask([(first + j) % step == 0 for j in range(t.lanes)])
+                there = lane_mask(e, t, str(x.max(x.sub(places, first), 0)))
+                store(e, t, part, e.gep(to, first, t.elem), e.value(f"and {t.of('i1')} {there}, {some}"))
+            return []
+
+        each_vector(e, t, self.target, str(count), vector)
 
     def multiply(self, rows: Sequence[str], vectors: Sequence[str], acc: list[str]) -> list[str]:
         """One step of a register tile: each row's element times each vector, added to its accumulator."""
