@@ -2,7 +2,8 @@
 
 The image is padded as for the convolution itself (tcc.codegen.conv.kernel), so the elements that a tap meets along a row of
 results are a row too; g is turned, so that the vectors of a tile are filters.  A tile's rows are channels that one tap
-meets, or all channels and the taps along the last axes where these are few.  Its sums stay in scratch between rounds of
+meets, or channels and the taps along the last axes: all, where these are few.  Where taps are neighbours along a row, each
+element of the image is read once for the last axis' taps, which meet it with g's vectors of as many pixels.  Its sums stay in scratch between rounds of
 images: each element is one chain of fused multiply-adds over images, then pixels, whatever the tile.  Where filters are
 small, images are cut into a few parts, whatever the number of threads, each with sums of its own that are added up in order:
 so there are tiles enough to go round, and threads read the images that they copied.
@@ -10,11 +11,14 @@ so there are tiles enough to go round, and threads read the images that they cop
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 from tcc.codegen.conv.axes import Axis, ceil_div, forward_axis, known
-from tcc.codegen.conv.text import ConvText, Number, tile_shape
+from tcc.codegen.conv.text import ConvText, Number, best_tile, tile_shape
 from tcc.codegen.index import Index
 from tcc.codegen.kernel import Kernel
-from tcc.codegen.products.microkernel import load, store
+from tcc.codegen.products.microkernel import load, splat, store
 from tcc.codegen.products.pack import copy_elements, copy_transposed, pack_name
 from tcc.codegen.target import Target
 from tcc.ir.core import Op
@@ -56,22 +60,27 @@ class _Filter(ConvText):
             for i in range(3)
         ]
         self.inner = self._inner_taps()
+        self.window = 1
         pixels = mul(self.pixels[1], self.pixels[2])
         few: Size = mul(self.per_group, *self.taps[3 - self.inner :])
+        self.channels_at_once = self.per_group
         if self.inner:
             assert isinstance(few, int)
             self.h, self.v = tile_shape(self.t, target, few, self.filters, pixels, aligned=True, whole=few)
         else:
-            self.h, self.v = tile_shape(self.t, target, self.per_group, self.filters, pixels, aligned=True)
+            self._take_tile(pixels)
         self.in_place = False
         if matrices and self.per_group:
             # a tile may read no rows behind the last channel then
             whole = max(h for h in range(1, self.h + 1) if known(self.per_group) % h == 0)
             self.in_place = 2 * whole > self.h
-            self.h = whole if self.in_place else self.h
+            if self.in_place and not self.inner:
+                self.h = self.channels_at_once = whole
         self.width = self.v * self.t.lanes
         self.blocks = ceil_div(self.filters, self.width)
-        self.row_blocks: Size = 1 if self.inner else ceil_div(self.per_group, self.h)
+        self.row_blocks: Size = (
+            1 if self.inner and self.window == 1 else ceil_div(self.per_group, known(self.channels_at_once))
+        )
         self.outer = self.taps[: 3 - self.inner]
         self.units = mul(self.groups, self.blocks, *self.outer, self.row_blocks)
         self.pixel_count: Size = mul(*self.pixels)
@@ -79,6 +88,21 @@ class _Filter(ConvText):
         parts = add(1, mul(PARTS - 1, minimum(1, floordiv(PARTS_BYTES, bytes))))
         self.parts = minimum(parts, maximum(x.shape[0], 1))
         self.part = floordiv(sub(add(x.shape[0], self.parts), 1), self.parts)  # images
+
+    def _take_tile(self, pixels: Size) -> None:
+        """Rows are channels, or channels and the last axis' taps where this takes less time."""
+        how = self.t, self.target, self.per_group, self.filters, pixels, True
+        cycles, h, self.v = best_tile(*how)
+        self.h = self.channels_at_once = h
+        taps, count = self.taps[2], self.pixels[2]
+        near = self.strides[2] == self.dilation[2] == 1 and self.target.avx512
+
+        if not near or not isinstance(taps, int) or not isinstance(count, int) or not 1 < taps <= count:
+            return
+        with_taps, h, v = best_tile(*how, taps=taps)
+        if v and with_taps < taps * cycles:
+            self.inner, self.window, self.v = 1, taps, v
+            self.channels_at_once, self.h = h, h * taps
 
     def _take_matrices(self) -> None:
         """All pixels on one axis; the operand of fewer channels is the one that is turned."""
@@ -117,7 +141,7 @@ class _Filter(ConvText):
             self.image, self.channel = x.strides[:2]
         else:
             self.padded = self.reserve(mul(self.image, most, self.parts, self.t.bytes))
-            self.reserve(mul(self.channel, self.h, self.t.bytes))
+            self.reserve(mul(self.channel, self.channels_at_once, self.t.bytes))
             self.write_pad(0, self.axes)
         self.turned = self.reserve(mul(self.turned_image, most, self.parts, self.t.bytes))
         self._write_turn()
@@ -261,6 +285,9 @@ class _Filter(ConvText):
         acc = [e.value(f"phi {t} [zeroinitializer, %{entry}], [{p}, %{resume}]") for p in old]
 
         def line(_: str, s: list[str]) -> list[str]:
+            if self.window > 1:
+                return self._add_line(s, offsets, pitch)
+
             def pixel(_: str, s: list[str]) -> list[str]:
                 a, b, acc = s[0], s[1], s[2:]
                 vectors = [load(e, t, e.gep(b, j * t.lanes, t.elem)) for j in range(v)]
@@ -274,6 +301,48 @@ class _Filter(ConvText):
         for place, value in zip(places, last, strict=True):
             store(e, t, value, place)
         e.end()
+
+    def _add_line(self, s: list[str], offsets: Sequence[Number], pitch: Number) -> list[str]:
+        """A line of `sum` where an element of a is read once for all taps: the vectors of b that these meet stay in registers."""
+        e, t, v, taps = self.e, self.t, self.v, self.window
+        count = known(self.pixels[2])
+
+        def step(a: str, near: Sequence[Sequence[str]], acc: Sequence[str]) -> list[str]:
+            """The k-th tap meets the vectors near[k], where there are some."""
+            done = list(acc)
+            for i in range(0, self.h, taps):
+                one = e.value(f"load {t.elem}, ptr {e.gep(a, offsets[i], t.elem)}, align {t.bytes}")
+                many = splat(e, t, one)
+                for k, vectors in enumerate(near):
+                    for j, b in enumerate(vectors):
+                        at = (i + k) * v + j
+                        done[at] = e.call(t, f"llvm.fma.{t.suffix}", (t, many), (t, b), (t, done[at]))
+            return done
+
+        def vectors(b: str) -> list[str]:
+            return [load(e, t, e.gep(b, j * t.lanes, t.elem)) for j in range(v)]
+
+        a, b, acc = s[0], s[1], s[2:]
+        near: list[list[str]] = []
+        for q in range(taps - 1):
+            near = [vectors(e.gep(b, q * self.width, t.elem)), *near]
+            acc = step(e.gep(a, q, t.elem), near, acc)
+
+        def pixel(_: str, s: list[str]) -> list[str]:
+            a, b, old, acc = s[0], s[1], s[2 : 2 + v * (taps - 1)], s[2 + v * (taps - 1) :]
+            near = [vectors(b), *(old[k : k + v] for k in range(0, len(old), v))]
+            kept = [b for some in near[:-1] for b in some]
+            return [e.gep(a, 1, t.elem), e.gep(b, self.width, t.elem), *kept, *step(a, near, acc)]
+
+        start = [("ptr", e.gep(a, taps - 1, t.elem)), ("ptr", e.gep(b, (taps - 1) * self.width, t.elem))]
+        values = [(t, w) for w in (*(b for some in near for b in some), *acc)]
+        done = e.loop(taps - 1, count, 1, pixel, [*start, *values])
+        old, acc = done[2 : 2 + v * (taps - 1)], done[2 + v * (taps - 1) :]
+        near = [old[k : k + v] for k in range(0, len(old), v)]
+        for q in range(taps - 1):
+            none: list[list[str]] = [[]] * (q + 1)
+            acc = step(e.gep(done[0], q, t.elem), [*none, *near[: taps - 1 - q]], acc)
+        return [e.gep(a, pitch, t.elem), e.gep(b, count * self.width, t.elem), *acc]
 
     def _unit(self, x: Index, u: str) -> tuple[Number, Number, list[Number], Number]:
         """(group, block of filters, outer taps, block of channels) of a tile."""
@@ -304,7 +373,9 @@ class _Filter(ConvText):
         def unit(u: str, _: list[str]) -> None:
             part, tile = self.divide(x, u, units) if self.parts != 1 else (0, u)
             group, block, taps, rows = self._unit(x, str(tile))
-            start = x.mul(x.add(x.mul(group, per_group), x.mul(rows, self.h)), channel)
+            start = x.mul(
+                x.add(x.mul(group, per_group), x.mul(rows, self.size(self.channels_at_once))), channel
+            )
             for axis, tap in enumerate(taps):
                 start = x.add(start, self._tap_offset(x, axis, tap))
             b_start = x.mul(x.mul(x.add(x.mul(group, blocks), block), pixel_count), self.width)
@@ -349,6 +420,7 @@ class _Filter(ConvText):
         for size in (*self.outer, self.row_blocks, self.blocks):
             self.size(size)
         parts = self.size(self.parts)
+        taps_of_row = math.prod(known(k) for k in self.taps[3 - self.inner :])
         apart = x.mul(self.size(self.units), self.h * self.width)
 
         def unit(u: str, _: list[str]) -> None:
@@ -357,7 +429,7 @@ class _Filter(ConvText):
             begin = x.mul(block, self.width)
             count = x.min(x.sub(filters, begin), self.width)
             start = x.mul(x.add(x.mul(group, filters), begin), so)
-            first = x.mul(rows, self.h)
+            first = x.mul(rows, self.size(self.channels_at_once))
 
             def add_parts(k: str, _: list[str]) -> None:
                 def more(p: str, v: list[str]) -> list[str]:
@@ -377,7 +449,8 @@ class _Filter(ConvText):
                     to = x.add(to, x.mul(tap, step))
                 self.copy(e.gep(c, x.mul(r, self.width), t.elem), e.gep(result, to, t.elem), count, so)
 
-            e.loop(0, x.min(self.h, x.sub(per_group, first)) if not self.inner else self.h, 1, row)
+            there = x.min(self.size(self.channels_at_once), x.sub(per_group, first))
+            e.loop(0, x.mul(there, taps_of_row), 1, row)
 
         e.loop("%begin", "%end", 1, unit)
         e.end()

@@ -37,6 +37,7 @@ def best_tile(
     whole: int = 0,
     ends: bool = False,
     lines: tuple[Size, Size] = (-1, 0),
+    taps: int = 1,
 ) -> tuple[float, int, int]:
     """(cycles, rows, vectors) with the register tile that takes the least time for a product of rows x columns and `depth` steps.
 
@@ -44,6 +45,7 @@ def best_tile(
     multiply-add for each of both; two loads fit a cycle, and a chain goes on after four.  What there is about as much of as
     of the other keeps it waiting.  `whole` rows are not cut.  Where there are
     `ends`, columns left over have a tile of fewer vectors.
+    With `taps`, each row's element meets the vectors of so many steps, with an accumulator for each.
     The vectors of all steps lie in `lines`: (how many, by how many elements each is longer than a tile is wide), or apart.
     Where they do not stay in the first-level cache for the next rows, each line of it takes a cycle of the loads' time.
     """
@@ -59,13 +61,13 @@ def best_tile(
         read = (min(count * (v * t.lanes + longer), apart) if min(count, longer) >= 0 else apart) * t.bytes
         far = read / (max(k, 1) * LINE) if read > target.l1_bytes else 0
         loads = (h + v * (1 if aligned else 2)) / 2 + far
-        both = math.sqrt(math.hypot((h * v / target.multiply_adds) ** 2, loads**2))
+        both = math.sqrt(math.hypot((h * v * taps / target.multiply_adds) ** 2, loads**2))
         return k * (max(both, 4.0) + 0.5) + _TILE_END + 3 * h * v
 
     best: tuple[float, int, int] | None = None
     for v in range(1, 9):
         blocks, rest = divmod(n, v * t.lanes)
-        for h in range(1, min((registers - 1) // v - 1, 28 if v == 1 and aligned else 14) + 1):
+        for h in range(1, min((registers - 1) // (v * taps) - 1, 28 if v == 1 and aligned else 14) + 1):
             if whole and h != whole:
                 continue
             end = cycles(h, -(-rest // t.lanes) if ends else v) if rest else 0.0
