@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 from tcc.codegen.conv.axes import Axis, ceil_div, forward_axis, known
 from tcc.codegen.conv.text import ConvText, Number, best_tile, tile_shape
@@ -70,12 +71,15 @@ class _Filter(ConvText):
         else:
             self._take_tile(pixels)
         self.in_place = False
-        if matrices and self.per_group:
+        if self.per_group and (matrices or self._skips_borders()):
             # a tile may read no rows behind the last channel then
-            whole = max(h for h in range(1, self.h + 1) if known(self.per_group) % h == 0)
-            self.in_place = 2 * whole > self.h
-            if self.in_place and not self.inner:
-                self.h = self.channels_at_once = whole
+            most, some = known(self.channels_at_once), known(self.per_group)
+            whole = max(h for h in range(1, most + 1) if some % h == 0)
+            self.in_place = 2 * whole > most
+            if self.in_place:
+                self.channels_at_once = whole
+                self.h = whole * math.prod(self.taps[3 - self.inner :])
+                self.axes = [replace(a, pitch=s, share=0) for a, s in zip(self.axes, self.space)]
         self.width = self.v * self.t.lanes
         self.blocks = ceil_div(self.filters, self.width)
         self.row_blocks: Size = (
@@ -103,6 +107,26 @@ class _Filter(ConvText):
         if v and with_taps < taps * cycles:
             self.inner, self.window, self.v = 1, taps, v
             self.channels_at_once, self.h = h, h * taps
+
+    def _skips_borders(self) -> bool:
+        """Whether tiles may leave out what meets no element of the image, so that this needs no zeros around it."""
+        x, pads = self.types[0], self.op.attrs["pads"]
+
+        if not all(isinstance(s, int) for s in (*self.space, *self.taps, *self.pixels, *pads)):
+            return False
+        if self.window == 1 or {*self.strides} != {1} or x.strides[2:] != dense_strides(x.shape[2:]):
+            return False
+        before = known(self.axes[2].lo)
+        return before < self.window and known(self.pixels[2]) <= before + known(self.space[2])
+
+    def _met(self, x: Index, axis: int, tap: Number) -> tuple[Number, Number]:
+        """The first pixel that a tap meets along an axis, and that behind the last one."""
+        count = self.size(self.pixels[axis])
+        if not self.in_place:
+            return 0, count
+        before = self.size(self.axes[axis].lo)
+        here = x.sub(before, x.mul(tap, self.dilation[axis]))
+        return x.max(here, 0), x.min(x.add(here, self.size(self.space[axis])), count)
 
     def _take_matrices(self) -> None:
         """All pixels on one axis; the operand of fewer channels is the one that is turned."""
@@ -323,10 +347,14 @@ class _Filter(ConvText):
             return [load(e, t, e.gep(b, j * t.lanes, t.elem)) for j in range(v)]
 
         a, b, acc = s[0], s[1], s[2:]
+        # an image that is read in place has no zeros before and behind its elements
+        before = known(self.axes[2].lo) if self.in_place else 0
+        end = before + known(self.space[2]) if self.in_place else count + taps
         near: list[list[str]] = []
         for q in range(taps - 1):
             near = [vectors(e.gep(b, q * self.width, t.elem)), *near]
-            acc = step(e.gep(a, q, t.elem), near, acc)
+            if before <= q < end:
+                acc = step(e.gep(a, q - before, t.elem), near, acc)
 
         def pixel(_: str, s: list[str]) -> list[str]:
             a, b, old, acc = s[0], s[1], s[2 : 2 + v * (taps - 1)], s[2 + v * (taps - 1) :]
@@ -334,14 +362,18 @@ class _Filter(ConvText):
             kept = [b for some in near[:-1] for b in some]
             return [e.gep(a, 1, t.elem), e.gep(b, self.width, t.elem), *kept, *step(a, near, acc)]
 
-        start = [("ptr", e.gep(a, taps - 1, t.elem)), ("ptr", e.gep(b, (taps - 1) * self.width, t.elem))]
+        start = [
+            ("ptr", e.gep(a, taps - 1 - before, t.elem)),
+            ("ptr", e.gep(b, (taps - 1) * self.width, t.elem)),
+        ]
         values = [(t, w) for w in (*(b for some in near for b in some), *acc)]
         done = e.loop(taps - 1, count, 1, pixel, [*start, *values])
         old, acc = done[2 : 2 + v * (taps - 1)], done[2 + v * (taps - 1) :]
         near = [old[k : k + v] for k in range(0, len(old), v)]
         for q in range(taps - 1):
             none: list[list[str]] = [[]] * (q + 1)
-            acc = step(e.gep(done[0], q, t.elem), [*none, *near[: taps - 1 - q]], acc)
+            if count + q < end:
+                acc = step(e.gep(done[0], q, t.elem), [*none, *near[: taps - 1 - q]], acc)
         return [e.gep(a, pitch, t.elem), e.gep(b, count * self.width, t.elem), *acc]
 
     def _unit(self, x: Index, u: str) -> tuple[Number, Number, list[Number], Number]:
@@ -362,9 +394,15 @@ class _Filter(ConvText):
         turned, sums = self.scratch(self.turned), self.scratch(self.sums)
         first, count = self.get("first", "i64"), self.get("count", "i64")
         image, per_group = self.size(self.image), self.size(self.per_group)
-        channel, plane = self.size(self.channel), self.size(mul(self.axes[1].pitch, self.axes[2].pitch))
+        channel, pitch = self.size(self.channel), self.size(self.axes[2].pitch)
+        plane = self.size(mul(self.axes[1].pitch, self.axes[2].pitch))
+        corner: Number = 0
+        if self.in_place:
+            deep, down = self.axes[:2]
+            corner = x.mul(x.add(x.mul(self.size(deep.lo), self.size(down.pitch)), self.size(down.lo)), pitch)
         turned_image, pixels = self.size(self.turned_image), [self.size(s) for s in self.pixels]
-        lines = x.mul(x.mul(pixels[1], pixels[2]), self.width)
+        line = x.mul(pixels[2], self.width)
+        lines = x.mul(pixels[1], line)
         pixel_count, blocks = self.size(self.pixel_count), self.size(self.blocks)
         for size in (*self.outer, self.row_blocks, self.plane, *(a.pitch for a in self.axes)):
             self.size(size)
@@ -378,22 +416,26 @@ class _Filter(ConvText):
             )
             for axis, tap in enumerate(taps):
                 start = x.add(start, self._tap_offset(x, axis, tap))
+            start = x.sub(start, corner)
+            outer: list[Number] = [*taps, *[0] * self.inner]
+            (z0, z1), (y0, y1) = (self._met(x, axis, outer[axis]) for axis in (0, 1))
             b_start = x.mul(x.mul(x.add(x.mul(group, blocks), block), pixel_count), self.width)
             c = e.gep(sums, x.mul(u, self.h * self.width), t.elem)
 
             def one(i: str, _: list[str]) -> None:
                 copy = x.add(x.mul(part, count), i)
                 number = self.image_number(x, first, copy) if self.in_place else copy
-                a = e.gep(padded, x.add(start, x.mul(number, image)), t.elem)
-                b = e.gep(turned, x.add(b_start, x.mul(copy, turned_image)), t.elem)
+                a = x.add(x.add(start, x.mul(y0, pitch)), x.mul(number, image))
+                b = x.add(x.add(b_start, x.mul(y0, line)), x.mul(copy, turned_image))
 
                 def depth(z: str, _: list[str]) -> None:
-                    here, there = e.gep(a, x.mul(z, plane), t.elem), e.gep(b, x.mul(z, lines), t.elem)
+                    here = e.gep(padded, x.add(a, x.mul(z, plane)), t.elem)
+                    there = e.gep(turned, x.add(b, x.mul(z, lines)), t.elem)
                     resume = x.add(x.add(first, i), z)
                     places = (("ptr", "%rec"), ("ptr", here), ("ptr", there), ("ptr", c))
-                    self.call("sum", *places, ("i64", pixels[1]), ("i64", pixels[2]), ("i64", resume))
+                    self.call("sum", *places, ("i64", x.sub(y1, y0)), ("i64", pixels[2]), ("i64", resume))
 
-                e.loop(0, pixels[0], 1, depth)
+                e.loop(z0, z1, 1, depth)
 
             def zero(k: str, _: list[str]) -> None:
                 store(e, t, "zeroinitializer", e.gep(c, k, t.elem))
