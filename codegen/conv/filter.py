@@ -3,10 +3,15 @@
 The image is padded as for the convolution itself (tcc.codegen.conv.kernel), so the elements that a tap meets along a row of
 results are a row too; g is turned, so that the vectors of a tile are filters.  A tile's rows are channels that one tap
 meets, or channels and the taps along the last axes: all, where these are few.  Where taps are neighbours along a row, each
-element of the image is read once for the last axis' taps, which meet it with g's vectors of as many pixels.  Its sums stay in scratch between rounds of
-images: each element is one chain of fused multiply-adds over images, then pixels, whatever the tile.  Where filters are
-small, images are cut into a few parts, whatever the number of threads, each with sums of its own that are added up in order:
-so there are tiles enough to go round, and threads read the images that they copied.
+element of the image is read once for all of them: it meets g's vectors of as many pixels, which stay in registers.  Such
+tiles leave out what would meet zeros, and so read the image in place if it is dense.
+
+Filters of one tap are sums of products of matrices, which read in place too; the operand of fewer channels is turned.
+
+The sums stay in scratch between rounds of images: each element is one chain of fused multiply-adds over images, then
+pixels, whatever the tile.  Where filters are small, images are cut into a few parts, whatever the number of threads, each
+with sums of its own that are added up in order: so there are tiles enough to go round, and threads read the images that
+they copied.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ A copy of the image in scratch has zeros around it, rows of a constant pitch, an
 for each tap along a row (`conv/axes.py`).  So the elements that a tap meets for a run of neighbouring results are a run
 too, at a distance that is the tap's alone: a register tile of `rows` channels by some vectors of pixels takes its vectors
 at the offsets of a table.  Each element is one chain of fused multiply-adds over channels, then taps, whatever the tile.
+A filter of one tap meets runs of the image itself, and needs no copy.
 
 Where results follow one another in memory as in the copy, a tile goes from registers to its place, through the op's block;
 what is at an edge, or has an expensive block, goes through a copy of the tile in the first-level cache.
