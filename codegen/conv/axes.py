@@ -15,7 +15,7 @@ from tcc.codegen.emit import VecType
 from tcc.codegen.target import Target
 from tcc.ir.dims import Size, add, floordiv, maximum, mul, sub
 
-MOST_TAPS = 11  # of a spread axis
+MOST_TAPS = 11  # of a spread axis, or that share what they read
 MOST_VECTORS = 64  # of a row of all its planes, which are written one by one
 
 

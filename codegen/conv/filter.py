@@ -20,8 +20,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
-from tcc.codegen.conv.axes import Axis, ceil_div, forward_axis, known
-from tcc.codegen.conv.text import ConvText, Number, best_tile, tile_shape
+from tcc.codegen.conv.axes import MOST_TAPS, Axis, ceil_div, forward_axis, known
+from tcc.codegen.conv.text import ConvText, Number, best_tile
 from tcc.codegen.index import Index
 from tcc.codegen.kernel import Kernel
 from tcc.codegen.products.microkernel import load, splat, store
@@ -66,30 +66,21 @@ class _Filter(ConvText):
             for i in range(3)
         ]
         self.inner = self._inner_taps()
-        self.window = 1
-        pixels = mul(self.pixels[1], self.pixels[2])
-        few: Size = mul(self.per_group, *self.taps[3 - self.inner :])
-        self.channels_at_once = self.per_group
-        if self.inner:
-            assert isinstance(few, int)
-            self.h, self.v = tile_shape(self.t, target, few, self.filters, pixels, aligned=True, whole=few)
-        else:
-            self._take_tile(pixels)
+        self.window = 1  # taps that share what they read
+        self.h, self.v, self.channels_at_once = self._tile(mul(self.pixels[1], self.pixels[2]))
         self.in_place = False
         if self.per_group and (matrices or self._skips_borders()):
             # a tile may read no rows behind the last channel then
-            most, some = known(self.channels_at_once), known(self.per_group)
-            whole = max(h for h in range(1, most + 1) if some % h == 0)
-            self.in_place = 2 * whole > most
+            some = known(self.per_group)
+            whole = max(h for h in range(1, self.channels_at_once + 1) if some % h == 0)
+            self.in_place = 2 * whole > self.channels_at_once
             if self.in_place:
                 self.channels_at_once = whole
                 self.h = whole * math.prod(self.taps[3 - self.inner :])
                 self.axes = [replace(a, pitch=s, share=0) for a, s in zip(self.axes, self.space)]
         self.width = self.v * self.t.lanes
         self.blocks = ceil_div(self.filters, self.width)
-        self.row_blocks: Size = (
-            1 if self.inner and self.window == 1 else ceil_div(self.per_group, known(self.channels_at_once))
-        )
+        self.row_blocks = ceil_div(self.per_group, self.channels_at_once)
         self.outer = self.taps[: 3 - self.inner]
         self.units = mul(self.groups, self.blocks, *self.outer, self.row_blocks)
         self.pixel_count: Size = mul(*self.pixels)
@@ -98,20 +89,28 @@ class _Filter(ConvText):
         self.parts = minimum(parts, maximum(x.shape[0], 1))
         self.part = floordiv(sub(add(x.shape[0], self.parts), 1), self.parts)  # images
 
-    def _take_tile(self, pixels: Size) -> None:
-        """Rows are channels, or channels and the last axis' taps where this takes less time."""
+    def _tile(self, pixels: Size) -> tuple[int, int, int]:
+        """(rows, vectors, channels) of a tile.  Rows are channels, or all channels and the inner taps, or where this takes
+        less time, channels and the last axis' taps, which share what they read."""
         how = self.t, self.target, self.per_group, self.filters, pixels, True
-        cycles, h, self.v = best_tile(*how)
-        self.h = self.channels_at_once = h
+        if self.inner:
+            channels = known(self.per_group)
+            rows = math.prod(map(known, self.taps[3 - self.inner :])) * channels
+            cycles, h, v = best_tile(self.t, self.target, rows, self.filters, pixels, True, whole=rows)
+        else:
+            cycles, h, v = best_tile(*how)
+            channels = h
         taps, count = self.taps[2], self.pixels[2]
-        near = self.strides[2] == self.dilation[2] == 1 and self.target.avx512
-
-        if not near or not isinstance(taps, int) or not isinstance(count, int) or not 1 < taps <= count:
-            return
-        with_taps, h, v = best_tile(*how, taps=taps)
-        if v and with_taps < taps * cycles:
-            self.inner, self.window, self.v = 1, taps, v
-            self.channels_at_once, self.h = h, h * taps
+        near = self.strides[2] == self.dilation[2] == 1 and self.target.avx512 and self.inner < 2
+        if not near or not isinstance(taps, int) or not isinstance(count, int):
+            return h, v, channels
+        if not 1 < taps <= min(count, MOST_TAPS):
+            return h, v, channels
+        with_taps, few, wide = best_tile(*how, taps=taps)
+        if with_taps >= cycles * (1 if self.inner else taps):
+            return h, v, channels
+        self.inner, self.window = 1, taps
+        return few * taps, wide, few
 
     def _skips_borders(self) -> bool:
         """Whether tiles may leave out what meets no element of the image, so that this needs no zeros around it."""

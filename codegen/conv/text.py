@@ -78,11 +78,6 @@ def best_tile(
     return best
 
 
-def tile_shape(*args: Any, **how: Any) -> tuple[int, int]:
-    """(rows, vectors) of `best_tile`."""
-    return best_tile(*args, **how)[1:]
-
-
 def constant_mask(lanes: Sequence[bool]) -> str | None:
     """None where all lanes are."""
     return None if all(lanes) else "<" + ", ".join(f"i1 {str(v).lower()}" for v in lanes) + ">"
