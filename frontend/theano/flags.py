@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tcc.ir import knobs
-from tcc.settings import FLAGS, config
+from tcc.settings import FLAGS, HISTORIC, config
 
-NAMES = {name.lower(): name for name in FLAGS}  # in files case does not matter
+NAMES = {name.lower(): name for name in (*FLAGS, *HISTORIC)}  # in files case does not matter
 
 
 def read() -> None:
