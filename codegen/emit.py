@@ -13,7 +13,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-_DEFINE = re.compile(r"^define [^@]*@([\w.]+)\(", re.M)
 _DECLARE = re.compile(r"@([\w.]+)\(")
 LoopBody = Callable[[str, list[str]], "Sequence[str] | None"]
 
@@ -184,7 +183,7 @@ class Emit:
 
     def quick(self) -> None:
         """Marks the function just started for LLVM's quick way to code: its time to compile counts, that to run does not."""
-        at = max(i for i, line in enumerate(self.lines) if line.startswith("define "))
+        at = next(i for i in range(len(self.lines) - 1, -1, -1) if self.lines[i].startswith("define "))
         self.lines[at] = self.lines[at].replace(" #0 {", " #0 noinline optnone {")
 
     def end(self, result: str = "void") -> None:
@@ -220,6 +219,7 @@ def merge(texts: Iterable[str]) -> str:
     """Texts as one module: each `declare` once, none of what is defined, each internal one-line helper and piece of metadata once."""
     bodies: list[str] = []
     declares: dict[str, str] = {}
+    defined: set[str] = set()
     for text in texts:
         kept = []
         for line in text.splitlines():
@@ -233,8 +233,8 @@ def merge(texts: Iterable[str]) -> str:
                 declares.setdefault(line, line)
             else:
                 kept.append(line)
+                if line.startswith("define "):
+                    defined.add(line[line.index("@") + 1 : line.index("(")])
         bodies.append("\n".join(kept))
-    whole = "\n".join(bodies)
-    defined = {m[1] for m in _DEFINE.finditer(whole)}
     heads = [line for name, line in declares.items() if name not in defined]
-    return "\n".join([*heads, whole])
+    return "\n".join([*heads, *bodies])

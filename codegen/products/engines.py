@@ -107,10 +107,10 @@ def _quick_code(dtype: str, target: Target) -> list[bytes]:
     return [jit.compile_object(hot, target), jit.compile_object(rest, target, level=0)]
 
 
-def _finish() -> None:
-    """A forked child has no workers, and would wait for their locks for ever."""
+def wait() -> None:
+    """Until nothing is compiled beside the program: a forked child has no workers, and would wait for their locks for ever."""
     while _workers:
         _workers.pop().join()
 
 
-os.register_at_fork(before=_finish)
+os.register_at_fork(before=wait)
