@@ -10,7 +10,7 @@ from pathlib import Path
 from tcc.ir import knobs
 from tcc.settings import FLAGS, HISTORIC, config
 
-NAMES = {name.lower(): name for name in (*FLAGS, *HISTORIC)}  # in files case does not matter
+NAMES = {name.lower(): name for name in (*HISTORIC, *FLAGS)}  # in files case does not matter
 
 
 def read() -> None:
