@@ -202,14 +202,15 @@ class Made:
     `f["name"]`, `f[variable]` or `f[number]` is the value that an input has when it is left out; it can be set.
     """
 
+    name: str
+    parameters: tuple[Parameter, ...]
     recipe: Recipe
     containers: Sequence[InputContainer]
     profile: Any = None
     trust_input: bool = False  # Theano's word for leaving checks out, which cost little enough here to stay
 
     def __repr__(self) -> str:
-        names = ", ".join(p.name for p in self.parameters)  # type: ignore[attr-defined]
-        return f"<{type(self).__name__} {self.name}({names})>"  # type: ignore[attr-defined]
+        return f"<{type(self).__name__} {self.name}({', '.join(p.name for p in self.parameters)})>"
 
     @property
     def container(self) -> Containers:
@@ -230,7 +231,7 @@ class Made:
         held = self.container
         number = held.number(key) - len(held.found)
         if number < 0:
-            held[key].value = self.parameters[number].convert(value)  # type: ignore[attr-defined]
+            held[key].value = self.parameters[number].convert(value)
         else:
             held.shared[number].set_value(value)
 
