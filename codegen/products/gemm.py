@@ -89,14 +89,17 @@ def parts_of(
     """The engine's functions by name; those in `made` are taken from there."""
     parts = dict(made or {})
     for vectors in range(1, VECTORS + 1):
+        ragged = vectors < VECTORS  # B itself has two narrow tiles at its right edge
         for rows in heights(target, reach):
             if tile_name(t, rows, vectors) not in parts:
                 parts[tile_name(t, rows, vectors)] = (
-                    micro_kernel(t, rows, vectors, target) if rows else open_tile(t, vectors, target, reach)
+                    micro_kernel(t, rows, vectors, target, ragged=ragged)
+                    if rows
+                    else open_tile(t, vectors, target, reach)
                 )
         name = tile_name(t, tile_rows(target)[0], vectors, True)
         if keeps(target, reach) and not reach.small and name not in parts:
-            parts[name] = micro_kernel(t, tile_rows(target)[0], vectors, target, True)
+            parts[name] = micro_kernel(t, tile_rows(target)[0], vectors, target, True, ragged=ragged)
     if reach.small:
         highest = tile_rows(target)[0]
         parts[tile_name(t, highest, VECTORS)] = micro_kernel(
@@ -219,22 +222,38 @@ def _row_panel(t: VecType, target: Target, reach: Reach) -> Emit:
             e.value(f"select i1 %first, {kind} {yes}, {kind} {no}")
             for kind, yes, no in (("ptr", itself, b), ("i64", r["brs"], brs), ("i64", t.bytes, b_column))
         )
+    # wide tiles read whole vectors, which B itself may not have at its right edge: two narrow ones are there
+    halved = target.avx512 and not reach.small
+    in_place = e.value(f"icmp eq i64 {b_column}, {t.bytes}")
     c = e.gep(r["c"], x.add(x.mul("%i", crs), x.mul(jc, t.bytes)))
     fused = e.value(f"icmp ne ptr {finish}, null")
     args, index = r["args"], r["index"]
 
     below = e.gep(c, x.add(x.mul("%rows", crs), x.mul("%j0", t.bytes)))
 
-    def tile(function: str, j: str, cols: Size, stream: str) -> None:
-        bp, cp = e.gep(b, x.mul(j, b_column)), e.gep(c, j, t.elem)
+    def next_tile(j: str, v: list[str]) -> list[str]:
+        left, function = x.sub("%j1", j), "%wide"
+        step: Size = width
+        if reach.narrow:
+            few = e.value(f"icmp sle i64 {left}, {t.lanes}")
+            if halved:
+                ragged = e.value(f"icmp slt i64 {left}, {width}")
+                few = e.value(f"or i1 {few}, {e.value(f'and i1 {in_place}, {ragged}')}")
+                step = e.value(f"select i1 {few}, i64 {t.lanes}, i64 {width}")
+            function = e.value(f"select i1 {few}, ptr %narrow, ptr %wide")
+        cols = x.min(left, step)
+        panel: Size = e.value(f"and i64 {j}, {-width}") if halved else j
+        within = x.mul(x.sub(j, panel), t.bytes) if halved else 0
+        bp, cp = e.gep(b, x.add(x.mul(panel, b_column), within)), e.gep(c, j, t.elem)
         keep = "null"
         if keeps(target, reach):
-            keep = e.value(f"select i1 %first, ptr {e.gep(panels, x.mul(j, column))}, ptr null")
-        last = e.value(f"icmp sge i64 {x.add(j, width)}, %j1")
-        following = e.value(f"select i1 {last}, ptr {below}, ptr {e.gep(cp, width, t.elem)}")
+            made = e.gep(panels, x.add(x.mul(panel, column), within))
+            keep = e.value(f"select i1 %first, ptr {made}, ptr null")
+        last = e.value(f"icmp sge i64 {x.add(j, step)}, %j1")
+        following = e.value(f"select i1 {last}, ptr {below}, ptr {e.gep(cp, step, t.elem)}")
         e.line(
             f"call void {function}(ptr %a, i64 %ars, i64 %acs, ptr {bp}, i64 {brs}, ptr {cp}, i64 {crs}, "
-            f"ptr {following}, ptr {stream}, i64 %pace, i64 {kc}, i64 {cols}, i64 {resume}, ptr {keep}, i64 %rows)"
+            f"ptr {following}, ptr {v[0]}, i64 %pace, i64 {kc}, i64 {cols}, i64 {resume}, ptr {keep}, i64 %rows)"
         )
         e.when(
             fused,
@@ -243,16 +262,11 @@ def _row_panel(t: VecType, target: Target, reach: Reach) -> Emit:
                 f"i64 {x.add(jc, j)}, i64 {index})"
             ),
         )
-
-    def next_tile(j: str, v: list[str]) -> list[str]:
-        cols, function = str(x.min(x.sub("%j1", j), width)), "%wide"
-        if reach.narrow:
-            few = e.value(f"icmp sle i64 {cols}, {t.lanes}")
-            function = e.value(f"select i1 {few}, ptr %narrow, ptr %wide")
-        tile(function, j, cols, v[0])
+        e.line(f"{columns} = add i64 {step}, 0")
         return [e.gep(v[0], "%line")]
 
-    e.loop("%j0", "%j1", width, next_tile, [("ptr", "%ahead")])
+    columns = "%columns"
+    e.loop("%j0", "%j1", columns, next_tile, [("ptr", "%ahead")])
     return end_part(e)
 
 

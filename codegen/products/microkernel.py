@@ -122,6 +122,7 @@ def micro_kernel(
     fetch ahead at `stream`, `along` bytes further each time.
     Without AVX-512, or where they are not `ragged`, the rows of B must be readable to the end of the last vector.  What never
     `resumes` takes `load` for 0.
+    Loads through masks take time that multiply-adds would have: 4 to 6 % of the wide tile's on Intel's.
 
     A tile that `keeps` copies B's rows to `keep` as a panel: the first tile that reads them in memory, where waiting for them is
     hidden behind its arithmetic.
@@ -163,7 +164,7 @@ def micro_kernel(
         ahead = e.gep(bp, e.value(f"mul i64 %brs, {AHEAD_FAR if keeps else AHEAD}"))
         for j in range(vectors):
             fetch(e, e.gep(ahead, j * step_bytes), 0)
-            fetch(e, e.gep(fetched, j * step_bytes), 1)
+            fetch(e, e.gep(fetched, j * step_bytes), 0)
             if keeps:
                 store(e, t, b[j], e.gep(v[pointers - 1], j * step_bytes))
         for i in range(rows):
