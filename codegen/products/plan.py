@@ -8,7 +8,8 @@ second-level cache it is bound by arithmetic.  What costs is everything else, an
 
 - B's block is read once by each panel of rows: it has to fit the second-level cache beside the panels of A and of C, so it
   gets half.  To copy it costs a read and a write of each element, which the arithmetic of the first tiles hides where one
-  thread alone reads the copy, and B is near; rows in far memory are better read along their whole length.
+  thread alone reads the copy, and B is near; rows in far memory, or a multiple of a page apart, are better read along their
+  whole length.
 - A is read once for each block of columns, C is read and written once for each block of k.  C's lines are fetched a tile
   ahead, one in each of its last steps, and A's rows while the panel before is computed, one by each tile.  C costs more, for
   it is also written, down to _KC_LEAST.
@@ -56,6 +57,7 @@ _FEW_PANELS = (
 _MANY_TILES = 16  # rows of tiles that pay for a copy of B, and that threads share by rows
 _SOME_TILES = 2  # rows of tiles that pay for a copy of B that the first of them makes
 _SET_BYTES = 1024  # lines of memory a multiple of this apart crowd into few sets of the first-level cache
+_WAY_BYTES = 4096  # lines a multiple of this apart are in one set of the first-level cache, of 12 or 8
 _LINE = 64  # bytes of a cache line
 _FAR_BYTES = 2048  # lines of memory so far apart are on another page at every second step
 _DOT_COPY = 1 << 16  # elements of the short side that are worth a copy to make them contiguous along k
@@ -148,6 +150,10 @@ def _copies(t: VecType, target: Target, x: Index, sizes: Sizes, form: Size, pane
     some = x.less(_SOME_TILES * tile_rows(target)[0], m)
     worth = x.both(some, large) if keeps(target) else 1
     near = x.less(x.mul(n, k), target.l2_bytes * _NEAR_CACHES // t.bytes + 1)
+    # rows that the first tiles would fetch ahead drive each other out where they crowd into one set
+    way = _WAY_BYTES // t.bytes
+    crowded = x.equal(x.mul(x.div(sizes["brs"], way), way), sizes["brs"])
+    near = x.both(near, x.sub(1, x.both(crowded, x.less(target.l2_bytes // t.bytes - 1, x.mul(n, k)))))
     straight = x.pick(worth, x.pick(near, PACK_FIRST, PACK_ROWS), UNPACKED)
     pack = x.pick(x.equal(sizes["bcs"], 1), straight, x.pick(x.equal(sizes["brs"], 1), PACK_TURN, PACK_EACH))
     unpacked: Size = x.equal(pack, UNPACKED)
