@@ -306,6 +306,8 @@ def _block_body(t: VecType, target: Target, reach: Reach) -> Emit:
     line, pace = x.mul(lines, ars), x.mul(lines, t.bytes)
 
     makes_panels = e.value(f"icmp ne i64 {r['keep']}, 0") if keeps(target, reach) else "false"
+    low = e.value(f"icmp sle i64 {kc}, {target.l1_bytes // 2 // (width * t.bytes)}")
+    b = e.gep(r["b"], x.add(x.mul(r["pc"], r["brs"]), x.mul(r["jc"], t.bytes)))
 
     def panel(row: str, _: list[str]) -> None:
         left = x.sub(last, row)
@@ -346,8 +348,15 @@ def _block_body(t: VecType, target: Target, reach: Reach) -> Emit:
         a = (("ptr", start), ("i64", row_step), ("i64", col_step))
         place = (("i64", row), ("i64", rows), ("i64", j0), ("i64", j1))
         following = e.value(f"select i1 {e.value(f'icmp ne i64 {lines}, 0')}, i64 {x.mul(rows, ars)}, i64 0")
-        stream = (("ptr", e.gep(at, following)), ("i64", line), ("i64", pace))
+        stream = [("ptr", e.gep(at, following)), ("i64", line), ("i64", pace)]
         if keeps(target, reach) and not reach.small:
+            # while a low panel of B is made, the next one's rows are fetched: a higher one would drive out what is being read
+            beside = (e.gep(e.gep(b, x.mul(j0, t.bytes)), width, t.elem), width * t.bytes, r["brs"])
+            other = e.value(f"and i1 {makes}, {low}")
+            stream = [
+                (kind, e.value(f"select i1 {other}, {kind} {yes}, {kind} {no}"))
+                for (kind, no), yes in zip(stream, beside, strict=True)
+            ]
             makers = [f"@{tile_name(t, sizes[0], n, True)}" for n in (VECTORS, 1)]
             tiles = [
                 e.value(f"select i1 {makes}, ptr {a}, ptr {b}") for a, b in zip(makers, tiles, strict=True)
