@@ -2,6 +2,7 @@
 
 One set of functions serves every product of its dtype.  What a call needs stands in a record of eight-byte slots (FIELDS):
 
+    for each run of columns, if there are enough that each thread has one of its own, else for all columns:
     for each block of MC rows, for each block of KC of k:
         copy A's block, if more than one block of columns uses it     (threads share the copies, each makes a part)
         for each block of NC columns:
@@ -124,6 +125,7 @@ def parts_of(
         engine_name(t, "_row_panels"): row_panels_body(t, target, reach),
         engine_name(t, "_share"): _share(t),
         engine_name(t, "_one"): _one(t, target, reach),
+        **({engine_name(t, "_columns"): _columns_body(t)} if reach.threads else {}),
         engine_name(t, "_batch"): _batch_body(t),
         engine_name(t): _entry(t, reach),
     }
@@ -224,10 +226,10 @@ def _row_panel(t: VecType, target: Target, reach: Reach) -> Emit:
         )
     # wide tiles read whole vectors, which B itself may not have at its right edge: two narrow ones are there
     halved = target.avx512 and not reach.small
-    in_place = e.value(f"icmp eq i64 {b_column}, {t.bytes}")
+    in_place = e.value(f"icmp eq i64 {b_column}, {t.bytes}") if halved else ""
     c = e.gep(r["c"], x.add(x.mul("%i", crs), x.mul(jc, t.bytes)))
     fused = e.value(f"icmp ne ptr {finish}, null")
-    args, index = r["args"], r["index"]
+    args, index, left_of = r["args"], r["index"], r["left"] if reach.threads else 0
 
     below = e.gep(c, x.add(x.mul("%rows", crs), x.mul("%j0", t.bytes)))
 
@@ -259,7 +261,7 @@ def _row_panel(t: VecType, target: Target, reach: Reach) -> Emit:
             fused,
             lambda: e.line(
                 f"call void {finish}(ptr {args}, ptr {cp}, i64 {crs}, i64 %rows, i64 {cols}, i64 %i, "
-                f"i64 {x.add(jc, j)}, i64 {index})"
+                f"i64 {x.add(x.add(jc, j), left_of)}, i64 {index})"
             ),
         )
         e.line(f"{columns} = add i64 {step}, 0")
@@ -306,8 +308,10 @@ def _block_body(t: VecType, target: Target, reach: Reach) -> Emit:
     line, pace = x.mul(lines, ars), x.mul(lines, t.bytes)
 
     makes_panels = e.value(f"icmp ne i64 {r['keep']}, 0") if keeps(target, reach) else "false"
-    low = e.value(f"icmp sle i64 {kc}, {target.l1_bytes // 2 // (width * t.bytes)}")
-    b = e.gep(r["b"], x.add(x.mul(r["pc"], r["brs"]), x.mul(r["jc"], t.bytes)))
+    ahead = keeps(target, reach) and not reach.small
+    if ahead:
+        low = e.value(f"icmp sle i64 {kc}, {target.l1_bytes // 2 // (width * t.bytes)}")
+        b = e.gep(r["b"], x.add(x.mul(r["pc"], r["brs"]), x.mul(r["jc"], t.bytes)))
 
     def panel(row: str, _: list[str]) -> None:
         left = x.sub(last, row)
@@ -349,7 +353,7 @@ def _block_body(t: VecType, target: Target, reach: Reach) -> Emit:
         place = (("i64", row), ("i64", rows), ("i64", j0), ("i64", j1))
         following = e.value(f"select i1 {e.value(f'icmp ne i64 {lines}, 0')}, i64 {x.mul(rows, ars)}, i64 0")
         stream = [("ptr", e.gep(at, following)), ("i64", line), ("i64", pace)]
-        if keeps(target, reach) and not reach.small:
+        if ahead:
             # while a low panel of B is made, the next one's rows are fetched: a higher one would drive out what is being read
             beside = (e.gep(e.gep(b, x.mul(j0, t.bytes)), width, t.elem), width * t.bytes, r["brs"])
             other = e.value(f"and i1 {makes}, {low}")
@@ -494,12 +498,29 @@ def _one(t: VecType, target: Target, reach: Reach) -> Emit:
         # k = 0 still writes zeros: at least one round
         e.loop(0, x.max(k, 1), kc_most, depth)
 
-    def tiles() -> None:
+    def together() -> None:
         r["panel_row"] = row
         if A_BLOCK not in reach.packs_a:
             return rows("0", [])
         r["block"] = e.gep(base, r["b_bytes"])
         e.loop(0, m, mc_most, rows)
+
+    def tiles() -> None:
+        if not reach.threads:
+            return together()
+        units, apart = x.ceil_div(n, width), r["apart"]
+        all_have = x.less(x.sub(x.mul(apart, threads), 1), units)
+        wide = x.both(x.both(x.less(1, threads), all_have), x.equal(r["serial"], 0))
+        each, shared, after = e.label(), e.label(), e.label()
+        e.branch_if(e.value(f"icmp ne i64 {wide}, 0"), each, shared)
+        e.at(each)
+        job = (("ptr", "%ctx"), ("ptr", f"@{engine_name(t, '_columns')}"), ("ptr", "%r"))
+        e.call("void", "tcc_parallel", *job, ("i64", str(units)), ("i64", apart))
+        e.branch(after)
+        e.at(shared)
+        together()
+        e.branch(after)
+        e.at(after)
 
     def row_form() -> None:
         parallel("_row", x.ceil_div(n, ROW_UNIT), grain)
@@ -520,18 +541,40 @@ def _one(t: VecType, target: Target, reach: Reach) -> Emit:
     return end_part(e)
 
 
-def _batch_body(t: VecType) -> Emit:
-    """Body over the batch: each product with a record of its own."""
-    e = Emit()
-    begin_part(e, t, "_batch", BODY)
+def _own_record(e: Emit) -> str:
+    """A copy of the record."""
     own = e.value(f"alloca [{len(FIELDS)} x i64], align 8")
-    x, r, mine = Index(e), Record(e, "%r"), Record(e, own)
 
     def copy(i: str, _: list[str]) -> None:
         value = e.value(f"load i64, ptr {e.gep('%r', i, 'i64')}")
         e.line(f"store i64 {value}, ptr {e.gep(own, i, 'i64')}")
 
     e.loop(0, len(FIELDS), 1, copy)
+    return own
+
+
+def _columns_body(t: VecType) -> Emit:
+    """Body over panels of columns: a product of its own, whose panels no other thread reads."""
+    e, width = Emit(), VECTORS * t.lanes
+    begin_part(e, t, "_columns", BODY)
+    own = _own_record(e)
+    x, r, mine = Index(e), Record(e, "%r"), Record(e, own)
+    first = x.mul("%begin", width)
+    mine["b"] = e.gep(r["b"], x.mul(first, r["bcs"]))
+    mine["c"] = e.gep(r["c"], x.mul(first, t.bytes))
+    mine["n"] = x.sub(x.min(r["n"], x.mul("%end", width)), first)
+    mine["left"] = first
+    mine["serial"], mine["panels"] = 1, thread_scratch(e, x, "%thread")
+    call_part(e, engine_name(t, "_one"), ("ptr", "%ctx"), ("ptr", own), ("i64", "%thread"))
+    return end_part(e)
+
+
+def _batch_body(t: VecType) -> Emit:
+    """Body over the batch: each product with a record of its own."""
+    e = Emit()
+    begin_part(e, t, "_batch", BODY)
+    own = _own_record(e)
+    x, r, mine = Index(e), Record(e, "%r"), Record(e, own)
     bases = {name: (r[name], r[f"batch_{name}"]) for name in ("a", "b", "c")}
     panels = thread_scratch(e, x, "%thread")
 
@@ -551,6 +594,8 @@ def _entry(t: VecType, reach: Reach) -> Emit:
     e = Emit()
     begin_part(e, t, "", "ptr %ctx, ptr %r")
     r = Record(e, "%r")
+    if reach.threads:
+        r["left"] = 0
     batch, grain = r["batch"], r["batch_grain"]
     body = engine_name(t, "_batch")
     if not reach.batch:

@@ -67,6 +67,7 @@ _NEAR_CACHES = (
 _BLOCK_CACHES = (
     4  # the copy of A that all blocks of columns use takes so many times the second-level cache at most
 )
+_LEAST_APART = 8  # panels of columns that are worth reading all of A for
 _PARALLEL_WORK = 1 << 18  # multiply-adds that pay for a second thread (some microseconds)
 
 Sizes = dict[str, Size]
@@ -115,7 +116,7 @@ def choose_form(t: VecType, x: Index, sizes: Sizes, fused: bool, panels: bool = 
 def plan(t: VecType, target: Target, x: Index, sizes: Sizes, form: Sizes, panels: bool = False) -> Sizes:
     """The fields of the engine's record that are choices, for the sizes that the form sees; B may be `panels` already."""
     copy = _copies(t, target, x, sizes, form["form"], panels)
-    return copy | _split(t, target, x, sizes, form["form"], copy["kc_most"])
+    return copy | _split(t, target, x, sizes, form["form"], copy["kc_most"], copy["nc_most"])
 
 
 def most_shared_bytes(t: VecType, target: Target) -> int:
@@ -220,10 +221,12 @@ def _a_copy(t: VecType, x: Index, sizes: Sizes) -> Size:
     return x.pick(columns, A_COLUMNS, x.pick(rows, A_ROWS, A_UNPACKED))
 
 
-def _split(t: VecType, target: Target, x: Index, sizes: Sizes, form: Size, kc: Size) -> Sizes:
+def _split(t: VecType, target: Target, x: Index, sizes: Sizes, form: Size, kc: Size, nc: Size) -> Sizes:
     """How threads share the work: the least number of units worth a thread of its own (the grains).
 
-    Columns are split where there are few rows.  Products of a batch go to one thread each when they are small.
+    Where there are columns enough, each thread has a product of its own: nobody waits for panels that others make, and the first
+    tiles make them.  Otherwise threads share each block, whose columns are split where there are few rows.  Products of a batch
+    go to one thread each when they are small.
     """
     m, n, depth, width = sizes["m"], sizes["n"], x.max(sizes["k"], 1), VECTORS * t.lanes
     by_columns = x.both(x.less(m, _MANY_TILES * tile_rows(target)[0] + 1), x.less(2 * width, n))
@@ -239,4 +242,8 @@ def _split(t: VecType, target: Target, x: Index, sizes: Sizes, form: Size, kc: S
         "grain": x.ceil_div(_PARALLEL_WORK, x.max(unit, 1)),
         "pack_grain": x.ceil_div(_PARALLEL_WORK // 8, x.mul(kc, width)),
         "batch_grain": x.pick(x.equal(sizes["batch"], 1), 0, alone),
+        "apart": x.max(
+            x.max(_LEAST_APART, x.ceil_div(nc, 2 * width)),
+            x.ceil_div(_PARALLEL_WORK, x.max(x.mul(x.mul(m, depth), width), 1)),
+        ),
     }

@@ -20,6 +20,7 @@ PACKS_B = UNPACKED, PACK_FIRST, PACK_ROWS, PACK_TURN, PACK_EACH = range(5)
 PACKS_A = A_UNPACKED, A_ROWS, A_COLUMNS, A_BLOCK = range(4)
 
 # Strides are in bytes.  turned: the record describes the transposed product.  index: which of the batch is being computed.
+# apart: panels of columns that a thread may take as a product of its own, at least.  left: columns that lie left of those.
 # shared_bytes: of each thread's scratch, the first part, for B's panels and, from b_bytes on, A's block, whose rows are
 # block_row bytes apart.  keep: the first tiles make B's panels.  panel_row, panel_column: bytes from one to the next in
 # B's panels.  resume: the tiles start from C.  finish: the epilogue once the sums are complete, else null.
@@ -30,8 +31,8 @@ FIELDS = {
         a b c args epilogue
         m n k ars acs brs bcs crs ccs accumulate
         batch batch_a batch_b batch_c
-        form turned mc_most kc_most nc_most pack_a pack_b by_columns grain pack_grain batch_grain shared_bytes b_bytes
-        serial index panels panel_row panel_column keep block block_row ic mc jc nc pc kc resume finish
+        form turned mc_most kc_most nc_most pack_a pack_b by_columns grain pack_grain batch_grain apart shared_bytes b_bytes
+        serial index left panels panel_row panel_column keep block block_row ic mc jc nc pc kc resume finish
         """.split()
     )
 }
