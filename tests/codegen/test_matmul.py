@@ -418,6 +418,7 @@ def test_epilogue_sees_every_finished_element_once(layout: str, accumulate: bool
         (70, 3, 64),
         (3, 70, 64),
         (4, 5, 0),
+        (40, 530, 70),
     ]:
         a, b, c = operands(shape, layout, "f32")
         bias, residual = numbers(1, shape[1], "f32", seed=4), numbers(1, shape[0], "f32", seed=5)
