@@ -2,8 +2,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
-# a process for each CPU; neighbours stay together, because they share what a process has compiled
-PYTEST := $(BIN)/python -m pytest --numprocesses auto --dist worksteal
+# a process for each CPU, of 300 MB; neighbours stay together, because they share what a process has compiled
+PYTEST := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist worksteal
 
 .PHONY: help setup check test test-exhaustive fuzz bench peers pycuda sanitize demo clean
 
