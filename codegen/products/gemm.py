@@ -303,9 +303,10 @@ def _block_body(t: VecType, target: Target, reach: Reach) -> Emit:
     along, across = a_row_bytes(t, kc, x), a_column_bytes(t, target)
     row_step = _select(e, copies, "i64", _select(e, by_cols, "i64", t.bytes, along), ars)
     col_step = _select(e, copies, "i64", _select(e, by_cols, "i64", across, t.bytes), acs)
-    # rows are fetched ahead where they are contiguous; else each step fetches what it is about to read again
+    # rows are fetched ahead along k where they are contiguous, else a step of k of all of them at a time
     lines = x.both(x.equal(acs, t.bytes), x.less(0, x.sub(kc, 1)))
-    line, pace = x.mul(lines, ars), x.mul(lines, t.bytes)
+    across_rows = x.mul(x.sub(1, lines), _select(e, by_cols, "i64", 0, acs))
+    line, pace = x.mul(lines, ars), x.add(x.mul(lines, t.bytes), across_rows)
 
     makes_panels = e.value(f"icmp ne i64 {r['keep']}, 0") if keeps(target, reach) else "false"
     ahead = keeps(target, reach) and not reach.small
@@ -351,8 +352,7 @@ def _block_body(t: VecType, target: Target, reach: Reach) -> Emit:
             start = e.value(f"select i1 {by_cols}, ptr {copied}, ptr {start}")
         a = (("ptr", start), ("i64", row_step), ("i64", col_step))
         place = (("i64", row), ("i64", rows), ("i64", j0), ("i64", j1))
-        following = e.value(f"select i1 {e.value(f'icmp ne i64 {lines}, 0')}, i64 {x.mul(rows, ars)}, i64 0")
-        stream = [("ptr", e.gep(at, following)), ("i64", line), ("i64", pace)]
+        stream = [("ptr", e.gep(at, x.mul(rows, ars))), ("i64", line), ("i64", pace)]
         if ahead:
             # while a low panel of B is made, the next one's rows are fetched: a higher one would drive out what is being read
             beside = (e.gep(e.gep(b, x.mul(j0, t.bytes)), width, t.elem), width * t.bytes, r["brs"])
