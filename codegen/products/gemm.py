@@ -104,7 +104,7 @@ def parts_of(
     if reach.small:
         highest = tile_rows(target)[0]
         parts[tile_name(t, highest, VECTORS)] = micro_kernel(
-            t, highest, VECTORS, target, resumes=reach.resume, ragged=reach.ragged
+            t, highest, VECTORS, target, resumes=reach.resume, ragged=reach.ragged, far=reach.far
         )
     if pack_name(t, "turn") not in parts:
         parts[pack_name(t, "turn")] = copy_transposed(t, target)

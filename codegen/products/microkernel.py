@@ -14,7 +14,7 @@ from tcc.codegen.target import Target
 
 VECTORS = 2  # vector columns of the widest tile
 AHEAD = 4  # rows of B's panels to fetch ahead into the first-level cache
-AHEAD_FAR = 16  # and of B itself, which come from memory
+AHEAD_FAR = 16  # and of B itself, and of panels that were made long ago, which come from memory
 _ROW_GROUP = 5  # rows addressed from one pointer, 0 to 4 strides away: x86 scales an index by 1, 2, 4
 
 
@@ -113,6 +113,7 @@ def micro_kernel(
     keeps: bool = False,
     resumes: bool = True,
     ragged: bool = True,
+    far: bool = False,
 ) -> Emit:
     """LLVM text of `void @tile(a, ars, acs, b, brs, c, crs, next, stream, along, kc, cols, load, keep, rows)`; strides in bytes.
 
@@ -121,7 +122,7 @@ def micro_kernel(
     sooner would be driven from the first-level cache by B, and lines fetched all at once keep B waiting.  The steps before
     fetch ahead at `stream`, `along` bytes further each time.
     Without AVX-512, or where they are not `ragged`, the rows of B must be readable to the end of the last vector.  What never
-    `resumes` takes `load` for 0.
+    `resumes` takes `load` for 0; B may be `far`, in memory.
     Loads through masks take time that multiply-adds would have: 4 to 6 % of the wide tile's on Intel's.
 
     A tile that `keeps` copies B's rows to `keep` as a panel: the first tile that reads them in memory, where waiting for them is
@@ -161,7 +162,7 @@ def micro_kernel(
     def step(_: str, v: list[str]) -> list[str]:
         at, bp, fetched, acc = v[: len(heads)], v[len(heads)], v[pointers], v[pointers + 1 :]
         b = [load(e, t, e.gep(bp, j * step_bytes), b_masks[j]) for j in range(vectors)]
-        ahead = e.gep(bp, e.value(f"mul i64 %brs, {AHEAD_FAR if keeps else AHEAD}"))
+        ahead = e.gep(bp, e.value(f"mul i64 %brs, {AHEAD_FAR if keeps or far else AHEAD}"))
         for j in range(vectors):
             fetch(e, e.gep(ahead, j * step_bytes), 0)
             fetch(e, e.gep(fetched, j * step_bytes), 0)

@@ -46,7 +46,7 @@ def open_tile(t: VecType, vectors: int, target: Target, reach: Reach) -> Emit:
     ragged = reach.ragged or vectors < VECTORS
     b_masks = masks if target.avx512 and ragged else [None] * vectors
     kept = e.value("icmp ne ptr %keep, null") if keeps else "false"
-    ahead = e.value(f"select i1 {kept}, i64 {AHEAD_FAR}, i64 {AHEAD}")
+    ahead = e.value(f"select i1 {kept}, i64 {AHEAD_FAR}, i64 {AHEAD_FAR if reach.far else AHEAD}")
     ahead = e.value(f"mul i64 {ahead}, %brs")
 
     resume = e.value("icmp ne i64 %load, 0")

@@ -62,6 +62,11 @@ class Reach:
     ragged: bool = True
     small: bool = False
 
+    @property
+    def far(self) -> bool:
+        """Whether nothing has read B lately: it is not copied."""
+        return not self.packs_b - {UNPACKED}
+
     def __or__(self, other: Reach) -> Reach:
         return Reach(
             self.forms | other.forms,
