@@ -28,7 +28,6 @@ from tcc.runtime.launch import (
     Device,
     DeviceCall,
     DeviceKernel,
-    DeviceProgram,
     Launch,
     Loop,
     Run,
@@ -54,11 +53,11 @@ class Capturing(Device, Protocol):
     """A device that can take a program as a whole.
 
     `pin` gives memory of the host's that copies of a graph may use, until `unpin` of its address; `send` and `fetch` copy from and to it without
-    waiting.
+    waiting.  What is `captured` to be `patched` keeps apart its launches.
     """
 
     def prepare(self, kernel: DeviceKernel) -> Any: ...
-    def captured(self) -> AbstractContextManager[Any]: ...
+    def captured(self, patched: bool = False) -> AbstractContextManager[Any]: ...
     def replay(self, graph: Any) -> None: ...
     def pin(self, bytes: int) -> Array: ...
     def unpin(self, address: int) -> None: ...
@@ -66,7 +65,7 @@ class Capturing(Device, Protocol):
     def fetch(self, pinned: Array, address: int) -> None: ...
 
     def launches(self, graph: Any) -> int:
-        """How many there are in a graph, or in the one that is being captured."""
+        """How many there are in a graph that may be patched, or in the one that is being captured."""
         ...
 
     def patch(
@@ -225,12 +224,14 @@ class CapturedCall:
             if isinstance(segment, CheckStatus):
                 self.parts.append(None)
                 continue
-            with self.device.captured() as graph:
+            with self.device.captured(patched=bool(self.early)) as graph:
                 if not n:
                     self.blocks[0].send()
                 for step in segment:
                     if not isinstance(step, Allocate):  # which has been done
-                        self.capture(program, step, graph, bound, sizes)
+                        before = device.launches(graph)
+                        execute(replace(program, steps=(step,)), device, bound, sizes)
+                        self.note(step, graph, before)
                 if n == last:
                     self.blocks[1].fetch()
                 follows = segments[n + 1] if n + 1 < len(segments) else None
@@ -241,12 +242,10 @@ class CapturedCall:
         self.waits = self.parts[-1] is not None and self.direct  # which the last check does otherwise
         self.running = False  # whether the device may still read what is pinned
 
-    def capture(
-        self, program: DeviceProgram, step: Step, graph: Any, bound: dict[int, int], sizes: dict[str, int]
-    ) -> None:
-        before = self.device.launches(graph)
-        execute(replace(program, steps=(step,)), self.device, bound, sizes)
-        names, launched = _names(step) & {s.name for s in self.early}, self.device.launches(graph) - before
+    def note(self, step: Step, graph: Any, before: int) -> None:
+        """What of a step, that was captured behind so many launches, hangs on early sizes."""
+        names = _names(step) & {s.name for s in self.early}
+        launched = self.device.launches(graph) - before
         if not isinstance(step, Launch) or step.otherwise:
             self.fixed |= names
             return

@@ -367,12 +367,12 @@ class CudaDevice:
         return int(self._stream.handle)
 
     @contextmanager
-    def captured(self) -> Iterator[Graph]:
+    def captured(self, patched: bool = False) -> Iterator[Graph]:
         """What is launched and copied inside becomes a graph instead of being done."""
         with self:
             try:
                 with capture(self.stream) as graph:
-                    self._capturing = graph
+                    self._capturing = graph if patched else None
                     yield graph
             finally:
                 self._capturing = None

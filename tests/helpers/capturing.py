@@ -25,6 +25,7 @@ class Capturing(_Turns, Emulator):
         self.landing: list[Work] = []
         self.pinned: dict[int, Array] = {}
         self.replays = self.waits = self.patches = 0
+        self.patched = False
         self.nodes: dict[int, list[list[Any]]] = {}  # by graph
 
     def _give(self, work: Work) -> None:
@@ -34,7 +35,8 @@ class Capturing(_Turns, Emulator):
             self.graph.append(work)
 
     @contextmanager
-    def captured(self) -> Iterator[list[Work]]:
+    def captured(self, patched: bool = False) -> Iterator[list[Work]]:
+        self.patched = patched
         self.graph = made = []
         self.nodes.pop(id(made), None)
         try:
@@ -83,7 +85,7 @@ class Capturing(_Turns, Emulator):
 
     def launch(self, kernel: DeviceKernel, grid: tuple[int, int, int], arguments: Sequence[int]) -> None:
         given = [kernel, grid, list(arguments)]
-        if self.graph is not None:
+        if self.graph is not None and self.patched:
             self.nodes.setdefault(id(self.graph), []).append(given)
         self._give(lambda: super(Capturing, self).launch(*given))
 
