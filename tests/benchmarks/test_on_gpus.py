@@ -51,7 +51,7 @@ def test_every_case_is_launched_as_a_graph_and_right(topics: tuple[str, ...]) ->
 class Zeros:
     """In the place of random numbers, where only sizes count."""
 
-    def standard_normal(self, size: Any) -> Array:
+    def standard_normal(self, size: Any = ()) -> Array:
         return np.zeros(size)
 
     def random(self, size: Any, dtype: Any = float) -> Array:
