@@ -85,6 +85,9 @@ class Product(Places):
     a_along_k = True  # whether A is dense along k rather than along its rows
     b_along_k = False
     dense: Sequence[bool] = (False, False)  # whether neighbours along those axes may be read at once
+    # blocks of a large tile of float32 on a multiprocessor: beside it, what a convolution knows of its positions
+    # would not find room in half of the registers
+    resident = 1
 
     def __init__(self, op: Op) -> None:
         super().__init__(op, LANE)
@@ -219,7 +222,7 @@ class Product(Places):
         self.over_parts(self.one)
         e.end()
         grid, bytes = self.grid(tile.m, tile.n), 2 * self.slice_bytes
-        resident = 2 if tile is LARGE and self.dtype == "f32" else 1
+        resident = self.resident if tile is LARGE and self.dtype == "f32" else 1
         return finish(e, self.op.name, self.slots.slots, grid, tile.threads, bytes, resident=resident)
 
     @property
@@ -468,6 +471,8 @@ def tile_count(size: Size, by: int) -> Size:
 
 
 class Matmul(Product):
+    resident = 2
+
     def __init__(self, op: Op) -> None:
         super().__init__(op)
         a, b, c = self.types[0], self.types[1], self.types[-1]
