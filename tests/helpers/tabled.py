@@ -119,7 +119,9 @@ def mistakes(func: Func, args: Sequence[Any], got: Sequence[Any]) -> Iterator[st
             with np.errstate(invalid="ignore"):
                 near = np.abs(g - want) < 8 * eps  # zeros of gammaln and psi
             close |= near & (func.body.yields[i].op.name in ("gammaln", "psi"))  # type: ignore[union-attr]
-            zeros = (g == 0) & (want == 0)
+            # of zeros of both signs NumPy takes the second, but the first in float16
+            tied = want.dtype == "float16" and func.body.yields[i].op.name in ("minimum", "maximum", "clip")  # type: ignore[union-attr]
+            zeros = (g == 0) & (want == 0) & (not tied)
             wrong = ~close & ~(np.isnan(g) & np.isnan(want)) | zeros & (np.signbit(g) != np.signbit(want))
             wrong |= kind(g) != kind(want)
         if np.any(wrong):
