@@ -37,6 +37,7 @@ from tcc.ir.core import Block, Func, Op, Value
 from tcc.ir.dims import Size
 from tcc.passes.writes import on_host
 from tcc.runtime.arenas import Claim
+from tcc.runtime.buffers import aligned
 from tcc.runtime.host import HostArray, HostCall
 from tcc.runtime.layout import (
     CTX_LATE_USED,
@@ -119,7 +120,7 @@ class _Driver(Body):
         for op in func.body.walk():
             if op.name == "const" and op.result.type.place is not None:
                 self.const_places.append(op.result)
-                self.constants.append(in_memory(op.attrs["value"], op.result.type.dtype))
+                self.constants.append(aligned(in_memory(op.attrs["value"], op.result.type.dtype)))
         written = written_places(func)
         inputs = tuple(InputSpec(p.type.dtype, p.type.shape, name=p.name) for p in by_space["input"])
         shared = tuple(

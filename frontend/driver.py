@@ -27,7 +27,7 @@ from tcc.ir.knobs import STAGES
 from tcc.ir.text import print_func
 from tcc.ir.types import Type, itemsize, memory_dtype, parse_type
 from tcc.runtime.arenas import Claim
-from tcc.runtime.buffers import Container
+from tcc.runtime.buffers import Container, aligned
 from tcc.runtime.callable import Failure, Function, Variant
 from tcc.runtime.host import HostCall
 from tcc.runtime.signature import InputSpec, OutputSpec, Returns, SharedSpec, Signature, SizeMismatch
@@ -319,7 +319,7 @@ class Artefact:
             t = parse_type(text)
             shape = [int(str(n)) for n in t.shape]
             count = int(np.prod(shape, dtype=np.int64))
-            constants.append(np.frombuffer(data, memory_dtype(t.dtype), count, at).reshape(shape).copy())
+            constants.append(aligned(np.frombuffer(data, memory_dtype(t.dtype), count, at).reshape(shape)))
             at += count * itemsize(t.dtype)
         arena, scratch, work = (parse_size(t) for t in head["sizes"])
         signature = Signature(

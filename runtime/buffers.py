@@ -37,6 +37,13 @@ def aligned_empty(shape: Sequence[int], dtype: Any) -> Array:
     return out
 
 
+def aligned(array: Array, dtype: Any = None) -> Array:
+    """A copy of `array`, in its dtype or another, at a multiple of 64 bytes."""
+    out = aligned_empty(array.shape, array.dtype if dtype is None else dtype)
+    out[...] = array
+    return out
+
+
 class _Active(threading.local):
     """The (containers, written) of the calls that this thread is inside of, while they are in a host call."""
 
@@ -292,9 +299,7 @@ class Container(Storage):
         flags = value.flags
         fit = flags.c_contiguous and flags.aligned and flags.writeable and value.dtype.isnative
         if not (borrow and fit):
-            fresh = aligned_empty(value.shape, self.dtype)
-            fresh[...] = value
-            value = fresh
+            value = aligned(value, self.dtype)
         self._forget_device()
         self._point_to(value)
         self._touched()

@@ -14,6 +14,7 @@ from tcc.codegen import driver
 from tcc.codegen.kernel import Kernel
 from tcc.codegen.target import Target
 from tcc.ir.core import Op
+from tcc.runtime.buffers import Container
 
 
 def test_layers_of_one_shape_are_written_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -48,3 +49,23 @@ def test_operands_that_are_one_are_no_two() -> None:
     plus = tcc.function([x, y], [T.cumsum(x + y), T.cumsum(x + x), T.cumsum(y - x), T.cumsum(x - y)])
     for got, wanted in zip(plus(a, b), (a + b, a + a, b - a, a - b)):
         np.testing.assert_array_equal(got, np.cumsum(wanted))
+
+
+def test_constants_begin_where_vectors_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also those of a function that the cache holds."""
+    at = []
+
+    def container(value: np.ndarray, **more: bool) -> Container:
+        at.append(value.ctypes.data % 64)
+        return Container(value, **more)
+
+    monkeypatch.setattr("tcc.driver.Container", container)
+    rng = np.random.default_rng(0)
+    weights = [rng.normal(size=(n, m)).astype("float32") for n, m in ((5, 67), (67, 131), (131, 3))]
+    for _ in range(2):
+        x = T.fvector("x")
+        h = x
+        for w in weights:
+            h = T.tanh(T.dot(h, w))
+        tcc.function([x], h)(np.ones(5, "float32"))
+    assert at == [0] * 6
