@@ -216,7 +216,7 @@ def _as_updates(updates: Any) -> list[tuple[Any, Any]]:
 def _update_value(target: Any, value: Any) -> Any:
     try:
         return target.type.filter_variable(value, allow_convert=False)
-    except (TypeError, AttributeError) as e:
+    except (TypeError, AttributeError):
         kind = value.type if isinstance(value, Variable) else type(value)
         message = (
             "An update must have the same type as the original shared variable "
@@ -228,7 +228,7 @@ def _update_value(target: Any, value: Any) -> Any:
             message,
             "If the difference is related to the broadcast pattern, you can call the tensor.unbroadcast(var, "
             "axis_to_unbroadcast[, ...]) function to remove broadcastable dimensions.",
-        ) from e
+        ) from None
 
 
 def _as_givens(givens: Any, inputs: Sequence[Variable], strict: bool) -> dict[Any, Any]:
@@ -273,23 +273,22 @@ def default_updates(
     without: bool | Sequence[Any],
     given: Sequence[Any] = (),
 ) -> list[tuple[Any, Any]]:
-    """The default updates of every shared variable that the graph, as the user wrote it, hangs on in front of `given`."""
+    """The default updates of every shared variable that the graph, as the user wrote it, hangs on in front of `given`; one that
+    is replaced counts only where the replacements hang on it."""
     if without is True:
         return []
     if without is not False and not isinstance(without, list | tuple | set):
         raise TypeError(f"no_default_updates should be either a boolean or a list, got {without!r}")
     excluded = set(without) if isinstance(without, list | tuple | set) else set()
     found: dict[Any, Any] = {}
-    explicit = {s for s, _ in pairs}
-    waiting = [*outputs, *(e for _, e in pairs), *replace.values()]
-    while waiting:
-        fresh = [
-            v
-            for v in ancestors(waiting, given)
-            if isinstance(v, SharedVariable) and v not in found and v not in explicit and v not in excluded
-        ]
-        waiting = []
-        for v in fresh:
+    excluded |= {s for s, _ in pairs}
+    waiting = [*outputs, *(e for _, e in pairs)]
+    reached = ancestors(replace.values(), given)
+    while waiting or reached:
+        reached += [v for v in ancestors(waiting, [*given, *replace]) if v not in replace]
+        fresh = [v for v in reached if isinstance(v, SharedVariable) and v not in found and v not in excluded]
+        waiting, reached = [], []
+        for v in dict.fromkeys(fresh):
             if getattr(v, "default_update", None) is not None:
                 found[v] = _update_value(v, v.default_update)
                 waiting.append(found[v])

@@ -288,7 +288,10 @@ def cast(x: Any, dtype: str) -> Any:
 
 
 def clip(x: Any, min: Any, max: Any) -> Any:
-    """x, but at least `min` and at most `max`."""
+    """x, but at least `min` and at most `max`: `min` where x < min, else the lesser of x and `max`.
+
+    So bounds that cross give `min` below it, and `max` from there on, as in Theano; NumPy gives `max` everywhere.
+    """
     x, low, high = as_variable(x), as_variable(min), as_variable(max)
     return build.elementwise("clip", x, low, high)
 

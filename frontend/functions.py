@@ -23,6 +23,7 @@ from tcc.runtime.buffers import Container
 from tcc.runtime.callable import Function as NativeFunction
 from tcc.runtime.callable import Parameter, ordered
 from tcc.runtime.signature import SizeMismatch
+from tcc.runtime.tracebacks import shorten
 from tcc.types import TensorType
 
 
@@ -377,9 +378,13 @@ class InterpretedFunction(Made):
         self.frame = frame
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        values = ordered(self.name, self.parameters, args, kwargs)
-        arrays = [p.convert(v) for p, v in zip(self.parameters, values, strict=True)]
-        results = self.run(arrays)
+        try:
+            values = ordered(self.name, self.parameters, args, kwargs)
+            arrays = [p.convert(v) for p, v in zip(self.parameters, values, strict=True)]
+            results = self.run(arrays)
+        except Exception as e:
+            shorten(e)
+            raise
         return results[0] if self.returns == "array" else results
 
     def run(self, arrays: Sequence[np.ndarray[Any, Any]]) -> list[np.ndarray[Any, Any]]:

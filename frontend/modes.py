@@ -285,7 +285,11 @@ PREDEFINED: dict[str, Mode] = {
     "NanGuardMode": NanGuardMode(),
     "MonitorMode": MonitorMode(),
 }
-ALIASES = {"DEBUG_MODE": "DebugMode", "JAX": "FAST_RUN", "NUMBA": "FAST_RUN"}  # which programs name, too
+PREDEFINED |= {  # which programs name, too
+    "DEBUG_MODE": PREDEFINED["DebugMode"],
+    "JAX": PREDEFINED["FAST_RUN"],
+    "NUMBA": PREDEFINED["FAST_RUN"],
+}
 
 
 def get_mode(mode: Any = None) -> Mode:
@@ -298,7 +302,7 @@ def get_mode(mode: Any = None) -> Mode:
         return chosen
     if chosen == "Mode":
         return Mode(config.linker, config.optimizer, "Mode")
-    found = PREDEFINED.get(ALIASES.get(chosen, chosen)) if isinstance(chosen, str) else None
+    found = PREDEFINED.get(chosen) if isinstance(chosen, str) else None
     if found is None:
         raise ValueError(f"no mode {chosen!r} (there are {', '.join(PREDEFINED)})")
     return found

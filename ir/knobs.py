@@ -144,6 +144,13 @@ DUMP: Knob[frozenset[str]] = knob(
     f"what every compilation writes to TCC_DUMP_DIR: passes, stages ({', '.join(STAGES)}), or all",
 )
 DUMP_DIR = knob("TCC_DUMP_DIR", Path("tcc-dump"), folder, "a folder", "where dumps go")
+TRACEBACK = knob(
+    "TCC_TRACEBACK",
+    "short",
+    one_of("short", "whole"),
+    "short or whole",
+    "short: an error of a call shows the user's own frames; whole: tcc's too",
+)
 VERIFY = knob(
     "TCC_VERIFY",
     1,

@@ -22,6 +22,7 @@ from tcc.runtime.buffers import Array, Container, ObjectContainer, Storage
 from tcc.runtime.host import HostCall, trampoline
 from tcc.runtime.native import Native
 from tcc.runtime.signature import Signature, SizeMismatch
+from tcc.runtime.tracebacks import shorten
 
 # What an op's failure means: (a, b, c, d) of the error record -> the exception to raise.
 Failure = Callable[[int, int, int, int], Exception]
@@ -307,7 +308,11 @@ def _described(arrays: Sequence[Array]) -> str:
 
 
 def _slow(function: Function, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    return function.call_slowly(args, kwargs)
+    try:
+        return function.call_slowly(args, kwargs)
+    except Exception as e:
+        shorten(e)
+        raise
 
 
 def _variant_of(function: Function, record: int) -> Variant:

@@ -18,6 +18,7 @@ from tcc.runtime.device_arrays import DeviceArray, is_foreign
 from tcc.runtime.device_graph import CapturedCall, Capturing
 from tcc.runtime.launch import Device, DeviceProgram, StepFailed, execute
 from tcc.runtime.signature import SizeMismatch
+from tcc.runtime.tracebacks import shorten
 
 Given = Array | DeviceArray
 
@@ -244,6 +245,13 @@ class DeviceFunction:
             results = self.variants[-1].again(args, self.stay)
             if results is not None:
                 return results[0] if self.returns == "array" else results
+        try:
+            return self._call_slowly(args, kwargs)
+        except Exception as e:
+            shorten(e)
+            raise
+
+    def _call_slowly(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         given = ordered(self.name, self.parameters, args, kwargs)
         foreign, arrays = False, list[Given]()
         for value, exact in zip(given, self._exact, strict=True):

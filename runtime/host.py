@@ -17,6 +17,7 @@ import numpy as np
 from tcc.ir.arrays import as_numbers, in_memory
 from tcc.ir.types import itemsize, memory_dtype, numpy_dtype
 from tcc.runtime.buffers import Array, Storage, inside_call
+from tcc.runtime.tracebacks import shorten
 
 
 class HostArray(NamedTuple):
@@ -47,7 +48,11 @@ def trampoline(
 
     def call(index: int, args: int, objects: list[object] | None) -> None:
         with inside_call(containers, written):
-            _perform(calls[index], args, objects if objects is not None else [])
+            try:
+                _perform(calls[index], args, objects if objects is not None else [])
+            except Exception as e:
+                shorten(e)
+                raise
 
     return call
 

@@ -456,9 +456,8 @@ define(
 def clip_grad(b: Any, op: Any, g: Sequence[Any]) -> list[Any]:
     x, low, high = op.operands
     both = getattr(b, "and")
-    inside = both(b.ge(x, low), b.le(x, high))
-    below = both(b.lt(x, low), b.le(low, high))
-    above = b.gt(b.maximum(x, low), high)  # also where the bounds have crossed
+    reaches = b.ge(x, low)
+    inside, below, above = both(reaches, b.le(x, high)), b.lt(x, low), both(reaches, b.gt(x, high))
     return [routed(b, chosen, g[0]) for chosen in (inside, below, above)]
 
 
@@ -467,11 +466,11 @@ define(
         "clip",
         "a, low, high",
         elementwise("clip", "a, low, high", ORDERED),
-        lambda a, low, high: np.minimum(np.maximum(a, low), high),
-        doc="min(max(a, low), high).",
+        lambda a, low, high: np.where(np.less(a, low), low, np.minimum(a, high)),
+        doc="low where a < low, else min(a, high): where the bounds cross, a decides between them.",
         grad=clip_grad,
         rop=along_diagonal(clip_grad),
-        scalar="min(max(a, low), high)",
+        scalar="where(a < low, low, min(a, high))",
         reuse=(0, 1, 2),
         flops=per_element(2),
         samples=(Sample(("f32[3,4]",) * 3), Sample(("f64[]",) * 3), Sample(("i64[5]",) * 3)),

@@ -12,7 +12,7 @@ import tcc
 import tcc.tensor as T
 from tcc.debug import Assert
 from tcc.graph import located_at, user_location
-from tcc.user_op import Apply, Op
+from tcc.user_op import Apply, Op, as_op
 
 
 def said(error, call, *args):
@@ -152,3 +152,56 @@ def test_a_refused_argument_is_said_without_the_way_to_it():
     with pytest.raises(TypeError, match="Bad input argument x") as e:
         tcc.function([T.fmatrix("x")], [], on_unused_input="ignore")(np.zeros((3, 4)))
     assert len("".join(traceback.format_exception(e.value)).splitlines()) <= 25
+
+
+def whole_traceback(call, *args):
+    """What the interpreter would print, and the frames."""
+    with pytest.raises(Exception) as e:
+        call(*args)
+    return "".join(traceback.format_exception(e.value)), traceback.extract_tb(e.value.__traceback__)
+
+
+def in_loops(step, x, depth):
+    return step(x) if not depth else tcc.scan(lambda row: in_loops(step, row, depth - 1), [x])[0]
+
+
+@pytest.mark.parametrize("mode", ["FAST_RUN", "FAST_COMPILE", "DebugMode", "NanGuardMode"])
+@pytest.mark.parametrize("depth", [0, 2])
+@pytest.mark.parametrize("step", [Reads(), T.nlinalg.matrix_inverse, lambda m: m[7]])
+def test_tracebacks_show_the_users_frames(mode, depth, step):
+    x = T.TensorType("float64", (False,) * (depth + 2))("x")
+    f = tcc.function([x], in_loops(step, x, depth), mode=mode)
+    for _ in range(2):  # the first call compiles
+        text, frames = whole_traceback(f, np.zeros((2,) * (depth + 2)))
+        assert len(text.splitlines()) <= 25, text
+        others = [frame for frame in frames if frame.filename != __file__]
+        assert len(others) <= 1 and "test_messages.py:" in text, text
+        assert (frames[-1].name == "perform") == isinstance(step, Reads)
+
+
+def test_tracebacks_of_nan_guards_in_loops():
+    x = T.matrix("x")
+    f = tcc.function([x], in_loops(T.log, x, 2), mode="NanGuardMode")
+    text, _ = whole_traceback(f, -np.ones((2, 2)))
+    assert "NaN detected" in text and "in the output of log" in text and len(text.splitlines()) <= 25, text
+
+
+def test_tracebacks_are_whole_on_request(monkeypatch):
+    monkeypatch.setenv("TCC_TRACEBACK", "whole")
+    for mode in ("FAST_RUN", "FAST_COMPILE"):
+        x = T.vector("x")
+        _, frames = whole_traceback(tcc.function([x], Reads()(x), mode=mode), np.zeros(3))
+        assert any(frame.filename.endswith("user_op.py") for frame in frames)
+
+
+def test_errors_that_errors_came_from_are_shortened_too():
+    def perform(x):
+        try:
+            return np.linalg.inv(x)
+        except np.linalg.LinAlgError as e:
+            raise ValueError("no inverse") from e
+
+    x = T.matrix("x")
+    op = as_op([T.dmatrix], [T.dmatrix])(perform)
+    text, _ = whole_traceback(tcc.function([x], op(x)), np.zeros((2, 2)))
+    assert "no inverse" in text and "Singular matrix" in text and len(text.splitlines()) <= 25, text

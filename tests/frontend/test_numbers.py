@@ -121,6 +121,21 @@ def test_special_cases():
     assert T.add(x, x, x).eval({x: [1.0]}).tolist() == [3]
 
 
+@pytest.mark.parametrize("mode", ["FAST_RUN", "FAST_COMPILE"])
+@pytest.mark.parametrize("dtype", ["float32", "float64", "int32", "uint8"])
+def test_bounds_that_cross(mode, dtype):
+    x, low, high = (T.vector(name, dtype=dtype) for name in ("x", "low", "high"))
+    f = tcc.function([x, low, high], T.clip(x, low, high), mode=mode)
+    a = np.arange(11, dtype=dtype)
+    seven, three = np.full(11, 7, dtype), np.full(11, 3, dtype)
+    assert f(a, seven, three).tolist() == [7] * 7 + [3] * 4
+    assert f(a, three, seven).tolist() == np.clip(np.arange(11), 3, 7).tolist()
+    if dtype.startswith("f"):
+        g = tcc.function([x, low, high], tcc.grad(T.clip(x, low, high).sum(), [x, low, high]), mode=mode)
+        by_x, by_low, by_high = g(np.array([0, 5, 9, np.nan], dtype), seven[:4], three[:4])
+        assert [by_x.tolist(), by_low.tolist(), by_high.tolist()] == [[0] * 4, [1, 1, 0, 0], [0, 0, 1, 0]]
+
+
 def test_book_typos_are_aliases():
     assert T.abs is T.abs_ and T.intdiv is T.int_div and T.truediv is T.true_div and T.one_like is T.ones_like
 

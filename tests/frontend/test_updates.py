@@ -176,3 +176,11 @@ def test_integer_arrays_as_shared_targets():
     y = T.cast(t, "int32")
     x = T.matrix("x")
     assert x[T.arange(3), y].eval({x: np.arange(9.0).reshape(3, 3)}).tolist() == [1, 3, 8]
+
+
+def test_what_givens_replace_is_not_updated():
+    a, b = tcc.shared(1.0, "a"), T.dscalar("b")
+    a.default_update = a + 3
+    assert tcc.function([b], a + 10, givens={a: b})(5) == 15 and a.get_value() == 1
+    f = tcc.function([], a + 10, givens={a: a + 10})  # which hangs on it, too
+    assert f() == 21 and a.get_value() == 14
