@@ -42,6 +42,7 @@ def _machine(target: Target) -> str:
         + (
             str(target.vector_bits),
             str(target.avx512),
+            str(target.l1_bytes),
             str(target.l2_bytes),
             str(target.f16c),
             str(target.fma),

@@ -43,6 +43,11 @@ class Target(NamedTuple):
         features = self.features.split(",")
         return "+avx512vnni" in features if self.avx512 else self.f16c and "+avxvnni" in features
 
+    @property
+    def registers(self) -> int:
+        """Of whole vectors, at least."""
+        return 32 if self.avx512 or self.triple.startswith("aarch64") else 16
+
     def vector(self, elem: str) -> VecType:
         """The widest vector of `elem`."""
         return VecType(elem, self.vector_bits // (8 * VecType(elem).bytes))

@@ -15,8 +15,8 @@ from tcc.codegen.jit import Image, compile_object, function
 from tcc.codegen.target import Target, host
 
 ACCUMULATORS = (
-    24  # enough independent chains to hide the latency of a multiply-add, few enough to stay in registers
-)
+    3 / 4
+)  # of the registers: chains enough to hide the latency of a multiply-add, few enough not to be spilled
 UNROLL = 4
 RUNS = 60  # short ones, so that some fall between what else the machine does
 BLOCK = 8  # vectors moved in one round of a loop over memory
@@ -31,9 +31,10 @@ def fma_peak(threads: int = 1, elem: str = "float") -> float:
     image = Image.load([compile_object(_multiply(target, elem), target)])
     run = function(image.address("peak"), None, ctypes.c_int64, ctypes.c_void_p)
     rounds = 50_000
-    values = [np.zeros((ACCUMULATORS + 1, lanes), "f4" if elem == "float" else "f8") for _ in range(threads)]
+    count = _chains(target)
+    values = [np.zeros((count + 1, lanes), "f4" if elem == "float" else "f8") for _ in range(threads)]
     seconds = _together(threads, lambda thread: run(rounds, values[thread].ctypes.data))
-    return float(threads * rounds * UNROLL * ACCUMULATORS * lanes * 2 / seconds)
+    return float(threads * rounds * UNROLL * count * lanes * 2 / seconds)
 
 
 @functools.cache
@@ -86,11 +87,15 @@ def _together(threads: int, work: Callable[[int], object]) -> float:
     return float((spans[:, :, 1].max(axis=0) - spans[:, :, 0].min(axis=0)).min())
 
 
+def _chains(target: Target) -> int:
+    return int(ACCUMULATORS * target.registers)
+
+
 def _multiply(target: Target, elem: str) -> str:
     """`void @peak(i64 rounds, ptr values)`: every vector of `values` but the last grows by the square of the last."""
     e, v = Emit(), target.vector(elem)
     e.function("void @peak(i64 %rounds, ptr %values)")
-    places = [e.gep("%values", k, str(v)) for k in range(ACCUMULATORS + 1)]
+    places = [e.gep("%values", k, str(v)) for k in range(_chains(target) + 1)]
     *sums, factor = [e.value(f"load {v}, ptr {place}, align 4") for place in places]
 
     def body(_: str, carried: list[str]) -> list[str]:

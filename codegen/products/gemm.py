@@ -29,7 +29,7 @@ from tcc.codegen.products.dot import (
     row_name,
     row_panels_body,
 )
-from tcc.codegen.products.microkernel import VECTORS, micro_kernel, tile_name, tile_rows
+from tcc.codegen.products.microkernel import VECTORS, micro_kernel, steps_at_once, tile_name, tile_rows
 from tcc.codegen.products.open_tile import open_heights, open_tile
 from tcc.codegen.products.pack import (
     copy_block,
@@ -307,6 +307,8 @@ def _block_body(t: VecType, target: Target, reach: Reach) -> Emit:
     lines = x.both(x.equal(acs, t.bytes), x.less(0, x.sub(kc, 1)))
     across_rows = x.mul(x.sub(1, lines), _select(e, by_cols, "i64", 0, acs))
     line, pace = x.mul(lines, ars), x.add(x.mul(lines, t.bytes), across_rows)
+    if steps_at_once(target) > 1:  # neighbouring tiles fetch neighbouring steps
+        line, pace = x.add(line, across_rows), x.mul(pace, steps_at_once(target))
 
     makes_panels = e.value(f"icmp ne i64 {r['keep']}, 0") if keeps(target, reach) else "false"
     ahead = keeps(target, reach) and not reach.small

@@ -15,6 +15,8 @@ from tcc.codegen.target import Target
 VECTORS = 2  # vector columns of the widest tile
 AHEAD = 4  # rows of B's panels to fetch ahead into the first-level cache
 AHEAD_FAR = 16  # and of B itself, and of panels that were made long ago, which come from memory
+LINE = 64  # bytes of a cache line
+_BESIDE = 10  # instructions of a step that are neither its multiply-adds nor their loads
 _ROW_GROUP = 5  # rows addressed from one pointer, 0 to 4 strides away: x86 scales an index by 1, 2, 4
 
 
@@ -25,8 +27,20 @@ def tile_name(t: VecType, rows: int, vectors: int, keeps: bool = False) -> str:
 
 def tile_rows(target: Target) -> tuple[int, ...]:
     """Row counts of the tiles, falling to 1, so that any number of rows is cut into panels of nearly one height."""
-    wide = target.avx512 or target.triple.startswith("aarch64")
-    return (14, 13, 12, 10, 8, 6, 4, 2, 1) if wide else (6, 5, 4, 2, 1)
+    return (14, 13, 12, 10, 8, 6, 4, 2, 1) if target.registers == 32 else (6, 5, 4, 2, 1)
+
+
+def steps_at_once(target: Target) -> int:
+    """Steps of k in one round of a tile's loop, a power of two.
+
+    Counting, moving pointers and fetching ahead take their share of what a core can issue, of which another program on the
+    same core may leave half.  Tiles of few registers do not hide that: their rounds are as long as it takes to make it
+    little beside the multiply-adds.
+    """
+    adds, steps = tile_rows(target)[0] * VECTORS, 1
+    while 8 * _BESIDE > 3 * adds * steps:
+        steps *= 2
+    return steps
 
 
 def splat(e: Emit, t: VecType, scalar: str) -> str:
@@ -128,14 +142,20 @@ def micro_kernel(
     A tile that `keeps` copies B's rows to `keep` as a panel: the first tile that reads them in memory, where waiting for them is
     hidden behind its arithmetic.
     """
-    e = Emit()
+    e, at_once = Emit(), steps_at_once(target)
     begin_tile(e, t, rows, vectors, keeps)
-    mask = lane_mask(e, t, e.value(f"sub i64 %cols, {(vectors - 1) * t.lanes}"))
-    masks = [None] * (vectors - 1) + [mask]
-    b_masks = masks if target.avx512 and ragged else [None] * vectors
+    whole: list[str | None] = [None] * vectors
     step_bytes = t.lanes * t.bytes
 
-    def tile(start: str) -> list[tuple[str, str | None]]:
+    def edge() -> list[str | None]:
+        """The columns' masks."""
+        return [*whole[1:], lane_mask(e, t, e.value(f"sub i64 %cols, {(vectors - 1) * t.lanes}"))]
+
+    # made again where they are needed: without registers of their own they would take what the accumulators need
+    masks = edge() if target.avx512 else whole
+    b_masks = masks if ragged else whole
+
+    def tile(start: str, masks: Sequence[str | None]) -> list[tuple[str, str | None]]:
         lines = [start]
         for _ in range(1, rows):
             lines.append(e.gep(lines[-1], "%crs"))
@@ -143,11 +163,11 @@ def micro_kernel(
 
     first = ["zeroinitializer"] * (rows * vectors)
     if resumes:
-        places = tile("%c")
+        places = tile("%c", masks) if target.avx512 else []
         resume, start, entry = e.label(), e.label(), e.current
         e.branch_if(e.value("icmp ne i64 %load, 0"), resume, start)
         e.at(resume)
-        old = [load(e, t, p, m) for p, m in places]
+        old = [load(e, t, p, m) for p, m in places or tile("%c", edge())]
         e.branch(start)
         e.at(start)
         first = [e.value(f"phi {t} [zeroinitializer, %{entry}], [{x}, %{resume}]") for x in old]
@@ -159,15 +179,14 @@ def micro_kernel(
         for _ in range(_ROW_GROUP, rows, _ROW_GROUP):
             heads.append(e.gep(heads[-1], group))
 
-    def step(_: str, v: list[str]) -> list[str]:
-        at, bp, fetched, acc = v[: len(heads)], v[len(heads)], v[pointers], v[pointers + 1 :]
+    def step(at: list[str], acc: list[str]) -> None:
+        bp = at[len(heads)]
         b = [load(e, t, e.gep(bp, j * step_bytes), b_masks[j]) for j in range(vectors)]
         ahead = e.gep(bp, e.value(f"mul i64 %brs, {AHEAD_FAR if keeps or far else AHEAD}"))
-        for j in range(vectors):
-            fetch(e, e.gep(ahead, j * step_bytes), 0)
-            fetch(e, e.gep(fetched, j * step_bytes), 0)
-            if keeps:
-                store(e, t, b[j], e.gep(v[pointers - 1], j * step_bytes))
+        for line in range(0, vectors * step_bytes, LINE):
+            fetch(e, e.gep(ahead, line), 0)
+        for j in range(vectors if keeps else 0):
+            store(e, t, b[j], e.gep(at[-1], j * step_bytes))
         for i in range(rows):
             group, row = divmod(i, _ROW_GROUP)
             p = e.gep(at[group], strides[row]) if row else at[group]
@@ -175,37 +194,67 @@ def micro_kernel(
             for j in range(vectors):
                 x = i * vectors + j
                 acc[x] = e.call(t, f"llvm.fma.{t.suffix}", (t, a), (t, b[j]), (t, acc[x]))
-        # the freeze hides the induction from loop strength reduction, which would undo the scaled addresses
-        moved = [e.gep(p, "%acs") for p in at] + [e.gep(bp, "%brs")]
-        moved += [e.gep(p, VECTORS * step_bytes) for p in v[len(heads) + 1 : pointers]] + [
-            e.gep(fetched, pace[0])
-        ]
-        return [e.value(f"freeze ptr {p}") for p in moved] + acc
 
+    steps_on = ["%acs"] * len(heads) + ["%brs"] + [str(VECTORS * step_bytes)] * keeps
     starts = [*heads, "%b"] + ["%keep"] * keeps
     pointers = len(starts)
-    ending = e.call("i64", "llvm.smin.i64", ("i64", "%kc"), ("i64", str(rows)))
-    before = e.value(f"sub i64 %kc, {ending}")
-    pace: list[str] = [""]
 
-    def phase(number: str, v: list[str]) -> list[str]:
-        last = e.value(f"icmp ne i64 {number}, 0")
-        count, at, pace[0] = (
-            e.value(f"select i1 {last}, {kind} {then}, {kind} {first}")
-            for kind, then, first in (
-                ("i64", ending, before),
-                ("ptr", "%next", "%stream"),
-                ("i64", "%crs", "%along"),
-            )
-        )
-        carried = [("ptr", p) for p in [*v[:pointers], at]] + [(t, x) for x in v[pointers:]]
-        after = e.loop(0, count, 1, step, carried)
+    def moved(p: str, by: str) -> str:
+        """The freeze hides the induction from loop strength reduction, which would undo the scaled addresses."""
+        return e.value(f"freeze ptr {e.gep(p, by)}")
+
+    def run(count: str, steps: int, fetched: str, pace: str, v: list[str]) -> list[str]:
+        """`count` rounds, each of which fetches a row at `fetched`, `pace` bytes further than the last."""
+
+        def round(_: str, v: list[str]) -> list[str]:
+            at, to, acc = v[:pointers], v[pointers], v[pointers + 1 :]
+            for j in range(vectors):
+                fetch(e, e.gep(to, j * step_bytes), 0)
+            for _step in range(steps):
+                step(at, acc)
+                at = [moved(p, by) for p, by in zip(at, steps_on, strict=True)]
+            return [*at, moved(to, pace), *acc]
+
+        carried = [("ptr", p) for p in [*v[:pointers], fetched]] + [(t, x) for x in v[pointers:]]
+        after = e.loop(0, count, 1, round, carried)
         return after[:pointers] + after[pointers + 1 :]
 
-    carried = [("ptr", p) for p in starts] + [(t, x) for x in first]
-    done = e.loop(0, 2, 1, phase, carried)[pointers:]
-    # the places are worked out again, behind a freeze: kept through the loop they would be spilled
-    for x, (p, m) in zip(done, tile(e.value("freeze ptr %c")), strict=True):
-        store(e, t, x, p, m)
+    ending = e.call("i64", "llvm.smin.i64", ("i64", "%kc"), ("i64", str(rows)))
+    before = e.value(f"sub i64 %kc, {ending}")
+    done = [*starts, *first]
+    if at_once == 1:  # the text of a step stands here once
+
+        def phase(number: str, v: list[str]) -> list[str]:
+            last = e.value(f"icmp ne i64 {number}, 0")
+            count, at, pace = (
+                e.value(f"select i1 {last}, {kind} {then}, {kind} {first}")
+                for kind, then, first in (
+                    ("i64", ending, before),
+                    ("ptr", "%next", "%stream"),
+                    ("i64", "%crs", "%along"),
+                )
+            )
+            return run(count, 1, at, pace, v)
+
+        kinds: list[VecType | str] = ["ptr"] * pointers + [t] * len(first)
+        done = e.loop(0, 2, 1, phase, list(zip(kinds, done)))
+    else:
+        rounds = e.value(f"udiv i64 {before}, {at_once}")
+        done = run(rounds, at_once, "%stream", "%along", done)
+        done = run(
+            e.value(f"sub i64 %kc, {e.value(f'mul i64 {rounds}, {at_once}')}"), 1, "%next", "%crs", done
+        )
+
+    def put(masks: list[str | None]) -> None:
+        # the places are worked out again, behind a freeze: kept through the loop they would be spilled
+        for x, (p, m) in zip(done[pointers:], tile(e.value("freeze ptr %c"), masks), strict=True):
+            store(e, t, x, p, m)
+
+    if target.avx512:
+        put(masks)
+    else:  # a store through a mask takes as long as the steps of some k
+        full = e.value(f"icmp eq i64 %cols, {vectors * t.lanes}")
+        e.when(full, lambda: put(whole))
+        e.when(e.value(f"xor i1 {full}, true"), lambda: put(edge()))
     e.end()
     return e

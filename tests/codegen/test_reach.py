@@ -84,7 +84,7 @@ def test_what_plans_come_to() -> None:
     assert reach.packs_b <= {UNPACKED, PACK_FIRST}
     assert (UNPACKED in reach.packs_b) == keeps(target)
     assert reduced(replace(MODEL, b=(1, 310)), target, False)[1].packs_b == {PACK_TURN, UNPACKED}
-    few = reduced(replace(MODEL, n=3, b=(3, 1), c=3, dtype="f64"), target, False)[1]
+    few = reduced(replace(MODEL, n=2, b=(2, 1), c=2, dtype="f64"), target, False)[1]
     assert DOT in few.forms and PACK_EACH in few.packs_b
 
 
