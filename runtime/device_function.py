@@ -21,6 +21,8 @@ from tcc.runtime.signature import SizeMismatch
 from tcc.runtime.tracebacks import shorten
 
 Given = Array | DeviceArray
+MOST_GRAPHS = 4  # of a function's variant
+MOST_KEPT = 1 << 28  # bytes of memory that those which may not be launched again have of their own
 
 
 class DeviceVariant:
@@ -36,7 +38,7 @@ class DeviceVariant:
         self.program, self.device, self.containers = program, device, tuple(containers)
         self.signature, self.failures = program.signature, failures
         self._constants = [DeviceArray.of(device, c) for c in program.constants]
-        self._graph: CapturedCall | None = None
+        self.graphs: list[CapturedCall] = []  # that which was launched last comes last
         self._copies_in = self._copies_out = (
             False  # of a graph, since inputs were elsewhere or outputs were lent
         )
@@ -83,22 +85,20 @@ class DeviceVariant:
 
     def again(self, arrays: Sequence[Any], stay: frozenset[int]) -> list[Given] | None:
         """A captured call once more: the quick way of `run`.  None where anything is not as it was."""
-        graph = self._graph
-        if graph is None or self._replaced or not graph.takes(arrays, stay):
-            return None
-        if any(type(a) is DeviceArray and a.is_borrowed for a in arrays):
+        graphs = [] if self._replaced else [g for g in reversed(self.graphs) if g.takes(arrays, stay)]
+        if not graphs or any(type(a) is DeviceArray and a.is_borrowed for a in arrays):
             return None
         held: list[Container] = []
         try:
             for container, write in self._locked:
                 container.hold(write)
                 held.append(container)
-            if not all(map(Container.is_at, self.containers, graph.values)):
-                return None
+            graphs = [g for g in graphs if all(map(Container.is_at, self.containers, g.values))]
             if not all(self.containers[number].away for number in self._written):
                 return None
             with self.device:
-                if graph.is_lent or not graph.reads(arrays) or not graph.follows(arrays):
+                graph = self._ready(graphs, arrays)
+                if graph is None:
                     return None
                 made = graph.run(arrays)
                 for number in self._written:
@@ -125,7 +125,7 @@ class DeviceVariant:
     def _torn(self) -> bool:
         """Whether Ctrl-C could leave some updates done.  A graph is given to the device at once, and containers whose value
         is there already need no more than that."""
-        whole = self._graph is not None and not self._replaced
+        whole = bool(self.graphs) and not self._replaced
         return any(w and not (whole and c.away) for c, w in self._locked)
 
     def _run(
@@ -154,17 +154,48 @@ class DeviceVariant:
     def _captured(
         self, device: Capturing, arrays: Sequence[Given], values: Sequence[DeviceArray], stay: frozenset[int]
     ) -> CapturedCall:
-        """The graph for a call."""
-        graph = self._graph
-        if graph is not None and graph.fits(values, arrays, stay):
-            self._copies_in = self._copies_in or not graph.reads(arrays)
-            self._copies_out = self._copies_out or graph.is_lent
-            if graph.reads(arrays) and not graph.is_lent and graph.follows(arrays):
+        """The graph for a call: one that there is, or else a new one.  Some are kept, so that sizes that take turns are captured
+        once, but none where that takes memory that is wanted."""
+        graph = self._kept(values, arrays, stay)
+        if graph is not None:
+            return graph
+        while len(self.graphs) >= MOST_GRAPHS or sum(g.bytes for g in self.graphs) > MOST_KEPT:
+            del self.graphs[0]
+        for alone in (not self.graphs, True):
+            try:
+                made = CapturedCall(self, device, values, arrays, stay, self._copies_in, self._copies_out)
+                break
+            except MemoryError:
+                if alone:
+                    raise
+                self.graphs.clear()
+        self.graphs.append(made)
+        return made
+
+    def _kept(
+        self, values: Sequence[DeviceArray], arrays: Sequence[Given], stay: frozenset[int]
+    ) -> CapturedCall | None:
+        """A graph that will do; those of other places go, and those in whose stead one is to come that copies more."""
+        addresses = [v.address for v in values]
+        self.graphs = [g for g in self.graphs if g.values == addresses]
+        fitting = [g for g in reversed(self.graphs) if g.takes(arrays, stay)]
+        graph = self._ready(fitting, arrays)
+        for other in fitting if graph is None else ():
+            self._copies_in = self._copies_in or not other.reads(arrays)
+            self._copies_out = self._copies_out or other.is_lent
+            if other.is_lent or not other.reads(arrays):
+                self.graphs.remove(other)
+        return graph
+
+    def _ready(self, graphs: Sequence[CapturedCall], arrays: Sequence[Any]) -> CapturedCall | None:
+        """Of graphs for a call's places and shapes, one that can be launched for what it brings."""
+        for graph in graphs:
+            if not graph.is_lent and graph.reads(arrays) and graph.follows(arrays):
+                if graph is not self.graphs[-1]:
+                    self.graphs.remove(graph)
+                    self.graphs.append(graph)
                 return graph
-        del graph
-        self._graph = None  # gives its memory back before another takes some
-        self._graph = CapturedCall(self, device, values, arrays, stay, self._copies_in, self._copies_out)
-        return self._graph
+        return None
 
     def sizes(self, arrays: Sequence[Given], values: Sequence[DeviceArray]) -> dict[str, int]:
         sizes = dict(self.signature.bind([a.shape for a in arrays], [v.shape for v in values]))
@@ -238,7 +269,7 @@ class DeviceFunction:
     def free(self) -> None:
         """Gives the working memory back; the next call takes it anew."""
         for variant in self.variants:
-            variant._graph = None
+            variant.graphs.clear()
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if self.variants and not kwargs:

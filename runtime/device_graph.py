@@ -292,9 +292,10 @@ class CapturedCall:
         """Whether inputs lie where they are read."""
         return all(arrays[n].address == address for n, address in self.read)
 
-    def fits(self, values: Sequence[DeviceArray], arrays: Sequence[Any], stay: frozenset[int]) -> bool:
-        """Whether a call is for these places and shapes."""
-        return self.values == [v.address for v in values] and self.takes(arrays, stay)
+    @property
+    def bytes(self) -> int:
+        """Of the device's memory that are its own."""
+        return sum(b.bytes for b in self.blocks) + sum(int(s.nbytes) for s in self.scratch.values())
 
     def takes(self, arrays: Sequence[Any], stay: frozenset[int]) -> bool:
         """Whether these, be they what they may, are arrays like those that it was made for."""

@@ -12,7 +12,7 @@ from capturing import Capturing
 import tcc
 import tcc.tensor as T
 from tcc import devices
-from tcc.runtime import device_graph
+from tcc.runtime import device_function, device_graph
 from tcc.runtime.device_arrays import DeviceArray
 
 
@@ -179,6 +179,63 @@ def test_minibatches_by_index_are_one_graph(device: Capturing) -> None:
         np.testing.assert_allclose(v.get_value(), w.get_value(), rtol=1e-4, atol=1e-6)
         if k == 2:
             assert device.patches and there.variant is not None
-            kept, patches = there.variant._graph, device.patches
-            assert kept is not None and kept.now == [8, 4]
+            kept, patches = there.variant.graphs[-1], device.patches
+            assert kept.now == [8, 4]
     assert device.patches > patches and device.replays
+
+
+def test_sizes_that_take_turns_are_captured_once(device: Capturing, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A few of them, in all as much memory as may be kept; the oldest goes first."""
+    w = tcc.shared(np.zeros(5, np.float32), target="emulator")
+    f = tcc.function([x], x.sum(axis=0) * 2, updates=[(w, w + x.sum(axis=0))], device="emulator")
+    total = np.zeros(5, np.float32)
+
+    def call(*rows: int) -> int:
+        """How many graphs are made for calls with so many rows."""
+        before, variant = device.captures, f.variant
+        for n in rows:
+            a = f32(n, 5)
+            np.testing.assert_allclose(f(a), 2 * a.sum(axis=0), rtol=1e-4, atol=1e-5)
+            total[...] += a.sum(axis=0)
+            np.testing.assert_allclose(w.get_value(), total, rtol=1e-4, atol=1e-4)
+        assert variant is None or len(f.variant.graphs) <= device_function.MOST_GRAPHS
+        return device.captures - before
+
+    call(7, 7, 3, 3)  # the first is for one size, the next for any
+    assert call(7) == 1 and call(3, 7, 3, 7, 7) == 0
+    assert call(1, 0) == 2 and call(7, 3, 1, 0) == 0
+    assert call(4) == 1 and call(0, 1, 3) == 0 and call(7) == 1  # which was the oldest
+    monkeypatch.setattr(device_function, "MOST_KEPT", 0)
+    assert call(9) == 1 and call(9, 9) == 0 and call(7) == 1 and call(9) == 1
+    f.free()
+    assert not f.variant.graphs and call(7) == 1
+
+
+def test_graphs_that_are_kept_give_way(device: Capturing, monkeypatch: pytest.MonkeyPatch) -> None:
+    f = tcc.function([x], x + 1, device="emulator")
+    for n in (2, 3, 3, 4):
+        f(f32(n, 2))
+    real, kept = device_function.CapturedCall, []
+
+    def scarce(*given: Any) -> Any:
+        kept.append(len(f.variant.graphs))
+        if f.variant.graphs:
+            raise devices.DeviceMemoryError("no memory")
+        return real(*given)
+
+    monkeypatch.setattr(device_function, "CapturedCall", scarce)
+    a = f32(6, 2)
+    np.testing.assert_array_equal(f(a), a + 1)
+    assert kept[-1] == 0 and len(kept) == 2 and len(f.variant.graphs) == 1
+
+
+def test_minibatches_of_two_lengths_are_two_graphs(device: Capturing) -> None:
+    """The last one of an epoch is shorter, so that other blocks are launched for it."""
+    data, index = tcc.shared(f32(2000, 3), target="emulator"), T.lscalar("index")
+    f = tcc.function([index], (data[index * 1024 : (index + 1) * 1024] * 2).sum(), device="emulator")
+    for _ in range(3):
+        before = device.captures
+        for k in (0, 1):
+            want = 2 * data.get_value()[k * 1024 : (k + 1) * 1024].sum(dtype=np.float64)
+            np.testing.assert_allclose(f(k), want, rtol=1e-4)
+    assert device.captures == before

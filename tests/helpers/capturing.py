@@ -24,7 +24,7 @@ class Capturing(_Turns, Emulator):
         self.graph: list[Work] | None = None
         self.landing: list[Work] = []
         self.pinned: dict[int, Array] = {}
-        self.replays = self.waits = self.patches = 0
+        self.captures = self.replays = self.waits = self.patches = 0
         self.patched = False
         self.nodes: dict[int, list[list[Any]]] = {}  # by graph
 
@@ -37,6 +37,7 @@ class Capturing(_Turns, Emulator):
     @contextmanager
     def captured(self, patched: bool = False) -> Iterator[list[Work]]:
         self.patched = patched
+        self.captures += 1
         self.graph = made = []
         self.nodes.pop(id(made), None)
         try:
