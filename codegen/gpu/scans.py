@@ -24,6 +24,7 @@ from tcc.codegen.gpu.kernel import (
     shuffle,
     thread,
 )
+from tcc.codegen.gpu.maps import WIDE
 from tcc.codegen.kernel import Scratch, plus, times
 from tcc.ir import dims
 from tcc.ir.core import Op
@@ -200,18 +201,65 @@ class _Scan(Prefix):
             own = plus(e, at, offset)
             running: list[str] = []
             total = self.start
-            for k in range(SOME):
-                value = self.read(line, plus(e, own, str(k)), last)
+            for value in self.read_some(line, own, last):
                 total = value if not running else self.combine(total, value)
                 running.append(total)
             before, whole = self.across(total)
             before = self.combine(carry[0], before)
-            for k, value in enumerate(running):
-                self.write(line, plus(e, own, str(k)), last, self.combine(before, value))
+            self.write_some(line, own, last, [self.combine(before, value) for value in running])
             return [self.combine(carry[0], whole)]
 
         (total,) = e.loop(begin, last, times(e, team, str(SOME)), turn, [(self.t, self.start)])
         return total
+
+    def together(self, i: int, line: Sequence[str], own: str, last: str) -> tuple[VecType, int, str]:
+        """The type of a thread's neighbours of an operand in memory, how they are aligned, and whether one access may take them."""
+        e, t = self.e, VecType(scalar.memory_elem(self.types[i].dtype), SOME)
+        align = min(WIDE, SOME * t.bytes)
+        if self.types[i].strides[self.axis] != 1:
+            return t, align, "false"
+        address = e.value(f"ptrtoint ptr {self.place(i, line, own)} to i64")
+        even = e.value(f"icmp eq i64 {e.value(f'and i64 {address}, {align - 1}')}, 0")
+        whole = e.value(f"icmp sle i64 {plus(e, own, str(SOME))}, {last}")
+        return t, align, e.value(f"and i1 {even}, {whole}")
+
+    def read_some(self, line: Sequence[str], own: str, last: str) -> list[str]:
+        """A thread's neighbours; what changes nothing where there are none."""
+        e = self.e
+        t, align, whole = self.together(0, line, own, last)
+        quick, single, after = e.label(), e.label(), e.label()
+        e.branch_if(whole, quick, single)
+        e.at(quick)
+        got = e.value(f"load {t}, ptr {self.place(0, line, own)}, align {align}")
+        ones = [e.value(f"extractelement {t} {got}, i64 {k}") for k in range(SOME)]
+        ones = [scalar.from_memory(e, LANE, self.source, 1, one) for one in ones]
+        fast, fast_from = [self.cast(one, self.source, self.dtype) for one in ones], e.current
+        e.branch(after)
+        e.at(single)
+        slow = [self.read(line, plus(e, own, str(k)), last) for k in range(SOME)]
+        slow_from = e.current
+        e.branch(after)
+        e.at(after)
+        return [e.value(f"phi {self.t} [{a}, %{fast_from}], [{b}, %{slow_from}]") for a, b in zip(fast, slow)]
+
+    def write_some(self, line: Sequence[str], own: str, last: str, totals: Sequence[str]) -> None:
+        e = self.e
+        t, align, whole = self.together(1, line, own, last)
+
+        def store() -> None:
+            made = "poison"
+            for k, total in enumerate(totals):
+                value = self.cast(total, self.dtype, self.stored)
+                one = scalar.to_memory(e, LANE, self.stored, 1, value)
+                made = e.value(f"insertelement {t} {made}, {t.elem} {one}, i64 {k}")
+            e.line(f"store {t} {made}, ptr {self.place(1, line, own)}, align {align}")
+
+        def apart() -> None:
+            for k, total in enumerate(totals):
+                self.write(line, plus(e, own, str(k)), last, total)
+
+        e.when(whole, store)
+        e.when(e.value(f"xor i1 {whole}, true"), apart)
 
     def read(self, line: Sequence[str], at: str, last: str) -> str:
         e = self.e
