@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from tcc.codegen.emit import VecType
+from tcc.codegen.gather import Places
 from tcc.codegen.gpu.chips import LANE
 from tcc.codegen.gpu.kernel import (
     BLOCK,
@@ -42,38 +43,58 @@ def sort_kernels(op: Op) -> list[GpuKernel]:
     made = [first.tile_kernel()]
     if first.tiles == 1:
         return made
-    passes = (first.tiles - 1).bit_length() if isinstance(first.tiles, int) else MOST_PASSES
-    made += [_Sort(op).merge_kernel(p) for p in range(passes)]
+    made += [_Sort(op).merge_kernel(p) for p in range(first.passes)]
     return [*made, _Sort(op).write_kernel()]
 
 
-class _Sort(Lines):
-    def __init__(self, op: Op) -> None:
-        largest = op.name == "argtopk" and bool(op.attrs["largest"])
-        super().__init__(op, LANE, positions=op.name != "sort", largest=largest)
-        self.lanes = 1
+class Records(Places):
+    """Lines of records that are sorted in memory: `kept` lines of `length` integers of `width` bits, of which no two are equal or
+    it does not matter which comes first."""
+
+    kept: list[Size]
+    length: Size
+    width: int
+
+    def lay_out(self) -> None:
+        """What follows from these."""
         self.record_type = VecType(f"i{self.width}")
-        self.kept = [s for a, s in enumerate(self.types[0].shape) if a != self.axis]
         self.count_kept: Size = dims.product(self.kept)
         self.tiles: Size = dims.maximum(ceil_div(self.length, TILE), 1)
         self.pitch = dims.mul(self.tiles, TILE)
-        self.found = self.types[1].shape[self.axis]  # of argtopk fewer than there are
 
     @property
     def bytes(self) -> int:
         return self.width // 8
 
     @property
-    def several(self) -> Size:
-        """1 if lines have several tiles, else 0."""
-        return dims.minimum(dims.add(self.tiles, -1), 1)
+    def in_memory(self) -> Size:
+        """1 if there is work to do on records in memory, else 0."""
+        raise NotImplementedError
+
+    def line(self, places: Sequence[str]) -> str:
+        """Where a line's elements begin."""
+        raise NotImplementedError
+
+    def record_of(self, source: str, index: str) -> str:
+        """The record of an element of a line."""
+        raise NotImplementedError
+
+    def line_length(self) -> str:
+        return self.size(self.length)
+
+    def more_sizes(self) -> Sequence[Size]:
+        return ()
+
+    @property
+    def passes(self) -> int:
+        """The most merges that there may be to do."""
+        return (self.tiles - 1).bit_length() if isinstance(self.tiles, int) else MOST_PASSES
 
     def begin_sort(self) -> None:
-        self.begin(
-            "void @KERNEL_NAME(ptr %args)", [self.length, self.tiles, self.pitch, self.found, self.count_kept]
-        )
-        if self.tiles != 1:
-            self.half = dims.mul(self.several, self.count_kept, self.pitch, self.bytes)
+        sizes = [self.length, self.tiles, self.pitch, self.count_kept, *self.more_sizes()]
+        self.begin("void @KERNEL_NAME(ptr %args)", sizes)
+        if self.in_memory != 0:
+            self.half = dims.mul(self.in_memory, self.count_kept, self.pitch, self.bytes)
             first = self.slots.pointer(self.e, Scratch(dims.mul(2, self.half)))
             self.areas = first, self.e.gep(first, self.size(self.half))
 
@@ -92,7 +113,7 @@ class _Sort(Lines):
         e = self.e
         self.begin_sort()
         self.shared, self.member = e.call("ptr", "tcc.shared"), thread(e)
-        n, tiles = self.size(self.length), self.size(self.tiles)
+        n, tiles = self.line_length(), self.size(self.tiles)
         power = self.power(n) if self.tiles == 1 or not isinstance(self.tiles, int) else str(TILE)
 
         def unit(u: str, _: list[str]) -> None:
@@ -103,10 +124,11 @@ class _Sort(Lines):
             )
             places = self.unravel(line, self.kept)
             start = times(e, tile, str(TILE))
-            source = self.at(0, places)
+            source = self.line(places)
 
             def load(t: str, _: list[str]) -> None:
-                self.keep_record(self.record_of(source, plus(e, start, t), n), self.record_at(self.shared, t))
+                record = self.record_within(source, plus(e, start, t), n)
+                self.keep_record(record, self.record_at(self.shared, t))
 
             e.loop(self.member, power, THREADS, load)
             barrier(e)
@@ -116,8 +138,13 @@ class _Sort(Lines):
 
         e.loop(block_index(e), times(e, self.size(self.count_kept), tiles), grid_size(e), unit)
         e.end()
-        blocks = dims.minimum(dims.mul(self.count_kept, self.tiles), MOST_BLOCKS)
+        blocks = dims.minimum(dims.mul(self.launched, self.count_kept, self.tiles), MOST_BLOCKS)
         return finish(e, "tiles", self.slots.slots, (blocks, 1, 1), THREADS, TILE * self.bytes)
+
+    @property
+    def launched(self) -> Size:
+        """1 if tiles are sorted, else 0."""
+        return 1
 
     def power(self, n: str) -> str:
         """The least power of two that is not less than n, from 1 to TILE."""
@@ -127,15 +154,13 @@ class _Sort(Lines):
         bits = e.call("i64", "llvm.ctlz.i64", ("i64", e.value(f"sub i64 {low}, 1")), ("i1", "false"))
         return e.value(f"shl i64 1, {e.value(f'sub i64 64, {bits}')}")
 
-    def record_of(self, source: str, index: str, n: str) -> str:
+    def record_within(self, source: str, index: str, n: str) -> str:
         """The record of an element; the greatest of all behind the end."""
-        e, t = self.e, f"i{self.bits}"
+        e = self.e
         before, inside, after = e.current, e.label(), e.label()
         e.branch_if(e.value(f"icmp slt i64 {index}, {n}"), inside, after)
         e.at(inside)
-        at = e.gep(source, times(e, index, self.size(self.types[0].strides[self.axis])), t)
-        key = self.key(e.value(f"load {t}, ptr {at}, align {self.bits // 8}"))
-        record = self.record(key, index) if self.positions else key
+        record = self.record_of(source, index)
         last = e.current
         e.branch(after)
         e.at(after)
@@ -190,43 +215,16 @@ class _Sort(Lines):
         e.at(after)
 
     def leave(self, line: str, places: Sequence[str], start: str, power: str) -> None:
-        """A sorted tile goes to scratch, or to the result if it is the line's only one."""
+        """A sorted tile goes to memory."""
         e = self.e
 
-        def result(t: str, _: list[str]) -> None:
-            self.put_result(places, t, self.read_record(self.record_at(self.shared, t)))
-
-        def scratch(t: str, _: list[str]) -> None:
+        def one(t: str, _: list[str]) -> None:
             at = plus(e, plus(e, times(e, line, self.size(self.pitch)), start), t)
             self.keep_record(
                 self.read_record(self.record_at(self.shared, t)), self.record_at(self.areas[0], at)
             )
 
-        def whole() -> None:
-            e.loop(self.member, self.size(self.found), THREADS, result)
-
-        def part() -> None:
-            e.loop(self.member, power, THREADS, scratch)
-
-        if isinstance(self.tiles, int):
-            (whole if self.tiles == 1 else part)()
-            return
-        one = e.value(f"icmp eq i64 {self.size(self.tiles)}, 1")
-        e.when(one, whole)
-        e.when(e.value(f"xor i1 {one}, true"), part)
-
-    def put_result(self, places: Sequence[str], index: str, record: str) -> None:
-        e = self.e
-        at = times(e, index, self.size(self.types[1].strides[self.axis]))
-        if not self.positions:
-            t = f"i{self.bits}"
-            e.line(
-                f"store {t} {self.element(record)}, ptr {e.gep(self.at(1, places), at, t)}, align {self.bits // 8}"
-            )
-            return
-        low = e.value(f"and {self.record_type} {record}, {(1 << 32) - 1}")
-        value = low if self.width == 64 else e.value(f"trunc {self.record_type} {low} to i64")
-        e.line(f"store i64 {value}, ptr {e.gep(self.at(1, places), at, 'i64')}, align 8")
+        e.loop(self.member, power, THREADS, one)
 
     # -- merges ----------------------------------------------------------------------------------------------------
 
@@ -258,7 +256,7 @@ class _Sort(Lines):
         e.loop(first, times(e, self.size(self.count_kept), pieces), step, unit)
         e.end()
         needed = dims.minimum(dims.floordiv(dims.add(self.tiles, -1), 1 << number), 1)
-        threads = dims.mul(needed, self.count_kept, dims.floordiv(self.pitch, SOME))
+        threads = dims.mul(self.launched, needed, self.count_kept, dims.floordiv(self.pitch, SOME))
         return finish(e, "merge", self.slots.slots, blocks_for(threads))
 
     def merge(self, source: str, target: str, begin: str, left: str, run: str, diagonal: str) -> None:
@@ -312,14 +310,77 @@ class _Sort(Lines):
 
         e.loop(0, SOME, 1, one, [("i64", lo), ("i64", e.value(f"sub i64 {diagonal}, {lo}"))])
 
+    def sorted_area(self) -> str:
+        """Where the records lie after all merges."""
+        e = self.e
+        less = e.value(f"sub i64 {self.size(self.tiles)}, 1")
+        passes = e.value(f"sub i64 64, {e.call('i64', 'llvm.ctlz.i64', ('i64', less), ('i1', 'false'))}")
+        odd = e.value(f"icmp ne i64 {e.value(f'and i64 {passes}, 1')}, 0")
+        return e.value(f"select i1 {odd}, ptr {self.areas[1]}, ptr {self.areas[0]}")
+
+
+class _Sort(Records, Lines):
+    """A line's only tile goes to the result at once; else what is in memory does at the end."""
+
+    def __init__(self, op: Op) -> None:
+        largest = op.name == "argtopk" and bool(op.attrs["largest"])
+        Lines.__init__(self, op, LANE, positions=op.name != "sort", largest=largest)
+        self.lanes = 1
+        self.kept = [s for a, s in enumerate(self.types[0].shape) if a != self.axis]
+        self.found = self.types[1].shape[self.axis]  # of argtopk fewer than there are
+        self.lay_out()
+
+    @property
+    def in_memory(self) -> Size:
+        return dims.minimum(dims.add(self.tiles, -1), 1)
+
+    def more_sizes(self) -> Sequence[Size]:
+        return [self.found]
+
+    def line(self, places: Sequence[str]) -> str:
+        return self.at(0, places)
+
+    def record_of(self, source: str, index: str) -> str:
+        e, t = self.e, f"i{self.bits}"
+        at = e.gep(source, times(e, index, self.size(self.types[0].strides[self.axis])), t)
+        key = self.key(e.value(f"load {t}, ptr {at}, align {self.bits // 8}"))
+        return self.record(key, index) if self.positions else key
+
+    def leave(self, line: str, places: Sequence[str], start: str, power: str) -> None:
+        e, several = self.e, super().leave
+
+        def result(t: str, _: list[str]) -> None:
+            self.put_result(places, t, self.read_record(self.record_at(self.shared, t)))
+
+        def whole() -> None:
+            e.loop(self.member, self.size(self.found), THREADS, result)
+
+        if self.tiles == 1:
+            whole()
+        elif isinstance(self.tiles, int):
+            several(line, places, start, power)
+        else:
+            one = e.value(f"icmp eq i64 {self.size(self.tiles)}, 1")
+            e.when(one, whole)
+            e.when(e.value(f"xor i1 {one}, true"), lambda: several(line, places, start, power))
+
+    def put_result(self, places: Sequence[str], index: str, record: str) -> None:
+        e = self.e
+        at = times(e, index, self.size(self.types[1].strides[self.axis]))
+        if not self.positions:
+            t = f"i{self.bits}"
+            e.line(
+                f"store {t} {self.element(record)}, ptr {e.gep(self.at(1, places), at, t)}, align {self.bits // 8}"
+            )
+            return
+        low = e.value(f"and {self.record_type} {record}, {(1 << 32) - 1}")
+        value = low if self.width == 64 else e.value(f"trunc {self.record_type} {low} to i64")
+        e.line(f"store i64 {value}, ptr {e.gep(self.at(1, places), at, 'i64')}, align 8")
+
     def write_kernel(self) -> GpuKernel:
         e = self.e
         self.begin_sort()
-        tiles, found = self.size(self.tiles), self.size(self.found)
-        less = e.value(f"sub i64 {tiles}, 1")
-        passes = e.value(f"sub i64 64, {e.call('i64', 'llvm.ctlz.i64', ('i64', less), ('i1', 'false'))}")
-        odd = e.value(f"icmp ne i64 {e.value(f'and i64 {passes}, 1')}, 0")
-        area = e.value(f"select i1 {odd}, ptr {self.areas[1]}, ptr {self.areas[0]}")
+        found, area = self.size(self.found), self.sorted_area()
         first, step = global_thread(e, BLOCK)
 
         def element(u: str, _: list[str]) -> None:
@@ -329,6 +390,5 @@ class _Sort(Lines):
 
         e.loop(first, times(e, self.size(self.count_kept), found), step, element)
         e.end()
-        return finish(
-            e, "sorted", self.slots.slots, blocks_for(dims.mul(self.several, self.count_kept, self.found))
-        )
+        threads = dims.mul(self.in_memory, self.count_kept, self.found)
+        return finish(e, "sorted", self.slots.slots, blocks_for(threads))
