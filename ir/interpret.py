@@ -356,6 +356,7 @@ HANDLERS: dict[str, Handler] = {
     "ifelse": ifelse,
     "iota": iota,
     "matmul": product,
+    "matmul_widening": product,
     "scan": scan,
 }
 PLACES: dict[str, Callable[[Frame, Op], None]] = {"alloc": alloc, "view": view}

@@ -3,7 +3,7 @@ or the nearest cache."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 
 from tcc.ir.core import Op, Value
 from tcc.ir.types import FLOATS
@@ -13,13 +13,16 @@ from tcc.passes.groups import REDUCTIONS, Group, accesses, escapes
 from tcc.passes.manager import Context
 
 CONVOLUTIONS = frozenset({"conv", "conv_input"})
-WITH_EPILOGUE = frozenset({"matmul", *CONVOLUTIONS})
+WITH_EPILOGUE = frozenset({"matmul", "matmul_widening", *CONVOLUTIONS})
 CHEAP = 16  # scalar operations of a block that is worth repeating for each vector of a register tile
-RANKS = {"matmul": (2, 3), "conv": (3, 4, 5), "conv_input": (3, 4, 5)}  # of results
+MATRIX, IMAGES = (2, 3), (3, 4, 5)  # ranks of results
+RANKS = {"matmul": MATRIX, "matmul_widening": MATRIX, "conv": IMAGES, "conv_input": IMAGES}
 
 
-def absorb(clusters: Clusters, updated: Mapping[Value, Value], ctx: Context) -> None:
-    """Joins groups to the matrix products and convolutions that they alone read.
+def absorb(
+    clusters: Clusters, products: Collection[str], updated: Mapping[Value, Value], ctx: Context
+) -> None:
+    """Joins groups to those of the `products` that they alone read: matrix products and convolutions.
 
     `updated` maps new values of shared variables to these.  A group that reads the old value stays alone: it works in
     place, where a product's epilogue would need the old value whole while partial sums stand in its memory.  Only a
@@ -29,13 +32,13 @@ def absorb(clusters: Clusters, updated: Mapping[Value, Value], ctx: Context) -> 
         if group.dims is None:
             continue
         made = [v.op for v in group.reads if v.op in clusters.group_of]
-        products = [
-            op for op in made if op is not None and len(group.dims) in RANKS.get(op.name, ())
-        ]  # fmt: skip
+        found = [
+            op for op in made if op is not None and op.name in products and len(group.dims) in RANKS[op.name]
+        ]
         if len(group.ops) > 1 or group.first.name != "add":
             if any(updated.get(op.result) in group.reads for op in group.ops):
                 continue
-        for product in reversed(products):
+        for product in reversed(found):
             problem = ""
             for part in _parts(group):
                 problem = _problem(product, part)

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from tcc.ir.arrays import as_numbers, in_memory
 from tcc.ir.builder import Builder
 from tcc.ir.core import Block, Func, Op, Value
 from tcc.ir.types import HALVES, Type, numpy_dtype
@@ -19,9 +20,9 @@ WIDE = CONVOLUTIONS | frozenset("matmul pool unpool max_pool_grad max_pool_pick"
 
 BYTES = {"i8": (-128, 127), "u8": (0, 255)}  # and what they hold
 NARROW = {
-    "i32": ("i8", "u8"),
-    "f32": ("bf16",),
-}  # dtypes whose products have instructions, by that of their sums
+    "i32": (("i8", "i8"), ("u8", "i8"), ("i8", "u8")),
+    "f32": (("bf16", "bf16"), ("f16", "f16")),
+}  # pairs of dtypes whose products have instructions, by that of their sums
 RESHAPED = frozenset(("dimshuffle", "reshape", "broadcast", "slice"))
 
 
@@ -77,52 +78,50 @@ def _expansion(op: Op, b: Builder) -> Sequence[Value] | None:
 def of_narrow(op: Op, b: Builder, narrow: frozenset[str]) -> Sequence[Value] | None:
     """A product of casts of `narrow` dtypes, seen through views, as one of those; None where no instruction takes them."""
     wide = op.result.type.dtype
-    dtypes = [_narrow_dtype(v, wide) for v in op.operands]
-    if not set(dtypes) <= narrow or op.attrs["accumulate"]:
-        return None
-    if dtypes == ["i8", "u8"]:
-        rank = op.result.type.rank
-        turned = [*range(rank - 2), rank - 1, rank - 2]
-        right, left = (b.dimshuffle(_as_narrow(v, b), order=turned) for v in op.operands)
-        return [b.dimshuffle(b.matmul_widening(left, right), order=turned)]
-    if dtypes not in (["i8", "i8"], ["u8", "i8"], ["bf16", "bf16"]):
+    pairs = [p for p in NARROW[wide] if narrow.issuperset(p)]
+    found = next((p for p in pairs if all(map(_counts_as, op.operands, p))), None)
+    if found is None or op.attrs["accumulate"]:
         return None
     if wide == "f32" and 1 in op.result.type.shape[-2:]:
         return None  # a reduction, as float32's own
-    return [b.matmul_widening(*(_as_narrow(v, b) for v in op.operands))]
+    operands = (_as_narrow(v, dtype, b) for v, dtype in zip(op.operands, found))
+    if found != ("i8", "u8"):
+        return [b.matmul_widening(*operands)]
+    rank = op.result.type.rank
+    turned = [*range(rank - 2), rank - 1, rank - 2]
+    right, left = (b.dimshuffle(v, order=turned) for v in operands)
+    return [b.dimshuffle(b.matmul_widening(left, right), order=turned)]
 
 
-def _narrow_dtype(v: Value, wide: str) -> str:
-    """The narrow dtype that holds all of `v`, which is of dtype `wide`: what it was cast from, or is constant in; else ""."""
+def _counts_as(v: Value, dtype: str) -> bool:
+    """Whether `v` is a cast of a narrow dtype, or a constant that it holds."""
     op = v.op
     if op is None:
-        return ""
+        return False
     if op.name == "cast":
-        dtype = op.operands[0].type.dtype
-        return dtype if dtype in NARROW[wide] else ""
+        return op.operands[0].type.dtype == dtype
     if op.name == "const":
-        value = np.asarray(op.attrs["value"])
-        return next((dtype for dtype in NARROW[wide] if _holds(dtype, value)), "")
-    return _narrow_dtype(op.operands[0], wide) if op.name in RESHAPED else ""
+        return _holds(dtype, np.asarray(op.attrs["value"]))
+    return op.name in RESHAPED and _counts_as(op.operands[0], dtype)
 
 
 def _holds(dtype: str, value: np.ndarray[Any, Any]) -> bool:
-    if dtype == "bf16":
-        return not np.any(np.asarray(value, np.float32).view(np.uint32) & 0xFFFF)
+    if dtype in HALVES:
+        with np.errstate(over="ignore"):
+            return np.array_equal(as_numbers(in_memory(value, dtype), dtype), value, equal_nan=True)
     low, high = BYTES[dtype]
     return bool(np.all((low <= value) & (value <= high)))
 
 
-def _as_narrow(v: Value, b: Builder) -> Value:
+def _as_narrow(v: Value, dtype: str, b: Builder) -> Value:
     op = v.op
     assert op is not None
     if op.name == "cast":
         return op.operands[0]
     if op.name == "const":
-        dtype = _narrow_dtype(v, v.type.dtype)
         value = np.asarray(op.attrs["value"]).astype(numpy_dtype(dtype))
         return b.const(value if value.ndim else value.item(), Type(dtype, v.type.shape))
-    return b.op(op.name, _as_narrow(op.operands[0], b), attrs=op.attrs).result
+    return b.op(op.name, _as_narrow(op.operands[0], dtype, b), attrs=op.attrs).result
 
 
 def in_float32(op: Op, b: Builder) -> Sequence[Value]:

@@ -15,9 +15,15 @@ from tcc.passes.manager import Context
 from tcc.passes.nest import write
 
 
-def fuse(func: Func, ctx: Context, *, max_ops: int = 96, max_operands: int = 24, totals: bool = True) -> None:
-    """Groups elementwise operations, reductions and what they read, so that fewer bytes move.  With `totals`, row kernels
-    add up columns too.
+def fuse(
+    func: Func,
+    ctx: Context,
+    *,
+    max_ops: int = 96,
+    max_operands: int = 24,
+    epilogues: str = "matmul conv conv_input",
+) -> None:
+    """Groups elementwise operations, reductions and what they read, so that fewer bytes move.  `epilogues` names the products that may carry a block.
 
     Afterwards no elementwise operation and no reduction stands outside a `fuse` op.
     """
@@ -25,18 +31,24 @@ def fuse(func: Func, ctx: Context, *, max_ops: int = 96, max_operands: int = 24,
     updates: dict[str, int] = func.attrs.get("updates", {})
     updated = {func.body.yields[i]: params[name] for name, i in updates.items()}
     bound = frozenset(names_bound(func.body))
-    _visit(func.body, Limits(max_ops, max_operands, totals), bound, updated, ctx)
+    limits = Limits(max_ops, max_operands)
+    _visit(func.body, limits, frozenset(epilogues.split()), bound, updated, ctx)
 
 
 def _visit(
-    block: Block, limits: Limits, bound: frozenset[str], updated: Mapping[Value, Value], ctx: Context
+    block: Block,
+    limits: Limits,
+    epilogues: frozenset[str],
+    bound: frozenset[str],
+    updated: Mapping[Value, Value],
+    ctx: Context,
 ) -> None:
     for op in block.ops:
         for inner in op.blocks if op.name not in ("fuse", *WITH_EPILOGUE) else ():
-            _visit(inner, limits, bound, {}, ctx)
+            _visit(inner, limits, epilogues, bound, {}, ctx)
     clusters = Clusters(block, limits, bound)
     _explain(clusters, ctx)
-    absorb(clusters, updated, ctx)
+    absorb(clusters, epilogues, updated, ctx)
     if any(_is_nest(g) for g in clusters.groups):
         _rewrite(block, clusters)
 

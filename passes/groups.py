@@ -28,7 +28,6 @@ class Limits(NamedTuple):
 
     ops: int
     operands: int
-    totals: bool  # row kernels may add up columns too
 
 
 # operations with what they read; what is generated in place is left out
@@ -146,18 +145,16 @@ def judge(members: Members, dims: tuple[Size, ...], limits: Limits) -> Verdict:
     if len(read) > limits.operands:
         return Verdict(f"{len(read)} operands (the limit is {limits.operands})")
     if across and across in reduced and (row or totalled):
-        problem = _judge_totals(dims, limits)
+        problem = _judge_totals(dims)
         if problem:
             return Verdict(problem)
         reduced = reduced - {across}
     return _judge_row(dims, reduced, back) if row or totalled else Verdict()
 
 
-def _judge_totals(dims: tuple[Size, ...], limits: Limits) -> str:
+def _judge_totals(dims: tuple[Size, ...]) -> str:
     """Why columns are not added up in a row kernel, which keeps the totals of a stretch of rows."""
     rows = product(dims[:-1])
-    if not limits.totals:
-        return "its reductions are over different axes"
     if isinstance(dims[-1], int) and dims[-1] > MOST_TOTALS:
         return f"totals of {dims[-1]} columns do not stay in the nearest cache"
     if isinstance(rows, int) and rows < FEWEST_ROWS:

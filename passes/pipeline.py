@@ -51,10 +51,10 @@ VALUES: list[Step] = [
 
 CPU: list[Step] = [*VALUES, Step(panels, {}), Step(place, {}), Step(plan, {})]
 
-# A GPU has its own products of halves; a stretch of rows would keep one of its many teams busy.
+# A GPU has its own products of halves and bytes.
 _ON_GPU: dict[str, dict[str, Any]] = {
-    "expand": {"half_products": True, "widening": ""},
-    "fuse": {"totals": False},
+    "expand": {"half_products": True, "widening": "i8 u8 bf16 f16"},
+    "fuse": {"epilogues": "matmul matmul_widening conv conv_input"},
 }
 GPU: list[Step] = [Step(s.function, {**s.options, **_ON_GPU.get(s.name, {})}) for s in CPU]
 GPU.append(Step(transfer, {}))

@@ -90,7 +90,7 @@ def may_take(op: Op, i: int, result: Value) -> bool:
 
 def added_operand(name: str, blocks: Sequence[Block]) -> int | None:
     """The operand of a matrix product whose epilogue does nothing but add it; the product may start from it instead."""
-    if name != "matmul" or not blocks:
+    if name not in ("matmul", "matmul_widening") or not blocks:
         return None
     (block,) = blocks
     first = block.first

@@ -29,13 +29,13 @@ MOST_GRID = 1 << 15
 
 def column_kernels(program: Program) -> list[GpuKernel]:
     """The kernels of a program that keeps its inner axis and reduces outer ones."""
-    first = _Columns(program)
-    if first.stretches in (0, 1):
+    first = Columns(program)
+    if not first.divided:
         return [first.kernel("columns", whole=True)]
-    return [first.kernel("stretch", whole=False), _Columns(program).second_kernel()]
+    return [first.kernel("stretch", whole=False), Columns(program).second_kernel()]
 
 
-class _Columns(Threads):
+class Columns(Threads):
     def __init__(self, program: Program) -> None:
         super().__init__(program)
         axes = range(self.inner)
@@ -48,6 +48,7 @@ class _Columns(Threads):
         self.rows: Size = dims.mul(*(program.sizes[a] for a in self.summed))
         self.stretch = dims.maximum(LEAST, ceil_div(self.rows, MOST))
         self.stretches: Size = dims.floordiv(dims.add(self.rows, self.stretch, -1), self.stretch)
+        self.divided = self.stretches not in (0, 1)
         self.columns = program.sizes[self.inner]
         moved = [a for a in [*program.reads, *program.writes] if a.varies(self.inner)]
         self.dense = [a for a in moved if a.strides[self.inner] == 1 and not a.reduce]
@@ -60,8 +61,7 @@ class _Columns(Threads):
         e = self.e
         self.begin()
         self.slots_of_partials = [
-            self.slots.pointer(e, self.partial(i)) if self.stretches not in (0, 1) else ""
-            for i in range(len(self.folds))
+            self.slots.pointer(e, self.partial(i)) if self.divided else "" for i in range(len(self.folds))
         ]
         for s in (self.rows, self.stretch, self.stretches):
             self.size(s)

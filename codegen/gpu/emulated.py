@@ -19,28 +19,35 @@ define internal ptr @emu.pointer(i32 %t) alwaysinline {
 """
 
 
-def mma_text(kind: str, per_word: int) -> str:
+PER_WORD = {"tf32": 1, "bf16": 2, "f16": 2, "s8.s8": 4, "u8.s8": 4}  # numbers of 32 bits
+
+
+def mma_text(kind: str) -> str:
     """One element of a warp's product, from the words that the lanes gave: C + sum over k of A[row, k] * B[k, column].
 
     Words of A hold rows 0-7 and 8-15 in turn, for the lower and then the upper half of k; those of B the two halves.
     """
-    e = Emit()
-    e.function(f"internal float @emu.mma.{kind}(i32 %row, i32 %col, float %start)")
+    e, per_word = Emit(), PER_WORD[kind]
+    total = "i32" if per_word == 4 else "float"
+    e.function(f"internal {total} @emu.mma.{kind}(i32 %row, i32 %col, {total} %start)")
     mine = e.value("load i32, ptr @emu.thread")
     warp = e.value(f"and i32 {mine}, -32")
 
-    def number(word: str, half: str) -> str:
+    def number(word: str, part: str, operand: int) -> str:
         if kind == "tf32":
             return e.value(f"bitcast i32 {e.value(f'and i32 {word}, {-0x2000}')} to float")
-        moved = e.value(f"lshr i32 {word}, {e.value(f'shl i32 {half}, 4')}")
+        moved = e.value(f"lshr i32 {word}, {e.value(f'mul i32 {part}, {32 // per_word}')}")
+        if per_word == 4:
+            wide = "sext" if kind.split(".")[operand] == "s8" else "zext"
+            return e.value(f"{wide} i8 {e.value(f'trunc i32 {moved} to i8')} to i32")
         if kind == "bf16":
             return e.value(f"bitcast i32 {e.value(f'shl i32 {moved}, 16')} to float")
         short = e.value(f"bitcast i16 {e.value(f'trunc i32 {moved} to i16')} to half")
         return e.value(f"fpext half {short} to float")
 
-    def step(i: str, total: list[str]) -> list[str]:
+    def step(i: str, sums: list[str]) -> list[str]:
         k = e.value(f"trunc i64 {i} to i32")
-        half = e.value(f"and i32 {k}, {per_word - 1}")
+        part = e.value(f"and i32 {k}, {per_word - 1}")
         quad = e.value(f"and i32 {e.value(f'udiv i32 {k}, {per_word}')}, 3")
         upper = e.value(f"udiv i32 {k}, {4 * per_word}")
 
@@ -49,12 +56,13 @@ def mma_text(kind: str, per_word: int) -> str:
             return e.value(f"call i32 @emu.slot(i32 {e.value(f'or i32 {warp}, {lane}')}, i32 {word})")
 
         word = e.value(f"add i32 {e.value(f'shl i32 {upper}, 1')}, {e.value('lshr i32 %row, 3')}")
-        a = number(give(e.value("and i32 %row, 7"), word), half)
-        b = number(give("%col", e.value(f"add i32 {upper}, 4")), half)
-        return [e.value(f"fadd float {total[0]}, {e.value(f'fmul float {a}, {b}')}")]
+        a = number(give(e.value("and i32 %row, 7"), word), part, 0)
+        b = number(give("%col", e.value(f"add i32 {upper}, 4")), part, 1)
+        f = "f" if total == "float" else ""
+        return [e.value(f"{f}add {total} {sums[0]}, {e.value(f'{f}mul {total} {a}, {b}')}")]
 
-    (total,) = e.loop(0, 8 * per_word, 1, step, [("float", "%start")])
-    e.end(f"float {total}")
+    (made,) = e.loop(0, 8 * per_word, 1, step, [(total, "%start")])
+    e.end(f"{total} {made}")
     return e.text()
 
 

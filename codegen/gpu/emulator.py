@@ -180,7 +180,7 @@ def host_text(kernel: DeviceKernel) -> tuple[str, bool]:
     for op in ops:
         if op.name.startswith("mma."):
             kind = op.name[4:]
-            parts.append(mma64_text() if kind == "f64" else mma_text(kind, 1 if kind == "tf32" else 2))
+            parts.append(mma64_text() if kind == "f64" else mma_text(kind))
     if any(op.name.startswith("cop") for op in ops):
         parts.append(COPIES)
     phases = any(op.wait == "phase" for op in ops)

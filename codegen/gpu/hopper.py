@@ -1,4 +1,4 @@
-"""Products of halves on sm_90a: tiles by the tensor memory accelerator, multiplied by warpgroups, added up in float32.
+"""Products of halves, rounded or not, on sm_90a: tiles by the tensor memory accelerator, multiplied by warpgroups, added up in float32.
 
 A block stays and takes tile after tile.  One thread of its first warpgroup has tiles of the operands copied into a ring of stages;
 two warpgroups multiply what has come, 64 rows each, and write the result through the op's block while the next tile's
@@ -52,7 +52,7 @@ SWIZZLED = 1 << 62  # by 128 bytes, in a product's descriptor
 
 def fits(op: Op) -> bool:
     """Whether a placed `matmul` may be for this form.  What sizes of run time say is asked when it is launched."""
-    if op.name != "matmul":
+    if op.name not in ("matmul", "matmul_widening"):
         return False
     a, b, c = op.operands[0].type, op.operands[1].type, op.operands[-1].type
     if a.dtype not in HALVES or c.rank > 3:
@@ -309,7 +309,9 @@ class _Hopper(Matmul):
         own = times(e, half, str(64 * 128 if self.a_along_k else LINES_STEP))
         a = self.descriptor(e.gep(base, own))
         b = self.descriptor(e.gep(base, 2 * DEPTH * ROWS))
-        name = f"tcc.wgmma.{self.dtype}.{self.width}.{int(not self.a_along_k)}{int(not self.b_along_k)}"
+        name = (
+            f"tcc.wgmma.{self.types[0].dtype}.{self.width}.{int(not self.a_along_k)}{int(not self.b_along_k)}"
+        )
         for step in range(DEPTH // 16):
             given = [("float", x) for x in totals]
             for start, along_k in ((a, self.a_along_k), (b, self.b_along_k)):

@@ -17,6 +17,7 @@ from tcc.codegen.gpu.rows import row_kernels
 from tcc.codegen.gpu.scans import scan_kernels, scans
 from tcc.codegen.gpu.searching import extreme_kernel, position_kernels
 from tcc.codegen.gpu.sorting import sort_kernels
+from tcc.codegen.gpu.totals import total_kernels
 from tcc.codegen.gpu.turned import turned_kernel
 from tcc.codegen.loops import KERNELS
 from tcc.codegen.pooling import max_pool_grad_kernel, max_pool_pick_kernel, pool_kernel, unpool_kernel
@@ -25,7 +26,7 @@ from tcc.ir import dims
 from tcc.ir.core import Op
 from tcc.ir.dims import Size
 
-PRODUCTS = frozenset("matmul conv conv_input conv_filter".split())
+PRODUCTS = frozenset("matmul matmul_widening conv conv_input conv_filter".split())
 
 
 def kernels_of(op: Op, sm: int, specific: bool, tf32: bool = False) -> list[GpuKernel]:
@@ -46,6 +47,8 @@ def kernels_of(op: Op, sm: int, specific: bool, tf32: bool = False) -> list[GpuK
 
 def program_kernels(program: Program) -> list[GpuKernel]:
     inner = program.reduced[-1]
+    if program.row and not inner and any(w.reduce for w in program.writes):
+        return total_kernels(program)
     if any(program.reduced[:-1]) and not inner:
         return column_kernels(program)
     if inner or program.row:
@@ -76,6 +79,7 @@ OWN: dict[str, Callable[[Op], list[GpuKernel]]] = {
     "fuse": lambda op: program_kernels(build(op)),
     "copy": lambda op: program_kernels(copy_program(op)),
     "matmul": product_kernels,
+    "matmul_widening": product_kernels,
     "conv": conv_kernels,
     "conv_input": conv_kernels,
     "conv_filter": conv_kernels,

@@ -160,11 +160,15 @@ define(  # an index and the size of its axis; on the host it is 0 where it is no
     %r = select i1 %out, i64 0, i64 %a""",
 )
 
-MMA = "{ float, float, float, float }"
+
+def mma_result(total: str) -> str:
+    """A lane's four of the 16 x 8 totals of a warp's product."""
+    return "{ " + ", ".join([total] * 4) + " }"
 
 
-def _mma(kind: str, k: int, intrinsic: str, sm: int) -> None:
-    """D = A @ B + C of a warp: A is 16 x k and B k x 8 with 32-bit words of neighbours along k, C and D are 16 x 8 floats."""
+def _mma(kind: str, intrinsic: str, total: str = "float") -> None:
+    """D = A @ B + C of a warp: A is 16 x k and B k x 8 with 32-bit words of neighbours along k, C and D are 16 x 8 totals."""
+    result = mma_result(total)
     a, b = [f"%{c}" for c in "abcd"], ["%e", "%f"]
     c = ["%g", "%h", "%i", "%j"]
     words = [f"i32 {x}" for x in [*a, *b]]
@@ -172,8 +176,8 @@ def _mma(kind: str, k: int, intrinsic: str, sm: int) -> None:
     if kind == "f16":
         words = [f"<2 x half> %w{x[1:]}" for x in [*a, *b]]
         pairs = "".join(f"%w{x[1:]} = bitcast i32 {x} to <2 x half>\n" for x in [*a, *b])
-    sums = ", ".join(f"float {x}" for x in c)
-    call = f"{pairs}%r = call {MMA} @llvm.nvvm.{intrinsic}({', '.join(words)}, {sums})"
+    sums = ", ".join(f"{total} {x}" for x in c)
+    call = f"{pairs}%r = call {result} @llvm.nvvm.{intrinsic}({', '.join(words)}, {sums})"
     stage = ["call void @emu.flip()"] + [
         f"call void @emu.give(i32 {i}, i32 {x})" for i, x in enumerate([*a, *b])
     ]
@@ -188,17 +192,19 @@ def _mma(kind: str, k: int, intrinsic: str, sm: int) -> None:
     at = [("%row", "%col"), ("%row", "%next"), ("%low", "%col"), ("%low", "%next")]
     previous = "poison"
     for n, (row, col) in enumerate(at):
-        host.append(f"%d{n} = call float @emu.mma.{kind}(i32 {row}, i32 {col}, float {c[n]})")
+        host.append(f"%d{n} = call {total} @emu.mma.{kind}(i32 {row}, i32 {col}, {total} {c[n]})")
         name = "%r" if n == 3 else f"%v{n}"
-        host.append(f"{name} = insertvalue {MMA} {previous}, float %d{n}, {n}")
+        host.append(f"{name} = insertvalue {result} {previous}, {total} %d{n}, {n}")
         previous = name
-    params = ("i32",) * 6 + ("float",) * 4
-    define(f"mma.{kind}", MMA, params, call, "\n".join(host), "warp", "\n".join(stage), sm)
+    params = ("i32",) * 6 + (total,) * 4
+    define(f"mma.{kind}", result, params, call, "\n".join(host), "warp", "\n".join(stage), 80)
 
 
-_mma("bf16", 16, "mma.m16n8k16.row.col.bf16", 80)
-_mma("f16", 16, "mma.m16n8k16.row.col.f32.f32", 80)
-_mma("tf32", 8, "mma.m16n8k8.row.col.tf32", 80)
+_mma("bf16", "mma.m16n8k16.row.col.bf16")
+_mma("f16", "mma.m16n8k16.row.col.f32.f32")
+_mma("tf32", "mma.m16n8k8.row.col.tf32")
+_mma("s8.s8", "mma.m16n8k32.row.col.s8", "i32")
+_mma("u8.s8", "mma.m16n8k32.row.col.u8.s8", "i32")
 
 MMA64 = "{ double, double }"
 define(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tcc.codegen.emit import Emit, VecType
 from tcc.codegen.gpu.kernel import GpuKernel, finish, global_thread
-from tcc.codegen.gpu.ops import MMA
+from tcc.codegen.gpu.ops import mma_result
 from tcc.codegen.kernel import Operand, Slots
 from tcc.codegen.scalar import elem
 from tcc.ir import dims
@@ -47,15 +47,15 @@ def _single(e: Emit, dtype: str, here: str, rounds: str) -> tuple[VecType, str, 
 
 
 def _matrix(e: Emit, dtype: str, here: str, rounds: str) -> tuple[VecType, str, int]:
-    t, name = VecType("float"), f"tcc.mma.{dtype}"
+    t, name, result = VecType("float"), f"tcc.mma.{dtype}", mma_result("float")
     word = e.value(f"trunc i64 {here} to i32")
 
     def one(_: str, sums: list[str]) -> list[str]:
         found: list[str] = []
         for i in range(CHAINS):
             c = [("float", s) for s in sums[4 * i : 4 * i + 4]]
-            made = e.call(MMA, name, *[("i32", word)] * 6, *c)
-            found += [e.value(f"extractvalue {MMA} {made}, {n}") for n in range(4)]
+            made = e.call(result, name, *[("i32", word)] * 6, *c)
+            found += [e.value(f"extractvalue {result} {made}, {n}") for n in range(4)]
         return found
 
     sums = e.loop(0, rounds, 1, one, [(t, t.const(i)) for i in range(4 * CHAINS)])

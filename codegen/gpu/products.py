@@ -71,7 +71,7 @@ def tile_for(m: Size, n: Size) -> Tile:
 
 
 def product_kernels(op: Op) -> list[GpuKernel]:
-    """A placed `matmul a, b, *extras, result`."""
+    """A placed `matmul` or `matmul_widening a, b, *extras, result`."""
     return Matmul(op).kernels()
 
 
@@ -91,7 +91,7 @@ class Product(Places):
 
     def __init__(self, op: Op) -> None:
         super().__init__(op, LANE)
-        self.dtype = self.types[0].dtype
+        self.dtype = self.types[-1].dtype
         # halves are added up in float32
         self.sum_dtype = WIDER[self.dtype] if self.dtype in HALVES else self.dtype
         self.t = VecType(scalar.elem(self.sum_dtype))
@@ -313,7 +313,7 @@ class Product(Places):
 
             def one(j: int, i: str = i, k: str = k) -> str:
                 line, along = (i, plus(e, k, str(j))) if along_k else (plus(e, i, str(j)), k)
-                return self.element(line, bound, along, at)
+                return self.element(operand, line, bound, along, at)
 
             if run == 1:
                 values = [one(0)]
@@ -345,8 +345,20 @@ class Product(Places):
         joined = e.value(f"phi {t} [{fast}, %{quick}], [{slow}, %{last}]")
         return [e.value(f"extractelement {t} {joined}, i64 {j}") for j in range(run)]
 
-    def element(self, i: str, bound: str, k: str, at: Callable[[str, str], tuple[str, str]]) -> str:
-        e = self.e
+    def element(
+        self, operand: int, i: str, bound: str, k: str, at: Callable[[str, str], tuple[str, str]]
+    ) -> str:
+        """As the sums are; 0 where there is none."""
+        e, dtype = self.e, self.types[operand].dtype
+
+        def load(pointer: str, mask: str | None) -> str:
+            value = scalar.load(e, LANE, dtype, 1, pointer, mask)
+            if dtype in (self.sum_dtype, *HALVES):  # which are float32 once they are loaded
+                return value
+            return scalar.emit_scalar(
+                e, LANE, "cast(a)", {"a": (dtype, value)}, lanes=1, result=self.sum_dtype
+            )
+
         inside = e.value(
             f"and i1 {e.value(f'icmp slt i64 {i}, {bound}')}, {e.value(f'icmp slt i64 {k}, {self.k_last}')}"
         )
@@ -356,8 +368,8 @@ class Product(Places):
         pointer, exists = at(i, k)
         if exists:  # if none does, there is nothing at the address
             inside = e.value(f"and i1 {inside}, {exists}")
-            return scalar.load(e, LANE, self.dtype, 1, pointer, inside)
-        value = scalar.load(e, LANE, self.dtype, 1, pointer, None)
+            return load(pointer, inside)
+        value = load(pointer, None)
         return e.value(f"select i1 {inside}, {self.t} {value}, {self.t} {self.t.const(0)}")
 
     def put(self, fetched: list[tuple[int, str, str, list[str]]], base: str) -> None:
@@ -409,9 +421,9 @@ class Product(Places):
         e, t = self.e, self.t
         if t.is_float:
             return e.call(t, f"llvm.fma.{t.suffix}", (t, x), (t, y), (t, total))
-        operands = {n: (self.dtype, v) for n, v in zip("abc", (x, y, total))}
+        operands = {n: (self.sum_dtype, v) for n, v in zip("abc", (x, y, total))}
         body = "(a & b) | c" if self.dtype == "bool" else "a * b + c"
-        return scalar.emit_scalar(e, LANE, body, operands, lanes=1, result=self.dtype)
+        return scalar.emit_scalar(e, LANE, body, operands, lanes=1, result=self.sum_dtype)
 
     def write(self, totals: list[str]) -> None:
         e, tile = self.e, self.tile
@@ -480,8 +492,7 @@ class Matmul(Product):
         self.batch = dims.product(list(c.shape[:-2]))
         self.a_along_k = a.strides[-1] == 1 or a.strides[-2] != 1
         self.b_along_k = b.strides[-1] != 1
-        plain = self.dtype in ("f32", "f64")
-        self.dense = [plain and 1 in t.strides[-2:] for t in (a, b)]
+        self.dense = [t.dtype in ("f32", "f64") and 1 in t.strides[-2:] for t in (a, b)]
 
     def enter(self, z: str) -> None:
         self.z = self.unravel(z, self.types[-1].shape[:-2])

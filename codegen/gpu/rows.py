@@ -38,13 +38,13 @@ MOST_ROWS = 1 << 16  # blocks
 
 def row_kernels(program: Program) -> list[GpuKernel]:
     """The kernels of a program that reduces along its inner axis or works on rows, one after another."""
-    rows = _Teams(program)
+    rows = Teams(program)
     if rows.full:
-        return [rows.chunk_kernel(), _Teams(program).collect_kernel()]
+        return [rows.chunk_kernel(), Teams(program).collect_kernel()]
     return [rows.row_kernel()]
 
 
-class _Teams(Runs, Rows):
+class Teams(Runs, Rows):
     def __init__(self, program: Program) -> None:
         super().__init__(program, LANE)
         self.unrolled = self.tiled = False
@@ -54,7 +54,7 @@ class _Teams(Runs, Rows):
         short = isinstance(self.length, int) and self.length <= SHORT and not self.full and not self.summed
         self.team = WARP if short else LONG
         self.block_threads = 128 if short else LONG
-        moved = [a for a in [*program.reads, *program.writes] if a.varies(self.inner)]
+        moved = [a for a in [*program.reads, *program.writes] if a.varies(self.inner) and not a.reduce]
         self.dense = [a for a in moved if a.strides[self.inner] == 1]
         self.run = self.run_length(max((itemsize(a.dtype) for a in moved), default=WIDE))
         self.lane = self.member = ""
@@ -104,19 +104,23 @@ class _Teams(Runs, Rows):
         blocks, _, _ = self.grid()
         return Scratch(dims.mul(blocks, self.block_threads // self.team, self.spill_bytes()))
 
-    def row_kernel(self) -> GpuKernel:
-        e = self.e
+    def begin_rows(self) -> tuple[str, str]:
+        """Loads sizes ahead of the loop, and gives `teams`."""
         self.begin()
-        first, step = self.teams()
-        self.team_number = first
-        row = self.summed_rows if self.summed else self.row
-        n = self.size(self.length)
-        sizes = [self.size(self.program.sizes[a]) for a in self.outer]  # loaded ahead of the loop
-        assert len(sizes) == len(self.outer)
+        self.team_number, step = self.teams()
+        for size in (self.length, *(self.program.sizes[a] for a in self.outer)):
+            self.size(size)
         if self.spills:
             self.size(self.spill_bytes())
             for node in self.spills:
                 self.size(self.spill_offset(node))
+        return self.team_number, step
+
+    def row_kernel(self) -> GpuKernel:
+        e = self.e
+        first, step = self.begin_rows()
+        row = self.summed_rows if self.summed else self.row
+        n = self.size(self.length)
 
         def body(unit: str, _: list[str]) -> None:
             row(self.unravel(unit, self.outer), "0", n)

@@ -1,10 +1,10 @@
-"""Products by a GPU's matrix instructions (mma.sync): float16 and bfloat16, added up in float32; float64; and float32
-rounded to tf32, where that is asked for.
+"""Products by a GPU's matrix instructions (mma.sync): float16 and bfloat16, added up in float32; bytes, added up in int32;
+float64; and float32 rounded to tf32, where that is asked for.
 
 A block makes a tile of the result, each warp a part of it.  Slices of the operands are copied to shared memory in pieces of 16
 bytes along the axis along which the operand is dense, by asynchronous copies where the pieces are whole and aligned, while
-the slices before are multiplied.  `ldmatrix` gives lanes their halves, and turns what lies the other way round; words of
-32 and 64 bits are loaded one by one, from rows padded so that no two lanes meet in a bank.
+the slices before are multiplied.  `ldmatrix` gives lanes their halves or bytes, and turns what lies the other way round, of bytes
+two lines at a time; words of 32 and 64 bits are loaded one by one, from rows padded so that no two lanes meet in a bank.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from tcc.codegen.emit import VecType
+from tcc.codegen.emit import Emit, VecType
 from tcc.codegen.gpu.chips import SHARED, WARP
 from tcc.codegen.gpu.convolutions import Conv, ConvFilter, ConvInput
 from tcc.codegen.gpu.kernel import GpuKernel, barrier, block_index, finish, thread
-from tcc.codegen.gpu.ops import MMA, MMA64, WORDS
+from tcc.codegen.gpu.ops import MMA64, WORDS, mma_result
 from tcc.codegen.gpu.products import Matmul, Product
 from tcc.codegen.kernel import plus, times
 from tcc.ir.core import Op
@@ -48,7 +48,9 @@ KINDS = {
     "f16": Kind("f16", 2, 16, 16, 32, (8, 8)),
     "f32": Kind("tf32", 4, 16, 8, 32, (4, 8)),
     "f64": Kind("f64", 8, 8, 4, 16, (4, 4)),
-}
+    "i8": Kind("s8.s8", 1, 16, 32, 64, (16, 16)),
+    "u8": Kind("u8.s8", 1, 16, 32, 64, (16, 16)),
+}  # by the dtype of the first operand
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,18 @@ class Area:
         self.along_k, self.kind = along_k, kind
         self.count, self.length = (lines, kind.depth) if along_k else (kind.depth, lines)
         self.pitch = self.length + kind.pads[0 if along_k else 1]
+        self.two_lines = (
+            kind.bytes == 1 and not along_k
+        )  # whether a matrix of 16-bit words has two lines in each
+
+    def slot(self, e: Emit, line: str) -> str:
+        """Where a line lies: of bytes by k, numbers 0, 1, 4, 5, ... of sixteen before 2, 3, 6, 7, ..., so that a matrix's
+        lanes have four neighbours along k from two matrices whose rows lie in all banks."""
+        if not self.two_lines:
+            return line
+        far = e.value(f"shl i64 {e.value(f'and i64 {line}, 2')}, 2")
+        near = e.value(f"lshr i64 {e.value(f'and i64 {line}, 12')}, 1")
+        return e.value(f"or i64 {e.value(f'and i64 {line}, -15')}, {e.value(f'or i64 {far}, {near}')}")
 
     @property
     def bytes(self) -> int:
@@ -89,7 +103,8 @@ class Area:
 def multiplies(op: Op, sm: int, tf32: bool) -> bool:
     """Whether matrix instructions make a placed product or convolution; `tf32` allows those that round float32."""
     dtype = op.operands[0].type.dtype
-    return sm >= LEAST_SM and dtype in KINDS and (dtype != "f32" or tf32)
+    asked = tf32 if dtype == "f32" else op.name == "matmul_widening" if dtype in ("i8", "u8") else True
+    return sm >= LEAST_SM and dtype in KINDS and asked
 
 
 def matrix_kernels(op: Op) -> list[GpuKernel]:
@@ -113,14 +128,14 @@ class Matrices(Product):
 
     def __init__(self, op: Op) -> None:
         super().__init__(op)
-        self.kind = KINDS[self.dtype]
+        self.kind = KINDS[self.types[0].dtype]
         self.shape = shape_for(self.m, self.n, self.kind)
         self.a_area = Area(self.a_along_k, self.shape.m, self.kind)
         self.b_area = Area(self.b_along_k, self.shape.n, self.kind)
         self.stage_bytes = self.a_area.bytes + self.b_area.bytes
         room = MOST_SHARED if self.shape is LARGE else SHARED
         self.stages = max(2, min(4 if self.shape is LARGE else 3, room // self.stage_bytes))
-        self.total = "double" if self.dtype == "f64" else "float"
+        self.total = str(self.t)
 
     def kernel(self) -> GpuKernel:
         e, shape = self.e, self.shape
@@ -193,7 +208,7 @@ class Matrices(Product):
             number = plus(e, self.member, str(share * self.shape.threads))
             line, which = e.value(f"udiv i64 {number}, {pieces}"), e.value(f"urem i64 {number}, {pieces}")
             start = times(e, which, str(piece))
-            at = plus(e, times(e, line, str(area.pitch)), start)
+            at = plus(e, times(e, area.slot(e, line), str(area.pitch)), start)
             target = e.gep(base, at, unit)
             if area.along_k:
                 self.copy_piece(operand, area, target, plus(e, first, line), bound, plus(e, k0, start), k)
@@ -265,19 +280,38 @@ class Matrices(Product):
     # -- products ----------------------------------------------------------------------------------------------------
 
     def matrices(self, area: Area, base: str, first: str, k0: int, rows_first: bool) -> list[str]:
-        """Four 8 x 8 matrices of 16 lines and 16 of k, from a line on: for A lines change first, for B k does."""
-        e, lane = self.e, self.lane
+        """Four matrices of 16 lines and 32 bytes of k, from a line on: for A lines change first, for B k does.
+
+        Those that have two lines in each word give the even lines first, then the odd ones.
+        """
+        e, lane, piece = self.e, self.lane, self.kind.piece
+        if area.two_lines:
+            at = plus(e, times(e, plus(e, lane, str(k0)), str(area.pitch)), first)
+            words = self.load_matrices("ldmatrix_trans", e.gep(base, at))
+            found = [self.bytes_of(words[half], words[half + 1], line) for half in (0, 2) for line in (0, 1)]
+            return found if rows_first else [found[0], found[2], found[1], found[3]]
         low = e.value(f"and i64 {lane}, 7")
         second, third = (e.value(f"and i64 {e.value(f'lshr i64 {lane}, {b}')}, 1") for b in (3, 4))
         by_line, by_k = (second, third) if rows_first else (third, second)
-        i, k = times(e, by_line, "8"), plus(e, times(e, by_k, "8"), str(k0))
+        i, k = times(e, by_line, "8"), plus(e, times(e, by_k, str(piece)), str(k0))
         if area.along_k:
             line, along, name = plus(e, plus(e, first, i), low), k, "ldmatrix"
         else:
             line, along, name = plus(e, k, low), plus(e, first, i), "ldmatrix_trans"
-        pointer = e.gep(base, plus(e, times(e, line, str(area.pitch)), along), "i16")
-        words = e.call(WORDS, f"tcc.{name}", ("ptr", pointer))
-        return [e.value(f"extractvalue {WORDS} {words}, {n}") for n in range(4)]
+        at = plus(e, times(e, line, str(area.pitch)), along)
+        return self.load_matrices(name, e.gep(base, at, f"i{8 * self.kind.bytes}"))
+
+    def load_matrices(self, name: str, pointer: str) -> list[str]:
+        words = self.e.call(WORDS, f"tcc.{name}", ("ptr", pointer))
+        return [self.e.value(f"extractvalue {WORDS} {words}, {n}") for n in range(4)]
+
+    def bytes_of(self, first: str, second: str, line: int) -> str:
+        """Four of k of one of two lines, whose bytes take turns in two words."""
+        e, t = self.e, "<4 x i8>"
+        x, y = (e.value(f"bitcast i32 {w} to {t}") for w in (first, second))
+        places = ", ".join(f"i32 {n}" for n in range(line, 8, 2))
+        chosen = e.value(f"shufflevector {t} {x}, {t} {y}, <4 x i32> <{places}>")
+        return e.value(f"bitcast {t} {chosen} to i32")
 
     def words(self, area: Area, base: str, first: str, k0: int, lines: int) -> list[str]:
         """This lane's elements of some lines (8 or 16) and a fragment's k: lines change first."""
@@ -301,22 +335,21 @@ class Matrices(Product):
         a: list[list[str]] = []
         for r in range(rows):
             at = plus(e, self.warp_row, str(kind.m * r))
-            halves = kind.bytes == 2
             a.append(
                 self.matrices(self.a_area, base, at, k0, True)
-                if halves
+                if kind.bytes <= 2
                 else self.words(self.a_area, base, at, k0, kind.m)
             )
         b: list[list[str]] = []
         for c in range(0, columns, 2):
             at = plus(e, self.warp_column, str(8 * c))
-            if kind.bytes == 2:
+            if kind.bytes <= 2:
                 words = self.matrices(self.b_area, b_base, at, k0, False)
                 b += [words[:2], words[2:]]
             else:
                 b += [self.words(self.b_area, b_base, plus(e, at, str(x)), k0, 8) for x in (0, 8)]
         made: list[str] = []
-        word, result = ("double", MMA64) if kind.bytes == 8 else ("i32", MMA)
+        word, result = ("double", MMA64) if kind.bytes == 8 else ("i32", mma_result(self.total))
         for r in range(rows):
             for c in range(columns):
                 mine = self.each * (r * columns + c)
@@ -329,14 +362,16 @@ class Matrices(Product):
     def write_fragments(self, totals: list[str]) -> None:
         e = self.e
         columns = self.fragments[1]
-        quad = e.value(f"lshr i64 {self.lane}, 2")
-        pair = times(e, e.value(f"and i64 {self.lane}, 3"), "2")
+        a_two, b_two = self.a_area.two_lines, self.b_area.two_lines
+        quad = times(e, e.value(f"lshr i64 {self.lane}, 2"), "2" if a_two else "1")
+        pair = times(e, e.value(f"and i64 {self.lane}, 3"), "4" if b_two else "2")
         top = plus(e, plus(e, self.row, self.warp_row), quad)
         left = plus(e, plus(e, self.column, self.warp_column), pair)
         for number, total in enumerate(totals):
             fragment, n = divmod(number, self.each)
             r, c = divmod(fragment, columns)
-            down, along = self.kind.m * r + 8 * (n // 2), 8 * c + n % 2
+            down = self.kind.m * r + (n // 2 if a_two else 8 * (n // 2))
+            along = 16 * (c // 2) + 2 * (n % 2) + c % 2 if b_two else 8 * c + n % 2
             self.finish_inside(plus(e, top, str(down)), plus(e, left, str(along)), total)
 
 

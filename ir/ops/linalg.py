@@ -12,7 +12,7 @@ from tcc.ir.dims import Size, add, floordiv, mul, sub
 from tcc.ir.ops.control import epilogue_types
 from tcc.ir.ops.rules import NUMBERS, linear, want_dtype, want_rank, want_same_dtype, want_size
 from tcc.ir.optable import REQUIRED, OpDef, Sample, define
-from tcc.ir.types import Type
+from tcc.ir.types import HALVES, Type
 
 
 def matmul_type(types: Sequence[Type], attrs: Attrs, blocks: Sequence[Block]) -> list[Type]:
@@ -138,14 +138,14 @@ define(
 
 
 def matmul_widening_type(types: Sequence[Type], attrs: Attrs, blocks: Sequence[Block]) -> list[Type]:
-    a, b = types
-    want_dtype("matmul_widening", "a", a, frozenset({"i8", "u8", "bf16"}))
-    want_dtype("matmul_widening", "b", b, frozenset({"bf16" if a.dtype == "bf16" else "i8"}))
-    wide = [Type("f32" if a.dtype == "bf16" else "i32", t.shape) for t in types]
-    return matmul_type(wide, {"maps": (), "accumulate": False, "columns": None}, ())
+    a, b, *extra = types
+    want_dtype("matmul_widening", "a", a, frozenset({"i8", "u8", *HALVES}))
+    want_dtype("matmul_widening", "b", b, frozenset({a.dtype if a.dtype in HALVES else "i8"}))
+    wide = [Type("f32" if a.dtype in HALVES else "i32", t.shape) for t in (a, b)]
+    return matmul_type([*wide, *extra], {**attrs, "columns": None}, blocks)
 
 
-def matmul_widening_ref(a: Any, b: Any) -> Any:
+def matmul_widening_ref(a: Any, b: Any, maps: Sequence[str], accumulate: bool) -> Any:
     wide = np.float32 if a.dtype.kind == "f" else np.int32
     return np.matmul(a.astype(wide), b.astype(wide))
 
@@ -157,10 +157,11 @@ def matmul_of_casts(b: Any, op: Any) -> Sequence[Any]:
 define(
     OpDef(
         "matmul_widening",
-        "a, b",
+        "a, b, *extra",
         matmul_widening_type,
         matmul_widening_ref,
-        doc="The matmul of bytes as int32, whose sums wrap, or of bfloat16 as float32: what CPUs have instructions for.",
+        {"maps": (), "accumulate": False},
+        doc="The matmul of bytes as int32, whose sums wrap, or of float16 or bfloat16 as float32: what there are instructions for.",
         expand=matmul_of_casts,
         kernel=True,
         flops=matmul_flops,
@@ -168,6 +169,7 @@ define(
             Sample(("i8[3,4]", "i8[4,5]")),
             Sample(("u8[2,7,9]", "i8[2,9,70]")),
             Sample(("bf16[5,7]", "bf16[7,33]")),
+            Sample(("f16[2,3,6]", "f16[2,6,9]")),
         ),
     )
 )

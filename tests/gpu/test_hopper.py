@@ -87,6 +87,23 @@ def test_products_of_warpgroups(dtype: str, turned: str, size: Sizes, batch: tup
     np.testing.assert_allclose(up, want, rtol=2.0**-7, atol=2.0**-7 * np.abs(want).max())
 
 
+def test_sums_that_are_not_rounded() -> None:
+    """The product of casts to float32."""
+    block = Block()
+    b = Builder(block)
+    x, y = (block.add_param(Type("bf16", s), n) for n, s in (("x", (136, 72)), ("y", (264, 72))))
+    turned = b.dimshuffle(b.cast(y, dtype="f32"), order=[1, 0])
+    b.op("yield", b.exp(b.matmul(b.cast(x, dtype="f32"), turned)))
+    rng = np.random.default_rng(0)
+    args = [rounded(rng.standard_normal(p.type.shape).astype("f4") / 4) for p in block.params]
+    func = Func("product", block)
+    program = program_of(func)
+    (launch,) = launches(program)
+    assert launch.kernel.startswith("tcc_warpgroups")
+    (got,) = run_program(program, func, args)
+    np.testing.assert_allclose(got, np.exp(args[0] @ args[1].T), rtol=1e-5)
+
+
 NAMED = [
     ((392, 520, 200), (), True),
     ((136, 264, 72), (3,), True),

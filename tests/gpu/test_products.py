@@ -13,6 +13,7 @@ from emulated import Array, assembled, emulated, only_emulated, program_of, run_
 
 from tcc.codegen.gpu.chips import chip
 from tcc.codegen.gpu.driver import lower
+from tcc.codegen.gpu.loops import kernels_of
 from tcc.ir import dims
 from tcc.ir.arrays import rounded
 from tcc.ir.builder import Builder
@@ -144,6 +145,88 @@ def test_all_forms_of_halves(dtype: str, turned: str) -> None:
     assert disagreement(func, args, runtime_sizes) == ""
 
 
+def narrow_product(
+    pair: tuple[str, str], m: int, n: int, k: int, turned: str = "", batch: Sequence[int] = ()
+) -> tuple[Func, list[Array]]:
+    """The product of casts of bytes, or tanh(c + that of casts of halves), with `turned` operands."""
+    block = Block()
+    b = Builder(block)
+    wide = "f32" if pair[0] in ("bf16", "f16") else "i32"
+    shapes = [(k, m) if "a" in turned else (m, k), (n, k) if "b" in turned else (k, n)]
+    x, y = (block.add_param(Type(t, (*batch, *s)), name) for t, s, name in zip(pair, shapes, "ab"))
+    order = [*range(len(batch)), len(batch) + 1, len(batch)]
+    x, y = (b.dimshuffle(v, order=order) if name in turned else v for name, v in (("a", x), ("b", y)))
+    made = b.matmul(b.cast(x, dtype=wide), b.cast(y, dtype=wide))
+    if wide == "i32":
+        b.op("yield", made)
+        ends = [np.iinfo({"i8": np.int8, "u8": np.uint8}[t]) for t in pair]
+        args = [
+            np.where(RNG.random(p.type.shape) < 0.2, e.min, RNG.integers(e.min, e.max + 1, p.type.shape))
+            for p, e in zip(block.params, ends)
+        ]
+        return Func("product", block), [a.astype(e.dtype) for a, e in zip(args, ends)]
+    z = block.add_param(Type("f32", (n,)), "c")
+    b.op("yield", b.tanh(b.add(made, b.broadcast(z, shape=list(made.type.shape)))))
+    given: list[Any] = [rounded(RNG.standard_normal(p.type.shape).astype("f4")) for p in block.params]
+    return Func("product", block), [a.astype("f2") if pair[0] == "f16" else a for a in given[:2]] + given[2:]
+
+
+NARROW = [
+    (("i8", "i8"), "", (33, 70, 70)),
+    (("i8", "i8"), "ab", (70, 37, 131)),
+    (("u8", "i8"), "a", (66, 5, 33)),
+    (("i8", "u8"), "b", (3, 65, 64)),
+    (("i8", "i8"), "", (1, 30, 17)),
+    (("u8", "i8"), "b", (5, 1, 3)),
+    (("i8", "i8"), "", (5, 7, 0)),
+    (("i8", "i8"), "", (0, 7, 5)),
+    (("bf16", "bf16"), "b", (33, 70, 40)),
+    (("f16", "f16"), "a", (5, 3, 7)),
+]
+
+
+@pytest.mark.parametrize("pair, turned, size", NARROW)
+def test_narrow_numbers_are_multiplied_as_they_are(
+    pair: tuple[str, str], turned: str, size: tuple[int, int, int]
+) -> None:
+    """By one kernel, with its epilogue; bytes with NumPy's bits.  What is signed times what is not is turned."""
+    func, args = narrow_product(pair, *size, turned)
+    names = [n.split("_")[1] for n in program_of(func, args, exact=True).kernels]
+    assert names == ["matrices", "map"][: 1 + (pair == ("i8", "u8"))]
+    assert disagreement(func, args, lambda f, a, exact=True: emulated(f, a, exact=exact)) == ""
+    if pair[0] in ("i8", "u8"):
+        a, b = (
+            x.astype(np.int32).T if letter in turned else x.astype(np.int32) for x, letter in zip(args, "ab")
+        )
+        for exact in (True, False):
+            (got,) = emulated(func, args, exact=exact)
+            assert got.dtype == np.int32 and np.array_equal(got, a @ b)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("turned", ["", "a", "b", "ab"])
+@pytest.mark.parametrize("pair", [("i8", "i8"), ("u8", "i8"), ("bf16", "bf16")])
+def test_all_forms_of_narrow_products(pair: tuple[str, str], turned: str) -> None:
+    func, args = narrow_product(pair, 70, 66, 1100, turned, batch=(3,))
+    assert disagreement(func, args, lambda f, a, exact=True: emulated(f, a, exact=exact)) == ""
+
+
+def test_a_narrow_product_is_added_to_a_shared_variable() -> None:
+    """In place: nothing but the product is launched."""
+    block = Block()
+    b = Builder(block)
+    w = block.add_param(Type("f32", (20, 30)), "w")
+    x, y = (block.add_param(Type("bf16", s), n) for n, s in (("x", (40, 20)), ("y", (40, 30))))
+    made = b.matmul(b.cast(b.dimshuffle(x, order=[1, 0]), dtype="f32"), b.cast(y, dtype="f32"))
+    b.op("yield", b.add(w, made))
+    func = Func("step", block, {"shared": ["w"], "updates": {"w": 0}})
+    args = [rounded(RNG.standard_normal(p.type.shape).astype("f4")) for p in block.params]
+    program = program_of(func, args, exact=True)
+    assert [type(s).__name__ for s in program.walk()] == ["Launch"]
+    (got,) = run_program(program, func, args)
+    np.testing.assert_allclose(got, args[0] + args[1].T @ args[2], rtol=1e-5, atol=1e-4)
+
+
 def texts(func: Func, name: str) -> list[str]:
     g = clone(func, {})
     run(g, gpu_pipeline(), Context())
@@ -155,18 +238,34 @@ def test_old_chips_multiply_halves_as_floats() -> None:
     (new,), (old,) = texts(func, "sm_80"), texts(func, "sm_70")
     assert "mma.sync" in new and "ldmatrix" in new and "cp.async" in new
     assert "mma" not in old and "fma.rn.f32" in old
+    for pair in (("u8", "i8"), ("bf16", "bf16")):
+        func, args = narrow_product(pair, 33, 9, 45, "b")
+        (new,), (old,) = texts(func, "sm_80"), texts(func, "sm_70")
+        assert "mma.sync" in new and "mma" not in old
+        g = clone(func, {})
+        run(g, gpu_pipeline(), Context())
+        ops = [o for o in g.body.walk() if o.name == "matmul_widening"]
+        assert len(ops) == 1 and [k.name.split("_")[1] for k in kernels_of(ops[0], 70, False)] == ["matmul"]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("size", [(4096, 4096, 4096), (64, 64, 4096), (4, 4096, 512)])
-@pytest.mark.parametrize("dtype", ["bf16", "f32", "tf32", "f64"])
+@pytest.mark.parametrize("dtype", ["bf16", "f32", "tf32", "f64", "i8", "u8"])
 def test_products_fit_registers(dtype: str, size: tuple[int, int, int]) -> None:
     m, n, k = size
+    if dtype in ("i8", "u8"):
+        for turned in ("", "ab"):
+            func, _ = narrow_product((dtype, "i8"), m, n, k, turned)
+            _fits(func)
+        return
     block = Block([Type(dtype[-3:] if dtype != "bf16" else dtype, s) for s in ((m, k), (k, n), (n,))])
     b = Builder(block)
     made = b.matmul(*block.params[:2])
     b.op("yield", b.add(made, b.broadcast(block.params[2], shape=[m, n])))
-    func = Func("product", block, {"tf32": True} if dtype == "tf32" else None)
+    _fits(Func("product", block, {"tf32": True} if dtype == "tf32" else None))
+
+
+def _fits(func: Func) -> None:
     for name in ("sm_80", "sm_90", "sm_90a"):
         for text in texts(func, name):
             said = assembled(text, name)
