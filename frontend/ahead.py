@@ -92,7 +92,7 @@ def _on_device(model: Model, state: State, gpu: str) -> DeviceLibrary:
     for e in model.entries:
         func = clone(model.module[e.name])
         run(func, gpu_pipeline(), context_from_knobs())
-        programs[e.name] = lower(func, chip(gpu))
+        programs[e.name] = lower(func, chip(gpu), tile_maps=True)
         odd = [s.call.name for s in programs[e.name].walk() if isinstance(s, HostStep | DeviceCall)]
         if odd:
             raise TypeError(f"{model.name}: there is no code for a GPU for {', '.join(odd)} in {e.name}")

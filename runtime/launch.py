@@ -50,6 +50,11 @@ class Address(NamedTuple):
     offset: Size = 0  # bytes
 
 
+MAP_WORDS = 16
+# what the driver is asked for: numbers of 16 bits, swizzled, with 0 where there are none
+UINT16, NOT_INTERLEAVED, SWIZZLE_128, PROMOTE_256, ZEROS = 1, 0, 3, 3, 0
+
+
 class TensorMap(NamedTuple):
     """An argument of 16 words: how the tile copies of sm_90 see an array of three axes, the first dense, of halves.
 
@@ -254,7 +259,7 @@ class DeviceProgram:
                 found.append(step)
                 continue
             own = isinstance(step, Allocate) and self.buffers[step.buffer].number < 0  # no output
-            if not own and not all(_is_captured(s) for s in walk([step])):
+            if not own and not all(is_captured(s) for s in walk([step])):
                 return []
             if not found or isinstance(found[-1], CheckStatus):
                 found.append([])
@@ -277,7 +282,7 @@ def walk(steps: Sequence[Step]) -> Iterator[Step]:
             yield from walk(step.otherwise)
 
 
-def _is_captured(step: Step) -> bool:
+def is_captured(step: Step) -> bool:
     return isinstance(step, Launch | Copy | DeviceCall) or (isinstance(step, Loop) and step.stop is None)
 
 

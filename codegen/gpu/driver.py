@@ -9,7 +9,7 @@ import numpy as np
 
 from tcc.codegen.gpu.chips import Chip
 from tcc.codegen.gpu.hostsizes import HostSizes
-from tcc.codegen.gpu.kernel import MAP_WORDS, GpuKernel, Status, TileMap, ptx
+from tcc.codegen.gpu.kernel import GpuKernel, Status, TileMap, ptx
 from tcc.codegen.gpu.loops import kernels_of
 from tcc.codegen.kernel import Operand as OperandSlot
 from tcc.codegen.kernel import OpId, Runtime
@@ -32,7 +32,7 @@ from tcc.passes.transfer import stays_on_host
 from tcc.passes.writes import on_host
 from tcc.runtime import launch
 from tcc.runtime.host import HostArray, HostCall
-from tcc.runtime.launch import Address, Buffer, DeviceKernel, DeviceProgram, Step
+from tcc.runtime.launch import MAP_WORDS, Address, Buffer, DeviceKernel, DeviceProgram, Step
 from tcc.runtime.signature import InputSpec, Returns, SharedSpec, Signature
 
 STATUS_BYTES = 8 * launch.STATUS_WORDS

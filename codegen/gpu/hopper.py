@@ -16,7 +16,6 @@ from tcc.codegen.gpu import hopper_ops, tensorcore
 from tcc.codegen.gpu.chips import WARP
 from tcc.codegen.gpu.kernel import (
     FIRST_MAP,
-    MAP_WORDS,
     GpuKernel,
     TileMap,
     barrier,
@@ -32,6 +31,7 @@ from tcc.ir import dims
 from tcc.ir.core import Op
 from tcc.ir.dims import Size
 from tcc.ir.types import HALVES, Type
+from tcc.runtime.launch import MAP_WORDS
 
 ROWS = 128  # of a tile
 WIDE = 128  # its columns; products of more have twice as many

@@ -19,6 +19,7 @@ from tcc.codegen.kernel import PLACEHOLDER, Slot
 from tcc.ir import dims
 from tcc.ir.dims import Size
 from tcc.runtime import cache
+from tcc.runtime.launch import MAP_WORDS
 
 BLOCK = 128  # threads of a block, unless a kernel says otherwise
 MOST_BLOCKS = 1 << 16
@@ -40,7 +41,6 @@ class TileMap:
 
 
 GpuSlot = Slot | Status | TileMap
-MAP_WORDS = 16
 FIRST_MAP = "FIRST_MAP"  # stands for the word of the first map while the text is being written
 
 

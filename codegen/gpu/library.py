@@ -5,9 +5,14 @@ memory are copied to the device and back, those of the device taken as they lie.
 
     BUSY          1 while a call runs
     CONTEXT       the driver's; NUMBER, STREAM
+    CAPTURING     1 while a graph is being captured
     functions     of the kernels, then their modules
     values        for each tensor of the state, then each constant: its address, and whether it is HERE or NEWER than the host's
     buffers       for each buffer of each entry: its address, and how many bytes it has
+    graphs        for each entry that launches several kernels before the host looks at anything: those as one graph, whether a call
+                  has been KNOWN, and its sizes and addresses
+
+A call like the last one has its kernels captured, and later ones launch the graph.
 """
 
 from __future__ import annotations
@@ -29,11 +34,13 @@ from tcc.ir.dims import Size
 from tcc.ir.types import itemsize
 from tcc.runtime import launch
 from tcc.runtime import layout as at
-from tcc.runtime.launch import Address, DeviceKernel, DeviceProgram, Step
+from tcc.runtime.launch import Address, DeviceKernel, DeviceProgram, Step, walk
 from tcc.runtime.signature import Signature
 
-_BUSY, CONTEXT, NUMBER, STREAM, FIRST = range(5)  # slots of a device record
+_BUSY, CONTEXT, NUMBER, STREAM, CAPTURING, FIRST = range(6)  # slots of a device record
 HERE, NEWER = 1, 2
+GRAPH, KNOWN, KEYS = range(3)  # slots of a graph, behind which its keys stand
+PLAIN, LAUNCHED, CAPTURED, LOST = range(4)  # what `tcc_cu_replay` has done
 
 
 @dataclass(frozen=True)
@@ -77,14 +84,43 @@ class DeviceLibrary:
         """The first of two slots; behind an entry's buffers stand the copies of its state."""
         return self._buffers[entry, number]
 
+    @cached_property
+    def graphs(self) -> dict[str, int]:
+        """The first slot of each entry's graph, of those that have one."""
+        found, at = dict[str, int](), self.memories.stop
+        for entry, p in self.programs.items():
+            if sum(isinstance(s, launch.Launch) for step in captured_steps(p) for s in walk((step,))) > 1:
+                found[entry] = at
+                at += KEYS + key_count(p)
+        return found
+
     @property
     def slots(self) -> int:
-        return FIRST + 2 * (len(self.kernels) + len(self._values) + len(self._buffers))
+        return max(
+            [self.memories.stop, *(at + KEYS + key_count(self.programs[n]) for n, at in self.graphs.items())]
+        )
 
     @property
     def memories(self) -> range:
         """The slots of addresses, every second one."""
-        return range(FIRST + 2 * len(self.kernels), self.slots, 2)
+        first = FIRST + 2 * len(self.kernels)
+        return range(first, first + 2 * (len(self._values) + len(self._buffers)), 2)
+
+
+def captured_steps(program: DeviceProgram) -> tuple[Step, ...]:
+    """The first steps, of which the host looks at nothing."""
+    steps = program.steps
+    looked = (n for n, step in enumerate(steps) if not all(map(launch.is_captured, walk((step,)))))
+    return steps[: next(looked, len(steps))]
+
+
+def early_buffers(program: DeviceProgram) -> list[int]:
+    """Those whose memory is there before any step."""
+    return [n for n, b in enumerate(program.buffers) if b.space != "late"]
+
+
+def key_count(program: DeviceProgram) -> int:
+    return len(program.signature.frame.sizes) + len(early_buffers(program))
 
 
 @dataclass
@@ -146,8 +182,8 @@ class _Body:
         self.record = e.value(f"load ptr, ptr {e.gep(context, CTX_DEVICE, 'i64')}")
         self.inputs = e.value(f"load ptr, ptr {e.gep(self.call, CALL_INPUTS, 'i64')}")
         self.outputs = e.value(f"load ptr, ptr {e.gep(self.call, at.CTX_OUTPUTS, 'i64')}")
-        most = max((len(s.arguments) for s in program.walk() if isinstance(s, launch.Launch)), default=0)
-        self.arguments = e.value(f"alloca [{max(1, most)} x i64], align 16")
+        most = max((k.slots for k in program.kernels.values()), default=0)
+        self.arguments = e.value(f"alloca [{max(1, most)} x i64], align 64")
         self.words = e.value(f"alloca [{launch.STATUS_WORDS} x i64], align 16")
         self.dims = e.value(f"alloca [{max([1, *(len(o.shape) for o in self.signature.outputs)])} x i64]")
         self.bases = [e.value("alloca i64") for _ in program.buffers]
@@ -161,7 +197,10 @@ class _Body:
         e.line(f"ret i32 {at.STATUS_PYTHON}")
         e.at(inside)
         self.bring()
-        self.steps(program.steps)
+        first = captured_steps(program) if self.entry in self.library.graphs else ()
+        if first:
+            self.by_graph(first)
+        self.steps(program.steps[len(first) :])
         self.take_home()
         for s in self.signature.shared:
             if s.written:
@@ -316,6 +355,28 @@ class _Body:
         for step in steps:
             self.step(step)
 
+    def by_graph(self, steps: Sequence[Step]) -> None:
+        """The steps one by one, or as the graph of a call with these sizes and addresses."""
+        e, count = self.e, key_count(self.program)
+        graph, keys = self.slot(self.library.graphs[self.entry]), e.fresh()
+        self.cells.append(f"  {keys} = alloca [{count} x i64]")
+        bases = [self.at(Address(n)) for n in early_buffers(self.program)]
+        for i, key in enumerate([*(self.env[n] for n in self.signature.frame.sizes), *bases]):
+            e.line(f"store i64 {key}, ptr {e.gep(keys, i, 'i64')}")
+        pointers = ", ".join(f"ptr {p}" for p in (self.call, self.record, graph, keys))
+        how = e.value(f"call i32 @tcc_cu_replay({pointers}, i64 {count})")
+        self.unless(e.value(f"icmp eq i32 {how}, {LOST}"), self.lost)
+        each, done, finish = e.label(), e.label(), e.label()
+        e.branch_if(e.value(f"icmp eq i32 {how}, {LAUNCHED}"), done, each)
+        e.at(each)
+        self.steps(steps)
+        e.branch_if(e.value(f"icmp eq i32 {how}, {CAPTURED}"), finish, done)
+        e.at(finish)
+        wrong = e.value(f"call i1 @tcc_cu_captured(ptr {self.call}, ptr {self.record}, ptr {graph})")
+        self.unless(wrong, self.lost)
+        e.branch(done)
+        e.at(done)
+
     def step(self, step: Step) -> None:
         e = self.e
         match step:
@@ -346,17 +407,62 @@ class _Body:
                 raise AssertionError(f"{step} is the host's")
 
     def start(self, step: launch.Launch) -> None:
+        """What a launch says, or what it says instead."""
+        if not step.otherwise:
+            self.start_one(step)
+            return
+        e, fits, other, after = self.e, self.e.label(), self.e.label(), self.e.label()
+        e.branch_if(self.fits(step), fits, other)
+        e.at(fits)
+        self.start_one(step)
+        e.branch(after)
+        e.at(other)
+        for instead in step.otherwise:
+            self.start(instead)
+        e.branch(after)
+        e.at(after)
+
+    def fits(self, step: launch.Launch) -> str:
+        """Whether sizes and places are as the kernel needs them; the rules are those of `launch.Run`."""
+        e, holds = self.e, "true"
+
+        def also(condition: str) -> None:
+            nonlocal holds
+            holds = e.value(f"and i1 {holds}, {e.value(f'icmp {condition}')}")
+
+        for size, least in step.needs:
+            also(f"sge i64 {self.size(size)}, {least}")
+        for map in (a for a in step.arguments if isinstance(a, launch.TensorMap)):
+            inner, outer, count = (self.size(s) for s in map.sizes)
+            row, batch = (self.size(s) for s in map.strides)
+            joined = e.value(f"or i64 {e.value(f'or i64 {self.at(map.address)}, {row}')}, {batch}")
+            also(f"eq i64 {e.value(f'and i64 {joined}, 15')}, 0")
+            also(f"sle i64 {e.value(f'mul i64 {inner}, 2')}, {row}")
+            also(f"sle i64 {e.value(f'mul i64 {outer}, {row}')}, {batch}")
+            also(f"slt i64 {batch}, {launch.MOST_STRIDE}")
+            for some in (inner, outer, count):
+                also(f"sgt i64 {some}, 0")
+        return holds
+
+    def start_one(self, step: launch.Launch) -> None:
         e, kernel = self.e, self.library.kernels[step.kernel]
-        for i, a in enumerate(step.arguments):
-            assert not isinstance(a, launch.TensorMap)  # those are made by Python's runtime
+        word = 0
+        for a in step.arguments:
+            place = e.gep(self.arguments, word, "i64")
+            if isinstance(a, launch.TensorMap):
+                sizes = [self.at(a.address), *map(self.size, (*a.sizes, *a.strides))]
+                given = ", ".join(f"i64 {s}" for s in (*sizes, *a.box))
+                made = f"call i1 @tcc_cu_tile_map(ptr {self.call}, ptr {place}, {given})"
+                self.unless(e.value(made), self.lost)
+                word += launch.MAP_WORDS
+                continue
             value = self.at(a) if isinstance(a, Address) else self.size(a)
-            e.line(f"store i64 {value}, ptr {e.gep(self.arguments, i, 'i64')}")
+            e.line(f"store i64 {value}, ptr {place}")
+            word += 1
         grid = ", ".join(f"i64 {self.size(g)}" for g in step.grid)
         function = e.value(f"load ptr, ptr {self.slot(self.library.function(step.kernel))}")
         given = f"ptr {self.call}, ptr {self.record}, ptr {function}, {grid}, i32 {kernel.block}, i32 {kernel.shared}"
-        wrong = e.value(
-            f"call i1 @tcc_cu_launch({given}, ptr {self.arguments}, i64 {8 * len(step.arguments)})"
-        )
+        wrong = e.value(f"call i1 @tcc_cu_launch({given}, ptr {self.arguments}, i64 {8 * word})")
         self.unless(wrong, self.lost)
 
     def allocate(self, number: int) -> None:

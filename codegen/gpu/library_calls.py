@@ -9,9 +9,23 @@ from collections.abc import Callable
 
 from tcc.codegen.aot.checks import refuse
 from tcc.codegen.emit import Emit
-from tcc.codegen.gpu.library import CONTEXT, HERE, NUMBER, STREAM
+from tcc.codegen.gpu.library import (
+    CAPTURED,
+    CAPTURING,
+    CONTEXT,
+    GRAPH,
+    HERE,
+    KEYS,
+    KNOWN,
+    LAUNCHED,
+    LOST,
+    NUMBER,
+    PLAIN,
+    STREAM,
+)
 from tcc.runtime import layout as at
 from tcc.runtime.dlpack import CUDA
+from tcc.runtime.launch import NOT_INTERLEAVED, PROMOTE_256, SWIZZLE_128, UINT16, ZEROS
 
 DRIVER = (
     "cuInit cuDriverGetVersion cuGetErrorString cuDeviceGetCount cuDeviceGet cuDeviceGetAttribute "
@@ -20,6 +34,12 @@ DRIVER = (
     "cuMemAlloc_v2 cuMemFree_v2 cuMemcpyHtoDAsync_v2 cuMemcpyDtoHAsync_v2 cuMemcpyDtoDAsync_v2 cuLaunchKernel "
     "cuPointerGetAttribute"
 ).split()
+GRAPHS = (  # which drivers before CUDA 11.4 lack, whose calls are launched kernel by kernel
+    "cuStreamBeginCapture_v2 cuStreamEndCapture cuGraphInstantiateWithFlags cuGraphLaunch cuGraphDestroy cuGraphExecDestroy"
+).split()
+TILE_MAP = "cuTensorMapEncodeTiled"  # of CUDA 12.0, which drivers for sm_90a have
+NAMES = [*DRIVER, *GRAPHS, TILE_MAP]
+RELAXED = 2  # other threads and allocations are not in a capture's way
 NO_MEMORY = 2
 MEMORY_TYPE, DEVICE_MEMORY = 2, 2  # an attribute of pointers, and what it is of the device's
 
@@ -32,7 +52,7 @@ class DriverCalls:
 
     def driver(self, name: str, *args: str) -> str:
         """Calls the driver; the code that it gives."""
-        f = self.e.value(f"load ptr, ptr {self.e.gep('@tcc_cu', DRIVER.index(name), 'ptr')}")
+        f = self.e.value(f"load ptr, ptr {self.e.gep('@tcc_cu', NAMES.index(name), 'ptr')}")
         return self.e.value(f"call i32 {f}({', '.join(args)})")
 
     def load(self, base: str, slot: int | str, t: str = "ptr") -> str:
@@ -100,6 +120,16 @@ class DriverCalls:
     def leave(self) -> None:
         e = self.e
         e.function("internal void @tcc_cu_leave(ptr %record)")
+        open = self.load("%record", CAPTURING, "i64")
+
+        def drop() -> None:
+            graph = e.value("alloca ptr")
+            e.line(f"store ptr null, ptr {graph}")
+            self.end_capture(graph)
+            made = self.word(graph, "ptr")
+            e.when(e.value(f"icmp ne ptr {made}, null"), lambda: self.call("cuGraphDestroy", f"ptr {made}"))
+
+        e.when(e.value(f"icmp ne i64 {open}, 0"), drop)  # a step of it failed
         self.driver("cuCtxPopCurrent_v2", f"ptr {e.value('alloca ptr')}")
         e.line("store atomic i64 0, ptr %record release, align 8")
         e.end()
@@ -224,6 +254,76 @@ class DriverCalls:
         e.line(f"store i64 {HERE}, ptr {e.gep('%slot', 1, 'i64')}")
         e.end(f"i64 {base}")
 
+    # -- graphs --------------------------------------------------------------------------------------------------------
+
+    def call(self, name: str, *args: str) -> None:
+        """Calls the driver, whatever it says."""
+        self.driver(name, *args)
+
+    def end_capture(self, graph: str) -> str:
+        """The driver's code; what was captured goes to `graph`."""
+        self.e.line(f"store i64 0, ptr {self.e.gep('%record', CAPTURING, 'i64')}")
+        return self.driver("cuStreamEndCapture", f"ptr {self.load('%record', STREAM)}", f"ptr {graph}")
+
+    def drop_graph(self, slot: str) -> None:
+        e, run = self.e, self.load(slot, GRAPH)
+        e.when(e.value(f"icmp ne ptr {run}, null"), lambda: self.call("cuGraphExecDestroy", f"ptr {run}"))
+        e.line(f"store ptr null, ptr {e.gep(slot, GRAPH, 'i64')}")
+
+    def replay(self) -> None:
+        """`replay(call, record, slot, keys, count)`: LAUNCHED if there was a graph of a call like this one, CAPTURED if one has been
+        begun because the call before was like it, else PLAIN; LOST if it was refused."""
+        e = self.e
+        e.function("internal i32 @tcc_cu_replay(ptr %call, ptr %record, ptr %slot, ptr %keys, i64 %count)")
+        there = self.word(e.gep("@tcc_cu", NAMES.index("cuGraphInstantiateWithFlags"), "ptr"), "ptr")
+        self.leave_if(e.value(f"icmp eq ptr {there}, null"), lambda: f"i32 {PLAIN}")
+        kept = e.gep("%slot", KEYS, "i64")
+
+        def compare(i: str, differ: list[str]) -> list[str]:
+            new, old = self.load("%keys", i, "i64"), self.load(kept, i, "i64")
+            e.line(f"store i64 {new}, ptr {e.gep(kept, i, 'i64')}")
+            return [e.value(f"or i64 {differ[0]}, {e.value(f'xor i64 {new}, {old}')}")]
+
+        (differ,) = e.loop(0, "%count", 1, compare, [("i64", "0")])
+        known, flag = self.load("%slot", KNOWN, "i64"), e.gep("%slot", KNOWN, "i64")
+        e.line(f"store i64 1, ptr {flag}")
+        new = e.value(f"or i1 {e.value(f'icmp eq i64 {known}, 0')}, {e.value(f'icmp ne i64 {differ}, 0')}")
+        other, same, capture, ready = (e.label() for _ in range(4))
+        e.branch_if(new, other, same)
+        e.at(other)
+        self.drop_graph("%slot")
+        e.line(f"ret i32 {PLAIN}")
+        e.at(same)
+        run, stream = self.load("%slot", GRAPH), self.load("%record", STREAM)
+        e.branch_if(e.value(f"icmp eq ptr {run}, null"), capture, ready)
+        e.at(capture)
+        code = self.driver("cuStreamBeginCapture_v2", f"ptr {stream}", f"i32 {RELAXED}")
+        self.failing(code, "cuStreamBeginCapture_v2", f"i32 {LOST}")
+        e.line(f"store i64 1, ptr {e.gep('%record', CAPTURING, 'i64')}")
+        e.line(f"ret i32 {CAPTURED}")
+        e.at(ready)
+        code = self.driver("cuGraphLaunch", f"ptr {run}", f"ptr {stream}")
+        self.failing(code, "cuGraphLaunch", f"i32 {LOST}")
+        e.end(f"i32 {LAUNCHED}")
+
+    def captured(self) -> None:
+        """`captured(call, record, slot)`: what was captured becomes the slot's graph, and is launched."""
+        e = self.e
+        e.function("internal i1 @tcc_cu_captured(ptr %call, ptr %record, ptr %slot)")
+        graph = e.value("alloca ptr")
+        e.line(f"store ptr null, ptr {graph}")
+        self.failing(self.end_capture(graph), "cuStreamEndCapture")
+        made = self.word(graph, "ptr")
+        run = e.gep("%slot", GRAPH, "i64")
+        code = self.driver("cuGraphInstantiateWithFlags", f"ptr {run}", f"ptr {made}", "i64 0")
+        bad = e.value(f"icmp ne i32 {code}, 0")
+        e.when(bad, lambda: e.line(f"store ptr null, ptr {run}"))
+        self.call("cuGraphDestroy", f"ptr {made}")
+        self.failing(code, "cuGraphInstantiateWithFlags")
+        stream = self.load("%record", STREAM)
+        code = self.driver("cuGraphLaunch", f"ptr {self.word(run, 'ptr')}", f"ptr {stream}")
+        e.end(f"i1 {e.value(f'call i1 @tcc_cu_bad(ptr %call, i32 {code}, ptr @tcc_name_cuGraphLaunch)')}")
+
     # -- work ----------------------------------------------------------------------------------------------------------
 
     def copy(self) -> None:
@@ -272,6 +372,28 @@ class DriverCalls:
         offset = self.word(e.value("getelementptr %tcc_tensor, ptr %tensor, i32 0, i32 7"))
         self._download(e.gep(data, offset), "%base", "%bytes")
         e.end("i1 false")
+
+    def tile_map(self) -> None:
+        """`tile_map(call, place, address, three sizes, two strides in bytes, two of the box)`: a tensor map of halves."""
+        e = self.e
+        numbers = ", ".join(f"i64 %n{i}" for i in range(8))
+        e.function(f"internal i1 @tcc_cu_tile_map(ptr %call, ptr %place, {numbers})")
+        shape, strides = e.value("alloca [3 x i64]"), e.value("alloca [2 x i64]")
+        box, steps = e.value("alloca [3 x i32]"), e.value("alloca [3 x i32]")
+        for i in range(3):
+            e.line(f"store i64 %n{i + 1}, ptr {e.gep(shape, i, 'i64')}")
+            e.line(f"store i32 1, ptr {e.gep(steps, i, 'i32')}")
+        for i in range(2):
+            e.line(f"store i64 %n{i + 4}, ptr {e.gep(strides, i, 'i64')}")
+            short = e.value(f"trunc i64 %n{i + 6} to i32")
+            e.line(f"store i32 {short}, ptr {e.gep(box, i, 'i32')}")
+        e.line(f"store i32 1, ptr {e.gep(box, 2, 'i32')}")
+        how = (f"i32 {x}" for x in (NOT_INTERLEAVED, SWIZZLE_128, PROMOTE_256, ZEROS))
+        code = self.driver(
+            TILE_MAP, "ptr %place", f"i32 {UINT16}", "i32 3", "i64 %n0", f"ptr {shape}", f"ptr {strides}", f"ptr {box}",
+            f"ptr {steps}", *how,
+        )  # fmt: skip
+        e.end(f"i1 {e.value(f'call i1 @tcc_cu_bad(ptr %call, i32 {code}, ptr @tcc_name_{TILE_MAP})')}")
 
     def launch(self) -> None:
         e = self.e

@@ -6,7 +6,7 @@ from __future__ import annotations
 from tcc.codegen.aot.checks import c_bytes, string
 from tcc.codegen.aot.layout import ALIGN, CTX_DEVICE, CTX_HEADER, STATE_ROW
 from tcc.codegen.gpu.library import CONTEXT, FIRST, HERE, NEWER, NUMBER, STREAM, DeviceLibrary
-from tcc.codegen.gpu.library_calls import DRIVER, DriverCalls
+from tcc.codegen.gpu.library_calls import DRIVER, NAMES, DriverCalls
 
 NO_DEVICE = 100
 MAJOR, MINOR = 75, 76  # attributes: of the compute capability
@@ -48,7 +48,7 @@ class _Runtime(DriverCalls):
     def text(self) -> str:
         for make in (
             self.open, self.close, self.enter, self.leave, self.bad, self.room, self.here, self.input, self.result,
-            self.value, self.copy, self.read, self.wait, self.home, self.launch, self.state_home, self.state_stale,
+            self.value, self.copy, self.read, self.wait, self.home, self.launch, self.tile_map, self.replay, self.captured, self.state_home, self.state_stale,
         ):  # fmt: skip
             make()
         return DECLARES + self.tables() + self.e.text()
@@ -61,7 +61,7 @@ class _Runtime(DriverCalls):
                 f"[3 x i64] [i64 ptrtoint (ptr @tcc_ptx_{i} to i64), i64 ptrtoint (ptr @tcc_kernel_{i} to i64), i64 {k.shared}]"
             )
             texts += [string(f"tcc_ptx_{i}", k.text), string(f"tcc_kernel_{i}", k.name)]
-        names = [f"i64 ptrtoint (ptr @tcc_name_{n} to i64)" for n in DRIVER]
+        names = [f"i64 ptrtoint (ptr @tcc_name_{n} to i64)" for n in NAMES]
         for entry, p in self.library.programs.items():
             for n, c in enumerate(p.constants):
                 data = c_bytes(c.tobytes() or b"\0")
@@ -72,11 +72,11 @@ class _Runtime(DriverCalls):
         return "".join(
             [
                 *(string(f"tcc_says_{k}", v.format(newer=newer)) for k, v in MESSAGES.items()),
-                *(string(f"tcc_name_{n}", n) for n in DRIVER),
+                *(string(f"tcc_name_{n}", n) for n in NAMES),
                 string("tcc_libcuda", "libcuda.so.1"),
                 string("tcc_no_words", "an unknown error"),
-                f"@tcc_cu = internal global [{len(DRIVER)} x ptr] zeroinitializer\n",
-                f"@tcc_cu_names = internal constant [{len(DRIVER)} x i64] [{', '.join(names)}]\n",
+                f"@tcc_cu = internal global [{len(NAMES)} x ptr] zeroinitializer\n",
+                f"@tcc_cu_names = internal constant [{len(NAMES)} x i64] [{', '.join(names)}]\n",
                 f"@tcc_cu_kernels = internal constant [{count} x [3 x i64]] "
                 + (f"[{', '.join(rows)}]\n" if rows else "zeroinitializer\n"),
                 *texts,
@@ -138,10 +138,12 @@ class _Runtime(DriverCalls):
         def one(i: str, _: list[str]) -> None:
             name = self.word(e.gep("@tcc_cu_names", i, "i64"), "i64")
             got = e.value(f"call ptr @dlsym(ptr {found}, ptr {e.value(f'inttoptr i64 {name} to ptr')})")
-            self.leave_if(e.value(f"icmp eq ptr {got}, null"), lambda: f"i32 {self.said('oldlibrary', name)}")
+            needed = e.value(f"icmp ult i64 {i}, {len(DRIVER)}")
+            lacks = e.value(f"and i1 {needed}, {e.value(f'icmp eq ptr {got}, null')}")
+            self.leave_if(lacks, lambda: f"i32 {self.said('oldlibrary', name)}")
             e.line(f"store ptr {got}, ptr {e.gep('@tcc_cu', i, 'ptr')}")
 
-        e.loop(0, len(DRIVER), 1, one)
+        e.loop(0, len(NAMES), 1, one)
 
     def _refuse_code(self, code: str, name: str) -> None:
         bad = self.e.value(f"icmp ne i32 {code}, 0")
@@ -263,6 +265,8 @@ class _Runtime(DriverCalls):
             self.driver("cuStreamDestroy_v2", f"ptr {stream}")
 
         e.when(e.value(f"icmp ne ptr {stream}, null"), settle)
+        for slot in library.graphs.values():
+            self.drop_graph(e.gep(record, slot, "i64"))
         memories = library.memories
 
         def free(i: str, _: list[str]) -> None:

@@ -7,21 +7,14 @@ from collections.abc import Mapping
 
 from tcc.ir.dims import evaluate
 from tcc.runtime.cuda.graphs import GraphError, do
-from tcc.runtime.launch import TensorMap
+from tcc.runtime.launch import MAP_WORDS, NOT_INTERLEAVED, PROMOTE_256, SWIZZLE_128, UINT16, ZEROS, TensorMap
 
-WORDS, ALIGNMENT = 16, 64
-UINT16, NOT_INTERLEAVED, SWIZZLE_128, PROMOTE_256, ZEROS = (
-    1,
-    0,
-    3,
-    3,
-    0,
-)  # the driver's names for what is asked
+ALIGNMENT = 64
 
 
 def tensor_map(address: int, map: TensorMap, sizes: Mapping[str, int]) -> list[int]:
     """The words of a map of halves at `address`; GraphError if the driver takes no such array."""
-    room = (ctypes.c_uint64 * (WORDS + ALIGNMENT // 8))()
+    room = (ctypes.c_uint64 * (MAP_WORDS + ALIGNMENT // 8))()
     start = -(-ctypes.addressof(room) // ALIGNMENT) * ALIGNMENT
     shape = (ctypes.c_uint64 * 3)(*(evaluate(s, sizes) for s in map.sizes))
     strides = (ctypes.c_uint64 * 2)(*(evaluate(s, sizes) for s in map.strides))
@@ -36,4 +29,4 @@ def tensor_map(address: int, map: TensorMap, sizes: Mapping[str, int]) -> list[i
             f"{e}: a tensor map of {list(shape)} halves at {address:#x}, {list(strides)} bytes apart, in tiles of {map.box}, "
             "which wants an address and strides that are multiples of 16, and tiles of at most 64 by 256"
         ) from None
-    return list((ctypes.c_int64 * WORDS).from_address(start))
+    return list((ctypes.c_int64 * MAP_WORDS).from_address(start))

@@ -77,7 +77,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def use(program: str, **environment: str) -> str:
-    return standin.run(f"ENTRIES = {ENTRIES}\n{USE}{program}", **environment).splitlines()[-1]
+    return standin.run(f"ENTRIES = {ENTRIES}\n{USE}{program}", pycuda=False, **environment).splitlines()[-1]
 
 
 def test_all_kinds_of_steps_give_the_hosts_results(here: Path) -> None:
@@ -122,6 +122,92 @@ for _ in range(5): m.step(X, Y)
 print((count(COPIES_IN) - before[0]) / 5, (count(COPIES_OUT) - before[1]) / 5)
 """
     assert use(program) == "2.0 1.0"
+
+
+def test_calls_that_are_alike_launch_a_graph(here: Path) -> None:
+    """From the third on; of another size, or of tensors that lie elsewhere, they are launched one by one and captured anew.  What
+    the host looks at, and what comes behind it, is not in a graph."""
+    program = """
+def calls(name, *given, times=1):
+    before = count(LAUNCHES), count(GRAPH_LAUNCHES)
+    for _ in range(times):
+        for a, b in zip(*(np.atleast_1d(f(*given)) for f in (getattr(m, name), getattr(onhost, name)))):
+            close(a, b, rtol=1e-4, atol=1e-6)
+    return count(LAUNCHES) - before[0] > 0, count(GRAPH_LAUNCHES) - before[1]
+a = calls("step", X, Y), calls("step", X, Y), calls("step", X, Y, times=4)
+b = calls("step", X[:3], Y[:3]), calls("step", X[:3], Y[:3], times=2), calls("step", X[:0], Y[:0]), calls("step", X, Y)
+c = calls("looped", V, times=3), calls("chosen", V, times=3)
+m.state["b"][:] = onhost.b.get_value()
+close(m.state["w"], onhost.w.get_value(), rtol=1e-4, atol=1e-6)
+del m
+import gc; gc.collect()
+print(a, b, c, count(USED))
+"""
+    assert use(program) == (
+        "((True, 0), (True, 1), (True, 4)) ((True, 0), (True, 2), (True, 0), (True, 0)) ((True, 2), (True, 2)) 0"
+    )
+
+
+def test_a_driver_without_graphs_is_given_kernels_one_by_one(here: Path) -> None:
+    """As those before CUDA 11.4 are."""
+    program = """
+for _ in range(4):
+    close(m.step(X, Y), onhost.step(X, Y), rtol=1e-5)
+print(count(GRAPH_LAUNCHES))
+"""
+    whole, part = standin.folder() / "libcuda.so.1", here / "old"
+    part.mkdir()
+    hidden = whole.read_bytes().replace(
+        b"\0cuGraphInstantiateWithFlags\0", b"\0cuGraphInstantiateWithOther\0"
+    )
+    (part / "libcuda.so.1").write_bytes(hidden)
+    assert use(program, LD_LIBRARY_PATH=str(part)) == "0"
+
+
+def test_large_products_of_halves_on_sm_90a(here: Path) -> None:
+    """By tensor maps, which the library has the driver make; where operands lie otherwise, by the other kernel."""
+    (here / "large.py").write_text(
+        "import tcc, tcc.tensor as T\na, b = T.matrix('a', dtype='bfloat16'), T.matrix('b', dtype='bfloat16')\n"
+        "f = tcc.function([a, b], T.tanh(T.dot(a, b.T).astype('float32')))\n"
+    )
+    program = """
+import sys
+import numpy as np
+from standin_kernels import *
+from tcc.codegen.gpu import hopper
+from tcc.ir.arrays import as_numbers, in_memory
+from tcc.tools.cli import run
+hopper.LEAST_TILES = hopper.LEAST_ROWS = 1
+words = ["compile", "large.py:f", "--name", "large_lib", "--target", "cuda", "--gpu-arch", "sm_90a"]
+assert run([*words, "--emit", "shared,python,ptx", "-o", "made", "--verify", "0"]) == 0
+sys.path[:0] = ["made"]
+import large_lib
+m, rng, ran = large_lib.load(), np.random.default_rng(0), []
+for rows, k in ((136, 72), (136, 72), (136, 72), (136, 76), (136, 0), (0, 72)):
+    a, b = (in_memory(rng.standard_normal((n, k)).astype("f4") / 9, "bf16") for n in (rows, 264))
+    emulator.launched.clear()
+    got = m.f(a, b)
+    want = np.tanh(as_numbers(a, "bf16") @ as_numbers(b, "bf16").T)
+    np.testing.assert_allclose(got, want, rtol=2**-6, atol=2**-8)
+    ran += {name.split("_")[1] for name in emulator.launched} & {"warpgroups", "matrices"} or {"none"}
+print(ran)
+"""
+    said = standin.run(program, pycuda=False, STANDIN_SM="90").splitlines()[-1]
+    assert said == str(["warpgroups"] * 3 + ["matrices"] * 2 + ["none"])
+
+
+@pytest.mark.parametrize("name", ["cuStreamBeginCapture_v2", "cuGraphInstantiateWithFlags", "cuGraphLaunch"])
+def test_a_graph_that_fails_is_a_message(here: Path, name: str) -> None:
+    """And the next call goes on."""
+    program = f"""
+m.step(X, Y)
+try:
+    for _ in range(3): m.step(X, Y)
+except Exception as e:
+    said = str(e)
+print("the GPU failed in {name}" in said)
+"""
+    assert use(program, STANDIN_FAULT=f"{name}:700") == "True"
 
 
 @pytest.mark.parametrize(

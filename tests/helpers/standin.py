@@ -48,9 +48,10 @@ def wanted() -> set[str]:
     return set(re.findall(r"\bU (cu[A-Z]\w*)", symbols.stdout))
 
 
-def run(program: str, library: bool = True, **environment: str) -> str:
-    """What a program prints whose libcuda is the stand-in; with its errors, if it fails.  Skips the test without pycuda."""
-    if library and importlib.util.find_spec("pycuda") is None:
+def run(program: str, library: bool = True, pycuda: bool = True, **environment: str) -> str:
+    """What a program prints whose libcuda is the stand-in; with its errors, if it fails.  Skips the test without `pycuda`, if the
+    program needs it."""
+    if library and pycuda and importlib.util.find_spec("pycuda") is None:
         pytest.skip("pycuda is not installed")
     paths = {"PYTHONPATH": str(HERE)}
     if library:
