@@ -13,8 +13,10 @@ from tcc.ir.core import Op
 from tcc.ir.dims import Size
 from tcc.ir.ops.random import M1, M2, NORM
 
+WORDS = 6  # of a stream's state
 
-class _Streams:
+
+class Streams:
     """Writes MRG31k3p on a vector of streams."""
 
     def __init__(self, w: Places, lanes: int) -> None:
@@ -61,6 +63,11 @@ class _Streams:
         drawn = v.select(v.icmp("sle", first, second), wrapped, difference)
         return [first, a, b, second, d, e], drawn
 
+    def number(self, drawn: str, dtype: str) -> str:
+        """Between 0 and 1."""
+        t = self.v.like(dtype)
+        return t.binary("fmul", self.v.cast(drawn, dtype), t.const(NORM[dtype]))
+
 
 def mrg_kernel(op: Op, target: Target) -> Kernel:
     """A unit is a vector of streams, which draws every element that is theirs."""
@@ -69,7 +76,7 @@ def mrg_kernel(op: Op, target: Target) -> Kernel:
     state, after, out = w.types
     dtype = out.dtype
     lanes = target.vector("i32").lanes
-    s = _Streams(w, lanes)
+    s = Streams(w, lanes)
     vector, mask_type = s.v.type, VecType("i1", lanes)
     count_size: Size = out.shape[0]
     w.begin_body()
@@ -110,12 +117,12 @@ def mrg_kernel(op: Op, target: Target) -> Kernel:
     def unit(u: str, _: list[str]) -> None:
         first = times(e, u, str(lanes))
         own = e.value(f"icmp slt {wide} {iota(lanes)}, {splat(e.value(f'sub i64 {streams}, {first}'))}")
-        x = [get(pointers(0, first, k), own) for k in range(6)]
+        x = [get(pointers(0, first, k), own) for k in range(WORDS)]
 
         def draw(k: str, x: list[str], masked: bool) -> list[str]:
             at = plus(e, times(e, k, streams), first)
             following, drawn = s.step(x)
-            value = s.v.like(dtype).binary("fmul", s.v.cast(drawn, dtype), s.v.like(dtype).const(NORM[dtype]))
+            value = s.number(drawn, dtype)
             here = e.gep(w.pointers[2], times(e, at, stride), scalar.memory_elem(dtype))
             mask = None
             if masked:

@@ -13,6 +13,7 @@ from tcc.codegen.gpu.indexing import check_index_kernels, gather_kernels, scatte
 from tcc.codegen.gpu.kernel import GpuKernel
 from tcc.codegen.gpu.maps import map_kernel
 from tcc.codegen.gpu.products import product_kernels
+from tcc.codegen.gpu.random import dense_states, stream_kernel
 from tcc.codegen.gpu.rows import row_kernels
 from tcc.codegen.gpu.scans import scan_kernels, scans
 from tcc.codegen.gpu.searching import extreme_kernel, position_kernels
@@ -40,6 +41,8 @@ def kernels_of(op: Op, sm: int, specific: bool, tf32: bool = False) -> list[GpuK
         return tensorcore.matrix_kernels(op)
     if op.name in ("cumsum", "cumprod") and scans(op):
         return scan_kernels(op)
+    if op.name == "mrg" and dense_states(op):
+        return [stream_kernel(op)]
     if op.name in ("argmax", "argmin") and op.operands[0].type.strides[op.attrs["axis"]] == 1:
         return [extreme_kernel(op)]
     return OWN.get(op.name, general)(op)
