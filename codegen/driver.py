@@ -35,6 +35,7 @@ from tcc.ir import dims
 from tcc.ir.arrays import in_memory
 from tcc.ir.core import Block, Func, Op, Value
 from tcc.ir.dims import Size
+from tcc.passes.panels import layouts
 from tcc.passes.writes import on_host
 from tcc.runtime.arenas import Claim
 from tcc.runtime.buffers import aligned
@@ -48,6 +49,7 @@ from tcc.runtime.layout import (
     FRAME_CTX,
     STATUS_ERROR,
 )
+from tcc.runtime.panels import KeptSpec
 from tcc.runtime.signature import InputSpec, Returns, SharedSpec, Signature
 
 POLL_FLOPS = 1 << 22  # a kernel with more work than this is worth a look for Ctrl-C before it
@@ -122,15 +124,23 @@ class _Driver(Body):
                 self.const_places.append(op.result)
                 self.constants.append(aligned(in_memory(op.attrs["value"], op.result.type.dtype)))
         written = written_places(func)
+        own, kept, specs = by_space["shared"], list[Value](), list[KeptSpec]()
+        if any(op.attrs.get("kept") for op in func.body.walk()):
+            described = {layout.name: layout for layout in layouts(func)}
+            own = [p for p in by_space["shared"] if p.name not in described]
+            kept = [p for p in by_space["shared"] if p.name in described]
+            names = [p.name for p in own]
+            for p in kept:
+                layout, width = described[p.name], p.type.shape[-1]
+                assert isinstance(width, int)
+                specs.append(KeptSpec(names.index(layout.source), layout, width))
         inputs = tuple(InputSpec(p.type.dtype, p.type.shape, name=p.name) for p in by_space["input"])
-        shared = tuple(
-            SharedSpec(p.type.dtype, p.type.shape, p in written, p.name) for p in by_space["shared"]
-        ) + tuple(
+        shared = tuple(SharedSpec(p.type.dtype, p.type.shape, p in written, p.name) for p in own) + tuple(
             SharedSpec(v.type.dtype, v.type.shape, name="a constant", constant=True)
             for v in self.const_places
         )
-        outputs = output_specs(func, [p.name for p in by_space["shared"]])
-        signature = Signature(inputs, shared, outputs, self.returns)
+        outputs = output_specs(func, [p.name for p in own])
+        signature = Signature(inputs, shared, outputs, self.returns, kept=tuple(specs))
         frame = signature.frame
         self.entry_names = frozenset(frame.sizes)
         self.collect_kernels(func.body)
@@ -141,7 +151,7 @@ class _Driver(Body):
         self.arena = self.load(FRAME_ARENA)
         for i, p in enumerate(by_space["input"]):
             self.pointers[p] = self.load(frame.input(i))
-        for i, p in enumerate([*by_space["shared"], *self.const_places]):
+        for i, p in enumerate([*own, *self.const_places, *kept]):
             self.pointers[p] = self.load(frame.container(i))
         early = [i for i, spec in enumerate(outputs) if not spec.late]
         for i, p in zip(early, by_space["output"], strict=True):
@@ -164,6 +174,7 @@ class _Driver(Body):
             self.thread_scratch,
             work(func),
             DECLARATIONS["tcc_late_alloc"] in e.declared,
+            tuple(specs),
         )
         for call in self.kernels:
             e.declare(f"declare i32 @{call}(ptr, ptr)")

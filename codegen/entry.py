@@ -97,6 +97,7 @@ class _Entry:
             self.require(e.value(f"icmp eq i64 {got}, {self.size(size)}"))
         self._pool()
         block = self._arena()
+        self._kept()
         for name, value in self.env.items():
             self.store("%frame", self.frame.size(name), value, "i64")
         self._lock(records)
@@ -236,6 +237,15 @@ class _Entry:
             self.store("%frame", self.frame.container(index), self.load(record, at.SHARED_DATA))
             self._sizes(spec.shape, e.gep(record, at.SHARED_DIMS, "i64"))
         return records
+
+    def _kept(self) -> None:
+        """Panels of containers while they are of their values; goes to the slow path when they are to be made."""
+        e, count = self.e, len(self.signature.shared)
+        for index, spec in enumerate(self.signature.kept, count):
+            source, panels = (self.load("%record", at.RECORD_SHARED + i) for i in (spec.source, index))
+            found = e.value(f"call ptr @tcc_kept(ptr {source}, ptr {panels})")
+            self.require(e.value(f"icmp ne ptr {found}, inttoptr (i64 1 to ptr)"))
+            self.store("%frame", self.frame.container(index), found)
 
     def _pool(self) -> None:
         e = self.e

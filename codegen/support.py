@@ -16,6 +16,7 @@ from tcc.codegen.target import Target, host
 from tcc.runtime import cache
 from tcc.runtime import layout as at
 from tcc.runtime.native import provide
+from tcc.runtime.panels import PATIENCE
 from tcc.runtime.symbols import symbols
 
 POLL_NS = 20_000_000
@@ -38,6 +39,7 @@ DECLARATIONS: dict[str, str] = {
     "tcc_raise": "declare void @tcc_raise(ptr)",
     "tcc_adopt": "declare i1 @tcc_adopt(ptr, i64, ptr)",
     "tcc_drop": "declare void @tcc_drop(ptr, i64)",
+    "tcc_kept": "declare ptr @tcc_kept(ptr, ptr)",
 }
 
 
@@ -57,6 +59,7 @@ def support_text(target: Target) -> str:
             _slow_text(),
             _callback_text(),
             _list_text(),
+            _kept_text(),
         )
     )
 
@@ -524,6 +527,40 @@ define ptr @tcc_list_take(ptr %head.at) #0 {{
   %head = load ptr, ptr %head.at
   store ptr null, ptr %head.at
   ret ptr %head
+}}
+"""
+
+
+def _kept_text() -> str:
+    """`tcc_kept(container, panels)`: the panels if they are of the container's value, null if a call is to do without them,
+    and 1 when they are to be made."""
+    return f"""
+define ptr @tcc_kept(ptr %container, ptr %panels) #0 {{
+  %now.at = getelementptr i64, ptr %container, i64 {at.SHARED_VERSION}
+  %now = load i64, ptr %now.at
+  %version.at = getelementptr i64, ptr %panels, i64 {at.PANELS_VERSION}
+  %version = load i64, ptr %version.at
+  %fresh = icmp eq i64 %version, %now
+  br i1 %fresh, label %there, label %stale
+there:
+  %data.at = getelementptr i64, ptr %panels, i64 {at.PANELS_DATA}
+  %data = load ptr, ptr %data.at
+  ret ptr %data
+stale:
+  %seen.at = getelementptr i64, ptr %panels, i64 {at.PANELS_SEEN}
+  %calls.at = getelementptr i64, ptr %panels, i64 {at.PANELS_CALLS}
+  %seen = load i64, ptr %seen.at
+  %calls = load i64, ptr %calls.at
+  %same = icmp eq i64 %seen, %now
+  %some = icmp sgt i64 %calls, 0
+  %less = zext i1 %some to i64
+  %fewer = sub i64 %calls, %less
+  %left = select i1 %same, i64 %fewer, i64 {PATIENCE}
+  store i64 %now, ptr %seen.at
+  store i64 %left, ptr %calls.at
+  %due = icmp eq i64 %left, 0
+  %answer = select i1 %due, ptr inttoptr (i64 1 to ptr), ptr null
+  ret ptr %answer
 }}
 """
 

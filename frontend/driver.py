@@ -30,6 +30,7 @@ from tcc.runtime.arenas import Claim
 from tcc.runtime.buffers import Container, aligned
 from tcc.runtime.callable import Failure, Function, Variant
 from tcc.runtime.host import HostCall
+from tcc.runtime.panels import KeptSpec, Layout, kept
 from tcc.runtime.signature import InputSpec, OutputSpec, Returns, SharedSpec, Signature, SizeMismatch
 
 if TYPE_CHECKING:
@@ -209,7 +210,9 @@ class Program:
         from tcc.passes.pipeline import cpu_pipeline
 
         target = chosen()
-        return cpu_pipeline(bf16_products=target.bf16_products, panel_bytes=panel_bytes(target))
+        return cpu_pipeline(
+            bf16_products=target.bf16_products, panel_bytes=panel_bytes(target), keep=knobs.KEEP.get()
+        )
 
     def text(self, stage: str, sizes: Mapping[str, Size] | None = None) -> str:
         """The function at one of STAGES, for the sizes given (all others stay names)."""
@@ -274,6 +277,7 @@ class Artefact:
             attempt,
             image,
             containers=[*own, *(Container(c, borrow=True) for c in self.constants)],
+            panels=[kept(own[spec.source], spec.layout, spec.width) for spec in self.signature.kept],
             failures={number: failure(record) for number, record in self.failures.items()},
             host_calls=self.host_calls,
             claims=self.claims,
@@ -291,6 +295,7 @@ class Artefact:
             "returns": s.returns,
             "sizes": [str(s.arena), str(s.scratch), str(s.work)],
             "late": s.late,
+            "kept": s.kept,
             "claims": [[c.purpose, None if c.bytes is None else str(c.bytes)] for c in self.claims],
             "constants": [f"{_dtype_name(c)}[{','.join(map(str, c.shape))}]" for c in self.constants],
             "failures": self.failures,
@@ -331,6 +336,7 @@ class Artefact:
             scratch,
             work,
             head["late"],
+            tuple(KeptSpec(source, Layout(*layout), width) for source, layout, width in head["kept"]),
         )
         failures = {int(k): v for k, v in head["failures"].items()}
         claims = [Claim(p, None if b is None else parse_size(b)) for p, b in head["claims"]]

@@ -80,8 +80,8 @@ def _compute(values: Mapping[Any, Any], outputs: Sequence[Variable]) -> None:
 
 def value_of(v: Any) -> Any:
     """A variable's test value as an array of its type, or None."""
-    if isinstance(v, TensorSharedVariable):  # the array, where a stream's state shows as a RandomState
-        return TensorSharedVariable.get_value(v, borrow=True)
+    if isinstance(v, TensorSharedVariable):  # an array, where a stream's state shows as a RandomState
+        return TensorSharedVariable.get_value(v)
     if isinstance(v, SharedVariable):
         return v.get_value(borrow=True)  # type: ignore[attr-defined]
     given = getattr(v.tag, "test_value", None) if "tag" in v.__dict__ else None

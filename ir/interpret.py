@@ -276,7 +276,7 @@ def product(frame: Frame, op: Op, reads: list[Array]) -> Sequence[Any]:
     if not op.blocks:
         return (product,)
     maps = [LETTERS[: product.ndim], *op.attrs["maps"]]
-    return points(frame, op.block, [product, *reads[2:]], maps, product.shape)
+    return points(frame, op.block, [product, *reads[2 : 1 + len(maps)]], maps, product.shape)
 
 
 def iota(frame: Frame, op: Op, reads: list[Array]) -> Sequence[Any]:

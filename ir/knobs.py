@@ -161,6 +161,14 @@ VERIFY = knob(
 SKIP: Knob[frozenset[str]] = knob(
     "TCC_SKIP", frozenset(), names, "passes like fuse,cse", "optional passes to leave out", changes_code=True
 )
+KEEP = knob(
+    "TCC_KEEP",
+    True,
+    switch,
+    "0 or 1",
+    "whether functions keep shared variables that they do not update in the panels that products read",
+    changes_code=True,
+)
 TARGET = knob(
     "TCC_TARGET",
     "host",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 
@@ -16,33 +15,25 @@ from tcc.passes.fold import constant, of_numbers
 from tcc.passes.hoist import LOOPS
 from tcc.passes.manager import Context
 from tcc.passes.writes import VIEWS
+from tcc.runtime.panels import Layout
 
 # Of a factor whose rows lie as tiles read them: smaller ones are read in place as fast.
 CONSTANT_BYTES = 1 << 19
 LOOP_BYTES = 1 << 21  # steps find smaller ones in the second-level cache
+KEPT_BYTES = 1 << 13  # of a variable whose panels are kept from call to call
+KEPT_ROWS = 512  # rows that use a copy
 FEW_COLUMNS = 64  # two panels: such products take other forms
 SPARE_BYTES = 1 << 16  # of zeros behind the few columns of what nothing updates
 FROZEN = "frozen"  # an attribute of a function: names of shared variables that nothing updates
 
 
-class Layout(NamedTuple):
-    """A parameter `name` that is panels of a shared variable: its elements (i, j) of [k, n] stand at offset + i * rows + j * columns."""
-
-    name: str
-    source: str
-    offset: int
-    k: int
-    n: int
-    rows: int
-    columns: int
-
-
-def panels(func: Func, ctx: Context, *, row_bytes: int = 0) -> None:
+def panels(func: Func, ctx: Context, *, row_bytes: int = 0, keep: bool = False) -> None:
     """Copies constants, and what products of a loop's steps read again and again, into the panels of register tiles.
 
     `row_bytes` of a panel are those of a row of the target's widest tile; 0 leaves all as it is.  A factor whose rows are not
     contiguous would be copied by each product; one that is large is read from far memory, which likes it in one piece.
-    Panels of a FROZEN parameter are a parameter of their own, which `layouts` describes.
+    Panels of a FROZEN parameter are a parameter of their own, which `layouts` describes.  With `keep`, so are those of any
+    shared variable that the function does not update, in whose place they are read when they are there.
     """
     if not row_bytes:
         return
@@ -54,16 +45,23 @@ def panels(func: Func, ctx: Context, *, row_bytes: int = 0) -> None:
         b = op.operands[1]
         views, source = _seen_through(b)
         numbers = all(of_numbers(v.attrs) for v in views)
-        layout = _layout(func, source, views) if numbers else None
+        frozen = numbers and source.name in func.attrs.get(FROZEN, ())
+        layout = _layout(func, source, views) if frozen else None
         fixed = layout is not None or (_constant(source) and numbers)
         loop = None if fixed else _outermost_loop(op, b)
-        if loop is None and not fixed:
+        if loop is None and not fixed and not keep:
             continue
         width = row_bytes // itemsize(b.type.dtype)
         least = CONSTANT_BYTES if fixed else LOOP_BYTES
         problem = _unfit(b.type, width) if layout else _problem(op, views, least)
+        if loop is None and not fixed:
+            problem = "nothing reads its second factor again"
         if loop is not None and any(guarded(v, bound) for v in views):
             problem = "its second factor is safe behind a check alone"
+        if problem and keep and numbers and not fixed:
+            problem = _keep(func, op, source, views, width)
+            if not problem:
+                continue
         if problem:
             ctx.remark(op, f"no panels: {problem}")
             continue
@@ -93,12 +91,10 @@ def _constant(source: Value) -> bool:
 
 
 def _layout(func: Func, source: Value, views: Sequence[Op]) -> Layout | None:
-    """Where a matrix seen through `views` stands in a frozen parameter."""
-    if (
-        source.block is not func.body
-        or source.op is not None
-        or source.name not in func.attrs.get(FROZEN, ())
-    ):
+    """Where a matrix seen through `views` stands in a shared variable that the function does not update."""
+    updated = source.name in func.attrs.get("updates", {})
+    shared = source.block is func.body and source.op is None and source.name in func.attrs.get("shared", ())
+    if not shared or updated:
         return None
     shape = [s for s in source.type.shape if isinstance(s, int)]
     if len(shape) < source.type.rank:
@@ -118,6 +114,23 @@ def _layout(func: Func, source: Value, views: Sequence[Op]) -> Layout | None:
 def layouts(func: Func) -> list[Layout]:
     """The parameters that are panels of others."""
     return [Layout(*made) for made in func.attrs.get("panels", ())]
+
+
+def _keep(func: Func, op: Op, source: Value, views: Sequence[Op], width: int) -> str:
+    """Has a product read panels that are kept from call to call where they are there, or says why not."""
+    a, b = (v.type for v in op.operands[:2])
+    layout = _layout(func, source, views) if b.rank == 2 else None
+    if layout is None:
+        return "its second factor is no part of a variable that stays as it is"
+    if layout.k * layout.n * itemsize(b.dtype) < KEPT_BYTES:
+        return f"{b} is small"
+    if isinstance(a.shape[0], int) and a.shape[0] > KEPT_ROWS:
+        return f"{a} has rows enough to pay for copies in each call"
+    problem = _unfit(b, width)
+    if not problem:
+        op.set_operands([*op.operands, _parameter(func, op.operands[1], layout, width)])
+        op.attrs = {**op.attrs, "kept": True}
+    return problem
 
 
 def _parameter(func: Func, b: Value, layout: Layout, width: int) -> Value:

@@ -73,10 +73,13 @@ def default_pipeline() -> list[Step]:
     return list(VALUES)
 
 
-def cpu_pipeline(*, bf16_products: bool = False, panel_bytes: int = 0) -> list[Step]:
+def cpu_pipeline(*, bf16_products: bool = False, panel_bytes: int = 0, keep: bool = False) -> list[Step]:
     """From what the frontend makes to placed ops and a planned arena, for a CPU with or without instructions for bfloat16, and
-    with factors as panels whose rows have `panel_bytes`, if any."""
-    options: dict[str, dict[str, Any]] = {"panels": {"row_bytes": panel_bytes}} if panel_bytes else {}
+    with factors as panels whose rows have `panel_bytes`, if any, those of shared variables from call to call if it can `keep`
+    them."""
+    options: dict[str, dict[str, Any]] = (
+        {"panels": {"row_bytes": panel_bytes, "keep": keep}} if panel_bytes else {}
+    )
     if bf16_products:
         options["expand"] = {"widening": "i8 u8 bf16"}
     return [Step(s.function, options.get(s.name, s.options)) for s in CPU]

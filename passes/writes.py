@@ -107,7 +107,7 @@ def product_reads(op: Op, i: int, type: Type) -> bool:
         space = op.result.type.rank - 2
         pixels = i > 1 and bool(op.attrs["maps"][i - 2].strip("ab"))
         return not pixels or type.strides[-space:] == dense_strides(type.shape[-space:])
-    if i < 2:
+    if i < 2 or i - 2 >= len(op.attrs["maps"]):
         return merged_batch(type) is not None
     column = chr(ord("a") + op.result.type.rank - 1)
     letters: str = op.attrs["maps"][i - 2]

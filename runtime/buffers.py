@@ -8,7 +8,7 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,7 @@ from tcc.runtime.device_arrays import DeviceArray
 
 if TYPE_CHECKING:
     from tcc.runtime.launch import Device
+    from tcc.runtime.panels import Panels
 
 WRITER_WAITS = 1 << 32  # one waiting writer, in SHARED_CLAIMS
 FIRST_NAP, LONGEST_NAP = 20e-6, 1e-3  # seconds
@@ -180,6 +181,9 @@ def _wait(busy: Any, container: Storage, write: bool) -> None:
 class Container(Storage):
     """An array of fixed dtype and rank; its sizes and its buffer may change.
 
+    Panels of it are kept as long as nobody else can write into the buffer (`own`): from when it is lent, or borrowed, until the
+    container has another one, there are none.
+
     A device may have a copy.  What a device has written is newer than the buffer; then the container counts as claimed, so
     native calls turn to `wait`, which brings the value home, as everything else does that looks at the buffer.
     """
@@ -189,6 +193,8 @@ class Container(Storage):
         self._copy: DeviceArray | None = None
         self._copied = -1  # the version that the copy is of
         self._away = False  # whether the copy is newer than the buffer
+        self._lent = False  # whether others may have the buffer
+        self.panels: weakref.WeakValueDictionary[Hashable, Panels] = weakref.WeakValueDictionary()
         if value.dtype.name not in FROM_NUMPY or value.dtype.hasobject:
             raise TypeError(f"a container holds numbers, not {value.dtype}")
         self.dtype, self.rank = value.dtype.newbyteorder("="), value.ndim
@@ -196,9 +202,21 @@ class Container(Storage):
 
     @property
     def array(self) -> Array:
-        """The buffer itself."""
+        """The buffer itself, lent: what the caller writes into it, now or later, is seen."""
+        with self._mutex:
+            self.come_home()
+            self._lent = True
+            for found in self.panels.valuerefs():
+                panels = found()
+                if panels is not None:
+                    panels.forget()
+            return self._array
+
+    @property
+    def own(self) -> Array | None:
+        """The buffer, to be read by a caller that holds the container; None if others may write into it."""
         self.come_home()
-        return self._array
+        return None if self._lent else self._array
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -251,7 +269,7 @@ class Container(Storage):
             if self._away and self._copy is not None:
                 buffer = self._array
                 if buffer.shape != self._copy.shape or not buffer.flags.writeable:
-                    buffer = aligned_empty(self._copy.shape, self.dtype)
+                    buffer, self._lent = aligned_empty(self._copy.shape, self.dtype), False
                 self._copy.get(buffer)
                 self._point_to(buffer)
                 self._forget_device(keep=True)
@@ -268,11 +286,13 @@ class Container(Storage):
         if borrow:
             return self.array
         with self.held(write=False):
-            return self.array.copy()
+            self.come_home()
+            return self._array.copy()
 
     def set(self, value: Array, borrow: bool = False) -> None:
         """Copies `value` in; with `borrow` keeps it as the buffer (if it is C-contiguous, aligned and writable).
 
+        A buffer that others have stays as it is.
         TypeError if its dtype or rank differs.
         """
         if value.dtype != self.dtype or value.ndim != self.rank:
@@ -282,9 +302,9 @@ class Container(Storage):
             )
         with self.held(write=True):
             self._forget_device()
-            if not borrow and value.shape == self.shape and self._array.flags.writeable:
-                np.copyto(self._array, value)
+            if not borrow and value.shape == self.shape and not self._lent:
                 self._touched()
+                np.copyto(self._array, value)
             else:
                 self._install(value, borrow)
 
@@ -294,15 +314,17 @@ class Container(Storage):
     def adopt(self, value: Array) -> None:
         """Takes `value` as the buffer, for a native call that holds the container for writing."""
         self._install(value, borrow=True)
+        self._lent = False
 
     def _install(self, value: Array, borrow: bool) -> None:
+        self._touched()
         flags = value.flags
         fit = flags.c_contiguous and flags.aligned and flags.writeable and value.dtype.isnative
-        if not (borrow and fit):
+        self._lent = borrow and fit
+        if not self._lent:
             value = aligned(value, self.dtype)
         self._forget_device()
         self._point_to(value)
-        self._touched()
 
     def _point_to(self, value: Array) -> None:
         self._array = value
@@ -312,7 +334,7 @@ class Container(Storage):
 
 
 def _container(value: Array, name: str) -> Container:
-    made = Container(value, borrow=True)
+    made = Container(value)
     made.name = name
     return made
 

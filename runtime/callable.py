@@ -21,6 +21,7 @@ from tcc.runtime.arenas import Arenas, Claim, LateBlocks, require_memory
 from tcc.runtime.buffers import Array, Container, ObjectContainer, Storage
 from tcc.runtime.host import HostCall, trampoline
 from tcc.runtime.native import Native
+from tcc.runtime.panels import Panels
 from tcc.runtime.signature import Signature, SizeMismatch
 from tcc.runtime.tracebacks import shorten
 
@@ -57,7 +58,7 @@ class Variant:
     """One compilation of a function: its code, its record, its arenas.  `entry` and `attempt` are the addresses of
     `@NAME` and `@NAME_try` of codegen/entry.py; `image` keeps them in memory.
 
-    `containers` go with `signature.shared` one to one, each only once.  `failures` maps op ids to exceptions; `claims` says
+    `containers` go with `signature.shared` one to one, each only once, `panels` with `signature.kept`.  `failures` maps op ids to exceptions; `claims` says
     what the memory is for.
     """
 
@@ -73,6 +74,7 @@ class Variant:
         host_calls: Sequence[HostCall] = (),
         objects: Objects | None = None,
         claims: Sequence[Claim] = (),
+        panels: Sequence[Panels] = (),
     ) -> None:
         for spec, container in zip(signature.shared, containers, strict=True):
             if container.dtype != memory_dtype(spec.dtype) or container.rank != len(spec.shape):
@@ -81,7 +83,7 @@ class Variant:
             raise ValueError("a container is in the list twice, so its lock could never be had")
         self.signature, self.containers, self.objects = signature, tuple(containers), objects
         self.failures = failures or {}
-        self.claims = tuple(claims)
+        self.claims, self.panels = tuple(claims), tuple(panels)
         self.entry = native.provided("tcc_slow") if objects else entry
         self._image = image
         written = [s.written for s in signature.shared]
@@ -91,10 +93,11 @@ class Variant:
             written += [w for _, _, w in objects.containers]
         self._written = written
         self._host = trampoline(host_calls, held, written)
-        self._words = _record(len(containers))
+        self._words = _record(len(containers) + len(panels))
         self._words[at.RECORD_HOST] = id(self._host)
-        for index, container in enumerate(containers):
-            self._words[at.RECORD_SHARED + index] = container.record
+        records = [c.record for c in containers] + [p.record for p in panels]
+        for index, record in enumerate(records, at.RECORD_SHARED):
+            self._words[index] = record
         self.arenas, self.late = Arenas(self.record), LateBlocks(self.record)
         pointer = ctypes.c_void_p
         self._attempt = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.py_object, pointer, pointer, pointer)(
@@ -149,6 +152,10 @@ class Variant:
         for container, written in busy:
             container.wait(written)
         return bool(busy)
+
+    def keep(self) -> bool:
+        """Whether panels were made of containers whose values stay."""
+        return any([panels.make() for panels in self.panels])
 
 
 def _record(containers: int) -> ctypes.Array[ctypes.c_int64]:
@@ -246,6 +253,8 @@ class Function(Native):
         for variant in self.variants:
             variant.arenas.trim()
             variant.late.trim()
+            for panels in variant.panels:
+                panels.free()
 
     def call_slowly(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         """The whole meaning of a call: arguments are converted, code is compiled, memory found and locks waited for."""
@@ -267,7 +276,7 @@ class Function(Native):
                 return result
             if variant.mismatch(arrays):
                 self._compile(variant, arrays)
-            elif not variant.grow(self.name, arrays) and not variant.wait():
+            elif not variant.grow(self.name, arrays) and not variant.wait() and not variant.keep():
                 time.sleep(0)
         raise RuntimeError(f"{self.name}: the native entry refuses arguments that fit: {_described(arrays)}")
 

@@ -6,6 +6,7 @@ A compiled function's body is `i32 @run(ptr %frame)`.  The frame's slots are, in
     FRAME_ARENA   the arena's base, aligned to 64 bytes; null when the function needs no arena
     inputs        the data pointer of each input; a scalar input too is an address, whether an array or a number was given
     shared        the data pointer of each shared container, in the order of the entry's list
+    kept          the data pointer of each container's panels that the function may read; null while these are stale
     outputs       the data pointer of each output; null for a late output until `tcc_output` has made it
     sizes         the value of each bound size, in the order in which `Frame.sizes` names them
 
@@ -93,6 +94,13 @@ SHARED_CLAIMS = 2  # low half: Python code that holds the container; high half: 
 SHARED_VERSION = 3  # goes up when the contents may have changed
 SHARED_DIMS = 4
 
+# Panels of a shared variable, which are kept from call to call (runtime/panels.py).
+PANELS_DATA = 0
+PANELS_VERSION = 1  # the container's, of which they are; -1: none
+PANELS_SEEN = 2  # the container's at the last call that found them stale
+PANELS_CALLS = 3  # how many more such calls there will be until they are to be made; -1: they are not
+PANELS_SLOTS = 4
+
 # The compiled function, a CPython object: after the head (two slots) come these.
 OBJECT_VECTORCALL = 2
 OBJECT_RECORD = 3
@@ -111,7 +119,7 @@ RECORD_WANTED_TOTAL = 6
 RECORD_LATE = (
     7  # free list of bags of late blocks; a call takes one bag, and gives it back with what it added
 )
-RECORD_SHARED = 8  # containers' records from here on
+RECORD_SHARED = 8  # containers' records from here on, then those of kept panels
 
 # A block of working memory, of an arena or late: this header, and the memory 64 bytes after it.
 BLOCK_NEXT = 0
@@ -165,7 +173,7 @@ class Frame(NamedTuple):
     """The slots of one function's frame."""
 
     inputs: int
-    shared: int
+    shared: int  # with kept panels
     outputs: int
     sizes: tuple[str, ...] = ()
 
@@ -173,6 +181,7 @@ class Frame(NamedTuple):
         return FRAME_FIRST + index
 
     def container(self, index: int) -> int:
+        """Kept panels stand behind the containers."""
         return FRAME_FIRST + self.inputs + index
 
     def output(self, index: int) -> int:

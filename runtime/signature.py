@@ -10,6 +10,7 @@ from typing import Literal, NamedTuple
 from tcc.ir.dims import Size, evaluate, mul, names_of
 from tcc.ir.types import itemsize
 from tcc.runtime.layout import Frame
+from tcc.runtime.panels import KeptSpec
 
 Returns = Literal["array", "list", "none"]
 
@@ -60,7 +61,7 @@ class OutputSpec(NamedTuple):
 @dataclass(frozen=True)
 class Signature:
     """`arena` and `scratch` (for each thread) are in bytes, `work` in estimated nanoseconds of one thread; `late` says
-    that the body may call `tcc_late_alloc`.  ValueError if a size uses a name that no input and no container binds.
+    that the body may call `tcc_late_alloc`, `kept` which panels of its containers it may read.  ValueError if a size uses a name that no input and no container binds.
     """
 
     inputs: tuple[InputSpec, ...] = ()
@@ -71,6 +72,7 @@ class Signature:
     scratch: Size = 0
     work: Size = 0
     late: bool = False
+    kept: tuple[KeptSpec, ...] = ()
 
     def __post_init__(self) -> None:
         known = set(self.frame.sizes)
@@ -101,7 +103,7 @@ class Signature:
             for size in spec.shape:
                 if not isinstance(size, int) and size.plain:
                     names[size.plain] = None
-        return Frame(len(self.inputs), len(self.shared), len(self.outputs), tuple(names))
+        return Frame(len(self.inputs), len(self.shared) + len(self.kept), len(self.outputs), tuple(names))
 
     def bytes(self, sizes: Mapping[str, int], threads: int) -> int:
         """What a call takes that brings these sizes, but for what only running tells."""

@@ -16,10 +16,9 @@ import numpy as np
 from tcc.codegen.aot.layout import ALIGN, CTX_HEADER
 from tcc.codegen.emit import Emit
 from tcc.codegen.index import Index
-from tcc.ir.ops.linalg import panels_ref
 from tcc.ir.types import itemsize
-from tcc.passes.panels import Layout
 from tcc.runtime.manifest import Tensor
+from tcc.runtime.panels import Layout
 
 Array = np.ndarray[Any, Any]
 COLUMNS = 11  # of a row of the table of panels
@@ -43,11 +42,7 @@ class Panels:
         return -(-self.layout.n // self.width) * self.layout.k * self.width * itemsize(self.dtype)
 
     def made(self, tensor: Array) -> Array:
-        flat = np.ascontiguousarray(tensor).reshape(-1)[self.layout.offset :]
-        steps = (self.layout.rows * flat.itemsize, self.layout.columns * flat.itemsize)
-        matrix = np.lib.stride_tricks.as_strided(flat, (self.layout.k, self.layout.n), steps)
-        panels: Array = panels_ref(matrix, self.width)
-        return panels
+        return self.layout.panels(tensor, self.width)
 
 
 def _padded(bytes: int) -> int:

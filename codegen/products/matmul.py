@@ -10,10 +10,19 @@ from tcc.codegen.emit import Emit, VecType
 from tcc.codegen.index import Index, Size
 from tcc.codegen.kernel import quick_heads
 from tcc.codegen.products.engines import vector
-from tcc.codegen.products.microkernel import lane_mask, load, store
-from tcc.codegen.products.plan import KC, choose_form, most_shared_bytes, plan
+from tcc.codegen.products.microkernel import VECTORS, lane_mask, load, store
+from tcc.codegen.products.plan import KC, Sizes, choose_form, most_shared_bytes, plan
 from tcc.codegen.products.reach import reach
-from tcc.codegen.products.record import A_COLUMNS, A_ROWS, FIELDS, Reach, Record, a_copy_bytes, engine_name
+from tcc.codegen.products.record import (
+    A_COLUMNS,
+    A_ROWS,
+    DOT,
+    FIELDS,
+    Reach,
+    Record,
+    a_copy_bytes,
+    engine_name,
+)
 from tcc.codegen.target import Target
 
 EmitEpilogue = Callable[[Emit, Target, str, VecType, str, str, str, str, dict[str, str]], "str | None"]
@@ -49,6 +58,7 @@ class Matmul:
     accumulate: bool = False
     epilogue: Epilogue | None = None
     panels: bool = False  # B is in panels of one tile's columns; its strides are those of a row and, by its columns, of a panel
+    kept: bool = False  # there may be such panels besides B, which are read in its place
 
 
 # Sizes and strides in the order of their slots, and how a spec holds them.
@@ -70,12 +80,14 @@ _STRIDES = ("ars", "acs", "brs", "bcs", "crs", "ccs", "batch_a", "batch_b", "bat
 
 
 def matmul_slots(spec: Matmul) -> tuple[str, ...]:
-    """The slots of %args in order: addresses a, b, c, the epilogue's own, then what is not known at compile time.
+    """The slots of %args in order: addresses a, b, c, of kept panels or null, the epilogue's own, then what is not known at
+    compile time.
 
     Strides in slots are in elements.
     """
     extra = tuple(name for name, _ in spec.epilogue.slots) if spec.epilogue else ()
-    return ("a", "b", "c", *extra, *(name for name, get in _SIZES.items() if get(spec) is None))
+    kept = ("kept",) if spec.kept else ()
+    return ("a", "b", "c", *kept, *extra, *(name for name, get in _SIZES.items() if get(spec) is None))
 
 
 class KernelText(NamedTuple):
@@ -93,12 +105,22 @@ def matmul_scratch(spec: Matmul, target: Target) -> int:
     known = {name: value for name, get in _SIZES.items() if (value := get(spec)) is not None}
     if len(known) < len(_SIZES):
         return most_shared_bytes(t, target) + int(a_copy_bytes(t, target, KC, x))
-    form, sizes = choose_form(t, x, dict(known), spec.epilogue is not None, spec.panels)
-    chosen = plan(t, target, x, sizes, form, spec.panels)
-    rows = (
-        int(a_copy_bytes(t, target, chosen["kc_most"], x)) if chosen["pack_a"] in (A_ROWS, A_COLUMNS) else 0
-    )
-    return int(chosen["shared_bytes"]) + rows
+
+    def wanted(given: Sizes, panels: bool) -> int:
+        form, sizes = choose_form(t, x, given, spec.epilogue is not None, panels)
+        chosen = plan(t, target, x, sizes, form, panels)
+        copies = chosen["pack_a"] in (A_ROWS, A_COLUMNS)
+        return int(chosen["shared_bytes"]) + int(
+            a_copy_bytes(t, target, chosen["kc_most"], x) if copies else 0
+        )
+
+    most = wanted(dict(known), spec.panels)
+    return max(most, wanted(_of_panels(t, dict(known)), True)) if spec.kept else most
+
+
+def _of_panels(t: VecType, sizes: Sizes) -> Sizes:
+    """The sizes of a product that reads kept panels of B."""
+    return {**sizes, "brs": VECTORS * t.lanes, "bcs": sizes["k"], "batch_b": 0}
 
 
 def matmul_kernel(name: str, spec: Matmul, target: Target) -> KernelText:
@@ -117,17 +139,31 @@ def matmul_kernel(name: str, spec: Matmul, target: Target) -> KernelText:
             return known
         return e.value(f"load i64, ptr {e.gep('%args', slots[field_name], 'i64')}")
 
-    given = {field_name: size(field_name) for field_name in _SIZES}
+    given: Sizes = {field_name: size(field_name) for field_name in _SIZES}
     addresses = {n: e.value(f"load ptr, ptr {e.gep('%args', slots[n], 'i64')}") for n in ("a", "b", "c")}
-    form, sizes = choose_form(t, x, given, spec.epilogue is not None, spec.panels)
-    r["a"] = _pick_pointer(e, form["turned"], addresses["b"], addresses["a"])
-    r["b"] = _pick_pointer(e, form["turned"], addresses["a"], addresses["b"])
     r["c"] = addresses["c"]
     r["args"] = "%args"
     r["epilogue"] = f"@{name}_epilogue" if spec.epilogue else "null"
     r["accumulate"] = int(spec.accumulate)
-    for field_name, value in (sizes | form | plan(t, target, x, sizes, form, spec.panels)).items():
-        r[field_name] = x.mul(value, t.bytes) if field_name in _STRIDES else value
+    form, sizes = choose_form(t, x, given, spec.epilogue is not None, spec.panels)
+
+    def planned(b: str, form: Sizes, sizes: Sizes, panels: bool) -> None:
+        r["a"] = _pick_pointer(e, form["turned"], b, addresses["a"])
+        r["b"] = _pick_pointer(e, form["turned"], addresses["a"], b)
+        for field_name, value in (sizes | form | plan(t, target, x, sizes, form, panels)).items():
+            r[field_name] = x.mul(value, t.bytes) if field_name in _STRIDES else value
+
+    if spec.kept and form["form"] != DOT:  # whose sums have an order of their own
+        kept = e.value(f"load ptr, ptr {e.gep('%args', slots['kept'], 'i64')}")
+        there = e.value(f"icmp ne ptr {kept}, null")
+        if not isinstance(form["form"], int):
+            chains = e.value(f"icmp ne i64 {form['form']}, {DOT}")
+            there = e.value(f"and i1 {there}, {chains}")
+        other, seen = choose_form(t, x, _of_panels(t, given), spec.epilogue is not None, True)
+        e.when(there, lambda: planned(kept, other, seen, True))
+        e.when(e.value(f"xor i1 {there}, true"), lambda: planned(addresses["b"], form, sizes, False))
+    else:
+        planned(addresses["b"], form, sizes, spec.panels)
     e.call("void", engine_name(t), ("ptr", "%ctx"), ("ptr", record))
     e.end("i32 0")
     known = {field_name: get(spec) for field_name, get in _SIZES.items()}

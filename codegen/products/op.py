@@ -25,9 +25,9 @@ def product_kernel(op: Op, target: Target) -> Kernel:
         return integer_product_kernel(op, target)
     a, b, c = op.operands[0].type, op.operands[1].type, op.operands[-1].type
     (batch, batch_a), (_, batch_b), (_, batch_c) = _batch(a), _batch(b), _batch(c)
-    panels = op.attrs.get("columns") is not None
-    if panels:
-        check_width(b, target)
+    panels, kept = op.attrs.get("columns") is not None, bool(op.attrs.get("kept"))
+    if panels or kept:
+        check_width(op.operands[-2].type if kept else b, target)
     sizes: dict[str, Size] = {
         "m": c.shape[-2],
         "n": c.shape[-1],
@@ -43,7 +43,7 @@ def product_kernel(op: Op, target: Target) -> Kernel:
         "batch_c": batch_c,
     }
     known = {name: s if isinstance(s, int) else None for name, s in sizes.items()}
-    extras = list(range(2, len(op.operands) - 1))
+    extras = list(range(2, len(op.operands) - 1 - kept))
     epilogue, more = _epilogue(op, extras) if op.blocks else (None, {})
     spec = Matmul(
         c.dtype,
@@ -58,9 +58,13 @@ def product_kernel(op: Op, target: Target) -> Kernel:
         bool(op.attrs.get("accumulate")),
         epilogue,
         panels,
+        kept,
     )
     names = matmul_slots(spec)
-    fixed: dict[str, Slot] = {"a": Operand(0), "b": Operand(1), "c": Operand(len(op.operands) - 1), **more}
+    last = len(op.operands) - 1
+    fixed: dict[str, Slot] = {"a": Operand(0), "b": Operand(1), "c": Operand(last), **more}
+    if kept:
+        fixed["kept"] = Operand(last - 1)
     slots = tuple(fixed[n] if n in fixed else Runtime(sizes[n]) for n in names)
     key = hashlib.sha256(repr(spec).encode()).hexdigest()[:20]
     text = matmul_kernel(f"tcc_matmul_{key}", spec, target)

@@ -76,7 +76,7 @@ class PersistentSharedVariableID(PersistentNdarrayID):
             raise ValueError("a shared variable without a name")
         else:
             name = super().name_of(obj)
-        _write_array(self.zip_file, name, obj.get_value(borrow=True))
+        _write_array(self.zip_file, name, obj.get_value())
         rest = {k: v for k, v in obj.__dict__.items() if k not in ("container", "_fn_cache")}
         self.seen[id(obj)] = ("shared", name, rest), obj
         return self.seen[id(obj)][0]
@@ -95,7 +95,7 @@ class PersistentNdarrayLoad:
             if isinstance(persid, tuple):
                 from tcc.sharedvar import shared
 
-                made = shared(value, borrow=True)
+                made = shared(value)
                 made.__dict__.update(persid[2])
                 value = made
             self.cache[name] = value

@@ -20,6 +20,15 @@ def matmul_type(types: Sequence[Type], attrs: Attrs, blocks: Sequence[Block]) ->
     want_dtype("matmul", "a", a, NUMBERS)
     want_same_dtype("matmul", [a, b])
     columns = attrs["columns"]
+    if attrs["kept"]:
+        if columns is not None or not extra or extra[-1].rank != 3 or b.rank != 2:
+            raise TypeError(
+                f"matmul: needs [k,n] and, as its last operand, panels of it, got {b} and {extra}"
+            )
+        panels = extra.pop()
+        want_same_dtype("matmul", [b, panels])
+        want_size("matmul", "axis 1 of the panels", panels.shape[1], b.shape[0])
+        want_size("matmul", "axis 0 of the panels", panels.shape[0], panel_count(b.shape[1], panels.shape[2]))
     if columns is not None:
         if a.rank != 2 or b.rank != 3:
             raise TypeError(f"matmul: needs [m,k] and panels [p,k,width], got {a} and {b}")
@@ -62,7 +71,9 @@ def matmul_flops(op: Op) -> Size:
     return mul(2, *a.shape, b.shape[-1] if columns is None else columns)
 
 
-def matmul_ref(a: Any, b: Any, maps: Sequence[str], accumulate: bool, columns: Size | None) -> Any:
+def matmul_ref(
+    a: Any, b: Any, maps: Sequence[str], accumulate: bool, columns: Size | None, kept: bool
+) -> Any:
     if columns is None:
         return np.matmul(a, b)
     return np.matmul(a, np.moveaxis(b, 0, 1).reshape(b.shape[1], -1)[:, :columns])
@@ -74,9 +85,10 @@ define(
         "a, b, *extra",
         matmul_type,
         matmul_ref,
-        {"maps": (), "accumulate": False, "columns": None},
+        {"maps": (), "accumulate": False, "columns": None, "kept": False},
         doc="[...,m,k] x [...,k,n] with equal batch axes; a block is applied to each finished element.  "
-        "With `columns`, n, b is the `panels` of such a matrix.  "
+        "With `columns`, n, b is the `panels` of such a matrix; with `kept` the last operand is the `panels` of b, a parameter "
+        "whose memory may not be there.  "
         "With `accumulate`, once placed, the product is added to what the result's place holds.",
         grad=matmul_grad,
         rop=matmul_rop,
@@ -142,7 +154,7 @@ def matmul_widening_type(types: Sequence[Type], attrs: Attrs, blocks: Sequence[B
     want_dtype("matmul_widening", "a", a, frozenset({"i8", "u8", *HALVES}))
     want_dtype("matmul_widening", "b", b, frozenset({a.dtype if a.dtype in HALVES else "i8"}))
     wide = [Type("f32" if a.dtype in HALVES else "i32", t.shape) for t in (a, b)]
-    return matmul_type([*wide, *extra], {**attrs, "columns": None}, blocks)
+    return matmul_type([*wide, *extra], {**attrs, "columns": None, "kept": False}, blocks)
 
 
 def matmul_widening_ref(a: Any, b: Any, maps: Sequence[str], accumulate: bool) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import pickle
 import threading
 import time
 
@@ -75,14 +76,30 @@ def test_values_are_copied_unless_borrowed() -> None:
 
 def test_set_of_equal_sizes_keeps_the_buffer() -> None:
     c = Container(np.zeros(3))
-    buffer, version = c.array, c.version
+    address, version = words(c)[at.SHARED_DATA], c.version
     c.set(np.ones(3))
-    assert c.array is buffer and buffer[0] == 1 and c.version > version
+    assert words(c)[at.SHARED_DATA] == address and c.get()[0] == 1 and c.version > version
     c.set(np.ones(4))
-    assert c.array is not buffer and c.shape == (4,)
+    assert words(c)[at.SHARED_DATA] != address and c.shape == (4,)
     own = np.full(4, 2.0)
     c.set(own, borrow=True)
     assert c.array is own
+
+
+def test_a_buffer_that_others_have_is_theirs_once_the_value_is_set() -> None:
+    given = np.zeros(3)
+    borrowed, lent = Container(given, borrow=True), Container(given)
+    seen = lent.get(borrow=True)
+    assert borrowed.own is None and lent.own is None
+    for c in (borrowed, lent):
+        c.set(np.ones(3))
+        assert c.own is not None and c.get().tolist() == [1, 1, 1]
+    assert given.tolist() == seen.tolist() == [0, 0, 0]
+
+
+def test_a_container_owns_what_was_pickled() -> None:
+    made = pickle.loads(pickle.dumps(Container(np.arange(3.0))))
+    assert made.own is not None and words(made)[at.SHARED_DATA] % 64 == 0 and made.get().tolist() == [0, 1, 2]
 
 
 def test_a_buffer_that_native_code_cannot_use_is_copied() -> None:
