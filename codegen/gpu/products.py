@@ -91,7 +91,7 @@ class Product(Places):
 
     def __init__(self, op: Op) -> None:
         super().__init__(op, LANE)
-        self.dtype = self.types[-1].dtype
+        self.dtype = op.block.params[0].type.dtype if op.blocks else self.types[-1].dtype  # of the product
         # halves are added up in float32
         self.sum_dtype = WIDER[self.dtype] if self.dtype in HALVES else self.dtype
         self.t = VecType(scalar.elem(self.sum_dtype))

@@ -211,6 +211,36 @@ def test_all_forms_of_narrow_products(pair: tuple[str, str], turned: str) -> Non
     assert disagreement(func, args, lambda f, a, exact=True: emulated(f, a, exact=exact)) == ""
 
 
+@pytest.mark.parametrize("dtype, result", [("i8", "f32"), ("i8", "i8"), ("bf16", "bf16"), ("f16", "f16")])
+def test_epilogues_of_another_dtype(dtype: str, result: str) -> None:
+    """Sums that are scaled, moved and rounded are never written: by one kernel, also of long sums; sizes known or not."""
+    for m, n, k in ((33, 20, 45), (9, 70, 1100), (0, 3, 4), (3, 2, 0)):
+        block = Block()
+        b = Builder(block)
+        x, y = (block.add_param(Type(dtype, s), name) for s, name in (((m, k), "x"), ((k, n), "y")))
+        z = block.add_param(Type("f32", (n,)), "z")
+        wide = "i32" if dtype == "i8" else "f32"
+        made = b.cast(b.matmul(b.cast(x, dtype=wide), b.cast(y, dtype=wide)), dtype="f32")
+        row = b.broadcast(z, shape=[m, n])
+        scaled = b.add(b.mul(made, b.const(2.0**-12, made.type)), row)
+        if result == "i8":
+            low, high = (b.const(x, made.type) for x in (-128.0, 127.0))
+            scaled = b.minimum(b.maximum(b.rint(scaled), low), high)
+        b.op("yield", scaled if result == "f32" else b.cast(scaled, dtype=result))
+        func = Func("product", block)
+        if dtype == "i8":
+            args: list[Any] = [
+                RNG.integers(-128, 128, p.type.shape).astype(np.int8) for p in block.params[:2]
+            ]
+        else:
+            args = [rounded(RNG.standard_normal(p.type.shape).astype("f4")) for p in block.params[:2]]
+            args = [a.astype("f2") for a in args] if dtype == "f16" else args
+        args.append(np.round(RNG.standard_normal(n) * 8).astype("f4"))
+        names = [name.split("_")[1] for name in program_of(func, args, exact=True).kernels]
+        assert names == ["matrices", "parts"][: 1 + (k > 1000)]
+        assert disagreement(func, args, lambda f, a, exact=True: emulated(f, a, exact=exact)) == ""
+
+
 def test_a_narrow_product_is_added_to_a_shared_variable() -> None:
     """In place: nothing but the product is launched."""
     block = Block()
