@@ -1,8 +1,8 @@
 """sort, argsort and argtopk on a GPU: tiles of a line by a bitonic network in shared memory, then merges of neighbouring runs.
 
 Records are the CPU's (tcc.codegen.sorting): integers that are ordered as the elements are, with their positions below where
-those are asked for, so no two of them are equal and the result hangs on no order.  A merge gives each thread some neighbours
-of the result, whose beginnings in both runs it finds by bisection (merge path: Odeh et al., 2012).
+those are asked for, so no two of them are equal and the result hangs on no order.  A merge gives each block neighbours of the
+result, and of these each thread some, whose beginnings in both runs are found by bisection (merge path: Odeh et al., 2012).
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from tcc.ir.dims import Size
 
 TILE = 1024  # records of a line that a block sorts
 THREADS = 256
-SOME = 8  # records that a thread merges
+SOME = TILE // BLOCK  # records that a thread merges
 MOST_PASSES = 22  # for 2^32 elements
 
 
@@ -229,50 +229,93 @@ class Records(Places):
     # -- merges ----------------------------------------------------------------------------------------------------
 
     def merge_kernel(self, number: int) -> GpuKernel:
-        """Runs of TILE * 2 ** number become runs of twice that."""
+        """Runs of TILE * 2 ** number become runs of twice that, TILE results by a block, whose records go through shared memory."""
         e = self.e
         self.begin_sort()
+        self.shared, self.member = e.call("ptr", "tcc.shared"), thread(e)
         length = Runtime(TILE << number)  # so that all passes are one kernel, or two: areas take turns
         run = e.value(f"load i64, ptr {e.gep('%args', self.slots.index(length), 'i64')}")
         source, target = self.areas if number % 2 == 0 else self.areas[::-1]
-        pitch = self.size(self.pitch)
-        pieces = e.value(f"udiv i64 {pitch}, {SOME}")
-        first, step = global_thread(e, BLOCK)
+        pitch, tiles = self.size(self.pitch), self.size(self.tiles)
 
         def unit(u: str, _: list[str]) -> None:
-            line = times(e, e.value(f"udiv i64 {u}, {pieces}"), pitch)
-            out = times(e, e.value(f"urem i64 {u}, {pieces}"), str(SOME))
+            line = times(e, e.value(f"udiv i64 {u}, {tiles}"), pitch)
+            out = times(e, e.value(f"urem i64 {u}, {tiles}"), str(TILE))
             pair = times(e, run, "2")
             begin = e.value(f"and i64 {out}, {e.value(f'sub i64 0, {pair}')}")
-            self.merge(
-                source,
-                target,
-                plus(e, line, begin),
-                e.value(f"sub i64 {pitch}, {begin}"),
-                run,
-                e.value(f"sub i64 {out}, {begin}"),
+            left = e.value(f"sub i64 {pitch}, {begin}")
+            a = self.record_at(source, plus(e, line, begin))
+            self.merge(a, run, left, e.value(f"sub i64 {out}, {begin}"))
+            self.over_tile(
+                lambda t: (
+                    self.record_at(self.shared, t),
+                    self.record_at(target, plus(e, plus(e, line, out), t)),
+                )
             )
+            barrier(e)  # the next records take the place of these
 
-        e.loop(first, times(e, self.size(self.count_kept), pieces), step, unit)
+        e.loop(block_index(e), times(e, self.size(self.count_kept), tiles), grid_size(e), unit)
         e.end()
         needed = dims.minimum(dims.floordiv(dims.add(self.tiles, -1), 1 << number), 1)
-        threads = dims.mul(self.launched, needed, self.count_kept, dims.floordiv(self.pitch, SOME))
-        return finish(e, "merge", self.slots.slots, blocks_for(threads))
+        blocks = dims.minimum(dims.mul(self.launched, needed, self.count_kept, self.tiles), MOST_BLOCKS)
+        return finish(e, "merge", self.slots.slots, (blocks, 1, 1), BLOCK, TILE * self.bytes)
 
-    def merge(self, source: str, target: str, begin: str, left: str, run: str, diagonal: str) -> None:
-        """SOME results from number `diagonal` on, of the runs that begin at `begin`, of which `left` records are left."""
+    def over_tile(self, places: Callable[[str], tuple[str, str]]) -> None:
+        """Copies a tile's records from one of their `places` to the other, neighbours by neighbouring threads."""
+
+        def one(t: str, _: list[str]) -> None:
+            source, target = places(t)
+            self.keep_record(self.read_record(source), target)
+
+        self.e.loop(self.member, TILE, BLOCK, one)
+
+    def merge(self, a: str, run: str, left: str, diagonal: str) -> None:
+        """Leaves TILE results from number `diagonal` on in shared memory: of the run at `a`, with `left` records from there to
+        the end, and the one behind it."""
         e = self.e
+        b = self.record_at(a, run)
+        a_count = e.call("i64", "llvm.smin.i64", ("i64", run), ("i64", left))
+        rest = e.value(f"sub i64 {left}, {a_count}")
+        b_count = e.call("i64", "llvm.smin.i64", ("i64", rest), ("i64", run))
+        i = self.split(a, b, a_count, b_count, diagonal)
+        own = e.value(f"sub i64 {self.split(a, b, a_count, b_count, plus(e, diagonal, str(TILE)))}, {i}")
+        first, second = self.record_at(a, i), self.record_at(b, e.value(f"sub i64 {diagonal}, {i}"))
 
-        def least(a: str, b: str) -> str:
-            return e.call("i64", "llvm.smin.i64", ("i64", a), ("i64", b))
+        def place(t: str) -> tuple[str, str]:
+            of_a = e.value(f"icmp slt i64 {t}, {own}")
+            other = self.record_at(second, e.value(f"sub i64 {t}, {own}"))
+            source = e.value(f"select i1 {of_a}, ptr {self.record_at(first, t)}, ptr {other}")
+            return source, self.record_at(self.shared, t)
 
-        def most(a: str, b: str) -> str:
-            return e.call("i64", "llvm.smax.i64", ("i64", a), ("i64", b))
+        self.over_tile(place)
+        barrier(e)
+        a, b, a_count = self.shared, self.record_at(self.shared, own), own
+        b_count = e.value(f"sub i64 {TILE}, {own}")
+        start = times(e, self.member, str(SOME))
+        i = self.split(a, b, a_count, b_count, start)
+        j, made = e.value(f"sub i64 {start}, {i}"), list[str]()
+        for _ in range(SOME):
+            a_left, b_left = e.value(f"icmp slt i64 {i}, {a_count}"), e.value(f"icmp slt i64 {j}, {b_count}")
+            pa, pb = self.record_at(a, i), self.record_at(b, j)
+            # what is not there is not read: the other stands for it
+            x = self.read_record(e.value(f"select i1 {a_left}, ptr {pa}, ptr {pb}"))
+            y = self.read_record(e.value(f"select i1 {b_left}, ptr {pb}, ptr {pa}"))
+            not_above = e.value(f"icmp ule {self.record_type} {x}, {y}")
+            first = e.value(f"and i1 {a_left}, {not_above}")  # if b is used up, y is x
+            made.append(e.value(f"select i1 {first}, {self.record_type} {x}, {self.record_type} {y}"))
+            taken = e.value(f"zext i1 {first} to i64")
+            i, j = plus(e, i, taken), plus(e, j, e.value(f"sub i64 1, {taken}"))
+        barrier(e)  # all have read
+        for k, record in enumerate(made):
+            self.keep_record(record, self.record_at(self.shared, plus(e, start, str(k))))
+        barrier(e)
 
-        a_count = least(run, left)
-        b_count = most(least(e.value(f"sub i64 {left}, {run}"), run), "0")
-        a, b = self.record_at(source, begin), self.record_at(source, plus(e, begin, run))
-        low, high = most(e.value(f"sub i64 {diagonal}, {b_count}"), "0"), least(diagonal, a_count)
+    def split(self, a: str, b: str, a_count: str, b_count: str, diagonal: str) -> str:
+        """How many of the first `diagonal` results are of a; of equal records those of a come first."""
+        e = self.e
+        below = e.value(f"sub i64 {diagonal}, {b_count}")
+        low = e.call("i64", "llvm.smax.i64", ("i64", below), ("i64", "0"))
+        high = e.call("i64", "llvm.smin.i64", ("i64", diagonal), ("i64", a_count))
         before, head, inside, after = e.current, e.label(), e.label(), e.label()
         e.branch(head)
         e.at(head)
@@ -283,32 +326,16 @@ class Records(Places):
         middle = e.value(f"lshr i64 {plus(e, lo, hi)}, 1")
         other = e.value(f"sub i64 {e.value(f'sub i64 {diagonal}, 1')}, {middle}")
         x, y = self.read_record(self.record_at(a, middle)), self.read_record(self.record_at(b, other))
-        below = e.value(f"icmp ule {self.record_type} {x}, {y}")
-        new_lo = e.value(f"select i1 {below}, i64 {e.value(f'add i64 {middle}, 1')}, i64 {lo}")
-        new_hi = e.value(f"select i1 {below}, i64 {hi}, i64 {middle}")
+        less = e.value(f"icmp ule {self.record_type} {x}, {y}")
+        new_lo = e.value(f"select i1 {less}, i64 {e.value(f'add i64 {middle}, 1')}, i64 {lo}")
+        new_hi = e.value(f"select i1 {less}, i64 {hi}, i64 {middle}")
         e.lines[slot] = "\n".join(
             f"  {v} = phi i64 [{old}, %{before}], [{new}, %{e.current}]"
             for v, old, new in ((lo, low, new_lo), (hi, high, new_hi))
         )
         e.branch(head)
         e.at(after)
-
-        def one(t: str, at: list[str]) -> list[str]:
-            i, j = at
-            a_left, b_left = e.value(f"icmp slt i64 {i}, {a_count}"), e.value(f"icmp slt i64 {j}, {b_count}")
-            pa, pb = self.record_at(a, i), self.record_at(b, j)
-            # what is not there is not read: the other stands for it
-            x = self.read_record(e.value(f"select i1 {a_left}, ptr {pa}, ptr {pb}"))
-            y = self.read_record(e.value(f"select i1 {b_left}, ptr {pb}, ptr {pa}"))
-            not_above = e.value(f"icmp ule {self.record_type} {x}, {y}")
-            first = e.value(f"and i1 {a_left}, {not_above}")  # if b is used up, y is x
-            value = e.value(f"select i1 {first}, {self.record_type} {x}, {self.record_type} {y}")
-            out = plus(e, plus(e, begin, diagonal), t)
-            self.keep_record(value, self.record_at(target, out))
-            taken = e.value(f"zext i1 {first} to i64")
-            return [plus(e, i, taken), plus(e, j, e.value(f"sub i64 1, {taken}"))]
-
-        e.loop(0, SOME, 1, one, [("i64", lo), ("i64", e.value(f"sub i64 {diagonal}, {lo}"))])
+        return lo
 
     def sorted_area(self) -> str:
         """Where the records lie after all merges."""

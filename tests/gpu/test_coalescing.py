@@ -55,6 +55,7 @@ CASES: dict[str, tuple[list[Any], Any, float]] = {
     "running sums of rows": ([x], T.cumsum(x, axis=1), 3.3),  # most of which begin at no multiple of 16 bytes
     "running sums of columns": ([x], T.cumsum(x, axis=0), LINE),
     "sort": ([x], T.sort(x, axis=1), LINE),
+    "sort of a long line": ([x], T.argsort(x.flatten()), LINE),
     "pool": ([t], pool_2d(t, (2, 2), ignore_border=True), 2.3),  # a lane has every second element
     "pool's gradient": ([t], T.grad(T.sqr(pool_2d(t, (2, 2), ignore_border=True)).sum(), t), 2.3),
     "average pool's gradient": (

@@ -6,13 +6,18 @@ from typing import Any
 
 import numpy as np
 import pytest
-from emulated import Array, program_of, run_program
+from emulated import Array, assembled, program_of, run_program
 
+from tcc.codegen.gpu.chips import chip
+from tcc.codegen.gpu.driver import lower
 from tcc.ir import dims
 from tcc.ir.builder import Builder
+from tcc.ir.clone import clone
 from tcc.ir.core import Block, Func
 from tcc.ir.interpret import run as interpret
 from tcc.ir.types import Type, numpy_dtype
+from tcc.passes.manager import Context, run
+from tcc.passes.pipeline import gpu_pipeline
 
 
 def function(op: str, dtype: str, shape: tuple[dims.Size, ...], **attrs: Any) -> Func:
@@ -110,3 +115,18 @@ def test_the_first_extreme_of_a_line(op: str, dtype: str, shape: tuple[int, ...]
     for known in (True, False):
         for got in both_orders(function(op, dtype, shape if known else named(shape), axis=1), x, op):
             np.testing.assert_array_equal(got, want)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["sm_80", "sm_90"])
+def test_sorts_are_assembled(name: str) -> None:
+    for op, dtype, shape in (
+        ("argsort", "f32", (3, 5000)),
+        ("argsort", "f64", named((2, 1))),
+        ("sort", "u8", (9000,)),
+    ):
+        g = clone(function(op, dtype, shape, axis=len(shape) - 1), {})
+        run(g, gpu_pipeline(), Context())
+        for kernel in lower(g, chip(name)).kernels.values():
+            said = assembled(kernel.text, name)
+            assert "error" not in said and " 0 bytes spill stores" in said, said
