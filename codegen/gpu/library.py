@@ -5,14 +5,14 @@ memory are copied to the device and back, those of the device taken as they lie.
 
     BUSY          1 while a call runs
     CONTEXT       the driver's; NUMBER, STREAM
-    CAPTURING     1 while a graph is being captured
+    CAPTURING     the address of the graph that is being captured
     functions     of the kernels, then their modules
     values        for each tensor of the state, then each constant: its address, and whether it is HERE or NEWER than the host's
     buffers       for each buffer of each entry: its address, and how many bytes it has
-    graphs        for each entry that launches several kernels before the host looks at anything: those as one graph, whether a call
-                  has been KNOWN, and its sizes and addresses
+    graphs        for each entry that launches several kernels before the host looks at anything: which of its WAYS is taken next;
+                  then for each those kernels as one graph, whether a call is KNOWN, and its sizes and addresses
 
-A call like the last one has its kernels captured, and later ones launch the graph.
+A call like one of the last few has its kernels captured, and later ones launch the graph.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ from tcc.runtime.signature import Signature
 
 _BUSY, CONTEXT, NUMBER, STREAM, CAPTURING, FIRST = range(6)  # slots of a device record
 HERE, NEWER = 1, 2
+WAYS = 4
 GRAPH, KNOWN, KEYS = range(3)  # slots of a graph, behind which its keys stand
 PLAIN, LAUNCHED, CAPTURED, LOST = range(4)  # what `tcc_cu_replay` has done
 
@@ -91,14 +92,13 @@ class DeviceLibrary:
         for entry, p in self.programs.items():
             if sum(isinstance(s, launch.Launch) for step in captured_steps(p) for s in walk((step,))) > 1:
                 found[entry] = at
-                at += KEYS + key_count(p)
+                at += graph_slots(p)
         return found
 
     @property
     def slots(self) -> int:
-        return max(
-            [self.memories.stop, *(at + KEYS + key_count(self.programs[n]) for n, at in self.graphs.items())]
-        )
+        ends = (at + graph_slots(self.programs[entry]) for entry, at in self.graphs.items())
+        return max([self.memories.stop, *ends])
 
     @property
     def memories(self) -> range:
@@ -121,6 +121,10 @@ def early_buffers(program: DeviceProgram) -> list[int]:
 
 def key_count(program: DeviceProgram) -> int:
     return len(program.signature.frame.sizes) + len(early_buffers(program))
+
+
+def graph_slots(program: DeviceProgram) -> int:
+    return 1 + WAYS * (KEYS + key_count(program))
 
 
 @dataclass
@@ -358,12 +362,12 @@ class _Body:
     def by_graph(self, steps: Sequence[Step]) -> None:
         """The steps one by one, or as the graph of a call with these sizes and addresses."""
         e, count = self.e, key_count(self.program)
-        graph, keys = self.slot(self.library.graphs[self.entry]), e.fresh()
+        graphs, keys = self.slot(self.library.graphs[self.entry]), e.fresh()
         self.cells.append(f"  {keys} = alloca [{count} x i64]")
         bases = [self.at(Address(n)) for n in early_buffers(self.program)]
         for i, key in enumerate([*(self.env[n] for n in self.signature.frame.sizes), *bases]):
             e.line(f"store i64 {key}, ptr {e.gep(keys, i, 'i64')}")
-        pointers = ", ".join(f"ptr {p}" for p in (self.call, self.record, graph, keys))
+        pointers = ", ".join(f"ptr {p}" for p in (self.call, self.record, graphs, keys))
         how = e.value(f"call i32 @tcc_cu_replay({pointers}, i64 {count})")
         self.unless(e.value(f"icmp eq i32 {how}, {LOST}"), self.lost)
         each, done, finish = e.label(), e.label(), e.label()
@@ -372,7 +376,7 @@ class _Body:
         self.steps(steps)
         e.branch_if(e.value(f"icmp eq i32 {how}, {CAPTURED}"), finish, done)
         e.at(finish)
-        wrong = e.value(f"call i1 @tcc_cu_captured(ptr {self.call}, ptr {self.record}, ptr {graph})")
+        wrong = e.value(f"call i1 @tcc_cu_captured(ptr {self.call}, ptr {self.record})")
         self.unless(wrong, self.lost)
         e.branch(done)
         e.at(done)

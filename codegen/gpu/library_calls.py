@@ -22,6 +22,7 @@ from tcc.codegen.gpu.library import (
     NUMBER,
     PLAIN,
     STREAM,
+    WAYS,
 )
 from tcc.runtime import layout as at
 from tcc.runtime.dlpack import CUDA
@@ -265,56 +266,77 @@ class DriverCalls:
         self.e.line(f"store i64 0, ptr {self.e.gep('%record', CAPTURING, 'i64')}")
         return self.driver("cuStreamEndCapture", f"ptr {self.load('%record', STREAM)}", f"ptr {graph}")
 
-    def drop_graph(self, slot: str) -> None:
-        e, run = self.e, self.load(slot, GRAPH)
+    def drop_graph(self, way: str) -> None:
+        e, run = self.e, self.load(way, GRAPH)
         e.when(e.value(f"icmp ne ptr {run}, null"), lambda: self.call("cuGraphExecDestroy", f"ptr {run}"))
-        e.line(f"store ptr null, ptr {e.gep(slot, GRAPH, 'i64')}")
+        e.line(f"store ptr null, ptr {e.gep(way, GRAPH, 'i64')}")
 
     def replay(self) -> None:
-        """`replay(call, record, slot, keys, count)`: LAUNCHED if there was a graph of a call like this one, CAPTURED if one has been
-        begun because the call before was like it, else PLAIN; LOST if it was refused."""
+        """`replay(call, record, graphs, keys, count)`: LAUNCHED if there was a graph of a call like this one, CAPTURED if one has
+        been begun because a call before was like it, else PLAIN; LOST if it was refused."""
         e = self.e
-        e.function("internal i32 @tcc_cu_replay(ptr %call, ptr %record, ptr %slot, ptr %keys, i64 %count)")
+        e.function("internal i32 @tcc_cu_replay(ptr %call, ptr %record, ptr %graphs, ptr %keys, i64 %count)")
         there = self.word(e.gep("@tcc_cu", NAMES.index("cuGraphInstantiateWithFlags"), "ptr"), "ptr")
         self.leave_if(e.value(f"icmp eq ptr {there}, null"), lambda: f"i32 {PLAIN}")
-        kept = e.gep("%slot", KEYS, "i64")
+        each = e.value(f"add i64 %count, {KEYS}")
 
-        def compare(i: str, differ: list[str]) -> list[str]:
-            new, old = self.load("%keys", i, "i64"), self.load(kept, i, "i64")
-            e.line(f"store i64 {new}, ptr {e.gep(kept, i, 'i64')}")
-            return [e.value(f"or i64 {differ[0]}, {e.value(f'xor i64 {new}, {old}')}")]
+        def way(number: str) -> str:
+            return e.gep(e.gep("%graphs", 1, "i64"), e.value(f"mul i64 {number}, {each}"), "i64")
 
-        (differ,) = e.loop(0, "%count", 1, compare, [("i64", "0")])
-        known, flag = self.load("%slot", KNOWN, "i64"), e.gep("%slot", KNOWN, "i64")
-        e.line(f"store i64 1, ptr {flag}")
-        new = e.value(f"or i1 {e.value(f'icmp eq i64 {known}, 0')}, {e.value(f'icmp ne i64 {differ}, 0')}")
-        other, same, capture, ready = (e.label() for _ in range(4))
-        e.branch_if(new, other, same)
-        e.at(other)
-        self.drop_graph("%slot")
-        e.line(f"ret i32 {PLAIN}")
-        e.at(same)
-        run, stream = self.load("%slot", GRAPH), self.load("%record", STREAM)
-        e.branch_if(e.value(f"icmp eq ptr {run}, null"), capture, ready)
-        e.at(capture)
-        code = self.driver("cuStreamBeginCapture_v2", f"ptr {stream}", f"i32 {RELAXED}")
-        self.failing(code, "cuStreamBeginCapture_v2", f"i32 {LOST}")
-        e.line(f"store i64 1, ptr {e.gep('%record', CAPTURING, 'i64')}")
-        e.line(f"ret i32 {CAPTURED}")
-        e.at(ready)
+        def look(number: str, found: list[str]) -> list[str]:
+            place = way(number)
+            kept = e.gep(place, KEYS, "i64")
+
+            def compare(i: str, differ: list[str]) -> list[str]:
+                other = e.value(f"xor i64 {self.load('%keys', i, 'i64')}, {self.load(kept, i, 'i64')}")
+                return [e.value(f"or i64 {differ[0]}, {other}")]
+
+            (differ,) = e.loop(0, "%count", 1, compare, [("i64", "0")])
+            known = e.value(f"icmp ne i64 {self.load(place, KNOWN, 'i64')}, 0")
+            same = e.value(f"and i1 {known}, {e.value(f'icmp eq i64 {differ}, 0')}")
+            return [e.value(f"select i1 {same}, ptr {place}, ptr {found[0]}")]
+
+        (found,) = e.loop(0, WAYS, 1, look, [("ptr", "null")])
+
+        def note() -> str:
+            number = self.word("%graphs")
+            following = e.value(f"add i64 {number}, 1")
+            e.line(f"store i64 {e.value(f'urem i64 {following}, {WAYS}')}, ptr %graphs")
+            place = way(number)
+            self.drop_graph(place)
+            e.line(f"store i64 1, ptr {e.gep(place, KNOWN, 'i64')}")
+            kept = e.gep(place, KEYS, "i64")
+
+            def keep(i: str, _: list[str]) -> None:
+                e.line(f"store i64 {self.load('%keys', i, 'i64')}, ptr {e.gep(kept, i, 'i64')}")
+
+            e.loop(0, "%count", 1, keep)
+            return f"i32 {PLAIN}"
+
+        self.leave_if(e.value(f"icmp eq ptr {found}, null"), note)
+        run, stream = self.load(found, GRAPH), self.load("%record", STREAM)
+
+        def begin() -> str:
+            code = self.driver("cuStreamBeginCapture_v2", f"ptr {stream}", f"i32 {RELAXED}")
+            self.failing(code, "cuStreamBeginCapture_v2", f"i32 {LOST}")
+            e.line(f"store ptr {found}, ptr {e.gep('%record', CAPTURING, 'i64')}")
+            return f"i32 {CAPTURED}"
+
+        self.leave_if(e.value(f"icmp eq ptr {run}, null"), begin)
         code = self.driver("cuGraphLaunch", f"ptr {run}", f"ptr {stream}")
         self.failing(code, "cuGraphLaunch", f"i32 {LOST}")
         e.end(f"i32 {LAUNCHED}")
 
     def captured(self) -> None:
-        """`captured(call, record, slot)`: what was captured becomes the slot's graph, and is launched."""
+        """`captured(call, record)`: what was captured becomes the graph of its way, and is launched."""
         e = self.e
-        e.function("internal i1 @tcc_cu_captured(ptr %call, ptr %record, ptr %slot)")
+        e.function("internal i1 @tcc_cu_captured(ptr %call, ptr %record)")
+        way = self.load("%record", CAPTURING)
         graph = e.value("alloca ptr")
         e.line(f"store ptr null, ptr {graph}")
         self.failing(self.end_capture(graph), "cuStreamEndCapture")
         made = self.word(graph, "ptr")
-        run = e.gep("%slot", GRAPH, "i64")
+        run = e.gep(way, GRAPH, "i64")
         code = self.driver("cuGraphInstantiateWithFlags", f"ptr {run}", f"ptr {made}", "i64 0")
         bad = e.value(f"icmp ne i32 {code}, 0")
         e.when(bad, lambda: e.line(f"store ptr null, ptr {run}"))

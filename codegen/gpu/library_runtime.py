@@ -5,7 +5,18 @@ from __future__ import annotations
 
 from tcc.codegen.aot.checks import c_bytes, string
 from tcc.codegen.aot.layout import ALIGN, CTX_DEVICE, CTX_HEADER, STATE_ROW
-from tcc.codegen.gpu.library import CONTEXT, FIRST, HERE, NEWER, NUMBER, STREAM, DeviceLibrary
+from tcc.codegen.gpu.library import (
+    CONTEXT,
+    FIRST,
+    HERE,
+    KEYS,
+    NEWER,
+    NUMBER,
+    STREAM,
+    WAYS,
+    DeviceLibrary,
+    key_count,
+)
 from tcc.codegen.gpu.library_calls import DRIVER, NAMES, DriverCalls
 
 NO_DEVICE = 100
@@ -265,8 +276,13 @@ class _Runtime(DriverCalls):
             self.driver("cuStreamDestroy_v2", f"ptr {stream}")
 
         e.when(e.value(f"icmp ne ptr {stream}, null"), settle)
-        for slot in library.graphs.values():
-            self.drop_graph(e.gep(record, slot, "i64"))
+        for entry, slot in library.graphs.items():
+            first, each = e.gep(record, slot + 1, "i64"), KEYS + key_count(library.programs[entry])
+
+            def drop(number: str, _: list[str], first: str = first, each: int = each) -> None:
+                self.drop_graph(e.gep(first, e.value(f"mul i64 {number}, {each}"), "i64"))
+
+            e.loop(0, WAYS, 1, drop)
         memories = library.memories
 
         def free(i: str, _: list[str]) -> None:
