@@ -81,6 +81,11 @@ class Lowered:
         return "\n".join([*self.declares, self.text])
 
 
+def is_kept(op: Op) -> bool:
+    """Whether it makes panels only if those that are kept are not there."""
+    return op.name == "panels" and len(op.reads) > 1
+
+
 def kernels_text(kernels: Iterable[Kernel]) -> str:
     """Kernels and their helpers, with what they call declared."""
     kernels = list(kernels)
@@ -125,7 +130,7 @@ class _Driver(Body):
                 self.constants.append(aligned(in_memory(op.attrs["value"], op.result.type.dtype)))
         written = written_places(func)
         own, kept, specs = by_space["shared"], list[Value](), list[KeptSpec]()
-        if any(op.attrs.get("kept") for op in func.body.walk()):
+        if any(op.attrs.get("kept") or is_kept(op) for op in func.body.walk()):
             described = {layout.name: layout for layout in layouts(func)}
             own = [p for p in by_space["shared"] if p.name not in described]
             kept = [p for p in by_space["shared"] if p.name in described]
@@ -314,6 +319,14 @@ class _Driver(Body):
                 self.written = self.written or any(space_of(v) == "shared" for v in op.places)
                 handler = self.timed_call if self.clock else self.kernel_call
             handler(op)
+            if is_kept(op):
+                self.read_instead(op.operands[1], op.places[0])
+
+    def read_instead(self, kept: Value, place: Value) -> None:
+        """What `panels` would have made is where it is kept, if it is: those that read the place read that."""
+        there = self.e.value(f"icmp ne ptr {self.pointers[kept]}, null")
+        pointers = f"ptr {self.pointers[kept]}, ptr {self.pointers[place]}"
+        self.pointers[place] = self.e.value(f"select i1 {there}, {pointers}")
 
     def poll(self, op: Op) -> None:
         """Lets Ctrl-C in before a long kernel, as long as no shared variable has been written."""

@@ -205,13 +205,16 @@ class Program:
 
     def pipeline(self) -> list[Step]:
         """What its target wants."""
-        from tcc.codegen.products.panels import panel_bytes
+        from tcc.codegen.products.panels import loop_bytes, panel_bytes
         from tcc.codegen.target import chosen
         from tcc.passes.pipeline import cpu_pipeline
 
         target = chosen()
         return cpu_pipeline(
-            bf16_products=target.bf16_products, panel_bytes=panel_bytes(target), keep=knobs.KEEP.get()
+            bf16_products=target.bf16_products,
+            panel_bytes=panel_bytes(target),
+            loop_bytes=loop_bytes(target),
+            keep=knobs.KEEP.get(),
         )
 
     def text(self, stage: str, sizes: Mapping[str, Size] | None = None) -> str:

@@ -19,7 +19,8 @@ from tcc.runtime.panels import Layout
 
 # Of a factor whose rows lie as tiles read them: smaller ones are read in place as fast.
 CONSTANT_BYTES = 1 << 19
-LOOP_BYTES = 1 << 21  # steps find smaller ones in the second-level cache
+LOOP_BYTES = 1 << 21  # steps find smaller ones in the second-level cache, and read them in place
+COPIED_BYTES = 1 << 15  # where each step would copy them
 KEPT_BYTES = 1 << 13  # of a variable whose panels are kept from call to call
 KEPT_ROWS = 512  # rows that use a copy
 FEW_COLUMNS = 64  # two panels: such products take other forms
@@ -27,13 +28,16 @@ SPARE_BYTES = 1 << 16  # of zeros behind the few columns of what nothing updates
 FROZEN = "frozen"  # an attribute of a function: names of shared variables that nothing updates
 
 
-def panels(func: Func, ctx: Context, *, row_bytes: int = 0, keep: bool = False) -> None:
+def panels(
+    func: Func, ctx: Context, *, row_bytes: int = 0, loop_bytes: int = LOOP_BYTES, keep: bool = False
+) -> None:
     """Copies constants, and what products of a loop's steps read again and again, into the panels of register tiles.
 
     `row_bytes` of a panel are those of a row of the target's widest tile; 0 leaves all as it is.  A factor whose rows are not
-    contiguous would be copied by each product; one that is large is read from far memory, which likes it in one piece.
+    contiguous would be copied by each product, as would any where tiles want copies; one that is large is read from far memory,
+    which likes it in one piece: steps that read `loop_bytes` or more gain from panels.
     Panels of a FROZEN parameter are a parameter of their own, which `layouts` describes.  With `keep`, so are those of any
-    shared variable that the function does not update, in whose place they are read when they are there.
+    shared variable that the function does not update, which are read, or need not be made, when they are there.
     """
     if not row_bytes:
         return
@@ -43,31 +47,37 @@ def panels(func: Func, ctx: Context, *, row_bytes: int = 0, keep: bool = False) 
         if op.name != "matmul" or op.attrs["columns"] is not None:
             continue
         b = op.operands[1]
+        width = row_bytes // itemsize(b.type.dtype)
         views, source = _seen_through(b)
         numbers = all(of_numbers(v.attrs) for v in views)
-        frozen = numbers and source.name in func.attrs.get(FROZEN, ())
-        layout = _layout(func, source, views) if frozen else None
-        fixed = layout is not None or (_constant(source) and numbers)
+        layout = _layout(func, source, views) if numbers else None
+        frozen = layout is not None and layout.source in func.attrs.get(FROZEN, ())
+        fixed = frozen or (_constant(source) and numbers)
         loop = None if fixed else _outermost_loop(op, b)
-        if loop is None and not fixed and not keep:
-            continue
-        width = row_bytes // itemsize(b.type.dtype)
-        least = CONSTANT_BYTES if fixed else LOOP_BYTES
-        problem = _unfit(b.type, width) if layout else _problem(op, views, least)
-        if loop is None and not fixed:
+        least = CONSTANT_BYTES if fixed else loop_bytes
+        if frozen:
+            problem = _unfit(b.type, width)
+        elif loop is None and not fixed:
             problem = "nothing reads its second factor again"
-        if loop is not None and any(guarded(v, bound) for v in views):
+        elif loop is not None and any(guarded(v, bound) for v in views):
             problem = "its second factor is safe behind a check alone"
-        if problem and keep and numbers and not fixed:
-            problem = _keep(func, op, source, views, width)
-            if not problem:
-                continue
+        else:
+            problem = _problem(op, views, least)
+        kept = None
+        if keep and layout is not None and not frozen and not _not_kept(op, layout, width):
+            kept = _parameter(func, b, layout, width)
+        if problem and kept is not None:
+            op.set_operands([*op.operands, kept])
+            op.attrs = {**op.attrs, "kept": True}
+            continue
         if problem:
             ctx.remark(op, f"no panels: {problem}")
             continue
         if (b, loop) not in made:
             made[b, loop] = (
-                _parameter(func, b, layout, width) if layout else _made(b, views, source, loop, width)
+                _parameter(func, b, layout, width)
+                if frozen and layout is not None
+                else _made(b, views, source, loop, width, kept)
             )
         columns = b.type.shape[1]
         op.attrs = {**op.attrs, "columns": columns}
@@ -116,21 +126,14 @@ def layouts(func: Func) -> list[Layout]:
     return [Layout(*made) for made in func.attrs.get("panels", ())]
 
 
-def _keep(func: Func, op: Op, source: Value, views: Sequence[Op], width: int) -> str:
-    """Has a product read panels that are kept from call to call where they are there, or says why not."""
-    a, b = (v.type for v in op.operands[:2])
-    layout = _layout(func, source, views) if b.rank == 2 else None
-    if layout is None:
-        return "its second factor is no part of a variable that stays as it is"
+def _not_kept(product: Op, layout: Layout, width: int) -> str:
+    """Why panels of the second factor, a part of a variable that stays as it is, are not kept from call to call, or ""."""
+    a, b = (v.type for v in product.operands[:2])
     if layout.k * layout.n * itemsize(b.dtype) < KEPT_BYTES:
         return f"{b} is small"
     if isinstance(a.shape[0], int) and a.shape[0] > KEPT_ROWS:
         return f"{a} has rows enough to pay for copies in each call"
-    problem = _unfit(b, width)
-    if not problem:
-        op.set_operands([*op.operands, _parameter(func, op.operands[1], layout, width)])
-        op.attrs = {**op.attrs, "kept": True}
-    return problem
+    return _unfit(b, width)
 
 
 def _parameter(func: Func, b: Value, layout: Layout, width: int) -> Value:
@@ -181,11 +184,12 @@ def _outermost_loop(op: Op, b: Value) -> Op | None:
     return found
 
 
-def _made(b: Value, views: list[Op], source: Value, loop: Op | None, width: int) -> Value:
+def _made(b: Value, views: list[Op], source: Value, loop: Op | None, width: int, kept: Value | None) -> Value:
     """The panels of `b`: those of a constant are one."""
     if loop is not None:
         assert loop.parent is not None
-        value: Value = Builder(loop.parent, before=loop, loc=loop.loc).panels(b, width=width)
+        there = [] if kept is None else [kept]
+        value: Value = Builder(loop.parent, before=loop, loc=loop.loc).panels(b, *there, width=width)
     else:
         assert source.op is not None and source.op.parent is not None
         array = constant(source)

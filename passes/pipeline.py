@@ -21,7 +21,7 @@ from tcc.passes.hoist import hoist
 from tcc.passes.lift import lift
 from tcc.passes.manager import Context, Pass, Step
 from tcc.passes.merge import merge
-from tcc.passes.panels import panels
+from tcc.passes.panels import LOOP_BYTES, panels
 from tcc.passes.place import place
 from tcc.passes.plan import plan
 from tcc.passes.remake import remake
@@ -73,13 +73,18 @@ def default_pipeline() -> list[Step]:
     return list(VALUES)
 
 
-def cpu_pipeline(*, bf16_products: bool = False, panel_bytes: int = 0, keep: bool = False) -> list[Step]:
+def cpu_pipeline(
+    *,
+    bf16_products: bool = False,
+    panel_bytes: int = 0,
+    loop_bytes: int = LOOP_BYTES,
+    keep: bool = False,
+) -> list[Step]:
     """From what the frontend makes to placed ops and a planned arena, for a CPU with or without instructions for bfloat16, and
-    with factors as panels whose rows have `panel_bytes`, if any, those of shared variables from call to call if it can `keep`
-    them."""
-    options: dict[str, dict[str, Any]] = (
-        {"panels": {"row_bytes": panel_bytes, "keep": keep}} if panel_bytes else {}
-    )
+    with factors as panels whose rows have `panel_bytes`, if any, from `loop_bytes` on before a loop whose steps read them, and
+    those of shared variables from call to call if it can `keep` them."""
+    how = {"row_bytes": panel_bytes, "loop_bytes": loop_bytes, "keep": keep}
+    options: dict[str, dict[str, Any]] = {"panels": how} if panel_bytes else {}
     if bf16_products:
         options["expand"] = {"widening": "i8 u8 bf16"}
     return [Step(s.function, options.get(s.name, s.options)) for s in CPU]

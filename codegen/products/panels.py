@@ -23,11 +23,17 @@ from tcc.codegen.target import Target
 from tcc.ir.core import Op
 from tcc.ir.dims import Size
 from tcc.ir.types import Type, itemsize
+from tcc.passes.panels import COPIED_BYTES, LOOP_BYTES
 
 
 def panel_bytes(target: Target) -> int:
     """Of a row of a panel, which is as wide as the widest tile, for all dtypes alike."""
     return VECTORS * target.vector_bits // 8
+
+
+def loop_bytes(target: Target) -> int:
+    """Of a factor that is worth panels before a loop whose steps read it: tiles that read whole vectors want a copy of any."""
+    return LOOP_BYTES if target.avx512 else COPIED_BYTES
 
 
 def check_width(type: Type, target: Target) -> None:
@@ -38,12 +44,18 @@ def check_width(type: Type, target: Target) -> None:
 
 
 def panels_kernel(op: Op, target: Target) -> Kernel:
-    """A placed `panels b, result`, by the engine's copies."""
-    b, result = (v.type for v in op.operands)
+    """A placed `panels b, result`, or `panels b, kept, result`, by the engine's copies: none if those kept are there."""
+    b, result = op.operands[0].type, op.operands[-1].type
     check_width(result, target)
     t, e, slots = vector(b.dtype, target), Emit(), Slots()
     x = Index(e)
     e.function("i32 @KERNEL_NAME(ptr %ctx, ptr %args)")
+    if len(op.operands) > 2:
+        there, make = e.label(), e.label()
+        e.branch_if(e.value(f"icmp ne ptr {slots.pointer(e, Operand(1))}, null"), there, make)
+        e.at(there)
+        e.line("ret i32 0")
+        e.at(make)
     record = e.value(f"alloca [{len(FIELDS)} x i64], align 8")
     r = Record(e, record)
 
@@ -66,9 +78,10 @@ def panels_kernel(op: Op, target: Target) -> Kernel:
     }
     for name, value in fields.items():
         r[name] = "null" if name in POINTERS else value
-    r["b"], r["c"] = (slots.pointer(e, Operand(i)) for i in range(2))
+    last = len(op.operands) - 1
+    r["b"], r["c"] = (slots.pointer(e, Operand(i)) for i in (0, last))
     e.call("void", engine_name(t), ("ptr", "%ctx"), ("ptr", record))
-    _clear_edge(e, t, slots.pointer(e, Operand(1)), k, n)
+    _clear_edge(e, t, slots.pointer(e, Operand(last)), k, n)
     e.end("i32 0")
     made = finish(e, tuple(slots.slots), "panels")
     reach = Reach(

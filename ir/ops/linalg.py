@@ -105,12 +105,16 @@ define(
 
 
 def panels_type(types: Sequence[Type], attrs: Attrs, blocks: Sequence[Block]) -> list[Type]:
-    (b,), width = types, attrs["width"]
+    b, *kept = types
+    width = attrs["width"]
     want_dtype("panels", "b", b, frozenset({"f32", "f64"}))
     want_rank("panels", "b", b, 2)
     if not isinstance(width, int) or width < 1:
         raise TypeError(f"panels: width must be a number of columns, got {width}")
-    return [b.with_shape(panel_count(b.shape[1], width), b.shape[0], width)]
+    made = b.with_shape(panel_count(b.shape[1], width), b.shape[0], width)
+    if kept and [t.value for t in kept] != [made]:
+        raise TypeError(f"panels: needs the kept ones as {made}, got {', '.join(map(str, kept))}")
+    return [made]
 
 
 def panels_ref(b: Any, width: int) -> Any:
@@ -122,7 +126,7 @@ def panels_ref(b: Any, width: int) -> Any:
 
 def panels_of_views(b: Any, op: Any) -> Sequence[Any]:
     """By rows that move elements."""
-    (x,), width = op.operands, op.attrs["width"]
+    x, width = op.operands[0], op.attrs["width"]
     k, n = x.type.shape
     count = panel_count(n, width)
     zeros = b.const(0, x.type.with_shape(k, sub(mul(count, width), n)))
@@ -133,11 +137,12 @@ def panels_of_views(b: Any, op: Any) -> Sequence[Any]:
 define(
     OpDef(
         "panels",
-        "b",
+        "b, *kept",
         panels_type,
-        panels_ref,
+        lambda b, *kept, width: panels_ref(b, width),
         {"width": REQUIRED},
-        doc="b's columns in panels of `width`, one after another, with zeros behind the last column: as register tiles read them.",
+        doc="b's columns in panels of `width`, one after another, with zeros behind the last column: as register tiles read them.  "
+        "A second operand is a parameter that is such panels, or whose memory may not be there.",
         expand=panels_of_views,  # those that the pass `panels` makes have a kernel
         rop=linear("panels"),
         samples=(

@@ -239,20 +239,37 @@ def test_givens_name_another_variable(w: Any) -> None:
     check(f, other)
 
 
-def test_what_all_steps_read() -> None:
-    u = tcc.shared(normal(64, 64) / 16)
+@pytest.mark.parametrize(
+    "n", [64, 96]
+)  # the wider one has panels before the loop, if it is turned or tiles want copies
+@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize("machine", ["host", "x86-64-v3"])
+def test_what_all_steps_read(machine: str, turned: bool, n: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TCC_TARGET", machine)
+    u = tcc.shared(normal(n, n) / 16)
+    factor = u.T if turned else u
     x = T.tensor3("x", "float32")
-    states, _ = tcc.scan(lambda x, h: T.tanh(x + T.dot(h, u)), sequences=x, outputs_info=T.zeros_like(x[0]))
+    states, _ = tcc.scan(
+        lambda x, h: T.tanh(x + T.dot(h, factor)), sequences=x, outputs_info=T.zeros_like(x[0])
+    )
     f = tcc.function([x], states[-1])
-    xs = normal(5, 3, 64)
-    first = f(xs)
-    assert same_bits(warm(f, xs), first) and held(f) == 64 * 64 * 4
-    h = np.zeros((3, 64))
-    for step in xs:
-        h = np.tanh(step + h @ u.get_value().astype(np.float64))
-    np.testing.assert_allclose(first, h, rtol=1e-4, atol=1e-5)
-    u.set_value(u.get_value() * 0)
-    np.testing.assert_allclose(f(xs), np.tanh(xs[-1]), rtol=1e-4, atol=1e-5)
+    xs = normal(5, 7, n)
+
+    def check() -> None:
+        first, h = f(xs), np.zeros((7, n))
+        assert same_bits(warm(f, xs), first) and held(f) == n * n * 4
+        w = u.get_value().astype(np.float64)
+        for step in xs:
+            h = np.tanh(step + h @ (w.T if turned else w))
+        np.testing.assert_allclose(first, h, rtol=1e-4, atol=1e-5)
+
+    check()
+    u.set_value(u.get_value() / 2)
+    check()
+    u.get_value(borrow=True)[3] = 1
+    expected = f(xs)
+    u.set_value(u.get_value())
+    assert same_bits(f(xs), expected) and same_bits(warm(f, xs), expected)
 
 
 def test_pickles_carry_values_and_no_panels(w: Any) -> None:

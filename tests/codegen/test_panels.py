@@ -73,8 +73,9 @@ def test_the_copies(dtype: str) -> None:
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("turned", [False, True])
-def test_what_all_steps_read(dtype: str, turned: bool) -> None:
-    n = 750 if dtype == "float32" else 530  # more than two megabytes
+@pytest.mark.parametrize("large", [False, True])
+def test_what_all_steps_read(dtype: str, turned: bool, large: bool) -> None:
+    n = (750 if dtype == "float32" else 530) if large else 110  # more than two megabytes, or some kilobytes
     u = normal(dtype, n, n) / np.float32(30)
     recurrent, x = tcc.shared(u), T.tensor3("x", dtype)
     states, _ = tcc.scan(
@@ -90,7 +91,7 @@ def test_what_all_steps_read(dtype: str, turned: bool) -> None:
         for step in xs:
             h = np.tanh(step + h @ (w.T if turned else w))
         np.testing.assert_allclose(f(xs), h, rtol=1e-3, atol=1e-4)
-    assert reads_panels(f)
+    assert reads_panels(f) is (large or turned or not chosen().avx512)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
