@@ -2,8 +2,9 @@
 
 Such an instruction multiplies the 32 bits of a row of A, four bytes or two bfloat16, by as many of each column of B, and adds
 all products to the column's sum.  There is one for vectors of columns (x86's VNNI and AVX-512 BF16), and one for 16 rows by 16
-columns by 64 bytes of k (AMX); widening_tiles.py has the tiles of both.  B is copied so that a step's numbers of a
-column lie beside each other; A is copied where it does not lie as a tile reads it.
+columns by 64 bytes of k (AMX); widening_tiles.py has the tiles of both.  Older CPUs have one for two int16, which bytes become
+in the copies.  B is copied so that a step's numbers of a column lie beside each other; A is copied where it does not lie as a
+tile reads it.
 """
 
 from __future__ import annotations
@@ -14,7 +15,13 @@ from tcc.codegen.gather import Places
 from tcc.codegen.kernel import Kernel, finish, plus, times
 from tcc.codegen.products.integer import ceil_div, integer_product_kernel, pieces
 from tcc.codegen.products.microkernel import store
-from tcc.codegen.products.widening_copies import copy_a, copy_b, copy_rows_of_b, negative_sums
+from tcc.codegen.products.widening_copies import (
+    columns_by_rows,
+    copy_a,
+    copy_b,
+    copy_rows_of_b,
+    negative_sums,
+)
 from tcc.codegen.products.widening_tiles import Form, form_of, matrix_tile, set_tiles, vector_tile
 from tcc.codegen.target import Target
 from tcc.ir.core import Op
@@ -55,7 +62,10 @@ class _Product:
         w, e, f = self.w, self.e, self.f
         *batch, m, n = self.c.shape
         for height in f.heights:
-            (matrix_tile if f.matrices else vector_tile)(e, f, height)
+            if f.matrices:
+                matrix_tile(e, f, height)
+            else:
+                vector_tile(e, f, height, self.target)
         w.begin_body()
         if f.matrices:
             set_tiles(e)
@@ -96,23 +106,29 @@ class _Product:
             kc = self._least(e.value(f"sub i64 {k}, {k0}"), f.depth)
             steps = ceil_div(e, kc, f.step)
 
-            by_rows = self.b.strides[-1] == 1 and self.target.avx512
-            if by_rows:
+            by_rows, apart = "0", columns_by_rows(self.target, f)  # columns that are copied along B's rows
+            if self.b.strides[-1] == 1:
                 place = w.address(1, [*batch, k0, left])
                 copy_rows_of_b(w, self.target, f, place, scratch, kc, cols)
+                by_rows = cols if self.target.avx512 else e.value(f"and i64 {cols}, {-apart}")
 
-            def copy(j: str, _: list[str]) -> None:
+            def panel_of(j: str) -> str:
                 inside = e.value(f"srem i64 {j}, {f.width}")
                 panel = times(e, e.value(f"sdiv i64 {j}, {f.width}"), str(f.panel_bytes))
-                to = e.gep(e.gep(scratch, panel), times(e, inside, "4"))
-                count = self._least(e.value(f"sub i64 {cols}, {j}"), f.wide.lanes)
-                if not by_rows:
-                    copy_b(w, self.target, f, w.address(1, [*batch, k0, plus(e, left, j)]), to, kc, count)
-                if f.signed:
-                    store(e, f.wide, negative_sums(e, f, to, steps), e.gep(sums, j, "i32"))
+                return e.gep(e.gep(scratch, panel), times(e, inside, "4"))
 
-            if f.signed or not by_rows:
-                e.loop(0, cols, f.wide.lanes, copy)
+            def copy(j: str, _: list[str]) -> None:
+                to = panel_of(j)
+                count = self._least(e.value(f"sub i64 {cols}, {j}"), f.wide.lanes)
+                copy_b(w, self.target, f, w.address(1, [*batch, k0, plus(e, left, j)]), to, kc, count)
+
+            def start(j: str, _: list[str]) -> None:
+                store(e, f.wide, negative_sums(e, f, panel_of(j), steps), e.gep(sums, j, "i32"))
+
+            if by_rows != cols:
+                e.loop(by_rows, cols, f.wide.lanes, copy)
+            if f.signed:
+                e.loop(0, cols, f.wide.lanes, start)
 
             def tiles(i: str, height: int, there: str) -> None:
                 lines, stride = self._lines(batch, i, k0, kc, height, there, e.gep(scratch, self.rows))

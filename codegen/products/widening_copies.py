@@ -15,26 +15,43 @@ from tcc.codegen.target import Target
 _AHEAD = 8  # steps whose rows are fetched ahead
 
 
+def columns_by_rows(target: Target, f: Form) -> int:
+    """How many columns `copy_rows_of_b` copies at a time."""
+    return target.vector(f.narrow).lanes
+
+
 def copy_rows_of_b(w: Places, target: Target, f: Form, source: str, panels: str, kc: str, count: str) -> None:
-    """`count` columns of B, contiguous in its rows, as panels: rows by whole vectors, which AVX-512 masks at the end."""
-    e, t = w.e, target.vector(f.narrow)
+    """`count` columns of B, contiguous in its rows, as panels: rows by whole vectors, which AVX-512 masks at the end; without
+    it, only whole ones are copied."""
+    e, t = w.e, VecType(f.stored, columns_by_rows(target, f))
     down, words = w.size(w.types[1].strides[-2]), VecType("i32", f.wide.lanes)
     whole = e.value(f"and i64 {kc}, {-f.step}")
 
+    if not target.avx512:
+        count = e.value(f"and i64 {count}, {-t.lanes}")
+
     def strips(k: str, exist: list[str] | None) -> None:
-        """A step of all columns; `exist` are the lanes of each of its rows."""
-        lines = [e.gep(source, times(e, plus(e, k, str(r)), down), f.narrow) for r in range(f.step)]
+        """A step of all columns; `exist` tells which of its rows there are."""
+        lines = [e.gep(source, times(e, plus(e, k, str(r)), down), f.stored) for r in range(f.step)]
         ahead = e.value(f"mul i64 {down}, {_AHEAD * f.step}")
         step = times(e, e.value(f"sdiv i64 {k}, {f.step}"), str(f.row))
 
         def strip(j: str, _: list[str]) -> None:
-            mask, rows = lane_mask(e, t, e.value(f"sub i64 {count}, {j}")), []
+            mask, rows = None, []
+            if target.avx512:
+                mask = lane_mask(e, t, e.value(f"sub i64 {count}, {j}"))
             for r, line in enumerate(lines):
-                place = e.gep(line, j, f.narrow)
+                place = e.gep(line, j, f.stored)
                 if exist is None:
-                    fetch(e, e.gep(place, ahead, f.narrow), 0)
-                some = mask if exist is None else e.value(f"and {t.of('i1')} {mask}, {exist[r]}")
-                rows.append(load(e, t, place, some))
+                    fetch(e, e.gep(place, ahead, f.stored), 0)
+                    rows.append(load(e, t, place, mask))
+                elif mask is not None:
+                    there = e.value(f"and {t.of('i1')} {mask}, {splat(e, t.of('i1'), exist[r])}")
+                    rows.append(load(e, t, place, there))
+                else:  # the first row is there
+                    first = e.gep(lines[0], j, f.stored)
+                    row = load(e, t, e.value(f"select i1 {exist[r]}, ptr {place}, ptr {first}"))
+                    rows.append(e.value(f"select i1 {exist[r]}, {t} {row}, {t} zeroinitializer"))
             turned = _beside(e, f, rows, t.lanes)
             panel = times(e, e.value(f"sdiv i64 {j}, {f.width}"), str(f.panel_bytes))
             to = e.gep(panels, plus(e, panel, step))
@@ -53,7 +70,7 @@ def copy_rows_of_b(w: Places, target: Target, f: Form, source: str, panels: str,
 
     def rest(k: str, _: list[str]) -> None:
         there = [e.value(f"icmp slt i64 {plus(e, k, str(r))}, {kc}") for r in range(f.step)]
-        strips(k, [splat(e, t.of("i1"), one) for one in there])
+        strips(k, there)
 
     e.loop(whole, padded, f.step, rest)
 
@@ -68,8 +85,8 @@ def copy_b(w: Places, target: Target, f: Form, source: str, to: str, kc: str, co
     def one_by_one(first: str, last: str) -> None:
         def column(j: str, _: list[str]) -> None:
             def number(k: str, _: list[str]) -> None:
-                place = e.gep(source, plus(e, times(e, k, down), times(e, j, across)), f.narrow)
-                one = e.value(f"load {f.narrow}, ptr {place}")
+                place = e.gep(source, plus(e, times(e, k, down), times(e, j, across)), f.stored)
+                one = f.narrowed(e, VecType(f.stored), e.value(f"load {f.stored}, ptr {place}"))
                 step, inside = e.value(f"sdiv i64 {k}, {f.step}"), e.value(f"srem i64 {k}, {f.step}")
                 line = e.gep(to, times(e, step, str(f.row)))
                 e.line(
@@ -86,9 +103,9 @@ def copy_b(w: Places, target: Target, f: Form, source: str, to: str, kc: str, co
             start = e.gep(start, times(e, j, "4"))
 
             def word(k: str, v: list[str]) -> list[str]:
-                place = e.gep(e.gep(source, times(e, j, across), f.narrow), k, f.narrow)
-                one = e.value(f"load i32, ptr {place}, align {4 // f.step}")
-                e.line(f"store i32 {one}, ptr {v[0]}")
+                place = e.gep(e.gep(source, times(e, j, across), f.stored), k, f.stored)
+                few = VecType(f.stored, f.step)
+                store(e, few.of(f.narrow), f.narrowed(e, few, load(e, few, place)), v[0])
                 return [e.gep(v[0], f.row)]
 
             e.loop(first, whole, f.step, word, [("ptr", start)])
@@ -101,11 +118,15 @@ def copy_b(w: Places, target: Target, f: Form, source: str, to: str, kc: str, co
         squares = e.value(f"and i64 {kc}, {-side}")
         full = e.value(f"icmp eq i64 {count}, {lanes}")
         done = e.value(f"select i1 {full}, i64 {squares}, i64 0")
-        columns = [e.gep(source, times(e, str(j), across), f.narrow) for j in range(lanes)]
+        columns = [e.gep(source, times(e, str(j), across), f.stored) for j in range(lanes)]
+        some = VecType(f.stored, side)
 
         def square(k: str, v: list[str]) -> list[str]:
-            there = v[0]
-            for vector in transposed(e, words, [load(e, words, e.gep(c, k, f.narrow)) for c in columns]):
+            there, rows = v[0], []
+            for c in columns:
+                numbers = f.narrowed(e, some, load(e, some, e.gep(c, k, f.stored)))
+                rows.append(e.value(f"bitcast {some.of(f.narrow)} {numbers} to {words}"))
+            for vector in transposed(e, words, rows):
                 store(e, words, vector, there)
                 there = e.gep(there, f.row)
             return [there]
@@ -114,10 +135,10 @@ def copy_b(w: Places, target: Target, f: Form, source: str, to: str, kc: str, co
         by_words(done)
 
     def by_rows() -> None:
-        some = VecType(f.narrow, lanes)
+        some = VecType(f.stored, lanes)
 
         def step(k: str, v: list[str]) -> list[str]:
-            lines = [e.gep(source, times(e, plus(e, k, str(r)), down), f.narrow) for r in range(f.step)]
+            lines = [e.gep(source, times(e, plus(e, k, str(r)), down), f.stored) for r in range(f.step)]
             store(e, words, _beside(e, f, [load(e, some, line) for line in lines], lanes), v[0])
             return [e.gep(v[0], f.row)]
 
@@ -127,10 +148,8 @@ def copy_b(w: Places, target: Target, f: Form, source: str, to: str, kc: str, co
         full = e.value(f"icmp eq i64 {count}, {lanes}")
         e.when(full, by_rows)
         e.when(e.value(f"xor i1 {full}, true"), functools.partial(one_by_one, "0", whole))
-    elif b.strides[-2] == 1 and target.avx512:
-        by_squares()
     elif b.strides[-2] == 1:
-        by_words("0")
+        by_squares()
     else:
         one_by_one("0", whole)
     padded = e.value(f"and i64 {plus(e, kc, str(f.padding - 1))}, {-f.padding}")
@@ -164,7 +183,9 @@ def copy_a(w: Places, target: Target, f: Form, source: str, to: str, kc: str) ->
     along = w.size(a.strides[-1])
 
     def put(t: VecType, k: str, mask: str | None) -> str:
-        value = load(e, t, e.gep(source, times(e, k, along), t.elem), mask)
+        some = t.of(f.stored)
+        value = load(e, some, e.gep(source, times(e, k, along), f.stored), mask)
+        value = f.narrowed(e, some, value, of_a=True)
         return e.value(f"xor {t} {value}, {t.const(-128)}") if f.signed else value
 
     t, one, first = target.vector(f.narrow), VecType(f.narrow), "0"
@@ -186,13 +207,17 @@ def copy_a(w: Places, target: Target, f: Form, source: str, to: str, kc: str) ->
 
 def _beside(e: Emit, f: Form, rows: list[str], lanes: int) -> str:
     """The numbers of each column beside each other: of `step` rows of so many columns, a vector with 32 bits for a column."""
-    t = VecType(f.narrow, lanes)
+    t = VecType(f.stored, lanes)
     while len(rows) > 1:
         pairs = [_interleave(e, t, *two) for two in zip(rows[::2], rows[1::2], strict=True)]
         whole = VecType(t.elem, 2 * lanes)
         t = VecType(f"i{16 * t.bytes}", lanes)
         rows = [e.value(f"bitcast {whole} {p} to {t}") for p in pairs]
-    return rows[0]
+    if not f.pairs:
+        return rows[0]
+    some, words = VecType(f.stored, f.step * lanes), VecType("i32", lanes)
+    numbers = f.narrowed(e, some, e.value(f"bitcast {t} {rows[0]} to {some}"))
+    return e.value(f"bitcast {some.of(f.narrow)} {numbers} to {words}")
 
 
 def _interleave(e: Emit, t: VecType, a: str, b: str) -> str:

@@ -23,14 +23,18 @@ _SIDE = 16  # a matrix register has as many rows
 class Form:
     """How products of one dtype are taken.  A panel of B has `width` columns, `depth` of k and stays in the first-level cache."""
 
-    narrow: str  # LLVM's type of A's and B's numbers in memory
+    stored: str  # LLVM's type of A's and B's numbers in memory
+    narrow: str  # and in their copies
     wide: VecType  # a vector of sums
-    instruction: str
+    instruction: (
+        str  # of narrow numbers: sums onto sums, or, where it is for `pairs`, into 32 bits that are added
+    )
     matrices: bool  # it multiplies matrices, not vectors
     signed: bool  # A's bytes have to become unsigned by 128 more, so that the sums start from -128 times B's
     heights: tuple[int, ...]  # of tiles, falling
     block_rows: int  # of a unit of work: they pay for its copy of B
     panels: int  # that are copied at a time, so that a copy of A's rows serves them all
+    unsigned: bool = False  # whether A's numbers are
 
     @property
     def step(self) -> int:
@@ -70,8 +74,19 @@ class Form:
         return self.row_numbers if self.matrices else self.step
 
     @property
+    def pairs(self) -> bool:
+        """Whether bytes become int16 in the copies: the sum of two products of them fits int32, which is added to the sums."""
+        return self.narrow != self.stored
+
+    @property
     def products_at_once(self) -> int:
         return self.wide.lanes * (8 if self.matrices else 1)
+
+    def narrowed(self, e: Emit, t: VecType, value: str, of_a: bool = False) -> str:
+        """A vector `t` of stored numbers as it stands in the copies."""
+        if not self.pairs:
+            return value
+        return e.value(f"{'zext' if of_a and self.unsigned else 'sext'} {t} {value} to {t.of(self.narrow)}")
 
 
 def form_of(target: Target, dtype: str) -> Form | None:
@@ -80,13 +95,17 @@ def form_of(target: Target, dtype: str) -> Form | None:
     narrow, wide = ("i16", target.vector("float")) if halves else ("i8", target.vector("i32"))
     if target.matrices(dtype):
         names = {"i8": "tdpbssd", "u8": "tdpbusd", "bf16": "tdpbf16ps"}
-        return Form(narrow, wide, f"llvm.x86.{names[dtype]}", True, False, (2 * _SIDE, _SIDE), 512, 8)
-    if not (target.bf16_products if halves else target.byte_products):
-        return None
-    heights = (12, 4, 1) if target.avx512 else (4, 1)
+        name = f"llvm.x86.{names[dtype]}"
+        return Form(narrow, narrow, wide, name, True, False, (2 * _SIDE, _SIDE), 512, 8)
+    heights = (12, 4, 1) if target.avx512 else (6, 4, 2, 1)
     bits = 32 * wide.lanes
-    name = f"llvm.x86.avx512bf16.dpbf16ps.{bits}" if halves else f"llvm.x86.avx512.vpdpbusd.{bits}"
-    return Form(narrow, wide, name, False, dtype == "i8", heights, 20 * heights[0], 4)
+    if target.bf16_products if halves else target.byte_products:
+        name = f"llvm.x86.avx512bf16.dpbf16ps.{bits}" if halves else f"llvm.x86.avx512.vpdpbusd.{bits}"
+        return Form(narrow, narrow, wide, name, False, dtype == "i8", heights, 20 * heights[0], 4)
+    if halves or not (target.avx512 or target.f16c):  # which is short of AVX2
+        return None
+    name = "llvm.x86.avx512.pmaddw.d.512" if target.avx512 else "llvm.x86.avx2.pmadd.wd"
+    return Form("i8", "i16", wide, name, False, False, heights, 20 * heights[0], 8, dtype == "u8")
 
 
 def set_tiles(e: Emit) -> None:
@@ -114,7 +133,7 @@ def _masks(e: Emit, t: VecType) -> list[str]:
     return [lane_mask(e, t, e.call("i64", "llvm.smax.i64", ("i64", n), ("i64", "0"))) for n in left]
 
 
-def vector_tile(e: Emit, f: Form, height: int) -> None:
+def vector_tile(e: Emit, f: Form, height: int, target: Target) -> None:
     """The tile of `height` rows by an instruction for vectors."""
     t = f.wide
     _begin(e, height)
@@ -147,18 +166,29 @@ def vector_tile(e: Emit, f: Form, height: int) -> None:
 
     carried: list[tuple[VecType | str, str]] = [("ptr", "%a"), ("ptr", "%b"), *((t, x) for x in first)]
     done = e.loop(0, "%steps", 1, step, carried)[2:]
-    for (place, mask), value in zip(places, done, strict=True):
-        store(e, t, value, place, mask)
+
+    def keep(masked: bool) -> None:
+        for (place, mask), value in zip(places, done, strict=True):
+            store(e, t, value, place, mask if masked else None)
+
+    if target.avx512:
+        keep(masked=True)
+    else:  # where masks cost
+        whole = e.value(f"icmp sge i64 %cols, {f.width}")
+        e.when(whole, lambda: keep(masked=False))
+        e.when(e.value(f"xor i1 {whole}, true"), lambda: keep(masked=True))
     e.end()
 
 
 def multiply_add(e: Emit, f: Form, acc: str, a: str, b: str) -> str:
     """acc + the products of the numbers of a and b, which are vectors of i32, in each lane."""
     t = VecType("i32", f.wide.lanes)
-    if not f.wide.is_float:
+    if not f.wide.is_float and not f.pairs:
         return e.call(t, f.instruction, (t, acc), (t, a), (t, b))
-    halves = VecType("bfloat", 2 * t.lanes)
+    halves = VecType("bfloat" if f.wide.is_float else f.narrow, 2 * t.lanes)
     a, b = (e.value(f"bitcast {t} {x} to {halves}") for x in (a, b))
+    if f.pairs:
+        return e.value(f"add {t} {acc}, {e.call(t, f.instruction, (halves, a), (halves, b))}")
     return e.call(f.wide, f.instruction, (f.wide, acc), (halves, a), (halves, b))
 
 

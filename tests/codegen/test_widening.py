@@ -24,6 +24,7 @@ SIZES = [
     (17, 66, 33),
     (13, 1030, 40),
     (250, 12, 129),
+    (7, 515, 145),
 ]
 
 
@@ -34,9 +35,11 @@ def without(target: Target, *features: str) -> Target:
 MATRICES = ("amx-tile", "amx-int8", "amx-bf16")
 
 
-@pytest.fixture(params=("host", "vectors", "narrow", "x86-64-v3", "plain"))
+@pytest.fixture(params=("host", "vectors", "narrow", "x86-64-v4", "x86-64-v3", "plain"))
 def target(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """This machine; the same without matrix registers, or with short vectors too; others that lack the instructions."""
+    if request.param == "x86-64-v4" and not targets.host().avx512:
+        pytest.skip("the CPU lacks AVX-512")
     if request.param not in ("vectors", "narrow"):
         monkeypatch.setenv("TCC_TARGET", request.param)
         return
