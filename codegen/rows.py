@@ -21,6 +21,7 @@ from tcc.ir.types import itemsize
 
 FLAT_UNIT = 2048  # elements of a one-axis map that make one unit of parallel work
 AHEAD = 16 << 10  # bytes: the hardware's own streams end at the page that is read
+AHEAD_SHORT = 2 << 10  # of vectors of half a line, where 16 KiB take 1.1 times as long
 PAGE = 4096
 LINE = 64
 CHUNK = 16384  # elements of a full reduction that make one partial result
@@ -493,11 +494,11 @@ class Rows(Nest):
         return super()._varying(node, pos, get)
 
     def fetch_ahead(self, access: Access, pos: Position) -> None:
-        """The lines AHEAD of a vector, or in a row to come, one fetch for each.  A fetch of what is not there does nothing."""
+        """The lines so far ahead of a vector, or in a row to come, one fetch for each.  A fetch of what is not there does nothing."""
         if access.strides[self.inner] != 1:
             return
         e, elem = self.e, scalar.memory_elem(access.dtype)
-        ahead: Size = AHEAD
+        ahead: Size = AHEAD if self.target.avx512 else AHEAD_SHORT
         if self.summed:
             row = self.length * VecType(elem).bytes
             rows = 1 if not isinstance(row, int) else max(1, PAGE // max(row, 1))
