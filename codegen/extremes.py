@@ -13,9 +13,12 @@ from tcc.codegen.emit import VecType
 from tcc.codegen.gather import Places
 from tcc.codegen.kernel import Kernel, plus, times
 from tcc.codegen.nest import Fold, identity_value
-from tcc.codegen.products.microkernel import lane_mask, splat
+from tcc.codegen.products.microkernel import fetch, lane_mask, splat
+from tcc.codegen.rows import AHEAD_SHORT, LINE
 from tcc.codegen.target import Target
 from tcc.ir.core import Op
+from tcc.ir.dims import product
+from tcc.ir.types import itemsize
 
 WAYS = 4  # accumulators of a dense row
 
@@ -78,7 +81,10 @@ class Extremes(Places):
 
         def main(i: str, carried: list[str]) -> list[str]:
             *best, nan = carried
-            values = [self.vector(e.gep(row, plus(e, i, str(k * lanes)), elem), lanes) for k in range(WAYS)]
+            start = e.gep(row, i, elem)
+            for byte in range(0, WAYS * lanes * VecType(elem).bytes if self.from_afar() else 0, LINE):
+                fetch(e, e.gep(start, AHEAD_SHORT + byte), 0)
+            values = [self.vector(e.gep(start, k * lanes, elem), lanes) for k in range(WAYS)]
             for x, y in zip(values[::2], values[1::2]) if t.is_float else ():
                 nan = e.value(f"or {i1} {nan}, {e.value(f'fcmp uno {t} {x}, {y}')}")
             return [*(self.better(t, b, v) for b, v in zip(best, values)), nan]
@@ -99,6 +105,12 @@ class Extremes(Places):
         for other in best[1:]:
             total = self.better(t, total, other)
         return fold.across(e, self.target, total, lanes), self.any(nan)
+
+    def from_afar(self) -> bool:
+        """Whether rows come from behind the second-level cache, and are known to; vectors of whole lines need no help."""
+        count = product([*self.t.shape])
+        bytes = count * itemsize(self.dtype) if isinstance(count, int) else 0
+        return bytes > self.target.l2_bytes and not self.target.avx512
 
     def better(self, t: VecType, a: str, b: str) -> str:
         """The larger (or smaller) of each two numbers; of two that NaN is among, either."""
