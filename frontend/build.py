@@ -243,6 +243,11 @@ def static_size(v: Any) -> int | None:
         return int(v.data)
     if v.owner is not None and (v.owner.defn is STEPS or v.owner.name == "identity"):
         return static_size(v.owner.operands[0])
+    if v.owner is not None and v.owner.name == "cast":
+        before = v.owner.operands[0]
+        whole = v.type.numpy_dtype.kind in "iu" and before.type.numpy_dtype.kind in "iu"
+        known = static_size(before) if whole else None
+        return None if known is None else int(np.array(known).astype(v.type.numpy_dtype))
     if v.owner is not None and v.owner.defn is SIZE_OF:
         size: int | None = v.owner.operands[0].type.shape[v.owner.attrs["axis"]]
         return size

@@ -22,7 +22,7 @@ from tcc.ir import dims, knobs
 from tcc.ir.builder import Builder
 from tcc.ir.clone import clone
 from tcc.ir.core import Block, Func, Op
-from tcc.ir.dims import Size, parse_size
+from tcc.ir.dims import Size, parse_size, size_error
 from tcc.ir.knobs import STAGES
 from tcc.ir.text import print_func
 from tcc.ir.types import Type, itemsize, memory_dtype, parse_type
@@ -459,7 +459,7 @@ def failure(record: Mapping[str, str]) -> Failure:
             return IndexError(f"index {a} is out of bounds for an axis of size {b} ({which}){where}")
         if record["op"] == "check_size":
             sides = " against ".join(_side(record[k], n) for k, n in (("left", a), ("right", b)))
-            return ValueError(f"{record['message']} ({sides}){where}")
+            return size_error(f"{record['message']} ({sides}){where}")
         if record["op"] == "bind":
             return ValueError(f"a size must not be negative, got {a}{where}")
         return RuntimeError(f"{record['op']} failed with {(a, b, c, d)}{where}")

@@ -16,6 +16,7 @@ from tcc.graph import place, rebuild, toposort
 from tcc.ir import interpret
 from tcc.ir.arrays import as_numbers, in_memory
 from tcc.ir.core import Func
+from tcc.ir.dims import size_error
 from tcc.ir.types import FROM_NUMPY
 from tcc.lower import Lowered, lower
 from tcc.modes import BadOptimization, Mode
@@ -350,10 +351,11 @@ def explained(lowered: Lowered) -> Callable[[SizeMismatch], Exception]:
         reason = reasons.get(where)
         if reason is None:
             return ValueError(f"Input dimension mis-match. {text}")
+        error = type(size_error(reason))
         text += f"\nApply node that caused the error: {reason}"
         if reason.startswith("Elemwise") and re.search(r"size is 1, wanted|, wanted 1,| = 1 \(", text):
             text += "\nAn axis of size 1 broadcasts where its type says so: T.row, T.col, T.addbroadcast(x, axis)."
-        return ValueError(f"Input dimension mis-match. {text}")
+        return error(f"Input dimension mis-match. {text}")
 
     return explain
 

@@ -85,8 +85,8 @@ def grad(
 ) -> Any:
     """d cost / d wrt, as a variable, or a list or tuple like `wrt`.
 
-    The cost is a scalar of floats (or None with `known_grads`, which maps variables to their gradients).  By integers the
-    gradient is of floats.  DisconnectedInputError if the cost does not depend on a `wrt`, unless `disconnected_inputs` is
+    The cost is a scalar of floats (or None with `known_grads`, which maps variables to their gradients; with a cost they are
+    all of its gradient that flows through these variables).  By integers the gradient is of floats.  DisconnectedInputError if the cost does not depend on a `wrt`, unless `disconnected_inputs` is
     "ignore" or "warn".  NullTypeGradError where a gradient is not defined; with `null_gradients="return"` its NullType.
     """
     if cost is None and known_grads is None:
@@ -96,8 +96,10 @@ def grad(
         if not isinstance(v, Variable):
             raise TypeError(f"Expected Variable, got {v!r} of type {type(v)}")
     seeds: dict[Any, Any] = {}
+    settled = frozenset[Any]()
     if cost is not None:
         seeds[_checked_cost(cost)] = _ones(cost)
+        settled = frozenset(known_grads or ())
     for v, g in (known_grads or {}).items():
         g = given_gradient(g)
         if g is None:
@@ -112,7 +114,7 @@ def grad(
     casts: dict[Any, Any] = {}
     if any(isinstance(v, TensorConstant) for v in asked):
         casts = {u: u.origin for u in _constants(seeds) if u.origin in asked}
-    grads = backward(seeds, [*asked, *casts], set(consider_constant or ()))
+    grads = backward(seeds, [*asked, *casts], set(consider_constant or ()), settled=settled)
     for u, v in casts.items():
         if u in grads:
             accumulate(grads, v, grads[u])
@@ -238,10 +240,11 @@ def backward(
     wrt: Sequence[Any],
     constants: set[Any],
     leaves: frozenset[Any] = frozenset(),
+    settled: frozenset[Any] = frozenset(),
 ) -> dict[Any, Any]:
     """The gradient by each variable between `seeds` and `wrt`: a variable, ZERO, or absent where nothing flows.
 
-    Nothing flows through `constants` nor to what is behind `leaves`.
+    Nothing flows through `constants` nor to what is behind `leaves`, and nothing is added to the seeds that are `settled`.
     """
     wanted = set(wrt)
     nodes = toposort(list(seeds), stop=lambda v: v in constants or v in leaves)
@@ -260,7 +263,7 @@ def backward(
         with located_at(node.loc):
             made = pulled(builder, node, flowing, matters, constants)
             for v, g in zip(node.inputs, made):  # of what is in size attributes there is no gradient
-                if g is not None and v in matters:
+                if g is not None and v in matters and v not in settled:
                     accumulate(grads, v, g)
     return grads
 

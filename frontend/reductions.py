@@ -198,7 +198,9 @@ def _position(row: str, x: Any, axis: Axes, keepdims: bool) -> Any:
 
 
 def max_and_argmax(x: Any, axis: Axes = None, keepdims: bool = False) -> tuple[Any, Any]:
-    """The largest element and its position."""
+    """The largest element and its position; an axis may be named twice."""
+    if isinstance(axis, list | tuple):
+        axis = list(dict.fromkeys(axis))
     return max(x, axis, keepdims), argmax(x, axis, keepdims)
 
 

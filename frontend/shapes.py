@@ -21,6 +21,7 @@ from tcc.build import (
     static_size,
 )
 from tcc.graph import Apply, Shown
+from tcc.ir.dims import size_error
 from tcc.types import promote, tensor_type
 from tcc.variable import TensorConstant, Variable, as_variable
 
@@ -185,7 +186,9 @@ def transpose(x: Any, axes: Sequence[int] | None = None) -> Any:
     if len(order) != x.type.ndim:
         raise ValueError(f"transpose: needs {x.type.ndim} axes, got {axes}")
     made = dimshuffle(x, *order)
-    if reverse and made is not x and x.name:
+    if reverse and x.name:
+        if made is x:  # of one axis or none
+            made = build.elementwise("identity", x)
         made.name = x.name + ".T"
     return made
 
@@ -399,6 +402,8 @@ def tile(x: Any, reps: Any, ndim: int | None = None) -> Any:
     x = as_variable(x)
     if isinstance(reps, float) or isinstance(reps, Variable) and reps.type.numpy_dtype.kind in "fc":
         raise ValueError(f"tile: reps must be integers, got {reps}")
+    if isinstance(reps, Variable) and reps.type.ndim > 1:
+        raise ValueError(f"tile: reps must be a scalar or a vector, got {reps}, of {reps.type}")
     many = as_sizes(reps, "tile", ndim)
     rank = builtins.max(len(many), x.type.ndim) if ndim is None else ndim
     if ndim is not None and ndim < len(many):
@@ -484,19 +489,19 @@ def expand_dims(x: Any, axis: int) -> Any:
 def specify_shape(x: Any, shape: Any, name: str = "specify_shape") -> Any:
     """`x`, which must have this shape: a vector of sizes, or numbers, variables and None for a size that is not said.
 
-    ValueError, when the function runs at the latest, for an array of another shape; `name` is what messages call `shape`.
+    SpecifiedShapeError, when the function runs at the latest, for an array of another shape; `name` is what messages call `shape`.
     """
     x = as_variable(x)
     if isinstance(shape, Variable):
-        vector: Any = shape
-        shape = [vector[k] for k in range(get_vector_length(vector))]
+        vector: Any = specify_shape(shape, (x.type.ndim,), name)
+        shape = [vector[k] for k in range(x.type.ndim)]
     given = [None if s is None else as_size(s, f"a size in {name}") for s in shape]
     if len(given) != x.type.ndim:
-        raise ValueError(f"{name} must have {x.type.ndim} entries, got {shape}")
+        raise size_error(f"{name} must have {x.type.ndim} entries, got {shape}")
     known = x.type.shape
     for axis, (have, want) in enumerate(zip(known, given)):
         if have is not None and isinstance(want, int) and have != want:
-            raise ValueError(f"{name} says that axis {axis} has size {want}, it has {have}")
+            raise size_error(f"{name} says that axis {axis} has size {want}, it has {have}")
     if all(want is None or want == have for have, want in zip(known, given)):
         return x
     sizes = [size_of(x, axis) if want is None else want for axis, want in enumerate(given)]

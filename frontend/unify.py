@@ -10,7 +10,7 @@ from tcc.graph import Apply
 from tcc.ir import dims
 from tcc.ir.builder import Builder
 from tcc.ir.core import Block, Value
-from tcc.ir.dims import Expr, Size
+from tcc.ir.dims import Expr, Size, size_error
 from tcc.ir.types import Type
 from tcc.printing import label
 from tcc.variable import Variable
@@ -94,7 +94,7 @@ class GraphBuilder(Builder):
         tried.append([v.type for v in values])
         if {left, right} in tried:  # they are turned into each other, as where one axis needs either
             if not self.refined_once(values, (left, right), tried):
-                raise ValueError(f"{self.what()}: Input dimension mis-match: {e}, written at {self.loc}")
+                raise size_error(f"{self.what()}: Input dimension mis-match: {e}, written at {self.loc}")
             return
         if self.demand(e, blocks):
             return
@@ -111,7 +111,7 @@ class GraphBuilder(Builder):
         """
         what, left, right = self.what(), self.sizes.resolve(e.left), self.sizes.resolve(e.right)
         if isinstance(left, int) and isinstance(right, int):
-            raise ValueError(
+            raise size_error(
                 f"{what}: Input dimension mis-match: the sizes {left} and {right} must be equal ({e}), written at {self.loc}"
             )
         if self.sizes.merge(left, right, self.reason()):

@@ -115,6 +115,15 @@ class Expr:
         return mod(other, self)
 
 
+class SpecifiedShapeError(ValueError, AssertionError):
+    """An array that has not the shape that `specify_shape` says: a wrong value, for which Theano has an AssertionError."""
+
+
+def size_error(text: str) -> ValueError:
+    """The error for sizes that are not equal, by the op that `text` begins with."""
+    return SpecifiedShapeError(text) if text.startswith("specify_shape") else ValueError(text)
+
+
 class SizeMismatch(TypeError):
     """Two sizes that a type rule needs equal.  The graph builder unifies them; everyone else reports them."""
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
 
-from tcc import elemwise, indexing, reductions
+from tcc import build, elemwise, indexing, reductions
 from tcc.ir.optable import TABLE
 from tcc.theano.legacyop import LegacyOp
 from tcc.types import TensorType
-from tcc.variable import Variable
+from tcc.variable import Variable, as_variable
 
 
 def _filled(entry: Any, given: Iterator[Any]) -> Any:
@@ -127,7 +127,7 @@ _REDUCTIONS: dict[Callable[..., Any], Callable[..., Variable]] = {
 
 
 class CAReduce(LegacyOp):
-    """`CAReduce(scalar_op, axis)(x)`: add, mul, maximum, minimum, and_ or or_ of the elements along the axes."""
+    """`CAReduce(scalar_op, axis)(x)`: add, mul, maximum, minimum, and_ or or_ of the elements along the axes, in x's dtype."""
 
     options = {"scalar_op": None, "axis": None}
     rows: ClassVar[tuple[str, ...]] = ("sum", "prod", "max", "min", "all", "any")
@@ -136,7 +136,8 @@ class CAReduce(LegacyOp):
         if self.scalar_op not in _REDUCTIONS:
             known = ", ".join(f.__name__ for f in _REDUCTIONS)
             raise NotImplementedError(f"CAReduce: scalar_op is {self.scalar_op!r}; {known} are known")
-        return _REDUCTIONS[self.scalar_op](x, self.axis)
+        x = as_variable(x)
+        return build.cast(_REDUCTIONS[self.scalar_op](x, self.axis), x.type.dtype)
 
 
 class CAReduceDtype(CAReduce):

@@ -71,7 +71,7 @@ class LegacyOp(metaclass=OpClass):
         return (type(self), *(getattr(self, name) for name in self.options))
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, LegacyOp) and self._key() == other._key()
+        return type(other) is type(self) and self._key() == other._key()
 
     def __hash__(self) -> int:
         return hash(self._key())

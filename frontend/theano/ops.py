@@ -19,6 +19,7 @@ from tcc import (
     selecting,
 )
 from tcc import shapes as shaping
+from tcc.gradient import undefined_grad
 from tcc.tensor import extra_ops
 from tcc.theano.legacyop import LegacyOp
 from tcc.types import promote
@@ -271,14 +272,14 @@ class Prod(LegacyOp):
 
 
 class ProdWithoutZeros(LegacyOp):
-    """The product of what is not zero."""
+    """The product of what is not zero; it has no gradient."""
 
     options = {"axis": None, "dtype": None, "acc_dtype": None}
 
     def apply(self, x: Any) -> Any:
         x = as_variable(x)
         return reductions.prod(
-            elemwise.switch(elemwise.eq(x, 0), build.cast(as_variable(1), x.type.dtype), x),
+            undefined_grad(elemwise.switch(elemwise.eq(x, 0), build.cast(as_variable(1), x.type.dtype), x)),
             self.axis,
             self.dtype,
         )

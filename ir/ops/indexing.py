@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from tcc.ir.core import Attrs, Block
+from tcc.ir.dims import size_error
 from tcc.ir.ops.rules import (
     ORDERED,
     linear,
@@ -293,7 +294,7 @@ define(
 
 def check_size_ref(left: int, right: int, message: str) -> tuple[()]:
     if left != right:
-        raise ValueError(f"{message} ({left} against {right})")
+        raise size_error(f"{message} ({left} against {right})")
     return ()
 
 

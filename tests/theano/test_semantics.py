@@ -12,7 +12,7 @@ import tcc.theano
 from tcc import gradient
 from tcc import tensor as T
 from tcc.loops import OrderedUpdates
-from tcc.theano import legacy, netops, ops
+from tcc.theano import indexops, legacy, netops, ops
 
 
 def test_named_types_are_types_and_make_variables() -> None:
@@ -199,3 +199,81 @@ def test_relu_of_an_array_is_an_array() -> None:
 def test_a_size_that_broadcasts_is_known_in_a_reshape() -> None:
     n, x = T.iscalar(), T.col()
     assert x.reshape((n, n, x.shape[1])).broadcastable == (False, False, True)
+
+
+def test_known_gradients_are_all_that_flows() -> None:
+    x = T.vector("x")
+    y = x**2
+    cost = y.sum() + x.sum()
+    g = tcc.grad(cost, x, known_grads={y: T.constant([10.0, 0.0])})
+    assert g.eval({x: [1.0, 2.0]}).tolist() == [21, 1]
+
+
+@pytest.mark.parametrize("mode", ["FAST_RUN", "FAST_COMPILE"])
+def test_specified_shapes_are_asserted(mode: str) -> None:
+    x, shape = T.vector("x"), T.ivector("shape")
+    for wanted in (T.specify_shape(x, (3,)), T.specify_shape(x, [x.shape[0] // 2])):
+        f = tcc.function([x], wanted * 2, mode=mode)
+        for error in (AssertionError, ValueError):
+            with pytest.raises(error):
+                f([1.0, 2.0])
+    with pytest.raises(AssertionError):
+        T.specify_shape(x, [])
+    f = tcc.function([x, shape], T.specify_shape(x, shape), mode=mode)
+    assert f([1.0, 2.0], [2]).tolist() == [1, 2]
+    for wrong in ([3], [], [2, 2]):
+        with pytest.raises(AssertionError):
+            f([1.0, 2.0], wrong)
+
+
+def test_names_of_transposes() -> None:
+    x, m = T.vector("x"), T.matrix("m")
+    assert x.T.name == "x.T" and m.T.name == "m.T" and T.transpose(T.vector()).name is None and x.name == "x"
+    assert T.transpose(x).eval({x: [1.0, 2.0]}).tolist() == [1, 2]
+
+
+def test_an_axis_that_is_cast_is_known() -> None:
+    a, b = T.TensorType("float64", (True, False))("a"), T.matrix("b")
+    made = T.join(T.cast(T.constant(1), "int8"), a, b)
+    assert made.type.broadcastable == (True, False)
+    assert made.eval({a: [[1.0]], b: [[2.0, 3.0]]}).tolist() == [[1, 2, 3]]
+
+
+def test_an_axis_of_a_maximum_may_be_named_twice() -> None:
+    m = T.matrix("m")
+    largest, where = T.max_and_argmax(m, axis=[0, 0])
+    assert tcc.function([m], [largest, where])([[1.0, 5], [2, 3]])[0].tolist() == [2, 5]
+    with pytest.raises(ValueError, match="duplicate"):
+        m.sum(axis=[0, 0])
+
+
+def test_repetitions_are_a_vector_at_most() -> None:
+    with pytest.raises(ValueError, match="scalar or a vector"):
+        T.tile(T.matrix(), T.imatrix("reps"))
+
+
+def test_convolutions_have_a_stride_for_each_axis() -> None:
+    with pytest.raises(ValueError, match="subsample must be 3 integers"):
+        T.nnet.conv3d(T.tensor5(), T.tensor5(), subsample=(1, 1))
+
+
+@pytest.mark.parametrize("dtype", ["bool", "int8", "float32"])
+def test_reductions_by_their_scalar_op_keep_the_dtype(dtype: str) -> None:
+    x = T.vector("x", dtype=dtype)
+    total = indexops.CAReduce(T.add, None)(x)
+    assert total.dtype == dtype
+    assert total.eval({x: np.ones(3, dtype)}) == (True if dtype == "bool" else 3)
+
+
+def test_products_without_zeros_have_no_gradient() -> None:
+    x = T.vector("x")
+    made = ops.ProdWithoutZeros()(x)
+    assert made.eval({x: [2.0, 0.0, 3.0]}) == 6
+    with pytest.raises(gradient.NullTypeGradError):
+        tcc.grad(made, x)
+
+
+def test_ops_are_equal_to_their_likes_alone() -> None:
+    y = T.matrix("m").reshape((2, 2))
+    assert ops.Reshape(2) == ops.Reshape(2) != ops.Reshape(3) and ops.Reshape(2) != y.owner.op
+    assert ops.Sum() != ops.Prod()

@@ -211,7 +211,7 @@ def _sizes(name: str, value: Any, count: int) -> tuple[Any, ...]:
 
 
 def numbers(name: str, value: Any, count: int) -> tuple[int, ...]:
-    """`count` integers; TypeError for anything else."""
+    """`count` integers; ValueError for another number of them, TypeError for anything else."""
     if isinstance(value, TensorConstant):
         value = value.data
     try:
@@ -221,7 +221,7 @@ def numbers(name: str, value: Any, count: int) -> tuple[int, ...]:
             f"{name} must be {count} integers known when the graph is built, got {value!r}"
         ) from None
     if len(out) != count:
-        raise TypeError(f"{name} must be {count} integers, got {value!r}")
+        raise ValueError(f"{name} must be {count} integers, got {value!r}")
     return out
 
 
