@@ -163,9 +163,12 @@ def get_scalar_constant_value(v: Any, **_: Any) -> Any:
         if known:
             raise NotScalarConstantError(v)
         try:
-            return np.asarray(v.eval()).astype(dtype)[()]
+            elements = np.ravel(v.eval())
         except AssertionError as e:
             raise NotScalarConstantError(v) from e
+        if not elements.size or (elements != elements[0]).any():
+            raise NotScalarConstantError(v)
+        return elements[0].astype(dtype)
     if np.size(v.data) != 1:
         raise NotScalarConstantError(v)
     return np.asarray(v.data).reshape(())[()]

@@ -351,7 +351,9 @@ TREE: dict[str, Entry] = {
     "tensor.nnet": Entry(names=_NNET),
     "tensor.nnet.nnet": Entry(("tcc.tensor.nnet",), _NNET),
     "tensor.nnet.sigm": Entry(("tcc.tensor.nnet",)),
-    "tensor.nnet.bn": Entry(),
+    "tensor.nnet.bn": Entry(
+        names=_from(N, "AbstractBatchNormInference AbstractBatchNormTrain AbstractBatchNormTrainGrad")
+    ),
     "tensor.nnet.conv": Entry(names={"imported_scipy_signal": "=True"}),
     "tensor.nnet.corr": Entry(names=_from(N, "CorrMM CorrMM_gradInputs CorrMM_gradWeights")),
     "tensor.nnet.corr3d": Entry(names=_from(N, "Corr3dMM Corr3dMM_gradInputs Corr3dMM_gradWeights")),

@@ -11,10 +11,11 @@ from tcc import build, elemwise
 from tcc.build import shape_of
 from tcc.gradient import Lop
 from tcc.tangents import Rop
-from tcc.tensor.nnet import abstract_conv, onehot
+from tcc.tensor.nnet import abstract_conv, bn, onehot
 from tcc.tensor.nnet import basic as nnet
 from tcc.tensor.signal import pool
 from tcc.theano.legacyop import LegacyOp
+from tcc.types import promote
 from tcc.variable import as_variable
 
 
@@ -111,7 +112,7 @@ class CorrMM(_Correlation):
     rows = ("conv",)
 
     def apply(self, img: Any, kern: Any) -> Any:
-        return self._abstract("")(_spatial(img, self.rank), _spatial(kern, self.rank))
+        return self._abstract("")(*_spatial(self.rank, img, kern))
 
 
 class CorrMM_gradWeights(_Correlation):
@@ -120,7 +121,7 @@ class CorrMM_gradWeights(_Correlation):
     rows = ("conv_filter",)
 
     def apply(self, img: Any, topgrad: Any, shape: Any = None) -> Any:
-        img, topgrad = _spatial(img, self.rank), _spatial(topgrad, self.rank)
+        img, topgrad = _spatial(self.rank, img, topgrad)
         return self._abstract("_gradWeights")(img, topgrad, self._sizes(shape, img, topgrad, True))
 
 
@@ -130,7 +131,7 @@ class CorrMM_gradInputs(_Correlation):
     rows = ("conv_input",)
 
     def apply(self, kern: Any, topgrad: Any, shape: Any = None) -> Any:
-        kern, topgrad = _spatial(kern, self.rank), _spatial(topgrad, self.rank)
+        kern, topgrad = _spatial(self.rank, kern, topgrad)
         return self._abstract("_gradInputs")(kern, topgrad, self._sizes(shape, kern, topgrad, False))
 
 
@@ -149,11 +150,69 @@ class Corr3dMM_gradInputs(CorrMM_gradInputs):
     rank = 3
 
 
-def _spatial(x: Any, rank: int) -> Any:
-    x = as_variable(x)
-    if x.type.ndim != rank + 2:
-        raise TypeError(f"a tensor of {rank + 2} axes is needed, got {x.type}")
-    return x
+def _spatial(rank: int, *operands: Any) -> list[Any]:
+    """The operands, of `rank` spatial axes each, in one dtype."""
+    values = [as_variable(x) for x in operands]
+    for x in values:
+        if x.type.ndim != rank + 2:
+            raise TypeError(f"a tensor of {rank + 2} axes is needed, got {x.type}")
+    return _alike(*values)
+
+
+def _alike(*values: Any) -> list[Any]:
+    """The variables in the dtype that holds all of theirs."""
+    made = [as_variable(v) for v in values]
+    dtype = promote(*(v.type.dtype for v in made))
+    return [build.cast(v, dtype) for v in made]
+
+
+# -- batch normalisation ---------------------------------------------------------------------------------------------------
+
+
+class _BatchNorm(LegacyOp):
+    """`axes` are those that are normalised over; parameters have size 1 there."""
+
+    options = {"axes": (0,)}
+
+
+class AbstractBatchNormTrain(_BatchNorm):
+    """The result, mean and 1 / sqrt(var + epsilon), and the new running mean and variance where they are given."""
+
+    def apply(
+        self,
+        x: Any,
+        scale: Any,
+        bias: Any,
+        epsilon: Any = 1e-4,
+        running_average_factor: Any = 0.1,
+        running_mean: Any = None,
+        running_var: Any = None,
+    ) -> Any:
+        x, scale, bias = _alike(x, scale, bias)
+        return bn.batch_normalization_train(
+            x, scale, bias, self.axes, epsilon, running_average_factor, running_mean, running_var
+        )
+
+
+class AbstractBatchNormInference(_BatchNorm):
+    def apply(self, x: Any, scale: Any, bias: Any, mean: Any, variance: Any, epsilon: Any = 1e-4) -> Any:
+        return bn.batch_normalization_test(*_alike(x, scale, bias, mean, variance), self.axes, epsilon)
+
+
+class AbstractBatchNormTrainGrad(_BatchNorm):
+    """Gradients by x, scale and bias of what AbstractBatchNormTrain makes, given that by its result, its mean and 1 / std."""
+
+    def apply(self, x: Any, dy: Any, scale: Any, x_mean: Any, x_invstd: Any, epsilon: Any = 1e-4) -> Any:
+        x, dy, scale, x_mean, x_invstd = _alike(x, dy, scale, x_mean, x_invstd)
+        scale, x_mean, x_invstd = (
+            bn.spread(v, name, x.type.ndim, self.axes)
+            for v, name in ((scale, "scale"), (x_mean, "x_mean"), (x_invstd, "x_invstd"))
+        )
+        normal = (x - x_mean) * x_invstd
+        by_scale = (dy * normal).sum(self.axes, keepdims=True)
+        by_bias = dy.sum(self.axes, keepdims=True)
+        inner = dy - dy.mean(self.axes, keepdims=True) - normal * (dy * normal).mean(self.axes, keepdims=True)
+        return [scale * x_invstd * inner, by_scale, by_bias]
 
 
 # -- pooling -------------------------------------------------------------------------------------------------------------

@@ -277,3 +277,33 @@ def test_ops_are_equal_to_their_likes_alone() -> None:
     y = T.matrix("m").reshape((2, 2))
     assert ops.Reshape(2) == ops.Reshape(2) != ops.Reshape(3) and ops.Reshape(2) != y.owner.op
     assert ops.Sum() != ops.Prod()
+
+
+def test_elements_of_constant_vectors_are_numbers() -> None:
+    two, three = (legacy.get_scalar_constant_value(v) for v in T.as_tensor_variable([2, 3]))
+    assert (two, three) == (2, 3) and np.shape(two) == () and two.dtype == "int64"
+    with pytest.raises(legacy.NotScalarConstantError):
+        legacy.get_scalar_constant_value(T.as_tensor_variable([2, 3]) + 1)
+
+
+def test_correlations_take_mixed_dtypes() -> None:
+    x, w = T.TensorType("float32", (False,) * 4)("x"), T.TensorType("float64", (False,) * 4)("w")
+    assert netops.CorrMM()(x, w).dtype == netops.CorrMM()(w, x).dtype == "float64"
+
+
+@pytest.mark.parametrize("axes", [(0,), (0, 2)])
+def test_batch_normalisation_by_its_op_classes(axes: tuple[int, ...]) -> None:
+    rng = np.random.RandomState(3)
+    form = tuple(1 if a in axes else n for a, n in enumerate((4, 3, 2)))
+    x, dy, scale, bias = (T.tensor3(name) for name in ("x", "dy", "scale", "bias"))
+    values = [rng.randn(4, 3, 2), rng.randn(4, 3, 2), rng.rand(*form), rng.rand(*form)]
+    out, mean, invstd = netops.AbstractBatchNormTrain(axes)(x, scale, bias)
+    pulled = netops.AbstractBatchNormTrainGrad(axes)(x, dy, scale, mean, invstd)
+    expected = tcc.grad(None, [x, scale, bias], known_grads={out: dy})
+    same = netops.AbstractBatchNormInference(axes)(x, scale, bias, mean, invstd**-2 - 1e-4)
+    found = tcc.function([x, dy, scale, bias], [out, *pulled, same, *expected])(*values)
+    for made, wanted in zip(found[1:4], found[5:], strict=True):
+        np.testing.assert_allclose(made, wanted, atol=1e-10)
+    np.testing.assert_allclose(found[4], found[0], atol=1e-10)
+    with pytest.raises(ValueError, match="scale must have 3 axes"):
+        netops.AbstractBatchNormTrainGrad((0,))(x, dy, T.vector(), mean, invstd)
