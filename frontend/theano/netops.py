@@ -196,7 +196,8 @@ class AbstractBatchNormTrain(_BatchNorm):
 
 class AbstractBatchNormInference(_BatchNorm):
     def apply(self, x: Any, scale: Any, bias: Any, mean: Any, variance: Any, epsilon: Any = 1e-4) -> Any:
-        return bn.batch_normalization_test(*_alike(x, scale, bias, mean, variance), self.axes, epsilon)
+        x, scale, bias, mean, variance = _alike(x, scale, bias, mean, variance)
+        return bn.batch_normalization_test(x, scale, bias, mean, variance, self.axes, epsilon)
 
 
 class AbstractBatchNormTrainGrad(_BatchNorm):
