@@ -4,11 +4,14 @@ Two layouts.  A *shared* axis holds the elements once, zeros around them, one pl
 read it at different distances, and a row is as long as the farthest tap needs: results that fall behind a row's end are
 computed and dropped.  A *spread* axis has a plane for each tap, with just the elements that the tap meets, in the order of
 the results: nothing is dropped, and runs of results go on from row to row.  The copies of an element are as many as taps.
+
+Where a row of results is whole vectors, a shared axis drops nothing either: each vector of a tile has an address of its own.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tcc.codegen.emit import VecType
@@ -100,6 +103,16 @@ def spread_axis(k: int, out: Size, lo: Size, stride: int, dilation: int, forward
     return Axis(0, k, out, 0, (Run(0, 1, k, 0, out, 0, 1, 0, 1),), how)
 
 
+def whole_rows(axes: Sequence[Axis], t: VecType) -> bool:
+    """Whether results along the shared last axis, which are all of one phase, are whole vectors with gaps between the rows."""
+    last = axes[2]
+    one = last.spread is None and all(len(a.runs) == 1 for a in axes)
+    if not one or not isinstance(last.pitch, int) or not isinstance(last.runs[0].count, int):
+        return False
+    count = last.runs[0].count
+    return 0 < count < last.pitch and count % t.lanes == 0
+
+
 def best_axes(
     shared: list[Axis],
     spread: list[Axis | None],
@@ -108,9 +121,11 @@ def best_axes(
     m: Size,
     t: VecType,
     target: Target,
+    dense: bool,
 ) -> list[Axis]:
     """The faster layout of each axis: the last is spread where what its copies cost is less than what is dropped without,
-    and then the others too where they have one tap.  Sizes that are not known leave all shared."""
+    and then the others too where they have one tap.  Sizes that are not known leave all shared.  The rows of results follow
+    one another in memory if they are `dense`."""
     last = spread[2]
     sizes = [
         *source, channels, m, *(s for a in shared for s in (a.pitch, a.runs[0].taps, a.runs[0].count))
@@ -126,10 +141,10 @@ def best_axes(
     depth = known(shared[0].runs[0].count)
     each = math.prod(taps) * known(m) / (t.lanes * target.multiply_adds) * depth
     by_row, row = max(known(channels), 1), -(-cols // t.lanes)
-    alone = each * ((rows - 1) * known(shared[2].pitch) + cols) + lines * (
-        3 * -(-known(source[2]) // t.lanes) + 12
-    )
-    if known(shared[2].pitch) != cols:
+    whole = dense and whole_rows(shared, t)
+    pixels = rows * cols if whole else (rows - 1) * known(shared[2].pitch) + cols
+    alone = each * pixels + lines * (3 * -(-known(source[2]) // t.lanes) + 12)
+    if known(shared[2].pitch) != cols and not whole:
         alone += known(m) * depth * rows * (2 * row + 8) / by_row
     copied = each * rows * cols + lines * (3 * row * taps[2] + 12)
     if copied >= alone:

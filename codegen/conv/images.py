@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 from tcc.codegen.conv.axes import Run, known
 from tcc.codegen.conv.kernel import Conv
-from tcc.codegen.conv.text import ROUND_BYTES, Number, best_tile
+from tcc.codegen.conv.text import Number, best_tile, round_bytes
 from tcc.codegen.emit import VecType
 from tcc.codegen.index import Index
 from tcc.codegen.kernel import Kernel
@@ -114,7 +114,9 @@ class _ByImages(Conv):
         self.turned_block = channels * self.inside * self.width
         self.made_block = known(self.tiles) * self.h * self.made * self.width
         blocks = -(-self.images // self.width)
-        most = max(min(blocks, ROUND_BYTES // ((self.turned_block + self.made_block) * bytes)), 1)
+        most = max(
+            min(blocks, round_bytes(self.target) // ((self.turned_block + self.made_block) * bytes)), 1
+        )
         pack = self.reserve(known(self.tiles) * self.h * channels * taps * bytes)
         self.turned = self.reserve(most * self.turned_block * bytes)
         self.results = self.reserve(most * self.made_block * bytes)

@@ -27,6 +27,7 @@ from tcc.codegen.conv.axes import (
     forward_axis,
     known,
     spread_axis,
+    whole_rows,
 )
 from tcc.codegen.conv.pad import write_spread_pad
 from tcc.codegen.conv.text import ConvText, Number, best_tile, constant_mask
@@ -62,12 +63,14 @@ class Conv(ConvText):
             (a, b, c) for a in self.axes[0].runs for b in self.axes[1].runs for c in self.axes[2].runs
         ]
         self.merged = all(a.spread for a in self.axes)
-        pitch = self.axes[2].pitch
+        pitch, cols = self.axes[2].pitch, self.phases[0][2].count
+        steps = self.three(self.result.strides[2:], 0)
+        self.whole_rows = self._dense_rows() and whole_rows(self.axes, self.t)
         self.runs = [
             maximum(add(mul(sub(rows.count, 1), pitch), cols.count), 0) for _, rows, cols in self.phases
         ]  # pixels of each phase that follow one another
-        if self.merged:
-            self.runs = [mul(*(r.count for r in self.phases[0]))]
+        if self.merged or self.whole_rows:
+            self.runs = [mul(*(r.count for r in self.phases[0][0 if self.merged else 1 :]))]
         most: Size = 0
         for run in self.runs:
             most = maximum(most, run)
@@ -81,21 +84,25 @@ class Conv(ConvText):
         )
         self.cycles = cycles * len(self.phases)  # of an image, or of all where they are merged
         self.width = self.v * self.t.lanes
+        self.heads = self.v if self.whole_rows else 1  # addresses of a tile's vectors
         lines, longer = self._lines()
         read = mul(lines, add(self.width, longer), self.t.bytes)
         self.far = isinstance(read, int) and read > target.l1_bytes
         self.tiles = ceil_div(self.m, self.h)
-        # rows of results follow one another in both memories
-        steps = self.three(self.result.strides[2:], 0)
+        # rows of results follow one another in memory, and tiles go on from row to row
         step = len(self.phases) == 1 and self.phases[0][1].step == self.phases[0][2].step == 1
-        cols = self.phases[0][2].count
-        self.gapless = step and pitch == cols and steps[1] == mul(cols, steps[2])
+        self.gapless = step and (self.whole_rows or pitch == cols) and self._dense_rows()
         if self.merged and self.phases[0][0].count != 1:
             self.gapless = self.gapless and steps[0] == mul(self.phases[0][1].count, steps[1])
         self.direct = self.gapless and steps[2] == 1 and (not op.blocks or cheap(op.block.ops))
         # tiles may read the source itself where no vector goes on behind a run
         self.in_place = self.one_tap(self.filters, self.source) and not any(a.spread for a in self.axes)
         self.in_place &= target.avx512 or self.runs[0] % self.t.lanes == 0
+
+    def _dense_rows(self) -> bool:
+        """Whether rows of results follow one another in memory."""
+        steps = self.three(self.result.strides[2:], 0)
+        return bool(steps[1] == mul(self.three(self.result.shape[2:], 1)[2], steps[2]))
 
     def _end(self, run: Size) -> tuple[int, int] | None:
         """(vectors, lanes of the last one or 0 for all) of a run's last tile, if that is not like the others."""
@@ -117,7 +124,8 @@ class Conv(ConvText):
             shared.append(make(*sizes, *how, i == 2))
             known = isinstance(kernel[i], int) and (self.forward or self.strides[i] == 1)
             spread.append(spread_axis(kernel[i], other[i], *how, self.forward) if known else None)
-        return best_axes(shared, spread, space, self.depth_channels, self.m, self.t, self.target)
+        layout = self.t, self.target, self._dense_rows()
+        return best_axes(shared, spread, space, self.depth_channels, self.m, *layout)
 
     def _lines(self) -> tuple[Size, Size]:
         """What taps of the first phase read for a run of results: (lines, elements by which each is longer than the run)."""
@@ -230,14 +238,15 @@ class Conv(ConvText):
         return [emit_block(e, self.target, block, known, lanes) for known in params]
 
     def _write_tile(self, name: str, v: int, last: int = 0) -> None:
-        """`name(args, a, table, b, c, k, out, rows, image, channel, pixel)`: [h, v vectors] are the sums over k of a[k, h]
-        times the vectors at b + table[k].  They go through the block to `rows` channels at `out`, or as they are to c where
-        that is null.  Of the last vector only `last` lanes are results."""
+        """`name(args, a, table, b.., c, k, out, rows, image, channel, pixel)`: [h, v vectors] are the sums over k of a[k, h]
+        times the vectors at b + table[k], of which each has its own b where rows are whole vectors.  They go through the
+        block to `rows` channels at `out`, or as they are to c where that is null.  Of the last vector only `last` lanes are
+        results."""
         e, t, h = self.e, self.t, self.h
         params = [
             "ptr noalias readonly %a",
             "ptr noalias readonly %table",
-            "ptr noalias readonly %b",
+            *(f"ptr noalias readonly %b{j}" for j in range(self.heads)),
             "ptr %c",
             "i64 %k",
         ]
@@ -253,12 +262,17 @@ class Conv(ConvText):
 
         def step(k: str, s: list[str]) -> list[str]:
             a, acc = s[0], s[1:]
-            b = e.gep("%b", e.value(f"load i64, ptr {e.gep('%table', k, 'i64')}"))
+            where = e.value(f"load i64, ptr {e.gep('%table', k, 'i64')}")
             if self.far:
                 soon = e.value(f"load i64, ptr {e.gep('%table', x.add(k, AHEAD), 'i64')}")
-                self.fetch(e.gep("%b", soon), v * t.lanes * t.bytes)
+                for j in range(min(v, self.heads)):
+                    self.fetch(e.gep(f"%b{j}", soon), v // self.heads * t.lanes * t.bytes)
             reads = ends if self.in_place else [None] * v
-            vectors = [load(e, t, e.gep(b, j * t.lanes, t.elem), mask) for j, mask in enumerate(reads)]
+            vectors = []
+            for j, mask in enumerate(reads):
+                head, vector = (j, 0) if self.whole_rows else (0, j)
+                b = e.gep(e.gep(f"%b{head}", where), vector * t.lanes, t.elem)
+                vectors.append(load(e, t, b, mask))
             rows = [e.gep(a, i, t.elem) for i in range(h)]
             return [e.gep(a, h, t.elem), *self.multiply(rows, vectors, acc)]
 
@@ -519,9 +533,17 @@ class Conv(ConvText):
             q0 = x.mul(block, width)
             q1 = x.min(x.add(q0, width), long)
             at = x.add(x.mul(x.add(firsts[0], z), pitch_h), firsts[1])
-            at = x.add(x.add(x.mul(at, p), firsts[2]), q0)
+            at = x.add(x.add(x.mul(at, p), firsts[2]), 0 if self.whole_rows else q0)
             at = x.add(at, x.mul(x.mul(x.mul(group, cc), planes), plane))
             b = e.gep(padded, x.add(at, x.mul(i, image)), elem)
+            heads = [b]
+            if self.whole_rows:
+                heads = []
+                for j in range(self.v):
+                    row, vector = self.divide(
+                        x, x.add(x.mul(block, self.v), j), known(cols.count) // self.t.lanes
+                    )
+                    heads.append(e.gep(b, x.add(x.mul(row, p), x.mul(vector, self.t.lanes)), elem))
             y0: Number = 0 if one_line else x.div(q0, apart)
             y1: Number = 1 if one_line else x.add(x.div(x.sub(q1, 1), apart), 1)
 
@@ -551,8 +573,8 @@ class Conv(ConvText):
                 channel = x.add(x.mul(group, mm), in_group)
                 count = x.min(x.sub(mm, in_group), h)
                 to = e.gep(result, x.mul(channel, sc), elem)
-                args: list[tuple[str, Number]] = [("ptr", "%args"), ("ptr", a), ("ptr", table), ("ptr", b)]
-                args += [("ptr", tile), ("i64", kk)]
+                args: list[tuple[str, Number]] = [("ptr", "%args"), ("ptr", a), ("ptr", table)]
+                args += [*(("ptr", b) for b in heads), ("ptr", tile), ("i64", kk)]
                 if self.direct:
                     where, deep = line_at(y0)[:2]
                     inside = q0 if one_line else x.sub(q0, x.mul(y0, apart))

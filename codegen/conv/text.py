@@ -21,7 +21,6 @@ from tcc.runtime import layout as at
 
 Number = int | str
 FIELDS = ("args", "first", "table", "pack", "count", "resume")
-ROUND_BYTES = 1 << 20  # of padded images at a time
 _ALIGN = LINE = 64
 PAGE = 4096
 _TILE_END = 40  # cycles of a tile beside its steps, and three more for each of its vectors
@@ -76,6 +75,11 @@ def best_tile(
                 best = cost, h, v
     assert best is not None
     return best
+
+
+def round_bytes(target: Target) -> int:
+    """Of padded images at a time: half of the second-level cache, where tiles find them again."""
+    return target.l2_bytes // 2
 
 
 def constant_mask(lanes: Sequence[bool]) -> str | None:
@@ -139,9 +143,9 @@ class ConvText:
         return count
 
     def fitting(self, images: Size, elements: Size) -> Size:
-        """As many of the images, which take so many elements of scratch, as fit ROUND_BYTES."""
+        """As many of the images, which take so many elements of scratch, as fit half of the second-level cache."""
         bytes = mul(elements, self.t.bytes)
-        return maximum(minimum(images, floordiv(ROUND_BYTES, maximum(bytes, 1))), 1)
+        return maximum(minimum(images, floordiv(round_bytes(self.target), maximum(bytes, 1))), 1)
 
     def image_number(self, x: Index, first: Number, i: Number) -> Number:
         """Which image is the i-th of a round."""
@@ -150,7 +154,7 @@ class ConvText:
     def merge_images(self, images: Size) -> Size:
         """How many are laid out as one, plane by plane, and read together: their pixels follow one another."""
         bytes = mul(self.channels, self.channel, self.t.bytes)
-        count = maximum(minimum(images, floordiv(ROUND_BYTES, maximum(bytes, 1))), 1)
+        count = maximum(minimum(images, floordiv(round_bytes(self.target), maximum(bytes, 1))), 1)
         self.image, self.plane, self.channel = self.plane, mul(self.plane, count), mul(self.channel, count)
         self.padded = self.reserve(mul(add(mul(self.channels, self.channel), self.slack), self.t.bytes))
         return count
