@@ -326,7 +326,8 @@ def pulled(
     if not node.operands:  # ranges and the like hang on sizes alone
         return []
     if node.defn.grad is None:
-        raise NullTypeGradError(f"{node.name} has no gradient (at {place(node.loc)})")
+        reason = f"{node.name} has no gradient (at {place(node.loc)})"
+        return [Undefined(reason) if _reaches(node, k) else None for k in range(len(node.operands))]
     full = [
         build.cast(_fitted_flags(g, r), r.type.dtype) if g is not None and g is not ZERO else b.full(0, r)
         for g, r in zip(flowing, node.results)

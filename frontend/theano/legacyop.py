@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 import numpy as np
 
 from tcc.build import shape_of
-from tcc.gradient import Lop
+from tcc.gradient import Lop, grad
 from tcc.graph import ShownOp, clone
 from tcc.tangents import Rop
 from tcc.variable import Constant, as_variable
@@ -99,10 +99,11 @@ class LegacyOp(metaclass=OpClass):
         )
 
     def grad(self, inputs: Sequence[Any], output_grads: Sequence[Any]) -> list[Any]:
-        """Gradients by the inputs, as if these were independent of each other."""
+        """Gradients by the inputs, as if these were independent of each other; of a NullType where there is none."""
         values = [as_variable(v) for v in inputs]
         fresh = [v if isinstance(v, Constant) else v.type() for v in values]
-        made = Lop(self.make_node(*fresh).outputs, fresh, list(output_grads), disconnected_inputs="ignore")
+        known = dict(zip(self.make_node(*fresh).outputs, output_grads, strict=True))
+        made = grad(None, fresh, known_grads=known, disconnected_inputs="ignore", null_gradients="return")
         return list(clone(made, [pair for pair in zip(fresh, values) if pair[0] is not pair[1]]))
 
     def L_op(self, inputs: Sequence[Any], outputs: Sequence[Any], output_grads: Sequence[Any]) -> list[Any]:

@@ -10,7 +10,7 @@ import pytest
 
 import tcc
 import tcc.theano
-from tcc import gradcheck
+from tcc import gradcheck, gradient
 from tcc import tensor as T
 from tcc.theano import drawops, indexops, legacy, legacyop, matrixops, netops, ops
 
@@ -330,3 +330,14 @@ def test_the_bound_of_a_spectral_radius():
     for bad, error in (((T.vector(), 2), TypeError), ((x, 2.0), TypeError), ((x, 0), ValueError)):
         with pytest.raises(error):
             legacy.spectral_radius_bound(*bad)
+
+
+def test_gradients_that_do_not_exist_are_null() -> None:
+    order, x = T.vector("order"), T.vector("x")
+    jv = tcc.theano.module("tensor.inplace").jv_inplace
+    by_order, by_x = jv.grad([order, x], [T.ones_like(x)])
+    assert isinstance(by_order.type, gradient.NullType) and by_x.type == x.type
+    with pytest.raises(gradient.NullTypeGradError, match="trigamma has no gradient"):
+        tcc.grad(T.tri_gamma(x).sum(), x)
+    null = tcc.grad(T.tri_gamma(x).sum(), x, null_gradients="return")
+    assert isinstance(null.type, gradient.NullType)
