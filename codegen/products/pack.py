@@ -10,6 +10,7 @@ from tcc.codegen.products.microkernel import each_vector, lane_mask, load, store
 from tcc.codegen.target import Target
 
 _ROWS_AHEAD = 12  # rows that are fetched ahead of the one that is copied
+_LINES_AHEAD = 28  # of rows of a group of panels, which often crowd into few sets of the first-level cache
 
 _LINE = 64  # bytes of a cache line
 
@@ -133,7 +134,8 @@ def copy_block(t: VecType, vectors: int, target: Target) -> Emit:
 def copy_group(t: VecType, width: int, count: int, target: Target) -> Emit:
     """LLVM text of `void @tcc_pack_T_group(src, src stride, dst, dst stride, rows, cols)`; strides in bytes.
 
-    Up to `count` panels of `width` columns, side by side in src and one after another in dst.
+    Up to `count` panels of `width` columns, side by side in src and one after another in dst; what stands behind a panel's
+    columns, up to a whole vector, is anything.
     """
     e = Emit()
     e.function(
@@ -159,8 +161,10 @@ def copy_group(t: VecType, width: int, count: int, target: Target) -> Emit:
             e.line(f"call void @llvm.prefetch.p0(ptr {at}, i32 0, i32 3, i32 1)")
         for p, place in enumerate(places):
             for lane in range(0, width, t.lanes):
-                mask = None if lane + t.lanes <= width else part
-                vector = load(e, t, e.gep(src, p * width + lane, t.elem), mask)
+                first = p * width + lane
+                vector = load(
+                    e, t, e.gep(src, first, t.elem), None if first + t.lanes <= count * width else part
+                )
                 store(e, t, vector, e.gep(place, lane, t.elem))
         return [e.gep(p, step) for p, step in zip(v, ["%ss"] + ["%ds"] * count)]
 
@@ -168,12 +172,8 @@ def copy_group(t: VecType, width: int, count: int, target: Target) -> Emit:
         starts = [e.gep("%dst", x.mul(size, p)) for p in range(count)]
         e.loop(0, "%rows", 1, row, [("ptr", p) for p in ["%src", *starts]])
 
-    if not target.avx512:  # where masks cost
-        e.loop(0, x.ceil_div("%cols", width), 1, panel)
-        e.end()
-        return e
     part = lane_mask(e, t, str(width % t.lanes))
-    ahead = x.mul("%ss", _ROWS_AHEAD // 3)
+    ahead = x.mul("%ss", max(_ROWS_AHEAD // 3, _LINES_AHEAD * _LINE // (count * width * t.bytes)))
     whole = e.value(f"icmp eq i64 %cols, {count * width}")
     e.when(whole, whole_rows)
     e.loop(0, x.pick(e.value(f"zext i1 {whole} to i64"), 0, x.ceil_div("%cols", width)), 1, panel)
