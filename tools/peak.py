@@ -28,7 +28,7 @@ def fma_peak(threads: int = 1, elem: str = "float") -> float:
     """Floating-point operations a second (a multiply-add counts as two) that `threads` threads reach together."""
     target = host()
     lanes = target.vector(elem).lanes
-    image = Image.load([compile_object(_multiply(target, elem), target)])
+    image = Image.load([compile_object(multiply(target, elem), target)])
     run = function(image.address("peak"), None, ctypes.c_int64, ctypes.c_void_p)
     rounds = 50_000
     count = _chains(target)
@@ -91,7 +91,7 @@ def _chains(target: Target) -> int:
     return int(ACCUMULATORS * target.registers)
 
 
-def _multiply(target: Target, elem: str) -> str:
+def multiply(target: Target, elem: str) -> str:
     """`void @peak(i64 rounds, ptr values)`: every vector of `values` but the last grows by the square of the last."""
     e, v = Emit(), target.vector(elem)
     e.function("void @peak(i64 %rounds, ptr %values)")

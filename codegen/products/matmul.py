@@ -201,8 +201,13 @@ def _write_epilogue(e: Emit, name: str, spec: Matmul, epilogue: Epilogue, t: Vec
             mask = lane_mask(e, t, str(x.sub("%cols", j)))
             col = str(x.add("%col", j))
             done = epilogue.emit(e, target, load(e, t, p, mask), t, row, col, mask, "%batch", values)
-            if done is not None:
-                store(e, t, done, p, mask)
+            if done is None:
+                return
+            if target.avx512:
+                return store(e, t, done, p, mask)
+            whole = e.value(f"icmp sge i64 {x.sub('%cols', j)}, {t.lanes}")
+            e.when(whole, lambda: store(e, t, done, p))
+            e.when(e.value(f"xor i1 {whole}, true"), lambda: store(e, t, done, p, mask))
 
         e.loop(0, "%cols", t.lanes, vector)
         return [e.gep(v[0], "%crs")]

@@ -12,7 +12,7 @@ second-level cache it is bound by arithmetic.  What costs is everything else, an
   whole length.
 - A is read once for each block of columns, C is read and written once for each block of k.  C's lines are fetched a tile
   ahead, one in each of its last steps, and A's rows while the panel before is computed, one by each tile.  C costs more, for
-  it is also written, down to _KC_LEAST.
+  it is also written, down to _KC_LEAST, or as far as a panel of A takes no more than _A_SHARE of the first-level cache.
 - Each panel of A is read by all tiles of its rows: it should stay in the first-level cache, half of it or less.
 - A copy of A that several blocks of columns use is made once, by blocks of rows that the third-level cache holds.
 - Lines a power of two apart share cache sets, lines on many pages miss the table of pages: such operands are copied.
@@ -50,6 +50,7 @@ from tcc.codegen.target import Target
 KC = 1024  # the most of k in one block: long chains make the updates of C rare
 _KC_STREAMED = 32  # the least where a large B is read in place: few of its rows side by side
 _KC_LEAST = 256  # shorter blocks of k would read and write C too often
+_A_SHARE = 9 / 32  # of the first-level cache that a panel of A may always take, for the same reason
 _LEAST_PANELS = 4
 _FEW_PANELS = (
     8  # of B that are copied at a time where few rows use the copy: it is still in the nearest cache then
@@ -126,6 +127,12 @@ def most_shared_bytes(t: VecType, target: Target) -> int:
     return max(target.l2_bytes // 2, max(least, _DOT_COPY) * t.bytes) + rows
 
 
+def _least_depth(t: VecType, target: Target) -> int:
+    """Of k in one block where a block has many rows."""
+    panel = tile_rows(target)[0] * t.bytes
+    return max(_KC_LEAST, int(_A_SHARE * target.l1_bytes / panel) // t.lanes * t.lanes)
+
+
 def _a_depth(t: VecType, target: Target) -> int:
     """The most of k for which a panel of A, copied by columns, takes half the first-level cache."""
     return max(t.lanes, target.l1_bytes // 2 // a_column_bytes(t, target) // t.lanes * t.lanes)
@@ -160,8 +167,11 @@ def _copies(t: VecType, target: Target, x: Index, sizes: Sizes, form: Size, pane
     unpacked: Size = x.equal(pack, UNPACKED)
     if panels:
         pack, unpacked = UNPACKED, 0
-    wide = x.max(_KC_LEAST, x.min(KC, x.div(half, x.round_up(columns, width))))
-    fitting = x.pick(many, KC if panels else wide, KC)
+    wide = x.max(_least_depth(t, target), x.min(KC, x.div(half, x.round_up(columns, width))))
+    # rows that are copied before the tiles run keep these waiting: they are read along as much of their length as fits
+    rows_first = 0 if panels or keeps(target) else x.equal(sizes["bcs"], 1)
+    broad = x.either(many, rows_first)
+    fitting = x.pick(broad, KC if panels else wide, KC)
     streamed = x.max(_KC_STREAMED, x.min(KC // 2, x.div(half // 2, x.round_up(columns, width))))
     most = x.pick(unpacked, x.pick(large, streamed, KC), fitting)
 
@@ -170,7 +180,7 @@ def _copies(t: VecType, target: Target, x: Index, sizes: Sizes, form: Size, pane
 
     def block(kc: Size) -> Size:
         fit = x.div(x.div(half, kc), width)
-        return x.max(x.mul(x.pick(many, fit, x.min(fit, _FEW_PANELS)), width), _LEAST_PANELS * width)
+        return x.max(x.mul(x.pick(broad, fit, x.min(fit, _FEW_PANELS)), width), _LEAST_PANELS * width)
 
     a_copy = _a_copy(t, x, sizes)
     used_again = x.both(x.less(block(deep(most)), n), x.sub(1, unpacked))

@@ -16,14 +16,15 @@ import pytest
 from tcc.codegen import support
 from tcc.codegen.emit import Emit, VecType, merge
 from tcc.codegen.index import Index
-from tcc.codegen.jit import Image, compile_object, function
+from tcc.codegen.jit import Image, assembly, compile_object, function
 from tcc.codegen.products.engines import vector
-from tcc.codegen.products.gemm import engine
+from tcc.codegen.products.gemm import engine, written
 from tcc.codegen.products.matmul import Epilogue, Matmul, matmul_kernel, matmul_scratch, matmul_slots
+from tcc.codegen.products.microkernel import VECTORS, micro_kernel, steps_at_once, tile_rows
 from tcc.codegen.products.plan import choose_form, plan
 from tcc.codegen.products.quick import quick_engine
 from tcc.codegen.products.record import A_BLOCK, PACK_FIRST, PACK_ROWS, engine_name, keeps
-from tcc.codegen.target import Target, host, plain
+from tcc.codegen.target import KNOWN, Target, host, plain
 from tcc.runtime import layout as at
 from tcc.runtime import native
 from tcc.runtime.threads import Pool
@@ -503,3 +504,29 @@ def test_the_quick_engine_gives_the_same_bits(dtype: str, bits: int | None) -> N
     specs = [exact(dtype, *case) for case in cases]
     for whole, quick, case in zip(products(specs, target), products(specs, target, quick=True), cases):
         assert np.array_equal(whole(*case), quick(*case))
+
+
+def test_rounds_are_long_where_registers_are_few() -> None:
+    """A step of the whole tile is 12 multiply-adds with 16 registers, and 28 with 32."""
+    sizes = {t.cpu: (t.registers, steps_at_once(t)) for t in KNOWN}
+    assert sizes["x86-64-v4"] == (32, 1)
+    assert sizes["x86-64-v3"] == sizes["x86-64-v2"] == (16, 4)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_tiles_keep_all_sums_in_registers(dtype: str) -> None:
+    """The loops over k of x86's tiles touch the stack for no vector."""
+    for target in KNOWN[:2]:
+        t = vector(dtype, target)
+        tile = micro_kernel(t, tile_rows(target)[0], VECTORS, target)
+        lines = assembly(merge([written(tile).replace("internal ", "")]), target).splitlines()
+        moves = [line for line in lines if "(%rsp)" in line and "mm" in line.split("#")[0]]
+        assert not moves, moves
+
+
+def test_one_depth_of_blocks_for_the_caches_of_each_machine() -> None:
+    """Where a panel of A has more of the first-level cache than it takes for 256 of k, blocks are deeper; nowhere less deep."""
+    (v3, v4), n = KNOWN[:2], 1024
+    for target, deep in ((v3, 344), (v4, 256), (v4._replace(l1_bytes=48 << 10), 256)):
+        a, b, c = (np.empty((n, n), np.float32) for _ in range(3))
+        assert _plan(exact("f32", a, b, c), target)["kc_most"] == deep
