@@ -7,6 +7,7 @@ from typing import Any
 
 from tcc import build
 from tcc.graph import Shown
+from tcc.opfunction import OpFunction
 from tcc.settings import config
 from tcc.types import dtype_name, promote
 from tcc.variable import TensorConstant, as_variable
@@ -87,7 +88,7 @@ def _several(row: str, name: str, doc: str) -> Function:
 def _named(function: Function, name: str, doc: str) -> Function:
     function.__name__ = function.__qualname__ = name
     function.__doc__ = doc
-    return function
+    return OpFunction(function)
 
 
 exp = _float_function("exp", "exp", "e ** x.")
@@ -175,16 +176,19 @@ gammaincc = _two(
 )
 
 
+@OpFunction
 def gammal(k: Any, x: Any) -> Any:
     """The lower incomplete gamma function, through SciPy."""
     return mul(gammainc(k, x), gamma(k))
 
 
+@OpFunction
 def gammau(k: Any, x: Any) -> Any:
     """The upper incomplete gamma function, through SciPy."""
     return mul(gammaincc(k, x), gamma(k))
 
 
+@OpFunction
 def chi2sf(x: Any, k: Any) -> Any:
     """1 - the cumulative chi-squared distribution of k degrees of freedom at x, through SciPy."""
     return gammaincc(true_div(k, 2), true_div(x, 2))
@@ -202,6 +206,7 @@ def logaddexp(a: Any, b: Any) -> Any:
     return add(larger, build.elementwise("softplus", gap))
 
 
+@OpFunction
 def abs_(x: Any) -> Any:
     """|x|; of bools, themselves."""
     x = as_variable(x)
@@ -210,6 +215,7 @@ def abs_(x: Any) -> Any:
     return x if x.type.dtype == "bool" else build.elementwise("abs", x)
 
 
+@OpFunction
 def true_div(a: Any, b: Any) -> Any:
     """a / b; of two integers in config.floatX."""
     a, b = as_variable(a), as_variable(b)
@@ -219,6 +225,7 @@ def true_div(a: Any, b: Any) -> Any:
     return build.elementwise("div", a, b, label="true_div", dtype=dtype)
 
 
+@OpFunction
 def inv(x: Any) -> Any:
     """1 / x."""
     x = as_variable(x)
@@ -261,11 +268,13 @@ def round(x: Any, mode: str | None = None) -> Any:
     return build.elementwise(rows[mode], x)
 
 
+@OpFunction
 def round_half_to_even(x: Any) -> Any:
     """Rounds floats, halves to the even number."""
     return round(x, "half_to_even")
 
 
+@OpFunction
 def round_half_away_from_zero(x: Any) -> Any:
     """Rounds floats, halves away from zero."""
     return round(x, "half_away_from_zero")
@@ -287,6 +296,7 @@ def cast(x: Any, dtype: str) -> Any:
     return build.cast(x, dtype, implicit=False)
 
 
+@OpFunction
 def clip(x: Any, min: Any, max: Any) -> Any:
     """x, but at least `min` and at most `max`: `min` where x < min, else the lesser of x and `max`.
 
@@ -296,6 +306,7 @@ def clip(x: Any, min: Any, max: Any) -> Any:
     return build.elementwise("clip", x, low, high)
 
 
+@OpFunction
 def switch(condition: Any, ift: Any, iff: Any) -> Any:
     """`ift` where the condition is not zero, else `iff`."""
     c, a, b = as_variable(condition), as_variable(ift), as_variable(iff)

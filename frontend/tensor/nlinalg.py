@@ -11,6 +11,7 @@ from tcc.creation import identity_like, tensor, zeros
 from tcc.elemwise import DISCRETE, abs_, add, cast, mul, neq, pow, sqr, sqrt, sub
 from tcc.gradient import DisconnectedType, Lop
 from tcc.matrices import alloc_diag, diag, trace
+from tcc.opfunction import OpFunction
 from tcc.products import dot, outer
 from tcc.reductions import axes_of, max, min
 from tcc.reductions import sum as total
@@ -51,6 +52,7 @@ def as_matrix(x: Any, name: str) -> Any:
     return cast(x, "float64") if x.type.dtype in DISCRETE else x
 
 
+@OpFunction
 def matrix_inverse(x: Any) -> Any:
     """The inverse; numpy.linalg.LinAlgError when the function runs for a matrix that has none."""
     return node("matrix_inverse", as_matrix(x, "matrix_inverse")).result
@@ -59,11 +61,13 @@ def matrix_inverse(x: Any) -> Any:
 inv = matrix_inverse
 
 
+@OpFunction
 def pinv(x: Any) -> Any:
     """The pseudo-inverse of Moore and Penrose."""
     return node("pinv", as_matrix(x, "pinv")).result
 
 
+@OpFunction
 def det(x: Any) -> Any:
     """The determinant."""
     return node("det", as_matrix(x, "det")).result
@@ -83,6 +87,7 @@ def eigh(x: Any, UPLO: str = "L") -> tuple[Any, Any]:
     return w, v
 
 
+@OpFunction
 def eig(x: Any) -> tuple[Any, Any]:
     """The eigenvalues, all of which must be real, and eigenvectors of length 1."""
     w, v = node("eig", as_matrix(x, "eig")).results

@@ -9,6 +9,7 @@ from tcc.build import node
 from tcc.creation import tril, triu
 from tcc.elemwise import add
 from tcc.matrices import kron
+from tcc.opfunction import OpFunction
 from tcc.shapes import dimshuffle
 from tcc.tensor.nlinalg import as_matrix, eigh
 from tcc.types import none_type, promote
@@ -23,6 +24,7 @@ def _swapped(x: Any) -> Any:
     return dimshuffle(x, *range(rank - 2), rank - 1, rank - 2)
 
 
+@OpFunction
 def cholesky(x: Any, lower: bool = True, on_error: str = "raise") -> Any:
     """The triangle y with y y' = x (or y' y = x, for lower=False).  Only one triangle of x is read.
 
@@ -36,11 +38,13 @@ def cholesky(x: Any, lower: bool = True, on_error: str = "raise") -> Any:
     return _swapped(node("cholesky", _swapped(x), on_error=on_error).result)
 
 
+@OpFunction
 def expm(x: Any) -> Any:
     """The exponential of a matrix."""
     return node("expm", as_matrix(x, "expm")).result
 
 
+@OpFunction
 def solve(a: Any, b: Any, assume_a: str = "gen", lower: bool = False) -> Any:
     """x with a x = b, for a vector or matrix b; numpy.linalg.LinAlgError where there is none."""
     if assume_a not in ("gen", "sym", "her", "pos"):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import inspect
+import pickle
 from typing import Any
 
 import numpy as np
@@ -307,3 +310,26 @@ def test_batch_normalisation_by_its_op_classes(axes: tuple[int, ...]) -> None:
     np.testing.assert_allclose(found[4], found[0], atol=1e-10)
     with pytest.raises(ValueError, match="scale must have 3 axes"):
         netops.AbstractBatchNormTrainGrad((0,))(x, dy, T.vector(), mean, invstd)
+
+
+class Layer:
+    """As programs written for Theano hold what they apply."""
+
+    activation, squash, combine, inverse = T.tanh, T.nnet.sigmoid, T.add, T.nlinalg.matrix_inverse
+    bound, test = T.clip, T.isnan
+
+
+def test_functions_are_no_methods_of_the_classes_that_hold_them() -> None:
+    layer, x = Layer(), T.vector("x")
+    made = [layer.activation(x), layer.squash(x), layer.combine(x, 1, 2), layer.bound(x, min=0, max=1)]
+    found = tcc.function([x], made)([0.5])
+    for got, wanted in zip(found, (np.tanh(0.5), 1 / (1 + np.exp(-0.5)), 3.5, 0.5), strict=True):
+        np.testing.assert_allclose(got, [wanted])
+    assert layer.inverse(T.matrix()).type.ndim == 2 and layer.test(x).dtype == "bool"
+
+
+def test_functions_travel_by_name() -> None:
+    for f in (T.tanh, T.nnet.sigmoid, T.add, T.abs_, T.clip, T.nlinalg.det, T.slinalg.cholesky):
+        assert pickle.loads(pickle.dumps(f)) is copy.deepcopy(f) is f
+        assert f.__doc__ and callable(f)
+    assert list(inspect.signature(T.clip).parameters) == ["x", "min", "max"] and T.tanh.__name__ == "tanh"

@@ -8,6 +8,7 @@ from tcc import build
 from tcc.elemwise import TO_FLOAT, abs_, add, clip, expm1, log, lt, mul, neg, switch, true_div
 from tcc.elemwise import sub as _sub
 from tcc.graph import Shown
+from tcc.opfunction import OpFunction
 from tcc.reductions import sum as _sum
 from tcc.shapes import dimshuffle
 from tcc.variable import as_variable
@@ -20,11 +21,13 @@ def _of_floats(x: Any) -> Any:
     return build.cast(x, TO_FLOAT.get(x.type.dtype, x.type.dtype))
 
 
+@OpFunction
 def sigmoid(x: Any) -> Any:
     """1 / (1 + exp(-x))."""
     return build.elementwise("sigmoid", _of_floats(x))
 
 
+@OpFunction
 def softplus(x: Any) -> Any:
     """log(1 + exp(x)), without overflow."""
     return build.elementwise("softplus", _of_floats(x))
@@ -39,6 +42,7 @@ def hard_sigmoid(x: Any) -> Any:
     return result
 
 
+@OpFunction
 def ultra_fast_sigmoid(x: Any) -> Any:
     """A piecewise approximation of the sigmoid, off by less than 0.03."""
     x = _of_floats(x)
