@@ -202,7 +202,8 @@ class DeviceVariant:
         for size in self.program.host_sizes:
             sizes[size.name] = size.of(arrays)
             if sizes[size.name] < 0:
-                raise self.failures[size.op](sizes[size.name], 0, 0, 0)
+                op, wrong, bound = size.failed(sizes[size.name], arrays, sizes)
+                raise self.failures[op](wrong, bound, 0, 0)
         return sizes
 
     def outputs(self, sizes: Mapping[str, int]) -> dict[int, DeviceArray]:

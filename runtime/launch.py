@@ -120,11 +120,13 @@ HOST_OPS: dict[str, Callable[..., Any]] = {
 
 
 class HostSize(NamedTuple):
-    """A size that the host makes of integer scalars among the inputs; a negative one fails as operation `op`."""
+    """A size that the host makes of integer scalars among the inputs; a negative one fails as operation `op`, or as the first of
+    `checks` that does not hold: trees of indices, their bounds and operations, which come before it."""
 
     name: str
     tree: Tree
     op: int
+    checks: tuple[tuple[Tree, Size, int], ...] = ()
 
     @property
     def inputs(self) -> set[int]:
@@ -138,6 +140,18 @@ class HostSize(NamedTuple):
         return within(self.tree)
 
     def of(self, inputs: Sequence[Any]) -> int:
+        return self.value(self.tree, inputs)
+
+    def failed(self, size: int, inputs: Sequence[Any], sizes: Mapping[str, int]) -> tuple[int, int, int]:
+        """The operation that a negative size fails as, and the first two of its numbers."""
+        for tree, bound, op in self.checks:
+            index, most = self.value(tree, inputs), evaluate(bound, sizes)
+            if not -most <= index < most:
+                return op, index, most
+        return self.op, size, 0
+
+    @staticmethod
+    def value(tree: Tree, inputs: Sequence[Any]) -> int:
         def value(tree: Tree) -> Any:
             if isinstance(tree, int):
                 return tree
@@ -146,7 +160,7 @@ class HostSize(NamedTuple):
             made = HOST_OPS[tree[0]](*map(value, tree[1:]))
             return made if isinstance(made, bool) else (made + (1 << 63)) % (1 << 64) - (1 << 63)
 
-        return int(value(self.tree))
+        return int(value(tree))
 
 
 class CheckSize(NamedTuple):

@@ -159,7 +159,7 @@ class _Driver:
         }
         for op in block.ops:
             if self.early is not None and op in self.early.trees:
-                self.host_sizes.append(self.early.found(op, self.op_id(op)))
+                self.host_sizes.append(self.early.found(op, self.op_id))
                 continue
             if self.early is not None and self.early.needless(op):
                 continue

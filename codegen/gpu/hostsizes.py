@@ -3,7 +3,7 @@ knows such sizes before anything is launched."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from tcc.codegen.placed import space_of
@@ -19,37 +19,48 @@ class HostSizes:
 
     def __init__(self, func: Func) -> None:
         self.inputs = [p for p in func.body.params if space_of(p) == "input"]
-        self.writers: dict[Value, Op] = {
-            place: op for op in func.body.ops for place in op.places if op.name == "fuse"
-        }
+        self.writers: dict[Value, list[Op]] = {}  # of each place, in order: some work in place
         self.trees: dict[Op, Tree] = {}
-        for op in func.body.ops:
+        self.position: dict[Op, int] = {}
+        self.checks: list[tuple[Tree, Op]] = []  # of indices that the host knows, so far
+        self.before: dict[Op, int] = {}  # how many of them come before a size
+        for number, op in enumerate(func.body.ops):
+            self.position[op] = number
+            for inner in (op, *(o for b in op.blocks for o in b.walk())):
+                for place in inner.places:
+                    self.writers.setdefault(place, []).append(op)
             if op.name == "bind":
-                tree = self.place(op.operands[0])
+                tree = self.place(op.operands[0], op)
                 if tree is not None and _count(tree) <= MOST_OPS:
-                    self.trees[op] = tree
+                    self.trees[op], self.before[op] = tree, len(self.checks)
+            if op.name == "check_index":
+                tree = self.place(op.operands[0], op)
+                if tree is not None and _count(tree) <= MOST_OPS:
+                    self.checks.append((tree, op))
 
-    def found(self, op: Op, number: int) -> HostSize:
-        """What `op`, one of them, binds; `number` is the op's among those that may fail."""
-        return HostSize(str(op.attrs["size"]), self.trees[op], number)
+    def found(self, op: Op, number: Callable[[Op], int]) -> HostSize:
+        """What `op`, one of them, binds; `number` is an op's among those that may fail."""
+        checks = tuple((tree, c.attrs["bound"], number(c)) for tree, c in self.checks[: self.before[op]])
+        return HostSize(str(op.attrs["size"]), self.trees[op], number(op), checks)
 
     def needless(self, op: Op) -> bool:
         """Whether what an op writes is read by such `bind`s alone."""
         users = [u for p in op.places for u in p.users if u is not op]
         return op.name == "fuse" and bool(users) and all(u in self.trees for u in users)
 
-    def place(self, value: Value) -> Tree | None:
-        """What a scalar in memory holds."""
+    def place(self, value: Value, reader: Op) -> Tree | None:
+        """What a scalar in memory holds when an op reads it."""
         if value.type.rank or value.type.dtype not in INTEGERS:
             return None
         if value in self.inputs:
             return ("input", self.inputs.index(value))
-        writer = self.writers.get(value)
-        if writer is None or writer.attrs["dims"]:
+        before = (w for w in self.writers.get(value, ()) if self.position[w] < self.position[reader])
+        writer = max(before, key=self.position.__getitem__, default=None)
+        if writer is None or writer.name != "fuse" or writer.attrs["dims"]:
             return None
         block = writer.block
         known: dict[Value, Tree | None] = {
-            p: self.place(v) for p, v in zip(block.params, writer.reads, strict=True)
+            p: self.place(v, writer) for p, v in zip(block.params, writer.reads, strict=True)
         }
         return _tree(block.yields[writer.places.index(value)], known)
 

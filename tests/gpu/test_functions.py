@@ -423,3 +423,22 @@ def test_an_element_that_is_not_there_is_not_read() -> None:
         for _ in range(2):
             with pytest.raises(IndexError):
                 f(vector(short))
+
+
+def test_sizes_of_scalars_that_are_made_in_place() -> None:
+    x = T.lvector("x")
+    f = tcc.function([x], T.extra_ops.bincount(x), device="emulator")
+    for given in ([3, 1, 0, 1, 3, 3], [2], [3, 1, 0, 1, 3, 3]):
+        np.testing.assert_array_equal(f(np.array(given)), np.bincount(given))
+
+
+def test_an_index_that_makes_a_size_is_what_is_wrong() -> None:
+    """On both sides; the size that the host makes of it is negative only on one."""
+    x, i = T.matrix("x"), T.iscalar("i")
+    f = tcc.function([x, i], x[i, 1:], device="emulator")
+    a = RNG.standard_normal((4, 3))
+    for index in (3, -4, 0):
+        np.testing.assert_array_equal(f(a, index), a[index, 1:])
+        for bad in (4, -5, -100):
+            with pytest.raises(IndexError, match=f"index {bad} is out of bounds for an axis of size 4"):
+                f(a, bad)
