@@ -116,3 +116,12 @@ def test_convolution_in_the_older_order_of_axes(mode: str) -> None:
     got = nnet.conv3d2d.conv3d(x, w, border_mode=mode).eval()
     wanted = [sum(signal.convolve(x[0, :, c], w[f, :, c], mode=mode) for c in range(2)) for f in range(3)]
     np.testing.assert_allclose(got[0], np.stack(wanted, 1), rtol=1e-10)
+
+
+@pytest.mark.parametrize("number", [1, 2])
+@pytest.mark.parametrize("dtype", ["int32", "int64"])
+def test_labels_are_used_by_whichever_result_is_asked_for(number: int, dtype: str) -> None:
+    x, b, y = T.matrix("x"), T.vector("b"), T.vector("y", dtype=dtype)
+    made = nnet.crossentropy_softmax_argmax_1hot_with_bias(x, b, y)[number]
+    wanted = softmax(X + B) if number == 1 else (X + B).argmax(1)
+    np.testing.assert_allclose(tcc.function([x, b, y], made)(X, B, Y.astype(dtype)), wanted)

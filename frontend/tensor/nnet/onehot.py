@@ -7,6 +7,7 @@ from typing import Any
 from tcc import build
 from tcc.creation import arange, zeros_like
 from tcc.elemwise import TO_FLOAT, add, cast, eq, int_div, lt, mod, mul, neg, sub, true_div
+from tcc.graph import Shown
 from tcc.indexing import inc_subtensor
 from tcc.products import dot, tensordot
 from tcc.reductions import argmax, max_and_argmax, sum
@@ -47,7 +48,12 @@ def crossentropy_softmax_argmax_1hot_with_bias(x: Any, b: Any, y_idx: Any) -> li
     if labels.type.ndim != 1 or labels.type.dtype[:3] not in ("int", "uin"):
         raise ValueError("y_idx must be 1-d tensor of [u]ints", labels.type)
     cost = build.node("xent", logits, _classes(labels, logits)).result
-    return [cost, softmax(logits), cast(argmax(logits, axis=1), labels.type.dtype)]
+    others = [softmax(logits), cast(argmax(logits, axis=1), labels.type.dtype)]
+    for v in others:  # the labels count as used, whichever result is asked for
+        v.owner.shown = Shown(
+            "CrossentropySoftmaxArgmax1HotWithBias", (as_variable(x), as_variable(b), labels)
+        )
+    return [cost, *others]
 
 
 def crossentropy_softmax_1hot_with_bias(x: Any, b: Any, y_idx: Any) -> list[Any]:
