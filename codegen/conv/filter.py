@@ -101,7 +101,7 @@ class _Filter(ConvText):
             cycles, h, v = best_tile(*how)
             channels = h
         taps, count = self.taps[2], self.pixels[2]
-        near = self.strides[2] == self.dilation[2] == 1 and self.target.avx512 and self.inner < 2
+        near = self.strides[2] == self.dilation[2] == 1 and self.inner < 2
         if not near or not isinstance(taps, int) or not isinstance(count, int):
             return h, v, channels
         if not 1 < taps <= min(count, MOST_TAPS):

@@ -95,9 +95,8 @@ class Conv(ConvText):
         if self.merged and self.phases[0][0].count != 1:
             self.gapless = self.gapless and steps[0] == mul(self.phases[0][1].count, steps[1])
         self.direct = self.gapless and steps[2] == 1 and (not op.blocks or cheap(op.block.ops))
-        # tiles may read the source itself where no vector goes on behind a run
+        # tiles may read the source itself
         self.in_place = self.one_tap(self.filters, self.source) and not any(a.spread for a in self.axes)
-        self.in_place &= target.avx512 or self.runs[0] % self.t.lanes == 0
 
     def _dense_rows(self) -> bool:
         """Whether rows of results follow one another in memory."""
@@ -108,7 +107,7 @@ class Conv(ConvText):
         """(vectors, lanes of the last one or 0 for all) of a run's last tile, if that is not like the others."""
         rest = run % self.width if isinstance(run, int) and not self.merged else 0
         v, last = -(-rest // self.t.lanes), 0
-        if self.target.avx512 and (self.direct or self.in_place):
+        if self.direct or self.in_place:
             last = rest % self.t.lanes
         return (v, last) if rest and (v < self.v or last) else None
 
@@ -255,10 +254,8 @@ class Conv(ConvText):
         self.begin_function(name, *params)
 
         x = Index(e)
-        ends: list[str | None] = [
-            *[None] * (v - 1),
-            constant_mask([j < (last or t.lanes) for j in range(t.lanes)]),
-        ]
+        counts = [*[t.lanes] * (v - 1), last or t.lanes]
+        ends = [constant_mask([j < count for j in range(t.lanes)]) for count in counts]
 
         def step(k: str, s: list[str]) -> list[str]:
             a, acc = s[0], s[1:]
@@ -308,20 +305,21 @@ class Conv(ConvText):
                 values = [load(e, t, e.gep(tile, j * t.lanes, t.elem)) for j in range(v)]
                 values = self._finished(values, ends, "%image", x.add("%channel", r), pixels)
                 for j, value in enumerate(values):
-                    store(e, t, value, e.gep(place, j * t.lanes, t.elem), ends[j])
+                    self.store_first(value, e.gep(place, j * t.lanes, t.elem), counts[j])
                 return [e.gep(place, sc, t.elem), e.gep(tile, self.width, t.elem)]
 
             e.loop(0, "%rows", 1, row, [("ptr", "%out"), ("ptr", "%c")])
         else:
-            self._write_rows(done, ends, pixels)
+            self._write_rows(done, counts, pixels)
         e.line("ret void")
         e.at(other)
         aside()
         e.end()
 
-    def _write_rows(self, done: Sequence[str], masks: Sequence[str | None], pixels: Sequence[Number]) -> None:
-        """`rows` channels of a tile, from its registers through the block to their places."""
-        e, t, h, v = self.e, self.t, self.h, len(masks)
+    def _write_rows(self, done: Sequence[str], counts: Sequence[int], pixels: Sequence[Number]) -> None:
+        """`rows` channels of a tile, from its registers through the block to their places: the first lanes of each vector."""
+        e, t, h, v = self.e, self.t, self.h, len(counts)
+        masks = [constant_mask([j < count for j in range(t.lanes)]) for count in counts]
         x = Index(e)
         sc = self.size(self.result.strides[1])
         fewest = self.m - (known(self.tiles) - 1) * h if isinstance(self.m, int) else 1
@@ -336,7 +334,7 @@ class Conv(ConvText):
             values = self._finished(row, masks, "%image", x.add("%channel", i), pixels)
             place = e.gep("%out", x.mul(sc, i), t.elem)
             for j, value in enumerate(values):
-                store(e, t, value, e.gep(place, j * t.lanes, t.elem), masks[j])
+                self.store_first(value, e.gep(place, j * t.lanes, t.elem), counts[j])
 
     def _read_by_block(self, x: Index) -> list[tuple[str, Number]]:
         """The addresses of what the op's block reads pixel by pixel, at a tile's first, and the steps between channels."""
@@ -390,6 +388,19 @@ class Conv(ConvText):
         """From a result of a tile to its neighbour's place, in elements."""
         x = Index(self.e)
         return x.mul(self.size(self.three(self.result.strides[2:], 0)[2]), self.phases[0][2].step)
+
+    def _fetch_next(self, x: Index, number: Number, table: str, b: str) -> None:
+        """What the next block of pixels reads of an image that nobody copied comes from far: each tile of filters has its
+        share of it come."""
+        e, depth = self.e, known(self.depths[0])
+        share = -(-depth // max(known(self.tiles), 1))
+        begin = x.mul(number, share)
+
+        def step(k: str, _: list[str]) -> None:
+            where = e.value(f"load i64, ptr {e.gep(table, k, 'i64')}")
+            self.fetch(e.gep(e.gep(b, where), self.width, self.t.elem), self.width * self.t.bytes)
+
+        e.loop(begin, x.min(x.add(begin, share), depth), 1, step)
 
     # -- the phases ----------------------------------------------------------------------------------------------
 
@@ -583,6 +594,8 @@ class Conv(ConvText):
                         place = e.value(f"select i1 {whole}, ptr {place}, ptr null")
                     pixel = x.add(x.mul(x.mul(deep, slice_rows), ow), inside)
                     args += [("ptr", place), ("i64", count), ("i64", where), ("i64", channel), ("i64", pixel)]
+                if self.in_place and not self.target.avx512:
+                    self._fetch_next(x, number, table, b)
                 self.call_by(function, *args)
 
                 def line(y: str, _: list[str]) -> None:

@@ -9,7 +9,7 @@ from tcc.codegen.conv.axes import Axis, known
 from tcc.codegen.conv.text import ConvText, Number, constant_mask
 from tcc.codegen.emit import VecType
 from tcc.codegen.index import Index
-from tcc.codegen.products.microkernel import load, store
+from tcc.codegen.products.microkernel import load
 
 
 def write_spread_pad(w: ConvText, source: int, axes: Sequence[Axis]) -> None:
@@ -118,8 +118,7 @@ def _row(w: ConvText, a: Axis, read: str, heads: Sequence[str], size: int, step:
         for o in range(0, count, t.lanes):
             lanes = [o + j < count and 0 <= begin + (o + j) * how.step < size for j in range(t.lanes)]
             value = _some(w, read, begin + o * how.step, how.step, lanes) if any(lanes) else "zeroinitializer"
-            mask = constant_mask([o + j < count for j in range(t.lanes)])
-            store(e, t, value, e.gep(head, o, t.elem), mask)
+            w.store_first(value, e.gep(head, o, t.elem), min(count - o, t.lanes))
 
 
 def _some(w: ConvText, read: str, begin: int, step: int, lanes: Sequence[bool]) -> str:

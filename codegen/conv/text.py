@@ -23,6 +23,7 @@ Number = int | str
 FIELDS = ("args", "first", "table", "pack", "count", "resume")
 _ALIGN = LINE = 64
 PAGE = 4096
+STRAIGHT = 8  # vectors that are moved one by one in the text
 _TILE_END = 40  # cycles of a tile beside its steps, and three more for each of its vectors
 
 
@@ -85,6 +86,17 @@ def round_bytes(target: Target) -> int:
 def constant_mask(lanes: Sequence[bool]) -> str | None:
     """None where all lanes are."""
     return None if all(lanes) else "<" + ", ".join(f"i1 {str(v).lower()}" for v in lanes) + ">"
+
+
+def pieces(t: VecType, count: int) -> list[tuple[int, int]]:
+    """(first, lanes) of whole vectors, then of powers of two, that together are `count` elements."""
+    found, lanes, first = [], t.lanes, 0
+    while first < count:
+        while first + lanes > count:
+            lanes //= 2
+        found.append((first, lanes))
+        first += lanes
+    return found
 
 
 class ConvText:
@@ -269,6 +281,25 @@ class ConvText:
 
     # -- parts ---------------------------------------------------------------------------------------------------
 
+    def in_pieces(self, count: Number) -> bool:
+        """Whether so many elements are best moved by whole vectors and parts of them, with no loop and no mask: stores with
+        masks take long without AVX-512."""
+        return not self.target.avx512 and isinstance(count, int) and count <= STRAIGHT * self.t.lanes
+
+    def store_first(self, value: str, pointer: str, count: int) -> None:
+        """The first lanes of a vector."""
+        e, t = self.e, self.t
+        if count == t.lanes or not self.in_pieces(count):
+            store(e, t, value, pointer, constant_mask([j < count for j in range(t.lanes)]))
+            return
+        for first, lanes in pieces(t, count):
+            if lanes == 1:
+                part = e.value(f"extractelement {t} {value}, i64 {first}")
+            else:
+                order = ", ".join(f"i32 {first + j}" for j in range(lanes))
+                part = e.value(f"shufflevector {t} {value}, {t} poison, <{lanes} x i32> <{order}>")
+            store(e, VecType(t.elem, lanes), part, e.gep(pointer, first, t.elem))
+
     def zero(self, dst: str, count: Number) -> None:
         e, t = self.e, self.t
 
@@ -287,6 +318,11 @@ class ConvText:
     def copy(self, src: str, dst: str, count: Number, step: Number = 1, src_step: Number = 1) -> None:
         """`count` elements, which are `step` apart in dst."""
         e, t = self.e, self.t
+        if step == 1 and src_step == 1 and self.in_pieces(count):
+            for first, lanes in pieces(t, int(count)):
+                some = VecType(t.elem, lanes)
+                store(e, some, load(e, some, e.gep(src, first, t.elem)), e.gep(dst, first, t.elem))
+            return
         if step == 1 and src_step == 1:
 
             def vector(i: str, mask: str | None, _: list[str]) -> list[str]:

@@ -3,6 +3,9 @@ the plain ones, known and run-time sizes, one thread and two, places of any stri
 
 from __future__ import annotations
 
+import ctypes
+import mmap
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -158,6 +161,30 @@ def test_places_of_any_strides() -> None:
     function, _ = compile_native(program(case, "f32", NAMED[-1]), {}, exact=False)
     dense = [np.ascontiguousarray(a) for a in odd]
     for a, b in zip(function(*odd), function(*dense), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def before_a_guarded_page(a: Any) -> tuple[Any, mmap.mmap]:
+    """A copy of the array whose last byte is the last that may be read, and its memory."""
+    whole = -(-a.nbytes // mmap.PAGESIZE) * mmap.PAGESIZE
+    memory = mmap.mmap(-1, whole + mmap.PAGESIZE)
+    copy = np.frombuffer(memory, a.dtype, a.size, whole - a.nbytes).reshape(a.shape)
+    copy[:] = a
+    end = np.frombuffer(memory, np.uint8).ctypes.data + whole
+    assert ctypes.CDLL(None).mprotect(ctypes.c_void_p(end), mmap.PAGESIZE, 0) == 0
+    return copy, memory
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="memory is guarded by mprotect")
+@pytest.mark.parametrize(
+    "name", ["1x1", "1x1 groups", "narrower last tile", "padded", "whole vectors", "stride 2"]
+)
+def test_nothing_behind_the_operands_is_read(name: str, target: None) -> None:
+    args = arguments(CASES[name], "f32")
+    function, _ = compile_native(program(CASES[name], "f32", ""), {}, exact=True)
+    want = function(*args)
+    guarded = [before_a_guarded_page(a) for a in args]
+    for a, b in zip(function(*(copy for copy, _ in guarded)), want, strict=True):
         np.testing.assert_array_equal(a, b)
 
 
