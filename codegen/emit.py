@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-_DECLARE = re.compile(r"@([\w.]+)\(")
+_DECLARE, _SYMBOL = re.compile(r"@([\w.]+)\("), re.compile(r"@([\w.]+)")
 LoopBody = Callable[[str, list[str]], "Sequence[str] | None"]
 
 
@@ -75,6 +75,12 @@ def scalar_const(elem: str, value: float | int | bool) -> str:
     if elem == "bfloat":
         return f"0xR{int(np.float32(value).view(np.uint32)) >> 16:04X}"
     return str(int(value))
+
+
+def constant_mask(live: Sequence[bool]) -> str:
+    """An i1, or a vector of them, for lanes that are known to be live or not."""
+    lanes = ", ".join(f"i1 {str(v).lower()}" for v in live)
+    return f"<{lanes}>" if len(live) > 1 else lanes.removeprefix("i1 ")
 
 
 class Emit:
@@ -142,10 +148,12 @@ class Emit:
         """`for i in range(start, end, step)`: `body(i, values)` returns the carried values' next ones.
 
         `carried` holds (type, initial value); the values after the last round come back.  The end is tested first.
-        What is known to have one round is no loop.
+        What is known to have one round, or none, is no loop.
         """
-        if _one_round(start, end, step):
-            return _carried(body(str(start), [initial for _, initial in carried]), carried)
+        rounds = _rounds(start, end, step)
+        if rounds in (0, 1):
+            initials = [initial for _, initial in carried]
+            return _carried(body(str(start), initials), carried) if rounds else initials
         before, head, inside, after = self.current, self.label(), self.label(), self.label()
         self.branch(head)
         self.at(head)
@@ -167,14 +175,27 @@ class Emit:
         self.at(after)
         return phis
 
-    def when(self, cond: str, then: Callable[[], None]) -> None:
-        """Runs `then`'s text only if `cond` (an i1) holds."""
-        inside, after = self.label(), self.label()
+    def when(
+        self,
+        cond: str,
+        then: Callable[[], Sequence[str] | None],
+        carried: Sequence[tuple[VecType | str, str]] = (),
+    ) -> list[str]:
+        """Runs `then`'s text only if `cond` (an i1) holds.
+
+        `carried` holds (type, value otherwise); `then` returns the values where it runs, and those that hold come back.
+        """
+        before, inside, after = self.current, self.label(), self.label()
         self.branch_if(cond, inside, after)
         self.at(inside)
-        then()
+        new = _carried(then(), carried)
+        end = self.current
         self.branch(after)
         self.at(after)
+        return [
+            self.value(f"phi {t} [{other}, %{before}], [{value}, %{end}]")
+            for (t, other), value in zip(carried, new, strict=True)
+        ]
 
     def function(self, signature: str) -> None:
         """Starts `define <signature> #0 {`; the attribute group is the target's."""
@@ -194,18 +215,19 @@ class Emit:
         return "\n".join(self.lines) + "\n"
 
 
-def _one_round(start: int | str, end: int | str, step: int | str) -> bool:
+def _rounds(start: int | str, end: int | str, step: int | str) -> int | None:
+    """How many rounds a loop has, if that is known."""
     try:
-        return 0 < int(end) - int(start) <= int(step)
+        return max(-(-(int(end) - int(start)) // int(step)), 0)
     except ValueError:  # the name of a value
-        return False
+        return None
 
 
 def _carried(new: Sequence[str] | None, carried: Sequence[object]) -> list[str]:
-    """What a loop's body returns."""
+    """What the body of a loop or a branch returns."""
     values = list(new or [])
     if len(values) != len(carried):
-        raise AssertionError(f"the loop carries {len(carried)} values, its body returns {len(values)}")
+        raise AssertionError(f"{len(carried)} values are carried, the body returns {len(values)}")
     return values
 
 
@@ -238,3 +260,42 @@ def merge(texts: Iterable[str]) -> str:
         bodies.append("\n".join(kept))
     heads = [line for name, line in declares.items() if name not in defined]
     return "\n".join([*heads, *bodies])
+
+
+def reachable(text: str, roots: Sequence[str]) -> str:
+    """The module with what the roots need."""
+    units: dict[str, str] = {}
+    types: list[str] = []  # and metadata
+    for unit in _units(text):
+        if unit.startswith(("%", "!")):
+            types.append(unit)
+            continue
+        found = _SYMBOL.search(unit)
+        assert found is not None, unit
+        units.setdefault(found[1], unit)
+    waiting, seen = list(roots), dict.fromkeys(roots)
+    while waiting:
+        for name in _SYMBOL.findall(_without_strings(units[waiting.pop()])):
+            if name in units and name not in seen:
+                seen[name] = None
+                waiting.append(name)
+    return "\n".join([*types, *(u for n, u in units.items() if n in seen)]) + "\n"
+
+
+def _units(text: str) -> list[str]:
+    """Functions, globals, declarations, types and metadata, each in one piece."""
+    made: list[str] = []
+    inside: list[str] = []
+    for line in text.splitlines():
+        if inside or line.startswith("define "):
+            inside.append(line)
+            if line.startswith("}") or (len(inside) == 1 and line.endswith("}")):
+                made.append("\n".join(inside))
+                inside = []
+        elif line.strip() and not line.startswith(";"):
+            made.append(line)
+    return made
+
+
+def _without_strings(text: str) -> str:
+    return text if 'c"' not in text else re.sub(r'c"[^"]*"', "", text)

@@ -57,6 +57,11 @@ class Index:
     def round_up(self, a: Size, step: int) -> Size:
         return self.mul(self.ceil_div(a, step), step)
 
+    def round_down(self, a: Size, step: int) -> Size:
+        """To a multiple of a power of two."""
+        a = known(a)
+        return a & -step if isinstance(a, int) else self.e.value(f"and i64 {a}, {-step}")
+
     def min(self, a: Size, b: Size) -> Size:
         a, b = known(a), known(b)
         if isinstance(a, int) and isinstance(b, int):

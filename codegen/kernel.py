@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from tcc.codegen.emit import Emit, declaration, scalar_const
+from tcc.codegen.emit import Emit, declaration, reachable, scalar_const
 from tcc.codegen.products.record import Reach
 from tcc.ir import dims
 from tcc.ir.dims import Size
@@ -61,7 +61,7 @@ class Kernel:
     thread_scratch: Size = 0  # bytes that each thread may use at its own scratch address
     declares: frozenset[str] = frozenset()
     engines: Mapping[str, str] = field(default_factory=dict)
-    reach: Reach | None = None  # what the engines have to do
+    reach: Callable[[], Reach] | None = None  # what the engines have to do
     helpers: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -72,8 +72,8 @@ def finish(
     thread_scratch: Size = 0,
     helpers: Mapping[str, str] | None = None,
 ) -> Kernel:
-    """The kernel whose text, with PLACEHOLDER for its name, is in `e`."""
-    body = e.text()
+    """The kernel whose text, with PLACEHOLDER for its name, is in `e`; functions that it does not call are left out."""
+    body = reachable(e.text(), [PLACEHOLDER])
     declares = frozenset(e.declared)
     name = f"tcc_{kind}_{hashlib.sha256(body.encode()).hexdigest()[:20]}"
     return Kernel(

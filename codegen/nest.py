@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from tcc.codegen import scalar
-from tcc.codegen.emit import Emit, VecType
-from tcc.codegen.kernel import Operand, Slots, memo_sizes, plus, times
+from tcc.codegen.emit import Emit, VecType, constant_mask
+from tcc.codegen.kernel import Operand, Slots, is_number, memo_sizes, plus, times
 from tcc.codegen.lanes import Lanes
 from tcc.codegen.program import Access, Node, Program
 from tcc.codegen.target import Target
@@ -185,6 +185,8 @@ class Nest(Vectors):
         lanes = self.lanes
         if lanes == 1:
             return ""
+        if is_number(end) and is_number(offset):
+            return constant_mask([int(offset) + i < int(end) for i in range(lanes)])
         left = self.e.value(f"sub i64 {end}, {offset}")
         t = VecType("i64", lanes)
         return self.e.value(f"icmp slt {t} {iota(lanes)}, {self.splat(t, left)}")

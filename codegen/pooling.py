@@ -14,7 +14,7 @@ from math import prod
 from typing import NamedTuple
 
 from tcc.codegen import scalar
-from tcc.codegen.emit import VecType
+from tcc.codegen.emit import VecType, constant_mask
 from tcc.codegen.gather import Places
 from tcc.codegen.kernel import Kernel, is_number, plus, times
 from tcc.codegen.nest import Fold, Position, Vectors
@@ -478,11 +478,6 @@ class Backward(Pooling):
         if not self.selects:
             return parts[0]
         return self.body("where(x == y, g, 0)", lanes, x=x, y=parts[0], g=parts[1])
-
-
-def constant_mask(live: Sequence[bool]) -> str:
-    each = ["true" if one else "false" for one in live]
-    return "<" + ", ".join(f"i1 {one}" for one in each) + ">" if len(each) > 1 else each[0]
 
 
 def merged(types: Sequence[Type], rank: int) -> list[Type]:

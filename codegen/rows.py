@@ -11,7 +11,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from tcc.codegen import scalar, streams
-from tcc.codegen.emit import VecType
+from tcc.codegen.emit import VecType, constant_mask
+from tcc.codegen.index import Index
 from tcc.codegen.kernel import Kernel, Scratch, finish, plus, times
 from tcc.codegen.nest import Fold, Memo, Nest, Position, fold_of, read_access
 from tcc.codegen.program import EXPENSIVE, Access, Node, Program
@@ -386,9 +387,8 @@ class Rows(Nest):
         step = lanes * ways
         types = [f.total_type(lanes) for f in folds]
         zeros = [f.identity(lanes) for f in folds]
-        length = e.value(f"sub i64 {stop}, {start}")
-        whole = e.value(f"and i64 {length}, {-step}")
-        middle = plus(e, start, whole)
+        x = Index(e)
+        middle = str(x.add(start, x.round_down(x.sub(stop, start), step)))
         count = len(folds)
 
         def main(at: str, values: list[str]) -> list[str]:
@@ -416,7 +416,7 @@ class Rows(Nest):
         accs = [[f.identity(lanes) for f in folds] for _ in range(ways)]
         for k in range(-(-self.length // lanes)):
             live = min(lanes, self.length - k * lanes)
-            mask = "" if live == lanes else lane_mask(live, lanes)
+            mask = "" if live == lanes else constant_mask([i < live for i in range(lanes)])
             way = k % ways if k < whole else 0
             accs[way] = visit(Position(str(k * lanes), lanes, mask), accs[way])
         return self.fold_ways(folds, accs)
@@ -566,12 +566,6 @@ class Rows(Nest):
             (total,) = e.loop(0, units, 1, add, [(fold.total_type(1), fold.identity(1))])
             self.scalars[node] = fold.narrow(e, self.target, total, 1)
         self.store_scalars()
-
-
-def lane_mask(live: int, lanes: int) -> str:
-    if lanes == 1:
-        return "true" if live else "false"
-    return "<" + ", ".join(f"i1 {'true' if i < live else 'false'}" for i in range(lanes)) + ">"
 
 
 def _with_reductions(program: Program) -> list[Node]:

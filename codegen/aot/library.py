@@ -22,7 +22,7 @@ from tcc.codegen.aot.entry import EntryText, Piece, Strings, sizes_text, spec_ro
 from tcc.codegen.aot.features import oldest, portable, required
 from tcc.codegen.aot.state import State
 from tcc.codegen.driver import kernels_text
-from tcc.codegen.emit import merge
+from tcc.codegen.emit import merge, reachable
 from tcc.codegen.gpu.library import DeviceLibrary
 from tcc.codegen.gpu.library_runtime import runtime_text
 from tcc.codegen.products import engines
@@ -118,7 +118,7 @@ def library_text(library: Library) -> str:
         bodies.append(runtime_text(library.device))
     whole = merge([LIBC, *(b.replace(quick, " optsize") for b in bodies), control]) + "".join(constants)
     roots = [*exports(library), *freestanding.roots(library.target)]
-    return _reachable(_internal(whole, roots), roots)
+    return reachable(_internal(whole, roots), roots)
 
 
 def _engines(library: Library) -> list[str]:
@@ -128,7 +128,7 @@ def _engines(library: Library) -> list[str]:
         for kernel in piece.lowered.kernels.values():
             for dtype in kernel.engines.values():
                 assert kernel.reach is not None
-                needs = replace(kernel.reach, threads=library.threads > 1)
+                needs = replace(kernel.reach(), threads=library.threads > 1)
                 used[dtype] = used.get(dtype, needs) | needs
     return [engines.text(dtype, library.target, needs) for dtype, needs in sorted(used.items())]
 
@@ -214,48 +214,8 @@ define ptr @{name}_last_error() #1 {{
 # -- what is left out --------------------------------------------------------------------------------------------
 
 _HEAD = re.compile(r"^define (?!internal)(.*?@([\w.]+)\()", re.M)
-_NAME = re.compile(r"@([\w.]+)")
 
 
 def _internal(text: str, exported: Sequence[str]) -> str:
     kept = frozenset(exported)
     return _HEAD.sub(lambda m: m[0] if m[2] in kept else f"define internal {m[1]}", text)
-
-
-def _reachable(text: str, roots: Sequence[str]) -> str:
-    """The module with what the roots need."""
-    units: dict[str, str] = {}
-    types: list[str] = []  # and metadata
-    for unit in _units(text):
-        if unit.startswith(("%", "!")):
-            types.append(unit)
-            continue
-        found = _NAME.search(unit)
-        assert found is not None, unit
-        units.setdefault(found[1], unit)
-    waiting, seen = list(roots), dict.fromkeys(roots)
-    while waiting:
-        for name in _NAME.findall(_without_strings(units[waiting.pop()])):
-            if name in units and name not in seen:
-                seen[name] = None
-                waiting.append(name)
-    return "\n".join([*types, *(u for n, u in units.items() if n in seen)]) + "\n"
-
-
-def _units(text: str) -> list[str]:
-    """Functions, globals, declarations, types and metadata, each in one piece."""
-    made: list[str] = []
-    inside: list[str] = []
-    for line in text.splitlines():
-        if inside or line.startswith("define "):
-            inside.append(line)
-            if line.startswith("}") or (len(inside) == 1 and line.endswith("}")):
-                made.append("\n".join(inside))
-                inside = []
-        elif line.strip() and not line.startswith(";"):
-            made.append(line)
-    return made
-
-
-def _without_strings(text: str) -> str:
-    return text if 'c"' not in text else re.sub(r'c"[^"]*"', "", text)

@@ -96,7 +96,7 @@ class KernelText(NamedTuple):
     text: str
     engine: str
     declares: frozenset[str]
-    reach: Reach
+    reach: Callable[[], Reach]
 
 
 def matmul_scratch(spec: Matmul, target: Target) -> int:
@@ -167,8 +167,13 @@ def matmul_kernel(name: str, spec: Matmul, target: Target) -> KernelText:
     e.call("void", engine_name(t), ("ptr", "%ctx"), ("ptr", record))
     e.end("i32 0")
     known = {field_name: get(spec) for field_name, get in _SIZES.items()}
-    reached = reach(t, target, known, spec.epilogue is not None, spec.panels, spec.accumulate)
-    return KernelText(quick_heads(e.text()), engine_name(t), frozenset(e.declared), reached)
+    fused, panels, accumulate = spec.epilogue is not None, spec.panels, spec.accumulate
+    return KernelText(
+        quick_heads(e.text()),
+        engine_name(t),
+        frozenset(e.declared),
+        lambda: reach(t, target, known, fused, panels, accumulate),
+    )
 
 
 def _vector(spec: Matmul, target: Target) -> VecType:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from tcc.codegen.emit import Emit, VecType
+from tcc.codegen.emit import Emit, VecType, constant_mask
+from tcc.codegen.index import Index, known
 from tcc.codegen.target import Target
 
 VECTORS = 2  # vector columns of the widest tile
@@ -52,6 +53,8 @@ def splat(e: Emit, t: VecType, scalar: str) -> str:
 
 def lane_mask(e: Emit, t: VecType, count: str) -> str:
     """The lanes below `count`, an i64 that is not negative."""
+    if isinstance(known(count), int):
+        return constant_mask([i < int(count) for i in range(t.lanes)])
     wide = t.of(f"i{8 * t.bytes}")
     few = e.call("i64", "llvm.smin.i64", ("i64", count), ("i64", str(t.lanes)))
     if wide.elem != "i64":
@@ -73,18 +76,26 @@ def each_vector(
 
     With AVX-512 masks cost nothing, and one masked loop is less to compile than a loop and its ragged end.
     """
-    if target.avx512:
+    x, total = Index(e), known(count)
+    if target.avx512 and not (isinstance(total, int) and total % t.lanes == 0):
 
         def masked(i: str, v: list[str]) -> list[str]:
             return body(i, lane_mask(e, t, e.value(f"sub i64 {count}, {i}")), v)
 
         return e.loop(0, count, t.lanes, masked, carried)
-    full = e.value(f"and i64 {count}, {-t.lanes}")
+    full = x.round_down(total, t.lanes)
     whole = e.loop(0, full, t.lanes, lambda i, v: body(i, None, v), carried)
-    rest = e.value(f"sub i64 {count}, {full}")
-    mask = lane_mask(e, t, rest)
+    rest = x.sub(total, full)
+    if rest == 0:
+        return whole
+
+    def ragged() -> list[str]:
+        return body(str(full), lane_mask(e, t, str(rest)), whole)
+
+    if isinstance(rest, int):
+        return ragged()
     last = [(kind, value) for (kind, _), value in zip(carried, whole, strict=True)]
-    return e.loop(full, count, t.lanes, lambda i, v: body(i, mask, v), last)
+    return e.when(e.value(f"icmp ne i64 {rest}, 0"), ragged, last)
 
 
 def load(e: Emit, t: VecType, pointer: str, mask: str | None = None) -> str:

@@ -87,7 +87,9 @@ def panels_kernel(op: Op, target: Target) -> Kernel:
     reach = Reach(
         frozenset({PANELS}), frozenset(), frozenset({PACK_ROWS, PACK_TURN, PACK_EACH}), False, small=True
     )
-    return Kernel(made.name, made.text, made.slots, 0, made.declares, {engine_name(t): b.dtype}, reach)
+    return Kernel(
+        made.name, made.text, made.slots, 0, made.declares, {engine_name(t): b.dtype}, lambda: reach
+    )
 
 
 def _clear_edge(e: Emit, t: VecType, panels: str, k: Number, n: Number) -> None:

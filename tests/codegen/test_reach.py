@@ -39,7 +39,7 @@ def reduced(spec: Matmul, target: Target, threads: bool) -> tuple[Product, Reach
     """A product on an engine of its own, as a library has it."""
     t = target.vector({"f32": "float", "f64": "double"}[spec.dtype])
     kernel = matmul_kernel("k", spec, target)
-    reach = replace(kernel.reach, threads=threads)
+    reach = replace(kernel.reach(), threads=threads)
     texts = [STAND_IN, *engine(t, target, reach).values()]
     shared = Image.load([compile_object(module(texts), target)])
     text = f"declare void @{engine_name(t)}(ptr, ptr)\n" + module([*kernel.declares, kernel.text])
