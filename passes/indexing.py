@@ -98,7 +98,7 @@ def gather_of_repeated(op: Op, b: Builder) -> Value | None:
 # -- scatter ---------------------------------------------------------------------------------------------------------
 
 
-@function_rule("neg", "mul", "div", strength="stable")
+@function_rule("neg", "mul", "div", strength="stable", after=("scatter",))
 def of_sparse(op: Op, b: Builder) -> Value | None:
     """scatter(0, v, i) * x -> scatter(0, v * gather(x, i), i), and so for neg and division"""
     for k, operand in enumerate(op.operands if op.name == "mul" else op.operands[:1]):
@@ -121,7 +121,7 @@ def of_sparse(op: Op, b: Builder) -> Value | None:
     return None
 
 
-@function_rule("add", "sub", strength="stable")
+@function_rule("add", "sub", strength="stable", after=("scatter",))
 def sum_with_sparse(op: Op, b: Builder) -> Value | None:
     """x + scatter(0, v, i) -> scatter(x, v, i)"""
     for k in (1, 0) if op.name == "add" else (1,):
@@ -134,7 +134,7 @@ def sum_with_sparse(op: Op, b: Builder) -> Value | None:
     return None
 
 
-@function_rule("sum")
+@function_rule("sum", after=("scatter",))
 def sum_of_sparse(op: Op, b: Builder) -> Value | None:
     """sum(scatter(0, v, i)) -> v, where each row gets one element and rows are summed"""
     inner = sparse(op.operands[0])
@@ -170,7 +170,7 @@ def insert_added_to_zeros(op: Op, b: Builder) -> Value | None:
     return b.op("insert", *op.operands, attrs={**op.attrs, "mode": "set"}).result
 
 
-@function_rule("add")
+@function_rule("add", after=("insert",))
 def sum_with_inserted(op: Op, b: Builder) -> Value | None:
     """x + insert(0, v) -> insert(x, v, add): gradients of slices accumulate in place"""
     for k in (1, 0):

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import ast
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -79,12 +79,13 @@ class Rule(NamedTuple):
 
 
 class FunctionRule(NamedTuple):
-    """A rewrite of the ops named `roots` that algebra cannot say."""
+    """A rewrite of the ops named `roots` that algebra cannot say, with an operand made by one of `after` if any are named."""
 
     text: str
     roots: tuple[str, ...]
     function: Callable[[Op, Builder], Value | None]
     strength: str
+    after: frozenset[str] = frozenset()
 
     def apply(self, op: Op, b: Builder) -> Value | None:
         return self.function(op, b)
@@ -115,13 +116,16 @@ def rule(
 
 
 def function_rule(
-    *roots: str, strength: str = "exact"
+    *roots: str, strength: str = "exact", after: Sequence[str] = ()
 ) -> Callable[[Callable[[Op, Builder], Value | None]], FunctionRule]:
-    """Makes a rule out of `f(op, builder) -> value or None`; its first docstring line is its text."""
+    """Makes a rule out of `f(op, builder) -> value or None`; its first docstring line is its text.
+
+    It is asked only about ops of which an operand is made by one of `after`, if any are named.
+    """
 
     def make(f: Callable[[Op, Builder], Value | None]) -> FunctionRule:
         text = (f.__doc__ or f.__name__).splitlines()[0]
-        return FunctionRule(text, roots, f, strength)
+        return FunctionRule(text, roots, f, strength, frozenset(after))
 
     return make
 
@@ -257,13 +261,14 @@ def apply_rules(func: Func, rules: Sequence[AnyRule], *, strength: str = "stable
     TypeError if a rule changes a type; RuntimeError names a rule that goes on firing.
     """
     allowed = STRENGTHS[: STRENGTHS.index(strength) + 1]
-    by_root: dict[str, list[tuple[AnyRule, frozenset[str]]]] = {}
+    by_root: dict[str, list[tuple[AnyRule, frozenset[Fact], frozenset[str]]]] = {}
     for r in rules:
         if r.strength in allowed:
-            needs = makers(r.left) if isinstance(r, Rule) else frozenset()
+            needs = needed(r.left) if isinstance(r, Rule) else frozenset()
+            after = r.after if isinstance(r, FunctionRule) else frozenset()
             for root in r.roots:
                 assert root in TABLE, f"no row named {root}, in the rule {r.text}"
-                by_root.setdefault(root, []).append((r, needs))
+                by_root.setdefault(root, []).append((r, needs, after))
     work = deque(func.body.walk())
     waiting = set(work)
     firings: dict[str, int] = {}
@@ -278,9 +283,13 @@ def apply_rules(func: Func, rules: Sequence[AnyRule], *, strength: str = "stable
             or is_complex(op)
         ):
             continue
-        made = {v.owner.name if isinstance(v.owner, Op) else "" for v in op.operands}
-        tried = [r for r, needs in by_root.get(op.name, ()) if needs <= made]
-        for r in [CONSTANTS, *tried] if made <= {"const"} else tried:
+        makers, there = facts(op)
+        tried = [
+            r
+            for r, needs, after in by_root.get(op.name, ())
+            if needs <= there and not (after and makers.isdisjoint(after))
+        ]
+        for r in [CONSTANTS, *tried] if makers <= {"const"} else tried:
             changed = _apply(r, op)
             if changed is None:
                 continue
@@ -295,14 +304,37 @@ def apply_rules(func: Func, rules: Sequence[AnyRule], *, strength: str = "stable
     return firings
 
 
-def makers(p: Call) -> frozenset[str]:
-    """The ops that must be among those that make the operands of what `p` matches: most rules are left at a glance."""
-    found = set()
+# -- what a glance at the operands tells, by which most rules are left out -------------------------------------------
+
+TWICE = "one operand twice"
+Fact = Hashable  # the name of an op that makes an operand, a number that fills one, TWICE
+
+
+def facts(op: Op) -> tuple[set[str], set[Fact]]:
+    """The ops that make the operands of `op` ("" for none), and all facts about these."""
+    makers: set[str] = set()
+    numbers: list[Fact] = []
+    for v in op.operands:
+        source = v.owner
+        makers.add(source.name if isinstance(source, Op) else "")
+        if isinstance(source, Op) and source.name == "const":
+            numbers.append(splat(v))
+    found: set[Fact] = {*makers, *numbers}
+    if len(op.operands) > 1 and len(set(op.operands)) < len(op.operands):
+        found.add(TWICE)
+    return makers, found
+
+
+def needed(p: Call) -> frozenset[Fact]:
+    """The facts about the operands of whatever `p` matches."""
+    found: set[Fact] = set()
     for q in p.args:
         if isinstance(q, Call):
             found.add("broadcast" if q.name == "keep" else q.name)
         elif not isinstance(q, Name):
-            found.add("const")
+            found.add(q)
+        elif p.args.count(q) > 1:
+            found.add(TWICE)
     return frozenset(found)
 
 

@@ -112,9 +112,13 @@ def cancel(p: Product, b: Builder) -> Product | None:
     exponentials = [v for v in p.over if v.op is not None and v.op.name == "exp"]
     if exponentials:
         p = through_views(p, b)
+    elif not p.under:
+        return None
     over, under = list(p.over), list(p.under)
+    places = {w: place(w) for w in under}
     for v in p.over:
-        same = next((w for w in under if place(w) == place(v)), None)
+        at = place(v)
+        same = next((w for w in under if places[w] == at), None)
         if same is not None:
             over.remove(v)
             under.remove(same)

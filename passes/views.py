@@ -19,7 +19,7 @@ def made_by(v: Value, *names: str) -> Op | None:
     return v.op if v.op is not None and v.op.name in names else None
 
 
-@function_rule(*MOVES, "gather")
+@function_rule(*MOVES, "gather", after=("const",))
 def moved_splat(op: Op, b: Builder) -> Value | None:
     """a constant of equal elements, moved -> the constant"""
     if made_by(op.operands[0], "const") is None:
@@ -41,7 +41,7 @@ def unmoved(op: Op, b: Builder) -> Value | None:
     return source
 
 
-@function_rule("dimshuffle")
+@function_rule("dimshuffle", after=("dimshuffle",))
 def dimshuffle_twice(op: Op, b: Builder) -> Value | None:
     """dimshuffle(dimshuffle(x)) -> dimshuffle(x)"""
     inner = made_by(op.operands[0], "dimshuffle")
@@ -83,14 +83,14 @@ def transposed_product(op: Op, b: Builder) -> Value | None:
     return result
 
 
-@function_rule("broadcast")
+@function_rule("broadcast", after=("broadcast",))
 def broadcast_twice(op: Op, b: Builder) -> Value | None:
     """broadcast(broadcast(x)) -> broadcast(x)"""
     inner = made_by(op.operands[0], "broadcast")
     return None if inner is None else _broadcast(b, inner.operands[0], op.attrs["shape"])
 
 
-@function_rule("broadcast")
+@function_rule("broadcast", after=("dimshuffle",))
 def broadcast_added_axes(op: Op, b: Builder) -> Value | None:
     """broadcast(dimshuffle(x, [-1, ...])) -> broadcast(dimshuffle(x, [...])): it adds leading axes by itself"""
     inner = made_by(op.operands[0], "dimshuffle")
@@ -102,7 +102,7 @@ def broadcast_added_axes(op: Op, b: Builder) -> Value | None:
     return _broadcast(b, b.dimshuffle(inner.operands[0], order=order), op.attrs["shape"])
 
 
-@function_rule("dimshuffle")
+@function_rule("dimshuffle", after=("broadcast",))
 def dimshuffle_of_broadcast(op: Op, b: Builder) -> Value | None:
     """dimshuffle(broadcast(x)) -> broadcast(dimshuffle(x))"""
     inner = made_by(op.operands[0], "broadcast")
@@ -236,7 +236,10 @@ def concat_twice(op: Op, b: Builder) -> Value | None:
 # -- elementwise operations on views ---------------------------------------------------------------------------------
 
 
-@function_rule(*(name for name, row in TABLE.items() if row.scalar and name != "second"))
+@function_rule(
+    *(name for name, row in TABLE.items() if row.scalar and name != "second"),
+    after=("dimshuffle", "broadcast"),
+)
 def after_view(op: Op, b: Builder) -> Value | None:
     """f(view(x), view(y)) -> view(f(x, y)), for one broadcast or dimshuffle of equal shapes; constants and numbers follow"""
     first = next((v.op for v in op.operands if made_by(v, "dimshuffle")), None)
