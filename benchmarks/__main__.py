@@ -141,10 +141,10 @@ def measure_all(options: argparse.Namespace, folder: Path, versions: dict[str, s
                 yield measure(case, peers, threads, folder, rounds, seconds)
         for peer in peers.values():
             peer.close()
+    compilers = [name for name in names if name in COMPILERS]
     for case in cases if options.compile != "no" and not options.check else []:
-        if case.compiled:
-            compilers = [name for name in names if name in COMPILERS]
-            yield from measure_compilation(case, compilers, options.peers, cpus[:1])
+        for threads in options.threads if case.compiled else []:
+            yield from measure_compilation(case, compilers, options.peers, cpus[:threads])
 
 
 def keep(results: Results, path: Path) -> None:

@@ -5,12 +5,14 @@ or the same program after a change elsewhere, compiles it no more.  That costs a
 with their function.  What several kernels call is compiled once for all of them, and what starts their work is control code.
 
 LLVM's register coalescer, which `optnone` does not leave out, takes time quadratic in a function: 0.8 s for 4000 calls of
-kernels.  At level 0 it does not run, but a module more costs a millisecond.
+kernels.  At level 0 it does not run, but a module more costs a millisecond.  Where calls take long, their control code, the
+entry's checks among it, may as well be quick to compile.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import NamedTuple
 
 from tcc.codegen import jit
 from tcc.codegen.driver import Lowered, kernels_text
@@ -24,6 +26,7 @@ from tcc.codegen.target import Target
 from tcc.runtime import cache
 
 LONG = 50_000  # characters of the function's own text, without its kernels
+LASTING_NS = 1_000_000  # of work in a call; nothing is lost if its control code is slow
 SHARED = 15_000  # characters of a kernel that is compiled on its own
 
 
@@ -32,31 +35,46 @@ def compile_lowered(lowered: Lowered, target: Target) -> Compiled:
     helpers = dict.fromkeys(text for k in lowered.kernels.values() for text in k.helpers.values())
     kernels = [replace(k, helpers={}) for k in lowered.kernels.values()]
     control = [lowered.control_text(), _entry_text(lowered)]
-    long = len(lowered.text) > LONG
-    if long:  # what starts a kernel's work is control too
-        bodies, heads = zip(*(apart(k.text) for k in kernels))
-        kernels = [replace(k, text=text) for k, text in zip(kernels, bodies)]
-        control += [d for k in kernels for d in sorted(k.declares) if d.startswith("declare ")] + [*heads]
+    work = lowered.signature.work
+    aside = len(lowered.text) > LONG or (isinstance(work, int) and work > LASTING_NS)
+    if aside:  # what starts a kernel's work is control too
+        pairs = [apart(k.text) for k in kernels]
+        kernels = [replace(k, text=body) for k, (body, _) in zip(kernels, pairs)]
+        control += [d for k in kernels for d in sorted(k.declares) if d.startswith("declare ")]
+        control += [head for _, head in pairs]
     shared = [k for k in kernels if len(k.text) >= SHARED]
-    code = [_object(merge([text]).replace("define internal", "define"), target) for text in helpers]
-    code += [_object(merge([kernels_text([k])]), target) for k in shared]
+    parts: list[_Part] = [
+        _Kept(merge([text]).replace("define internal", "define"), target) for text in helpers
+    ]
+    parts += [_Kept(merge([kernels_text([k])]), target) for k in shared]
     small = kernels_text([k for k in kernels if k not in shared])
-    if long:
-        code += [jit.compile_object(merge([small]), target)]
-        code += [jit.compile_object(merge(control), target, level=0)]
-    else:
-        code += [jit.compile_object(merge([small, *control]), target)]
-    return Compiled(code, _entry(lowered), lowered.engines)
+    own = [(merge([small]), 2), (merge(control), 0)] if aside else [(merge([small, *control]), 2)]
+    parts += [_Part(text, target, level) for text, level in own]
+    parts.sort(key=lambda part: -len(part.text))  # so that threads end at about one time
+    return Compiled(jit.side_by_side([part.code for part in parts]), _entry(lowered), lowered.engines)
 
 
-def _object(text: str, target: Target) -> bytes:
-    """The object of a kernel or of a helper, from the cache or made now."""
-    key = cache_key("kernel", text, target)
-    code = cache.get(key)
-    if code is None:
-        code = jit.compile_object(text, target)
-        cache.put(key, code)
-    return code
+class _Part(NamedTuple):
+    """A module of a function."""
+
+    text: str
+    target: Target
+    level: int = 2
+
+    def code(self) -> bytes:
+        return jit.compile_object(self.text, self.target, self.level)
+
+
+class _Kept(_Part):
+    """One that the cache keeps: of a kernel or of a helper."""
+
+    def code(self) -> bytes:
+        key = cache_key("kernel", self.text, self.target)
+        code = cache.get(key)
+        if code is None:
+            code = super().code()
+            cache.put(key, code)
+        return code
 
 
 def full_text(lowered: Lowered, target: Target) -> str:

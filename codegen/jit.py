@@ -6,17 +6,22 @@ outside datum a GOT slot, so an external symbol may lie anywhere in the address 
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from tcc.codegen.target import Target, host
+from tcc.runtime.threads import thread_count
 
 IMAGES = 32  # of one linker, which keeps 9 KB of each for as long as it lives, also of those that are gone
 
 _image_numbers = itertools.count()
+_machines: dict[tuple[Target, int], list[Any]] = {}  # those that no thread uses
 
 
 def compile_object(text: str, target: Target, level: int = 2) -> bytes:
@@ -25,15 +30,13 @@ def compile_object(text: str, target: Target, level: int = 2) -> bytes:
     The target's triple and its attribute group #0 are added to the text.  No IR pass runs: kernels are explicit vectors.
     `level` is the code generator's: 0 is quick, for what runs a few times a call (one function can have it too: `optnone`).
     """
-    machine = machine_of(target, level)
-    with parsed(text, target) as module:
-        return bytes(machine.emit_object(module))
+    with parsed(text, target) as module, machine_of(target, level) as machine:
+        return _emitted(machine, module)
 
 
 def assembly(text: str, target: Target) -> str:
     """The assembly that `compile_object` would encode."""
-    machine = machine_of(target)
-    with parsed(text, target) as module:
+    with parsed(text, target) as module, machine_of(target) as machine:
         return str(machine.emit_assembly(module))
 
 
@@ -87,8 +90,67 @@ def parsed(text: str, target: Target) -> Any:
     return module
 
 
-@functools.cache
-def machine_of(target: Target, level: int = 2) -> Any:
+def side_by_side(jobs: Sequence[Callable[[], bytes]]) -> list[bytes]:
+    """What the jobs make, by as many threads as calls may use; the jobs are begun in their order.
+
+    An error ends all: those that run are waited for.
+    """
+    waiting = deque(enumerate(jobs))
+    made: dict[int, bytes] = {}
+    failed: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            with contextlib.suppress(IndexError):
+                while True:
+                    number, job = waiting.popleft()
+                    made[number] = job()
+        except BaseException as e:
+            failed.append(e)
+            waiting.clear()
+
+    helpers = [threading.Thread(target=work, name="tcc compiler") for _ in jobs[1 : thread_count()]]
+    for helper in helpers:
+        helper.start()
+    try:
+        work()
+        for helper in helpers:
+            helper.join()
+    finally:
+        waiting.clear()
+    if failed:
+        raise failed[0]
+    return [made[number] for number in range(len(jobs))]
+
+
+def _emitted(machine: Any, module: Any) -> bytes:
+    """The object of a module, made without llvmlite's lock around all of LLVM: threads share no context and no machine."""
+    from llvmlite.binding import ffi
+
+    emit = ffi.lib.LLVMPY_TargetMachineEmitToMemory
+    with ffi.OutputString() as error:
+        buffer = getattr(emit, "_cfn", emit)(machine, module, 1, error)
+        if not buffer:
+            raise RuntimeError(str(error))
+    try:
+        return ctypes.string_at(ffi.lib.LLVMPY_GetBufferStart(buffer), ffi.lib.LLVMPY_GetBufferSize(buffer))
+    finally:
+        ffi.lib.LLVMPY_DisposeMemoryBuffer(buffer)
+
+
+@contextlib.contextmanager
+def machine_of(target: Target, level: int = 2) -> Iterator[Any]:
+    """One that no other thread uses meanwhile."""
+    free = _machines.setdefault((target, level), [])
+    try:
+        machine = free.pop()
+    except IndexError:
+        machine = _new_machine(target, level)
+    yield machine
+    free.append(machine)
+
+
+def _new_machine(target: Target, level: int = 2) -> Any:
     from llvmlite import binding as llvm
 
     if target.triple == llvm.get_process_triple():
@@ -109,5 +171,5 @@ def _linker(_: int) -> Any:
     from llvmlite import binding as llvm
 
     # the linker takes the machine over, so it gets one of its own
-    machine = machine_of.__wrapped__(host())
+    machine = _new_machine(host())
     return llvm.create_lljit_compiler(machine, use_jit_link=True, suppress_errors=True)

@@ -214,8 +214,7 @@ def _compile(text: str, target: Target, passes: bool) -> bytes:
 
     if not passes:
         return jit.compile_object(text, target, level=0)
-    machine = jit.machine_of(target, 0)
-    with jit.parsed(text, target) as module:
+    with jit.parsed(text, target) as module, jit.machine_of(target, 0) as machine:
         options = llvm.create_pipeline_tuning_options(speed_level=0)
         module.data_layout = str(machine.target_data)
         builder = llvm.create_pass_builder(machine, options)

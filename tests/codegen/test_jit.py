@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 import gc
 import mmap
+import threading
 
 import pytest
+from llvmlite.binding import ffi
 
-from tcc.codegen.jit import Image, assembly, compile_object, function
+from tcc.codegen.jit import Image, assembly, compile_object, function, side_by_side
 from tcc.codegen.products import engines
 from tcc.codegen.target import host
 
@@ -113,3 +116,39 @@ def test_a_missing_symbol_is_a_runtime_error() -> None:
 
 def test_assembly_is_readable() -> None:
     assert "triple:" in assembly(TRIPLE, host())
+
+
+def test_modules_are_compiled_side_by_side_to_the_objects_that_they_are_alone(monkeypatch) -> None:
+    monkeypatch.setenv("TCC_THREADS", "3")
+    texts = [FAR.replace("i64 %x, 1", f"i64 %x, {k}") for k in range(20)]
+    threads = set()
+
+    def compiled(text: str) -> bytes:
+        threads.add(threading.get_ident())
+        return compile_object(text, host())
+
+    made = side_by_side([functools.partial(compiled, text) for text in texts])
+    assert made == objects(*texts)
+    assert len(threads) <= 3
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_an_error_of_one_of_several_jobs_is_raised_and_ends_the_others(threads, monkeypatch) -> None:
+    monkeypatch.setenv("TCC_THREADS", str(threads))
+    begun: list[int] = []
+
+    def job(number: int) -> bytes:
+        begun.append(number)
+        return compile_object(FAR if number != 1 else "define i64 @f( {", host())
+
+    with pytest.raises(RuntimeError, match="parsing error"):
+        side_by_side([functools.partial(job, k) for k in range(50)])
+    assert threads > 1 or begun == [0, 1]
+
+
+def test_a_binding_whose_lock_cannot_be_left_out_makes_the_same_code(monkeypatch) -> None:
+    wanted = objects(CALLER, FAR)
+    emit = "LLVMPY_TargetMachineEmitToMemory"
+    locked = getattr(ffi.lib, emit)
+    monkeypatch.setitem(ffi.lib._fntab, emit, lambda *args: locked(*args))
+    assert objects(CALLER, FAR) == wanted
