@@ -63,7 +63,7 @@ class Value:
 class Op:
     """One operation: a row of the op table applied to operands."""
 
-    __slots__ = ("defn", "operands", "attrs", "blocks", "results", "parent", "loc", "prev", "next")
+    __slots__ = ("defn", "name", "operands", "attrs", "blocks", "results", "parent", "loc", "prev", "next")
 
     def __init__(
         self,
@@ -75,7 +75,8 @@ class Op:
         blocks: Sequence[Block] = (),
         loc: str = "",
     ) -> None:
-        self.defn, self.attrs, self.loc = defn, attrs if attrs is not None else {}, loc
+        self.defn, self.name = defn, defn.name
+        self.attrs, self.loc = attrs if attrs is not None else {}, loc
         self.operands = list(operands)
         for i, v in enumerate(self.operands):
             v.uses[self, i] = None
@@ -86,10 +87,6 @@ class Op:
         self.parent: Block | None = None
         self.prev: Op | None = None
         self.next: Op | None = None
-
-    @property
-    def name(self) -> str:
-        return self.defn.name
 
     @property
     def result(self) -> Value:

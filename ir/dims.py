@@ -7,6 +7,7 @@ dictionary keys.  What the canonical form cannot decide (`n//2` against `m`) is 
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -191,10 +192,12 @@ def sub(a: Size, b: Size) -> Size:
 
 
 def mul(*sizes: Size) -> Size:
-    total: dict[Monomial, int] = {(): 1}
-    for s in sizes:
-        if s == 1:
-            continue
+    scale = math.prod(s for s in sizes if isinstance(s, int))
+    named = [s for s in sizes if not isinstance(s, int)]
+    if not named or not scale:
+        return scale
+    total: dict[Monomial, int] = {m: scale * c for m, c in named[0].terms}
+    for s in named[1:]:
         step: dict[Monomial, int] = {}
         for m1, c1 in total.items():
             for m2, c2 in _terms(s):
