@@ -110,7 +110,7 @@ def _device_piece(entry: Entry, device: DeviceLibrary) -> Piece:
 def _placed(func: Func, frozen: Set[str], target: Target) -> Func:
     """A function after the passes; panels of `frozen` parameters are parameters of their own."""
     from tcc.codegen.coverage import require_native
-    from tcc.codegen.products.panels import panel_bytes
+    from tcc.codegen.products.panels import loop_bytes, panel_bytes
     from tcc.passes.manager import run
     from tcc.passes.panels import FROZEN
     from tcc.passes.pipeline import context_from_knobs, cpu_pipeline
@@ -118,7 +118,9 @@ def _placed(func: Func, frozen: Set[str], target: Target) -> Func:
     func = clone(func)
     require_native(func)
     func.attrs[FROZEN] = sorted(frozen)
-    steps = cpu_pipeline(bf16_products=target.bf16_products, panel_bytes=panel_bytes(target))
+    steps = cpu_pipeline(
+        bf16_products=target.bf16_products, panel_bytes=panel_bytes(target), loop_bytes=loop_bytes(target)
+    )
     run(func, steps, context_from_knobs())
     return func
 
