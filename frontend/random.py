@@ -38,10 +38,10 @@ from tcc.ordering import argsort
 from tcc.reductions import cumsum
 from tcc.reductions import sum as total
 from tcc.settings import config
-from tcc.shapes import as_sizes, dimshuffle, specify_shape, vector_items
+from tcc.shapes import as_sizes, dimshuffle
 from tcc.sharedvar import shared
 from tcc.types import dtype_name, promote
-from tcc.variable import Variable, as_variable, scalar_constant
+from tcc.variable import as_variable, scalar_constant
 
 SECOND = 1 << 63  # the second word of a draw: no draw is made so often
 
@@ -54,10 +54,7 @@ def sizes_of(size: Any, ndim: int | None = None, what: str = "size") -> list[Siz
     """
     if size is None:
         return []
-    if isinstance(size, Variable) and size.type.ndim == 1 and vector_items(size) is None and ndim is not None:
-        vector: Any = specify_shape(size, (ndim,), what)
-        size = [vector[i] for i in range(ndim)]
-    sizes = as_sizes(size, what)
+    sizes = as_sizes(size, what, ndim)
     if ndim is not None and len(sizes) != ndim:
         raise ValueError(f"{what}: ndim is {ndim}, but there are {len(sizes)} sizes")
     return sizes

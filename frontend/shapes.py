@@ -104,11 +104,12 @@ def vector_items(x: Any) -> list[Any] | None:
 
 
 def as_sizes(sizes: Any, what: str, length: int | None = None) -> list[Any]:
-    """A tuple, number, or vector as a list of sizes; a vector's length is static, or `length`."""
+    """A tuple, number, or vector as a list of sizes; a vector's length is static, or `length`, which running checks."""
     if isinstance(sizes, Variable) and sizes.type.ndim == 1:
         items = vector_items(sizes)
         if items is None and length is not None:
-            items = [sizes[i] for i in range(length)]  # type: ignore[index]
+            vector: Any = specify_shape(sizes, (length,), what)
+            items = [vector[i] for i in range(length)]
         if items is None:
             raise ValueError(f"{what}: the length of the shape vector {sizes} is not known; pass ndim=")
         return items
@@ -404,6 +405,8 @@ def tile(x: Any, reps: Any, ndim: int | None = None) -> Any:
         raise ValueError(f"tile: reps must be integers, got {reps}")
     if isinstance(reps, Variable) and reps.type.ndim > 1:
         raise ValueError(f"tile: reps must be a scalar or a vector, got {reps}, of {reps.type}")
+    if isinstance(reps, Variable) and reps.type.ndim and ndim is not None:
+        reps = specify_shape(reps, (ndim,))
     many = as_sizes(reps, "tile", ndim)
     rank = builtins.max(len(many), x.type.ndim) if ndim is None else ndim
     if ndim is not None and ndim < len(many):

@@ -20,6 +20,7 @@ from tcc import (
 )
 from tcc import shapes as shaping
 from tcc.gradient import undefined_grad
+from tcc.graph import Shown
 from tcc.tensor import extra_ops
 from tcc.theano.legacyop import LegacyOp
 from tcc.types import promote
@@ -208,13 +209,15 @@ class Nonzero(LegacyOp):
 
 
 class ScalarFromTensor(LegacyOp):
-    """The scalar itself: numbers are tensors without axes."""
+    """The same number: numbers are tensors without axes."""
 
     def apply(self, x: Any) -> Any:
         x = as_variable(x)
         if x.type.ndim:
             raise TypeError(f"a scalar is needed, got {x.type}")
-        return x
+        made = build.elementwise("identity", x)
+        made.owner.shown = Shown(type(self).__name__, (x,), self)
+        return made
 
 
 class TensorFromScalar(ScalarFromTensor):

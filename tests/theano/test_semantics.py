@@ -333,3 +333,26 @@ def test_functions_travel_by_name() -> None:
         assert pickle.loads(pickle.dumps(f)) is copy.deepcopy(f) is f
         assert f.__doc__ and callable(f)
     assert list(inspect.signature(T.clip).parameters) == ["x", "min", "max"] and T.tanh.__name__ == "tanh"
+
+
+def test_numbers_pass_between_scalars_and_tensors() -> None:
+    x = T.lscalar("x")
+    for op in (legacy.tensor_from_scalar, legacy.scalar_from_tensor):
+        y = op(x)
+        assert y.owner.op is op and y.owner.inputs == [x] and y.type == x.type
+        assert tcc.function([x], y)(3) == 3 and T.zeros((op(T.constant(2)),)).type.shape == (2,)
+    with pytest.raises(TypeError, match="a scalar is needed"):
+        legacy.scalar_from_tensor(T.vector())
+
+
+@pytest.mark.parametrize("mode", ["FAST_RUN", "FAST_COMPILE"])
+def test_shape_vectors_have_the_length_that_was_said(mode: str) -> None:
+    x, sizes = T.vector("x"), T.ivector("sizes")
+    reshaped = tcc.function([x, sizes], x.reshape(sizes, ndim=2), mode=mode)
+    tiled = tcc.function([x, sizes], T.tile(x, sizes, 2), mode=mode)
+    assert reshaped([1.0, 2.0], [2, 1]).shape == (2, 1) and tiled([1.0, 2.0], [3, 2]).shape == (3, 4)
+    for wrong in ([2], [2, 1, 1]):
+        with pytest.raises(ValueError):
+            reshaped([1.0, 2.0], wrong)
+        with pytest.raises(AssertionError):
+            tiled([1.0, 2.0], wrong)
