@@ -44,6 +44,7 @@ from tcc.runtime import layout as at
 
 ROUND_THREADS = 4  # that have images of their own in a round
 LONG_BLOCK = 64  # ops of a tile's block for all of its vectors, past which they are written once, in a loop over the rows
+TOGETHER = (3, 5, 2)  # steps of a tile in a round, the first that divides their number
 AHEAD = 6  # steps of a tile by which vectors that lie beyond the first-level cache are fetched before they are read
 
 
@@ -273,6 +274,13 @@ class Conv(ConvText):
             rows = [e.gep(a, i, t.elem) for i in range(h)]
             return [e.gep(a, h, t.elem), *self.multiply(rows, vectors, acc)]
 
+        together = self._steps_together()
+
+        def steps(k: str, s: list[str]) -> list[str]:
+            for i in range(together):
+                s = step(str(x.add(k, i)), s)
+            return s
+
         if self.direct:
             # the result's lines, and those that the block reads, arrive while the sums are made
             e.declare("declare void @llvm.prefetch.p0(ptr, i32, i32, i32)")
@@ -283,7 +291,7 @@ class Conv(ConvText):
                         line = e.gep(e.gep(place, x.mul(apart, i), t.elem), j * t.lanes, t.elem)
                         e.line(f"call void @llvm.prefetch.p0(ptr {line}, i32 {write}, i32 3, i32 1)")
         start = [(t, "zeroinitializer")] * (h * v)
-        done = e.loop(0, "%k", 1, step, [("ptr", "%a"), *start])[1:]
+        done = e.loop(0, "%k", together, steps, [("ptr", "%a"), *start])[1:]
 
         def aside() -> None:
             for i, value in enumerate(done):
@@ -315,6 +323,13 @@ class Conv(ConvText):
         e.at(other)
         aside()
         e.end()
+
+    def _steps_together(self) -> int:
+        """Of a tile, in a round of its loop: tiles of few registers are short, and so is what a round may cost beside them."""
+        if self.target.avx512:
+            return 1
+        whole = [n for n in TOGETHER if all(isinstance(k, int) and k % n == 0 for k in self.depths)]
+        return whole[0] if whole else 1
 
     def _write_rows(self, done: Sequence[str], counts: Sequence[int], pixels: Sequence[Number]) -> None:
         """`rows` channels of a tile, from its registers through the block to their places: the first lanes of each vector."""
