@@ -10,7 +10,7 @@ from tcc.codegen.emit import Emit, VecType
 from tcc.codegen.index import Index, Size
 from tcc.codegen.kernel import quick_heads
 from tcc.codegen.products.engines import vector
-from tcc.codegen.products.microkernel import VECTORS, lane_mask, load, store
+from tcc.codegen.products.microkernel import VECTORS, lane_mask, load, store, store_first
 from tcc.codegen.products.plan import KC, Sizes, choose_form, most_shared_bytes, plan
 from tcc.codegen.products.reach import reach
 from tcc.codegen.products.record import (
@@ -212,7 +212,8 @@ def _write_epilogue(e: Emit, name: str, spec: Matmul, epilogue: Epilogue, t: Vec
                 return store(e, t, done, p, mask)
             whole = e.value(f"icmp sge i64 {x.sub('%cols', j)}, {t.lanes}")
             e.when(whole, lambda: store(e, t, done, p))
-            e.when(e.value(f"xor i1 {whole}, true"), lambda: store(e, t, done, p, mask))
+            few = e.value(f"xor i1 {whole}, true")
+            e.when(few, lambda: store_first(e, t, [done], [p], str(x.sub("%cols", j))))
 
         e.loop(0, "%cols", t.lanes, vector)
         return [e.gep(v[0], "%crs")]

@@ -116,6 +116,40 @@ def store(e: Emit, t: VecType, value: str, pointer: str, mask: str | None = None
     e.line(f"call void @{name}({t} {value}, ptr align {t.bytes} {pointer}, {mt} {mask})")
 
 
+def store_first(e: Emit, t: VecType, values: Sequence[str], places: Sequence[str], count: str) -> None:
+    """The first `count` lanes of each of the values, fewer than all: a half, a quarter, and so on, of those that `count` is made of.
+
+    Without AVX-512 a store through a mask takes as long as the steps of some k, or is a branch a lane.
+    """
+    offset = "0"
+    while t.lanes > 1:
+        t = VecType(t.elem, t.lanes // 2)
+        low, high = ([_half(e, t, value, start) for value in values] for start in (0, t.lanes))
+        there = e.value(f"icmp ne i64 {e.value(f'and i64 {count}, {t.lanes}')}, 0")
+        inside, after, before = e.label(), e.label(), e.current
+        e.branch_if(there, inside, after)
+        e.at(inside)
+        for value, place in zip(low, places, strict=True):
+            store(e, t, value, e.gep(place, offset))
+        beyond = e.value(f"add i64 {offset}, {t.lanes * t.bytes}")
+        e.branch(after)
+        e.at(after)
+        values = [
+            e.value(f"phi {t} [{above}, %{inside}], [{below}, %{before}]")
+            for below, above in zip(low, high, strict=True)
+        ]
+        offset = e.value(f"phi i64 [{beyond}, %{inside}], [{offset}, %{before}]")
+
+
+def _half(e: Emit, half: VecType, vector: str, start: int) -> str:
+    """Lanes `start` and on of a vector twice as long."""
+    t = VecType(half.elem, 2 * half.lanes)
+    if half.lanes == 1:
+        return e.value(f"extractelement {t} {vector}, i64 {start}")
+    lanes = ", ".join(f"i32 {start + i}" for i in range(half.lanes))
+    return e.value(f"shufflevector {t} {vector}, {t} poison, <{half.lanes} x i32> <{lanes}>")
+
+
 def fetch(e: Emit, place: str, write: int) -> None:
     """Has a line of memory come to the first-level cache, to be read or written."""
     e.declare("declare void @llvm.prefetch.p0(ptr, i32, i32, i32)")
@@ -256,16 +290,29 @@ def micro_kernel(
             e.value(f"sub i64 %kc, {e.value(f'mul i64 {rounds}, {at_once}')}"), 1, "%next", "%crs", done
         )
 
-    def put(masks: list[str | None]) -> None:
-        # the places are worked out again, behind a freeze: kept through the loop they would be spilled
-        for x, (p, m) in zip(done[pointers:], tile(e.value("freeze ptr %c"), masks), strict=True):
-            store(e, t, x, p, m)
+    def put(columns: int, masks: Sequence[str | None] = whole) -> list[str]:
+        """The first vectors of each row; the places of the rows."""
+        # they are worked out again, behind a freeze: kept through the loop they would be spilled
+        places = tile(e.value("freeze ptr %c"), masks)
+        for i, (x, (p, m)) in enumerate(zip(done[pointers:], places, strict=True)):
+            if i % vectors < columns:
+                store(e, t, x, p, m)
+        return [p for p, _ in places]
+
+    def put_whole() -> None:
+        put(vectors)
+
+    def put_edge() -> None:
+        last = vectors - 1
+        places = put(last)[last::vectors]
+        count = e.value(f"sub i64 %cols, {last * t.lanes}")
+        store_first(e, t, done[pointers + last :: vectors], places, count)
 
     if target.avx512:
-        put(masks)
-    else:  # a store through a mask takes as long as the steps of some k
+        put(vectors, masks)
+    else:
         full = e.value(f"icmp eq i64 %cols, {vectors * t.lanes}")
-        e.when(full, lambda: put(whole))
-        e.when(e.value(f"xor i1 {full}, true"), lambda: put(edge()))
+        e.when(full, put_whole)
+        e.when(e.value(f"xor i1 {full}, true"), put_edge)
     e.end()
     return e

@@ -9,7 +9,7 @@ second-level cache it is bound by arithmetic.  What costs is everything else, an
 - B's block is read once by each panel of rows: it has to fit the second-level cache beside the panels of A and of C, so it
   gets half.  To copy it costs a read and a write of each element, which the arithmetic of the first tiles hides where one
   thread alone reads the copy, and B is near; rows in far memory, or a multiple of a page apart, are better read along their
-  whole length.
+  whole length, and without AVX-512, where all are copied before the tiles run, even few tiles have wide blocks for that.
 - A is read once for each block of columns, C is read and written once for each block of k.  C's lines are fetched a tile
   ahead, one in each of its last steps, and A's rows while the panel before is computed, one by each tile.  C costs more, for
   it is also written, down to _KC_LEAST, or as far as a panel of A takes no more than _A_SHARE of the first-level cache.
