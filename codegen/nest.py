@@ -238,16 +238,22 @@ class Nest(Vectors):
     def splatted(self, node: Node) -> str:
         """The same in every lane."""
         if node not in self.splats:
-            if node.kind == "const":
-                self.splats[node] = scalar.const(node.dtype, self.lanes, node.value)
-            else:
-                self.splats[node] = self.splat(self.node_type(node, self.lanes), self.scalar(node))
+            self.splats[node] = self._same(node, self.lanes)
         return self.splats[node]
+
+    def _same(self, node: Node, lanes: int) -> str:
+        if node.kind == "const":
+            return scalar.const(node.dtype, lanes, node.value)
+        return self.splat(self.node_type(node, lanes), self.scalar(node))
 
     def vector(self, node: Node, pos: Position, memo: Memo) -> str:
         """A value at a position; `memo` holds those already made there."""
-        if not node.varies:
+        if not node.varies and pos.lanes == self.lanes:
             return self.splatted(node)
+        if node not in memo and not node.varies:
+            memo[node] = self._same(
+                node, pos.lanes
+            )  # ahead of the loop each vector of it would take a register
         if node not in memo:
             memo[node] = self._varying(node, pos, lambda i: self.vector(i, pos, memo))
         return memo[node]
@@ -341,8 +347,12 @@ class Fold:
 
     def across(self, e: Emit, target: Target, value: str, lanes: int) -> str:
         """One value from a vector of totals, halves first; then in the result's dtype."""
+        return self.narrow(e, target, self.halved(e, target, value, lanes, 1), 1)
+
+    def halved(self, e: Emit, target: Target, value: str, lanes: int, left: int) -> str:
+        """The halves of a vector of totals as one, until so many lanes are left."""
         elem = scalar.elem(self.total_dtype)
-        while lanes > 1:
+        while lanes > left:
             half = lanes // 2
             t = VecType(elem, lanes)
             low = ", ".join(f"i32 {i}" for i in range(half))
@@ -354,7 +364,7 @@ class Fold:
                 b = e.value(f"extractelement <1 x {elem}> {b}, i64 0")
             value = self.combine(e, target, a, b, half)
             lanes = half
-        return self.narrow(e, target, value, 1)
+        return value
 
     def narrow(self, e: Emit, target: Target, value: str, lanes: int) -> str:
         if not self.widens:

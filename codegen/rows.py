@@ -3,7 +3,8 @@
 The inner axis is the row.  A row is visited once a phase (tcc.codegen.program), and it stays in the nearest cache between
 phases; short rows of a known size are unrolled and stay in registers.  The order in which a reduction adds up depends
 on the row's length alone: vector k goes to accumulator k % ways (the ragged end to the first), the accumulators are
-folded pairwise, then the lanes of the one that is left by halves.  float32 is added up in float64.
+folded pairwise, then the lanes of the one that is left by halves.  Where vectors are taken together, their accumulators are folded
+by halves before the ragged end is added.  float32 is added up in float64.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ LINE = 64
 CHUNK = 16384  # elements of a full reduction that make one partial result
 TILE_ROWS = 16  # float32 numbers of a cache line
 TILE_COLUMNS = 16  # cache lines at a time: rows a power of two apart crowd into few sets of the nearest cache
+TOGETHER = 4  # vectors of long chains, at 16 registers
 UNROLLED = 8  # vectors of a row of known size that are kept in registers
 UNROLLED_FLOPS = 256  # most flops a lane in the straight-line text of such a row, which takes long to compile
 
@@ -48,7 +50,8 @@ class Rows(Nest):
         self.all_nodes = self._all_nodes()
         reduces = [n for n in self.all_nodes if n.kind == "reduce"]
         self.final = max([n.phase - 1 for n in reduces] + [n.phase for n in self._stored()], default=0)
-        self.ways = 4 if self.light else 2
+        self.together = self._together()
+        self.ways = 1 if self.together > 1 else 4 if self.light else 2
         vectors = -(-self.length // self.lanes) if isinstance(self.length, int) else UNROLLED + 1
         self.unrolled = vectors <= UNROLLED and vectors * program.flops <= UNROLLED_FLOPS
         self.targets, self.spills = self._schedule()
@@ -71,6 +74,13 @@ class Rows(Nest):
         )
         self.vectors: dict[tuple[str, int], Memo] = {}  # of the current row
         self.spill_base = ""
+
+    def _together(self) -> int:
+        """Vectors that each operation of the main loop takes: more than one where few registers hold few constants, which several
+        vectors share, and long chains that follow each other in the text would wait for each other."""
+        long = any(n.varies and n.flops >= EXPENSIVE for n in self.program.nodes)
+        dense = all(a.strides[self.inner] in (0, 1) for a in [*self.program.reads, *self.program.writes])
+        return TOGETHER if self.lanes > 1 and self.target.registers < 32 and long and dense else 1
 
     # -- what is computed when ------------------------------------------------------------------------------------
 
@@ -384,9 +394,10 @@ class Rows(Nest):
     ) -> list[str]:
         """The folds of the vectors of [start, stop), from their identities."""
         e, lanes, ways = self.e, self.lanes, self.ways
-        step = lanes * ways
-        types = [f.total_type(lanes) for f in folds]
-        zeros = [f.identity(lanes) for f in folds]
+        wide = lanes * self.together
+        step = wide * ways
+        types = [f.total_type(wide) for f in folds]
+        zeros = [f.identity(wide) for f in folds]
         x = Index(e)
         middle = str(x.add(start, x.round_down(x.sub(stop, start), step)))
         count = len(folds)
@@ -394,11 +405,14 @@ class Rows(Nest):
         def main(at: str, values: list[str]) -> list[str]:
             new: list[str] = []
             for way in range(ways):
-                pos = Position(plus(e, at, str(way * lanes)), lanes)
+                pos = Position(plus(e, at, str(way * wide)), wide)
                 new += visit(pos, values[way * count : (way + 1) * count])
             return new
 
         accs = e.loop(start, middle, step, main, list(zip(types, zeros)) * ways)
+        if self.together > 1:
+            types = [f.total_type(lanes) for f in folds]
+            accs = [f.halved(e, self.target, acc, wide, lanes) for f, acc in zip(folds, accs, strict=True)]
 
         def tail(at: str, values: list[str]) -> list[str]:
             return visit(Position(at, lanes, self.tail_mask(at, stop)), values)
@@ -411,25 +425,31 @@ class Rows(Nest):
     ) -> list[str]:
         """The same in straight-line text, for a row of a small known size."""
         assert isinstance(self.length, int)
-        lanes, ways = self.lanes, self.ways
+        lanes, ways = self.lanes, self.ways * self.together
         whole = self.length // (lanes * ways) * ways  # vectors of the main part
         accs = [[f.identity(lanes) for f in folds] for _ in range(ways)]
         for k in range(-(-self.length // lanes)):
+            if self.together > 1 and k == whole:
+                accs = self.fold_halves(folds, accs)
             live = min(lanes, self.length - k * lanes)
             mask = "" if live == lanes else constant_mask([i < live for i in range(lanes)])
             way = k % ways if k < whole else 0
             accs[way] = visit(Position(str(k * lanes), lanes, mask), accs[way])
-        return self.fold_ways(folds, accs)
+        return self.fold_halves(folds, accs)[0] if self.together > 1 else self.fold_ways(folds, accs)
+
+    def fold_halves(self, folds: list[Fold], accs: list[list[str]]) -> list[list[str]]:
+        """As the halves of vectors that are taken together."""
+        while len(accs) > 1:
+            half = len(accs) // 2
+            accs = [self.combined(folds, x, y) for x, y in zip(accs[:half], accs[half:], strict=True)]
+        return accs
+
+    def combined(self, folds: list[Fold], a: list[str], b: list[str]) -> list[str]:
+        return [f.combine(self.e, self.target, x, y, self.lanes) for f, x, y in zip(folds, a, b, strict=True)]
 
     def fold_ways(self, folds: list[Fold], accs: list[list[str]]) -> list[str]:
         while len(accs) > 1:
-            accs = [
-                [
-                    f.combine(self.e, self.target, x, y, self.lanes)
-                    for f, x, y in zip(folds, accs[i], accs[i + 1], strict=True)
-                ]
-                for i in range(0, len(accs), 2)
-            ]
+            accs = [self.combined(folds, accs[i], accs[i + 1]) for i in range(0, len(accs), 2)]
         return accs[0]
 
     # -- values ---------------------------------------------------------------------------------------------------

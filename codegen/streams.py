@@ -69,12 +69,14 @@ def pays(
 
 
 def stream(e: Emit, target: Target, access: Access, value: str, base: str, at: str, lanes: int) -> None:
-    """Stores a whole register of neighbours from element `at` on, which is aligned to registers."""
+    """Stores whole registers of neighbours from element `at` on, which is aligned to registers."""
     t = VecType(scalar.memory_elem(access.dtype), lanes)
     stored = scalar.to_memory(e, target, access.dtype, lanes, value)
     e.declare(f"{MARK} = !{{i32 1}}")
     pointer = e.gep(base, at, t.elem)
-    e.line(f"store {t} {stored}, ptr {pointer}, align {t.bytes * lanes}, !nontemporal {MARK}")
+    e.line(
+        f"store {t} {stored}, ptr {pointer}, align {min(t.bytes * lanes, target.vector_bits // 8)}, !nontemporal {MARK}"
+    )
 
 
 def fence(e: Emit) -> None:

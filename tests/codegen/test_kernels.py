@@ -6,6 +6,9 @@ import numpy as np
 import pytest
 from native import check
 
+from tcc.ir.text import parse_func
+from tcc.tools.compare import run_native, same_bits
+
 RNG = np.random.default_rng(0)
 
 
@@ -220,3 +223,20 @@ def test_running_sums_and_products_along_any_axis(dtype, shape):
     text = f"func @f(%x: {dtype}[p,n,m]) -> ({', '.join(results)}) {{\n" + "\n".join(lines)
     x = RNG.integers(-2, 3, shape).astype({"f": "f", "i": "i"}[dtype[0]] + str(int(dtype[1:]) // 8))
     check(f"{text}\n  yield {names}\n}}", [x], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("length", [1, 9, 31, 32, 33, 71, 128, 257])
+def test_long_chains_give_the_same_bits_for_known_and_run_time_lengths(length):
+    func = parse_func("""
+func @f(%x: f32[m,n]) -> (f32[m], f32[m,n]) {
+  %e = exp %x : f32[m,n]
+  %s = sum %e {axes = [1]} : f32[m]
+  %p = softmax %x : f32[m,n]
+  yield %s, %p
+}""")
+    x = normal(3, length)
+    e = np.exp(x.astype(np.float64))
+    known, unknown = (run_native(func, [x], exact=exact) for exact in (True, False))
+    assert all(same_bits(a, b) for a, b in zip(known, unknown, strict=True))
+    np.testing.assert_allclose(known[0], e.sum(1), rtol=1e-6)
+    np.testing.assert_allclose(known[1], e / e.sum(1, keepdims=True), rtol=1e-5)
