@@ -105,7 +105,9 @@ def disturbance(rows: list[Row]) -> str:
 
 def page(results: Results, name: str) -> str:
     """docs/performance.md."""
-    peers = ", ".join(f"{name} {version}" for name, version in results.peers.items() if name != "tcc")
+    peers = ", ".join(
+        f"{peer} {version}{_where(results, peer)}" for peer, version in results.peers.items() if peer != "tcc"
+    )
     text = [
         HEAD.format(
             busy=disturbance(results.rows), name=name, version=results.version, peers=peers, **results.machine
@@ -126,6 +128,13 @@ def page(results: Results, name: str) -> str:
         text += ["", "## Compilation", "", "From the graph to the first result, imports not counted.", ""]
         text += markdown(compiled)
     return "\n".join(text) + "\n"
+
+
+def _where(results: Results, peer: str) -> str:
+    """The topics that a peer was asked in, if these are not all."""
+    asked = [row for row in results.rows if peer in (*row.seconds, *row.failures, *row.not_yet)]
+    topics = {row.topic for row in asked}
+    return "" if topics >= {row.topic for row in results.rows} else f" (of {', '.join(sorted(topics))} alone)"
 
 
 def markdown(rows: list[Row]) -> list[str]:

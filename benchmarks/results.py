@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.case import DEVICE
+from tcc.codegen.target import host
 from tcc.runtime.cuda import driver
 
 COLD, WARM = "cold compile", "compile from the cache"
@@ -75,8 +76,9 @@ class Results:
 
 
 def machine() -> dict[str, Any]:
-    """The CPU's model, and the GPU's if the peers run there, but neither the host's name nor its paths."""
+    """The CPU's model and vectors, and the GPU's if the peers run there, but neither the host's name nor its paths."""
     cpu = next((line.split(":")[1] for line in Path("/proc/cpuinfo").open() if "model name" in line), "?")
+    cpu = f"{cpu.strip()} with vectors of {host().vector_bits} bits"
     if DEVICE == "cuda":
-        cpu = f"{driver.look().devices[0]}, {cpu.strip()}"
-    return {"cpu": cpu.strip(), "cpus": len(os.sched_getaffinity(0)), "python": platform.python_version()}
+        cpu = f"{driver.look().devices[0]}, {cpu}"
+    return {"cpu": cpu, "cpus": len(os.sched_getaffinity(0)), "python": platform.python_version()}
