@@ -30,7 +30,7 @@ from tcc.codegen.conv.axes import (
     whole_rows,
 )
 from tcc.codegen.conv.pad import write_spread_pad
-from tcc.codegen.conv.text import ConvText, Number, best_tile, constant_mask
+from tcc.codegen.conv.text import ConvText, Number, best_tile, needed_mask
 from tcc.codegen.emit import VecType
 from tcc.codegen.epilogue import emit_block
 from tcc.codegen.index import Index
@@ -256,7 +256,7 @@ class Conv(ConvText):
 
         x = Index(e)
         counts = [*[t.lanes] * (v - 1), last or t.lanes]
-        ends = [constant_mask([j < count for j in range(t.lanes)]) for count in counts]
+        ends = [needed_mask([j < count for j in range(t.lanes)]) for count in counts]
 
         def step(k: str, s: list[str]) -> list[str]:
             a, acc = s[0], s[1:]
@@ -334,7 +334,7 @@ class Conv(ConvText):
     def _write_rows(self, done: Sequence[str], counts: Sequence[int], pixels: Sequence[Number]) -> None:
         """`rows` channels of a tile, from its registers through the block to their places: the first lanes of each vector."""
         e, t, h, v = self.e, self.t, self.h, len(counts)
-        masks = [constant_mask([j < count for j in range(t.lanes)]) for count in counts]
+        masks = [needed_mask([j < count for j in range(t.lanes)]) for count in counts]
         x = Index(e)
         sc = self.size(self.result.strides[1])
         fewest = self.m - (known(self.tiles) - 1) * h if isinstance(self.m, int) else 1

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tcc.codegen.conv.axes import Axis, known
-from tcc.codegen.conv.text import ConvText, Number, constant_mask
+from tcc.codegen.conv.text import ConvText, Number, needed_mask
 from tcc.codegen.emit import VecType
 from tcc.codegen.index import Index
 from tcc.codegen.products.microkernel import load
@@ -127,9 +127,9 @@ def _some(w: ConvText, read: str, begin: int, step: int, lanes: Sequence[bool]) 
     # not inbounds: lanes before the row are not read
     at = e.value(f"getelementptr {t.elem}, ptr {read}, i64 {begin}")
     if step == 1:
-        return load(e, t, at, constant_mask(lanes))
+        return load(e, t, at, needed_mask(lanes))
     many = VecType(t.elem, t.lanes * step)
     wanted = [lanes[j // step] and j % step == 0 for j in range(many.lanes)]
-    whole = load(e, many, at, constant_mask(wanted))
+    whole = load(e, many, at, needed_mask(wanted))
     order = ", ".join(f"i32 {j * step}" for j in range(t.lanes))
     return e.value(f"shufflevector {many} {whole}, {many} poison, <{t.lanes} x i32> <{order}>")

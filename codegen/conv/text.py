@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from tcc.codegen.emit import Emit, VecType, declaration
+from tcc.codegen.emit import Emit, VecType, constant_mask, declaration
 from tcc.codegen.index import Index
 from tcc.codegen.kernel import Kernel, Operand, Runtime, Scratch, Slots, finish
 from tcc.codegen.nest import PARALLEL_WORK
@@ -83,9 +83,9 @@ def round_bytes(target: Target) -> int:
     return target.l2_bytes // 2
 
 
-def constant_mask(lanes: Sequence[bool]) -> str | None:
+def needed_mask(lanes: Sequence[bool]) -> str | None:
     """None where all lanes are."""
-    return None if all(lanes) else "<" + ", ".join(f"i1 {str(v).lower()}" for v in lanes) + ">"
+    return None if all(lanes) else constant_mask(lanes)
 
 
 def pieces(t: VecType, count: int) -> list[tuple[int, int]]:
@@ -290,7 +290,7 @@ class ConvText:
         """The first lanes of a vector."""
         e, t = self.e, self.t
         if count == t.lanes or not self.in_pieces(count):
-            store(e, t, value, pointer, constant_mask([j < count for j in range(t.lanes)]))
+            store(e, t, value, pointer, needed_mask([j < count for j in range(t.lanes)]))
             return
         for first, lanes in pieces(t, count):
             if lanes == 1:
@@ -353,7 +353,7 @@ class ConvText:
             for first in range(0, step * t.lanes, t.lanes):
                 lanes = ", ".join(f"i32 {(first + j) // step}" for j in range(t.lanes))
                 part = e.value(f"shufflevector {t} {value}, {t} poison, <{t.lanes} x i32> <{lanes}>")
-                some = constant_mask([(first + j) % step == 0 for j in range(t.lanes)])
+                some = needed_mask([(first + j) % step == 0 for j in range(t.lanes)])
                 there = lane_mask(e, t, str(x.max(x.sub(places, first), 0)))
                 store(e, t, part, e.gep(to, first, t.elem), e.value(f"and {t.of('i1')} {there}, {some}"))
             return []

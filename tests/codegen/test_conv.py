@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import ctypes
 import mmap
-import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -175,7 +174,6 @@ def before_a_guarded_page(a: Any) -> tuple[Any, mmap.mmap]:
     return copy, memory
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="memory is guarded by mprotect")
 @pytest.mark.parametrize(
     "name", ["1x1", "1x1 groups", "narrower last tile", "padded", "whole vectors", "stride 2"]
 )
