@@ -160,3 +160,8 @@ def thread_scratch(e: Emit, x: Index, thread: str) -> str:
     base = e.value(f"load ptr, ptr {e.gep('%ctx', at.CTX_SCRATCH, 'i64')}")
     bytes_each = e.value(f"load i64, ptr {e.gep('%ctx', at.CTX_SCRATCH_BYTES, 'i64')}")
     return e.gep(base, x.mul(thread, bytes_each))
+
+
+def select(e: Emit, cond: str, kind: str, yes: Size, no: Size) -> str:
+    """`yes` where `cond`, which may be known to be false."""
+    return str(no) if cond == "false" else e.value(f"select i1 {cond}, {kind} {yes}, {kind} {no}")
