@@ -15,6 +15,8 @@ from collections.abc import Sequence
 
 from tcc.codegen.conv.axes import Run, known
 from tcc.codegen.conv.kernel import Conv
+from tcc.codegen.conv.plan import ConvPlan
+from tcc.codegen.conv.tile import ConvTile
 from tcc.codegen.conv.text import Number, best_tile, round_bytes
 from tcc.codegen.emit import VecType
 from tcc.codegen.index import Index
@@ -41,7 +43,7 @@ def conv_kernel(op: Op, target: Target) -> Kernel:
     return by_images.kernel() if by_images.whole_cycles < whole else by_pixels.kernel()
 
 
-def _is_possible(c: Conv) -> bool:
+def _is_possible(c: ConvPlan) -> bool:
     """Sizes are known, the last axes are dense, and most of the filters' taps meet nothing somewhere."""
     sizes = [*c.source.shape, *c.filters.shape, *c.result.shape, *c.pads()]
     if c.groups != 1 or not all(isinstance(s, int) for s in sizes) or 0 in sizes[: -len(c.pads())]:
@@ -54,7 +56,7 @@ def _is_possible(c: Conv) -> bool:
     return known(source.shape[0]) >= c.t.lanes and 1 < taps and taps * pixels <= 4 * MOST_ENTRIES
 
 
-class _ByImages(Conv):
+class _ByImages(ConvTile):
     def __init__(self, op: Op, target: Target) -> None:
         super().__init__(op, target)
         self.images = known(self.source.shape[0])
@@ -124,8 +126,8 @@ class _ByImages(Conv):
         rest = -(-(self.images % self.width) // self.t.lanes)
         for v in sorted({self.v, rest or self.v}):
             self._write_sum(v)
-        self._write_edge()
-        self._write_pack(0, tuple(Run(0, 1, k, 0, 0, 0, 1, 0, 1) for k in self.kernel_size), table_too=False)
+        self.write_edge()
+        self.write_pack(0, tuple(Run(0, 1, k, 0, 0, 0, 1, 0, 1) for k in self.kernel_size), table_too=False)
         self._write_turn()
         self._write_pixels(rest)
         self._write_back()

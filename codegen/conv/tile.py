@@ -1,0 +1,323 @@
+"""The functions that a convolution's bodies call: its register tiles, and how finished elements get to their places."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from tcc.codegen import scalar
+from tcc.codegen.conv.axes import Run, known
+from tcc.codegen.conv.plan import ConvPlan
+from tcc.codegen.conv.text import Number, needed_mask
+from tcc.codegen.emit import VecType
+from tcc.codegen.epilogue import emit_block
+from tcc.codegen.index import Index
+from tcc.codegen.products.microkernel import each_vector, fetch, load, splat, store
+from tcc.ir.core import Value
+
+AHEAD = 6  # steps of a tile by which vectors that lie beyond the first-level cache are fetched before they are read
+LONG_BLOCK = 64  # ops of a tile's block for all of its vectors, past which they are written once, in a loop over the rows
+TOGETHER = (3, 5, 2)  # steps of a tile in a round, the first that divides their number
+
+
+class ConvTile(ConvPlan):
+    def write_tile(self, name: str, v: int, last: int = 0) -> None:
+        """`name(args, a, table, b.., c, k, out, rows, image, channel, pixel)`: [h, v vectors] are the sums over k of a[k, h]
+        times the vectors at b + table[k], of which each has its own b where rows are whole vectors.  They go through the
+        block to `rows` channels at `out`, or as they are to c where that is null.  Of the last vector only `last` lanes are
+        results."""
+        e, t, h = self.e, self.t, self.h
+        params = [
+            "ptr noalias readonly %a",
+            "ptr noalias readonly %table",
+            *(f"ptr noalias readonly %b{j}" for j in range(self.heads)),
+            "ptr %c",
+            "i64 %k",
+        ]
+        if self.direct:
+            params += ["ptr %out", "i64 %rows", "i64 %image", "i64 %channel", "i64 %pixel"]
+        self.begin_function(name, *params)
+        x = Index(e)
+        counts = [*[t.lanes] * (v - 1), last or t.lanes]
+        reads = self._lane_masks(counts) if self.in_place else [None] * v
+        together = self._steps_together()
+
+        def steps(k: str, s: list[str]) -> list[str]:
+            for i in range(together):
+                s = self._tile_step(str(x.add(k, i)), s, reads)
+            return s
+
+        if self.direct:
+            self._fetch_results(v)
+        start = [(t, "zeroinitializer")] * (h * v)
+        done = e.loop(0, "%k", together, steps, [("ptr", "%a"), *start])[1:]
+
+        def aside() -> None:
+            for i, value in enumerate(done):
+                store(e, t, value, e.gep("%c", i // v * self.width + i % v * t.lanes, t.elem))
+
+        if not self.direct:
+            aside()
+            e.end()
+            return
+        straight, other = e.label(), e.label()
+        e.branch_if(e.value("icmp eq ptr %out, null"), other, straight)
+        e.at(straight)
+        pixels = [x.add("%pixel", j * t.lanes) for j in range(v)]
+        if self.op.blocks and len(list(self.op.block.ops)) * h * v > LONG_BLOCK:
+            aside()
+            self._write_copied_rows(counts, pixels)
+        else:
+            self._write_rows(done, counts, pixels)
+        e.line("ret void")
+        e.at(other)
+        aside()
+        e.end()
+
+    def _lane_masks(self, counts: Sequence[int]) -> list[str | None]:
+        """Of vectors with so many lanes each."""
+        return [needed_mask([j < count for j in range(self.t.lanes)]) for count in counts]
+
+    def _tile_step(self, k: str, s: list[str], reads: Sequence[str | None]) -> list[str]:
+        """Of (a, sums): one k, whose vectors are read with these masks."""
+        e, t, h, v = self.e, self.t, self.h, len(reads)
+        x, a, acc = Index(e), s[0], s[1:]
+        where = e.value(f"load i64, ptr {e.gep('%table', k, 'i64')}")
+        if self.far:
+            soon = e.value(f"load i64, ptr {e.gep('%table', x.add(k, AHEAD), 'i64')}")
+            for j in range(min(v, self.heads)):
+                self.fetch(e.gep(f"%b{j}", soon), v // self.heads * t.lanes * t.bytes)
+        vectors = []
+        for j, mask in enumerate(reads):
+            head, vector = (j, 0) if self.whole_rows else (0, j)
+            b = e.gep(e.gep(f"%b{head}", where), vector * t.lanes, t.elem)
+            vectors.append(load(e, t, b, mask))
+        rows = [e.gep(a, i, t.elem) for i in range(h)]
+        return [e.gep(a, h, t.elem), *self.multiply(rows, vectors, acc)]
+
+    def _fetch_results(self, v: int) -> None:
+        """The result's lines, and those that the block reads, arrive while the sums are made."""
+        e, t = self.e, self.t
+        x = Index(e)
+        sc = self.size(self.result.strides[1])
+        for place, apart, write in [("%out", sc, 1), *((p, s, 0) for p, s in self._read_by_block(x))]:
+            for i in range(self.h):
+                for j in range(v):
+                    line = e.gep(e.gep(place, x.mul(apart, i), t.elem), j * t.lanes, t.elem)
+                    fetch(e, line, write)
+
+    def _write_copied_rows(self, counts: Sequence[int], pixels: Sequence[Number]) -> None:
+        """As `_write_rows`, from the tile's copy at %c, so that the block's text stands there once."""
+        e, t = self.e, self.t
+        x, sc = Index(e), self.size(self.result.strides[1])
+        masks = self._lane_masks(counts)
+
+        def row(r: str, p: list[str]) -> list[str]:
+            place, tile = p
+            values = [load(e, t, e.gep(tile, j * t.lanes, t.elem)) for j in range(len(counts))]
+            values = self._finished(values, masks, "%image", x.add("%channel", r), pixels)
+            for j, value in enumerate(values):
+                self.store_first(value, e.gep(place, j * t.lanes, t.elem), counts[j])
+            return [e.gep(place, sc, t.elem), e.gep(tile, self.width, t.elem)]
+
+        e.loop(0, "%rows", 1, row, [("ptr", "%out"), ("ptr", "%c")])
+
+    def _steps_together(self) -> int:
+        """Of a tile, in a round of its loop: tiles of few registers are short, and so is what a round may cost beside them."""
+        if self.target.avx512:
+            return 1
+        whole = [n for n in TOGETHER if all(isinstance(k, int) and k % n == 0 for k in self.depths)]
+        return whole[0] if whole else 1
+
+    def _finished(
+        self,
+        rows: Sequence[str],
+        masks: Sequence[str | None],
+        image: Number,
+        channel: Number,
+        pixels: Sequence[Number],
+    ) -> list[str]:
+        """The op's block for vectors of one channel."""
+        if not self.op.blocks:
+            return list(rows)
+        e, block, lanes = self.e, self.op.block, self.t.lanes
+        x = Index(e)
+        params: list[dict[Value, str]] = [{block.params[0]: value} for value in rows]
+        for k, (p, letters) in enumerate(zip(block.params[1:], self.op.attrs["maps"], strict=True)):
+            t, dtype = self.op.operands[2 + k].type, p.type.dtype
+            at: Number = 0
+            for letter, where in (("a", image), ("b", channel)):
+                if letter in letters:
+                    at = x.add(at, x.mul(where, self.size(t.strides[letters.index(letter)])))
+            base, elem = self.extra(k), scalar.memory_elem(dtype)
+            if letters.strip("ab"):
+                for known, mask, pixel in zip(params, masks, pixels, strict=True):
+                    known[p] = scalar.load(
+                        e, self.target, dtype, lanes, e.gep(base, x.add(at, pixel), elem), mask
+                    )
+                continue
+            one = scalar.load(e, self.target, dtype, 1, e.gep(base, at, elem), None)
+            for known in params:
+                known[p] = splat(e, VecType(scalar.elem(dtype), lanes), one)
+        return [emit_block(e, self.target, block, known, lanes) for known in params]
+
+    def _write_rows(self, done: Sequence[str], counts: Sequence[int], pixels: Sequence[Number]) -> None:
+        """`rows` channels of a tile, from its registers through the block to their places: the first lanes of each vector."""
+        e, t, h, v = self.e, self.t, self.h, len(counts)
+        masks = self._lane_masks(counts)
+        x = Index(e)
+        sc = self.size(self.result.strides[1])
+        fewest = self.m - (known(self.tiles) - 1) * h if isinstance(self.m, int) else 1
+        for i in range(h):
+            if i and (i == fewest or not isinstance(self.m, int)):
+                more, stop = e.label(), e.label()
+                e.branch_if(e.value(f"icmp sgt i64 %rows, {i}"), more, stop)
+                e.at(stop)
+                e.line("ret void")
+                e.at(more)
+            row = done[i * v : (i + 1) * v]
+            values = self._finished(row, masks, "%image", x.add("%channel", i), pixels)
+            place = e.gep("%out", x.mul(sc, i), t.elem)
+            for j, value in enumerate(values):
+                self.store_first(value, e.gep(place, j * t.lanes, t.elem), counts[j])
+
+    def _read_by_block(self, x: Index) -> list[tuple[str, Number]]:
+        """The addresses of what the op's block reads pixel by pixel, at a tile's first, and the steps between channels."""
+        found: list[tuple[str, Number]] = []
+        for k, letters in enumerate(self.op.attrs["maps"] if self.op.blocks else ()):
+            if not letters.strip("ab"):
+                continue
+            t = self.op.operands[2 + k].type
+            steps = dict(zip(letters, map(self.size, t.strides)))
+            at = x.add(x.mul("%image", steps.get("a", 0)), x.mul("%channel", steps.get("b", 0)))
+            base = self.e.gep(self.extra(k), x.add(at, "%pixel"), scalar.memory_elem(t.dtype))
+            found.append((base, steps.get("b", 0)))
+        return found
+
+    def write_edge(self) -> None:
+        """`edge(args, tile, out, count, rows, image, channel, pixel)`: `count` neighbouring elements of each of the `rows`
+        of a tile to their places, through the block."""
+        e, t = self.e, self.t
+        params = [
+            "ptr %tile",
+            "ptr %out",
+            "i64 %count",
+            "i64 %rows",
+            "i64 %image",
+            "i64 %channel",
+            "i64 %pixel",
+        ]
+        self.begin_function("edge", *params)
+        x = Index(e)
+        sc, step = self.size(self.result.strides[1]), self._step()
+
+        def row(r: str, p: list[str]) -> list[str]:
+            channel = x.add("%channel", r)
+
+            def vector(i: str, mask: str | None, _: list[str]) -> list[str]:
+                value = load(e, t, e.gep(p[0], i, t.elem), mask)
+                (value,) = self._finished([value], [mask], "%image", channel, [x.add("%pixel", i)])
+                store(e, t, value, e.gep(p[1 if step == 1 else 0], i, t.elem), mask)
+                return []
+
+            if step == 1 or self.op.blocks:
+                each_vector(e, t, self.target, "%count", vector)
+            if step != 1:
+                self.copy(p[0], p[1], "%count", step)
+            return [e.gep(p[0], self.width, t.elem), e.gep(p[1], sc, t.elem)]
+
+        e.loop(0, "%rows", 1, row, [("ptr", "%tile"), ("ptr", "%out")])
+        e.end()
+
+    def _step(self) -> Number:
+        """From a result of a tile to its neighbour's place, in elements."""
+        x = Index(self.e)
+        return x.mul(self.size(self.three(self.result.strides[2:], 0)[2]), self.phases[0][2].step)
+
+    # -- the filters, and the table of distances ------------------------------------------------------------------
+
+    def write_pack(self, number: int, phase: tuple[Run, ...], table_too: bool = True) -> None:
+        """Body over tiles of filters: copies them in the order in which the tiles read them; the first also makes the
+        table."""
+        e = self.begin_body(f"pack{number}")
+        x = Index(e)
+        t_elem, strides = self.t.elem, self.filters.strides
+        s0, s1 = self.size(strides[0]), self.size(strides[1])
+        rest = [self.size(s) for s in self.three(strides[2:], 0)]
+        mm, cc, kk, tt = (
+            self.size(s) for s in (self.m, self.depth_channels, self.depths[number], self.tiles)
+        )
+        base, table, pack = self.pointer(self.fi), self.get("table"), self.get("pack")
+        if table_too:
+            e.when(e.value("icmp eq i64 %begin, 0"), lambda: self._write_table(phase, table, kk))
+
+        def tile(u: str, _: list[str]) -> None:
+            group, number = x.div(u, tt), x.sub(u, x.mul(x.div(u, tt), tt))
+            place = e.gep(pack, x.mul(u, x.mul(kk, self.h)), t_elem)
+
+            def element(c: str, at: list[str], k: Number) -> None:
+                offset: Number = 0
+                for run, i, s in zip(phase, at, rest):
+                    offset = x.add(offset, x.mul(x.add(run.t0, x.mul(i, run.tstep)), s))
+
+                def row(r: str, _: list[str]) -> None:
+                    channel = x.add(x.mul(number, self.h), r)
+                    real = e.value(f"icmp slt i64 {channel}, {mm}")
+                    known = x.min(channel, x.sub(mm, 1))
+                    if self.forward:
+                        where = x.add(x.mul(x.add(x.mul(group, mm), known), s0), x.mul(c, s1))
+                    else:
+                        where = x.add(x.mul(x.add(x.mul(group, cc), c), s0), x.mul(known, s1))
+                    value = e.value(
+                        f"load {t_elem}, ptr {e.gep(base, x.add(where, offset), t_elem)}, align {self.t.bytes}"
+                    )
+                    value = e.value(f"select i1 {real}, {t_elem} {value}, {t_elem} 0.0")
+                    at_pack = e.gep(place, x.add(x.mul(k, self.h), r), t_elem)
+                    e.line(f"store {t_elem} {value}, ptr {at_pack}, align {self.t.bytes}")
+
+                e.loop(0, self.h, 1, row)
+
+            self._each_step(phase, element)
+
+        e.loop("%begin", "%end", 1, tile)
+        e.end()
+
+    def _each_step(self, phase: tuple[Run, ...], body: Callable[[str, list[str], Number], None]) -> None:
+        """`body(c, taps, k)` over channels, then taps: the steps k of a tile."""
+        e, x = self.e, Index(self.e)
+        counts = [self.size(r.taps) for r in phase]
+
+        def channel(c: str, _: list[str]) -> None:
+            def taps(axis: int, at: list[str], k: Number) -> None:
+                if axis == 3:
+                    body(c, at, k)
+                    return
+                count = counts[axis]
+                e.loop(0, count, 1, lambda i, _: taps(axis + 1, [*at, i], x.add(x.mul(k, count), i)))
+
+            taps(0, [], c)
+
+        e.loop(0, self.size(self.depth_channels), 1, channel)
+
+    def _write_table(self, phase: tuple[Run, ...], table: str, depth: Number) -> None:
+        """The distance in bytes, for each of a tile's `depth` steps, of the vectors that it meets."""
+        e, x = self.e, Index(self.e)
+
+        def entry(c: str, at: list[str], k: Number) -> None:
+            plane: Number = c
+            inside: Number = 0
+            for axis, run, i in zip(self.axes, phase, at):
+                u = x.add(self.size(run.start), x.mul(i, run.apart))
+                z = x.div(u, axis.phases)
+                plane = x.add(x.mul(plane, axis.phases), x.sub(u, x.mul(z, axis.phases)))
+                inside = x.add(x.mul(inside, self.size(axis.pitch)), z)
+            where = x.add(x.mul(plane, self.size(self.plane)), inside)
+            e.line(f"store i64 {x.mul(where, self.t.bytes)}, ptr {e.gep(table, k, 'i64')}")
+
+        self._each_step(phase, entry)
+
+        def again(i: str, _: list[str]) -> None:
+            offset = e.value(f"load i64, ptr {e.gep(table, i, 'i64')}")
+            e.line(f"store i64 {offset}, ptr {e.gep(table, x.add(depth, i), 'i64')}")
+
+        if self.far:  # behind the last step the next tile begins
+            e.loop(0, AHEAD, 1, again)
