@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +15,7 @@ from tcc.ir.knobs import STAGES, KnobError
 from tcc.runtime.bundle import BundleError
 from tcc.runtime.weights import WeightsError
 from tcc.tools import compiling, models
-from tcc.tools.command import Group
+from tcc.tools.command import Group, leave
 from tcc.tools.report import (
     BAD_FILE,
     INPUT_ERROR,
@@ -37,13 +36,7 @@ if TYPE_CHECKING:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the command line and ends the process with its exit code."""
     given = list(sys.argv[1:] if arguments is None else arguments)
-    code = run(given)
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        # The reader has gone, which is its right; nothing is left to flush at exit
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    sys.exit(code)
+    leave(run(given))
 
 
 def run(arguments: list[str]) -> int:

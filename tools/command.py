@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
@@ -28,3 +30,12 @@ class Command(click.Command):
 
 class Group(click.Group):
     command_class = Command
+
+
+def leave(code: int) -> NoReturn:
+    """Ends the process with what it has printed written out; a reader who has gone, as `head` has, is no error."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing is left to flush at exit
+    sys.exit(code)

@@ -207,3 +207,15 @@ def test_cupy_runs_what_numpy_runs(monkeypatch: pytest.MonkeyPatch) -> None:
         f = function_of("numpy", case)
         got, want = (peer.task(case, f, case.arrays()).results() for peer in (cupy_peer, numpy_peer))
         assert disagreement(got, want, case.tolerance) is None and waited
+
+
+def test_a_reader_of_the_list_may_leave() -> None:
+    listing = subprocess.Popen(
+        [sys.executable, "-m", "benchmarks", "--list"],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert listing.stdout is not None
+    listing.stdout.close()  # before the first line
+    assert (listing.communicate()[1], listing.returncode) == (b"", 0)
