@@ -16,8 +16,8 @@ from collections.abc import Sequence
 from tcc.codegen.conv.axes import Run, known
 from tcc.codegen.conv.kernel import Conv
 from tcc.codegen.conv.plan import ConvPlan
-from tcc.codegen.conv.tile import ConvTile
 from tcc.codegen.conv.text import Number, best_tile, round_bytes
+from tcc.codegen.conv.tile import ConvTile
 from tcc.codegen.emit import VecType
 from tcc.codegen.index import Index
 from tcc.codegen.kernel import Kernel
