@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from tcc.fgraph import Maker
-from tcc.graph import place, rebuild, toposort
+from tcc.graph import Listing, place, rebuild
 from tcc.ir import interpret
 from tcc.ir.arrays import as_numbers, in_memory
 from tcc.ir.core import Func
@@ -118,7 +118,6 @@ class Recipe:
         return made
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """With its nodes in front, operands before users, so that pickling goes no deeper than one node."""
         fields = (
             self.inputs,
             self.outputs,
@@ -129,7 +128,7 @@ class Recipe:
             self.device,
             self.stay,
         )
-        return _recipe, (toposort([*self.outputs, *(e for _, e in self.updates)]), *fields)
+        return _recipe, (Listing([*self.outputs, *(e for _, e in self.updates)]), *fields)
 
     def changed(self, swap: Mapping[Any, Any], delete_updates: bool, name: str | None) -> Recipe:
         """With shared variables in place of others, without updates, or under another name."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
+import weakref
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from dataclasses import replace as with_fields
@@ -105,6 +106,14 @@ class Apply:
             from tcc.testvalues import attach
 
             attach(self)
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        return flat(self, self) or super().__reduce_ex__(protocol)
+
+    def __copy__(self) -> Apply:
+        made = object.__new__(Apply)
+        made.__setstate__(self.__getstate__())
+        return made
 
     def __getstate__(self) -> dict[str, Any]:
         """Of its own, because the oldest pickle protocols take no slots."""
@@ -249,6 +258,47 @@ def toposort(outputs: Iterable[Variable], stop: Callable[[Variable], bool] | Non
                     done.add(node)
                     order.append(node)
     return order
+
+
+class Listing:
+    """The nodes that `outputs` hang on, operands before users, less those of listings that are alive: pickled in front of the
+    variables, so that pickling and deep copies go no deeper than one node, however deep the graph.  It is read as a list.
+
+    Picklers, and `deepcopy`, hold what they have written until they are done.  So a node of a listing that is alive is
+    written, or is about to be, and needs no listing of its own.
+    """
+
+    def __init__(self, outputs: Iterable[Variable]) -> None:
+        self.nodes = dict.fromkeys(toposort(outputs, stop=lambda v: is_listed(v.owner)))
+        _alive.listings.add(self)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return list, (), None, iter(self.nodes)
+
+
+class _Alive(threading.local):
+    """The listings of this thread's picklers."""
+
+    def __init__(self) -> None:
+        self.listings = weakref.WeakSet[Listing]()
+
+
+_alive = _Alive()
+
+
+def is_listed(node: Apply | None) -> bool:
+    return any(node in listing.nodes for listing in _alive.listings)
+
+
+def flat(obj: Any, owner: Apply | None) -> tuple[Any, ...] | None:
+    """How to pickle a node, or a variable that has an owner, with a listing in front; None where there is one already."""
+    if owner is None or is_listed(owner):
+        return None
+    return _second, (Listing(owner.results), obj)
+
+
+def _second(listing: list[Apply], obj: Any) -> Any:
+    return obj
 
 
 def ancestors(outputs: Iterable[Variable], blockers: Collection[Variable] = ()) -> list[Variable]:

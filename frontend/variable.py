@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from tcc.graph import Apply, Location, user_location
+from tcc.graph import Apply, Location, flat, user_location
 from tcc.ir.types import FROM_NUMPY, numpy_dtype
 from tcc.operators import TensorOperators
 from tcc.settings import config
@@ -45,6 +45,14 @@ class Variable:
     def auto_name(self) -> str:
         """A name of its own, `auto_12`: the next one when it is first asked for."""
         return f"auto_{next(Variable.__count__)}"
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        return flat(self, self.owner) or super().__reduce_ex__(protocol)
+
+    def __copy__(self) -> Any:
+        made = object.__new__(type(self))
+        made.__dict__.update(self.__getstate__())
+        return made
 
     def __getstate__(self) -> dict[str, Any]:
         """What is copied and pickled: all but the functions that `eval` keeps."""

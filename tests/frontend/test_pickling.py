@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import pickle
 import subprocess
 import sys
@@ -81,12 +82,40 @@ def test_copies_with_other_variables_and_without_updates() -> None:
         f.copy(swap={w: tcc.shared(np.float32(1))})
 
 
-def test_a_deep_function() -> None:
+@functools.cache
+def deep() -> Any:
     y = x
-    for _ in range(3000):
+    for _ in range(1000):
         y = y + 1
-    f = again(tcc.function([x], y, mode="FAST_COMPILE"))
-    assert f([0.0]) == [3000.0]
+    return y
+
+
+def test_a_deep_function() -> None:
+    f = again(tcc.function([x], deep(), mode="FAST_COMPILE"))
+    assert f([0.0]) == [1000.0]
+
+
+@pytest.mark.parametrize("duplicate", [again, copy.deepcopy])
+def test_deep_variables_and_nodes(duplicate: Any) -> None:
+    y = deep()
+    (x2, many, node), kept = duplicate((x, [y * k for k in range(300)], y.owner)), pickle.dumps(y)
+    assert many[7].owner.operands[0] is node.out and tcc.graph.inputs([node.out])[0] is x2
+    assert len(pickle.dumps([y * k for k in range(300)])) < 2 * len(kept)  # each node once
+    assert many[2].eval({x2: [0.0]}) == [2000.0]
+
+
+def test_a_loop_within_a_loop_that_reads_a_deep_variable() -> None:
+    y = deep()
+    total = tcc.map(lambda v: tcc.map(lambda u: u * v + y[0], y)[0].sum(), y)[0].sum()
+    x2, total2 = again((x, total))
+    assert total2.eval({x2: [1.0]}) == total.eval({x: [1.0]})
+
+
+def test_a_copied_variable_is_another_of_the_same_node() -> None:
+    y = x + 1
+    z, node = copy.copy(y), copy.copy(y.owner)
+    assert z is not y and z.owner is y.owner
+    assert node is not y.owner and node.operands == y.owner.operands
 
 
 def test_a_loop_and_a_dictionary_of_outputs() -> None:
