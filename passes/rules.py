@@ -19,7 +19,7 @@ import math
 from typing import Any
 
 from tcc.ir.types import FLOATS, INTEGERS
-from tcc.passes import indexing, products, reductions, views
+from tcc.passes import convolutions, indexing, products, reductions, views
 from tcc.passes.fold import splat
 from tcc.passes.pattern import AnyRule, Found, rule
 
@@ -185,6 +185,7 @@ ALGEBRA: list[AnyRule] = [
     *views.RULES,
     *reductions.RULES,
     *indexing.RULES,
+    *convolutions.RULES,
 ]
 
 RULES: list[AnyRule] = [*STABILISE, *ALGEBRA]
