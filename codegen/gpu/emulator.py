@@ -45,6 +45,7 @@ from tcc.runtime import cache, launch
 from tcc.runtime.launch import Array, DeviceKernel
 
 SHARED_BYTES = 228 << 10
+MOST_GRID = (1 << 31) - 1, 65535, 65535
 
 _STATE = f"""
 @emu.thread = internal global i32 0
@@ -291,13 +292,15 @@ class Emulator:
         return [address, *numbers, *map.box, *[0] * 8]
 
     def launch(self, kernel: DeviceKernel, grid: tuple[int, int, int], arguments: Sequence[int]) -> None:
-        """KernelError for a divergent barrier, and for an address that is nobody's."""
+        """KernelError for a divergent barrier, an address that is nobody's, and a grid that no device takes."""
         _, run = _loaded(kernel._replace(what=""))
         self.launched.append(kernel.name)
         if kernel.block % 32 or kernel.block > THREADS or kernel.shared > SHARED_BYTES:
             raise KernelError(
                 f"{kernel.name}: blocks of {kernel.block} threads, {kernel.shared} bytes of shared memory"
             )
+        if any(size > most for size, most in zip(grid, MOST_GRID)):
+            raise KernelError(f"{kernel.name}: a grid of {grid} blocks")
         args = np.array(arguments or [0], np.int64)
         starts = sorted(self.blocks)
         given = sorted({starts[i] for a in args.tolist() if (i := bisect.bisect_right(starts, a) - 1) >= 0})

@@ -24,6 +24,7 @@ from tcc.codegen.gpu.kernel import (
     finish,
     grid_size,
     thread,
+    tile_at,
 )
 from tcc.codegen.gpu.products import Matmul
 from tcc.codegen.kernel import plus, times
@@ -42,7 +43,6 @@ THREADS = GROUP * (1 + CONSUMERS)
 MULTIPROCESSORS = 132  # of an H100; a grid has no more blocks
 LEAST_TILES = 32  # with fewer, smaller tiles and parts of k keep more of the device busy
 LEAST_ROWS = 64  # with fewer, most of a tile's rows are none
-BAND = 8  # rows of tiles that are taken together, for what they share to be in the second-level cache
 SHARED = 227 << 10
 CHUNK = 64  # columns that go through shared memory at once on their way out
 PITCH = CHUNK + 4
@@ -190,22 +190,12 @@ class _Hopper(Matmul):
     def over_tiles(self, body: Callable[[str, list[str]], list[str]]) -> None:
         """The tiles of this block, in order, with the number of stages taken before; `body` sets out from self.row and the others."""
         e = self.e
-        each, of_band = times(e, self.down, self.along), times(e, self.along, str(BAND))
+        each = times(e, self.down, self.along)
 
         def tile(number: str, turn: list[str]) -> list[str]:
-            z, t = e.value(f"udiv i64 {number}, {each}"), e.value(f"urem i64 {number}, {each}")
-            band, rest = (
-                e.value(f"udiv i64 {t}, {of_band}"),
-                e.value(f"urem i64 {t}, {of_band}"),
-            )
-            first = times(e, band, str(BAND))
-            height = e.call(
-                "i64", "llvm.smin.i64", ("i64", e.value(f"sub i64 {self.down}, {first}")), ("i64", str(BAND))
-            )
-            i = plus(e, first, e.value(f"urem i64 {rest}, {height}"))
-            self.number = z
-            self.row = times(e, i, str(ROWS))
-            self.column = times(e, e.value(f"udiv i64 {rest}, {height}"), str(self.width))
+            self.number, t = e.value(f"udiv i64 {number}, {each}"), e.value(f"urem i64 {number}, {each}")
+            row, column = tile_at(e, t, self.down, self.along)
+            self.row, self.column = times(e, row, str(ROWS)), times(e, column, str(self.width))
             return body(number, turn)
 
         e.loop(block_index(e), self.tiles, grid_size(e), tile, [("i64", "0")])

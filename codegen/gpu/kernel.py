@@ -15,7 +15,7 @@ import llvmlite
 from tcc.codegen.emit import Emit, VecType
 from tcc.codegen.gpu.chips import TRIPLE, Chip
 from tcc.codegen.gpu.ops import least_sm, used
-from tcc.codegen.kernel import PLACEHOLDER, Slot
+from tcc.codegen.kernel import PLACEHOLDER, Slot, is_number, times
 from tcc.ir import dims
 from tcc.ir.dims import Size
 from tcc.runtime import cache
@@ -23,6 +23,7 @@ from tcc.runtime.launch import MAP_WORDS
 
 BLOCK = 128  # threads of a block, unless a kernel says otherwise
 MOST_BLOCKS = 1 << 16
+BAND = 8  # rows of tiles that are taken together, for what they share to be in the second-level cache
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +112,22 @@ def grid_size(e: Emit, axis: str = "x") -> str:
 
 def barrier(e: Emit) -> None:
     e.call("void", "tcc.barrier")
+
+
+def tile_at(e: Emit, number: str, down: str, along: str) -> tuple[str, str]:
+    """The row and the column of tile `number` of `down` by `along`, which are taken band by band.  The numbers are less than 2^31."""
+
+    def short(value: str) -> str:
+        return value if is_number(value) else e.value(f"trunc i64 {value} to i32")
+
+    of_band = short(times(e, along, str(BAND)))
+    t, rows = short(number), short(down)
+    band, rest = e.value(f"udiv i32 {t}, {of_band}"), e.value(f"urem i32 {t}, {of_band}")
+    first = e.value(f"mul i32 {band}, {BAND}")
+    height = e.call("i32", "llvm.umin.i32", ("i32", e.value(f"sub i32 {rows}, {first}")), ("i32", str(BAND)))
+    row = e.value(f"add i32 {first}, {e.value(f'urem i32 {rest}, {height}')}")
+    column = e.value(f"udiv i32 {rest}, {height}")
+    return e.value(f"zext i32 {row} to i64"), e.value(f"zext i32 {column} to i64")
 
 
 def global_thread(e: Emit, block: int) -> tuple[str, str]:

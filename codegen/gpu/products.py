@@ -26,6 +26,7 @@ from tcc.codegen.gpu.kernel import (
     global_thread,
     grid_size,
     thread,
+    tile_at,
 )
 from tcc.codegen.kernel import Scratch, plus, times
 from tcc.codegen.nest import WIDER
@@ -34,7 +35,7 @@ from tcc.ir.core import Op, Value
 from tcc.ir.dims import Size
 from tcc.ir.types import HALVES
 
-MOST_BATCH = 1 << 15  # a grid's z axis
+MOST_BATCH = 1 << 15  # a grid's y axis
 LEAST_STRETCH = 512  # of k, where it is cut
 ENOUGH_TILES = 128  # that keep a device busy
 
@@ -183,8 +184,15 @@ class Product(Places):
         )
 
     def grid(self, m: int, n: int) -> tuple[Size, Size, Size]:
+        """Tiles are along x, which alone may be more than 65,535."""
         parts = dims.minimum(dims.mul(self.batch, self.stretches), MOST_BATCH)
-        return tile_count(self.n, n), tile_count(self.m, m), parts
+        return dims.mul(ceil_div(self.m, m), ceil_div(self.n, n)), parts, 1
+
+    def begin_tile(self, m: int, n: int) -> None:
+        """Where this block's tile of m x n begins."""
+        down, along = self.size(ceil_div(self.m, m)), self.size(ceil_div(self.n, n))
+        row, column = tile_at(self.e, block_index(self.e), down, along)
+        self.row, self.column = times(self.e, row, str(m)), times(self.e, column, str(n))
 
     def over_parts(self, one: Callable[[], None]) -> None:
         """`one()` for each product of the batch and each part of k, which is [self.k_first, self.k_last)."""
@@ -203,7 +211,7 @@ class Product(Places):
                 self.k_last = e.call("i64", "llvm.smin.i64", ("i64", end), ("i64", self.k_last))
             one()
 
-        e.loop(block_index(e, "z"), times(e, self.size(self.batch), stretches), grid_size(e, "z"), part)
+        e.loop(block_index(e, "y"), times(e, self.size(self.batch), stretches), grid_size(e, "y"), part)
 
     def kernel(self) -> GpuKernel:
         e = self.e
@@ -217,8 +225,7 @@ class Product(Places):
         ty = e.value(f"udiv i64 {self.member}, {across}")
         tx = e.value(f"urem i64 {self.member}, {across}")
         self.own_row, self.own_column = times(e, ty, str(tile.rows)), times(e, tx, str(tile.columns))
-        self.row = times(e, block_index(e, "y"), str(tile.m))
-        self.column = times(e, block_index(e, "x"), str(tile.n))
+        self.begin_tile(tile.m, tile.n)
         self.over_parts(self.one)
         e.end()
         grid, bytes = self.grid(tile.m, tile.n), 2 * self.slice_bytes
@@ -476,10 +483,6 @@ class Product(Places):
                 env[p] = self.load(2 + x, ["0" if s == 1 else w for w, s in zip(where, shape, strict=True)])
             total = emit_block(e, LANE, op.block, env, 1)
         self.store(self.out, at, total)
-
-
-def tile_count(size: Size, by: int) -> Size:
-    return dims.floordiv(dims.add(size, by - 1), by)
 
 
 class Matmul(Product):

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from tcc.codegen.emit import Emit, VecType
 from tcc.codegen.gpu.chips import SHARED, WARP
 from tcc.codegen.gpu.convolutions import Conv, ConvFilter, ConvInput
-from tcc.codegen.gpu.kernel import GpuKernel, barrier, block_index, finish, thread
+from tcc.codegen.gpu.kernel import GpuKernel, barrier, finish, thread
 from tcc.codegen.gpu.ops import MMA64, WORDS, mma_result
 from tcc.codegen.gpu.products import Matmul, Product
 from tcc.codegen.kernel import plus, times
@@ -144,9 +144,7 @@ class Matrices(Product):
         self.member = thread(e)
         self.lane = e.value(f"and i64 {self.member}, {WARP - 1}")
         warp = e.value(f"lshr i64 {self.member}, 5")
-        self.row, self.column = (
-            times(e, block_index(e, axis), str(size)) for axis, size in (("y", shape.m), ("x", shape.n))
-        )
+        self.begin_tile(shape.m, shape.n)
         rows, columns = shape.m // shape.warps_m, shape.n // shape.warps_n
         self.fragments = rows // self.kind.m, columns // 8
         self.each = self.kind.m * 8 // WARP  # numbers of a fragment that a lane has

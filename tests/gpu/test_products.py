@@ -13,6 +13,7 @@ from emulated import Array, assembled, emulated, only_emulated, program_of, run_
 
 from tcc.codegen.gpu.chips import chip
 from tcc.codegen.gpu.driver import lower
+from tcc.codegen.gpu.emulator import MOST_GRID
 from tcc.codegen.gpu.loops import kernels_of
 from tcc.ir import dims
 from tcc.ir.arrays import rounded
@@ -22,6 +23,7 @@ from tcc.ir.core import Block, Func
 from tcc.ir.types import Type
 from tcc.passes.manager import Context, run
 from tcc.passes.pipeline import gpu_pipeline
+from tcc.runtime.launch import Launch
 from tcc.tools.compare import disagreement
 
 RNG = np.random.default_rng(0)
@@ -107,6 +109,15 @@ def test_products_in_batches(dtype: str, turned: str) -> None:
 def test_a_large_tile() -> None:
     func, args = product("f32", 1024, 1030, 9)
     assert disagreement(func, args, emulated) == ""
+
+
+@pytest.mark.parametrize("dtype", ["f32", "f64"])
+def test_grids_of_tall_products_are_what_devices_take(dtype: str) -> None:
+    """Along y there are at most 65,535 blocks."""
+    func, _ = product(dtype, 70_000 * 128, 16, 16)
+    run(g := clone(func, {}), gpu_pipeline(), Context())
+    (launch,) = (s for s in lower(g, None).walk() if isinstance(s, Launch))
+    assert all(size <= most for size, most in zip(launch.grid, MOST_GRID))  # type: ignore[operator]
 
 
 HALVES = [
