@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from tcc.codegen.gpu.kernel import Divider, GpuKernel
 from tcc.codegen.gpu.products import Product
+from tcc.codegen.gpu.results import dense_axes
 from tcc.codegen.kernel import plus, times
 from tcc.ir import dims
 from tcc.ir.core import Op
@@ -63,6 +64,12 @@ class Geometry(Product):
 
     def in_group(self, number: str, each: Size) -> str:
         return plus(self.e, times(self.e, self.z, self.size(each)), number)
+
+    def result_steps(self) -> list[Size] | None:
+        """Of images whose positions lie one after another: a run of as many as divide their number is of one image."""
+        t = self.types[self.out]
+        positions = dims.product(list(t.shape[2:]))
+        return [positions, *t.strides[:2]] if dense_axes(t, range(2, t.rank)) else None
 
     def met(self, pixels: Sequence[str], taps: Sequence[str]) -> tuple[list[str], str]:
         """The place of the image that a tap of a pixel meets, and whether it is inside; 0 if it is not."""
@@ -180,6 +187,10 @@ class ConvFilter(Geometry):
 
     def place(self, i: str, j: str) -> list[str]:
         return [self.in_group(i, self.filters), *self.split(j, [self.channels, *self.taps])]
+
+    def result_steps(self) -> list[Size] | None:
+        t = self.types[self.out]
+        return [t.strides[0]] if dense_axes(t, range(1, t.rank)) else None
 
 
 CONVOLUTIONS: dict[str, type[Geometry]] = {"conv": Conv, "conv_input": ConvInput, "conv_filter": ConvFilter}

@@ -141,6 +141,7 @@ class _Hopper(Matmul):
         self.tiles = times(e, times(e, self.down, self.along), self.size(self.batch))
         self.slices = self.parts(self.k, DEPTH)
         self.shared, self.member = e.call("ptr", "tcc.shared"), thread(e)
+        self.begin_results(2)
         ring = self.stages * self.stage_bytes
         self.staging = e.gep(self.shared, ring)
         self.full = e.gep(self.staging, self.out_bytes)
@@ -343,8 +344,7 @@ class _Hopper(Matmul):
                 at = plus(e, times(e, r, str(PITCH)), double)
                 two = e.value(f"load <2 x float>, ptr {e.gep(area, at, 'float')}, align 8")
                 self.enter(self.number)
-                for c in (0, 1):
-                    one = e.value(f"extractelement <2 x float> {two}, i64 {c}")
-                    self.finish_inside(plus(e, top, r), plus(e, left, str(c)), one)
+                ones = [e.value(f"extractelement <2 x float> {two}, i64 {c}") for c in (0, 1)]
+                self.finish_run(plus(e, top, r), left, ones)
 
             e.loop(0, 16, 1, row)

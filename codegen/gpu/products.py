@@ -12,8 +12,6 @@ from dataclasses import dataclass
 
 from tcc.codegen import scalar
 from tcc.codegen.emit import VecType
-from tcc.codegen.epilogue import emit_block
-from tcc.codegen.gather import Places
 from tcc.codegen.gpu.chips import LANE
 from tcc.codegen.gpu.kernel import (
     BLOCK,
@@ -28,16 +26,14 @@ from tcc.codegen.gpu.kernel import (
     thread,
     tile_at,
 )
-from tcc.codegen.kernel import Scratch, plus, times
-from tcc.codegen.nest import WIDER
+from tcc.codegen.gpu.results import Results
+from tcc.codegen.kernel import plus, times
 from tcc.ir import dims
-from tcc.ir.core import Op, Value
+from tcc.ir.core import Op
 from tcc.ir.dims import Size
 from tcc.ir.types import HALVES
 
 MOST_BATCH = 1 << 15  # a grid's y axis
-LEAST_STRETCH = 512  # of k, where it is cut
-ENOUGH_TILES = 128  # that keep a device busy
 
 
 @dataclass(frozen=True)
@@ -76,28 +72,15 @@ def product_kernels(op: Op) -> list[GpuKernel]:
     return Matmul(op).kernels()
 
 
-class Product(Places):
+class Product(Results):
     """C[z, i, j] = sum over k of A[z, i, k] B[z, k, j]; the cases say where the elements lie."""
 
-    m: Size
-    n: Size
-    k: Size
-    batch: Size
     a_along_k = True  # whether A is dense along k rather than along its rows
     b_along_k = False
     dense: Sequence[bool] = (False, False)  # whether neighbours along those axes may be read at once
     # blocks of a large tile of float32 on a multiprocessor: beside it, what a convolution knows of its positions
     # would not find room in half of the registers
     resident = 1
-
-    def __init__(self, op: Op) -> None:
-        super().__init__(op, LANE)
-        self.dtype = op.block.params[0].type.dtype if op.blocks else self.types[-1].dtype  # of the product
-        # halves are added up in float32
-        self.sum_dtype = WIDER[self.dtype] if self.dtype in HALVES else self.dtype
-        self.t = VecType(scalar.elem(self.sum_dtype))
-        self.cell = VecType(scalar.memory_elem(self.sum_dtype))  # in shared memory
-        self.out = len(self.types) - 1
 
     # -- what the cases say ------------------------------------------------------------------------------------------
 
@@ -111,34 +94,7 @@ class Product(Places):
     def b_at(self, k: str, j: str) -> tuple[str, str]:
         raise NotImplementedError
 
-    def place(self, i: str, j: str) -> list[str]:
-        """The result's indices of C[i, j]."""
-        raise NotImplementedError
-
     # -- the kernels -------------------------------------------------------------------------------------------------
-
-    @property
-    def stretches(self) -> Size:
-        """Into how many parts k is cut, by sizes alone: some where there are few tiles, so that all of a device has work."""
-        if isinstance(self.k, int) and self.k < 2 * LEAST_STRETCH:
-            return 1
-        tiles = dims.mul(ceil_div(self.m, 64), ceil_div(self.n, 64), self.batch)
-        share = dims.floordiv(ENOUGH_TILES, dims.maximum(tiles, 1))
-        return dims.maximum(dims.minimum(dims.floordiv(self.k, LEAST_STRETCH), share), 1)
-
-    @property
-    def stretch(self) -> Size:
-        """The length of a part."""
-        return dims.mul(
-            dims.floordiv(dims.add(self.k, dims.mul(self.stretches, 32), -1), dims.mul(self.stretches, 32)),
-            32,
-        )
-
-    @property
-    def partials(self) -> Scratch:
-        """The parts' totals: batch, stretch, row, column."""
-        several = dims.minimum(dims.add(self.stretches, -1), 1)
-        return Scratch(dims.mul(several, self.stretches, self.batch, self.m, self.n, self.cell.bytes))
 
     def kernels(self) -> list[GpuKernel]:
         """One, and one that adds up the parts in order if k is cut; of run-time sizes it is not launched if k is not."""
@@ -170,18 +126,13 @@ class Product(Places):
                 return [scalar.emit_scalar(e, LANE, body, operands, lanes=1, result=self.sum_dtype)]
 
             (total,) = e.loop(0, self.size(self.stretches), 1, add, [(self.t, self.t.const(0))])
-            self.finished(i, j, total)
+            at = self.place(i, j)
+            self.store(self.out, at, self.made(at, total))
 
         e.loop(first, self.count([self.batch, self.m, self.n]), step, element)
         e.end()
         several = dims.minimum(dims.add(self.stretches, -1), 1)
         return finish(e, "parts", self.slots.slots, blocks_for(dims.mul(several, self.batch, self.m, self.n)))
-
-    def partial_at(self, part: str, i: str, j: str) -> str:
-        row = plus(self.e, times(self.e, part, self.size(self.m)), i)
-        return self.e.gep(
-            self.partial_area, plus(self.e, times(self.e, row, self.size(self.n)), j), self.cell.elem
-        )
 
     def grid(self, m: int, n: int) -> tuple[Size, Size, Size]:
         """Tiles are along x, which alone may be more than 65,535."""
@@ -224,8 +175,13 @@ class Product(Places):
         across = tile.n // tile.columns
         ty = e.value(f"udiv i64 {self.member}, {across}")
         tx = e.value(f"urem i64 {self.member}, {across}")
-        self.own_row, self.own_column = times(e, ty, str(tile.rows)), times(e, tx, str(tile.columns))
+        self.own_row = times(e, ty, str(tile.rows))
+        # a thread's columns are runs of 16 bytes, those of neighbours beside each other: no two of them meet in a bank
+        self.run = min(tile.columns, 16 // self.cell.bytes)
+        first, apart = times(e, tx, str(self.run)), self.run * across
+        self.own_columns = [plus(e, first, str(c * apart)) for c in range(tile.columns // self.run)]
         self.begin_tile(tile.m, tile.n)
+        self.begin_results(self.run)
         self.over_parts(self.one)
         e.end()
         grid, bytes = self.grid(tile.m, tile.n), 2 * self.slice_bytes
@@ -401,7 +357,8 @@ class Product(Places):
         e, tile = self.e, self.tile
         b_base = e.gep(base, tile.k * self.a_row, self.cell.elem)
         a = self.from_shared(base, plus(e, times(e, kk, str(self.a_row)), self.own_row), tile.rows)
-        b = self.from_shared(b_base, plus(e, times(e, kk, str(self.b_row)), self.own_column), tile.columns)
+        step = times(e, kk, str(self.b_row))
+        b = [x for own in self.own_columns for x in self.from_shared(b_base, plus(e, step, own), self.run)]
         made: list[str] = []
         for r, x in enumerate(a):
             for c, y in enumerate(b):
@@ -436,53 +393,9 @@ class Product(Places):
         e, tile = self.e, self.tile
         for r in range(tile.rows):
             i = plus(e, plus(e, self.row, self.own_row), str(r))
-            for c in range(tile.columns):
-                j = plus(e, plus(e, self.column, self.own_column), str(c))
-                self.finish_inside(i, j, totals[r * tile.columns + c])
-
-    def finish_inside(self, i: str, j: str, total: str) -> None:
-        """Writes C[i, j], if there is one, or its part."""
-        e = self.e
-        row, column = (
-            e.value(f"icmp slt i64 {x}, {self.size(bound)}") for x, bound in ((i, self.m), (j, self.n))
-        )
-
-        def write() -> None:
-            if self.stretches == 1:
-                self.finished(i, j, total)
-                return
-            several = e.value(f"icmp sgt i64 {self.size(self.stretches)}, 1")
-            part, whole, after = e.label(), e.label(), e.label()
-            e.branch_if(several, part, whole)
-            e.at(part)
-            scalar.store(e, LANE, self.sum_dtype, 1, total, self.partial_at(self.part, i, j), None)
-            e.branch(after)
-            e.at(whole)
-            if not isinstance(self.stretches, int):
-                self.finished(i, j, total)
-            e.branch(after)
-            e.at(after)
-
-        e.when(e.value(f"and i1 {row}, {column}"), write)
-
-    def finished(self, i: str, j: str, total: str) -> None:
-        """One element, through the op's block."""
-        e, op = self.e, self.op
-        at = self.place(i, j)
-        if self.dtype in HALVES:
-            total = scalar.emit_scalar(e, LANE, "cast(a)", {"a": ("f32", total)}, lanes=1, result=self.dtype)
-        if op.attrs.get("accumulate"):
-            operands = {"a": (self.dtype, self.load(self.out, at)), "b": (self.dtype, total)}
-            body = "a | b" if self.dtype == "bool" else "a + b"
-            total = scalar.emit_scalar(e, LANE, body, operands, lanes=1, result=self.dtype)
-        if op.blocks:
-            env: dict[Value, str] = {op.block.params[0]: total}
-            for x, p in enumerate(op.block.params[1:]):
-                where = [at[ord(letter) - ord("a")] for letter in op.attrs["maps"][x]]
-                shape = self.types[2 + x].shape
-                env[p] = self.load(2 + x, ["0" if s == 1 else w for w, s in zip(where, shape, strict=True)])
-            total = emit_block(e, LANE, op.block, env, 1)
-        self.store(self.out, at, total)
+            for c, own in zip(range(0, tile.columns, self.run), self.own_columns):
+                start = r * tile.columns + c
+                self.finish_run(i, plus(e, self.column, own), totals[start : start + self.run])
 
 
 class Matmul(Product):
@@ -508,3 +421,7 @@ class Matmul(Product):
 
     def place(self, i: str, j: str) -> list[str]:
         return [*self.z, i, j]
+
+    def result_steps(self) -> list[Size] | None:
+        t = self.types[-1]
+        return [s for s, n in zip(t.strides[:-1], t.shape) if n != 1] if t.strides[-1] == 1 else None

@@ -145,6 +145,8 @@ class Matrices(Product):
         self.lane = e.value(f"and i64 {self.member}, {WARP - 1}")
         warp = e.value(f"lshr i64 {self.member}, 5")
         self.begin_tile(shape.m, shape.n)
+        self.run = 4 if self.b_area.two_lines else 2  # neighbours of a row that a lane has
+        self.begin_results(self.run)
         rows, columns = shape.m // shape.warps_m, shape.n // shape.warps_n
         self.fragments = rows // self.kind.m, columns // 8
         self.each = self.kind.m * 8 // WARP  # numbers of a fragment that a lane has
@@ -365,12 +367,17 @@ class Matrices(Product):
         pair = times(e, e.value(f"and i64 {self.lane}, 3"), "4" if b_two else "2")
         top = plus(e, plus(e, self.row, self.warp_row), quad)
         left = plus(e, plus(e, self.column, self.warp_column), pair)
+        found: dict[tuple[int, int], str] = {}
         for number, total in enumerate(totals):
             fragment, n = divmod(number, self.each)
             r, c = divmod(fragment, columns)
             down = self.kind.m * r + (n // 2 if a_two else 8 * (n // 2))
             along = 16 * (c // 2) + 2 * (n % 2) + c % 2 if b_two else 8 * c + n % 2
-            self.finish_inside(plus(e, top, str(down)), plus(e, left, str(along)), total)
+            found[down, along] = total
+        for down, along in sorted(found):
+            if along % self.run == 0:
+                own = [found[down, along + c] for c in range(self.run)]
+                self.finish_run(plus(e, top, str(down)), plus(e, left, str(along)), own)
 
 
 class _Matmul(Matrices, Matmul):

@@ -26,7 +26,22 @@ x, t, v, i = (
     T.vector("v", dtype="float32"),
     T.lvector("i"),
 )
-ARRAYS: dict[Any, tuple[int, ...]] = {x: (40, 333), t: (2, 3, 28, 29), v: (333,)}
+a, b, h, g = (
+    T.matrix(name, dtype=d) for name, d in zip("abhg", ["float32", "float32", "float16", "float16"])
+)
+k, m, n = T.tensor4("k", dtype="float32"), T.matrix("m", dtype="int8"), T.matrix("n", dtype="int8")
+ARRAYS: dict[Any, tuple[int, ...]] = {
+    x: (40, 333),
+    t: (2, 3, 28, 29),
+    v: (333,),
+    a: (192, 40),
+    b: (40, 128),
+    h: (64, 48),
+    g: (48, 64),
+    k: (8, 3, 3, 3),
+    m: (64, 64),
+    n: (64, 64),
+}
 CASES: dict[str, tuple[list[Any], Any, float]] = {
     "map": ([v], T.tanh(v) + 1, 1),
     "row to all rows": ([x, v], x * v, LINE),
@@ -63,6 +78,10 @@ CASES: dict[str, tuple[list[Any], Any, float]] = {
         T.grad(T.sqr(pool_2d(t, (2, 2), mode="sum", ignore_border=True)).sum(), t),
         2.3,
     ),
+    "product": ([a, b], T.tanh(T.dot(a, b)), 1.02),
+    "product of halves": ([h, g], T.dot(h, g), 1.45),  # of whose sectors a warp fills halves
+    "product of bytes": ([m, n], T.dot(T.cast(m, "int32"), T.cast(n, "int32")), 1.02),
+    "convolution": ([t, k], T.nnet.conv2d(t, k, border_mode=(1, 1)), 1.35),
     "random": ([], MRG_RandomStreams(3).uniform((40, 100)), LINE),
 }
 
@@ -70,7 +89,7 @@ CASES: dict[str, tuple[list[Any], Any, float]] = {
 def arrays(inputs: list[Any]) -> list[Any]:
     rng = np.random.default_rng(0)
     return [
-        rng.integers(0, 40, 40) if p is i else rng.standard_normal(ARRAYS[p]).astype("f4") for p in inputs
+        rng.integers(0, 40, 40) if p is i else rng.standard_normal(ARRAYS[p]).astype(p.dtype) for p in inputs
     ]
 
 
