@@ -210,7 +210,8 @@ def _portable(entry: str, func: Func, kernels: bool = False) -> Func:
     for op in func.body.walk():
         op.loc = _base(op.loc)
         if op.name == "call" and not (kernels and is_kernel(op)):
-            odd[f"the Python op {str(op.attrs['name']).removesuffix('.sizes')}"] = op.loc
+            kind = "GPU kernel (which a library may hold)" if is_kernel(op) else "Python op"
+            odd[f"the {kind} {str(op.attrs['name']).removesuffix('.sizes')}"] = op.loc
         for v in (*op.operands, *op.results):
             if v.type.dtype not in COMPILED | COMPLEX:
                 odd[f"{op.name} of {v.type.dtype}"] = op.loc

@@ -5,6 +5,7 @@ memory are copied to the device and back, those of the device taken as they lie.
 
     BUSY          1 while a call runs
     CONTEXT       the driver's; NUMBER, STREAM
+    ASIDE         a stream that waits for none, on which graphs are captured
     CAPTURING     the address of the graph that is being captured
     functions     of the kernels, then their modules
     values        for each tensor of the state, then each constant: its address, and whether it is HERE or NEWER than the host's
@@ -37,7 +38,7 @@ from tcc.runtime import layout as at
 from tcc.runtime.launch import Address, DeviceKernel, DeviceProgram, Step, walk
 from tcc.runtime.signature import Signature
 
-_BUSY, CONTEXT, NUMBER, STREAM, CAPTURING, FIRST = range(6)  # slots of a device record
+_BUSY, CONTEXT, NUMBER, STREAM, ASIDE, CAPTURING, FIRST = range(7)  # slots of a device record
 HERE, NEWER = 1, 2
 WAYS = 4
 GRAPH, KNOWN, KEYS = range(3)  # slots of a graph, behind which its keys stand

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from tcc.codegen.aot.checks import refuse
 from tcc.codegen.emit import Emit
 from tcc.codegen.gpu.library import (
+    ASIDE,
     CAPTURED,
     CAPTURING,
     CONTEXT,
@@ -40,6 +41,7 @@ GRAPHS = (  # which drivers before CUDA 11.4 lack, whose calls are launched kern
 ).split()
 TILE_MAP = "cuTensorMapEncodeTiled"  # of CUDA 12.0, which drivers for sm_90a have
 NAMES = [*DRIVER, *GRAPHS, TILE_MAP]
+NON_BLOCKING = 1  # of a stream: it does not wait for the default one
 RELAXED = 2  # other threads and allocations are not in a capture's way
 NO_MEMORY = 2
 MEMORY_TYPE, DEVICE_MEMORY = 2, 2  # an attribute of pointers, and what it is of the device's
@@ -264,7 +266,15 @@ class DriverCalls:
     def end_capture(self, graph: str) -> str:
         """The driver's code; what was captured goes to `graph`."""
         self.e.line(f"store i64 0, ptr {self.e.gep('%record', CAPTURING, 'i64')}")
-        return self.driver("cuStreamEndCapture", f"ptr {self.load('%record', STREAM)}", f"ptr {graph}")
+        code = self.driver("cuStreamEndCapture", f"ptr {self.load('%record', STREAM)}", f"ptr {graph}")
+        self.swap_streams()
+        return code
+
+    def swap_streams(self) -> None:
+        """While STREAM is captured, who uses the default stream, for which it waits, would fail: the other one takes its place."""
+        streams = [(slot, self.load("%record", slot)) for slot in (STREAM, ASIDE)]
+        for (slot, _), (_, other) in zip(streams, reversed(streams)):
+            self.e.line(f"store ptr {other}, ptr {self.e.gep('%record', slot, 'i64')}")
 
     def drop_graph(self, way: str) -> None:
         e, run = self.e, self.load(way, GRAPH)
@@ -317,8 +327,10 @@ class DriverCalls:
         run, stream = self.load(found, GRAPH), self.load("%record", STREAM)
 
         def begin() -> str:
-            code = self.driver("cuStreamBeginCapture_v2", f"ptr {stream}", f"i32 {RELAXED}")
+            aside = self.load("%record", ASIDE)
+            code = self.driver("cuStreamBeginCapture_v2", f"ptr {aside}", f"i32 {RELAXED}")
             self.failing(code, "cuStreamBeginCapture_v2", f"i32 {LOST}")
+            self.swap_streams()
             e.line(f"store ptr {found}, ptr {e.gep('%record', CAPTURING, 'i64')}")
             return f"i32 {CAPTURED}"
 

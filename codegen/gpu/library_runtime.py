@@ -6,6 +6,7 @@ from __future__ import annotations
 from tcc.codegen.aot.checks import c_bytes, string
 from tcc.codegen.aot.layout import ALIGN, CTX_DEVICE, CTX_HEADER, STATE_ROW
 from tcc.codegen.gpu.library import (
+    ASIDE,
     CONTEXT,
     FIRST,
     HERE,
@@ -17,7 +18,7 @@ from tcc.codegen.gpu.library import (
     DeviceLibrary,
     key_count,
 )
-from tcc.codegen.gpu.library_calls import DRIVER, NAMES, DriverCalls
+from tcc.codegen.gpu.library_calls import DRIVER, NAMES, NON_BLOCKING, DriverCalls
 
 NO_DEVICE = 100
 MAJOR, MINOR = 75, 76  # attributes: of the compute capability
@@ -206,9 +207,9 @@ class _Runtime(DriverCalls):
             e.value("alloca [2 x i32]"),
             e.value("alloca [2 x ptr]"),
         )
-        self._refuse_code(
-            self.driver("cuStreamCreate", f"ptr {e.gep('%record', STREAM, 'i64')}", "i32 0"), "cuStreamCreate"
-        )
+        for slot, kind in ((STREAM, 0), (ASIDE, NON_BLOCKING)):
+            made = self.driver("cuStreamCreate", f"ptr {e.gep('%record', slot, 'i64')}", f"i32 {kind}")
+            self._refuse_code(made, "cuStreamCreate")
         first, count = FIRST, len(library.kernels)
 
         def one(i: str, _: list[str]) -> None:
@@ -269,13 +270,14 @@ class _Runtime(DriverCalls):
         self.leave_if(e.value(f"icmp eq ptr {record}, null"), lambda: "void")
         cell = e.value("alloca ptr")
         self.driver("cuCtxPushCurrent_v2", f"ptr {self.load(record, CONTEXT)}")
-        stream = self.load(record, STREAM)
+        for slot in (STREAM, ASIDE):
+            stream = self.load(record, slot)
 
-        def settle() -> None:
-            self.driver("cuStreamSynchronize", f"ptr {stream}")
-            self.driver("cuStreamDestroy_v2", f"ptr {stream}")
+            def settle(stream: str = stream) -> None:
+                self.driver("cuStreamSynchronize", f"ptr {stream}")
+                self.driver("cuStreamDestroy_v2", f"ptr {stream}")
 
-        e.when(e.value(f"icmp ne ptr {stream}, null"), settle)
+            e.when(e.value(f"icmp ne ptr {stream}, null"), settle)
         for entry, slot in library.graphs.items():
             first, each = e.gep(record, slot + 1, "i64"), KEYS + key_count(library.programs[entry])
 

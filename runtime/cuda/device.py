@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import ctypes
+import gc
 import os
 import shutil
 import threading
@@ -368,14 +369,21 @@ class CudaDevice:
 
     @contextmanager
     def captured(self, patched: bool = False) -> Iterator[Graph]:
-        """What is launched and copied inside becomes a graph instead of being done."""
+        """What is launched and copied inside becomes a graph instead of being done.
+
+        No garbage is collected meanwhile: what it holds of a device may have to be waited for, which spoils a capture.
+        """
+        collects = gc.isenabled()
         with self:
+            gc.disable()
             try:
                 with capture(self.stream) as graph:
                     self._capturing = graph if patched else None
                     yield graph
             finally:
                 self._capturing = None
+                if collects:
+                    gc.enable()
         self._graphs.add(graph)
 
     def launches(self, graph: Graph) -> int:

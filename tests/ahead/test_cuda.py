@@ -399,7 +399,7 @@ def test_what_has_no_code_there_is_named(here: Path, capsys: Output) -> None:
     )
     words = ["compile", "onhost.py:user", "--target", "cuda", "-o", "user/", "--verify", "0"]
     assert run(words) == 1
-    assert "the Python op doubled" in capsys.readouterr().err  # a bundle holds text, which a kernel has not
+    assert "the GPU kernel (which a library may hold) doubled" in capsys.readouterr().err
     assert run([*words, "--emit", "obj,ptx"]) == 0
     for wrong in (["--gpu-arch", "sm_80"], ["--emit", "ptx"], ["--target", "cuda", "--gpu-arch", "sm_1"]):
         assert run(["compile", "onhost.py:predict", *wrong]) == 2

@@ -80,8 +80,9 @@ with d.captured() as graph:
     d.launch(ADD, (1, 1, 1), (p, 1))
     d.copy(q, p, 8)
 before = count(0)
-for _ in range(3):
-    d.replay(graph)
+with d:
+    for _ in range(3):
+        d.replay(graph)
 x = np.empty(1, np.int64)
 d.to_host(x, q)
 print(before, x[0], count(1))

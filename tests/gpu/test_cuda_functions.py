@@ -67,6 +67,39 @@ print(count(GRAPH_LAUNCHES) > 3)
     assert run(program) == "True"
 
 
+def test_garbage_that_is_waited_for_does_not_spoil_a_graph() -> None:
+    """An array that was lent is waited for before its memory goes back, which no capture takes."""
+    program = """
+import gc
+x = T.vector('x', dtype='float32')
+f = tcc.function([x], [(x + 1).transfer('cuda'), x * 2], device='cuda')
+given = f32(9)
+class Knot: pass
+from tcc.runtime.cuda.device import CudaDevice
+launch = CudaDevice.launch
+def collecting(*args):
+    gc.set_threshold(1)
+    [[] for _ in range(100)]
+    return launch(*args)
+CudaDevice.launch = collecting
+for turn in range(3):
+    lent = f(given)[0].copy()
+    lent.__dlpack__()
+    gc.set_threshold(0)
+    knot = Knot()
+    knot.self, knot.lent = knot, lent
+    del knot, lent
+    given = f32(9 + turn)
+    for again in range(2):  # the second call is captured
+        there, here = f(given)
+        gc.set_threshold(0)
+        np.testing.assert_array_equal(there.get(), given + 1)
+        np.testing.assert_array_equal(here, given * 2)
+print(count(GRAPH_LAUNCHES) > 0, gc.isenabled())
+"""
+    assert run(program) == "True True"
+
+
 def test_minibatches_by_index_are_one_graph_whose_nodes_are_patched() -> None:
     program = """
 images, y, index, x = f32(22, 3), T.lvector('y'), T.lscalar('index'), T.matrix('x', dtype='float32')

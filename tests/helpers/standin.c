@@ -1,5 +1,6 @@
-/* A CUDA driver without a GPU: memory is the host's, kernels are run by a function that the test registers, and streams do
-   their work at once. STANDIN_DEVICES, STANDIN_DRIVER, STANDIN_SM and STANDIN_MEMORY say what it claims to be;
+/* A CUDA driver without a GPU: memory is the host's, and kernels are run by a function that the test registers. A stream does its work
+   as late as it may, when it is waited for: what does not wait where it should meets old values, and junk where memory was freed or
+   filled anew. What a driver leaves undefined, or refuses in some cases only, is refused. STANDIN_DEVICES, STANDIN_DRIVER, STANDIN_SM and STANDIN_MEMORY say what it claims to be;
    STANDIN_FAULT=cuName:code makes calls of cuName fail with that code, for ever when code is 700 or more. */
 #include <stddef.h>
 #include <stdio.h>
@@ -11,9 +12,12 @@ typedef int (*launcher)(const char *name, unsigned *dims, void *params, size_t b
 static launcher run;
 static long used, launches, graph_launches, copies_in, copies_out;
 static int lost;
+static __thread int depth; /* of the stack of contexts */
+static int drain(long last);
 
 void standin_set_launch(launcher f) { run = f; }
 long standin_count(int what) {
+    drain(-1);
     long counts[] = {launches, graph_launches, copies_in, copies_out, used};
     return counts[what];
 }
@@ -30,6 +34,9 @@ static int fault(const char *name) {
     return code;
 }
 #define CALL { int failed = fault(__func__); if (failed) return failed; }
+#define HERE { CALL if (!depth) return 201; } /* needs a context */
+/* Waiting is nothing that a graph could do later: it spoils the capture. */
+#define WAIT(last) { HERE if (capturing) { spoilt = 1; return 900; } return drain(last); }
 
 int cuInit(unsigned flags) { CALL return setting("STANDIN_DEVICES", 1) ? 0 : 100; }
 int cuDriverGetVersion(int *v) { *v = setting("STANDIN_DRIVER", 13000); return 0; }
@@ -50,8 +57,12 @@ int cuDeviceGetAttribute(int *v, int a, int d) {
     return 0;
 }
 
-static void *stack[64];
-static int depth;
+struct step { void *f; unsigned dims[6], shared; void *params; size_t bytes; P to, from; long *counts; struct step *next; };
+struct graph { struct step *first, **last; };
+static struct graph *capturing;
+static int spoilt;
+
+static __thread void *stack[64];
 static char primary[16][8];
 int cuDevicePrimaryCtxRetain(void **c, int d) { CALL *c = primary[d]; return 0; }
 int cuDevicePrimaryCtxRelease_v2(int d) { return 0; }
@@ -62,7 +73,7 @@ int cuCtxGetDevice(int *d) { *d = 0; return 0; }
 int cuCtxDetach(void *c) { return 0; }
 int cuCtxAttach(void **c, unsigned f) { *c = depth ? stack[depth - 1] : 0; return 0; }
 int cuCtxGetApiVersion(void *c, unsigned *v) { *v = 13000; return 0; }
-int cuCtxSynchronize(void) { CALL return 0; }
+int cuCtxSynchronize(void) { WAIT(-1) }
 
 /* A header stands before the memory, in a list of all. What is allocated is full of junk. */
 struct block { size_t bytes; struct block *next, **back; };
@@ -74,7 +85,7 @@ int standin_blocks(P *starts, size_t *sizes, int most) {
     return count;
 }
 int cuMemAlloc_v2(P *p, size_t n) {
-    CALL
+    HERE
     if (used + (long)n > setting("STANDIN_MEMORY", 1L << 34)) return 2;
     char *raw = aligned_alloc(256, 256 + (n + 255) / 256 * 256);
     struct block *made = (struct block *)raw;
@@ -86,7 +97,14 @@ int cuMemAlloc_v2(P *p, size_t n) {
     *p = (P)(raw + 256);
     return 0;
 }
+static int inside(P p, size_t n) {
+    for (struct block *b = blocks; b; b = b->next)
+        if ((P)b + 256 <= p && p + n <= (P)b + 256 + b->bytes) return 1;
+    return 0;
+}
 int cuMemFree_v2(P p) {
+    if (!depth) return 201;
+    drain(-1);
     struct block *b = (struct block *)(p - 256);
     used -= b->bytes;
     *b->back = b->next;
@@ -99,14 +117,24 @@ int cuPointerGetAttribute(int *v, int a, P p) {
         if ((P)b + 256 <= p && p < (P)b + 256 + b->bytes) { *v = a == 2 ? 2 : 0; return 0; }
     return 1;
 }
-int cuMemHostAlloc(void **p, size_t n, unsigned f) { *p = malloc(n); return 0; }
-int cuMemFreeHost(void *p) { free(p); return 0; }
+int cuMemHostAlloc(void **p, size_t n, unsigned f) {
+    HERE
+    size_t *made = malloc(n + 64);
+    *made = n;
+    *p = (char *)made + 64;
+    return 0;
+}
+int cuMemFreeHost(void *p) { /* what still reads it gets junk */
+    size_t *made = (size_t *)((char *)p - 64);
+    memset(p, 0xCD, *made);
+    return 0;
+}
 int cuMemGetInfo_v2(size_t *a, size_t *b) { CALL *b = setting("STANDIN_MEMORY", 1L << 34); *a = *b - used; return 0; }
-int cuMemcpyHtoD_v2(P d, const void *s, size_t n) { CALL ++copies_in; memcpy((void *)d, s, n); return 0; }
-int cuMemcpyDtoH_v2(void *d, P s, size_t n) { CALL ++copies_out; memcpy(d, (void *)s, n); return 0; }
+int cuMemcpyHtoD_v2(P d, const void *s, size_t n) { HERE ++copies_in; memcpy((void *)d, s, n); return 0; }
+int cuMemcpyDtoH_v2(void *d, P s, size_t n) { HERE ++copies_out; memcpy(d, (void *)s, n); return 0; }
 
 int cuModuleLoadDataEx(void **m, const void *image, unsigned n, int *options, void **values) {
-    CALL
+    HERE
     if (strstr(image, "STANDIN_REFUSES")) {
         for (unsigned i = 0; i < n; i++) /* CU_JIT_ERROR_LOG_BUFFER is 5, its size 6 */
             if (options[i] == 5) strcpy(values[i], "ptxas: line 1; error: unknown opcode");
@@ -118,26 +146,36 @@ int cuModuleLoadDataEx(void **m, const void *image, unsigned n, int *options, vo
     *m = strdup(image);
     return 0;
 }
-int cuModuleUnload(void *m) { free(m); return 0; }
+int cuModuleUnload(void *m) { drain(-1); free(m); return 0; }
+struct function { char name[256]; int most_shared; };
 int cuModuleGetFunction(void **f, void *m, const char *name) {
     char text[512];
     snprintf(text, sizeof text, ".entry %s(", name);
     if (!strstr(m, text)) return 500;
-    *f = strdup(name);
+    struct function *made = malloc(sizeof *made);
+    snprintf(made->name, sizeof made->name, "%s", name);
+    made->most_shared = 48 << 10;
+    *f = made;
     return 0;
 }
 int cuFuncGetAttribute(int *v, int a, void *f) { *v = a == 4 ? 32 : a == 0 ? 1024 : 0; return 0; }
-int cuFuncSetAttribute(void *f, int a, int v) { return 0; }
+int cuFuncSetAttribute(struct function *f, int a, int v) {
+    if (a != 8 || v > 227 << 10) return 1; /* the most of dynamic shared memory */
+    f->most_shared = v;
+    return 0;
+}
 
-int cuStreamCreate(void **s, unsigned f) { *s = malloc(8); return 0; }
-int cuStreamDestroy_v2(void *s) { free(s); return 0; }
-int cuStreamSynchronize(void *s) { CALL return 0; }
+/* A stream's memory says whether it waits for the default one; an event's, how much work had been given when it was recorded. */
+static long given;
+int cuStreamCreate(void **s, unsigned f) { HERE *s = calloc(1, 8); *(unsigned *)*s = f; return 0; }
+int cuStreamDestroy_v2(void *s) { drain(-1); free(s); return 0; }
+int cuStreamSynchronize(void *s) { WAIT(-1) }
 int cuStreamQuery(void *s) { return 0; }
 int cuStreamWaitEvent(void *s, void *e, unsigned f) { return 0; }
-int cuEventCreate(void **s, unsigned f) { *s = malloc(8); return 0; }
+int cuEventCreate(void **s, unsigned f) { HERE *s = calloc(1, sizeof(long)); return 0; }
 int cuEventDestroy_v2(void *s) { free(s); return 0; }
-int cuEventRecord(void *e, void *s) { return 0; }
-int cuEventSynchronize(void *e) { CALL return 0; }
+int cuEventRecord(long *e, void *s) { HERE *e = given; return 0; }
+int cuEventSynchronize(long *e) { WAIT(*e) }
 int cuEventQuery(void *e) { return 0; }
 int cuEventElapsedTime_v2(float *t, void *a, void *b) { *t = 1.0f; return 0; }
 int cuEventElapsedTime(float *t, void *a, void *b) { *t = 1.0f; return 0; }
@@ -160,17 +198,16 @@ int cuTensorMapEncodeTiled(P *map, int type, unsigned rank, P address, const P *
     return 0;
 }
 
-/* Graphs: the calls between begin and end, kept with their parameters. */
-struct step { void *f; unsigned dims[6], shared; void *params; size_t bytes; P to, from; long *counts; struct step *next; };
-struct graph { struct step *first, **last; };
-static struct graph *capturing;
-static void keep(struct step s) {
+/* Work, that of a stream or of a graph: copies and launches with their parameters. */
+static struct graph queue = {0, &queue.first};
+static long taken;
+static void add(struct graph *g, struct step s) {
     struct step *made = malloc(sizeof s);
     *made = s;
     if (s.f) { made->params = malloc(s.bytes); memcpy(made->params, s.params, s.bytes); }
     made->next = 0;
-    *capturing->last = made;
-    capturing->last = &made->next;
+    *g->last = made;
+    g->last = &made->next;
 }
 static int take(struct step *s) {
     if (s->counts) ++*s->counts;
@@ -178,27 +215,50 @@ static int take(struct step *s) {
     ++launches;
     return run ? run(s->f, s->dims, s->params, s->bytes, s->shared) : 719;
 }
-int cuStreamBeginCapture_v2(void *stream, int mode) {
-    CALL
+/* Does what was given up to number `last`, or all. A kernel that fails takes the context with it. */
+static int drain(long last) {
+    while (queue.first && (last < 0 || taken < last)) {
+        struct step *s = queue.first;
+        queue.first = s->next;
+        if (!queue.first) queue.last = &queue.first;
+        ++taken;
+        if (!lost) lost = take(s);
+        if (s->f) free(s->params);
+        free(s);
+    }
+    return lost;
+}
+static int give(struct step s) {
+    if (!capturing) ++given;
+    add(capturing ? capturing : &queue, s);
+    return 0;
+}
+int cuStreamBeginCapture_v2(unsigned *stream, int mode) {
+    HERE
+    if (*stream != 1) return 900; /* of a stream that waits for the default one: who uses that meanwhile spoils it, and fails */
     capturing = malloc(sizeof *capturing);
     capturing->first = 0;
     capturing->last = &capturing->first;
+    spoilt = 0;
     return 0;
 }
-int cuStreamEndCapture(void *stream, void **g) { *g = capturing; capturing = 0; return 0; }
-int cuGraphInstantiateWithFlags(void **e, void *g, unsigned long long f) { CALL *e = ((struct graph *)g)->first; return 0; }
+int cuStreamEndCapture(void *stream, void **g) {
+    *g = spoilt ? 0 : capturing;
+    capturing = 0;
+    return spoilt ? 901 : 0;
+}
+int cuGraphInstantiateWithFlags(void **e, void *g, unsigned long long f) { HERE *e = ((struct graph *)g)->first; return 0; }
 int cuGraphDestroy(void *g) { free(g); return 0; }
 int cuGraphExecDestroy(void *e) {
-    for (struct step *s = e, *next; s; s = next) { next = s->next; free(s->params); free(s); }
+    for (struct step *s = e, *next; s; s = next) { next = s->next; if (s->f) free(s->params); free(s); }
     return 0;
 }
 int cuGraphLaunch(void *e, void *stream) {
-    CALL
+    HERE
     ++graph_launches;
-    for (struct step *s = e; s; s = s->next) { int failed = take(s); if (failed) return failed; }
+    for (struct step *s = e; s; s = s->next) give(*s);
     return 0;
 }
-static int give(struct step s) { if (capturing) { keep(s); return 0; } return take(&s); }
 struct node { void *f; unsigned grid[3], block[3], shared; void **params, **extra; };
 int cuStreamGetCaptureInfo_v2(void *stream, int *status, P *id, void **graph, void ***nodes, size_t *count) {
     static void *last;
@@ -219,16 +279,21 @@ int cuGraphExecKernelNodeSetParams(void *e, struct step *s, struct node *n) { /*
     memcpy(s->dims, n->grid, sizeof n->grid);
     return 0;
 }
-int cuMemcpyDtoDAsync_v2(P d, P s, size_t n, void *st) { CALL return give((struct step){.to = d, .from = s, .bytes = n}); }
+int cuMemcpyDtoDAsync_v2(P d, P s, size_t n, void *st) {
+    HERE
+    return inside(d, n) && inside(s, n) ? give((struct step){.to = d, .from = s, .bytes = n}) : 1;
+}
 int cuMemcpyHtoDAsync_v2(P d, const void *s, size_t n, void *st) {
-    CALL return give((struct step){.to = d, .from = (P)s, .bytes = n, .counts = &copies_in});
+    HERE
+    return inside(d, n) ? give((struct step){.to = d, .from = (P)s, .bytes = n, .counts = &copies_in}) : 1;
 }
 int cuMemcpyDtoHAsync_v2(void *d, P s, size_t n, void *st) {
-    CALL return give((struct step){.to = (P)d, .from = s, .bytes = n, .counts = &copies_out});
+    HERE
+    return inside(s, n) ? give((struct step){.to = (P)d, .from = s, .bytes = n, .counts = &copies_out}) : 1;
 }
-int cuLaunchKernel(void *f, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz, unsigned shared,
-                   void *stream, void **params, void **extra) {
-    CALL
-    if (!gx || !gy || !gz || gx > 0x7fffffffu || gy > 65535 || gz > 65535 || bx * by * bz > 1024 || shared > 227 << 10) return 1;
+int cuLaunchKernel(struct function *f, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz,
+                   unsigned shared, void *stream, void **params, void **extra) {
+    HERE
+    if (!gx || !gy || !gz || gx > 0x7fffffffu || gy > 65535 || gz > 65535 || bx * by * bz > 1024 || shared > f->most_shared) return 1;
     return give((struct step){f, {gx, gy, gz, bx, by, bz}, shared, extra[1], *(size_t *)extra[3]});
 }
