@@ -14,6 +14,7 @@ import math
 from collections.abc import Sequence
 
 from tcc.codegen.conv.axes import Run, known
+from tcc.codegen.conv.channels import ByChannels, by_channels_is_possible
 from tcc.codegen.conv.kernel import Conv
 from tcc.codegen.conv.plan import ConvPlan
 from tcc.codegen.conv.text import Number, best_tile, round_bytes
@@ -35,12 +36,19 @@ _STEP_END = 1.1  # what short loops over taps take longer
 def conv_kernel(op: Op, target: Target) -> Kernel:
     """A placed `conv` or `conv_input`, by the way that takes less time."""
     by_pixels = Conv(op, target)
-    if not _is_possible(by_pixels):
-        return by_pixels.kernel()
-    by_images = _ByImages(op, target)
-    images = known(by_pixels.source.shape[0])
-    whole = by_pixels.cycles * (1 if by_pixels.merged else images)
-    return by_images.kernel() if by_images.whole_cycles < whole else by_pixels.kernel()
+    n = by_pixels.source.shape[0]
+    images = n if isinstance(n, int) else 1
+    best: Conv | ByChannels | _ByImages = by_pixels
+    least = by_pixels.cycles * (1 if by_pixels.merged else images)
+    if by_channels_is_possible(by_pixels):
+        by_channels = ByChannels(op, target)
+        if by_channels.whole_cycles * images < least:
+            best, least = by_channels, by_channels.whole_cycles * images
+    if _is_possible(by_pixels):
+        by_images = _ByImages(op, target)
+        if by_images.whole_cycles < least:
+            best = by_images
+    return best.kernel()
 
 
 def _is_possible(c: ConvPlan) -> bool:

@@ -53,7 +53,11 @@ class ConvPlan(ConvText):
         cycles, self.h, self.v = best_tile(
             self.t, target, self.m, most, deepest, aligned, ends=not self.merged, lines=self._lines()
         )
-        self.cycles = cycles * len(self.phases)  # of an image, or of all where they are merged
+        deep = self.phases[0][0].count
+        each = 1 if self.merged or not isinstance(deep, int) else deep
+        self.cycles = (
+            cycles * len(self.phases) * each * self.groups
+        )  # of an image, or of all where they are merged
         self.width = self.v * self.t.lanes
         self.heads = self.v if self.whole_rows else 1  # addresses of a tile's vectors
         lines, longer = self._lines()
@@ -94,8 +98,12 @@ class ConvPlan(ConvText):
             shared.append(make(*sizes, *how, i == 2))
             known = isinstance(kernel[i], int) and (self.forward or self.strides[i] == 1)
             spread.append(spread_axis(kernel[i], other[i], *how, self.forward) if known else None)
-        layout = self.t, self.target, self._dense_rows()
-        return best_axes(shared, spread, space, self.depth_channels, self.m, *layout)
+        return self._layout(shared, spread, space)
+
+    def _layout(self, shared: list[Axis], spread: list[Axis | None], space: list[Size]) -> list[Axis]:
+        """One of the two for each axis."""
+        how = self.t, self.target, self._dense_rows()
+        return best_axes(shared, spread, space, self.depth_channels, self.m, *how)
 
     def _lines(self) -> tuple[Size, Size]:
         """What taps of the first phase read for a run of results: (lines, elements by which each is longer than the run)."""

@@ -24,7 +24,13 @@ FIELDS = ("args", "first", "table", "pack", "count", "resume")
 _ALIGN = LINE = 64
 PAGE = 4096
 STRAIGHT = 8  # vectors that are moved one by one in the text
-_TILE_END = 40  # cycles of a tile beside its steps, and three more for each of its vectors
+TILE_END = 40  # cycles of a tile beside its steps, and three more for each of its vectors
+
+
+def step_cycles(target: Target, products: int, loads: float) -> float:
+    """Of a register tile: so many multiply-adds of vectors, with what they load."""
+    both = math.sqrt(math.hypot((products / target.multiply_adds) ** 2, (loads / 2) ** 2))
+    return max(both, 4.0) + 0.5
 
 
 def best_tile(
@@ -60,9 +66,8 @@ def best_tile(
         apart = k * v * t.lanes
         read = (min(count * (v * t.lanes + longer), apart) if min(count, longer) >= 0 else apart) * t.bytes
         far = read / (max(k, 1) * LINE) if read > target.l1_bytes else 0
-        loads = (h + v * (1 if aligned else 2)) / 2 + far
-        both = math.sqrt(math.hypot((h * v * taps / target.multiply_adds) ** 2, loads**2))
-        return k * (max(both, 4.0) + 0.5) + _TILE_END + 3 * h * v
+        loads = h + v * (1 if aligned else 2) + 2 * far
+        return k * step_cycles(target, h * v * taps, loads) + TILE_END + 3 * h * v
 
     best: tuple[float, int, int] | None = None
     for v in range(1, 9):

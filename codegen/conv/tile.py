@@ -276,12 +276,12 @@ class ConvTile(ConvPlan):
 
                 e.loop(0, self.h, 1, row)
 
-            self._each_step(phase, element)
+            self.each_step(phase, element)
 
         e.loop("%begin", "%end", 1, tile)
         e.end()
 
-    def _each_step(self, phase: tuple[Run, ...], body: Callable[[str, list[str], Number], None]) -> None:
+    def each_step(self, phase: tuple[Run, ...], body: Callable[[str, list[str], Number], None]) -> None:
         """`body(c, taps, k)` over channels, then taps: the steps k of a tile."""
         e, x = self.e, Index(self.e)
         counts = [self.size(r.taps) for r in phase]
@@ -298,22 +298,27 @@ class ConvTile(ConvPlan):
 
         e.loop(0, self.size(self.depth_channels), 1, channel)
 
+    def distance(self, phase: tuple[Run, ...], c: str, taps: Sequence[str]) -> Number:
+        """In elements of the padded image, of what a tap of a phase meets of channel c."""
+        x = Index(self.e)
+        plane: Number = c
+        inside: Number = 0
+        for axis, run, i in zip(self.axes, phase, taps):
+            u = x.add(self.size(run.start), x.mul(i, run.apart))
+            z = x.div(u, axis.phases)
+            plane = x.add(x.mul(plane, axis.phases), x.sub(u, x.mul(z, axis.phases)))
+            inside = x.add(x.mul(inside, self.size(axis.pitch)), z)
+        return x.add(x.mul(plane, self.size(self.plane)), inside)
+
     def _write_table(self, phase: tuple[Run, ...], table: str, depth: Number) -> None:
         """The distance in bytes, for each of a tile's `depth` steps, of the vectors that it meets."""
         e, x = self.e, Index(self.e)
 
         def entry(c: str, at: list[str], k: Number) -> None:
-            plane: Number = c
-            inside: Number = 0
-            for axis, run, i in zip(self.axes, phase, at):
-                u = x.add(self.size(run.start), x.mul(i, run.apart))
-                z = x.div(u, axis.phases)
-                plane = x.add(x.mul(plane, axis.phases), x.sub(u, x.mul(z, axis.phases)))
-                inside = x.add(x.mul(inside, self.size(axis.pitch)), z)
-            where = x.add(x.mul(plane, self.size(self.plane)), inside)
+            where = self.distance(phase, c, at)
             e.line(f"store i64 {x.mul(where, self.t.bytes)}, ptr {e.gep(table, k, 'i64')}")
 
-        self._each_step(phase, entry)
+        self.each_step(phase, entry)
 
         def again(i: str, _: list[str]) -> None:
             offset = e.value(f"load i64, ptr {e.gep(table, i, 'i64')}")

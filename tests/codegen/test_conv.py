@@ -327,3 +327,83 @@ def test_images_as_lanes_give_the_same_bits(name: str, target: None, monkeypatch
     (got,) = compile_native(func, {}, exact=True)[0](args[0], args[1], bias, args[2])
     wide = meaning(case, args)[0] + bias.reshape(-1, *[1] * (args[0].ndim - 2))
     np.testing.assert_allclose(got, wide * args[2] + args[2], rtol=1e-4, atol=1e-5)
+
+
+def of_stored_filters(case: Case, dtype: str, order: list[int], flipped: list[int]) -> Func:
+    """The convolution and its gradient by the image with filters that lie in memory in the `order` of axes, some flipped."""
+    image, filters, *rest = case
+    how = dict(zip(FLAGS, rest))
+    x, w = Type(dtype, image), Type(dtype, filters)
+    (y,) = TABLE["conv"].infer([x, w], how, [])
+    block = Block([x, Type(dtype, tuple(filters[a] for a in order)), y], ["x", "w", "g"])
+    b = Builder(block)
+    px, pw, pg = block.params
+    turned = b.dimshuffle(pw, order=[order.index(a) for a in range(len(order))])
+    start = [filters[a] - 1 if a in flipped else 0 for a in range(len(order))]
+    step = [-1 if a in flipped else 1 for a in range(len(order))]
+    seen = b.slice(turned, start=start, size=list(filters), step=step)
+    forward = b.op("conv", px, seen, attrs=how).result
+    b.op("yield", forward, b.op("conv_input", seen, pg, attrs={"size": x.shape[2:], **how}).result)
+    return Func("f", block)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "padded",
+        "full",
+        "more padding than filter",
+        "stride 2",
+        "strides past filters",
+        "stride and dilation",
+        "groups",
+        "many channels, borders",
+        "rank 3, borders",
+        "rank 1",
+        "rank 3",
+    ],
+)
+@pytest.mark.parametrize("dtype", ["f32", "f64"])
+def test_channels_as_lanes_give_the_same_bits(
+    name: str, dtype: str, target: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tcc.codegen.conv import channels, images
+    from tcc.codegen.conv.kernel import Conv
+
+    class Slow(Conv):
+        def __init__(self, *how: Any) -> None:
+            super().__init__(*how)
+            self.cycles = np.inf
+
+    monkeypatch.setattr(images, "Conv", Slow)
+    monkeypatch.setattr(images, "_is_possible", lambda c: False)
+    made: list[Any] = []
+    kernel = channels.ByChannels.kernel
+    monkeypatch.setattr(channels.ByChannels, "kernel", lambda self: made.append(self) or kernel(self))
+    case = CASES[name]
+    args = arguments(case, dtype)
+    runs = []
+    for named in ("", "n", NAMED[-1]):
+        function, _ = compile_native(program(case, dtype, named), {}, exact=not named)
+        runs += [function(*args) for _ in numbers_of_threads()]
+    assert len(made) == 4  # forward and by the image, where sizes but that of n are known
+    for other in runs[1:]:
+        for a, b in zip(runs[0], other, strict=True):
+            np.testing.assert_array_equal(a, b)
+    for got, want in zip(runs[0], meaning(case, args), strict=True):
+        np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-4)
+    x, w, g = args
+    for order, flipped in (([*range(2, w.ndim), 0, 1], [2]), ([*range(w.ndim)], sorted({2, w.ndim - 1}))):
+        made.clear()
+        function, _ = compile_native(of_stored_filters(case, dtype, order, flipped), {}, exact=True)
+        stored = np.ascontiguousarray(np.flip(w, flipped).transpose(order))
+        for a, b in zip(function(x, stored, g), runs[0][:2], strict=True):
+            np.testing.assert_array_equal(a, b)
+        assert len(made) == 2
+    bias = np.linspace(-1, 1, len(w), dtype=np.float32)
+    if dtype == "f32":
+        (got,) = compile_native(with_block(case, dtype, BLOCKS["cheap"], ""), {}, exact=True)[0](
+            x, w, bias, g
+        )
+        wide = meaning(case, args)[0] + bias.reshape(-1, *[1] * (x.ndim - 2))
+        np.testing.assert_allclose(got, wide * g + g, rtol=1e-4, atol=1e-4)

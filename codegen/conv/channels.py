@@ -1,0 +1,383 @@
+"""Convolution with the result's channels as the lanes of vectors, where rows of pixels do not fill vectors.
+
+Filters are turned, so that a vector holds neighbouring ones; a register tile is a rectangle of pixels, each of which meets
+the vectors with one element of the padded image, wherever that stands.  So no lane is idle, however small images are.  Tiles
+at an edge go back over pixels that others have made.  An element is the same chain as in `conv/kernel.py`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tcc.codegen.conv.axes import Axis, Run, known
+from tcc.codegen.conv.kernel import ROUND_THREADS
+from tcc.codegen.conv.plan import ConvPlan
+from tcc.codegen.conv.text import TILE_END, Number, step_cycles
+from tcc.codegen.conv.tile import ConvTile
+from tcc.codegen.emit import VecType
+from tcc.codegen.index import Index
+from tcc.codegen.kernel import Kernel
+from tcc.codegen.products.microkernel import load, store
+from tcc.codegen.products.pack import copy_transposed, pack_name
+from tcc.codegen.target import Target
+from tcc.ir.core import Op
+from tcc.ir.dims import Size, add, mul
+from tcc.runtime import layout as at
+
+CHUNK_BYTES = 1 << 14  # of results that are turned at a time
+_TURN = 6  # cycles for a vector that is turned and copied
+_MOST_ROWS = 4  # of pixels in a tile
+
+
+@dataclass(frozen=True)
+class _Block:
+    """How results of a phase are cut: tiles of tile[0] x tile[1] pixels in chunks of some rows."""
+
+    tile: tuple[int, int]
+    rows: int
+    cols: int
+
+    @property
+    def pixels(self) -> int:
+        return self.rows * self.cols
+
+    @property
+    def corners(self) -> list[tuple[int, int]]:
+        """The first pixel of each tile; those at the end go back over what others have made."""
+        (h, w), rows, cols = self.tile, self.rows, self.cols
+        return [(min(y, rows - h), min(x, cols - w)) for y in range(0, rows, h) for x in range(0, cols, w)]
+
+
+def by_channels_is_possible(c: ConvPlan) -> bool:
+    """Whether sizes but the number of images are known."""
+    sizes = [*c.source.shape[1:], *c.filters.shape, *c.result.shape[1:], *c.pads()]
+    steps = [*c.filters.strides, *c.result.strides[1:]]
+    known_sizes = all(isinstance(s, int) for s in (*sizes, *steps))
+    return known_sizes and not c.in_place and 0 not in sizes[: -len(c.pads())]
+
+
+def _filter_steps(c: ConvPlan) -> tuple[bool, list[tuple[int, int]]]:
+    """(whether what a tile of k sums over lies in pieces that can be turned, (size, step) of the channels and the taps): the
+    piece of a filter is all of it, or the taps of a channel in the gradient."""
+    filters = c.filters
+    taps = [(known(n), known(s)) for n, s in zip(filters.shape[2:], filters.strides[2:])]
+    depth = (known(c.depth_channels), known(filters.strides[1 if c.forward else 0]))
+    size = 1
+    for n, s in sorted([depth, *taps] if c.forward else taps, key=lambda axis: abs(axis[1])):
+        if n > 1 and abs(s) != size:
+            return False, [depth, *taps]
+        size *= n
+    return True, [depth, *taps]
+
+
+class ByChannels(ConvTile):
+    """A placed `conv` or `conv_input` by channels."""
+
+    def __init__(self, op: Op, target: Target) -> None:
+        super().__init__(op, target)
+        self.merged = self.whole_rows = self.direct = False
+        self.turned, self.steps = _filter_steps(self)
+        self.taps = math.prod(n for n, _ in self.steps[1:])
+        self.whole_cycles = math.inf  # of an image
+        self.v, self.blocks = 1, []
+        m = known(self.m)
+        for v in range(1, min(4, -(-m // self.t.lanes)) + 1):
+            cycles, blocks = self._cut(v)
+            if cycles < self.whole_cycles:
+                self.whole_cycles, self.v, self.blocks = cycles, v, blocks
+        self.lanes = self.v * self.t.lanes
+        self.filter_blocks = -(-m // self.lanes)
+        most = max((b.pixels for b in self.blocks if b), default=0)
+        self.width = -(-most // self.t.lanes) * self.t.lanes  # of a channel's results that are turned
+
+    def _layout(self, shared: list[Axis], spread: list[Axis | None], space: list[Size]) -> list[Axis]:
+        return shared
+
+    def _cut(self, v: int) -> tuple[float, list[_Block | None]]:
+        """(cycles of an image, how each phase is cut) with tiles of v vectors."""
+        m, t, total = known(self.m), self.t, 0.0
+        registers = 32 if self.target.avx512 else 16
+        most = (registers - 1) // v - 1
+        blocks: list[_Block | None] = []
+        for phase, depth in zip(self.phases, self.depths):
+            depths, rows, cols = (known(r.count) for r in phase)
+            if depths * rows * cols == 0:
+                blocks.append(None)
+                continue
+            k = known(depth)
+            far = v * (4 if k * v * t.lanes * t.bytes > self.target.l2_bytes // 2 else 1) if k else 0
+            best: tuple[float, _Block] | None = None
+            for h in range(1, min(rows, _MOST_ROWS) + 1):
+                for w in range(1, cols + 1):
+                    if h * w > most or (h > 1 and w < cols):
+                        continue
+                    block = self._chunk(h, w, rows, cols, v)
+                    tile = k * step_cycles(self.target, h * w * v, h * w + v + far) + TILE_END + 3 * h * w * v
+                    turned = 2 * _TURN * v * t.lanes * (-(-block.pixels // t.lanes))
+                    chunk = len(block.corners) * tile + turned + TILE_END
+                    cost = chunk * -(-rows // block.rows)
+                    if best is None or cost < best[0]:
+                        best = cost, block
+            assert best is not None
+            blocks.append(best[1])
+            total += best[0] * depths
+        return total * -(-m // (v * t.lanes)) * self.groups, blocks
+
+    def _chunk(self, h: int, w: int, rows: int, cols: int, v: int) -> _Block:
+        """As many rows of tiles as fit a part of the first-level cache, the same for all chunks."""
+        fit = max(CHUNK_BYTES // (cols * v * self.t.lanes * self.t.bytes), h)
+        chunks = -(-rows // fit)
+        each = -(-rows // chunks)
+        return _Block((h, w), min(-(-each // h) * h, rows), cols)
+
+    # -- text ----------------------------------------------------------------------------------------------------
+
+    def kernel(self) -> Kernel:
+        t, images = self.t, self.source.shape[0]
+        self.lay_out(self.axes, mul(self.groups, self.depth_channels), slack=add(self.axes[2].share, t.lanes))
+        tables = [self.reserve(mul(k, 16)) for k in self.depths]
+        pack = self.reserve(
+            self.groups * self.filter_blocks * known(self.depth_channels) * self.taps * self.lanes * t.bytes
+        )
+        most_images = self.images_at_once(images, threads=ROUND_THREADS)
+        self.turn = self.helper(copy_transposed(t, self.target), pack_name(t, "turn"))
+        self.write_pad(self.si, self.axes)
+        for tile in sorted({b.tile for b in self.blocks if b}):
+            for cols in sorted({b.cols for b in self.blocks if b and b.tile == tile}):
+                self._write_tile(*tile, cols)
+        self.write_edge()
+        self._write_filters(tables)
+        for number, block in enumerate(self.blocks):
+            if block:
+                self._write_chunks(number, block)
+
+        e = self.begin_kernel()
+        x = Index(e)
+        threads = e.value(f"load i64, ptr {e.gep('%ctx', at.CTX_THREADS, 'i64')}")
+        most = x.mul(x.max(x.min(threads, ROUND_THREADS), 1), self.size(most_images))
+        self.put("pack", self.scratch(pack))
+        depth = known(self.depth_channels) * self.taps
+        self.parallel("filters", self.groups * self.filter_blocks, depth * self.v * 8 * _TURN)
+
+        def round(first: str, _: list[str]) -> None:
+            count = x.min(x.sub(self.size(images), first), most)
+            self.put("first", first)
+            self.put("count", count)
+            self.parallel("pad", x.mul(count, self.size(self.channels)), x.mul(self.size(self.copied), 8))
+            for number, block in enumerate(self.blocks):
+                if block is None:
+                    continue
+                self.put("table", self.scratch(tables[number]))
+                units = x.mul(count, self._chunks(number, block) * self.groups * self.filter_blocks)
+                cost = known(self.depths[number]) * self.v * block.pixels * 8
+                self.parallel(f"chunks{number}", units, cost)
+
+        e.loop(0, self.size(images), most, round)
+        most_pixels = max((b.pixels for b in self.blocks if b), default=0)
+        return self.finish(self.op.name, thread_scratch=(most_pixels + self.width) * self.lanes * t.bytes)
+
+    def _chunks(self, number: int, block: _Block) -> int:
+        d, rows, _ = self.phases[number]
+        return -(-known(rows.count) // block.rows) * known(d.count)
+
+    def _write_filters(self, tables: Sequence[Size]) -> None:
+        """Body over (group, block of filters): for each step of k, neighbouring filters' elements; the first also writes the
+        tables."""
+        e = self.begin_body("filters")
+        x, t = Index(e), self.t
+        s0, s1 = (known(s) for s in self.filters.strides[:2])
+        along, apart = (s0, s1) if self.forward else (s1, s0)
+        m, depth, lanes = known(self.m), known(self.depth_channels), self.lanes
+        base, pack = self.pointer(self.fi), self.get("pack")
+        places = [self.scratch(table) for table in tables]
+
+        def all_tables() -> None:
+            for place, phase in zip(places, self.phases):
+                self._write_steps(place, phase)
+
+        e.when(e.value("icmp eq i64 %begin, 0"), all_tables)
+
+        def unit(u: str, _: list[str]) -> None:
+            group, number = self.divide(x, u, self.filter_blocks)
+            to = e.gep(pack, x.mul(u, depth * self.taps * lanes), t.elem)
+            begin = x.mul(number, lanes)
+            of_group = x.mul(group, m * s0 if self.forward else depth * s0)
+            source = e.gep(base, x.add(of_group, x.mul(begin, along)), t.elem)
+            some = x.min(x.sub(m, begin), lanes)
+            full = depth * self.taps * lanes
+            if m % lanes:
+                e.when(e.value(f"icmp slt i64 {some}, {lanes}"), lambda: self.zero(to, full))
+            if not self.turned:
+                self._copy_steps(source, to, some, along)
+                return
+            piece, count = (self.steps, 1) if self.forward else (self.steps[1:], depth)
+            size = math.prod(n for n, _ in piece)
+            corner = sum((n - 1) * s for n, s in piece if s < 0)
+
+            def channel(c: Number, _: Sequence[str]) -> None:
+                read = e.gep(source, x.add(x.mul(c, apart), corner), t.elem)
+                there = e.gep(to, x.mul(c, size * lanes), t.elem)
+                strides = (("i64", along * t.bytes), ("ptr", there), ("i64", lanes * t.bytes))
+                self.call_by(self.turn, ("ptr", read), *strides, ("i64", some), ("i64", size), ("i64", 0))
+
+            if count == 1:
+                channel(0, [])
+            else:
+                e.loop(0, count, 1, channel)
+
+        e.loop("%begin", "%end", 1, unit)
+        e.end()
+
+    def _copy_steps(self, source: str, to: str, some: Number, along: int) -> None:
+        """The elements of filters that are `along` apart, step by step."""
+        e, x, t = self.e, Index(self.e), self.t
+
+        def steps(axis: int, read: str, k: Number) -> None:
+            if axis == len(self.steps):
+                self.copy(read, e.gep(to, x.mul(k, self.lanes), t.elem), some, 1, along)
+                return
+            n, step = self.steps[axis]
+
+            def one(i: str, _: list[str]) -> None:
+                steps(axis + 1, e.gep(read, x.mul(i, step), t.elem), x.add(x.mul(k, n), i))
+
+            e.loop(0, n, 1, one)
+
+        steps(0, source, 0)
+
+    def _place(self, channel: Number, taps: Sequence[Number]) -> Number:
+        """Which of a block's steps, in the order of its copy, is that of a tap of a channel."""
+        x = Index(self.e)
+        axes = [(n, s, i) for (n, s), i in zip(self.steps[1:], taps[3 - len(self.steps[1:]) :])]
+        if not self.turned:
+            k = channel
+            for n, _, i in axes:
+                k = x.add(x.mul(k, n), i)
+            return k
+        if self.forward:
+            k, axes = 0, [(*self.steps[0], channel), *axes]
+        else:
+            k = x.mul(channel, self.taps)
+        for n, s, i in axes:
+            if n > 1:
+                k = x.add(k, x.mul(i if s > 0 else x.sub(n - 1, i), abs(s)))
+        return k
+
+    def _write_steps(self, table: str, phase: tuple[Run, ...]) -> None:
+        """For each step of k, the distances in bytes of the image's element and the filters' vectors."""
+        e, x = self.e, Index(self.e)
+
+        def entry(c: str, at: list[str], k: Number) -> None:
+            where = self.distance(phase, c, at)
+            taps = [x.add(run.t0, x.mul(i, run.tstep)) for run, i in zip(phase, at)]
+            to = e.gep(table, x.mul(k, 2), "i64")
+            e.line(f"store i64 {x.mul(where, self.t.bytes)}, ptr {to}")
+            e.line(
+                f"store i64 {x.mul(self._place(c, taps), self.lanes * self.t.bytes)}, ptr {e.gep(to, 1, 'i64')}"
+            )
+
+        self.each_step(phase, entry)
+
+    def _write_tile(self, rows: int, cols: int, apart: int) -> None:
+        """`pixels(args, a, table, b, c, k)`: c[pixel, v vectors] are the sums over k of a's element for each pixel times the
+        vectors of b, both at the distances in the table; rows of pixels are `apart` in c."""
+        e, t, v = self.e, self.t, self.v
+        places = ("ptr noalias readonly %a", "ptr noalias readonly %table", "ptr noalias readonly %b")
+        self.begin_function(f"pixels{rows}x{cols}in{apart}", *places, "ptr noalias %c", "i64 %k")
+        pitch = known(self.axes[2].pitch)
+        pixels = [(y, x) for y in range(rows) for x in range(cols)]
+
+        def step(_: str, s: list[str]) -> list[str]:
+            entry, acc = s[0], s[1:]
+            where = [e.value(f"load i64, ptr {e.gep(entry, i, 'i64')}") for i in range(2)]
+            a, b = (e.gep(p, w) for p, w in zip(("%a", "%b"), where))
+            vectors = [load(e, t, e.gep(b, j * t.lanes, t.elem)) for j in range(v)]
+            elements = [e.gep(a, y * pitch + x, t.elem) for y, x in pixels]
+            return [e.gep(entry, 2, "i64"), *self.multiply(elements, vectors, acc)]
+
+        start: list[tuple[VecType | str, str]] = [("ptr", "%table")]
+        start += [(t, "zeroinitializer")] * (len(pixels) * v)
+        done = e.loop(0, "%k", 1, step, start)[1:]
+        for i, (y, x) in enumerate(pixels):
+            for j in range(v):
+                place = (y * apart + x) * self.lanes + j * t.lanes
+                store(e, t, done[i * v + j], e.gep("%c", place, t.elem))
+        e.end()
+
+    def _write_chunks(self, number: int, block: _Block) -> None:
+        """Body over (group, block of filters, image, depth, chunk): its results to their places."""
+        e = self.begin_body(f"chunks{number}")
+        x, t, lanes = Index(e), self.t, self.lanes
+        d, rows, cols = self.phases[number]
+        out, m, depth = self.result, known(self.m), known(self.depth_channels)
+        sn, sc = self.size(out.strides[0]), known(out.strides[1])
+        sd, sh, sw = (known(s) for s in self.three(out.strides[2:], 0))
+        pitch_h, pitch = (known(a.pitch) for a in self.axes[1:])
+        planes = math.prod(a.phases for a in self.axes)
+        first, count, table, pack = (
+            self.get("first", "i64"),
+            self.get("count", "i64"),
+            self.get("table"),
+            self.get("pack"),
+        )
+        padded, tile, result = self.scratch(self.padded), self.thread_scratch(), self.pointer(2)
+        plane, image = self.size(self.plane), self.size(self.image)
+        chunks, k = -(-known(rows.count) // block.rows), known(self.depths[number])
+        lines = e.gep(tile, block.pixels * lanes, t.elem)
+        name = f"pixels{block.tile[0]}x{block.tile[1]}in{block.cols}"
+        together = rows.step == cols.step == 1 and sh == block.cols * sw
+
+        def unit(u: str, _: list[str]) -> None:
+            rest, chunk = self.divide(x, u, chunks)
+            rest, z = self.divide(x, rest, known(d.count))
+            rest, i = self.divide(x, rest, count)
+            group, filters = self.divide(x, rest, self.filter_blocks)
+            y = x.min(x.mul(chunk, block.rows), known(rows.count) - block.rows)
+            at = x.add(x.mul(x.add(known(d.first), z), pitch_h), x.add(known(rows.first), y))
+            at = x.add(x.add(x.mul(at, pitch), known(cols.first)), x.mul(x.mul(group, depth * planes), plane))
+            a = e.gep(padded, x.add(at, x.mul(i, image)), t.elem)
+            b = e.gep(pack, x.mul(rest, depth * self.taps * lanes), t.elem)
+            for row, col in block.corners:
+                places = (
+                    ("ptr", "%args"),
+                    ("ptr", e.gep(a, row * pitch + col, t.elem)),
+                    ("ptr", table),
+                    ("ptr", b),
+                )
+                to = e.gep(tile, (row * block.cols + col) * lanes, t.elem)
+                self.call(name, *places, ("ptr", to), ("i64", k))
+            self.call_by(
+                self.turn,
+                ("ptr", tile),
+                ("i64", lanes * t.bytes),
+                ("ptr", lines),
+                ("i64", self.width * t.bytes),
+                ("i64", block.pixels),
+                ("i64", lanes),
+                ("i64", 0),
+            )
+            in_group = x.mul(filters, lanes)
+            channel = x.add(x.mul(group, m), in_group)
+            some = x.min(x.sub(m, in_group), lanes)
+            number = x.add(first, i)
+            to = e.gep(result, x.add(x.mul(number, sn), x.mul(channel, sc)), t.elem)
+            deep = x.mul(x.add(known(d.base), x.mul(z, d.step)), sd)
+
+            def line(row: Number, length: int) -> None:
+                place = x.add(deep, x.mul(x.add(known(rows.base), x.mul(x.add(y, row), rows.step)), sh))
+                place = x.add(place, known(cols.base) * sw)
+                pixel = x.mul(x.add(x.mul(z, known(rows.count)), x.add(y, row)), block.cols)
+                source = e.gep(lines, x.mul(row, block.cols), t.elem)
+                sizes = (length, some, number, channel, pixel)
+                ends = (("ptr", "%args"), ("ptr", source), ("ptr", e.gep(to, place, t.elem)))
+                self.call("edge", *ends, *(("i64", s) for s in sizes))
+
+            if together:
+                line(0, block.pixels)
+            else:
+                e.loop(0, block.rows, 1, lambda row, _: line(row, block.cols))
+
+        e.loop("%begin", "%end", 1, unit)
+        e.end()
