@@ -7,13 +7,14 @@ from collections.abc import Callable, Sequence
 from tcc.codegen import scalar
 from tcc.codegen.conv.axes import Run, known
 from tcc.codegen.conv.plan import ConvPlan
-from tcc.codegen.conv.text import Number, needed_mask
+from tcc.codegen.conv.text import LINE, Number, needed_mask
 from tcc.codegen.emit import VecType
 from tcc.codegen.epilogue import emit_block
 from tcc.codegen.index import Index
 from tcc.codegen.products.microkernel import each_vector, fetch, load, splat, store
 from tcc.ir.core import Value
 
+AT_ONCE = 32  # lines that a core fetches with little delay: what asks for more at a time waits, and all that follows it
 AHEAD = 6  # steps of a tile by which vectors that lie beyond the first-level cache are fetched before they are read
 LONG_BLOCK = 64  # ops of a tile's block for all of its vectors, past which they are written once, in a loop over the rows
 TOGETHER = (3, 5, 2)  # steps of a tile in a round, the first that divides their number
@@ -40,14 +41,15 @@ class ConvTile(ConvPlan):
         counts = [*[t.lanes] * (v - 1), last or t.lanes]
         reads = self._lane_masks(counts) if self.in_place else [None] * v
         together = self._steps_together()
+        fetch_some = self._fetch_results(v) if self.direct else None
 
         def steps(k: str, s: list[str]) -> list[str]:
             for i in range(together):
+                if fetch_some:
+                    fetch_some(x.add(k, i))
                 s = self._tile_step(str(x.add(k, i)), s, reads)
             return s
 
-        if self.direct:
-            self._fetch_results(v)
         start = [(t, "zeroinitializer")] * (h * v)
         done = e.loop(0, "%k", together, steps, [("ptr", "%a"), *start])[1:]
 
@@ -94,16 +96,34 @@ class ConvTile(ConvPlan):
         rows = [e.gep(a, i, t.elem) for i in range(h)]
         return [e.gep(a, h, t.elem), *self.multiply(rows, vectors, acc)]
 
-    def _fetch_results(self, v: int) -> None:
-        """The result's lines, and those that the block reads, arrive while the sums are made."""
-        e, t = self.e, self.t
+    def _fetch_results(self, v: int) -> Callable[[Number], None] | None:
+        """The result's lines, and those that the block reads, arrive while the sums are made: asked for at once, where they
+        are few, or by what is given back, for each step a part."""
+        e, t, depth = self.e, self.t, self.depths[0]
         x = Index(e)
         sc = self.size(self.result.strides[1])
-        for place, apart, write in [("%out", sc, 1), *((p, s, 0) for p, s in self._read_by_block(x))]:
-            for i in range(self.h):
-                for j in range(v):
-                    line = e.gep(e.gep(place, x.mul(apart, i), t.elem), j * t.lanes, t.elem)
-                    fetch(e, line, write)
+        lines = [
+            (e.gep(e.gep(place, x.mul(apart, i), t.elem), byte), write)
+            for place, apart, write in [("%out", sc, 1), *((p, s, 0) for p, s in self._read_by_block(x))]
+            for i in range(self.h)
+            for byte in range(0, v * t.lanes * t.bytes, LINE)
+        ]
+        if len(lines) <= AT_ONCE or not isinstance(depth, int) or not depth:
+            for line, write in lines:
+                fetch(e, line, write)
+            return None
+        each = -(-len(lines) // depth)  # lines of a step
+        every = 1 << max(depth // len(lines), 1).bit_length() - 1  # steps with the same, a power of two
+        places = e.value(f"alloca [{len(lines)} x ptr]")
+        for i, (line, _) in enumerate(lines):
+            e.line(f"store ptr {line}, ptr {e.gep(places, i, 'ptr')}")
+
+        def some(k: Number) -> None:
+            for i in range(each):
+                number = x.min(x.add(x.mul(x.div(k, every), each), i), len(lines) - 1)
+                fetch(e, e.value(f"load ptr, ptr {e.gep(places, number, 'ptr')}"), 0)
+
+        return some
 
     def _write_copied_rows(self, counts: Sequence[int], pixels: Sequence[Number]) -> None:
         """As `_write_rows`, from the tile's copy at %c, so that the block's text stands there once."""

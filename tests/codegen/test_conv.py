@@ -257,6 +257,20 @@ def test_blocks_are_applied_to_every_element(name: str, kind: str, target: None)
         assert not any(op.name == "fuse" for op in func.body.walk())
 
 
+def test_tiles_ask_for_few_lines_at_a_time() -> None:
+    """More than a core can fetch at once would keep what follows waiting."""
+    from tcc.codegen.conv.images import conv_kernel
+    from tcc.codegen.target import host
+
+    for name in ("lenet", "1x1", "whole vectors"):
+        func = with_block(CASES[name], "f32", ("mul", "add", "mul"), "")
+        run(func, default_pipeline(), Context())
+        (op,) = (op for op in func.body.walk() if op.name == "conv")
+        functions = conv_kernel(op, host()).text.split("\n}")
+        asked = [f.count("call void @llvm.prefetch") for f in functions if ".tile(" in f.split("{")[0]]
+        assert asked and 0 < asked[0] <= 32
+
+
 def test_a_block_may_write_where_it_reads() -> None:
     """Two convolutions that are added share the memory of the first one's result."""
     case = CASES["padded"]
