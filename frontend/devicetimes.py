@@ -125,12 +125,15 @@ def profile(source: DeviceSource, args: Sequence[Any], seconds: float) -> tuple[
     assert f.variant is not None
     program = f.variant.program
     found = []
-    for kernel in dict.fromkeys(s.kernel for s in program.walk() if isinstance(s, Launch)):
-        op = program.ops[next(s.op for s in program.walk() if isinstance(s, Launch) and s.kernel == kernel)]
+    launched = dict[str, Launch]()
+    for s in program.walk():
+        if isinstance(s, Launch):
+            launched.setdefault(s.kernel, s)
+    for kernel, step in launched.items():
+        op = program.ops[step.op]
         each, calls = clock.least.get(kernel, 0.0), clock.launches.get(kernel, 0) / count
-        found.append(
-            KernelTime(op, each * calls, calls, flops_of(op), bytes_of(op), shares(source, op, each))
-        )
+        work = flops_of(op) * step.layers, bytes_of(op) * step.layers
+        found.append(KernelTime(op, each * calls, calls, *work, shares(source, op, each / step.layers)))
     return found, _whole(_copied(source, source.device), args, seconds / 2)
 
 

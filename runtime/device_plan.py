@@ -97,7 +97,8 @@ def _steps(program: DeviceProgram, steps: Sequence[Step], depth: int = 0) -> Ite
                 grid = ", ".join(map(str, step.grid))
                 shared = f", {kernel.shared} bytes shared" if kernel.shared else ""
                 given = ", ".join(map(argument, step.arguments))
-                yield f"{pad}launch     {kernel.name} ({grid}) x {kernel.block}{shared}: {kernel.what}"
+                several = f", {step.layers} at once" if step.layers > 1 else ""
+                yield f"{pad}launch     {kernel.name} ({grid}) x {kernel.block}{shared}: {kernel.what}{several}"
                 yield f"{pad}             {given}"
             case Copy():
                 yield f"{pad}copy       {at(step.source)} -> {at(step.target)}, {step.bytes} bytes"

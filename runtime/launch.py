@@ -69,7 +69,8 @@ class TensorMap(NamedTuple):
 
 
 class Launch(NamedTuple):
-    """`otherwise` is launched instead where one of the sizes in `needs` is less than its number, or an array has no tensor map."""
+    """`otherwise` is launched instead where one of the sizes in `needs` is less than its number, or an array has no tensor map.
+    `layers` ops like `op` are done at once, along the y axis."""
 
     kernel: str
     grid: tuple[Size, Size, Size]
@@ -77,6 +78,7 @@ class Launch(NamedTuple):
     op: int = 0  # its number in `DeviceProgram.ops`
     otherwise: tuple[Launch, ...] = ()
     needs: tuple[tuple[Size, int], ...] = ()
+    layers: int = 1
 
 
 class Copy(NamedTuple):

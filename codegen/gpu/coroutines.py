@@ -291,7 +291,8 @@ def plain_block(name: str) -> str:
 
 
 def launch_text() -> str:
-    """`i32 @emu_launch(args, grid, threads, descending, ranges, count, shared bytes, fault)`: all blocks, one after another."""
+    """`i32 @emu_launch(args, grid, threads, descending, ranges, count, shared bytes, fault)`: all blocks, one after another, in
+    the order of the threads."""
     e = Emit()
     e.function(
         "i32 @emu_launch(ptr %args, ptr %grid, i64 %threads, i64 %descending, ptr %ranges, i64 %count, i64 %shared, ptr %fault)"
@@ -308,7 +309,9 @@ def launch_text() -> str:
 
     def nest(axis: int) -> Callable[[str, list[str]], None]:
         def body(i: str, _: list[str]) -> None:
-            e.line(f"store i32 {e.value(f'trunc i64 {i} to i32')}, ptr {_at(e, 'block', str(axis))}")
+            last = e.value(f"sub i64 {ends[axis]}, 1")
+            at = e.value(f"select i1 {down}, i64 {e.value(f'sub i64 {last}, {i}')}, i64 {i}")
+            e.line(f"store i32 {e.value(f'trunc i64 {at} to i32')}, ptr {_at(e, 'block', str(axis))}")
             if axis:
                 e.loop(0, ends[axis - 1], 1, nest(axis - 1))
                 return

@@ -10,6 +10,7 @@ import numpy as np
 from tcc.codegen.gpu.chips import Chip
 from tcc.codegen.gpu.hostsizes import HostSizes
 from tcc.codegen.gpu.kernel import GpuKernel, Status, TileMap, ptx
+from tcc.codegen.gpu.layers import MOST_WORDS, Region, independent, layered, may_be_layered, regions
 from tcc.codegen.gpu.loops import kernels_of
 from tcc.codegen.kernel import Operand as OperandSlot
 from tcc.codegen.kernel import OpId, Runtime
@@ -81,14 +82,14 @@ class _Driver:
         self.host_sizes: list[launch.HostSize] = []
         self.buffers: list[Buffer] = []
         self.places: dict[Value, Address] = {}
-        self.kernels: dict[str, DeviceKernel] = {}
+        self.kernels: dict[str, tuple[Op, GpuKernel]] = {}
         self.written: dict[Hashable, list[GpuKernel]] = {}
         self.ops: dict[int, Op] = {}
         self.constants: list[np.ndarray[Any, Any]] = []
         self.late_arenas: dict[int, int] = {}
         self.arena = self.status = -1
         self.pending = False  # whether checks have been made that nobody has looked at
-        self.indices: set[str] = set()  # of loops
+        self.lengths: dict[str, Size] = {}  # of loops, by their indices
         self.scratch: dict[Size, int] = {}
         self.hosts: dict[Value, int] = {}  # the host's arrays
 
@@ -121,7 +122,7 @@ class _Driver:
             steps.insert(0, launch.Copy(Address(self.status), Address(zeros), STATUS_BYTES))
         signature = Signature(inputs, shared, outputs, self.returns, func.attrs.get("arena", 0))
         return DeviceProgram(
-            self.kernels,
+            self.assembled(steps),
             tuple(self.buffers),
             tuple(steps),
             signature,
@@ -129,6 +130,18 @@ class _Driver:
             self.ops,
             tuple(self.host_sizes),
         )
+
+    def assembled(self, steps: list[Step]) -> dict[str, DeviceKernel]:
+        """The kernels that are launched."""
+        launches = [s for s in launch.walk(steps) if isinstance(s, launch.Launch)]
+        names = {s.kernel for one in launches for s in (one, *one.otherwise)}
+        made = dict[str, DeviceKernel]()
+        for name, (op, kernel) in self.kernels.items():
+            if name in names:
+                text = kernel.text if self.chip is None else ptx(kernel, self.chip)
+                what = str(op.attrs.get("name", op.name)) + (f" ({op.loc})" if op.loc else "")
+                made[name] = DeviceKernel(name, text, kernel.block, kernel.words, kernel.shared, what)
+        return made
 
     def buffer(self, space: str, number: int = -1, bytes: Size = 0) -> int:
         self.buffers.append(Buffer(space, number, bytes))
@@ -172,7 +185,47 @@ class _Driver:
             if op.name == "copy" and any(v in self.hosts for v in op.operands):
                 handler = self.transfer
             steps += handler(op)
-        return steps
+        return self.together(steps)
+
+    def together(self, steps: list[Step]) -> list[Step]:
+        """Launches that may be layers of one (layers.py) are one."""
+        made: list[Step] = []
+        layers: list[launch.Launch] = []
+        touched: list[Region] = []
+        for step in [*steps, None]:
+            own = self.layer(step)
+            if own is None or not layers or step.kernel != layers[0].kernel:  # type: ignore[union-attr]
+                joins = False
+            else:
+                many = (len(layers) + 1) * len(layers[0].arguments) > MOST_WORDS
+                joins = not many and independent(touched, own, self.lengths)
+            if not joins:
+                made += [self.one_of(layers)] if layers else []
+                layers, touched = [], []
+            if own is not None:
+                layers.append(step)  # type: ignore[arg-type]
+                touched += own
+            elif step is not None:
+                made.append(step)
+        return made
+
+    def layer(self, step: Step | None) -> list[Region] | None:
+        """What a launch that may be a layer touches."""
+        if not isinstance(step, launch.Launch):
+            return None
+        op = self.ops[step.op]
+        known = self.written[kernel_key(op)]
+        return regions(op, self.places) if len(known) == 1 and may_be_layered(known[0]) else None
+
+    def one_of(self, layers: list[launch.Launch]) -> launch.Launch:
+        if len(layers) == 1:
+            return layers[0]
+        op = self.ops[layers[0].op]
+        (kernel,) = self.written[kernel_key(op)]
+        made = layered(kernel, len(layers))
+        self.kernels.setdefault(made.name, (op, made))
+        arguments = tuple(a for one in layers for a in one.arguments)
+        return launch.Launch(made.name, made.grid, arguments, layers[0].op, layers=len(layers))
 
     def looked(self) -> list[Step]:
         """Looks at the checks that have been made: before shared memory is written, where the host waits anyway, and at the end.
@@ -191,7 +244,7 @@ class _Driver:
             while v.op is not None and v.op.name == "view":
                 offset, v = v.op.attrs["offset"], v.op.operands[0]
                 known = isinstance(offset, int) and isinstance(v.type.size, int)
-                if offset != 0 and not known and not dims.names_of(offset) & self.indices:
+                if offset != 0 and not known and not dims.names_of(offset) & self.lengths.keys():
                     return True
         return False
 
@@ -229,7 +282,7 @@ class _Driver:
         return []
 
     def loop(self, op: Op) -> list[Step]:
-        self.indices.add(str(op.attrs["index"]))
+        self.lengths[str(op.attrs["index"])] = op.attrs["length"]
         body = self.block(op.block)
         if self.waits(op):
             body += self.looked()
@@ -295,12 +348,7 @@ class _Driver:
         return [self.launch(op, kernel, {}) for kernel in self.written[key]]
 
     def launch(self, op: Op, kernel: GpuKernel, scratch: dict[Size, Address]) -> launch.Launch:
-        if kernel.name not in self.kernels:
-            text = kernel.text if self.chip is None else ptx(kernel, self.chip)
-            what = str(op.attrs.get("name", op.name)) + (f" ({op.loc})" if op.loc else "")
-            self.kernels[kernel.name] = DeviceKernel(
-                kernel.name, text, kernel.block, kernel.words, kernel.shared, what
-            )
+        self.kernels.setdefault(kernel.name, (op, kernel))
         maps = sum(isinstance(s, TileMap) for s in kernel.slots)
         gap = kernel.words - MAP_WORDS * maps - (len(kernel.slots) - maps)
         arguments: list[Address | Size | launch.TensorMap] = []

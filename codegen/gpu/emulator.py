@@ -1,7 +1,8 @@
 """Runs kernels on the host, with no GPU: what the tests check kernels by.
 
 Every thread of a block takes its turn in one host thread, those of a kernel with collectives as coroutines
-(tcc.codegen.gpu.coroutines).  They may be taken in descending order, which brings other results where a barrier is missing.
+(tcc.codegen.gpu.coroutines).  They, and blocks, may be taken in descending order, which brings other results where a barrier is missing
+or a block relies on another one.
 Every load and store is checked to lie in memory that the device has given out; shared memory begins as NaN.
 """
 
