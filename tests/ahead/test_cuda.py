@@ -242,6 +242,7 @@ PROGRAM = r"""
 #include <string.h>
 #include "onc.h"
 extern int cuMemAlloc_v2(unsigned long long *, size_t) __attribute__((weak));
+extern int cuDevicePrimaryCtxRetain(void **, int) __attribute__((weak)), cuCtxPushCurrent_v2(void *) __attribute__((weak));
 static int fail(const char *what, int status) { printf("%s %d: %s\n", what, status, onc_last_error()); return 0; }
 int main(int argc, char **argv) {
     onc_context *c = onc_create(NULL);
@@ -253,6 +254,9 @@ int main(int argc, char **argv) {
     DLTensor in = {x, {kDLCPU, 0}, 2, {kDLFloat, 32, 1}, xs, NULL, 0}, out = {y, {kDLCPU, 0}, 2, {kDLFloat, 32, 1}, ys, NULL, 0};
     unsigned long long p = 0, q = 0;
     if (far || other) {  /* the stand-in's memory is the host's */
+        void *context;
+        cuDevicePrimaryCtxRetain(&context, 0);
+        cuCtxPushCurrent_v2(context);
         cuMemAlloc_v2(&p, sizeof x + 16);
         cuMemAlloc_v2(&q, sizeof y);
         memcpy((char *)p + 16, x, sizeof x);
