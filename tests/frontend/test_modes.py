@@ -9,21 +9,23 @@ import pytest
 
 import tcc
 import tcc.tensor as T
+from tcc.devices import CompiledForDevice
 from tcc.functions import CompiledFunction, DebugFunction, InterpretedFunction
 from tcc.modes import BadOptimization, DebugMode, InvalidValueError, Mode, MonitorMode, NanGuardMode, get_mode
 
 x = T.dvector("x")
+Compiled = CompiledFunction if tcc.config.device == "cpu" else CompiledForDevice
 
 
 @pytest.mark.parametrize(
     ("mode", "kind"),
     [
-        ("FAST_RUN", CompiledFunction),
+        ("FAST_RUN", Compiled),
         ("FAST_COMPILE", InterpretedFunction),
-        (Mode(), CompiledFunction),
+        (Mode(), Compiled),
         (Mode(linker="py"), InterpretedFunction),
         (Mode(optimizer=None), InterpretedFunction),
-        (Mode("cvm", "fast_run").including("fusion"), CompiledFunction),
+        (Mode("cvm", "fast_run").including("fusion"), Compiled),
         ("DebugMode", DebugFunction),
         ("NanGuardMode", InterpretedFunction),
     ],
