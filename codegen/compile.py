@@ -84,7 +84,7 @@ def full_text(lowered: Lowered, target: Target) -> str:
 
 
 def _entry(lowered: Lowered) -> str:
-    return lowered.name.replace("tcc_run_", "tcc_call_")
+    return lowered.name.replace("tcc_run_", "tcc_entry_")
 
 
 def _entry_text(lowered: Lowered) -> str:

@@ -1,10 +1,10 @@
 """LLVM text of a compiled function's CPython entry.
 
-`@NAME` is the object's vectorcall.  `ptr @NAME_try(ptr self, ptr record, ptr args, ptr objects)` does the work, with the record
-of this code, whatever calls of `self` enter by now: it checks the arguments against the signature, locks the containers, takes an arena, makes the outputs, runs the body and undoes all that.  When
-something is not as the fast path wants it (another dtype, a list, other sizes, a container in use, too small an arena) it
-touches nothing and gives NotImplemented; `@NAME` then calls the Python slow path, which mends it and calls `@NAME_try`
-again.  Between the first check and the taking of the last lock no Python code can run, so with the GIL held all checks and
+`ptr @NAME(ptr self, ptr record, ptr args, ptr objects)` is called by `tcc_call` (support.py), the vectorcall of all functions,
+with the record of this code, whatever calls of `self` enter by now: it checks the arguments against the signature, locks the
+containers, takes an arena, makes the outputs, runs the body and undoes all that.  When something is not as the fast path wants
+it (another dtype, a list, other sizes, a container in use, too small an arena) it touches nothing and gives NotImplemented;
+`tcc_call` then calls the Python slow path, which mends it and calls `@NAME` again.  Between the first check and the taking of the last lock no Python code can run, so with the GIL held all checks and
 locks are one step.  See runtime/layout.py for what the body gets.
 """
 
@@ -41,7 +41,7 @@ PYTHON = {
 
 
 def entry_text(name: str, signature: Signature, body: str) -> str:
-    """The functions `name` and `name`_try, which call `i32 @body(ptr frame)`; `body` is declared, not defined."""
+    """The function `name`, which calls `i32 @body(ptr frame)`; `body` is declared, not defined."""
     return _Entry(name, signature, body).text()
 
 
@@ -59,8 +59,7 @@ class _Entry:
         e = self.e
         for declaration in (*DECLARATIONS.values(), *PYTHON.values(), f"declare i32 @{self.body}(ptr)"):
             e.declare(declaration)
-        self._try()
-        self._vectorcall()
+        self._attempt()
         return "\n".join(e.declared) + "\n" + e.text()
 
     # The address or value at a fixed place.
@@ -83,9 +82,9 @@ class _Entry:
     def size(self, size: Size) -> str:
         return size_text(self.e, size, self.env)
 
-    def _try(self) -> None:
+    def _attempt(self) -> None:
         e, outputs = self.e, self.signature.outputs
-        e.function(f"ptr @{self.name}_try(ptr %self, ptr %record, ptr %args, ptr %objects)")
+        e.function(f"ptr @{self.name}(ptr %self, ptr %record, ptr %args, ptr %objects)")
         if len(self.signature.inputs) + len(self.signature.shared) + len(outputs) > MANY:
             e.quick()
         self._allocas()
@@ -440,26 +439,3 @@ class _Entry:
             self.e.end(f"ptr {thing}")
         else:
             self.e.line(f"ret ptr {thing}")
-
-    def _vectorcall(self) -> None:
-        """PY_VECTORCALL_ARGUMENTS_OFFSET is the count's top bit."""
-        e = self.e
-        e.function(f"ptr @{self.name}(ptr %self, ptr %args, i64 %flagged, ptr %kwnames)")
-        count = e.value(f"and i64 %flagged, {2**63 - 1}")
-        right = e.value(f"icmp eq i64 {count}, {len(self.signature.inputs)}")
-        positional = e.value("icmp eq ptr %kwnames, null")
-        fast, slow, refused, done = "fast", "slow", "refused", "done"
-        e.branch_if(e.value(f"and i1 {right}, {positional}"), fast, slow)
-        e.at(fast)
-        record = self.load("%self", at.OBJECT_RECORD)
-        result = e.value(f"call ptr @{self.name}_try(ptr %self, ptr {record}, ptr %args, ptr null)")
-        not_implemented = self.load(self.load(record, at.RECORD_API), at.API_NOT_IMPLEMENTED)
-        e.branch_if(e.value(f"icmp eq ptr {result}, {not_implemented}"), refused, done)
-        e.at(refused)
-        e.line(f"call void @Py_DecRef(ptr {result})")
-        e.branch(slow)
-        e.at(slow)
-        answer = e.value("call ptr @tcc_slow(ptr %self, ptr %args, i64 %flagged, ptr %kwnames)")
-        e.line(f"ret ptr {answer}")
-        e.at(done)
-        e.end(f"ptr {result}")

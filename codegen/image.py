@@ -13,20 +13,20 @@ from tcc.runtime.symbols import symbols
 
 
 class Compiled(NamedTuple):
-    """Object files with the name of their entry point, and the engines that it calls: their names and dtypes."""
+    """Object files with the name of their entry, and the engines that it calls: their names and dtypes."""
 
     code: Sequence[bytes]
     entry: str
     engines: Mapping[str, str]
 
 
-def load(compiled: Compiled, target: Target) -> tuple[jit.Image, int, int]:
-    """The code in memory, and the addresses of the entry and of its inner part."""
+def load(compiled: Compiled, target: Target) -> tuple[jit.Image, int]:
+    """The code in memory, and the address of its entry."""
     support.load()
     known = dict(symbols())
     known.update({name: native.provided(name) for name in support.DECLARATIONS})
     known.update(engines.addresses(compiled.engines, target))
     image = jit.Image.load(compiled.code, known)
-    entry, attempt = image.address(compiled.entry), image.address(compiled.entry + "_try")
+    entry = image.address(compiled.entry)
     engines.finish()
-    return image, entry, attempt
+    return image, entry

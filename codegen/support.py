@@ -22,7 +22,7 @@ from tcc.runtime.native import provide
 from tcc.runtime.panels import PATIENCE
 from tcc.runtime.symbols import symbols
 
-# What entries and bodies may call, and its type.
+# What entries, bodies and Python may call, and its type.
 DECLARATIONS: dict[str, str] = {
     "tcc_parallel": "declare void @tcc_parallel(ptr, ptr, ptr, i64, i64)",
     "tcc_fail": "declare void @tcc_fail(ptr, i64, i64, i64, i64, i64)",
@@ -37,6 +37,7 @@ DECLARATIONS: dict[str, str] = {
     "tcc_gil_release": "declare void @tcc_gil_release(ptr)",
     "tcc_gil_acquire": "declare void @tcc_gil_acquire(ptr)",
     "tcc_slow": "declare ptr @tcc_slow(ptr, ptr, i64, ptr)",
+    "tcc_call": "declare ptr @tcc_call(ptr, ptr, i64, ptr)",
     "tcc_raise": "declare void @tcc_raise(ptr)",
     "tcc_adopt": "declare i1 @tcc_adopt(ptr, i64, ptr)",
     "tcc_drop": "declare void @tcc_drop(ptr, i64)",

@@ -12,7 +12,16 @@ POLL_NS = 20_000_000  # between two looks at whether Ctrl-C was pressed
 def python_text() -> str:
     """All of it; `tcc_coarse_clock` (codegen/pool.py) is not among it."""
     return "".join(
-        (PYTHON, _gil_text(), _poll_text(), _host_text(), _output_text(), _slow_text(), _callback_text())
+        (
+            PYTHON,
+            _gil_text(),
+            _poll_text(),
+            _host_text(),
+            _output_text(),
+            _slow_text(),
+            _call_text(),
+            _callback_text(),
+        )
     )
 
 
@@ -259,6 +268,42 @@ call:
   %result = call ptr (ptr, ...) @PyObject_CallFunctionObjArgs(ptr %slow, ptr %self, ptr %tuple, ptr %dict, ptr null)
   call void @Py_DecRef(ptr %dict)
   call void @Py_DecRef(ptr %tuple)
+  ret ptr %result
+}}
+"""
+
+
+def _call_text() -> str:
+    """`tcc_call`, the vectorcall of every compiled function.  PY_VECTORCALL_ARGUMENTS_OFFSET is the count's top bit."""
+    return f"""
+define ptr @tcc_call(ptr %self, ptr %args, i64 %flagged, ptr %kwnames) #0 {{
+entry:
+  %record.at = getelementptr i64, ptr %self, i64 {at.OBJECT_RECORD}
+  %record = load ptr, ptr %record.at
+  %inputs.at = getelementptr i64, ptr %record, i64 {at.RECORD_INPUTS}
+  %inputs = load i64, ptr %inputs.at
+  %count = and i64 %flagged, {2**63 - 1}
+  %right = icmp eq i64 %count, %inputs
+  %positional = icmp eq ptr %kwnames, null
+  %fits = and i1 %right, %positional
+  br i1 %fits, label %fast, label %slow
+fast:
+  %to.at = getelementptr i64, ptr %record, i64 {at.RECORD_ENTRY}
+  %to = load ptr, ptr %to.at
+  %result = call ptr %to(ptr %self, ptr %record, ptr %args, ptr null)
+  %api.at = getelementptr i64, ptr %record, i64 {at.RECORD_API}
+  %api = load ptr, ptr %api.at
+  %not.at = getelementptr i64, ptr %api, i64 {at.API_NOT_IMPLEMENTED}
+  %not = load ptr, ptr %not.at
+  %refused = icmp eq ptr %result, %not
+  br i1 %refused, label %again, label %done
+again:
+  call void @Py_DecRef(ptr %result)
+  br label %slow
+slow:
+  %answer = call ptr @tcc_slow(ptr %self, ptr %args, i64 %flagged, ptr %kwnames)
+  ret ptr %answer
+done:
   ret ptr %result
 }}
 """

@@ -269,7 +269,7 @@ class Artefact:
         from tcc.codegen.image import Compiled, load
         from tcc.codegen.target import chosen
 
-        image, entry, attempt = load(Compiled(self.code, self.entry, self.engines), chosen())
+        image, entry = load(Compiled(self.code, self.entry, self.engines), chosen())
         own = [
             containers[s.name]
             for s in self.signature.shared[: len(self.signature.shared) - len(self.constants)]
@@ -277,7 +277,6 @@ class Artefact:
         return Variant(
             self.signature,
             entry,
-            attempt,
             image,
             containers=[*own, *(Container(c, borrow=True) for c in self.constants)],
             panels=[kept(own[spec.source], spec.layout, spec.width) for spec in self.signature.kept],

@@ -55,8 +55,8 @@ class Objects:
 
 
 class Variant:
-    """One compilation of a function: its code, its record, its arenas.  `entry` and `attempt` are the addresses of
-    `@NAME` and `@NAME_try` of codegen/entry.py; `image` keeps them in memory.
+    """One compilation of a function: its code, its record, its arenas.  `entry` is the address of what codegen/entry.py
+    writes; `image` keeps it in memory.
 
     `containers` go with `signature.shared` one to one, each only once, `panels` with `signature.kept`.  `failures` maps op ids to exceptions; `claims` says
     what the memory is for.
@@ -66,7 +66,6 @@ class Variant:
         self,
         signature: Signature,
         entry: int,
-        attempt: int,
         image: object,
         *,
         containers: Sequence[Container] = (),
@@ -84,7 +83,7 @@ class Variant:
         self.signature, self.containers, self.objects = signature, tuple(containers), objects
         self.failures = failures or {}
         self.claims, self.panels = tuple(claims), tuple(panels)
-        self.entry = native.provided("tcc_slow") if objects else entry
+        self.vectorcall = native.provided("tcc_slow" if objects else "tcc_call")
         self._image = image
         written = [s.written for s in signature.shared]
         held: list[Storage] = list(containers)
@@ -95,13 +94,15 @@ class Variant:
         self._host = trampoline(host_calls, held, written)
         self._words = _record(len(containers) + len(panels))
         self._words[at.RECORD_HOST] = id(self._host)
+        self._words[at.RECORD_ENTRY] = entry
+        self._words[at.RECORD_INPUTS] = len(signature.inputs)
         records = [c.record for c in containers] + [p.record for p in panels]
         for index, record in enumerate(records, at.RECORD_SHARED):
             self._words[index] = record
         self.arenas, self.late = Arenas(self.record), LateBlocks(self.record)
         pointer = ctypes.c_void_p
         self._attempt = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.py_object, pointer, pointer, pointer)(
-            attempt
+            entry
         )
 
     @property
@@ -246,7 +247,7 @@ class Function(Native):
 
     def install(self, variant: Variant) -> None:
         self.variants.append(variant)
-        self.enter(variant.entry, variant.record)
+        self.enter(variant.vectorcall, variant.record)
 
     def free(self) -> None:
         """Gives the working memory back; the next call takes it anew."""

@@ -119,7 +119,9 @@ RECORD_WANTED_TOTAL = 6
 RECORD_LATE = (
     7  # free list of bags of late blocks; a call takes one bag, and gives it back with what it added
 )
-RECORD_SHARED = 8  # containers' records from here on, then those of kept panels
+RECORD_ENTRY = 8  # the address of the variant's entry
+RECORD_INPUTS = 9  # how many arguments it takes
+RECORD_SHARED = 10  # containers' records from here on, then those of kept panels
 
 # A block of working memory, of an arena or late: this header, and the memory 64 bytes after it.
 BLOCK_NEXT = 0

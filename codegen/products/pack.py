@@ -195,6 +195,7 @@ def copy_transposed(t: VecType, target: Target) -> Emit:
         f"internal void @{pack_name(t, 'turn')}(ptr noalias readonly %src, i64 %ss, ptr noalias %dst, i64 %ds, "
         "i64 %rows, i64 %cols, i64 %ahead)"
     )
+    e.line(f"%square = alloca [{side - 1} x {piece}], align {side * t.bytes}")
     x = Index(e)
     last = x.sub("%rows", 1)
     full = e.value(f"and i64 %cols, {-side}")
@@ -210,11 +211,17 @@ def copy_transposed(t: VecType, target: Target) -> Emit:
                 store(e, piece, vector, dst)
                 dst = e.gep(dst, "%ds")
 
-        def some(rows: list[str], dst: str) -> None:
-            rest = x.sub("%cols", full)
+        def some(
+            rows: list[str], dst: str
+        ) -> None:  # through memory: a branch for each row takes long to compile
             for i, vector in enumerate(rows[:-1]):
-                there = e.value(f"icmp sgt i64 {rest}, {i}")
-                e.when(there, functools.partial(store, e, piece, vector, e.gep(dst, x.mul("%ds", i))))
+                store(e, piece, vector, e.gep("%square", str(i), str(piece)))
+
+            def row(i: str, v: list[str]) -> list[str]:
+                store(e, piece, load(e, piece, e.gep("%square", i, str(piece))), v[0])
+                return [e.gep(v[0], "%ds")]
+
+            e.loop(0, str(x.sub("%cols", full)), 1, row, [("ptr", dst)])
 
         def squares(c: str, v: list[str]) -> list[str]:
             (dst,) = v

@@ -19,15 +19,17 @@ QUICK_ROWS = (4, 1)  # the heights of its tiles, beside the highest
 def quick_engine(t: VecType, target: Target) -> tuple[dict[str, str], dict[str, str]]:
     """The same functions, to be compiled in a quarter of the time: a few tiles, and the rest, for which level 0 will do.
 
-    Other heights of tiles are made of QUICK_ROWS, and squares are transposed element by element.  It gives the same bits.  Calls
-    go where the pointer `@tcc_gemm_T_now` says.
+    The tiles that most of a product goes through are those of the highest rows and VECTORS, and of the first of QUICK_ROWS; others
+    are made of QUICK_ROWS, and squares are transposed element by element.  It gives the same bits.  Calls go where the pointer
+    `@tcc_gemm_T_now` says.
     """
     highest = tile_rows(target)[0]
     made = {
         tile_name(t, rows, vectors): _stacked(t, rows, vectors, QUICK_ROWS)
         for rows in tile_rows(target)
-        if rows not in (highest, *QUICK_ROWS)
+        if rows not in QUICK_ROWS
         for vectors in range(1, VECTORS + 1)
+        if (rows, vectors) != (highest, VECTORS)
     }
     if keeps(target):
         made |= {tile_name(t, highest, v, True): _keeping(t, highest, v) for v in range(1, VECTORS + 1)}
@@ -37,7 +39,7 @@ def quick_engine(t: VecType, target: Target) -> tuple[dict[str, str], dict[str, 
     e.function(f"void @{name}(ptr %ctx, ptr %r)")
     e.line(f"call void {e.value(f'load ptr, ptr @{now}')}(ptr %ctx, ptr %r)")
     e.end()
-    tiles = {tile_name(t, rows, v) for rows in (highest, *QUICK_ROWS) for v in range(1, VECTORS + 1)}
+    tiles = {tile_name(t, QUICK_ROWS[0], v) for v in range(1, VECTORS + 1)} | {tile_name(t, highest, VECTORS)}
     hot = {n: written(e).replace("define internal", "define") for n, e in parts.items() if n in tiles}
     rest = {n: written(e) for n, e in parts.items() if n not in tiles}
     heads = [

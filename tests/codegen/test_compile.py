@@ -1,5 +1,7 @@
 """Object code of functions: which kernels are compiled once for all."""
 
+import re
+
 import numpy as np
 import pytest
 
@@ -35,7 +37,7 @@ def heavy(x):
 
 
 def of_kernels(texts):
-    return [t for t in texts if "@tcc_call_" not in t]
+    return [t for t in texts if "@tcc_entry_" not in t]
 
 
 def test_a_long_kernel_is_compiled_once_for_two_functions(compiled):
@@ -52,6 +54,14 @@ def test_a_short_kernel_stays_with_its_function(compiled):
     x = T.fvector("x")
     tcc.function([x], x + 1)(np.ones(3, np.float32))
     assert len(compiled) == 1 and not of_kernels(compiled)
+
+
+def test_what_all_functions_share_is_in_none_of_them(compiled):
+    """What takes any arguments to the entry is a sixth of what a small function takes to compile."""
+    x = T.fvector("x")
+    tcc.function([x], x + 1)(np.ones(3, np.float32))
+    names = re.findall(r"^define [^@]*@(tcc_[a-z]+_)\w+(\.body)?\(", compiled[0], re.MULTILINE)
+    assert sorted(names) == [("tcc_entry_", ""), ("tcc_map_", ""), ("tcc_map_", ".body"), ("tcc_run_", "")]
 
 
 def test_a_setting_that_changes_code_is_part_of_the_key_from_then_on(compiled, monkeypatch):

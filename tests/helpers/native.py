@@ -37,12 +37,11 @@ def native(func: Func, containers: Mapping[str, Container], sizes: Mapping[str, 
         step(g, Context())
         verify(g)
     lowered = lower(g, chosen())
-    image, entry, attempt = load(compile_lowered(lowered, chosen()), chosen())
+    image, entry = load(compile_lowered(lowered, chosen()), chosen())
     own = [containers[s.name] for s in lowered.signature.shared if s.name in containers]
     variant = Variant(
         lowered.signature,
         entry,
-        attempt,
         image,
         containers=[*own, *(Container(c) for c in lowered.constants)],
     )

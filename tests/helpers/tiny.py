@@ -36,7 +36,7 @@ def build(signature: Signature, text: str, **options: Any) -> Variant:
     addresses = {**symbols(), **support.load()}
     objects = [compile_object(t, host()) for t in (entry_text("f", signature, "run"), text)]
     image = Image.load(objects, addresses)
-    return Variant(signature, image.address("f"), image.address("f_try"), image, **options)
+    return Variant(signature, image.address("f"), image, **options)
 
 
 def function(variant: Variant, name: str = "f") -> Function:
