@@ -19,7 +19,7 @@ from tcc.codegen.driver import Lowered, kernels_text
 from tcc.codegen.emit import merge
 from tcc.codegen.entry import entry_text
 from tcc.codegen.image import Compiled
-from tcc.codegen.kernel import apart
+from tcc.codegen.kernel import all_quick, apart
 from tcc.codegen.keys import cache_key
 from tcc.codegen.products import engines
 from tcc.codegen.target import Target
@@ -48,8 +48,8 @@ def compile_lowered(lowered: Lowered, target: Target) -> Compiled:
     ]
     parts += [_Kept(merge([kernels_text([k])]), target) for k in shared]
     small = kernels_text([k for k in kernels if k not in shared])
-    own = [(merge([small]), 2), (merge(control), 0)] if aside else [(merge([small, *control]), 2)]
-    parts += [_Part(text, target, level) for text, level in own]
+    own = [merge([small]), merge(control)] if aside else [merge([small, *control])]
+    parts += [_Part(text, target, 0 if all_quick(text) else 2) for text in own]
     parts.sort(key=lambda part: -len(part.text))  # so that threads end at about one time
     return Compiled(jit.side_by_side([part.code for part in parts]), _entry(lowered), lowered.engines)
 

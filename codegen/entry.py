@@ -27,7 +27,6 @@ TYPENUMS = dict(
     zip(("bool", "i8", "u8", "i16", "u16", "i32", "u32", "i64", "u64", "f32", "f64"), (*range(9), 11, 12))
 ) | {"f16": 23, "bf16": 4, "c64": 14, "c128": 15}
 ALIGN = 64
-MANY = 64  # arguments, containers and results, from which on the entry is compiled the quick way, in time linear in them
 
 Records = list[tuple[str, bool]]  # of the containers that are locked: the address, and whether it is written
 
@@ -85,8 +84,7 @@ class _Entry:
     def _attempt(self) -> None:
         e, outputs = self.e, self.signature.outputs
         e.function(f"ptr @{self.name}(ptr %self, ptr %record, ptr %args, ptr %objects)")
-        if len(self.signature.inputs) + len(self.signature.shared) + len(outputs) > MANY:
-            e.quick()
+        e.quick()  # half the time, linear in the arguments, and as fast: it waits for memory
         self._allocas()
         e.line("%api = load ptr, ptr %record")
         for index, spec in enumerate(self.signature.inputs):

@@ -18,7 +18,9 @@ from tcc.ir import dims
 from tcc.ir.dims import Size
 from tcc.runtime.layout import MOST_BYTES
 
+SHORT = 40  # lines of a body without a loop that is compiled the quick way
 PLACEHOLDER = "KERNEL_NAME"  # stands for the name while the text is being written
+BODY = f"{PLACEHOLDER}.body"  # what does a kernel's parallel work
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,14 +98,22 @@ def _lines(text: str, start: str) -> Iterator[int]:
 
 
 def quick_heads(text: str) -> str:
-    """`text` with those functions marked for LLVM's quick way to code that run once a call: kernels without a loop."""
+    """`text` with those functions marked for LLVM's quick way to code that have no loop and so run once a call: all of what
+    starts kernels, and short bodies, which are as fast (long ones lose more than their time to compile is worth)."""
     made, done = [], 0
-    for begin in _lines(text, "define i32 @"):
+    for begin in sorted([*_lines(text, "define i32 @"), *_lines(text, f"define internal void @{BODY}(")]):
         end = text.index("\n}", begin)
-        if " phi " not in text[begin:end]:
+        lines = text.count("\n", begin, end) if text.startswith("define internal", begin) else 0
+        if lines <= SHORT and " phi " not in text[begin:end]:
             made += [text[done:begin], text[begin:end].replace("#0", "#0 noinline optnone", 1)]
             done = end
     return "".join([*made, text[done:]])
+
+
+def all_quick(text: str) -> bool:
+    """Whether every function is marked for LLVM's quick way: then level 0 of the code generator, in which there is nothing to
+    leave out, takes half as long again."""
+    return all(" optnone " in text[at : text.index("\n", at)] for at in _lines(text, "define "))
 
 
 def apart(text: str) -> tuple[str, str]:
@@ -139,9 +149,10 @@ class Slots:
 
     def size(self, e: Emit, size: Size) -> str:
         """A number, or a load from the slot of a run-time size."""
-        if isinstance(size, int):
-            return str(size)
-        return e.value(f"load i64, ptr {e.gep('%args', self.index(Runtime(size)), 'i64')}")
+        return str(size) if isinstance(size, int) else self.load(e, Runtime(size))
+
+    def load(self, e: Emit, slot: Runtime) -> str:
+        return e.value(f"load i64, ptr {e.gep('%args', self.index(slot), 'i64')}")
 
 
 def memo_sizes(slots: Slots, e: Emit) -> Callable[[Size], str]:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from tcc.codegen import scalar, streams
 from tcc.codegen.emit import VecType, constant_mask
 from tcc.codegen.index import Index
-from tcc.codegen.kernel import Kernel, Scratch, finish, plus, times
+from tcc.codegen.kernel import Kernel, Runtime, Scratch, finish, plus, times
 from tcc.codegen.nest import Fold, Memo, Nest, Position, fold_of, read_access
 from tcc.codegen.program import EXPENSIVE, Access, Node, Program
 from tcc.codegen.target import Target
@@ -148,7 +148,7 @@ class Rows(Nest):
             self.rows()
         e.end()
         self.begin_kernel()
-        n = self.size(self.length)
+        n = self.extent()
         if self.flat:
             up = e.value(f"add i64 {n}, {FLAT_UNIT - 1}")
             self.parallel(e.value(f"sdiv i64 {up}, {FLAT_UNIT}"), str(FLAT_UNIT * self.element_cost))
@@ -181,9 +181,16 @@ class Rows(Nest):
 
         e.loop("%begin", "%end", 1, body)
 
+    def extent(self) -> str:
+        """The row's length.  That of a map along one axis is read from a slot though it may be known: nothing else tells the
+        updates of a model's parameters apart, which so are one kernel."""
+        if self.flat and not self.unrolled:
+            return self.slots.load(self.e, Runtime(self.length))
+        return self.size(self.length)
+
     def stretch(self) -> None:
         """A map along one axis, between two units of it."""
-        e, n = self.e, self.size(self.length)
+        e, n = self.e, self.extent()
         start, end = times(e, "%begin", str(FLAT_UNIT)), times(e, "%end", str(FLAT_UNIT))
 
         def until(end: str) -> str:

@@ -64,6 +64,32 @@ def test_what_all_functions_share_is_in_none_of_them(compiled):
     assert sorted(names) == [("tcc_entry_", ""), ("tcc_map_", ""), ("tcc_map_", ".body"), ("tcc_run_", "")]
 
 
+def test_updates_of_parameters_of_any_length_are_one_kernel(compiled):
+    lengths = (300, 1000, 5001)
+    parameters = [tcc.shared(np.linspace(-1, 1, n, dtype=np.float32)) for n in lengths]
+    before = [p.get_value() for p in parameters]
+    rate = T.fscalar("rate")
+    tcc.function([rate], updates=[(p, p - rate * T.sgn(p)) for p in parameters])(0.25)
+    assert len(re.findall(r"^define [^@]*@tcc_map_\w+\.body", compiled[0], re.MULTILINE)) == 1
+    for p, old in zip(parameters, before):
+        np.testing.assert_array_equal(p.get_value(), old - np.float32(0.25) * np.sign(old))
+
+
+@pytest.mark.parametrize(
+    "length, level", [(7, 0), (100_000, 2)], ids=["no loop: LLVM's quick way", "a loop: the whole way"]
+)
+def test_functions_without_loops_are_compiled_the_quick_way(length, level, monkeypatch, tmp_path):
+    levels = []
+    compile_object = jit.compile_object
+    monkeypatch.setattr(
+        jit, "compile_object", lambda *args: levels.append((*args, 2)[2]) or compile_object(*args)
+    )
+    monkeypatch.setattr(cache, "_default", [cache.Cache(tmp_path)])
+    x = T.fvector("x")
+    np.testing.assert_array_equal(tcc.function([x], x * 2)(np.ones(length, np.float32)), 2)
+    assert levels[-1] == level
+
+
 def test_a_setting_that_changes_code_is_part_of_the_key_from_then_on(compiled, monkeypatch):
     x = T.vector("x", dtype="float32")
     for skip in ("", "", "cse", "cse", ""):
