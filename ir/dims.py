@@ -11,7 +11,7 @@ import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Union
 
 Size = Union[int, "Expr"]
@@ -133,6 +133,7 @@ class SizeMismatch(TypeError):
         self.left, self.right = left, right
 
 
+@lru_cache(256)  # so that what is asked of a name is found out once
 def name(text: str) -> Expr:
     """The size called `text`."""
     return Expr((((Atom("name", text),), 1),))
@@ -310,7 +311,9 @@ def substitute(size: Size, known: Mapping[str, Size]) -> Size:
     """`size` with the names in `known` replaced."""
     if isinstance(size, int) or known.keys().isdisjoint(size.names):  # a look-up for each name of the size
         return size
-    return _rebuild(size, lambda text: known.get(text, name(text)))
+    if size.plain is not None:
+        return known[size.plain]
+    return _rebuild(size, lambda text: known[text] if text in known else name(text))
 
 
 def evaluate(size: Size, known: Mapping[str, int]) -> int:

@@ -102,10 +102,12 @@ class Type:
         return replace(self, place=Place(strides, space))
 
     def substitute(self, known: Mapping[str, Size]) -> Type:
+        """With the names in `known` replaced: itself, where it has none of them."""
         place = self.place
         if place is not None and place.strides is not None:
-            place = Place(tuple(dims.substitute(s, known) for s in place.strides), place.space)
-        return Type(self.dtype, tuple(dims.substitute(s, known) for s in self.shape), place)
+            place = Place(tuple([dims.substitute(s, known) for s in place.strides]), place.space)
+        shape = tuple([dims.substitute(s, known) for s in self.shape])
+        return self if shape == self.shape and place == self.place else Type(self.dtype, shape, place)
 
 
 def dense_strides(shape: tuple[Size, ...]) -> tuple[Size, ...]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
+
 from tcc.ir.core import Func
 from tcc.passes.cse import merge_equal
 from tcc.passes.manager import Context
-from tcc.passes.pattern import apply_rules
+from tcc.passes.pattern import Index, apply_rules, index
 from tcc.passes.rules import ALGEBRA, STABILISE
 
 
@@ -15,9 +17,14 @@ def canonicalize(func: Func, ctx: Context, *, composites: bool = True) -> None:
 
     Without `composites` those stay away that make softmax and the like out of parts: so after `expand`.
     """
-    rules = [*STABILISE, *ALGEBRA] if composites else ALGEBRA
+    rules = _rules(composites, ctx.strength)
     merged = 1
     while merged:
-        for text, count in apply_rules(func, rules, strength=ctx.strength).items():
+        for text, count in apply_rules(func, rules).items():
             ctx.firings[text] = ctx.firings.get(text, 0) + count
         merged = merge_equal(func.body)
+
+
+@functools.cache
+def _rules(composites: bool, strength: str) -> Index:
+    return index([*STABILISE, *ALGEBRA] if composites else ALGEBRA, strength)

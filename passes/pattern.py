@@ -255,11 +255,12 @@ def is_complex(op: Op) -> bool:
     return any(v.type.dtype in COMPLEX for v in (*op.operands, *op.results))
 
 
-def apply_rules(func: Func, rules: Sequence[AnyRule], *, strength: str = "stable") -> dict[str, int]:
-    """Rewrites until no rule matches, and counts the firings.
+# What may rewrite an op of a name: rules, each with the facts that it needs, and the ops of which one has to make an operand.
+Index = Mapping[str, Sequence[tuple[AnyRule, frozenset["Fact"], frozenset[str]]]]
 
-    TypeError if a rule changes a type; RuntimeError names a rule that goes on firing.
-    """
+
+def index(rules: Sequence[AnyRule], strength: str = "stable") -> Index:
+    """The rules up to a strength as `apply_rules` wants them."""
     allowed = STRENGTHS[: STRENGTHS.index(strength) + 1]
     by_root: dict[str, list[tuple[AnyRule, frozenset[Fact], frozenset[str]]]] = {}
     for r in rules:
@@ -269,6 +270,14 @@ def apply_rules(func: Func, rules: Sequence[AnyRule], *, strength: str = "stable
             for root in r.roots:
                 assert root in TABLE, f"no row named {root}, in the rule {r.text}"
                 by_root.setdefault(root, []).append((r, needs, after))
+    return by_root
+
+
+def apply_rules(func: Func, rules: Index) -> dict[str, int]:
+    """Rewrites until no rule matches, and counts the firings.
+
+    TypeError if a rule changes a type; RuntimeError names a rule that goes on firing.
+    """
     work = deque(func.body.walk())
     waiting = set(work)
     firings: dict[str, int] = {}
@@ -286,7 +295,7 @@ def apply_rules(func: Func, rules: Sequence[AnyRule], *, strength: str = "stable
         makers, there = facts(op)
         tried = [
             r
-            for r, needs, after in by_root.get(op.name, ())
+            for r, needs, after in rules.get(op.name, ())
             if needs <= there and not (after and makers.isdisjoint(after))
         ]
         for r in [CONSTANTS, *tried] if makers <= {"const"} else tried:

@@ -12,7 +12,7 @@ from tcc.ir.core import Block, Func, Value
 from tcc.ir.interpret import run as interpret
 from tcc.ir.types import Type, parse_type
 from tcc.ir.verify import verify
-from tcc.passes.pattern import STRENGTHS, Call, Name, Pattern, Rule, apply_rules, rule
+from tcc.passes.pattern import STRENGTHS, Call, Name, Pattern, Rule, apply_rules, index, rule
 from tcc.passes.rules import RULES
 
 ALGEBRA = [r for r in RULES if isinstance(r, Rule)]
@@ -81,7 +81,7 @@ def test_both_sides_are_equal(r: Rule) -> None:
     args = arguments(func, r)
     with np.errstate(all="ignore"):
         (want,) = interpret(func, *args)
-    firings = apply_rules(func, [r], strength=r.strength)
+    firings = apply_rules(func, index([r], r.strength))
     assert firings.get(r.text), "the rule does not apply to its own left side"
     verify(func)
     (got,) = interpret(func, *args)
@@ -93,7 +93,7 @@ def test_both_sides_are_equal(r: Rule) -> None:
 
 @pytest.mark.parametrize("r", [r for r in ALGEBRA if r.strength == "fast"], ids=lambda r: r.text)
 def test_fast_rules_wait_for_the_users_word(r: Rule) -> None:
-    assert not apply_rules(instance(r), [r], strength="stable")
+    assert not apply_rules(instance(r), index([r]))
 
 
 def test_texts_are_unique() -> None:
@@ -105,7 +105,7 @@ def test_texts_are_unique() -> None:
 def test_a_rule_that_does_not_settle_is_named() -> None:
     back = [rule("x + y", "y + x")]
     with pytest.raises(RuntimeError, match=r"x \+ y -> y \+ x"):
-        apply_rules(instance(back[0]), back)
+        apply_rules(instance(back[0]), index(back))
 
 
 def test_a_name_on_the_right_alone_is_refused() -> None:
