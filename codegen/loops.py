@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tcc.codegen.columns import column_kernel
-from tcc.codegen.conv.filter import conv_filter_kernel
+from tcc.codegen.conv.few_filters import conv_filter_kernel
 from tcc.codegen.conv.images import conv_kernel
 from tcc.codegen.extremes import arg_kernel
 from tcc.codegen.gather import check_index_kernel, gather_kernel, running_kernel, scatter_kernel

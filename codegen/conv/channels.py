@@ -89,6 +89,7 @@ class ByChannels(ConvTile):
                 self.whole_cycles, self.v, self.blocks = cycles, v, blocks
         self.lanes = self.v * self.t.lanes
         self.filter_blocks = -(-m // self.lanes)
+        self.filters_cycles = _TURN * self.groups * m * known(self.depth_channels) * self.taps / self.t.lanes
         most = max((b.pixels for b in self.blocks if b), default=0)
         self.width = -(-most // self.t.lanes) * self.t.lanes  # of a channel's results that are turned
 

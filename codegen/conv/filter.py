@@ -36,12 +36,9 @@ PARTS = 8  # of the images
 PARTS_BYTES = 1 << 20  # of the sums of all parts
 
 
-def conv_filter_kernel(op: Op, target: Target) -> Kernel:
+class ConvFilter(ConvText):
     """A placed `conv_filter`.  Threads share the copies of each round of images, then the tiles."""
-    return _Filter(op, target).kernel()
 
-
-class _Filter(ConvText):
     def __init__(self, op: Op, target: Target) -> None:
         super().__init__(op, target)
         self.groups = int(op.attrs["groups"])
@@ -84,6 +81,7 @@ class _Filter(ConvText):
         self.outer = self.taps[: 3 - self.inner]
         self.units = mul(self.groups, self.blocks, *self.outer, self.row_blocks)
         self.pixel_count: Size = mul(*self.pixels)
+        self.turned_image: Size = mul(self.groups, self.blocks, self.pixel_count, self.width)
         bytes = maximum(mul(*out.shape, self.t.bytes * PARTS), 1)
         parts = add(1, mul(PARTS - 1, minimum(1, floordiv(PARTS_BYTES, bytes))))
         self.parts = minimum(parts, maximum(x.shape[0], 1))
@@ -163,7 +161,6 @@ class _Filter(ConvText):
         # the last tile of channels reads planes behind those that there are
         self.lay_out(self.axes, channels, slack=2 * self.t.lanes)
         self.sums = self.reserve(mul(self.parts, self.units, self.h * self.width * self.t.bytes))
-        self.turned_image = mul(self.groups, self.blocks, self.pixel_count, self.width)
         most = self.fitting(self.part, mul(add(self.image, self.turned_image), self.parts))
         if self.in_place:
             self.image, self.channel = x.strides[:2]
@@ -172,9 +169,9 @@ class _Filter(ConvText):
             self.reserve(mul(self.channel, self.channels_at_once, self.t.bytes))
             self.write_pad(0, self.axes)
         self.turned = self.reserve(mul(self.turned_image, most, self.parts, self.t.bytes))
-        self._write_turn()
-        self._write_sum()
-        self._write_tiles()
+        self.write_turn()
+        self.write_sum()
+        self.write_tiles()
         self._write_out()
 
         e = self.begin_kernel()
@@ -208,7 +205,7 @@ class _Filter(ConvText):
         number = x.add(x.mul(part, self.size(self.part)), x.add(first, rest))
         return x.min(number, x.sub(self.size(self.types[0].shape[0]), 1))
 
-    def _write_turn(self) -> None:
+    def write_turn(self) -> None:
         """Body over (image, group, block of filters): g's rows of pixels as columns."""
         t, g = self.t, self.types[1]
         dense = g.strides[2:] == dense_strides(g.shape[2:])
@@ -286,7 +283,7 @@ class _Filter(ConvText):
             taps.insert(0, tap)
         return r, taps
 
-    def _write_sum(self) -> None:
+    def write_sum(self) -> None:
         """`sum(rec, a, b, c, lines, count, resume)`: c[h, v vectors] (+)= sums over lines of a row of a times a row of b."""
         e, t, h, v = self.e, self.t, self.h, self.v
         self._begin(
@@ -295,22 +292,9 @@ class _Filter(ConvText):
         )
         e.lines[self._slot] = "  %args = load ptr, ptr %rec"
         x = Index(e)
-        offsets: list[Number] = []
-        for r in range(h):
-            channel, taps = self._row(r, x)
-            offset = x.mul(channel, self.size(self.channel))
-            for axis, tap in zip(range(3 - self.inner, 3), taps):
-                offset = x.add(offset, self._tap_offset(x, axis, tap))
-            offsets.append(offset)
+        offsets = self.row_offsets(x)
         pitch = self.size(self.axes[2].pitch)
-        places = [e.gep("%c", i * t.lanes, t.elem) for i in range(h * v)]
-        resume, start, entry = e.label(), e.label(), e.current
-        e.branch_if(e.value("icmp ne i64 %resume, 0"), resume, start)
-        e.at(resume)
-        old = [load(e, t, p) for p in places]
-        e.branch(start)
-        e.at(start)
-        acc = [e.value(f"phi {t} [zeroinitializer, %{entry}], [{p}, %{resume}]") for p in old]
+        acc = self.resumed(h * v)
 
         def line(_: str, s: list[str]) -> list[str]:
             if self.window > 1:
@@ -326,9 +310,42 @@ class _Filter(ConvText):
             return [e.gep(s[0], pitch, t.elem), *done[1:]]
 
         last = e.loop(0, "%lines", 1, line, [("ptr", "%a"), ("ptr", "%b"), *((t, q) for q in acc)])[2:]
-        for place, value in zip(places, last, strict=True):
-            store(e, t, value, place)
+        for i, value in enumerate(last):
+            store(e, t, value, e.gep("%c", i * t.lanes, t.elem))
         e.end()
+
+    def row_offsets(self, x: Index) -> list[Number]:
+        """Of what the rows of a tile meet, from its first."""
+        offsets: list[Number] = []
+        for r in range(self.h):
+            channel, taps = self._row(r, x)
+            offset = x.mul(channel, self.size(self.channel))
+            for axis, tap in zip(range(3 - self.inner, 3), taps):
+                offset = x.add(offset, self._tap_offset(x, axis, tap))
+            offsets.append(offset)
+        return offsets
+
+    def resumed(self, count: int) -> list[str]:
+        """The vectors at %c, or zeros where %resume is 0."""
+        e, t = self.e, self.t
+        resume, start, entry = e.label(), e.label(), e.current
+        e.branch_if(e.value("icmp ne i64 %resume, 0"), resume, start)
+        e.at(resume)
+        old = [load(e, t, e.gep("%c", i * t.lanes, t.elem)) for i in range(count)]
+        e.branch(start)
+        e.at(start)
+        return [e.value(f"phi {t} [zeroinitializer, %{entry}], [{p}, %{resume}]") for p in old]
+
+    def tile_start(self, x: Index, u: str) -> tuple[Number, Number, Number, list[Number]]:
+        """(group, block of filters, where an image's element is that the first row's first pixel meets, outer taps)."""
+        group, block, taps, rows = self._unit(x, u)
+        channel = x.add(
+            x.mul(group, self.size(self.per_group)), x.mul(rows, self.size(self.channels_at_once))
+        )
+        start = x.mul(channel, self.size(self.channel))
+        for axis, tap in enumerate(taps):
+            start = x.add(start, self._tap_offset(x, axis, tap))
+        return group, block, start, taps
 
     def _add_line(self, s: list[str], offsets: Sequence[Number], pitch: Number) -> list[str]:
         """A line of `sum` where an element of a is read once for all taps: the vectors of b that these meet stay in registers."""
@@ -390,15 +407,14 @@ class _Filter(ConvText):
         group, block = self.divide(x, rest, self.size(self.blocks))
         return group, block, taps, rows
 
-    def _write_tiles(self) -> None:
+    def write_tiles(self) -> None:
         """Body over tiles: each for all images of the round."""
         e = self.begin_body("tiles")
         x, t = Index(e), self.t
         padded = self.pointer(0) if self.in_place else self.scratch(self.padded)
         turned, sums = self.scratch(self.turned), self.scratch(self.sums)
         first, count = self.get("first", "i64"), self.get("count", "i64")
-        image, per_group = self.size(self.image), self.size(self.per_group)
-        channel, pitch = self.size(self.channel), self.size(self.axes[2].pitch)
+        image, pitch = self.size(self.image), self.size(self.axes[2].pitch)
         plane = self.size(mul(self.axes[1].pitch, self.axes[2].pitch))
         corner: Number = 0
         if self.in_place:
@@ -414,12 +430,7 @@ class _Filter(ConvText):
 
         def unit(u: str, _: list[str]) -> None:
             part, tile = self.divide(x, u, units) if self.parts != 1 else (0, u)
-            group, block, taps, rows = self._unit(x, str(tile))
-            start = x.mul(
-                x.add(x.mul(group, per_group), x.mul(rows, self.size(self.channels_at_once))), channel
-            )
-            for axis, tap in enumerate(taps):
-                start = x.add(start, self._tap_offset(x, axis, tap))
+            group, block, start, taps = self.tile_start(x, str(tile))
             start = x.sub(start, corner)
             outer: list[Number] = [*taps, *[0] * self.inner]
             (z0, z1), (y0, y1) = (self._met(x, axis, outer[axis]) for axis in (0, 1))
@@ -455,6 +466,9 @@ class _Filter(ConvText):
         e.loop("%begin", "%end", 1, unit)
         e.end()
 
+    def finish_row(self, c: str, row: str) -> None:
+        """What is left to do to a row's sums."""
+
     def _write_out(self) -> None:
         """Body over tiles: the parts' sums together, to the filters' places."""
         e = self.begin_body("out")
@@ -489,6 +503,7 @@ class _Filter(ConvText):
                 e.loop(0, self.h * self.width, t.lanes, add_parts)
 
             def row(r: str, _: list[str]) -> None:
+                self.finish_row(c, r)
                 channel, inner = self._row(r, x)
                 to = x.add(start, x.mul(x.add(first, channel), sc))
                 for tap, step in zip([*taps, *inner], steps, strict=True):

@@ -17,6 +17,8 @@ from tcc.ir.core import Op
 from tcc.ir.dims import Size, add, floordiv, maximum, mul, sub
 from tcc.passes.epilogue import cheap
 
+_ELEMENT = 2  # cycles for a filter's element that is copied
+
 
 class ConvPlan(ConvText):
     """A placed `conv` or `conv_input`: a convolution of `source` with `filters` to `result`, of images, depths, rows and columns."""
@@ -55,9 +57,10 @@ class ConvPlan(ConvText):
         )
         deep = self.phases[0][0].count
         each = 1 if self.merged or not isinstance(deep, int) else deep
-        self.cycles = (
-            cycles * len(self.phases) * each * self.groups
-        )  # of an image, or of all where they are merged
+        # of an image, or of all where they are merged, and to copy the filters
+        self.cycles = cycles * len(self.phases) * each * self.groups
+        copied = mul(self.groups, self.m, *self.filters.shape[2:], self.depth_channels)
+        self.filters_cycles = float(_ELEMENT * copied) if isinstance(copied, int) else 0.0
         self.width = self.v * self.t.lanes
         self.heads = self.v if self.whole_rows else 1  # addresses of a tile's vectors
         lines, longer = self._lines()

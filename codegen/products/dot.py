@@ -56,7 +56,7 @@ def dot_kernel(t: VecType, target: Target) -> Emit:
     adds = e.value("icmp ne i64 %add, 0")
 
     def put(i: str, v: list[str]) -> list[str]:
-        total = _sum_lanes(e, t, load(e, t, e.gep(sums, i, str(t))))
+        total = sum_lanes(e, t, load(e, t, e.gep(sums, i, str(t))))
         old = e.value(f"load {t.elem}, ptr {v[0]}, align {t.bytes}")
         start = e.value(
             f"select i1 {adds}, {t.elem} {old}, {t.elem} -0.0"
@@ -69,7 +69,7 @@ def dot_kernel(t: VecType, target: Target) -> Emit:
     return e
 
 
-def _sum_lanes(e: Emit, t: VecType, vector: str) -> str:
+def sum_lanes(e: Emit, t: VecType, vector: str) -> str:
     """The sum of the lanes: the upper half is added to the lower one until one is left."""
     while t.lanes > 1:
         half = VecType(t.elem, t.lanes // 2)
