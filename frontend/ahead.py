@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from tcc.codegen.aot.entry import Piece
     from tcc.codegen.aot.library import Library
     from tcc.codegen.aot.state import Panels, State
-    from tcc.codegen.gpu.library import DeviceLibrary
+    from tcc.codegen.gpu.library_layout import DeviceLibrary
     from tcc.codegen.target import Target
 
 
@@ -83,7 +83,7 @@ def _on_device(model: Model, state: State, gpu: str) -> DeviceLibrary:
     """The entries' programs for a GPU; TypeError for what is on the host only now, as products of halves may be."""
     from tcc.codegen.gpu.chips import chip
     from tcc.codegen.gpu.driver import lower
-    from tcc.codegen.gpu.library import DeviceLibrary
+    from tcc.codegen.gpu.library_layout import DeviceLibrary
     from tcc.passes.manager import run
     from tcc.passes.pipeline import context_from_knobs, gpu_pipeline
     from tcc.runtime.launch import DeviceCall, HostStep

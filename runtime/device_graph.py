@@ -208,7 +208,6 @@ class CapturedCall:
         for kernel in program.kernels.values():
             self.device.prepare(kernel)  # loading is not to be captured
         segments = program.segments
-        last = max(n for n, s in enumerate(segments) if not isinstance(s, CheckStatus))
         self.status = device.pin(8 * STATUS_WORDS) if len(segments) > 1 else None
         self.status_at = 0 if self.status is None else int(self.status.ctypes.data)
         self.early = program.host_sizes
@@ -219,28 +218,37 @@ class CapturedCall:
         self.state = Run(program, device, bound, sizes)
         self.following: list[_Following] = []  # launches whose arguments hang on early sizes
         self.fixed = set().union(*(dims.names_of(b.bytes) for b in program.buffers)) & names
-        self.parts: list[Any] = []  # graphs, and None where the status is looked at
+        self.parts = self.capture(bound, segments)
+        self.brings_all = self.direct or not brought  # whether nothing is left to be brought to the host
+        self.waits = self.parts[-1] is not None and self.direct  # which the last check does otherwise
+        self.running = False  # whether the device may still read what is pinned
+
+    def capture(
+        self, bound: Mapping[int, int], segments: Sequence[tuple[Step, ...] | CheckStatus]
+    ) -> list[Any]:
+        """Graphs, and None where the status is looked at."""
+        run, device = self.state, self.device
+        last = max(n for n, s in enumerate(segments) if not isinstance(s, CheckStatus))
+        parts: list[Any] = []
         for n, segment in enumerate(segments):
             if isinstance(segment, CheckStatus):
-                self.parts.append(None)
+                parts.append(None)
                 continue
-            with self.device.captured(patched=bool(self.early)) as graph:
+            with device.captured(patched=bool(self.early)) as graph:
                 if not n:
                     self.blocks[0].send()
                 for step in segment:
                     if not isinstance(step, Allocate):  # which has been done
                         before = device.launches(graph)
-                        execute(replace(program, steps=(step,)), device, bound, sizes)
+                        execute(replace(run.program, steps=(step,)), device, bound, run.sizes)
                         self.note(step, graph, before)
                 if n == last:
                     self.blocks[1].fetch()
                 follows = segments[n + 1] if n + 1 < len(segments) else None
                 if isinstance(follows, CheckStatus) and self.status is not None:
                     device.fetch(self.status, bound[follows.source.buffer])
-            self.parts.append(graph)
-        self.brings_all = self.direct or not brought  # whether nothing is left to be brought to the host
-        self.waits = self.parts[-1] is not None and self.direct  # which the last check does otherwise
-        self.running = False  # whether the device may still read what is pinned
+            parts.append(graph)
+        return parts
 
     def note(self, step: Step, graph: Any, before: int) -> None:
         """What of a step, that was captured behind so many launches, hangs on early sizes."""

@@ -23,7 +23,7 @@ from tcc.codegen.aot.features import oldest, portable, required
 from tcc.codegen.aot.state import State
 from tcc.codegen.driver import kernels_text
 from tcc.codegen.emit import merge, reachable
-from tcc.codegen.gpu.library import DeviceLibrary
+from tcc.codegen.gpu.library_layout import DeviceLibrary
 from tcc.codegen.gpu.library_runtime import runtime_text
 from tcc.codegen.products import engines
 from tcc.codegen.products.record import Reach

@@ -1,17 +1,7 @@
 """A model's library for a GPU: the bodies of its entries, which launch kernels instead of running them.
 
 A body is what `codegen/driver.py` makes for the CPU, `i32 @run(ptr frame)`, over the steps of a `DeviceProgram`.  Tensors in the host's
-memory are copied to the device and back, those of the device taken as they lie.  What a context has there is in its device record:
-
-    BUSY          1 while a call runs
-    CONTEXT       the driver's; NUMBER, STREAM
-    ASIDE         a stream that waits for none, on which graphs are captured
-    CAPTURING     the address of the graph that is being captured
-    functions     of the kernels, then their modules
-    values        for each tensor of the state, then each constant: its address, and whether it is HERE or NEWER than the host's
-    buffers       for each buffer of each entry: its address, and how many bytes it has
-    graphs        for each entry that launches several kernels before the host looks at anything: which of its WAYS is taken next;
-                  then for each those kernels as one graph, whether a call is KNOWN, and its sizes and addresses
+memory are copied to the device and back, those of the device taken as they lie.
 
 A call like one of the last few has its kernels captured, and later ones launch the graph.
 """
@@ -20,14 +10,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from tcc.codegen.aot.layout import CALL_CONTEXT, CALL_INPUTS, CTX_DEVICE
 from tcc.codegen.emit import Emit
-from tcc.codegen.gpu.chips import Chip
+from tcc.codegen.gpu.library_layout import (
+    CAPTURED,
+    HERE,
+    LAUNCHED,
+    LOST,
+    NEWER,
+    DeviceLibrary,
+    captured_steps,
+    early_buffers,
+    key_count,
+)
 from tcc.codegen.kernel import Kernel, size_text
 from tcc.ir import dims
 from tcc.ir.core import Op
@@ -35,97 +34,8 @@ from tcc.ir.dims import Size
 from tcc.ir.types import itemsize
 from tcc.runtime import launch
 from tcc.runtime import layout as at
-from tcc.runtime.launch import Address, DeviceKernel, DeviceProgram, Step, walk
+from tcc.runtime.launch import Address, DeviceProgram, Step
 from tcc.runtime.signature import Signature
-
-_BUSY, CONTEXT, NUMBER, STREAM, ASIDE, CAPTURING, FIRST = range(7)  # slots of a device record
-HERE, NEWER = 1, 2
-WAYS = 4
-GRAPH, KNOWN, KEYS = range(3)  # slots of a graph, behind which its keys stand
-PLAIN, LAUNCHED, CAPTURED, LOST = range(4)  # what `tcc_cu_replay` has done
-
-
-@dataclass(frozen=True)
-class DeviceLibrary:
-    """What the entries of a model share on a device; `programs` go by the entries' names, `state` are all tensors' names and bytes."""
-
-    programs: Mapping[str, DeviceProgram]
-    state: Mapping[str, int]
-    chip: Chip
-
-    @cached_property
-    def kernels(self) -> dict[str, DeviceKernel]:
-        return {name: k for p in self.programs.values() for name, k in p.kernels.items()}
-
-    def function(self, kernel: str) -> int:
-        """The slot of its function; that of its module is len(kernels) further."""
-        return FIRST + list(self.kernels).index(kernel)
-
-    @cached_property
-    def _values(self) -> dict[Any, int]:
-        """The slots of what has its place on the device: names of the state, (entry, number) of constants."""
-        keys: list[Any] = [*self.state]
-        keys += [(entry, n) for entry, p in self.programs.items() for n in range(len(p.constants))]
-        first = FIRST + 2 * len(self.kernels)
-        return {key: first + 2 * i for i, key in enumerate(keys)}
-
-    def value(self, key: str | tuple[str, int]) -> int:
-        """The first of two slots, of a tensor of the state or a constant."""
-        return self._values[key]
-
-    @cached_property
-    def _buffers(self) -> dict[tuple[str, int], int]:
-        """Two slots for each buffer, and for a copy of each tensor of the state."""
-        first = FIRST + 2 * len(self.kernels) + 2 * len(self._values)
-        keys = [
-            (e, n) for e, p in self.programs.items() for n in range(len(p.buffers) + len(p.signature.shared))
-        ]
-        return {key: first + 2 * i for i, key in enumerate(keys)}
-
-    def buffer(self, entry: str, number: int) -> int:
-        """The first of two slots; behind an entry's buffers stand the copies of its state."""
-        return self._buffers[entry, number]
-
-    @cached_property
-    def graphs(self) -> dict[str, int]:
-        """The first slot of each entry's graph, of those that have one."""
-        found, at = dict[str, int](), self.memories.stop
-        for entry, p in self.programs.items():
-            if sum(isinstance(s, launch.Launch) for step in captured_steps(p) for s in walk((step,))) > 1:
-                found[entry] = at
-                at += graph_slots(p)
-        return found
-
-    @property
-    def slots(self) -> int:
-        ends = (at + graph_slots(self.programs[entry]) for entry, at in self.graphs.items())
-        return max([self.memories.stop, *ends])
-
-    @property
-    def memories(self) -> range:
-        """The slots of addresses, every second one."""
-        first = FIRST + 2 * len(self.kernels)
-        return range(first, first + 2 * (len(self._values) + len(self._buffers)), 2)
-
-
-def captured_steps(program: DeviceProgram) -> tuple[Step, ...]:
-    """The first steps, of which the host looks at nothing."""
-    steps = program.steps
-    looked = (n for n, step in enumerate(steps) if not all(map(launch.is_captured, walk((step,)))))
-    return steps[: next(looked, len(steps))]
-
-
-def early_buffers(program: DeviceProgram) -> list[int]:
-    """Those whose memory is there before any step."""
-    return [n for n, b in enumerate(program.buffers) if b.space != "late"]
-
-
-def key_count(program: DeviceProgram) -> int:
-    return len(program.signature.frame.sizes) + len(early_buffers(program))
-
-
-def graph_slots(program: DeviceProgram) -> int:
-    return 1 + WAYS * (KEYS + key_count(program))
 
 
 @dataclass

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from tcc.codegen.aot.checks import refuse
 from tcc.codegen.emit import Emit
-from tcc.codegen.gpu.library import (
+from tcc.codegen.gpu.library_layout import (
     ASIDE,
     CAPTURED,
     CAPTURING,

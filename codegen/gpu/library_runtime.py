@@ -5,7 +5,8 @@ from __future__ import annotations
 
 from tcc.codegen.aot.checks import c_bytes, string
 from tcc.codegen.aot.layout import ALIGN, CTX_DEVICE, CTX_HEADER, STATE_ROW
-from tcc.codegen.gpu.library import (
+from tcc.codegen.gpu.library_calls import DRIVER, NAMES, NON_BLOCKING, DriverCalls
+from tcc.codegen.gpu.library_layout import (
     ASIDE,
     CONTEXT,
     FIRST,
@@ -18,7 +19,6 @@ from tcc.codegen.gpu.library import (
     DeviceLibrary,
     key_count,
 )
-from tcc.codegen.gpu.library_calls import DRIVER, NAMES, NON_BLOCKING, DriverCalls
 
 NO_DEVICE = 100
 MAJOR, MINOR = 75, 76  # attributes: of the compute capability

@@ -9,13 +9,14 @@ from tcc.codegen.gpu.chips import LANE
 from tcc.codegen.gpu.columns import column_kernels
 from tcc.codegen.gpu.convolutions import conv_kernels
 from tcc.codegen.gpu.general import general_kernel
-from tcc.codegen.gpu.indexing import check_index_kernels, gather_kernels, scatter_kernels
+from tcc.codegen.gpu.indexing import check_index_kernels, gather_kernels
 from tcc.codegen.gpu.kernel import GpuKernel
 from tcc.codegen.gpu.maps import map_kernel
 from tcc.codegen.gpu.products import product_kernels
 from tcc.codegen.gpu.random import dense_states, stream_kernel
 from tcc.codegen.gpu.rows import row_kernels
 from tcc.codegen.gpu.scans import scan_kernels, scans
+from tcc.codegen.gpu.scatter import scatter_kernels
 from tcc.codegen.gpu.searching import extreme_kernel, position_kernels
 from tcc.codegen.gpu.sorting import sort_kernels
 from tcc.codegen.gpu.totals import total_kernels

@@ -13,15 +13,7 @@ from tcc.codegen import scalar
 from tcc.codegen.emit import VecType
 from tcc.codegen.gpu.chips import LANE, WARP
 from tcc.codegen.gpu.indexing import clamped, unless_empty
-from tcc.codegen.gpu.kernel import (
-    GpuKernel,
-    barrier,
-    block_index,
-    finish,
-    grid_size,
-    shuffle,
-    thread,
-)
+from tcc.codegen.gpu.kernel import GpuKernel, barrier, block_index, finish, grid_size, shuffle, thread
 from tcc.codegen.gpu.maps import WIDE, Runs
 from tcc.codegen.kernel import Scratch, plus, times
 from tcc.codegen.nest import Fold, Position, fold_of

@@ -9,7 +9,7 @@ import pytest
 from emulated import Array, assembled, only_emulated, program_of, run_program
 from sectors import Counting
 
-from tcc.codegen.gpu import indexing
+from tcc.codegen.gpu import scatter as scattering
 from tcc.codegen.gpu.chips import chip
 from tcc.codegen.gpu.driver import lower
 from tcc.ir import dims
@@ -67,7 +67,7 @@ def test_sorted_points_come_in_their_order(
     monkeypatch: pytest.MonkeyPatch, mode: str, dtype: str, shape: Shape, axes: int, points: int
 ) -> None:
     """The CPU's bits, of known and of run-time sizes, in both orders of threads."""
-    monkeypatch.setattr(indexing, "MANY", 1)
+    monkeypatch.setattr(scattering, "MANY", 1)
     args = arguments(dtype, shape, axes, points)
     func = scatter(mode, dtype, shape, axes, points)
     (want,) = run_native(func, args)
@@ -82,7 +82,7 @@ def test_sorted_points_come_in_their_order(
 
 
 def test_one_place_takes_all_points(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(indexing, "MANY", 1)
+    monkeypatch.setattr(scattering, "MANY", 1)
     args = arguments("f32", (4, 5), 1, 1500)
     args[2] = np.where(RNG.random(1500) < 0.01, 1, 3)
     func = scatter("add", "f32", (4, 5), 1, 1500)
@@ -98,9 +98,9 @@ def test_many_points_are_not_looked_at_by_each_warp() -> None:
     func = scatter("add", "f32", (400, 32), 1, 5000)
     (want,) = run_native(func, args)
     touched = {}
-    for many in (1 << 20, indexing.MANY):
+    for many in (1 << 20, scattering.MANY):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(indexing, "MANY", many)
+            patch.setattr(scattering, "MANY", many)
             device = Counting()
             (got,) = run_program(program_of(func, args, exact=True), func, args, device=device)
             assert got.tobytes() == want.tobytes()
