@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from tcc.branches import ifelse as ifelse
     from tcc.compiling import MissingInputError as MissingInputError
     from tcc.compiling import Out as Out
-    from tcc.compiling import Param as Param
     from tcc.compiling import UnusedInputError as UnusedInputError
     from tcc.compiling import function as function
     from tcc.cuda_op import CudaOp as CudaOp
@@ -78,7 +77,6 @@ _HOMES = {
     "Op": "user_op",
     "OpFromGraph": "graphop",
     "Out": "compiling",
-    "Param": "compiling",
     "Rop": "tangents",
     "SharedVariable": "variable",
     "UnusedInputError": "compiling",

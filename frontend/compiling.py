@@ -26,9 +26,6 @@ class MissingInputError(Exception):
     """A variable of the graph that is neither an input nor given a value."""
 
 
-Param = In
-
-
 class InconsistencyError(Exception):
     """An op that would overwrite what it may not."""
 

@@ -490,11 +490,13 @@ def subgraph_grad(
 # -- values that pass, with another gradient -------------------------------------------------------------------------
 
 
-def _passing(name: str, x: Any, rule: Callable[[Any], Any], along: Callable[[Any], Any] = lambda t: t) -> Any:
-    """x itself, whose gradient is changed by `rule`, and whose directional derivative by `along`."""
+def passing(
+    name: str, x: Any, rule: Callable[[Any], Any], along: Callable[[Any], Any] = lambda t: t, op: Any = None
+) -> Any:
+    """x itself, whose gradient is changed by `rule`, and whose directional derivative by `along`; `op` is what its node shows."""
     x = as_variable(x)
     made = build.elementwise("identity", x).owner
-    made.shown = Shown(name, (x,))
+    made.shown = Shown(name, (x,), op)
     made.defn = replace(
         build.row("identity"),
         grad=lambda b, op, g: [rule(g[0])],
@@ -506,22 +508,22 @@ def _passing(name: str, x: Any, rule: Callable[[Any], Any], along: Callable[[Any
 
 def disconnected_grad(x: Any) -> Any:
     """x, through which no gradient flows: what is only reached through it is disconnected."""
-    return _passing("DisconnectedGrad", x, lambda g: None, lambda t: None)
+    return passing("DisconnectedGrad", x, lambda g: None, lambda t: None)
 
 
 def consider_constant(x: Any) -> Any:
     """x, through which no gradient flows: what is only reached through it has a gradient of zero."""
-    return _passing("ConsiderConstant", x, lambda g: ZERO, zeros)
+    return passing("ConsiderConstant", x, lambda g: ZERO, zeros)
 
 
 def zero_grad(x: Any) -> Any:
     """x, through which a gradient of zero flows."""
-    return _passing("ZeroGrad", x, lambda g: ZERO, zeros)
+    return passing("ZeroGrad", x, lambda g: ZERO, zeros)
 
 
 def undefined_grad(x: Any) -> Any:
     """x, by which no gradient is defined: NullTypeGradError for who needs it."""
-    return _passing(
+    return passing(
         "UndefinedGrad", x, lambda g: Undefined(f"no gradient is defined by {x}, through undefined_grad")
     )
 
@@ -530,9 +532,9 @@ def grad_clip(x: Any, lower_bound: Any, upper_bound: Any) -> Any:
     """x, whose gradient is clipped."""
     from tcc.elemwise import clip
 
-    return _passing("GradClip", x, lambda g: clip(g, lower_bound, upper_bound))
+    return passing("GradClip", x, lambda g: clip(g, lower_bound, upper_bound))
 
 
 def grad_scale(x: Any, multiplier: Any) -> Any:
     """x, whose gradient is multiplied."""
-    return _passing("GradScale", x, lambda g: g * multiplier)
+    return passing("GradScale", x, lambda g: g * multiplier)

@@ -305,8 +305,7 @@ class TensorType(Type):
                 return np.asarray(data, self.numpy_dtype)
             raise TypeError(
                 f"{self} cannot store a value of dtype {data.dtype} without risking loss of precision. If you do not "
-                f"mind this loss, you can: 1) explicitly cast your data to {self.dtype}, or 2) set "
-                '"allow_input_downcast=True" when calling "function".'
+                f"mind this loss, {_how_to_convert(self)}."
             )
         if allow_downcast is None and type(data) is float and self.dtype == config.floatX:
             return np.asarray(data, self.numpy_dtype)
@@ -322,9 +321,9 @@ class TensorType(Type):
         if np.array_equal(exact, converted, equal_nan=exact.dtype.kind in "fc"):
             return converted
         raise TypeError(
-            f"{self} cannot store accurately value {_short(data)}, it would be represented as {converted}. If you do "
-            "not mind this precision loss, you can: 1) explicitly convert your data to a numpy array of dtype "
-            f'{self.dtype}, or 2) set "allow_input_downcast=True" when calling "function".'
+            f"{self} cannot store accurately value {_short(data)}, it would be represented as "
+            f"{_short(converted.astype(exact.dtype).tolist())}. If you do "
+            f"not mind this loss, {_how_to_convert(self)}."
         )
 
     def filter_variable(self, other: Any, allow_convert: bool = True) -> Any:
@@ -368,6 +367,13 @@ def dtype_name(dtype: Any) -> str:
 
 def _shape_text(shape: Static) -> str:
     return "(" + ", ".join("?" if s is None else str(s) for s in shape) + ")"
+
+
+def _how_to_convert(wanted: TensorType) -> str:
+    return (
+        f'convert it, as .astype("{wanted.dtype}") does; a function converts its arguments if it is made with '
+        "allow_input_downcast=True"
+    )
 
 
 def _short(data: Any) -> str:

@@ -32,20 +32,16 @@ class Apply(graph.Apply):
         for t in types:
             if not isinstance(t, Type):
                 raise TypeError(f"{op}: outputs must be variables of some type, got one of {t}")
-        sizes = self._sizes(op, values, types)
-        attrs = {
-            "name": str(op),
-            "types": types,
-            "sizes": [s for one in sizes for s in one],
-            "function": None,
-            "op": op,
-            "gradient": _gradient(op, self),
-        }
+        attrs: dict[str, Any] = {"name": str(op), "types": types, "sizes": [], "function": None, "op": op}
         super().__init__(row("call"), values, attrs, types)
-        attrs["function"] = Performing(op, self)
+        attrs |= {"function": Performing(op, self), "gradient": _gradient(op, self)}
         for number, (output, made) in enumerate(zip(outputs, self.results)):
             output.owner, output.index, output.loc = self, number, made.loc
         self.results = tuple(outputs)
+        attrs["sizes"] = [
+            s for one in self._sizes(op, values, types) for s in one
+        ]  # infer_shape sees the whole node
+        self.extra = tuple(graph.variables_in(attrs))
         if config.compute_test_value != "off":
             attach(self)
 
@@ -112,16 +108,17 @@ class Op:
         outputs[0].name = name
         return outputs[0]
 
-    def _key(self) -> tuple[Any, ...]:
+    def _props(self) -> tuple[Any, ...]:
+        """The values of `__props__`, under Theano's name, which programs look for."""
         return tuple(getattr(self, p) for p in self.__props__ or ())
 
     def __eq__(self, other: object) -> bool:
         if self is other:
             return True
-        return self.__props__ is not None and type(self) is type(other) and self._key() == other._key()
+        return self.__props__ is not None and type(self) is type(other) and self._props() == other._props()
 
     def __hash__(self) -> int:
-        return id(self) if self.__props__ is None else hash((type(self), self._key()))
+        return id(self) if self.__props__ is None else hash((type(self), self._props()))
 
     def __str__(self) -> str:
         if not self.__props__:
@@ -157,10 +154,18 @@ class Performing:
         storage: list[list[Any]] = [[None] for _ in node.results]
         destroyed = {k for operands in (getattr(op, "destroy_map", None) or {}).values() for k in operands}
         op.perform(node, [a.copy() if k in destroyed else a for k, a in enumerate(arrays)], storage)
-        return [
-            r.type.filter(np.asarray(s[0]) if isinstance(r.type, TensorType) else s[0])
-            for r, s in zip(node.results, storage)
-        ]
+        return [self._checked(k, s[0]) for k, s in enumerate(storage)]
+
+    def _checked(self, number: int, made: Any) -> Any:
+        declared = self.node.results[number].type
+        if made is None and isinstance(declared, TensorType):
+            raise ValueError(f"{self.op} made no result {number}, which it declares to be {declared}")
+        value = np.asarray(made) if isinstance(declared, TensorType) else made
+        try:
+            return declared.filter(value)
+        except (TypeError, ValueError) as e:
+            e.args = (f"result {number} of {self.op}: {e}",)
+            raise
 
 
 def pass_on(inputs: Sequence[Any], grads: Sequence[Any]) -> Sequence[Any]:

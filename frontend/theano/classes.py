@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, ClassVar
 
 from tcc import sharedvar, types, variable
+from tcc.functions import In
+from tcc.gradient import passing
 from tcc.runtime.buffers import ObjectContainer
+from tcc.user_op import Op
 
 
 class Standing(type):
@@ -57,3 +61,41 @@ class TensorSharedVariable(SharedVariable):
     """As `SharedVariable`, of arrays."""
 
     stands = sharedvar.TensorSharedVariable
+
+
+class Param(In):
+    """`In` as it was once called, with `default` for `value`."""
+
+    def __init__(
+        self,
+        variable: Any,
+        default: Any = None,
+        name: str | None = None,
+        mutable: bool = False,
+        strict: bool = False,
+        allow_downcast: bool | None = None,
+        implicit: bool | None = None,
+        borrow: bool | None = None,
+    ) -> None:
+        super().__init__(
+            variable, name, default, None, mutable, strict, borrow, allow_downcast, True, implicit
+        )
+
+
+class ViewOp(Op):
+    """`ViewOp()(x)` is x; a subclass gives it another gradient, `grad(inputs, output_grads)`.  No Python runs for it."""
+
+    view_map: ClassVar[dict[int, list[int]]] = {0: [0]}
+    __props__ = ()
+
+    def make_node(self, x: Any) -> Any:
+        x = variable.as_variable(x)
+        return passing(
+            str(self), x, lambda g: self.grad([x], [g])[0], lambda t: self.R_op([x], [t])[0], self
+        ).owner
+
+    def grad(self, inputs: Sequence[Any], output_grads: Sequence[Any]) -> list[Any]:
+        return list(output_grads)
+
+    def R_op(self, inputs: Sequence[Any], eval_points: Sequence[Any]) -> list[Any]:
+        return list(eval_points)

@@ -50,7 +50,11 @@ _ERRORS = {
     "UnusedInputError": "tcc.compiling:UnusedInputError",
 }
 _MODES = _from("tcc.modes", "Mode get_mode get_default_mode DebugMode NanGuardMode MonitorMode")
-_FUNCTION = {**_from("tcc.compiling", "function Out Param UnusedInputError"), "In": "tcc.functions:In"}
+_FUNCTION = {
+    **_from("tcc.compiling", "function Out UnusedInputError"),
+    "In": "tcc.functions:In",
+    "Param": "tcc.theano.classes:Param",
+}
 _GRADIENT = _from(
     "tcc.gradient",
     "grad Lop jacobian DisconnectedInputError NullTypeGradError DisconnectedType disconnected_grad consider_constant "
@@ -119,7 +123,13 @@ _NNET = _from(
     "CrossentropySoftmaxArgmax1HotWithBias LogSoftmax Prepend_scalar_constant_to_each_row Prepend_scalar_to_each_row Softmax "
     "SoftmaxGrad SoftmaxWithBias",
 ) | {"sigmoid_inplace": "tcc.tensor.nnet:sigmoid", "relu": f"{L}:relu"}
-_SCALARS = _from(L, "upcast round_half_away_from_zero_vec Scalar floats ints complexs") | {
+_SCALARS = {
+    **_from(L, "upcast round_half_away_from_zero_vec Scalar floats ints complexs"),
+    **_from(
+        "tcc.theano.scalarops",
+        "ScalarOp UnaryScalarOp BinaryScalarOp same_out same_out_nocomplex same_out_float_only upcast_out upgrade_to_float "
+        "upgrade_to_float_no_complex specific_out transfer_type",
+    ),
     "constant": "tcc.variable:constant",
     "ComplexError": "tcc.elemwise:ComplexError",
     "div_proxy": "tcc.tensor:true_div",
@@ -215,6 +225,7 @@ TREE: dict[str, Entry] = {
             **_VARIABLES,
             **_from("tcc.sharedvar", "shared"),
             **_from("tcc.user_op", "as_op"),
+            "ViewOp": "tcc.theano.classes:ViewOp",
             **_from("tcc.settings", "config"),
             **_from("tcc.graphop", "OpFromGraph"),
             **_from("tcc.compiling", "function"),
@@ -247,6 +258,7 @@ TREE: dict[str, Entry] = {
     "compile.ops": Entry(
         names={
             **_from("tcc.user_op", "as_op FromFunctionOp"),
+            "ViewOp": "tcc.theano.classes:ViewOp",
             **_from("tcc.shapes", "rebroadcast specify_shape shape"),
             **_from("tcc.matrices", "Rebroadcast"),
         }

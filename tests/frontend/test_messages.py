@@ -205,3 +205,33 @@ def test_errors_that_errors_came_from_are_shortened_too():
     op = as_op([T.dmatrix], [T.dmatrix])(perform)
     text, _ = whole_traceback(tcc.function([x], op(x)), np.zeros((2, 2)))
     assert "no inverse" in text and "Singular matrix" in text and len(text.splitlines()) <= 25, text
+
+
+def test_values_of_another_dtype_and_what_converts_them():
+    w = tcc.shared(np.zeros(3, "f4"), "w")
+    assert '"w"' in said(TypeError, w.set_value, np.zeros(3))
+    assert "represented as [0.10000000149011612]. " in said(TypeError, w.set_value, [0.1])
+    for value in (np.zeros(3), [0.1]):
+        text = said(TypeError, w.set_value, value)
+        assert '.astype("float32")' in text and "allow_input_downcast=True" in text
+
+
+@pytest.mark.parametrize(
+    ("made", "error", "words"),
+    [
+        (
+            lambda x: x.astype("f8"),
+            TypeError,
+            "result 0 of FromFunctionOp{<lambda>}: TensorType(float32, matrix)",
+        ),
+        (
+            lambda x: None,
+            ValueError,
+            "FromFunctionOp{<lambda>} made no result 0, which it declares to be TensorType",
+        ),
+    ],
+)
+def test_python_ops_that_return_something_else(made, error, words):
+    x = T.fmatrix()
+    text = said(error, tcc.function([x], as_op([T.fmatrix], [T.fmatrix])(made)(x)), np.ones((2, 3), "f4"))
+    assert words in text and "test_messages.py:" in text

@@ -53,6 +53,22 @@ class Broken(tcc.Op):
         raise ZeroDivisionError("oh")
 
 
+def test_infer_shape_sees_the_whole_node():
+    class Doubled(tcc.Op):
+        def make_node(self, x):
+            return tcc.Apply(self, [x], [x.type()])
+
+        def infer_shape(self, node, shapes):
+            assert node.inputs[0].ndim == node.outputs[0].ndim
+            return [shapes[0] for _ in node.outputs]
+
+        def perform(self, node, inputs, output_storage):
+            output_storage[0][0] = 2 * inputs[0]
+
+    x = T.vector("x")
+    assert tcc.function([x], Doubled()(x).shape)([1, 2, 3]) == 3
+
+
 def test_applied():
     x = T.dmatrix("x")
     y = AXPB(4, 5)(x)

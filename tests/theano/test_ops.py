@@ -341,3 +341,56 @@ def test_gradients_that_do_not_exist_are_null() -> None:
         tcc.grad(T.tri_gamma(x).sum(), x)
     null = tcc.grad(T.tri_gamma(x).sum(), x, null_gradients="return")
     assert isinstance(null.type, gradient.NullType)
+
+
+def test_scalar_ops_of_a_program_are_elementwise_functions() -> None:
+    scalar, tensor = tcc.theano.module("scalar"), tcc.theano.module("tensor")
+
+    class Rounded(scalar.UnaryScalarOp):
+        def impl(self, x: float) -> float:
+            return round(x)
+
+        def grad(self, inputs: Any, grads: Any) -> Any:
+            return grads
+
+    class Hypot(scalar.BinaryScalarOp):
+        def impl(self, x: float, y: float) -> float:
+            return (x * x + y * y) ** 0.5
+
+        def grad(self, inputs: Any, grads: Any) -> Any:
+            (g,), h = grads, self(*inputs)
+            return [g * v / h for v in inputs]
+
+    rounded = tensor.Elemwise(Rounded(scalar.same_out_nocomplex, name="rounded"))
+    hypot = tensor.Elemwise(Hypot(scalar.upgrade_to_float))
+    x, v, i = T.fmatrix("x"), T.fvector("v"), T.ivector("i")
+    f = tcc.function([x, v], [rounded(x), *tcc.grad((rounded(x) ** 2).sum() + hypot(x, v).sum(), [x, v])])
+    a, b = np.array([[0.6, 1.2], [-2.7, 0.1]], "f4"), np.array([3, 4], "f4")
+    got, by_x, by_v = f(a, b)
+    assert got.dtype == "float32" and (got == np.round(a)).all()
+    np.testing.assert_allclose(by_x, 2 * np.round(a) + a / np.hypot(a, b), rtol=1e-6)
+    np.testing.assert_allclose(by_v, (b / np.hypot(a, b)).sum(0), rtol=1e-6)
+    assert hypot(i, v).dtype == "float64" and str(rounded(x).owner.op) == "rounded"
+    assert Rounded(scalar.same_out) == Rounded(scalar.same_out) != Rounded(scalar.upcast_out)
+    with pytest.raises(TypeError, match="got 1, expected 2"):
+        hypot(x)
+    with pytest.raises(NotImplementedError, match="define impl"):
+        scalar.UnaryScalarOp(scalar.same_out)(x).eval({x: a})
+
+
+def test_a_view_op_whose_gradient_a_program_turns() -> None:
+    class Turned(tcc.theano.module("compile").ViewOp):
+        __props__ = ("by",)
+
+        def __init__(self, by: float) -> None:
+            self.by = by
+
+        def grad(self, inputs: Any, grads: Any) -> Any:
+            return [-self.by * grads[0]]
+
+    x = T.fvector("x")
+    y = Turned(0.5)(x)
+    value, by_x = tcc.function([x], [y, tcc.grad((3 * y).sum(), x)])(np.ones(2, "f4"))
+    assert list(value) == [1, 1] and list(by_x) == [-1.5, -1.5]
+    assert y.owner.op == Turned(0.5) != Turned(1.0) and y.owner.op._props() == (0.5,)
+    assert str(y) == "Turned{by=0.5}.0"

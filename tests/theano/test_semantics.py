@@ -27,6 +27,13 @@ def test_named_types_are_types_and_make_variables() -> None:
     assert [v.name for v in T.dmatrices("ab")] == ["a", "b"]
 
 
+def test_params_are_inputs_with_defaults() -> None:
+    Param = tcc.theano.module("").Param
+    x, rate = T.scalars("x", "rate")
+    f = tcc.function([x, Param(rate, default=0.5)], x * rate)
+    assert (f(4), f(4, rate=2), f(4, 1)) == (2, 8, 4)
+
+
 def test_updates_are_of_shared_variables_and_do_not_collide() -> None:
     a, b = tcc.shared(1.0, "a"), tcc.shared(2.0, "b")
     made = OrderedUpdates({a: 5})
