@@ -17,6 +17,20 @@ from tcc.codegen.target import Target
 from tcc.ir import knobs
 from tcc.runtime import cache
 
+LLVMLITE = "0.50"  # what LLVM accepts changes from one release to the next: pyproject.toml asks for this one
+
+
+def check_llvmlite(version: str) -> None:
+    """ImportError for another release than the one whose LLVM tcc writes for."""
+    if not version.startswith(LLVMLITE + "."):
+        raise ImportError(
+            f"tcc needs llvmlite {LLVMLITE}, found {version} in {os.path.dirname(llvmlite.__file__)}: "
+            f"python -m pip install 'llvmlite=={LLVMLITE}.*', or an environment of its own for tcc"
+        )
+
+
+check_llvmlite(str(llvmlite.__version__))
+
 
 def cache_key(kind: str, text: str, target: Target) -> str:
     """The cache's key of what `text` becomes on this machine."""

@@ -107,6 +107,9 @@ def function(
 
 def evaluate(v: Variable, values: Mapping[Variable, Any]) -> Any:
     """`v.eval`: small graphs run once are interpreted; the function is kept with the variable."""
+    for key in values:
+        if not isinstance(key, Variable):
+            raise TypeError(f"eval takes a dict from variables to their values, got the key {key!r}")
     inputs = tuple(sorted(values.keys(), key=id))
     cache = v.__dict__.setdefault("_fn_cache", {})
     if inputs not in cache:
@@ -184,10 +187,10 @@ def _as_outputs(outputs: Any) -> list[Any]:
 def _output(value: Any) -> Any:
     try:
         return as_variable(value)
-    except TypeError as e:
+    except TypeError:
         raise TypeError(
             f"Outputs must be theano Variable or Out instances. Received {value!r} of type {type(value)}"
-        ) from e
+        ) from None
 
 
 def _as_updates(updates: Any) -> list[tuple[Any, Any]]:
@@ -231,7 +234,12 @@ def _update_value(target: Any, value: Any) -> Any:
 def _as_givens(givens: Any, inputs: Sequence[Variable], strict: bool) -> dict[Any, Any]:
     pairs = givens.items() if isinstance(givens, Mapping) else givens or []
     replace: dict[Any, Any] = {}
-    for old, new in pairs:
+    for pair in pairs:
+        if not isinstance(pair, list | tuple) or len(pair) != 2:
+            raise TypeError(
+                f"givens must be a dict or pairs of a variable and what replaces it, got {pair!r}"
+            )
+        old, new = pair
         if not isinstance(old, Variable):
             raise TypeError("given keys must be Variable", old)
         if old in inputs:
@@ -300,6 +308,12 @@ def _check_inputs(given: Sequence[Variable], results: Sequence[Any], on_unused: 
     used |= set(
         ancestors([v.sized for v in used if isinstance(v, TensorConstant) and v.sized is not None], given)
     )
+    above = set(given)
+    leaves = [v for v in _leaves(results, above) if not isinstance(v, Constant | SharedVariable)]
+    missing = [v for v in leaves if v not in above]
+    for v in missing:
+        if getattr(v.tag, "step", False):  # says more than that an input of the scan is not used
+            _refuse_missing(v, leaves, results)
     for number, v in enumerate(given):
         if v in used or on_unused == "ignore":
             continue
@@ -318,9 +332,6 @@ def _check_inputs(given: Sequence[Variable], results: Sequence[Any], on_unused: 
             + "To make this error into a warning, you can pass the parameter on_unused_input='warn' to theano.function. "
             "To disable it completely, use on_unused_input='ignore'."
         )
-    above = set(given)
-    leaves = [v for v in _leaves(results, above) if not isinstance(v, Constant | SharedVariable)]
-    missing = [v for v in leaves if v not in above]
     if missing:
         _refuse_missing(missing[0], leaves, results)
 
@@ -341,9 +352,12 @@ def _refuse_missing(v: Variable, leaves: Sequence[Any], results: Sequence[Any]) 
     node = min(shown, key=lambda n: n.name == "shape_of", default=None)
     by = f", used to compute {node!r}," if node is not None else ""
     number = list(leaves).index(v)
+    advice = "add it to `inputs`, or replace it through `givens`"
+    if getattr(v.tag, "step", False):
+        advice = "it has a value in the steps of its scan alone, whose fn must return what is needed outside"
     raise MissingInputError(
         f"Input {number} of the graph (indices start from 0){by} was not provided and not given a value. "
-        f"It is {v}, of {v.type}, created at {place(v.loc)}: add it to `inputs`, or replace it through `givens`."
+        f"It is {v}, of {v.type}, created at {place(v.loc)}: {advice}."
     )
 
 

@@ -126,7 +126,7 @@ def _items(index: Any) -> list[Any]:
             raise TypeError(f"{NOT_INTEGERS}, slices or arrays, got a variable of {item.type}")
         if isinstance(item, TensorOperators) and item.dtype[:3] not in ("int", "uin", "boo"):
             raise TypeError(
-                f"{NOT_INTEGERS}, got {item}, of {item.type}: make it an ivector or lvector, or cast it"
+                f"{NOT_INTEGERS}, got {item}, of {item.type}: make it of integers (T.ivector, T.lscalar, a // b), or cast it"
             )
         out.append(item)
     return out

@@ -221,7 +221,8 @@ def element_like(sequence: Any, name: str | None) -> Any:
 
 
 def with_test_value(param: Any, source: Any, part: Callable[[Any], Any]) -> Any:
-    """A parameter of the body, with a test value where what it stands for has one."""
+    """A parameter of the body, which its tag says, with a test value where what it stands for has one."""
+    param.tag.step = True
     if config.compute_test_value != "off":
         value = source.data if isinstance(source, Constant) else value_of(source)
         if value is not None:
@@ -232,8 +233,17 @@ def with_test_value(param: Any, source: Any, part: Callable[[Any], Any]) -> Any:
 # -- states ----------------------------------------------------------------------------------------------------------
 
 
+# what an entry of outputs_info may say; the last two mean something to Theano alone
+OUTPUT = frozenset({"initial", "taps", "return_steps", "inplace"})
+
+
 def _state(info: Any, number: int) -> State:
     given = info if isinstance(info, dict) else {"initial": info}
+    unknown = given.keys() - OUTPUT
+    if unknown:
+        raise ValueError(
+            f"output {number}: outputs_info says {', '.join(sorted(unknown))}; {', '.join(sorted(OUTPUT))} are known"
+        )
     initial, taps = given.get("initial"), given.get("taps", [-1])
     if initial is None:
         if isinstance(info, dict) and info.get("taps") is not None:

@@ -177,6 +177,12 @@ class TensorOperators:
     def __len__(self) -> int:
         raise TypeError("object of type 'TensorVariable' has no len(): use x.shape[0]")
 
+    def __index__(self) -> int:
+        raise TypeError(
+            "'TensorVariable' object cannot be interpreted as an integer: it has a value when a function runs. "
+            "T.arange, T.zeros and tcc.scan take variables, where range, np.zeros and loops take numbers."
+        )
+
     def __iter__(self) -> Iterator[Any]:
         length = tcc.tensor.get_vector_length_or_none(self)
         if length is None:

@@ -126,7 +126,10 @@ def reshape(x: Any, newshape: Any, ndim: int | None = None) -> Any:
     )
     sizes = as_sizes(newshape, "reshape", ndim)
     if ndim is not None and len(sizes) != ndim:
-        raise ValueError(f"reshape: ndim is {ndim}, but the shape has {len(sizes)} sizes")
+        together = (
+            ": sizes go together, as in reshape((2, 3))" if isinstance(newshape, int | np.integer) else ""
+        )
+        raise ValueError(f"reshape: ndim is {ndim}, but the shape has {len(sizes)} sizes{together}")
     unknown = [k for k, s in enumerate(sizes) if isinstance(s, int) and s == -1]
     if len(unknown) > 1:
         raise ValueError(f"reshape: only one size may be -1, got {newshape}")

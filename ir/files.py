@@ -29,7 +29,7 @@ def replacing(path: Path, mode: int = 0o666) -> Iterator[BinaryIO]:
         part.replace(path)
     except OSError as e:
         if e.filename == str(part):
-            e.filename, e.filename2 = str(path), None
+            raise OSError(e.errno, e.strerror, str(path)) from None
         raise
     finally:
         part.unlink(missing_ok=True)

@@ -181,7 +181,9 @@ def ordered(
         return args
     names = [p.name for p in parameters]
     if len(args) > len(names):
-        raise TypeError(f"{name} takes {len(names)} arguments, got {len(args)}")
+        raise TypeError(
+            f"{name} takes {len(names)} arguments ({', '.join(map(str, names))}), got {len(args)}"
+        )
     unknown = [n for n in kwargs if n not in names[len(args) :] or names.count(n) > 1]
     if unknown:
         count = names.count(unknown[0])

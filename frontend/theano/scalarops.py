@@ -24,7 +24,8 @@ def _floating(dtype: str) -> str:
 
 
 def _upcast(*types: Any) -> str:
-    return functools.reduce(promote, (t.dtype for t in types))
+    dtypes: list[str] = [t.dtype for t in types]
+    return functools.reduce(promote, dtypes)
 
 
 # What the result's type is: a function of the operands' types gives one for each result.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import traceback
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -235,3 +236,54 @@ def test_python_ops_that_return_something_else(made, error, words):
     x = T.fmatrix()
     text = said(error, tcc.function([x], as_op([T.fmatrix], [T.fmatrix])(made)(x)), np.ones((2, 3), "f4"))
     assert words in text and "test_messages.py:" in text
+
+
+def leaked():
+    xs, inner = T.dvector("xs"), []
+    tcc.scan(lambda x: inner.append(x * 2) or x, sequences=xs)
+    return tcc.function([xs], inner[0])
+
+
+@pytest.mark.parametrize(
+    ("error", "call", "words"),
+    [
+        (tcc.MissingInputError, leaked, "It is xs[t], of TensorType(float64, scalar), created at"),
+        (tcc.MissingInputError, leaked, "a value in the steps of its scan alone"),
+        (
+            ValueError,
+            lambda: tcc.scan(abs, T.dvector(), [{"init": T.zeros(())}]),
+            "says init; initial, inplace",
+        ),
+        (TypeError, lambda: range(T.dvector("x").shape[0]), "T.arange"),
+        (TypeError, lambda: T.dvector("x").eval({"x": [1]}), "the key 'x'"),
+        (TypeError, lambda: tcc.function([], T.dscalar("x"), givens=[T.dscalar("x"), 1.0]), "got x"),
+        (ValueError, lambda: T.dvector("x").reshape(3, 5), "reshape((2, 3))"),
+        (TypeError, lambda: T.dvector("x")[1 / T.iscalar("n")], "a // b"),
+        (AttributeError, lambda: T.dmatrix.sum(), "T.dmatrix('x')"),
+        (
+            TypeError,
+            lambda: tcc.function([T.dscalar("x")], [], on_unused_input="ignore")(1, 2),
+            "1 arguments (x)",
+        ),
+        (TypeError, lambda: tcc.function([], [None]), "Received None"),
+    ],
+)
+def test_what_newcomers_write(error, call, words):
+    text = said(error, call)
+    assert words in text
+    assert "During handling" not in text and "direct cause" not in text
+
+
+def test_a_folder_that_is_not_there(tmp_path):
+    x = T.dvector("x")
+    text = said(FileNotFoundError, tcc.save, tmp_path / "no" / "m.tcb", {"f": tcc.function([x], x)})
+    assert text.endswith("m.tcb'\n")
+
+
+def test_another_llvmlite():
+    from tcc.codegen.keys import LLVMLITE, check_llvmlite
+
+    check_llvmlite(LLVMLITE + ".1")
+    assert "found 0.47.0 in" in said(ImportError, check_llvmlite, "0.47.0")
+    pyproject = Path(__file__).parents[2] / "pyproject.toml"
+    assert f'"llvmlite>={LLVMLITE},<' in pyproject.read_text()
