@@ -312,10 +312,9 @@ def parameter(i: In, number: int, function_name: str, container: InputContainer)
             return kind.filter(value, strict, allow)
         except (TypeError, ValueError) as e:
             said = f" {i.name}" if i.name else ""
-            first = (
-                f'Bad input argument{said} to theano function with name "{function_name}" at index {number} (0-based).\n'
-                f"Backtrace when that variable is created:\n\n  {place(v.loc)}\n\n"
-            )
+            first = f'Bad input argument{said} to theano function with name "{function_name}" at index {number} (0-based).\n'
+            if place(v.loc):
+                first += f"Backtrace when that variable is created:\n\n  {place(v.loc)}\n\n"
             e.args = (first + " ".join(map(str, e.args)),)
             raise e.with_traceback(
                 None

@@ -12,6 +12,7 @@ import numpy as np
 
 from tcc import native
 from tcc.functions import DictFunction, In, InputContainer, InterpretedFunction, compiled, parameter
+from tcc.graph import NOWHERE, located_at
 from tcc.ir.core import Func, Module
 from tcc.ir.parser import ParseError, parse
 from tcc.ir.safetensors import Tensor, tensor
@@ -180,7 +181,8 @@ def function_of(
     entry: Entry, func: Func, state: Mapping[str, TensorSharedVariable], compile: bool, device: Any = None
 ) -> Any:
     """An entry as `tcc.function` would have made it."""
-    inputs = [make_variable(TensorType(NAMES[a.dtype], shape=_known(a)), a.name) for a in entry.arguments]
+    with located_at(NOWHERE):  # the file does not say where its author made them
+        inputs = [make_variable(TensorType(NAMES[a.dtype], shape=_known(a)), a.name) for a in entry.arguments]
     places = {p.name: i for i, p in enumerate(func.body.params)}
     why = {}
     for key, text in func.attrs.get("why", {}).items():

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+from collections import namedtuple
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -124,6 +125,7 @@ class Entry:
         self._model, self.name = model, info.name.decode()
         self._inputs = info.tensors[: info.arguments]
         self._outputs = info.tensors[info.arguments : info.arguments + info.results]
+        self._several = namedtuple(self.name, self.results, rename=True)  # type: ignore[misc]
 
     @property
     def results(self) -> list[str]:
@@ -137,7 +139,7 @@ class Entry:
         return f"{self.name}({', '.join(map(one, self._inputs))}) -> ({', '.join(map(one, self._outputs))})"
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """The result, or a tuple of several.  TypeError for wrong arguments, ModelError for what the library refuses."""
+        """The result, or a named tuple of several.  TypeError for wrong arguments, ModelError for what the library refuses."""
         model = self._model
         given = list(map(self._input, self._inputs, self._arguments(args, kwargs)))
         inputs, shown = _list(given), [Tensor() for _ in self._outputs]
@@ -158,8 +160,8 @@ class Entry:
                 model.check(status)
                 break
             wanted = now
-        made = tuple(a.reshape(-1)[: int(np.prod(s))].reshape(s) for a, s in zip(arrays, now))
-        return made[0] if len(made) == 1 else made if made else None
+        made = [a.reshape(-1)[: int(np.prod(s))].reshape(s) for a, s in zip(arrays, now)]
+        return made[0] if len(made) == 1 else self._several(*made) if made else None
 
     def _arguments(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[Any]:
         names = [s.name.decode() for s in self._inputs]

@@ -194,3 +194,9 @@ def test_an_index_out_of_bounds_changes_nothing(build: Build) -> None:
         model(np.ones((2, 64), "float32"), np.array([3, 10]))
     for p in params:
         np.testing.assert_array_equal(model.state[p.name], p.get_value())
+
+
+def test_results_go_by_their_names_too(build: Build) -> None:
+    x = T.fvector("x")
+    made = build({"f": tcc.function([x], {"low": x.min(), "high": x.max()})})(np.arange(3, dtype="f4"))
+    assert (made.low, made.high) == (0, 2) and made == (made.high, made.low)
