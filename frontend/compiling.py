@@ -107,7 +107,7 @@ def function(
 
 def evaluate(v: Variable, values: Mapping[Variable, Any]) -> Any:
     """`v.eval`: small graphs run once are interpreted; the function is kept with the variable."""
-    for key in values:
+    for key in values.keys():  # noqa: SIM118 (AttributeError names it for what is no dict)
         if not isinstance(key, Variable):
             raise TypeError(f"eval takes a dict from variables to their values, got the key {key!r}")
     inputs = tuple(sorted(values.keys(), key=id))

@@ -228,6 +228,9 @@ class Program:
         if stage == "values":
             return print_func(func) + "\n"
         steps = self.pipeline()
+        if "outputs" in func.attrs:  # a text that is placed already: what follows is left to do
+            done = "plan" if "arena" in func.attrs else "place"
+            steps = steps[[s.name for s in steps].index(done) + 1 :]
         if stage == "fused":
             steps = [s for s in steps if s.name not in ("place", "plan")]
         elif stage == "placed":

@@ -166,7 +166,10 @@ def read(path: Path) -> Bundle:
     except ManifestError as e:
         raise BundleError(f"{path}: {MANIFEST}: {e}") from None
     except ValueError as e:
-        raise BundleError(f"{path}: {e}") from None
+        hint = (
+            f": tcc compile {path} --emit bundle makes one of it" if path.suffix in (".py", ".tcir") else ""
+        )
+        raise BundleError(f"{path}: {e}{hint}") from None
     return Bundle(path, manifest, members, data)
 
 

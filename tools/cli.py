@@ -215,7 +215,7 @@ def explain(target: str, pattern: str) -> None:
 def profile(target: str, sizes: tuple[str, ...], seconds: float, device: str) -> None:
     """Times each kernel of the function TARGET (model.py:f), called with random numbers, beside the limits of the machine or the device."""
     from tcc.tools.load import load_programs
-    from tcc.tools.profile import measured, random_arguments
+    from tcc.tools.profile import measured, random_arguments, with_state
 
     if not 0 < seconds <= 600:
         raise click.BadParameter(
@@ -225,6 +225,7 @@ def profile(target: str, sizes: tuple[str, ...], seconds: float, device: str) ->
         numbers = shared_sizes(program) | models.read_sizes(sizes)
         check_sizes(name, program, numbers)
         try:
+            program = with_state(program, numbers)
             args = random_arguments(program, numbers)
         except ValueError as e:
             raise click.BadParameter(f"@{name}: {e}", param_hint="--size") from None

@@ -275,14 +275,19 @@ def disagreement(func: Func, arrays: Sequence[Array], run_native: Runner = run_n
         for i, g in enumerate(got):
             found = expected.difference(i, g)
             if found:
-                return f"with {sizes} result {i} {found}"
+                return f"with {sizes} {_which(func, i)} {found}"
         seen.append(got)
     if may_round_otherwise(fused, arrays):
         return ""
     for i, (a, b) in enumerate(zip(*seen)):
         if not same_bits(a, b):
-            return f"result {i} differs between exact and run-time sizes: {a!r} against {b!r}"
+            return f"{_which(func, i)} differs between exact and run-time sizes: {a!r} against {b!r}"
     return ""
+
+
+def _which(func: Func, result: int) -> str:
+    op = func.body.yields[result].op
+    return f"result {result}, of {op.name}," if op is not None else f"result {result}"
 
 
 def after_passes(func: Func) -> Func:

@@ -11,10 +11,11 @@ from tcc import devicetimes
 from tcc.devices import DeviceSource, arch_of
 from tcc.driver import Program
 from tcc.ir import dims
-from tcc.ir.core import Op
+from tcc.ir.core import Op, Value
 from tcc.ir.types import numpy_dtype
 from tcc.measuring import SECONDS, KernelTime, described, number, profile
 from tcc.runtime import threads
+from tcc.runtime.buffers import Container
 from tcc.tools.peak import copy_bandwidth, fma_peak, read_bandwidth
 
 __all__ = [
@@ -106,20 +107,33 @@ def slowest(found: Sequence[KernelTime], count: int) -> list[str]:
     return lines
 
 
+def with_state(program: Program, sizes: dict[str, int]) -> Program:
+    """The program, with random values for the shared variables of a text, which holds none."""
+    names = set(program.func.attrs.get("shared", ())) - program.containers.keys()
+    if not names:
+        return program
+    params = [p for p in program.func.body.params if p.name in names]
+    made = {p.name: Container(_random(p, sizes, np.random.default_rng(1))) for p in params}
+    return Program(program.func, {**program.containers, **made}, program.returns)
+
+
 def random_arguments(program: Program, sizes: dict[str, int]) -> list[Array]:
     """Standard normal numbers, and zeros where integers are wanted; ValueError names a size that is not given."""
     rng = np.random.default_rng(0)
     found: list[Array] = []
     for p in program.func.body.params:
-        if p.name in program.containers:
-            continue
-        missing = {n for s in p.type.shape for n in dims.names_of(s)} - sizes.keys()
-        if missing:
-            raise ValueError(f"{p.name} is {p.type}: give the size {sorted(missing)[0]}")
-        shape = [dims.evaluate(s, sizes) for s in p.type.shape]
-        dtype = numpy_dtype(p.type.dtype)
-        found.append((rng.standard_normal(shape) if dtype.kind == "f" else np.zeros(shape)).astype(dtype))
+        if p.name not in program.containers:
+            found.append(_random(p, sizes, rng))
     return found
+
+
+def _random(p: Value, sizes: dict[str, int], rng: np.random.Generator) -> Array:
+    missing = {n for s in p.type.shape for n in dims.names_of(s)} - sizes.keys()
+    if missing:
+        raise ValueError(f"{p.name} is {p.type}: give the size {sorted(missing)[0]}")
+    shape = [dims.evaluate(s, sizes) for s in p.type.shape]
+    dtype = numpy_dtype(p.type.dtype)
+    return (rng.standard_normal(shape) if dtype.kind == "f" else np.zeros(shape)).astype(dtype)
 
 
 def _least_seconds(k: KernelTime, count: int) -> float:

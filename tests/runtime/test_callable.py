@@ -141,7 +141,7 @@ def test_keywords_and_defaults(add_one: Counting) -> None:
     ("args", "kwargs", "message"),
     [
         ((), {}, "add_one: Missing required input: x"),
-        ((1, 2), {}, "add_one takes 1 arguments, got 2"),
+        ((1, 2), {}, r"add_one takes 1 arguments \(x\), got 2"),
         ((), {"y": 1}, "'y' is not among x"),
         (([1.0],), {"x": 1}, "'x' is given twice"),
         ((np.zeros((2, 2), "f4"),), {}, "x must be float32 of rank 1, got float32 of rank 2"),

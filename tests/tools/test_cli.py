@@ -318,6 +318,19 @@ def test_dumped_ir_can_be_read_again(here: Path, stage: str, capsys: Output) -> 
     assert list(parse(captured.out)) == ["layer"] and captured.err == "loading\n"
 
 
+@pytest.mark.parametrize("stage", ["fused", "placed", "planned"])
+def test_dumped_ir_goes_on_to_the_same_plan(here: Path, stage: str, capsys: Output) -> None:
+    """What was dumped, and maybe edited, goes on from where it stands."""
+    assert run(["dump", "model_of_test.py:layer", "--stage", "plan"]) == 0
+    wanted = capsys.readouterr().out
+    assert run(["dump", "model_of_test.py:layer", "--stage", "placed" if stage == "planned" else stage]) == 0
+    Path("dumped.tcir").write_text(capsys.readouterr().out)
+    if stage == "planned":
+        assert run(["opt", "dumped.tcir", "-p", "plan", "-o", "dumped.tcir"]) == 0
+    assert run(["dump", "dumped.tcir", "--stage", "plan"]) == 0
+    assert capsys.readouterr().out == wanted
+
+
 @pytest.mark.parametrize(
     "stage, words", [("plan", "bytes at its peak"), ("llvm", "define i32 @"), ("asm", ".globl")]
 )
@@ -394,6 +407,15 @@ def test_profile_wants_a_length_of_time(here: Path, seconds: str, capsys: Output
 def test_profile_makes_one_call_at_the_least(here: Path, capsys: Output) -> None:
     assert run(["profile", "model_of_test.py:layer", "--size", "x_0=3", "--seconds", "1e-9"]) == 0
     assert "us a call" in capsys.readouterr().out
+
+
+def test_profile_fills_the_shared_variables_of_a_text(here: Path, capsys: Output) -> None:
+    assert run(["dump", "model_of_test.py:layer", "--stage", "values"]) == 0
+    Path("dumped.tcir").write_text(capsys.readouterr().out)
+    assert run(["profile", "dumped.tcir", "--size", "x_0=3", "--seconds", "1e-9"]) == 0
+    assert "us a call" in capsys.readouterr().out
+    assert run(["bench", "dumped.tcir"]) == 4
+    assert "tcc compile dumped.tcir --emit bundle" in capsys.readouterr().err
 
 
 def test_explain_says_why_a_function_was_compiled_again(here: Path, capsys: Output) -> None:
