@@ -34,6 +34,10 @@ class Places:
 
     def begin(self, signature: str, sizes: Sequence[Size] = ()) -> None:
         self.e.function(signature)
+        self.load_arguments(sizes)
+
+    def load_arguments(self, sizes: Sequence[Size] = ()) -> None:
+        """The operands' addresses and what sizes they have, and others."""
         self.size = memo_sizes(self.slots, self.e)
         for t in self.types:
             for s in (*t.shape, *t.strides):

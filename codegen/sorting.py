@@ -1,40 +1,40 @@
-"""sort, argsort and argtopk along one axis: radix sorts of integers that are ordered as the elements are.
-
-An element becomes an unsigned key (negative floats with all bits turned, others with the sign bit turned; NaN is the largest
-key), and where positions are asked for, a record with the key above the position, so that equal elements stay in their
-order.  Long lines are sorted by bytes from the lowest (LSD radix sort; bytes that all records share are passed over), short
-ones by insertion.  argtopk finds the byte-wise prefix of the k-th key first, and sorts what lies below it; for small k a
-bound of the k-th key, which the k-th least of the lowest keys of 2k groups is, and sorts what does not lie above that.  A
-unit of parallel work is a line, which may have up to 2^32 elements.
-"""
+"""sort, argsort and argtopk along one axis: radix sorts, and quicksorts of vectors where the CPU has instructions for them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
 from tcc.codegen.emit import VecType
-from tcc.codegen.gather import Places
-from tcc.codegen.kernel import Kernel, finish, plus, times
-from tcc.codegen.nest import Position, Vectors, iota
-from tcc.codegen.products.microkernel import splat
+from tcc.codegen.kernel import Kernel, times
+from tcc.codegen.nest import Position
+from tcc.codegen.products.microkernel import load, store
+from tcc.codegen.quicksort import Quicksort
+from tcc.codegen.radix import BUCKETS, FEW, Lines, Scratch
 from tcc.codegen.target import Target
 from tcc.ir import dims
 from tcc.ir.core import Op
-from tcc.ir.dims import Size
-from tcc.ir.types import FLOATS, itemsize
-from tcc.runtime.layout import CTX_SCRATCH, CTX_SCRATCH_BYTES
+from tcc.runtime.layout import CTX_THREADS
 
-INSERTION = 32  # most records that are sorted by insertion
-BUCKETS = 256
-FEW = 32  # most elements that are looked for below a bound, which the least of some groups give
-INFINITY = {"f16": 0x7C00, "bf16": 0x7F80, "f32": 0x7F80_0000, "f64": 0x7FF0_0000_0000_0000}
+COST = 128  # sixteenths of a cycle an element
+DEPTH = 2  # times the depth that halving takes, behind which ranges are sorted by radix
+LONG = 1 << 16  # elements of a line that is worth all threads
+SHARES = 8  # of a thread, for each of which a line has a part and a range of values
+MOST_SHARES = 64  # of all threads
+SAMPLED = 16  # elements for each range of values
+# What threads know of a line that they share, and the words of one entry of its table.
+JOB = {
+    name: slot for slot, name in enumerate("args line shares n to spare samples sorted table starts".split())
+}
+ENTRY = 2  # where some elements are, and their number
 
 
 def sort_kernel(op: Op, target: Target) -> Kernel:
     """`sort` and `argsort`."""
     w = Lines(op, target, positions=op.name == "argsort")
+    if target.permutes and w.width in (32, 64):
+        return QuickLines(op, target, positions=w.positions).quick_kernel()
 
-    def line(places: list[str], scratch: _Scratch) -> None:
+    def line(places: list[str], scratch: Scratch) -> None:
         n = w.size(w.length)
         w.build(places, scratch.first, n)
         w.write(places, w.sorted(scratch, scratch.first, scratch.second, n), n)
@@ -50,14 +50,14 @@ def topk_kernel(op: Op, target: Target) -> Kernel:
     if isinstance(k, int) and 0 < k <= FEW:
         least = k
 
-        def few(places: list[str], scratch: _Scratch) -> None:
+        def few(places: list[str], scratch: Scratch) -> None:
             n, found = w.size(w.length), w.below(places, scratch, least)
             count = e.call("i64", "llvm.smin.i64", ("i64", n), ("i64", str(least)))
             w.write(places, w.sorted(scratch, scratch.first, scratch.second, found), count)
 
         return w.kernel(few)
 
-    def line(places: list[str], scratch: _Scratch) -> None:
+    def line(places: list[str], scratch: Scratch) -> None:
         n = w.size(w.length)
         count = e.call("i64", "llvm.smin.i64", ("i64", n), ("i64", w.size(k)))
         w.build(places, scratch.first, n)
@@ -72,395 +72,311 @@ def topk_kernel(op: Op, target: Target) -> Kernel:
     return w.kernel(line, [k])
 
 
-class _Scratch:
-    """Of one thread: two areas for the records of a line, and counters."""
+class QuickLines(Lines):
+    """sort and argsort by vectors: where the result's line is dense it is sorted there.
 
-    def __init__(self, first: str, second: str, counts: str) -> None:
-        self.first, self.second, self.counts = first, second, counts
+    Of fewer lines than threads each is shared by all, in phases.  Every thread makes the records of a part of the line.  It
+    cuts its part by the quantiles of samples, as quicksort would by its pivots, into ranges of values.  A range's elements of
+    all parts are put together, at their place in the result, and sorted there.
+    """
 
+    def __init__(self, op: Op, target: Target, *, positions: bool) -> None:
+        super().__init__(op, target, positions=positions)
+        self.vector = VecType(f"i{self.width}", self.lanes)
+        self.top = -(1 << (self.width - 1))
+        self.dense = self.types[1].strides[self.axis] == 1
+        self.long = not isinstance(self.length, int) or self.length >= LONG
 
-class Lines(Places):
-    def __init__(self, op: Op, target: Target, *, positions: bool, largest: bool = False) -> None:
-        super().__init__(op, target)
-        self.axis, self.positions, self.largest = int(op.attrs["axis"]), positions, largest
-        self.dtype = self.types[0].dtype
-        self.length: Size = self.types[0].shape[self.axis]
-        self.bits = 8 * itemsize(self.dtype)
-        self.raw = f"u{self.bits}"  # an element as it lies in memory
-        self.width = self.bits if not positions else 64 if self.bits <= 32 else 128
-        self.shift = self.width // 2 if positions else 0  # where the key begins
-        self.lanes = (
-            target.vector(f"i{self.bits}").lanes if not positions else max(2, target.vector_bits // 64)
-        )
-        self.selects = False
-
-    # -- the kernel -----------------------------------------------------------------------------------------------
-
-    @property
-    def area(self) -> Size:
-        """Bytes of the records of a line, with room for whole vectors."""
-        records = dims.add(dims.maximum(self.length, 2 * FEW), self.lanes)
-        return dims.mul(dims.floordiv(dims.add(dims.mul(records, self.width // 8), 63), 64), 64)
-
-    @property
-    def digits(self) -> int:
-        return self.bits // 8
-
-    def kernel(self, line: Callable[[list[str], _Scratch], None], more: Sequence[Size] = ()) -> Kernel:
+    def quick_kernel(self) -> Kernel:
         e = self.e
         self.write_sort()
-        if self.selects:
-            self.write_select()
-        kept = [s for a, s in enumerate(self.types[0].shape) if a != self.axis]
-        self.begin_body([self.area, *more])
-        base = e.value(f"load ptr, ptr {e.gep('%ctx', CTX_SCRATCH, 'i64')}")
-        each = e.value(f"load i64, ptr {e.gep('%ctx', CTX_SCRATCH_BYTES, 'i64')}")
-        first = e.gep(base, e.value(f"mul i64 %thread, {each}"))
-        second = e.gep(first, self.size(self.area))
-        scratch = _Scratch(first, second, e.gep(second, self.size(self.area)))
-        self.vectors = Vectors(e, self.target, self.size)
-
-        def unit(u: str, _: list[str]) -> None:
-            line(self.unravel(u, kept), scratch)
-
-        e.loop("%begin", "%end", 1, unit)
-        e.end()
-        self.begin_kernel()
-        self.parallel(self.count(kept), times(e, self.size(self.length), str(64 * self.digits)))
-        e.end("i32 0")
-        counters = self.digits * BUCKETS * 4
-        bytes = dims.add(dims.mul(2, self.area), counters)
-        return finish(e, tuple(self.slots.slots), self.op.name, bytes)
-
-    def at(self, i: int, places: Sequence[str]) -> str:
-        """The address of the line of operand `i`."""
-        return self.address(i, [*places[: self.axis], "0", *places[self.axis :]])
-
-    def each_vector(self, n: str, body: Callable[[Position], None]) -> None:
-        e, lanes = self.e, self.lanes
-        whole = e.value(f"and i64 {n}, {-lanes}")
-        e.loop(0, whole, lanes, lambda i, _: body(Position(i, lanes)))
-
-        def rest(i: str, _: list[str]) -> None:
-            left = splat(e, VecType("i64", lanes), e.value(f"sub i64 {n}, {i}"))
-            body(Position(i, lanes, e.value(f"icmp slt {VecType('i64', lanes)} {iota(lanes)}, {left}")))
-
-        e.loop(whole, n, lanes, rest)
-
-    # -- keys -----------------------------------------------------------------------------------------------------
-
-    def build(self, places: Sequence[str], records: str, n: str) -> None:
-        """The line's records; what lies behind them up to a whole vector is written too."""
-        e, base = self.e, self.at(0, places)
-        stride = self.types[0].strides[self.axis]
-        record = VecType(f"i{self.width}", self.lanes)
-
-        def vector(pos: Position) -> None:
-            key = self.key(self.vectors.load(self.raw, base, stride, pos))
-            if self.positions:
-                wide = e.value(f"zext {VecType(f'i{self.bits}', self.lanes)} {key} to {record}")
-                wide = e.value(f"shl {record} {wide}, {record.const(self.shift)}")
-                index = self.vectors.lane_index(pos)
-                if self.width > 64:
-                    index = e.value(f"zext {VecType('i64', self.lanes)} {index} to {record}")
-                key = e.value(f"or {record} {wide}, {index}")
-            e.line(f"store {record} {key}, ptr {e.gep(records, pos.offset, record.elem)}, align 1")
-
-        self.each_vector(n, vector)
-
-    def record(self, key: str, index: str) -> str:
-        """One key and its position, an i64."""
-        e, t = self.e, f"i{self.width}"
-        wide = e.value(f"shl {t} {e.value(f'zext i{self.bits} {key} to {t}')}, {self.shift}")
-        at = index if self.width == 64 else e.value(f"zext i64 {index} to {t}")
-        return e.value(f"or {t} {wide}, {at}")
-
-    def below(self, places: Sequence[str], scratch: _Scratch, k: int) -> str:
-        """Puts the records of a line into the first area that may be among the k lowest; gives their number."""
-        e, lanes, base = self.e, self.lanes, self.at(0, places)
-        stride, n = self.types[0].strides[self.axis], self.size(self.length)
-        t = VecType(f"i{self.bits}", lanes)
-        ways = max(1, -(-2 * k // lanes))
-        step = ways * lanes
-
-        def key(pos: Position) -> str:
-            return self.key(self.vectors.load(self.raw, base, stride, pos))
-
-        def least(i: str, found: list[str]) -> list[str]:
-            keys = [key(Position(plus(e, i, str(w * lanes)), lanes)) for w in range(ways)]
-            return [e.call(t, f"llvm.umin.{t.suffix}", (t, a), (t, b)) for a, b in zip(found, keys)]
-
-        whole = e.value(f"sub i64 {n}, {e.value(f'srem i64 {n}, {step}')}")
-        groups = e.loop(0, whole, step, least, [(t, t.const(-1))] * ways)
-        for g, group in enumerate(groups):
-            for lane in range(lanes):
-                one = e.value(f"extractelement {t} {group}, i64 {lane}")
-                self.put(self.record(one, "0"), scratch.second, str(g * lanes + lane))
-        sorted_groups = self.sorted(scratch, scratch.second, scratch.first, str(step))
-        bound = e.value(f"lshr i{self.width} {self.load(sorted_groups, str(k - 1))}, {self.shift}")
-        bounds = splat(e, t, e.value(f"trunc i{self.width} {bound} to i{self.bits}"))
-
-        def collect(start: str, end: str, count: str, masked: bool) -> str:
-            def vector(i: str, state: list[str]) -> list[str]:
-                mask = ""
-                if masked:
-                    left = splat(e, VecType("i64", lanes), e.value(f"sub i64 {end}, {i}"))
-                    mask = e.value(f"icmp slt {VecType('i64', lanes)} {iota(lanes)}, {left}")
-                keys = key(Position(i, lanes, mask))
-                hits = e.value(f"icmp ule {t} {keys}, {bounds}")
-                hits = e.value(f"and {t.of('i1')} {hits}, {mask}") if masked else hits
-                return [self.append(keys, hits, i, state[0], scratch.first)]
-
-            return e.loop(start, end, lanes, vector, [("i64", count)])[0]
-
-        full = e.value(f"and i64 {n}, {-lanes}")
-        return collect(full, n, collect("0", full, "0", False), True)
-
-    def append(self, keys: str, hits: str, first: str, count: str, records: str) -> str:
-        """Appends the records of the lanes that hit; gives how many there are then."""
-        e, lanes = self.e, self.lanes
-        t, bits = VecType(f"i{self.bits}", lanes), f"i{lanes}"
-        given = e.value(f"bitcast {t.of('i1')} {hits} to {bits}")
-        before, head, inside, after = e.current, *(e.label() for _ in range(3))
-        left, rest, at, following = e.fresh("b"), e.fresh("b"), e.fresh("n"), e.fresh("n")
-        e.branch(head)
-        e.at(head)
-        e.line(f"{left} = phi {bits} [{given}, %{before}], [{rest}, %{inside}]")
-        e.line(f"{at} = phi i64 [{count}, %{before}], [{following}, %{inside}]")
-        e.branch_if(e.value(f"icmp ne {bits} {left}, 0"), inside, after)
-        e.at(inside)
-        lane = e.call(bits, f"llvm.cttz.{bits}", (bits, left), ("i1", "true"))
-        lane = e.value(f"zext {bits} {lane} to i64")
-        one = e.value(f"extractelement {t} {keys}, i64 {lane}")
-        self.put(self.record(one, plus(e, first, lane)), records, at)
-        e.line(f"{rest} = and {bits} {left}, {e.value(f'sub {bits} {left}, 1')}")
-        e.line(f"{following} = add i64 {at}, 1")
-        e.branch(head)
-        e.at(after)
-        return at
-
-    def key(self, bits: str) -> str:
-        """Elements as unsigned integers in their order, or, of the largest first, in the opposite one."""
-        e, t = self.e, VecType(f"i{self.bits}", self.lanes)
-        top = -(1 << (self.bits - 1))
-
-        def op(name: str, a: str, b: str | int) -> str:
-            return e.value(f"{name} {t} {a}, {b if isinstance(b, str) else t.const(b)}")
-
-        def select(cond: str, a: str, b: str) -> str:
-            return e.value(f"select {t.of('i1')} {cond}, {t} {a}, {t} {b}")
-
-        made = bits
-        if self.dtype in FLOATS:
-            size = op("and", bits, ~top)
-            nan = op("icmp ugt", size, INFINITY[self.dtype])
-            if self.positions:  # -0.0 and 0.0 are equal
-                bits = select(op("icmp eq", size, 0), t.const(0), bits)
-            made = op("xor", bits, op("or", op("ashr", bits, self.bits - 1), top))
-            made = select(nan, t.const(-1), made)
-        elif self.dtype[0] == "i":
-            made = op("xor", bits, top)
-        return op("xor", made, -1) if self.largest else made
-
-    def element(self, key: str) -> str:
-        """Elements from their keys."""
-        e, t = self.e, VecType(f"i{self.bits}", self.lanes)
-        top = -(1 << (self.bits - 1))
-        if self.dtype in FLOATS:
-            negative = e.value(f"icmp sge {t} {key}, zeroinitializer")
-            turn = e.value(f"select {t.of('i1')} {negative}, {t} {t.const(-1)}, {t} {t.const(top)}")
-            return e.value(f"xor {t} {key}, {turn}")
-        return e.value(f"xor {t} {key}, {t.const(top)}") if self.dtype[0] == "i" else key
-
-    def write(self, places: Sequence[str], records: str, n: str) -> None:
-        """The result's line from sorted records."""
-        e, base = self.e, self.at(1, places)
-        stride = self.types[1].strides[self.axis]
-        record = VecType(f"i{self.width}", self.lanes)
-
-        def vector(pos: Position) -> None:
-            got = e.value(f"load {record}, ptr {e.gep(records, pos.offset, record.elem)}, align 1")
-            if not self.positions:
-                self.vectors.store(self.raw, self.element(got), base, stride, pos)
-                return
-            index = e.value(f"and {record} {got}, {record.const((1 << 32) - 1)}")
-            if self.width > 64:
-                index = e.value(f"trunc {record} {index} to {VecType('i64', self.lanes)}")
-            self.vectors.store("i64", index, base, stride, pos)
-
-        self.each_vector(n, vector)
-
-    # -- sorting records --------------------------------------------------------------------------------------------
-
-    def sorted(self, scratch: _Scratch, records: str, other: str, n: str) -> str:
-        """Where `n` records are once they are sorted: in `records`, or in `other`, which must be as large."""
-        return self.e.value(
-            f"call ptr @KERNEL_NAME.sort(ptr {records}, ptr {other}, ptr {scratch.counts}, i64 {n})"
-        )
-
-    def load(self, records: str, index: str) -> str:  # type: ignore[override]
-        e, t = self.e, f"i{self.width}"
-        return e.value(f"load {t}, ptr {e.gep(records, index, t)}, align 1")
-
-    def put(self, record: str, records: str, index: str) -> None:
-        e, t = self.e, f"i{self.width}"
-        e.line(f"store {t} {record}, ptr {e.gep(records, index, t)}, align 1")
-
-    def digit(self, record: str, p: int | str) -> str:
-        """The key's byte number `p`, from the lowest."""
-        e, t = self.e, f"i{self.width}"
-        if isinstance(p, int):
-            amount: str | int = self.shift + 8 * p
+        finish = None if self.dtype[0] == "i" and not self.positions else self.finished
+        Quicksort(e, self.target, self.vector.elem, finish, "@KERNEL_NAME.steady").write()
+        self.write_steady()
+        self.write_body(self.line)
+        if self.long:
+            self.write_split()
+            self.write_phases()
+            self.write_shared()
+        self.begin_kernel([self.area])
+        if self.long:
+            self.write_choice()
         else:
-            wide = plus(e, times(e, p, "8"), str(self.shift))
-            amount = (
-                wide
-                if self.width == 64
-                else e.value(f"{'zext' if self.width > 64 else 'trunc'} i64 {wide} to {t}")
-            )
-        moved = record if amount == 0 else e.value(f"lshr {t} {record}, {amount}")
-        byte = moved if self.width == 8 else e.value(f"trunc {t} {moved} to i8")
-        return e.value(f"zext i8 {byte} to i64")
+            self.share_lines(COST)
+        e.end("i32 0")
+        return self.finished_kernel(dims.add(dims.mul(2, self.area), self.shared_bytes))
 
-    def clear(self, counts: str, tables: int) -> None:
-        bytes = tables * BUCKETS * 4
-        self.e.declare("declare void @llvm.memset.p0.i64(ptr, i8, i64, i1)")
-        self.e.line(f"call void @llvm.memset.p0.i64(ptr {counts}, i8 0, i64 {bytes}, i1 false)")
+    def line(self, places: list[str], scratch: Scratch) -> None:
+        """A line by one thread."""
+        n = self.size(self.length)
+        to = self.at(1, places) if self.dense else scratch.first
+        self.build(places, to, n)
+        self.sort_records(to, scratch.second, n)
+        if not self.dense:
+            self.leave(places, to, n)
 
-    def counted(self, counter: str) -> str:
-        """The counter's value, which goes up by one."""
+    def sort_records(self, to: str, spare: str, n: str) -> None:
         e = self.e
-        old = e.value(f"load i32, ptr {counter}")
-        e.line(f"store i32 {e.value(f'add i32 {old}, 1')}, ptr {counter}")
-        return e.value(f"zext i32 {old} to i64")
+        zeros = e.call("i64", "llvm.ctlz.i64", ("i64", n), ("i1", "false"))
+        depth = e.value(f"mul i64 {e.value(f'sub i64 64, {zeros}')}, {DEPTH}")
+        e.line(f"call void @KERNEL_NAME.quick(ptr {to}, ptr {to}, ptr {spare}, i64 {n}, i64 {depth})")
 
-    def write_sort(self) -> None:
-        """`ptr sort(ptr a, ptr b, ptr counts, i64 n)`."""
-        e = self.e
-        e.function(
-            "internal ptr @KERNEL_NAME.sort(ptr noalias %a, ptr noalias %b, ptr noalias %counts, i64 %n)"
-        )
-        e.line("%from.at = alloca ptr")
-        e.line("%to.at = alloca ptr")
+    def turned(self, records: str) -> str:
+        """Records as signed integers of their order, and back."""
+        return self.e.value(f"xor {self.vector} {records}, {self.vector.const(self.top)}")
 
-        def insert(i: str) -> None:
-            record = self.load("%a", i)
-            before, head, look, move, place = e.current, *(e.label() for _ in range(4))
-            j, lower = e.fresh("j"), e.fresh("j")
-            e.branch(head)
-            e.at(head)
-            e.line(f"{j} = phi i64 [{i}, %{before}], [{lower}, %{move}]")
-            e.line(f"{lower} = sub i64 {j}, 1")
-            e.branch_if(e.value(f"icmp sgt i64 {j}, 0"), look, place)
-            e.at(look)
-            previous = self.load("%a", lower)
-            e.branch_if(e.value(f"icmp ugt i{self.width} {previous}, {record}"), move, place)
-            e.at(move)
-            self.put(previous, "%a", j)
-            e.branch(head)
-            e.at(place)
-            self.put(record, "%a", j)
+    def keep_records(self, records: str, base: str, pos: Position) -> None:
+        at = self.e.gep(base, pos.offset, self.vector.elem)
+        store(self.e, self.vector, self.turned(records), at, pos.mask or None)
 
-        few, many = e.label(), e.label()
-        e.branch_if(e.value(f"icmp sle i64 %n, {INSERTION}"), few, many)
-        e.at(few)
-        e.loop(1, "%n", 1, lambda i, _: insert(i))
-        e.line("ret ptr %a")
-        e.at(many)
+    def finished(self, records: str) -> str:
+        """What the result holds: of records as signed integers."""
+        if self.positions:
+            return self.e.value(f"and {self.vector} {records}, {self.vector.const((1 << 32) - 1)}")
+        return self.element(self.turned(records))
 
-        self.clear("%counts", self.digits)
-        tables = [e.gep("%counts", p * BUCKETS, "i32") for p in range(self.digits)]
+    def write_steady(self) -> None:
+        """`void steady(ptr from, ptr to, ptr spare, i64 n)`: by radix."""
+        e, t = self.e, self.vector
+        e.function("internal void @KERNEL_NAME.steady(ptr %from, ptr %to, ptr %spare, i64 %n)")
+        counts = e.value(f"alloca [{self.digits * BUCKETS} x i32], align 64")
+        here = e.value("icmp eq ptr %from, %to")
+        other = e.value(f"select i1 {here}, ptr %spare, ptr %to")
 
-        def count(i: str, _: list[str]) -> None:
-            record = self.load("%a", i)
-            for p, table in enumerate(tables):
-                self.counted(e.gep(table, self.digit(record, p), "i32"))
+        def place(base: str, pos: Position) -> tuple[str, str | None]:
+            return e.gep(base, pos.offset, t.elem), pos.mask or None
 
-        e.loop(0, "%n", 1, count)
-        e.line("store ptr %a, ptr %from.at")
-        e.line("store ptr %b, ptr %to.at")
-        for p, table in enumerate(tables):
-            self.write_pass(p, table)
-        e.end("ptr " + e.value("load ptr, ptr %from.at"))
+        def turn(pos: Position) -> None:
+            at, mask = place("%from", pos)
+            store(e, t, self.turned(load(e, t, at, mask)), at, mask)
 
-    def write_pass(self, p: int, table: str) -> None:
-        """Moves the records by one byte of their keys, unless all have the same."""
-        e = self.e
-        source = e.value("load ptr, ptr %from.at")
-        target = e.value("load ptr, ptr %to.at")
-        bucket = e.gep(table, self.digit(self.load(source, "0"), p), "i32")
-        held = e.value(f"zext i32 {e.value(f'load i32, ptr {bucket}')} to i64")
+        self.each_vector("%n", turn)
+        made = e.value(f"call ptr @KERNEL_NAME.sort(ptr %from, ptr {other}, ptr {counts}, i64 %n)")
 
-        def move() -> None:
-            def start(i: str, total: list[str]) -> list[str]:
-                counter = e.gep(table, i, "i32")
-                here = e.value(f"load i32, ptr {counter}")
-                e.line(f"store i32 {total[0]}, ptr {counter}")
-                return [e.value(f"add i32 {total[0]}, {here}")]
+        def leave(pos: Position) -> None:
+            at, mask = place(made, pos)
+            value = self.finished(self.turned(load(e, t, at, mask)))
+            store(e, t, value, place("%to", pos)[0], mask)
 
-            e.loop(0, BUCKETS, 1, start, [("i32", "0")])
-
-            def one(i: str, _: list[str]) -> None:
-                record = self.load(source, i)
-                self.put(record, target, self.counted(e.gep(table, self.digit(record, p), "i32")))
-
-            e.loop(0, "%n", 1, one)
-            e.line(f"store ptr {target}, ptr %from.at")
-            e.line(f"store ptr {source}, ptr %to.at")
-
-        e.when(e.value(f"icmp ne i64 {held}, %n"), move)
-
-    def write_select(self) -> None:
-        """`void select(ptr records, ptr out, ptr counts, i64 n, i64 k)`: the k lowest of n >= k records to `out`.
-
-        From the highest byte on: records below the bucket that holds the k-th go to `out`, those in it stay to be told apart
-        by the next byte, in their order.
-        """
-        e = self.e
-        e.function(
-            "internal void @KERNEL_NAME.select(ptr noalias %records, ptr noalias %out, ptr noalias %counts, i64 %n, i64 %k)"
-        )
-
-        def level(turn: str, state: list[str]) -> list[str]:
-            left, made = state
-            p = e.value(f"sub i64 {self.digits - 1}, {turn}")
-            self.clear("%counts", 1)
-
-            def count(i: str, _: list[str]) -> None:
-                self.counted(e.gep("%counts", self.digit(self.load("%records", i), p), "i32"))
-
-            e.loop(0, left, 1, count)
-            wanted = e.value(f"sub i64 %k, {made}")
-
-            def find(b: str, carried: list[str]) -> list[str]:
-                total, bucket = carried
-                held = e.value(f"load i32, ptr {e.gep('%counts', b, 'i32')}")
-                here = e.value(f"zext i32 {held} to i64")
-                after = e.value(f"add i64 {total}, {here}")
-                short = e.value(f"icmp slt i64 {after}, {wanted}")
-                following = e.value(f"add i64 {b}, 1")
-                return [after, e.value(f"select i1 {short}, i64 {following}, i64 {bucket}")]
-
-            _, bucket = e.loop(0, BUCKETS, 1, find, [("i64", "0"), ("i64", "0")])
-
-            def part(i: str, ends: list[str]) -> list[str]:
-                kept, put = ends
-                record = self.load("%records", i)
-                digit = self.digit(record, p)
-                # both stores are made, and the one that counts moves its end on
-                self.put(record, "%records", kept)
-                self.put(record, "%out", put)
-                same = e.value(f"zext i1 {e.value(f'icmp eq i64 {digit}, {bucket}')} to i64")
-                lower = e.value(f"zext i1 {e.value(f'icmp ult i64 {digit}, {bucket}')} to i64")
-                return [e.value(f"add i64 {kept}, {same}"), e.value(f"add i64 {put}, {lower}")]
-
-            return e.loop(0, left, 1, part, [("i64", "0"), ("i64", made)])
-
-        left, made = e.loop(0, self.digits, 1, level, [("i64", "%n"), ("i64", "0")])
-        wanted = e.value(f"sub i64 %k, {made}")
-
-        def rest(i: str, _: list[str]) -> None:
-            self.put(self.load("%records", i), "%out", plus(e, made, i))
-
-        e.loop(0, wanted, 1, rest)
+        self.each_vector("%n", leave)
         e.end()
+
+    def leave(self, places: Sequence[str], line: str, end: str, start: str = "0") -> None:
+        """What is sorted of a line goes to the result, which is not dense."""
+        e, base = self.e, self.at(1, places)
+        stride, t = self.types[1].strides[self.axis], self.vector
+
+        def one(pos: Position) -> None:
+            value = load(e, t, e.gep(line, pos.offset, t.elem), pos.mask or None)
+            self.vectors.store(f"u{self.width}", value, base, stride, pos)
+
+        self.each_vector(end, one, start)
+
+    # -- lines that threads share -----------------------------------------------------------------------------------
+
+    @property
+    def shared_bytes(self) -> int:
+        """Of the first thread's scratch, behind the areas: twice the samples, the table, and the ranges' beginnings."""
+        if not self.long:
+            return 0
+        return 2 * MOST_SHARES * SAMPLED * 8 + MOST_SHARES * MOST_SHARES * ENTRY * 8 + (MOST_SHARES + 1) * 8
+
+    def write_choice(self) -> None:
+        """The kernel: lines to threads, or each line to all of them."""
+        e, lines = self.e, self.count(self.kept)
+        threads = e.value(f"load i64, ptr {e.gep('%ctx', CTX_THREADS, 'i64')}")
+        few = e.value(f"icmp slt i64 {lines}, {threads}")
+        long = e.value(f"icmp sge i64 {self.size(self.length)}, {LONG}")
+        shared = e.value(f"and i1 {few}, {long}")
+
+        def together() -> None:
+            many = times(e, threads, str(SHARES))
+            shares = e.call("i64", "llvm.smin.i64", ("i64", many), ("i64", str(MOST_SHARES)))
+            call = f"call void @KERNEL_NAME.shared(ptr %ctx, ptr %args, i64 {shares}, i64"
+            e.loop(0, lines, 1, lambda u, _: e.line(f"{call} {u})"))
+
+        e.when(shared, together)
+        e.when(e.value(f"xor i1 {shared}, true"), lambda: self.share_lines(COST))
+
+    def write_split(self) -> None:
+        """`void split(ptr from, ptr to, ptr spare, i64 n, ptr pivots, ptr entries, i64 first, i64 count)`.
+
+        Cuts records into ranges of values by pivots; each goes to the spare area, and into the table."""
+        e, elem = self.e, self.vector.elem
+        call = "call void @KERNEL_NAME.split"
+        e.function(
+            "internal void @KERNEL_NAME.split(ptr %from, ptr %to, ptr %spare, i64 %n, ptr %pivots, ptr %entries, "
+            "i64 %first, i64 %count)"
+        )
+        one, several = e.label(), e.label()
+        e.branch_if(e.value("icmp eq i64 %count, 1"), one, several)
+        e.at(one)
+        e.when(e.value("icmp eq ptr %from, %to"), lambda: self.copy_records("%spare", "%to", "%n"))
+        entry = e.gep("%entries", e.value(f"mul i64 %first, {ENTRY}"), "i64")
+        e.line(f"store ptr %spare, ptr {entry}")
+        e.line(f"store i64 %n, ptr {e.gep(entry, 1, 'i64')}")
+        e.line("ret void")
+        e.at(several)
+        half = e.value("lshr i64 %count, 1")
+        upper = e.value(f"add i64 %first, {half}")
+        pivot = e.value(f"load {elem}, ptr {e.gep('%pivots', e.value(f'sub i64 {upper}, 1'), elem)}")
+        cut = f"ptr %from, ptr %to, ptr %spare, i64 %n, {elem} {pivot}"
+        low = e.value(f"call i64 @KERNEL_NAME.cut({cut})")
+        high = e.value(f"sub i64 %n, {low}")
+        known = "ptr %pivots, ptr %entries"
+        spare, to = e.gep("%spare", high, elem), e.gep("%to", low, elem)
+        e.line(f"{call}(ptr %to, ptr %to, ptr {spare}, i64 {low}, {known}, i64 %first, i64 {half})")
+        rest = e.value(f"sub i64 %count, {half}")
+        e.line(f"{call}(ptr %spare, ptr {to}, ptr %spare, i64 {high}, {known}, i64 {upper}, i64 {rest})")
+        e.end()
+
+    def copy_records(self, to: str, source: str, n: str) -> None:
+        e = self.e
+        e.declare("declare void @llvm.memcpy.p0.p0.i64(ptr, ptr, i64, i1)")
+        size = e.value(f"mul i64 {n}, {self.width // 8}")
+        e.line(f"call void @llvm.memcpy.p0.p0.i64(ptr {to}, ptr {source}, i64 {size}, i1 false)")
+
+    def job(self, name: str, pointer: str = "%job") -> str:
+        """What a shared line's threads know."""
+        kind = "i64" if name in ("line", "shares", "n") else "ptr"
+        return self.e.value(f"load {kind}, ptr {self.e.gep(pointer, JOB[name], 'i64')}")
+
+    def begin_phase(self, name: str) -> None:
+        e = self.e
+        e.function(
+            f"internal void @KERNEL_NAME.{name}(ptr %ctx, ptr %job, i64 %begin, i64 %end, i64 %thread)"
+        )
+        e.line(f"%args = load ptr, ptr {e.gep('%job', JOB['args'], 'i64')}")
+        self.load_arguments([self.area])
+
+    def part(self, share: str) -> tuple[str, str]:
+        """Where a thread's part of the line begins and ends."""
+        e, n, shares = self.e, self.job("n"), self.job("shares")
+        ends = (e.value(f"mul i64 {n}, {s}") for s in (share, e.value(f"add i64 {share}, 1")))
+        start, end = (e.value(f"udiv i64 {at}, {shares}") for at in ends)
+        return start, end
+
+    def entry(self, table: str, shares: str, share: str, number: str) -> tuple[str, str]:
+        """Where a part's elements of one range are, and their number."""
+        e = self.e
+        index = e.value(f"add i64 {e.value(f'mul i64 {share}, {shares}')}, {number}")
+        at = e.gep(table, e.value(f"mul i64 {index}, {ENTRY}"), "i64")
+        return e.value(f"load ptr, ptr {at}"), e.value(f"load i64, ptr {e.gep(at, 1, 'i64')}")
+
+    def write_phases(self) -> None:
+        """The bodies: over parts of a line, then over ranges of values."""
+        e, elem = self.e, self.vector.elem
+
+        def phase(name: str, body: Callable[[str], None]) -> None:
+            self.begin_phase(name)
+            e.loop("%begin", "%end", 1, lambda u, _: body(u))
+            e.end()
+
+        def make(share: str) -> None:
+            start, end = self.part(share)
+            self.build(self.unravel(self.job("line"), self.kept), self.job("to"), end, start)
+
+        def cut(share: str) -> None:
+            start, end = self.part(share)
+            shares, count = self.job("shares"), e.value(f"sub i64 {end}, {start}")
+            to, spare = (e.gep(self.job(name), start, elem) for name in ("to", "spare"))
+            row = e.value(f"mul i64 {e.value(f'mul i64 {share}, {shares}')}, {ENTRY}")
+            known = f"ptr {self.job('sorted')}, ptr {e.gep(self.job('table'), row, 'i64')}"
+            e.line(
+                f"call void @KERNEL_NAME.split(ptr {to}, ptr {to}, ptr {spare}, i64 {count}, {known}, i64 0, i64 {shares})"
+            )
+
+        def bounds(number: str) -> tuple[str, str]:
+            starts = e.gep(self.job("starts"), number, "i64")
+            start, end = (e.value(f"load i64, ptr {e.gep(starts, i, 'i64')}") for i in range(2))
+            return start, end
+
+        def collect(number: str) -> None:
+            table, shares, (start, _) = self.job("table"), self.job("shares"), bounds(number)
+
+            def one(share: str, at: list[str]) -> list[str]:
+                source, count = self.entry(table, shares, share, number)
+                self.copy_records(at[0], source, count)
+                return [e.gep(at[0], count, elem)]
+
+            e.loop(0, shares, 1, one, [("ptr", e.gep(self.job("to"), start, elem))])
+
+        def sort(number: str) -> None:
+            start, end = bounds(number)
+            to, spare = (e.gep(self.job(name), start, elem) for name in ("to", "spare"))
+            self.sort_records(to, spare, e.value(f"sub i64 {end}, {start}"))
+            if not self.dense:
+                self.leave(self.unravel(self.job("line"), self.kept), self.job("to"), end, start)
+
+        for name, body in (("make", make), ("cuts", cut), ("collect", collect), ("sorts", sort)):
+            phase(name, body)
+
+    def write_shared(self) -> None:
+        """`void shared(ptr ctx, ptr args, i64 shares, i64 line)`: one line by all threads."""
+        e = self.e
+        self.begin(
+            "internal void @KERNEL_NAME.shared(ptr %ctx, ptr %args, i64 %shares, i64 %line)", [self.area]
+        )
+        job = e.value(f"alloca [{len(JOB)} x i64], align 8")
+        scratch, n = self.scratch_of("0"), self.size(self.length)
+        to = self.at(1, self.unravel("%line", self.kept)) if self.dense else scratch.first
+        samples = scratch.counts
+        other = e.gep(samples, MOST_SHARES * SAMPLED, "i64")
+        table = e.gep(other, MOST_SHARES * SAMPLED, "i64")
+        starts = e.gep(table, MOST_SHARES * MOST_SHARES * ENTRY, "i64")
+        known = {"args": "%args", "line": "%line", "shares": "%shares", "n": n, "to": to}
+        known |= {"spare": scratch.second, "samples": samples, "table": table, "starts": starts}
+
+        def tell(name: str, value: str) -> None:
+            kind = "i64" if name in ("line", "shares", "n") else "ptr"
+            e.line(f"store {kind} {value}, ptr {e.gep(job, JOB[name], 'i64')}")
+
+        def phase(name: str) -> None:
+            e.declare("declare void @tcc_parallel(ptr, ptr, ptr, i64, i64)")
+            e.line(
+                f"call void @tcc_parallel(ptr %ctx, ptr @KERNEL_NAME.{name}, ptr {job}, i64 %shares, i64 1)"
+            )
+
+        for name, value in known.items():
+            tell(name, value)
+        phase("make")
+        tell("sorted", self.pivots(to, n, samples, other))
+        phase("cuts")
+
+        def first(number: str, at: list[str]) -> list[str]:
+            e.line(f"store i64 {at[0]}, ptr {e.gep(starts, number, 'i64')}")
+
+            def add(share: str, total: list[str]) -> list[str]:
+                return [e.value(f"add i64 {total[0]}, {self.entry(table, '%shares', share, number)[1]}")]
+
+            return e.loop(0, "%shares", 1, add, [("i64", at[0])])
+
+        (end,) = e.loop(0, "%shares", 1, first, [("i64", "0")])
+        e.line(f"store i64 {end}, ptr {e.gep(starts, '%shares', 'i64')}")
+        phase("collect")
+        phase("sorts")
+        e.end()
+
+    def pivots(self, records: str, n: str, samples: str, other: str) -> str:
+        """The records between ranges of values: quantiles of samples at equal distances."""
+        e, elem = self.e, self.vector.elem
+        count = e.value(f"mul i64 %shares, {SAMPLED}")
+        step = e.value(f"udiv i64 {n}, {count}")
+
+        def sample(i: str, _: list[str]) -> None:
+            record = e.value(f"load {elem}, ptr {e.gep(records, e.value(f'mul i64 {i}, {step}'), elem)}")
+            unsigned = e.value(f"xor {elem} {record}, {self.top}")
+            e.line(f"store {elem} {unsigned}, ptr {e.gep(samples, i, elem)}")
+
+        e.loop(0, count, 1, sample)
+        counts = e.value(f"alloca [{self.digits * BUCKETS} x i32], align 64")
+        made = e.value(f"call ptr @KERNEL_NAME.sort(ptr {samples}, ptr {other}, ptr {counts}, i64 {count})")
+
+        def pivot(i: str, _: list[str]) -> None:
+            """In front of where it is found."""
+            at = e.value(f"mul i64 {e.value(f'add i64 {i}, 1')}, {SAMPLED}")
+            record = e.value(f"load {elem}, ptr {e.gep(made, at, elem)}")
+            e.line(f"store {elem} {e.value(f'xor {elem} {record}, {self.top}')}, ptr {e.gep(made, i, elem)}")
+
+        e.loop(0, e.value("sub i64 %shares, 1"), 1, pivot)
+        return made

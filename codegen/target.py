@@ -44,6 +44,11 @@ class Target(NamedTuple):
         return "+avx512vnni" in features if self.avx512 else self.f16c and "+avxvnni" in features
 
     @property
+    def permutes(self) -> bool:
+        """Whether it has x86's instructions that move lanes of a vector by their numbers in another."""
+        return self.f16c and self.vector_bits >= 256
+
+    @property
     def registers(self) -> int:
         """Of whole vectors, at least."""
         return 32 if self.avx512 or self.triple.startswith("aarch64") else 16

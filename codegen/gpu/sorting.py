@@ -1,6 +1,6 @@
 """sort, argsort and argtopk on a GPU: tiles of a line by a bitonic network in shared memory, then merges of neighbouring runs.
 
-Records are the CPU's (tcc.codegen.sorting): integers that are ordered as the elements are, with their positions below where
+Records are the CPU's (tcc.codegen.radix): integers that are ordered as the elements are, with their positions below where
 those are asked for, so no two of them are equal and the result hangs on no order.  A merge gives each block neighbours of the
 result, and of these each thread some, whose beginnings in both runs are found by bisection (merge path: Odeh et al., 2012).
 """
@@ -26,7 +26,7 @@ from tcc.codegen.gpu.kernel import (
     thread,
 )
 from tcc.codegen.kernel import Runtime, Scratch, plus, times
-from tcc.codegen.sorting import Lines
+from tcc.codegen.radix import Lines
 from tcc.ir import dims
 from tcc.ir.core import Op
 from tcc.ir.dims import Size

@@ -8,9 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tcc.codegen import sorting
 from tcc.ir.arrays import as_numbers, in_memory, rounded
 from tcc.ir.text import parse_func
 from tcc.ir.types import numpy_dtype
+from tcc.runtime.threads import pool
 from tcc.tools.compare import compile_native
 
 DTYPES = ("bool", "i8", "u16", "i32", "u32", "i64", "u64", "f16", "bf16", "f32", "f64")
@@ -70,6 +72,30 @@ def test_any_axis(shape: tuple[int, ...], axis: int) -> None:
 def test_ordered_and_equal_lines(dtype: str) -> None:
     n = np.arange(5000)
     check(dtype, [x.astype(numpy_dtype(dtype)) for x in (n, n[::-1], 0 * n, n % 7, -n // 3)])
+
+
+@pytest.mark.parametrize("dtype", ["f32", "u32", "i64"])
+def test_ranges_that_do_not_halve(dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TCC_CACHE", "0")
+    monkeypatch.setattr(sorting, "DEPTH", 0)
+    check(dtype, [numbers(dtype, (2, n), n) for n in (257, 1009)], 1)
+
+
+@pytest.mark.parametrize("target", ["host", "x86-64-v3"])
+@pytest.mark.parametrize("dtype", ["f32", "u32", "f64"])
+def test_long_lines_by_all_threads(target: str, dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TCC_TARGET", target)
+    n = sorting.LONG + 77
+    lines = numbers(dtype, (4, n))
+    lines[1], lines[2], lines[3] = 1, np.arange(n) % 2, -np.arange(n) % 1000
+    threads = pool()
+    try:
+        for limit in (1, threads.threads):
+            threads.limit = limit
+            check(dtype, list(lines))
+            check(dtype, [lines[:1].T], 0)  # whose strides are not known
+    finally:
+        threads.limit = threads.threads
 
 
 @pytest.mark.parametrize("target, dtype", CASES)
