@@ -100,6 +100,8 @@ def of_numbers(value: Any) -> bool:
         return all(map(of_numbers, value.values()))
     if isinstance(value, list | tuple):
         return all(map(of_numbers, value))
+    if isinstance(value, Type):
+        return all(map(of_numbers, (value.shape, value.strides)))
     return not isinstance(value, Expr)
 
 

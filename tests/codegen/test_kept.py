@@ -229,6 +229,15 @@ def test_an_update_that_changes_the_size(w: Any) -> None:
     check(f, w)
 
 
+def test_rows_that_a_flattened_batch_has_by_another_name() -> None:
+    """Their number is a size that holds by a `refine` where the batch varies: (n * 4 * 5 * 6) // n."""
+    x, w = T.tensor4("x", dtype="float32"), tcc.shared(normal(120, 64))
+    f = tcc.function([x], T.dot(T.reshape(x, (x.shape[0], T.prod(x.shape) // x.shape[0])), w))
+    for n in (3, 4, 5):
+        a = normal(n, 4, 5, 6)
+        np.testing.assert_allclose(warm(f, a), a.reshape(n, 120) @ w.get_value(), rtol=1e-4, atol=1e-4)
+
+
 def test_givens_name_another_variable(w: Any) -> None:
     other, x = tcc.shared(normal(61, 90) + 1, "other"), T.fmatrix("x")
     f = tcc.function([x], T.dot(x, w), givens={w: other})
