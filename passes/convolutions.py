@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,90 +11,126 @@ from tcc.ir.core import Op, Value
 from tcc.ir.dims import Size, floordiv, mul
 from tcc.passes.pattern import AnyRule, function_rule
 
+MOST_PHASES = 16  # of strides, that gradients of convolutions have text for
+
 
 @function_rule("conv", "conv_input", "conv_filter")
-def covered_axis(op: Op, b: Builder) -> Value | None:
-    """a convolution along an axis that the filters cover, and its gradients -> the axis belongs to the channels
+def patches(op: Op, b: Builder) -> Value | None:
+    """a convolution whose filters meet each element of the image once, along some axes, and its gradients -> those taps
+    belong to the channels
 
-    There the result has one element, which each tap meets with one element of the image: a sum as over channels.  A
-    convolution without other axes is a product of matrices.
+    So it is where filters cover the image, along an axis that is gone then, and where they are as long as a large stride.
+    A convolution without other axes is a product of matrices.
     """
     if op.blocks:
         return None
-    image, filters = _shapes(op)
-    axis = _covered(image, filters, op.attrs["pads"])
-    if axis is None:
+    image, filters, result = _shapes(op)
+    space = _Space(image, filters, result, op)
+    if not space.taken:
         return None
-    rank = len(image) - 2
-
-    def without(values: Sequence[Any]) -> list[Any]:
-        each = len(values) // rank
-        return [*values[: axis * each], *values[(axis + 1) * each :]]
-
-    how: dict[str, Any] = {
-        key: without(op.attrs[key]) for key in ("strides", "pads", "dilation", "size") if key in op.attrs
-    }
-    groups, row = op.attrs["groups"], op.name
-    # of the image and the filters, those that are operands have the axis; g has one element there
+    row, groups = op.name, int(op.attrs["groups"])
+    # of the image and the filters, those that are operands are folded
     first, second = op.operands
-    first = _fold(b, first, axis)
-    second = _fold(b, second, axis) if row == "conv" else _drop(b, second, axis)
-    if rank == 1:
-        made = _product(b, row, first, second, int(groups))
+    first = space.folded(b, first)
+    second = space.folded(b, second) if row == "conv" else space.dropped(b, second)
+    if space.kept:
+        made = b.op(row, first, second, attrs=space.attributes(op)).result
     else:
-        made = b.op(row, first, second, attrs={**how, "groups": groups}).result
-    return _insert(b, made, axis) if row == "conv" else _unfold(b, made, axis, op.result.type.shape)
+        made = _product(b, row, first, second, groups)
+    return space.inserted(b, made) if row == "conv" else space.unfolded(b, made, op.result.type.shape)
 
 
-def _shapes(op: Op) -> tuple[list[Size], list[Size]]:
-    """Of the image and the filters."""
+def _shapes(op: Op) -> tuple[list[Size], list[Size], list[Size]]:
+    """Of the image, the filters and the convolution's result."""
     first, second, made = (list(v.type.shape) for v in (*op.operands[:2], op.result))
-    return {"conv": (first, second), "conv_input": (made, first), "conv_filter": (first, made)}[op.name]
+    return {
+        "conv": (first, second, made),
+        "conv_input": (made, first, second),
+        "conv_filter": (first, made, second),
+    }[op.name]
 
 
-def _covered(image: Sequence[Size], filters: Sequence[Size], pads: Sequence[Size]) -> int | None:
-    """The first spatial axis along which the filters are as long as the image, without borders."""
-    for axis, (s, k) in enumerate(zip(image[2:], filters[2:])):
-        if s == k and pads[2 * axis] == pads[2 * axis + 1] == 0:
-            return axis
-    return None
+class _Space:
+    """The axes of space of a convolution: those whose taps are `taken` to the channels, and those that are `kept`."""
 
+    def __init__(self, image: list[Size], filters: list[Size], result: list[Size], op: Op) -> None:
+        self.rank = len(image) - 2
+        self.taps, self.result = filters[2:], result[2:]
+        pads, strides, dilation = (op.attrs[key] for key in ("pads", "strides", "dilation"))
+        covered, patches = [], []
+        for axis in range(self.rank):
+            k, o = self.taps[axis], self.result[axis]
+            if not pads[2 * axis] == pads[2 * axis + 1] == 0 or image[2 + axis] != mul(o, k):
+                continue
+            if o == 1:
+                covered.append(axis)
+            elif k == strides[axis] != 1 and dilation[axis] == 1:
+                patches.append(axis)
+        # few phases are faster with the convolution's own copies, and so is whatever only reads the image once
+        if op.name == "conv" or math.prod(strides[axis] for axis in patches) <= MOST_PHASES:
+            patches = []
+        self.taken = sorted(covered + patches)
+        self.kept = [a for a in range(self.rank) if a not in self.taken or self.result[a] != 1]
 
-def _others(rank: int, axis: int) -> list[int]:
-    """The axes of images behind the channels, but for one of space."""
-    return [a for a in range(2, rank) if a != axis + 2]
+    def attributes(self, op: Op) -> dict[str, Any]:
+        """The op's, for the kept axes, of which those that are taken have one tap."""
+        sizes = self.result if op.name == "conv_input" else [1] * self.rank
+        plain = {
+            "strides": [1] * self.rank,
+            "pads": [0] * self.rank,
+            "dilation": [1] * self.rank,
+            "size": sizes,
+        }
+        found: dict[str, Any] = {"groups": op.attrs["groups"]}
+        for key in plain.keys() & op.attrs.keys():
+            values = list(op.attrs[key])
+            each = len(values) // self.rank
+            found[key] = []
+            for axis in self.kept:
+                mine = values[axis * each : (axis + 1) * each]
+                found[key] += [plain[key][axis]] * each if axis in self.taken else mine
+        return found
 
+    def _split(self, shape: Sequence[Size]) -> tuple[list[Size], list[int]]:
+        """(`shape`, of the image or the filters, with two axes for each one that is taken: patches, and the taps in them; the
+        order of axes in which those taps follow the channels)."""
+        apart, taps, rest = list(shape[:2]), [], []
+        for axis, size in enumerate(shape[2:]):
+            if axis in self.kept:
+                rest.append(len(apart))
+            if axis in self.taken:
+                apart.append(floordiv(size, self.taps[axis]))
+                taps.append(len(apart))
+                size = self.taps[axis]
+            apart.append(size)
+        return apart, [0, 1, *taps, *rest]
 
-def _fold(b: Builder, v: Value, axis: int) -> Value:
-    """[n, c, *s] as [n, c * s[axis], *the others]."""
-    n, c, *space = v.type.shape
-    others = _others(v.type.rank, axis)
-    if c == 1:
-        result: Value = b.dimshuffle(v, order=[0, axis + 2, *others])
+    def folded(self, b: Builder, v: Value) -> Value:
+        """[n, c, *s] as [n, c * taps, *patches and the other axes]."""
+        apart, order = self._split(v.type.shape)
+        turned = b.dimshuffle(b.reshape(v, shape=apart), order=order)
+        n, c, *rest = turned.type.shape
+        taken = len(self.taken)
+        result: Value = b.reshape(turned, shape=[n, mul(c, *rest[:taken]), *rest[taken:]])
         return result
-    turned = b.dimshuffle(v, order=[0, 1, axis + 2, *others])
-    result = b.reshape(turned, shape=[n, mul(c, space[axis]), *(v.type.shape[a] for a in others)])
-    return result
 
+    def unfolded(self, b: Builder, v: Value, shape: Sequence[Size]) -> Value:
+        """What `folded` makes of an array of `shape`, back in that shape."""
+        apart, order = self._split(shape)
+        turned = b.reshape(v, shape=[apart[a] for a in order])
+        back = [order.index(a) if a in order else -1 for a in range(len(apart))]
+        result: Value = b.reshape(b.dimshuffle(turned, order=back), shape=list(shape))
+        return result
 
-def _unfold(b: Builder, v: Value, axis: int, shape: Sequence[Size]) -> Value:
-    """What `_fold` makes of an array of `shape`, back in that shape."""
-    others = _others(len(shape), axis)
-    apart = b.reshape(v, shape=[*shape[:2], shape[axis + 2], *(shape[a] for a in others)])
-    order = [0, 1, axis + 2, *others]
-    result: Value = b.dimshuffle(apart, order=[order.index(a) for a in range(len(shape))])
-    return result
+    def dropped(self, b: Builder, g: Value) -> Value:
+        """What has the convolution's shape, without axes that are gone."""
+        result: Value = b.dimshuffle(g, order=[0, 1, *(a + 2 for a in self.kept)])
+        return result
 
-
-def _drop(b: Builder, v: Value, axis: int) -> Value:
-    result: Value = b.dimshuffle(v, order=[0, 1, *_others(v.type.rank, axis)])
-    return result
-
-
-def _insert(b: Builder, v: Value, axis: int) -> Value:
-    order = list(range(v.type.rank))
-    result: Value = b.dimshuffle(v, order=[*order[: axis + 2], -1, *order[axis + 2 :]])
-    return result
+    def inserted(self, b: Builder, y: Value) -> Value:
+        order = [self.kept.index(a) + 2 if a in self.kept else -1 for a in range(self.rank)]
+        result: Value = b.dimshuffle(y, order=[0, 1, *order])
+        return result
 
 
 def _product(b: Builder, row: str, first: Value, second: Value, groups: int) -> Value:
@@ -132,4 +169,4 @@ def _product(b: Builder, row: str, first: Value, second: Value, groups: int) -> 
     return whole(made, along[2]) if groups > 1 else made
 
 
-RULES: list[AnyRule] = [covered_axis]
+RULES: list[AnyRule] = [patches]
