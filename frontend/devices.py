@@ -25,7 +25,7 @@ from tcc.runtime.device_function import DeviceFunction, DeviceVariant
 from tcc.runtime.device_plan import plan_text
 from tcc.runtime.devices import DeviceError, DeviceLost, DeviceMemoryError
 from tcc.runtime.launch import Device, DeviceProgram
-from tcc.settings import config, device_name
+from tcc.settings import config, device_name, wanted_device
 
 __all__ = ["DeviceError", "DeviceLost", "DeviceMemoryError", "chosen", "emulator", "open_device"]
 
@@ -76,15 +76,8 @@ def open_device(name: str) -> Device:
 
 
 def chosen(name: str | None, targets: Sequence[str | None] = ()) -> Device | None:
-    """The device for a function that is to run on `name`; None for the CPU.
-
-    Without a name it is that of `config.device`, or else, if that is the CPU, the first of the `targets` of shared variables.
-    Theano's old word `gpu` falls back to the CPU with a warning where there is none.
-    """
-    if name is None:
-        name = config.device
-        if device_name(name) == "cpu":
-            name = next((t for t in targets if t is not None and device_name(t) != "cpu"), name)
+    """The `wanted_device`; None for the CPU, to which Theano's old word `gpu` falls back with a warning where there is none."""
+    name = wanted_device(name, targets)
     if device_name(name) == "cpu":
         return None
     try:

@@ -25,6 +25,7 @@ from tcc.runtime.callable import Function as NativeFunction
 from tcc.runtime.callable import Parameter, ordered
 from tcc.runtime.signature import SizeMismatch
 from tcc.runtime.tracebacks import shorten
+from tcc.settings import device_name, wanted_device
 from tcc.types import TensorType
 
 
@@ -461,11 +462,13 @@ class CompiledFunction(Specialised, NativeFunction):
 
 def compiled(name: str, parameters: Sequence[Parameter], lowered: Lowered, returns: str) -> Any:
     """The function as native code, or as a program for a device, which is made at its first call."""
-    from tcc import devices
+    wanted = wanted_device(lowered.device, [s.target for s in lowered.shared])
+    if device_name(wanted) != "cpu":
+        from tcc import devices  # a quarter of the modules that a function wants
 
-    device = devices.chosen(lowered.device, [s.target for s in lowered.shared])
-    if device is not None:
-        return devices.compiled_for(device, name, parameters, lowered, returns)
+        device = devices.chosen(wanted)
+        if device is not None:
+            return devices.compiled_for(device, name, parameters, lowered, returns)
     from tcc.codegen import support
 
     support.load()

@@ -7,7 +7,7 @@ import functools
 import os
 import re
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from operator import attrgetter
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -295,6 +295,16 @@ def device_name(name: str, contexts: str | None = None) -> str:
         known = ["cpu", "cuda0 (cuda1, ...)", "emulator", *given]
         raise ValueError(f"no device {name!r} (there are {', '.join(known)})")
     return f"cuda{found[1] or 0}"
+
+
+def wanted_device(name: str | None, targets: Sequence[str | None] = ()) -> str:
+    """The device for a function that is to run on `name`: without one that of `config.device`, or else, if that is the CPU, the
+    first of the `targets` of shared variables."""
+    if name is None:
+        name = str(config.device)
+        if device_name(name) == "cpu":
+            name = next((t for t in targets if t is not None and device_name(t) != "cpu"), name)
+    return name
 
 
 config = TheanoConfigParser()

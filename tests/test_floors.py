@@ -66,6 +66,14 @@ def test_import_is_lazy(module: str, absent: tuple[str, ...]) -> None:
     assert child(program) == "[]"
 
 
+def test_a_function_for_the_cpu_loads_nothing_of_devices() -> None:
+    program = (
+        "import sys, tcc; x = tcc.tensor.vector(); tcc.function([x], x + 1)([1.0]); "
+        "print([name for name in ('tcc.devices', 'tcc.runtime.launch') if name in sys.modules])"
+    )
+    assert child(program) == "[]"
+
+
 def test_import_is_quick() -> None:
     """Best of several processes: the import's own cost and not the machine's other work."""
     program = (
