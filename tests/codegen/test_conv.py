@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from quick import quick_code
 
 from tcc.ir import dims
 from tcc.ir.builder import Builder
@@ -144,14 +145,19 @@ def close(got: Any, want: Any, sizes: Any, terms: int) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
-@pytest.mark.parametrize("dtype", ["f32", "f64"])
+@pytest.mark.parametrize(
+    "target, dtype",
+    [("host", "f32"), ("host", "f64"), ("plain256", "f32"), ("plain128", "f64")],
+    indirect=["target"],
+)
 def test_is_the_convolution(name: str, dtype: str, target: None) -> None:
     case = CASES[name]
     args = arguments(case, dtype)
     runs = []
     for named in NAMED if dtype == "f32" else NAMED[::2]:
         function, _ = compile_native(program(case, dtype, named), {}, exact=not named)
-        runs += [function(*args) for _ in numbers_of_threads()]
+        with quick_code(bool(named)):
+            runs += [function(*args) for _ in numbers_of_threads()]
     x, w, y = (a.shape for a in args)
     terms = [int(np.prod(w[1:])), w[0] * int(np.prod(w[2:])), y[0] * int(np.prod(y[2:]))]
     for result in zip(runs[0], meaning(case, args), meaning(case, [*map(np.abs, args)]), terms, strict=True):
@@ -261,7 +267,8 @@ def test_blocks_are_applied_to_every_element(name: str, kind: str, target: None)
     for named in ("", "n"):
         func = with_block(case, "f32", BLOCKS[kind], named)
         function, _ = compile_native(func, {}, exact=not named)
-        (got,) = function(x, w, bias, r)
+        with quick_code(bool(named)):
+            (got,) = function(x, w, bias, r)
         np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-5)
         run(func, default_pipeline(), Context())
         assert not any(op.name == "fuse" for op in func.body.walk())
@@ -337,7 +344,8 @@ def test_images_as_lanes_give_the_same_bits(name: str, target: None, monkeypatch
     runs = []
     for named in ("", NAMED[-1]):
         function, _ = compile_native(program(case, "f32", named), {}, exact=not named)
-        runs += [function(*args) for _ in numbers_of_threads()]
+        with quick_code(bool(named)):
+            runs += [function(*args) for _ in numbers_of_threads()]
     assert len(made) == 2  # forward and by the image, where sizes are known
     w, y = args[1].shape, args[2].shape
     terms = [int(np.prod(w[1:])), w[0] * int(np.prod(w[2:])), y[0] * int(np.prod(y[2:]))]

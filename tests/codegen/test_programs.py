@@ -6,6 +6,7 @@ import itertools
 
 import numpy as np
 import pytest
+from quick import native
 
 from tcc.ir.text import parse_func
 from tcc.ir.types import numpy_dtype
@@ -15,7 +16,7 @@ from tcc.tools.compare import arguments, disagreement, run_native
 
 def agree(text: str, **sizes: int) -> None:
     func = parse_func(text)
-    assert disagreement(func, arguments(func, sizes, 1)) == ""
+    assert disagreement(func, arguments(func, sizes, 1), native) == ""
 
 
 # -- windows ---------------------------------------------------------------------------------------------------------

@@ -52,7 +52,7 @@ def test_loops_compare_by_what_they_do() -> None:
 def test_a_deep_graph() -> None:
     def deep() -> object:
         v = x
-        for _ in range(5000):
+        for _ in range(2000):
             v = v + 1
         return v
 

@@ -215,8 +215,13 @@ def test_narrow_numbers_are_multiplied_as_they_are(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("turned", ["", "a", "b", "ab"])
-@pytest.mark.parametrize("pair", [("i8", "i8"), ("u8", "i8"), ("bf16", "bf16")])
+@pytest.mark.parametrize(
+    "pair, turned",
+    [
+        *((pair, turned) for pair in (("i8", "i8"), ("bf16", "bf16")) for turned in ("", "a", "b", "ab")),
+        (("u8", "i8"), "ab"),
+    ],
+)
 def test_all_forms_of_narrow_products(pair: tuple[str, str], turned: str) -> None:
     func, args = narrow_product(pair, 70, 66, 1100, turned, batch=(3,))
     assert disagreement(func, args, lambda f, a, exact=True: emulated(f, a, exact=exact)) == ""
@@ -295,7 +300,7 @@ def test_old_chips_multiply_halves_as_floats() -> None:
 def test_products_fit_registers(dtype: str, size: tuple[int, int, int]) -> None:
     m, n, k = size
     if dtype in ("i8", "u8"):
-        for turned in ("", "ab"):
+        for turned in ("", "ab") if dtype == "i8" else ("",):
             func, _ = narrow_product((dtype, "i8"), m, n, k, turned)
             _fits(func)
         return
@@ -307,8 +312,12 @@ def test_products_fit_registers(dtype: str, size: tuple[int, int, int]) -> None:
 
 
 def _fits(func: Func) -> None:
-    for name in ("sm_80", "sm_90", "sm_90a"):
-        for text in texts(func, name):
+    made = {name: texts(func, name) for name in ("sm_80", "sm_90", "sm_90a")}
+    old, new = ([t.partition(".address_size")[2] for t in made[name]] for name in ("sm_90", "sm_90a"))
+    if old == new:
+        del made["sm_90"]  # the assembler makes the same of it
+    for name, all_text in made.items():
+        for text in all_text:
             said = assembled(text, name)
             assert "error" not in said and "C75" not in said and " 0 bytes spill stores" in said, said
 
