@@ -69,8 +69,28 @@ class Streams:
         return t.binary("fmul", self.v.cast(drawn, dtype), t.const(NORM[dtype]))
 
 
+def keep_idle(w: Places, lanes: int, first: str, streams: str) -> None:
+    """Copies the states of the streams from `first` on, which draw nothing, unless they stay where they are."""
+    e, words = w.e, VecType("i32", lanes)
+    source, to = (e.gep(p, times(e, first, str(WORDS)), "i32") for p in w.pointers[:2])
+    count = times(e, e.value(f"sub i64 {streams}, {first}"), str(WORDS))
+
+    def piece(t: VecType, k: str) -> None:
+        value = e.value(f"load {t}, ptr {e.gep(source, k, 'i32')}, align 4")
+        e.line(f"store {t} {value}, ptr {e.gep(to, k, 'i32')}, align 4")
+
+    def copy() -> None:
+        whole = e.value(f"and i64 {count}, {-lanes}")
+        e.loop(0, whole, lanes, lambda k, _: piece(words, k))
+        e.loop(whole, count, 1, lambda k, _: piece(VecType("i32"), k))
+
+    e.when(e.value(f"icmp ne ptr {source}, {to}"), copy)
+
+
 def mrg_kernel(op: Op, target: Target) -> Kernel:
-    """A unit is a vector of streams, which draws every element that is theirs."""
+    """A unit is a vector of streams, which draws every element that is theirs.  Few numbers are drawn of many streams, where
+    a program does not say how many it will want: then most stay as they are.
+    """
     w = Places(op, target)
     e = w.e
     state, after, out = w.types
@@ -160,7 +180,13 @@ def mrg_kernel(op: Op, target: Target) -> Kernel:
     e.end()
     w.begin_kernel()
     streams, count = w.size(state.shape[0]), w.size(count_size)
-    units = e.value(f"sdiv i64 {plus(e, streams, str(lanes - 1))}, {lanes}")
+    busy = streams
+    if state.strides == after.strides == (WORDS, 1):
+        busy = e.call("i64", "llvm.smin.i64", ("i64", streams), ("i64", count))
+    units = e.value(f"sdiv i64 {plus(e, busy, str(lanes - 1))}, {lanes}")
+    if busy != streams:
+        taken = times(e, units, str(lanes))
+        keep_idle(w, lanes, e.call("i64", "llvm.smin.i64", ("i64", taken), ("i64", streams)), streams)
     some = e.call("i64", "llvm.smax.i64", ("i64", streams), ("i64", "1"))
     each = e.value(f"add i64 {e.value(f'sdiv i64 {count}, {some}')}, 8")
     w.parallel(units, times(e, each, str(4 * lanes)))

@@ -97,6 +97,7 @@ define(
         doc="`count` numbers in (0, 1), and the states after them: element i is drawn by stream i modulo their number "
         "with MRG31k3p (L'Ecuyer and Touzin, Fast combined multiple recursive generators, 2000).",
         kernel=True,
+        reuse=(0,),
         flops=lambda op: mul(24, op.attrs["count"]),
         samples=(
             Sample(("i32[5,6]",), {"count": 13, "dtype": "f32"}, low=1, high=2**31 - 21070),

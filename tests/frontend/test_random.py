@@ -9,6 +9,7 @@ import pytest
 
 import tcc
 import tcc.tensor as T
+from tcc.ir.ops.random import mrg_ref
 from tcc.random import Stream
 from tcc.sandbox.rng_mrg import MRG_RandomStreams, advanced, guess_n_streams, jump
 from tcc.tensor.shared_randomstreams import RandomStreams
@@ -278,3 +279,22 @@ def test_draws_in_a_scan_differ_from_step_to_step(streams):
     f = tcc.function([], out, updates=updates)
     a, b = f(), f()
     assert len(np.unique(np.concatenate([a, b]))) == 24
+
+
+def test_few_numbers_of_many_streams_leave_the_others_alone():
+    """As many streams as a program makes that does not say how many numbers it will want; one draw after another, and in a loop."""
+    random, p = MRG_RandomStreams(3), T.matrix("p")
+    one = tcc.function([p], random.uniform(p.shape))
+    start = np.array(random.state_updates[0][0].get_value())
+    assert len(start) > 1000
+    state = start
+    for shape in ((3, 5), (2, 40), (0, 3)):
+        state, want = mrg_ref(state, shape[0] * shape[1], "f64")
+        assert np.array_equal(one(np.zeros(shape)), want.reshape(shape))
+        assert np.array_equal(random.state_updates[0][0].get_value(), state)
+    random = MRG_RandomStreams(3)
+    steps, updates = tcc.scan(lambda q: random.uniform(q.shape), outputs_info=p, n_steps=3)
+    drawn, state = tcc.function([p], steps, updates=updates)(np.zeros((3, 5))), start
+    for got in drawn:
+        state, want = mrg_ref(state, 15, "f64")
+        assert np.array_equal(got, want.reshape(3, 5))
