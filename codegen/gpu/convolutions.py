@@ -21,6 +21,8 @@ def conv_kernels(op: Op) -> list[GpuKernel]:
 class Geometry(Product):
     """What the convolutions share: groups are the batch, and taps meet places of the image."""
 
+    divides = True
+
     def __init__(self, op: Op) -> None:
         super().__init__(op)
         self.space = self.types[0].rank - 2

@@ -38,20 +38,22 @@ MOST_BATCH = 1 << 15  # a grid's y axis
 
 @dataclass(frozen=True)
 class Tile:
-    """What a block makes (rows x columns), what a thread makes of it, and how much of k goes through shared memory at once."""
+    """What a block makes (rows x columns), what a thread makes of it, how much of k goes through shared memory at once, and how
+    much of that is one round of the loop, whose addresses are then known."""
 
     m: int
     n: int
     rows: int
     columns: int
     k: int
+    round: int = 4
 
     @property
     def threads(self) -> int:
         return (self.m // self.rows) * (self.n // self.columns)
 
 
-SMALL, LARGE = Tile(32, 32, 4, 2, 16), Tile(128, 128, 8, 8, 8)
+SMALL, LARGE = Tile(32, 32, 4, 2, 16), Tile(128, 128, 8, 8, 8, 8)
 MIDDLE = Tile(64, 64, 4, 4, 16)
 FLAT, THIN = Tile(8, 128, 2, 4, 16), Tile(128, 8, 4, 2, 16)
 
@@ -77,6 +79,9 @@ class Product(Results):
 
     a_along_k = True  # whether A is dense along k rather than along its rows
     b_along_k = False
+    divides = (
+        False  # whether places are found by divisions: those of a line then stand before the loop over k
+    )
     dense: Sequence[bool] = (False, False)  # whether neighbours along those axes may be read at once
     # blocks of a large tile of float32 on a multiprocessor: beside it, what a convolution knows of its positions
     # would not find room in half of the registers
@@ -213,12 +218,13 @@ class Product(Results):
             *totals, turn = carried
             fetched = self.fetch_both(plus(e, k0, str(tile.k)))
             base = e.gep(self.shared, turn)
-            if tile is LARGE:
-                for kk in range(tile.k):
-                    totals = self.multiply(base, str(kk), totals)
-            else:
-                types = [(self.t, x) for x in totals]
-                totals = e.loop(0, tile.k, 1, lambda kk, v: self.multiply(base, kk, v), types)
+
+            def some(first: str, totals: list[str]) -> list[str]:
+                for kk in range(tile.round):
+                    totals = self.multiply(base, plus(e, first, str(kk)), totals)
+                return totals
+
+            totals = e.loop(0, tile.k, tile.round, some, [(self.t, x) for x in totals])
             other = e.value(f"sub i64 {self.slice_bytes}, {turn}")
             self.put(fetched, e.gep(self.shared, other))
             barrier(e)
@@ -322,16 +328,17 @@ class Product(Results):
                 e, LANE, "cast(a)", {"a": (dtype, value)}, lanes=1, result=self.sum_dtype
             )
 
-        inside = e.value(
-            f"and i1 {e.value(f'icmp slt i64 {i}, {bound}')}, {e.value(f'icmp slt i64 {k}, {self.k_last}')}"
-        )
+        in_line, in_k = e.value(f"icmp slt i64 {i}, {bound}"), e.value(f"icmp slt i64 {k}, {self.k_last}")
+        inside = e.value(f"and i1 {in_line}, {in_k}")
         # an element that surely exists stands for those that do not
-        i = e.value(f"select i1 {inside}, i64 {i}, i64 0")
-        k = e.value(f"select i1 {inside}, i64 {k}, i64 0")
+        i = e.value(f"select i1 {in_line if self.divides else inside}, i64 {i}, i64 0")
+        k = e.value(f"select i1 {in_k if self.divides else inside}, i64 {k}, i64 0")
         pointer, exists = at(i, k)
         if exists:  # if none does, there is nothing at the address
             inside = e.value(f"and i1 {inside}, {exists}")
             return load(pointer, inside)
+        if self.divides:
+            pointer = e.value(f"select i1 {inside}, ptr {pointer}, ptr {at('0', '0')[0]}")
         value = load(pointer, None)
         return e.value(f"select i1 {inside}, {self.t} {value}, {self.t} {self.t.const(0)}")
 
