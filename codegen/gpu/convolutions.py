@@ -73,6 +73,28 @@ class Geometry(Product):
         positions = dims.product(list(t.shape[2:]))
         return [positions, *t.strides[:2]] if dense_axes(t, range(2, t.rank)) else None
 
+    @property
+    def pointwise(self) -> bool:
+        """Whether each pixel meets the place of its own number alone."""
+        attrs = self.op.attrs
+        ones = [*self.taps, *attrs["strides"]]
+        return all(s == 1 for s in ones) and all(p == 0 for p in attrs["pads"])
+
+    @property
+    def whole_filters(self) -> bool:
+        """Whether what a filter has lies dense, channels outside of taps."""
+        t = self.types[self.w]
+        return dense_axes(t, range(1, t.rank))
+
+    def lie_apart(self, operand: int, count: int) -> bool:
+        """Whether runs of `count` positions, which begin at multiples of it, lie dense in one image."""
+        t = self.types[operand]
+        positions = dims.product(list(t.shape[2:]))
+        return dense_axes(t, range(2, t.rank)) and isinstance(positions, int) and positions % count == 0
+
+    def in_images(self, operand: int, count: int) -> bool:
+        return self.pointwise and self.lie_apart(operand, count)
+
     def met(self, pixels: Sequence[str], taps: Sequence[str]) -> tuple[list[str], str]:
         """The place of the image that a tap of a pixel meets, and whether it is inside; 0 if it is not."""
         e, attrs = self.e, self.op.attrs

@@ -386,10 +386,17 @@ class _Matmul(Matrices, Matmul):
         return self.types[operand].strides[-1 if along_k == (operand == 0) else -2] == 1
 
 
-class _Conv(Matrices, Conv): ...
+class _Conv(Matrices, Conv):
+    def pieces_lie_dense(self, operand: int) -> bool:
+        return self.in_images(self.x, self.kind.piece) if operand else self.whole_filters
 
 
-class _ConvInput(Matrices, ConvInput): ...
+class _ConvInput(Matrices, ConvInput):
+    def pieces_lie_dense(self, operand: int) -> bool:
+        return self.in_images(self.y, self.kind.piece) if operand else self.pointwise and self.whole_filters
 
 
-class _ConvFilter(Matrices, ConvFilter): ...
+class _ConvFilter(Matrices, ConvFilter):
+    def pieces_lie_dense(self, operand: int) -> bool:
+        piece = self.kind.piece
+        return self.in_images(self.x, piece) if operand else self.lie_apart(self.y, piece)

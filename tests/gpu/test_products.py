@@ -353,3 +353,33 @@ def test_convolutions(row: str, dtype: str, kind: str) -> None:
     names = [name.split("_", 1)[1] for name in program_of(func, args, exact=False).kernels]
     assert names[0].startswith(kind or row)
     assert disagreement(func, args, runtime_sizes) == ""
+
+
+PLAIN: dict[str, Any] = dict(strides=(1, 1), pads=(0, 0, 0, 0), dilation=(1, 1), groups=1)
+DENSE: list[tuple[str, tuple[Any, Any], dict[str, Any], dict[str, Any]]] = [
+    ("conv", ((2, 4, 7, 6), (6, 4, 3, 2)), {}, GEOMETRY | {"groups": 1}),  # filters of 24 numbers
+    (
+        "conv_filter",
+        ((2, 4, 10, 8), (2, 6, 8, 4)),
+        {"size": (3, 2)},
+        PLAIN | {"strides": (1, 2)},
+    ),
+    ("conv", ((2, 5, 4, 6), (6, 5, 1, 1)), {}, PLAIN),
+    ("conv_input", ((6, 8, 1, 1), (2, 6, 4, 6)), {"size": (4, 6)}, PLAIN),
+    ("conv_filter", ((2, 4, 4, 6), (2, 6, 4, 6)), {"size": (1, 1)}, PLAIN),
+]
+
+
+@pytest.mark.parametrize("row, shapes, size, geometry", DENSE)
+def test_what_convolutions_find_dense_is_copied_in_pieces(
+    row: str, shapes: Any, size: Any, geometry: Any
+) -> None:
+    """Filters, images where each pixel meets one place, and gradients along pixels."""
+    block = Block()
+    b = Builder(block)
+    values = [block.add_param(Type("bf16", shape), name) for name, shape in zip("ab", shapes)]
+    b.op("yield", b.op(row, *values, attrs=geometry | size).result)
+    func, args = Func("convolution", block), [rounded(RNG.standard_normal(s).astype("f4")) for s in shapes]
+    (text,) = (k.text for n, k in program_of(func, args, exact=True).kernels.items() if "matrices" in n)
+    assert "@tcc.copy_async(" in text
+    assert disagreement(func, args, lambda f, a, exact=True: emulated(f, a, exact=exact)) == ""
