@@ -13,9 +13,9 @@ from tcc.codegen.emit import VecType
 from tcc.codegen.gather import Places
 from tcc.codegen.kernel import Kernel, plus, times
 from tcc.codegen.nest import Fold, identity_value
-from tcc.codegen.products.microkernel import fetch, lane_mask, splat
-from tcc.codegen.rows import AHEAD_SHORT, LINE
+from tcc.codegen.rows import AHEAD_SHORT
 from tcc.codegen.target import Target
+from tcc.codegen.vectors import LINE, fetch, lane_mask, splat
 from tcc.ir.core import Op
 from tcc.ir.dims import product
 from tcc.ir.types import itemsize

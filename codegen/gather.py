@@ -11,8 +11,8 @@ from tcc.codegen import scalar
 from tcc.codegen.emit import Emit, VecType
 from tcc.codegen.kernel import Kernel, Operand, OpId, Slots, finish, memo_sizes, plus, times
 from tcc.codegen.nest import PARALLEL_WORK, Position, iota
-from tcc.codegen.products.microkernel import lane_mask, splat
 from tcc.codegen.target import Target
+from tcc.codegen.vectors import lane_mask, splat
 from tcc.ir.core import Op
 from tcc.ir.dims import Size
 from tcc.ir.types import HALVES, Type, bits_dtype

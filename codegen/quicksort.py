@@ -14,8 +14,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from tcc.codegen.emit import Emit, VecType
-from tcc.codegen.products.microkernel import lane_mask, load, splat, store
 from tcc.codegen.target import Target
+from tcc.codegen.vectors import lane_mask, load, splat, store
 
 LARGE = 64  # times the samples of a large range
 UNROLLED = 4

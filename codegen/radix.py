@@ -16,8 +16,8 @@ from tcc.codegen.emit import VecType
 from tcc.codegen.gather import Places
 from tcc.codegen.kernel import Kernel, finish, plus, times
 from tcc.codegen.nest import Position, Vectors, iota
-from tcc.codegen.products.microkernel import splat
 from tcc.codegen.target import Target
+from tcc.codegen.vectors import splat
 from tcc.ir import dims
 from tcc.ir.core import Op
 from tcc.ir.dims import Size

@@ -18,6 +18,7 @@ from tcc.codegen.kernel import Kernel, Runtime, Scratch, finish, plus, times
 from tcc.codegen.nest import Fold, Memo, Nest, Position, fold_of, read_access
 from tcc.codegen.program import EXPENSIVE, Access, Node, Program
 from tcc.codegen.target import Target
+from tcc.codegen.vectors import LINE
 from tcc.ir.dims import Size, product
 from tcc.ir.types import itemsize
 
@@ -25,7 +26,6 @@ FLAT_UNIT = 2048  # elements of a one-axis map that make one unit of parallel wo
 AHEAD = 16 << 10  # bytes: the hardware's own streams end at the page that is read
 AHEAD_SHORT = 2 << 10  # of vectors of half a line, where 16 KiB take 1.1 times as long
 PAGE = 4096
-LINE = 64
 CHUNK = 16384  # elements of a full reduction that make one partial result
 TILE_ROWS = 16  # float32 numbers of a cache line
 TILE_COLUMNS = 16  # cache lines at a time: rows a power of two apart crowd into few sets of the nearest cache

@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 from tcc.codegen.emit import VecType
 from tcc.codegen.kernel import Kernel, times
 from tcc.codegen.nest import Position
-from tcc.codegen.products.microkernel import load, store
 from tcc.codegen.quicksort import Quicksort
 from tcc.codegen.radix import BUCKETS, FEW, Lines, Scratch
 from tcc.codegen.target import Target
+from tcc.codegen.vectors import load, store
 from tcc.ir import dims
 from tcc.ir.core import Op
 from tcc.runtime.layout import CTX_THREADS

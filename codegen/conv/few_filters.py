@@ -17,8 +17,8 @@ from tcc.codegen.emit import VecType
 from tcc.codegen.index import Index
 from tcc.codegen.kernel import Kernel
 from tcc.codegen.products.dot import sum_lanes
-from tcc.codegen.products.microkernel import load, store
 from tcc.codegen.target import Target
+from tcc.codegen.vectors import load, store
 from tcc.ir.core import Op
 from tcc.ir.dims import Size, add, floordiv, mul, sub
 

@@ -24,9 +24,9 @@ from tcc.codegen.conv.axes import MOST_TAPS, Axis, ceil_div, forward_axis, known
 from tcc.codegen.conv.text import ConvText, Number, best_tile
 from tcc.codegen.index import Index
 from tcc.codegen.kernel import Kernel
-from tcc.codegen.products.microkernel import load, splat, store
 from tcc.codegen.products.pack import copy_elements, copy_transposed, pack_name
 from tcc.codegen.target import Target
+from tcc.codegen.vectors import load, splat, store
 from tcc.ir.core import Op
 from tcc.ir.dims import Size, add, floordiv, maximum, minimum, mul, sub
 from tcc.ir.types import Place, Type, dense_strides

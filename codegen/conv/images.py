@@ -22,9 +22,9 @@ from tcc.codegen.conv.tile import ConvTile
 from tcc.codegen.emit import VecType
 from tcc.codegen.index import Index
 from tcc.codegen.kernel import Kernel
-from tcc.codegen.products.microkernel import load, store
 from tcc.codegen.products.pack import copy_transposed, pack_name
 from tcc.codegen.target import Target
+from tcc.codegen.vectors import load, store
 from tcc.ir.core import Op
 from tcc.ir.types import dense_strides
 

@@ -9,7 +9,7 @@ from tcc.codegen.conv.axes import Axis, known
 from tcc.codegen.conv.text import ConvText, Number, needed_mask
 from tcc.codegen.emit import VecType
 from tcc.codegen.index import Index
-from tcc.codegen.products.microkernel import load
+from tcc.codegen.vectors import load
 
 
 def write_spread_pad(w: ConvText, source: int, axes: Sequence[Axis]) -> None:

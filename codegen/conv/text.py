@@ -12,8 +12,8 @@ from tcc.codegen.index import Index
 from tcc.codegen.kernel import Kernel, Operand, Runtime, Scratch, Slots, finish
 from tcc.codegen.nest import PARALLEL_WORK
 from tcc.codegen.products.engines import vector
-from tcc.codegen.products.microkernel import each_vector, lane_mask, load, splat, store
 from tcc.codegen.target import Target
+from tcc.codegen.vectors import LINE, each_vector, fetch, lane_mask, load, pieces, splat, store, store_first
 from tcc.ir.core import Op
 from tcc.ir.dims import Size, add, floordiv, maximum, minimum, mul
 from tcc.ir.types import Type, dense_strides
@@ -21,7 +21,7 @@ from tcc.runtime import layout as at
 
 Number = int | str
 FIELDS = ("args", "first", "table", "pack", "count", "resume")
-_ALIGN = LINE = 64
+_ALIGN = 64
 PAGE = 4096
 STRAIGHT = 8  # vectors that are moved one by one in the text
 TILE_END = 40  # cycles of a tile beside its steps, and three more for each of its vectors
@@ -91,17 +91,6 @@ def round_bytes(target: Target) -> int:
 def needed_mask(lanes: Sequence[bool]) -> str | None:
     """None where all lanes are."""
     return None if all(lanes) else constant_mask(lanes)
-
-
-def pieces(t: VecType, count: int) -> list[tuple[int, int]]:
-    """(first, lanes) of whole vectors, then of powers of two, that together are `count` elements."""
-    found, lanes, first = [], t.lanes, 0
-    while first < count:
-        while first + lanes > count:
-            lanes //= 2
-        found.append((first, lanes))
-        first += lanes
-    return found
 
 
 class ConvText:
@@ -297,13 +286,7 @@ class ConvText:
         if count == t.lanes or not self.in_pieces(count):
             store(e, t, value, pointer, needed_mask([j < count for j in range(t.lanes)]))
             return
-        for first, lanes in pieces(t, count):
-            if lanes == 1:
-                part = e.value(f"extractelement {t} {value}, i64 {first}")
-            else:
-                order = ", ".join(f"i32 {first + j}" for j in range(lanes))
-                part = e.value(f"shufflevector {t} {value}, {t} poison, <{lanes} x i32> <{order}>")
-            store(e, VecType(t.elem, lanes), part, e.gep(pointer, first, t.elem))
+        store_first(e, t, [value], [pointer], count)
 
     def zero(self, dst: str, count: Number) -> None:
         e, t = self.e, self.t
@@ -316,9 +299,8 @@ class ConvText:
 
     def fetch(self, place: str, bytes: int) -> None:
         """Lines that will be read soon.  A fetch of what is not there does nothing."""
-        self.e.declare("declare void @llvm.prefetch.p0(ptr, i32, i32, i32)")
         for byte in range(0, bytes, LINE):
-            self.e.line(f"call void @llvm.prefetch.p0(ptr {self.e.gep(place, byte)}, i32 0, i32 3, i32 1)")
+            fetch(self.e, self.e.gep(place, byte), 0)
 
     def copy(self, src: str, dst: str, count: Number, step: Number = 1, src_step: Number = 1) -> None:
         """`count` elements, which are `step` apart in dst."""

@@ -7,11 +7,11 @@ from collections.abc import Callable, Sequence
 from tcc.codegen import scalar
 from tcc.codegen.conv.axes import Run, known
 from tcc.codegen.conv.plan import ConvPlan
-from tcc.codegen.conv.text import LINE, Number, needed_mask
+from tcc.codegen.conv.text import Number, needed_mask
 from tcc.codegen.emit import VecType
 from tcc.codegen.epilogue import emit_block
 from tcc.codegen.index import Index
-from tcc.codegen.products.microkernel import each_vector, fetch, load, splat, store
+from tcc.codegen.vectors import LINE, each_vector, fetch, load, splat, store
 from tcc.ir.core import Value
 
 AT_ONCE = 32  # lines that a core fetches with little delay: what asks for more at a time waits, and all that follows it

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tcc.codegen.emit import Emit, LoopBody, VecType
 from tcc.codegen.index import Index
-from tcc.codegen.products.microkernel import VECTORS, each_vector, load, splat, store
+from tcc.codegen.products.microkernel import VECTORS
 from tcc.codegen.products.record import (
     BODY,
     ROW_UNIT,
@@ -16,6 +16,7 @@ from tcc.codegen.products.record import (
     end_part,
 )
 from tcc.codegen.target import Target
+from tcc.codegen.vectors import each_vector, load, splat, store
 
 DOT_ROWS = 8  # chains that run side by side, enough to hide the latency of one
 _ROW_RUN = 4096  # columns that stay in the first-level cache while rows are added to them

@@ -12,8 +12,8 @@ from tcc.codegen import scalar
 from tcc.codegen.emit import Emit, VecType
 from tcc.codegen.gather import Places
 from tcc.codegen.kernel import Kernel, plus, times
-from tcc.codegen.products.microkernel import lane_mask, splat
 from tcc.codegen.target import Target
+from tcc.codegen.vectors import lane_mask, splat
 from tcc.ir.core import Op
 
 _ROWS = 4  # of C in a tile

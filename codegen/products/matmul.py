@@ -10,7 +10,7 @@ from tcc.codegen.emit import Emit, VecType
 from tcc.codegen.index import Index, Size
 from tcc.codegen.kernel import quick_heads
 from tcc.codegen.products.engines import vector
-from tcc.codegen.products.microkernel import VECTORS, lane_mask, load, store, store_first
+from tcc.codegen.products.microkernel import VECTORS
 from tcc.codegen.products.plan import KC, Sizes, choose_form, most_shared_bytes, plan
 from tcc.codegen.products.reach import reach
 from tcc.codegen.products.record import (
@@ -24,6 +24,7 @@ from tcc.codegen.products.record import (
     engine_name,
 )
 from tcc.codegen.target import Target
+from tcc.codegen.vectors import lane_mask, load, store, store_first
 
 EmitEpilogue = Callable[[Emit, Target, str, VecType, str, str, str, str, dict[str, str]], "str | None"]
 

@@ -7,16 +7,15 @@ k in order, which makes the result independent of tile, blocking and thread.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
-from tcc.codegen.emit import Emit, VecType, constant_mask
-from tcc.codegen.index import Index, known
+from tcc.codegen.emit import Emit, VecType
 from tcc.codegen.target import Target
+from tcc.codegen.vectors import LINE, fetch, lane_mask, load, splat, store, store_first
 
 VECTORS = 2  # vector columns of the widest tile
 AHEAD = 4  # rows of B's panels to fetch ahead into the first-level cache
 AHEAD_FAR = 16  # and of B itself, and of panels that were made long ago, which come from memory
-LINE = 64  # bytes of a cache line
 _BESIDE = 10  # instructions of a step that are neither its multiply-adds nor their loads
 _ROW_GROUP = 5  # rows addressed from one pointer, 0 to 4 strides away: x86 scales an index by 1, 2, 4
 
@@ -42,118 +41,6 @@ def steps_at_once(target: Target) -> int:
     while 8 * _BESIDE > 3 * adds * steps:
         steps *= 2
     return steps
-
-
-def splat(e: Emit, t: VecType, scalar: str) -> str:
-    if t.lanes == 1:
-        return scalar
-    one = e.value(f"insertelement {t} poison, {t.elem} {scalar}, i64 0")
-    return e.value(f"shufflevector {t} {one}, {t} poison, {t.of('i32')} zeroinitializer")
-
-
-def lane_mask(e: Emit, t: VecType, count: str) -> str:
-    """The lanes below `count`, an i64 that is not negative."""
-    if isinstance(known(count), int):
-        return constant_mask([i < int(count) for i in range(t.lanes)])
-    wide = t.of(f"i{8 * t.bytes}")
-    few = e.call("i64", "llvm.smin.i64", ("i64", count), ("i64", str(t.lanes)))
-    if wide.elem != "i64":
-        few = e.value(f"trunc i64 {few} to {wide.elem}")
-    lanes = ", ".join(f"{wide.elem} {i}" for i in range(t.lanes))
-    each = f"<{lanes}>" if t.lanes > 1 else "0"
-    return e.value(f"icmp slt {wide} {each}, {splat(e, wide, few)}")
-
-
-def each_vector(
-    e: Emit,
-    t: VecType,
-    target: Target,
-    count: str,
-    body: Callable[[str, str | None, list[str]], list[str]],
-    carried: Sequence[tuple[VecType | str, str]] = (),
-) -> list[str]:
-    """`body(index, mask, values)` for each vector of `count` elements; the mask is None where all lanes exist.
-
-    With AVX-512 masks cost nothing, and one masked loop is less to compile than a loop and its ragged end.
-    """
-    x, total = Index(e), known(count)
-    if target.avx512 and not (isinstance(total, int) and total % t.lanes == 0):
-
-        def masked(i: str, v: list[str]) -> list[str]:
-            return body(i, lane_mask(e, t, e.value(f"sub i64 {count}, {i}")), v)
-
-        return e.loop(0, count, t.lanes, masked, carried)
-    full = x.round_down(total, t.lanes)
-    whole = e.loop(0, full, t.lanes, lambda i, v: body(i, None, v), carried)
-    rest = x.sub(total, full)
-    if rest == 0:
-        return whole
-
-    def ragged() -> list[str]:
-        return body(str(full), lane_mask(e, t, str(rest)), whole)
-
-    if isinstance(rest, int):
-        return ragged()
-    last = [(kind, value) for (kind, _), value in zip(carried, whole, strict=True)]
-    return e.when(e.value(f"icmp ne i64 {rest}, 0"), ragged, last)
-
-
-def load(e: Emit, t: VecType, pointer: str, mask: str | None = None) -> str:
-    """A vector at an address aligned to its elements; lanes outside `mask` are 0 and their memory is not touched."""
-    if mask is None:
-        return e.value(f"load {t}, ptr {pointer}, align {t.bytes}")
-    name, mt = f"llvm.masked.load.{t.suffix}.p0", t.of("i1")
-    e.declare(f"declare {t} @{name}(ptr, {mt}, {t})")
-    return e.value(f"call {t} @{name}(ptr align {t.bytes} {pointer}, {mt} {mask}, {t} zeroinitializer)")
-
-
-def store(e: Emit, t: VecType, value: str, pointer: str, mask: str | None = None) -> None:
-    """The counterpart of `load`."""
-    if mask is None:
-        return e.line(f"store {t} {value}, ptr {pointer}, align {t.bytes}")
-    name, mt = f"llvm.masked.store.{t.suffix}.p0", t.of("i1")
-    e.declare(f"declare void @{name}({t}, ptr, {mt})")
-    e.line(f"call void @{name}({t} {value}, ptr align {t.bytes} {pointer}, {mt} {mask})")
-
-
-def store_first(e: Emit, t: VecType, values: Sequence[str], places: Sequence[str], count: str) -> None:
-    """The first `count` lanes of each of the values, fewer than all: a half, a quarter, and so on, of those that `count` is made of.
-
-    Without AVX-512 a store through a mask takes as long as the steps of some k, or is a branch a lane.
-    """
-    offset = "0"
-    while t.lanes > 1:
-        t = VecType(t.elem, t.lanes // 2)
-        low, high = ([_half(e, t, value, start) for value in values] for start in (0, t.lanes))
-        there = e.value(f"icmp ne i64 {e.value(f'and i64 {count}, {t.lanes}')}, 0")
-        inside, after, before = e.label(), e.label(), e.current
-        e.branch_if(there, inside, after)
-        e.at(inside)
-        for value, place in zip(low, places, strict=True):
-            store(e, t, value, e.gep(place, offset))
-        beyond = e.value(f"add i64 {offset}, {t.lanes * t.bytes}")
-        e.branch(after)
-        e.at(after)
-        values = [
-            e.value(f"phi {t} [{above}, %{inside}], [{below}, %{before}]")
-            for below, above in zip(low, high, strict=True)
-        ]
-        offset = e.value(f"phi i64 [{beyond}, %{inside}], [{offset}, %{before}]")
-
-
-def _half(e: Emit, half: VecType, vector: str, start: int) -> str:
-    """Lanes `start` and on of a vector twice as long."""
-    t = VecType(half.elem, 2 * half.lanes)
-    if half.lanes == 1:
-        return e.value(f"extractelement {t} {vector}, i64 {start}")
-    lanes = ", ".join(f"i32 {start + i}" for i in range(half.lanes))
-    return e.value(f"shufflevector {t} {vector}, {t} poison, <{half.lanes} x i32> <{lanes}>")
-
-
-def fetch(e: Emit, place: str, write: int) -> None:
-    """Has a line of memory come to the first-level cache, to be read or written."""
-    e.declare("declare void @llvm.prefetch.p0(ptr, i32, i32, i32)")
-    e.line(f"call void @llvm.prefetch.p0(ptr {place}, i32 {write}, i32 3, i32 1)")
 
 
 def begin_tile(e: Emit, t: VecType, rows: int, vectors: int, keeps: bool = False) -> None:

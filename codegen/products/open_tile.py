@@ -9,21 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from tcc.codegen.emit import Emit, VecType
-from tcc.codegen.products.microkernel import (
-    AHEAD,
-    AHEAD_FAR,
-    VECTORS,
-    begin_tile,
-    fetch,
-    lane_mask,
-    load,
-    splat,
-    store,
-    tile_rows,
-)
+from tcc.codegen.products.microkernel import AHEAD, AHEAD_FAR, VECTORS, begin_tile, tile_rows
 from tcc.codegen.products.record import Reach
 from tcc.codegen.products.record import keeps as copies_b
 from tcc.codegen.target import Target
+from tcc.codegen.vectors import fetch, lane_mask, load, splat, store
 
 
 def open_heights(target: Target) -> tuple[int, ...]:

@@ -6,13 +6,11 @@ import functools
 
 from tcc.codegen.emit import Emit, VecType
 from tcc.codegen.index import Index
-from tcc.codegen.products.microkernel import each_vector, lane_mask, load, store
 from tcc.codegen.target import Target
+from tcc.codegen.vectors import LINE, each_vector, lane_mask, load, store
 
 _ROWS_AHEAD = 12  # rows that are fetched ahead of the one that is copied
 _LINES_AHEAD = 28  # of rows of a group of panels, which often crowd into few sets of the first-level cache
-
-_LINE = 64  # bytes of a cache line
 
 
 def pack_name(t: VecType, kind: str) -> str:
@@ -116,7 +114,7 @@ def copy_block(t: VecType, vectors: int, target: Target) -> Emit:
                 store(e, t, load(e, t, e.gep(at, j * t.lanes, t.elem), mask), e.gep(to, j * t.lanes, t.elem))
 
         def panel(c: str, w: list[str]) -> list[str]:
-            for line in range(0, width * t.bytes, _LINE):
+            for line in range(0, width * t.bytes, LINE):
                 place = e.gep(e.gep(below, c, t.elem), line)
                 e.line(f"call void @llvm.prefetch.p0(ptr {place}, i32 0, i32 3, i32 1)")
             copy(e.gep(src, c, t.elem), w[0], [None] * vectors)
@@ -144,7 +142,7 @@ def copy_group(t: VecType, width: int, count: int, target: Target) -> Emit:
     )
     e.declare("declare void @llvm.prefetch.p0(ptr, i32, i32, i32)")
     x = Index(e)
-    size = x.add(x.mul("%rows", "%ds"), _LINE)
+    size = x.add(x.mul("%rows", "%ds"), LINE)
 
     def panel(p: str, _: list[str]) -> None:
         first = x.mul(p, width)
@@ -156,7 +154,7 @@ def copy_group(t: VecType, width: int, count: int, target: Target) -> Emit:
 
     def row(_: str, v: list[str]) -> list[str]:
         src, *places = v
-        for line in range(0, count * width * t.bytes, _LINE):
+        for line in range(0, count * width * t.bytes, LINE):
             at = e.gep(e.gep(src, ahead), line)
             e.line(f"call void @llvm.prefetch.p0(ptr {at}, i32 0, i32 3, i32 1)")
         for p, place in enumerate(places):
@@ -173,7 +171,7 @@ def copy_group(t: VecType, width: int, count: int, target: Target) -> Emit:
         e.loop(0, "%rows", 1, row, [("ptr", p) for p in ["%src", *starts]])
 
     part = lane_mask(e, t, str(width % t.lanes))
-    ahead = x.mul("%ss", max(_ROWS_AHEAD // 3, _LINES_AHEAD * _LINE // (count * width * t.bytes)))
+    ahead = x.mul("%ss", max(_ROWS_AHEAD // 3, _LINES_AHEAD * LINE // (count * width * t.bytes)))
     whole = e.value(f"icmp eq i64 %cols, {count * width}")
     e.when(whole, whole_rows)
     e.loop(0, x.pick(e.value(f"zext i1 {whole} to i64"), 0, x.ceil_div("%cols", width)), 1, panel)

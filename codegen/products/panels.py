@@ -7,7 +7,7 @@ from tcc.codegen.index import Index
 from tcc.codegen.index import Size as Number
 from tcc.codegen.kernel import Kernel, Operand, Slots, finish
 from tcc.codegen.products.engines import vector
-from tcc.codegen.products.microkernel import VECTORS, lane_mask, store
+from tcc.codegen.products.microkernel import VECTORS
 from tcc.codegen.products.record import (
     FIELDS,
     PACK_EACH,
@@ -20,6 +20,7 @@ from tcc.codegen.products.record import (
     engine_name,
 )
 from tcc.codegen.target import Target
+from tcc.codegen.vectors import lane_mask, store
 from tcc.ir.core import Op
 from tcc.ir.dims import Size
 from tcc.ir.types import Type, itemsize

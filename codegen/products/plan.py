@@ -46,6 +46,7 @@ from tcc.codegen.products.record import (
     unit_rows,
 )
 from tcc.codegen.target import Target
+from tcc.codegen.vectors import LINE
 
 KC = 1024  # the most of k in one block: long chains make the updates of C rare
 _KC_STREAMED = 32  # the least where a large B is read in place: few of its rows side by side
@@ -59,7 +60,6 @@ _MANY_TILES = 16  # rows of tiles that pay for a copy of B, and that threads sha
 _SOME_TILES = 2  # rows of tiles that pay for a copy of B that the first of them makes
 _SET_BYTES = 1024  # lines of memory a multiple of this apart crowd into few sets of the first-level cache
 _WAY_BYTES = 4096  # lines a multiple of this apart are in one set of the first-level cache, of 12 or 8
-_LINE = 64  # bytes of a cache line
 _FAR_BYTES = 2048  # lines of memory so far apart are on another page at every second step
 _DOT_COPY = 1 << 16  # elements of the short side that are worth a copy to make them contiguous along k
 _NEAR_CACHES = (
@@ -187,7 +187,7 @@ def _copies(t: VecType, target: Target, x: Index, sizes: Sizes, form: Size, pane
     a_copy = x.pick(x.both(x.less(A_UNPACKED, a_copy), used_again), A_BLOCK, a_copy)
     most = x.pick(x.equal(a_copy, A_COLUMNS), x.min(most, _a_depth(t, target)), most)
     scattered = x.both(x.equal(a_copy, A_UNPACKED), x.equal(sizes["ars"], 1))
-    most = x.pick(scattered, x.min(most, max(t.lanes, target.l1_bytes // (4 * _LINE))), most)
+    most = x.pick(scattered, x.min(most, max(t.lanes, target.l1_bytes // (4 * LINE))), most)
     kc = deep(most)
     widest = block(kc)
     balanced = x.min(x.round_up(x.ceil_div(columns, x.ceil_div(columns, widest)), width), widest)

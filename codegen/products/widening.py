@@ -14,7 +14,6 @@ from collections.abc import Sequence
 from tcc.codegen.gather import Places
 from tcc.codegen.kernel import Kernel, finish, plus, times
 from tcc.codegen.products.integer import ceil_div, integer_product_kernel, pieces
-from tcc.codegen.products.microkernel import store
 from tcc.codegen.products.widening_copies import (
     columns_by_rows,
     copy_a,
@@ -24,6 +23,7 @@ from tcc.codegen.products.widening_copies import (
 )
 from tcc.codegen.products.widening_tiles import Form, form_of, matrix_tile, set_tiles, vector_tile
 from tcc.codegen.target import Target
+from tcc.codegen.vectors import store
 from tcc.ir.core import Op
 from tcc.runtime import layout as at
 

@@ -7,10 +7,10 @@ import functools
 from tcc.codegen.emit import Emit, VecType
 from tcc.codegen.gather import Places
 from tcc.codegen.kernel import plus, times
-from tcc.codegen.products.microkernel import fetch, lane_mask, load, splat, store
 from tcc.codegen.products.pack import transposed
 from tcc.codegen.products.widening_tiles import Form, multiply_add
 from tcc.codegen.target import Target
+from tcc.codegen.vectors import fetch, lane_mask, load, splat, store
 
 _AHEAD = 8  # steps whose rows are fetched ahead
 

@@ -11,8 +11,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tcc.codegen.emit import Emit, VecType
-from tcc.codegen.products.microkernel import lane_mask, load, splat, store
 from tcc.codegen.target import Target
+from tcc.codegen.vectors import lane_mask, load, splat, store
 
 _VECTORS = 2  # of columns in a panel
 _ROW_BYTES = 64  # of a matrix register's row: so many of k that a copy is filled up with zeros

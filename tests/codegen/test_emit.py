@@ -3,8 +3,8 @@
 import pytest
 
 from tcc.codegen.emit import Emit, VecType, reachable
-from tcc.codegen.products.microkernel import each_vector
 from tcc.codegen.target import KNOWN
+from tcc.codegen.vectors import each_vector
 
 T = VecType("float", 8)
 AVX2, AVX512 = KNOWN[:2]
