@@ -191,6 +191,25 @@ def test_modes_of_patches():
         apply(lambda x: images2neibs(x, (3, 2)), x)
 
 
+@pytest.mark.parametrize(
+    "mode, neib_shape, step",
+    [
+        ("valid", (2, 2), (2, 1)),
+        ("half", (2, 2), (1, 2)),
+        ("full", (2, 2), (1, 2)),
+        ("wrap_centered", (7, 3), (1, 1)),
+    ],
+)
+@pytest.mark.parametrize("known", [True, False], ids=["known", "unknown"])
+def test_patches_that_do_not_cover_the_image(mode, neib_shape, step, known):
+    x = rng.standard_normal((1, 1, 5, 5))
+    with pytest.raises(ValueError, match="images2neibs: patches of"):
+        if known:
+            images2neibs(T.constant(x), neib_shape, step, mode=mode)
+        else:
+            apply(lambda v: images2neibs(v, neib_shape, step, mode=mode), x)
+
+
 def test_borders_that_were_ignored_are_zero():
     x = rng.standard_normal((1, 2, 5, 5))
     cut = apply(lambda x: images2neibs(x, (2, 2), mode="ignore_borders"), x)

@@ -37,9 +37,10 @@ def images2neibs(ten4: Any, neib_shape: Any, neib_step: Any = None, mode: str = 
     """The patches of `neib_shape` (rows, columns), `neib_step` apart, of images [batch, channels, rows, columns], each
     as one row of the result, in the order of its batch, channel, row and column.
 
-    'valid': patches must cover the image exactly; 'ignore_borders': what is left over is left out; 'wrap_centered': a
-    patch around every (step-th) element, of odd sizes, over the image's ends to its other side; 'half' and 'full': with
-    neib_shape // 2 or neib_shape - 1 zeros around.  ValueError where a patch does not fit.
+    'valid': patches must cover the image exactly; 'half' and 'full': so they must with neib_shape // 2 or neib_shape - 1
+    zeros around it; 'ignore_borders': what is left over is left out; 'wrap_centered': a patch around every (step-th)
+    element, of odd sizes, over the image's ends to its other side.  ValueError, when the function runs at the latest, where
+    patches do not cover the image, or where one that wraps is larger than it.
     """
     x = as_variable(ten4)
     if x.type.ndim != 4:
@@ -52,11 +53,12 @@ def images2neibs(ten4: Any, neib_shape: Any, neib_step: Any = None, mode: str = 
         if mode == "wrap_centered":
             if w % 2 == 0:
                 raise TypeError(f"images2neibs: neib_shape must be odd in mode wrap_centered, got {shape}")
+            x = _large_enough(x, axis, w)
             x = _padded(x, w // 2, w // 2, axis, wrap=True)
         elif mode in ("half", "full"):
             pad = w // 2 if mode == "half" else w - 1
             x = _padded(x, pad, pad, axis, wrap=False)
-        if mode == "valid":
+        if mode in ("valid", "half", "full"):
             x = _covered(x, axis, w, s)
     patches = node("windows", x, ws=shape, step=step).result
     sizes = build.shape_of(patches)
@@ -66,19 +68,33 @@ def images2neibs(ten4: Any, neib_shape: Any, neib_step: Any = None, mode: str = 
 def _covered(x: Any, axis: int, w: int, s: int) -> Any:
     """x, of which patches of `w` elements, `s` apart, are asserted to leave nothing over along an axis."""
     n = size_of(x, axis)
-    known = static_size(n)
-    if known is not None:
-        if known < w or (known - w) % s:
-            raise ValueError(
-                f"images2neibs: patches of {w}, {s} apart, do not cover {known} elements exactly"
-            )
-        return x
     count = size_arithmetic("floordiv", size_arithmetic("maximum", size_arithmetic("add", n, s - w), 0), s)
-    reach: Size = size_arithmetic("add", size_arithmetic("mul", size_arithmetic("sub", count, 1), s), w)
-    sizes = [reach if a == axis else size for a, size in enumerate(build.shape_of(x))]
+    reach = size_arithmetic("add", size_arithmetic("mul", size_arithmetic("sub", count, 1), s), w)
+    return _asserted(x, axis, reach, f"patches of {w}, {s} apart, do not cover axis {axis}")
+
+
+def _large_enough(x: Any, axis: int, w: int) -> Any:
+    """x, which is asserted to have `w` elements or more along an axis."""
+    return _asserted(
+        x,
+        axis,
+        size_arithmetic("maximum", size_of(x, axis), w),
+        f"patches of {w} that wrap exceed axis {axis}",
+    )
+
+
+def _asserted(x: Any, axis: int, size: Size, problem: str) -> Any:
+    """x, which is asserted to have this size along an axis."""
+    n, wanted = static_size(size_of(x, axis)), static_size(size)
+    if n is not None and wanted is not None:
+        if n != wanted:
+            raise ValueError(f"images2neibs: {problem}, which has {n} elements")
+        return x
+    sizes = [size if a == axis else s for a, s in enumerate(build.shape_of(x))]
     types = (tensor_type(x.type.dtype, x.type.shape),)
-    shown = Shown(f"images2neibs: patches of {w}, {s} apart, do not cover axis {axis}", (x,))
-    return node("broadcast", x, shape=sizes, types=types, implicit=True, shown=shown).result
+    return node(
+        "broadcast", x, shape=sizes, types=types, implicit=True, shown=Shown(f"images2neibs: {problem}", (x,))
+    ).result
 
 
 def neibs2images(neibs: Any, neib_shape: Any, original_shape: Any, mode: str = "valid") -> Any:
