@@ -1,4 +1,4 @@
-"""Rules for operations that only move elements: broadcast, dimshuffle, reshape, slice, concat."""
+"""Rules for operations that only move elements: broadcast, dimshuffle, refine, reshape, slice, concat."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from tcc.ir.builder import Builder
 from tcc.ir.core import Op, Value
 from tcc.ir.dims import Size, add, mul, sub
 from tcc.ir.optable import TABLE
+from tcc.ir.types import Type
 from tcc.passes.fold import splat
 from tcc.passes.pattern import AnyRule, function_rule
 
@@ -115,6 +116,28 @@ def dimshuffle_of_broadcast(op: Op, b: Builder) -> Value | None:
     if any(source.type.shape[k] != 1 for k in dropped):
         return None
     return _broadcast(b, b.dimshuffle(source, order=order), op.result.type.shape)
+
+
+@function_rule("refine", after=("broadcast", "dimshuffle"))
+def refine_of_view(op: Op, b: Builder) -> Value | None:
+    """refine(broadcast(x)) -> broadcast(refine(x)), and so for dimshuffle: as it is where the sizes are known to be equal"""
+    inner = op.operands[0].op
+    assert inner is not None
+    source, shape = inner.operands[0], op.result.type.shape
+    sizes = list(source.type.shape)
+    if inner.name == "broadcast":
+        extra = len(shape) - source.type.rank
+        for k, n in enumerate(sizes):
+            if n == inner.result.type.shape[extra + k]:
+                sizes[k] = shape[extra + k]
+        return _broadcast(b, _refine(b, source, sizes), shape)
+    for k, new in zip(inner.attrs["order"], shape):
+        if k != -1:
+            sizes[k] = new
+        elif new != 1:  # what is made has size 1
+            return None
+    result: Value = b.dimshuffle(_refine(b, source, sizes), order=inner.attrs["order"])
+    return result
 
 
 @function_rule("reshape")
@@ -280,6 +303,12 @@ def _stretched_number(v: Value) -> bool:
     return made is not None and made.operands[0].type.rank == 0
 
 
+def _refine(b: Builder, source: Value, shape: Sequence[Size]) -> Value:
+    type = Type(source.type.dtype, tuple(shape))
+    result: Value = source if source.type == type else b.refine(source, type=type)
+    return result
+
+
 def _broadcast(b: Builder, source: Value, shape: Sequence[Size]) -> Value:
     result: Value = b.broadcast(source, shape=list(shape))
     return result
@@ -293,6 +322,7 @@ RULES: list[AnyRule] = [
     broadcast_twice,
     broadcast_added_axes,
     dimshuffle_of_broadcast,
+    refine_of_view,
     reshape_twice,
     reshape_of_inserted_ones,
     reshape_is_dimshuffle,
