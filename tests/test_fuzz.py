@@ -70,3 +70,14 @@ def test_random_programs_without_a_pass(skip: str, monkeypatch: pytest.MonkeyPat
 def test_programs_that_once_failed(path: Path) -> None:
     func, sizes, seed = read(path)
     assert disagreement(func, arguments(func, sizes, seed), native) == ""
+
+
+def test_what_is_wrong_by_more_than_roundings_is_found() -> None:
+    func, sizes, seed = read(Path(__file__).parent / "regressions" / "product_beside_what_is_exact.tcir")
+
+    def wrong(func: Func, arrays: Sequence[Array], *, exact: bool = True) -> list[Array]:
+        (result,) = native(func, arrays, exact=exact)
+        result[0, 0] *= 1.001
+        return [result]
+
+    assert "result 0 is" in disagreement(func, arguments(func, sizes, seed), wrong)

@@ -23,6 +23,7 @@ from tcc.runtime.buffers import Container
 from tcc.runtime.callable import Function, Parameter
 
 RUNS = 4  # shaken runs
+MORE = 16  # shaken runs before something is called different: in a few, moves may cancel by chance
 SLACK = 24  # times what the shaken runs differ by
 # Rows whose float results are exact, or as exact as their operands.
 EXACT = frozenset(
@@ -178,6 +179,8 @@ class Expected:
     """What the interpreter gives, and how certain that is.  Where an intermediate result was not finite (`odd`), what it
     gives after the passes will do as well: they may cancel infinities."""
 
+    func: Func
+    arrays: Sequence[Array]
     want: list[Array]
     shaken: list[list[Array]]
     fused: list[Array]
@@ -194,6 +197,8 @@ class Expected:
         lost = any(np.any(np.isnan(f)) for f in fused if f.dtype.kind == "f")
         odd = any(f.odd or (f.empty and lost) for f in frames)
         return cls(
+            func,
+            arrays,
             list(map(np.asarray, want)),
             shaken,
             list(map(np.asarray, fused)),
@@ -203,6 +208,19 @@ class Expected:
 
     def difference(self, i: int, got: Array) -> str:
         """What is wrong with result i, or nothing."""
+        found = self._difference(i, got)
+        if not found or len(self.shaken) > RUNS:
+            return found
+        frames = [Shaken(k) for k in range(RUNS, MORE)]
+        with np.errstate(all="ignore"):
+            more = [frame.results(self.func, self.arrays) for frame in frames]
+        if any(f.undefined for f in frames):
+            return ""
+        self.shaken += more
+        self.odd |= any(f.odd for f in frames)
+        return self._difference(i, got)
+
+    def _difference(self, i: int, got: Array) -> str:
         shaken = [s[i] for s in self.shaken]
         found = difference(got, self.want[i], shaken)
         if found and self.odd and not difference(got, self.fused[i], shaken):
