@@ -12,10 +12,13 @@ from tcc.printing import INFIX, THEANO_NAMES, TITLES
 FILLED = 20  # characters of a constant before it is cut
 
 
-def tree(func: Func, ident: Callable[[Any], str], depth: int, print_type: bool) -> list[str]:
-    """One line for each value that the results hang on: the op, its id, its name and its number in the order of running."""
+def tree(
+    func: Func, ident: Callable[[Any], str], depth: int, print_type: bool, print_clients: bool = False
+) -> list[str]:
+    """One line for each value that the results hang on: the op, its id, its name, its number in the order of running, and
+    with `print_clients` what reads it, if several do."""
     order = {op: number for number, op in enumerate(op for op in func.body.ops if op.name != "yield")}
-    return trees(func.body.yields, order, ident, depth, print_type)
+    return trees(func.body.yields, order, ident, depth, print_type, print_clients)
 
 
 def trees(
@@ -24,6 +27,7 @@ def trees(
     ident: Callable[[Any], str],
     depth: int,
     print_type: bool,
+    print_clients: bool = False,
 ) -> list[str]:
     """One line for each value that the roots hang on; `order` numbers those operations that are to have a number."""
     lines: list[str] = []
@@ -36,11 +40,13 @@ def trees(
             kind = f" <{value.type}>" if print_type else ""
             if op is None or op.name == "const":
                 text = value.name if op is None else constant_text(op)
-                lines.append(f"{prefix}{text} [id {ident(value)}]{kind}")
+                lines.append(f"{prefix}{text} {ident(value)}{kind}")
                 continue
             number = f".{value.index}" if len(op.results) > 1 else ""
+            mark = ident(op)
+            readers = clients(value, order, ident) if print_clients and len(value.uses) > 1 else ""
             lines.append(
-                f"{prefix}{op_label(op)}{number} [id {ident(op)}]{kind} '{value.name}'   {order.get(op, '')}"
+                f"{prefix}{op_label(op)}{number} {mark}{kind} '{value.name}'   {order.get(op, '')}{readers}"
             )
             if op in done or left == 1:
                 continue
@@ -49,6 +55,14 @@ def trees(
                 last = k == len(op.operands) - 1
                 stack.append((operand, below + " |", below + ("  " if last else " |"), left - 1))
     return lines
+
+
+def clients(value: Value, order: Mapping[Op, int], ident: Callable[[Any], str]) -> str:
+    """What reads a value: the marks of operations and their numbers in the order of running."""
+    readers = [
+        ("output", "") if op.name == "yield" else (ident(op), order.get(op, "")) for op, _ in value.uses
+    ]
+    return f" clients:{readers}"
 
 
 def constant_text(op: Op) -> str:

@@ -253,11 +253,15 @@ def debugprint(
     stop_on_name: bool = False,
     done: dict[Any, str] | None = None,
     print_storage: bool = False,
+    print_clients: bool = False,
     used_ids: dict[Any, str] | None = None,
 ) -> Any:
     """The graph as an indented tree: of a variable, a list of them, an operation that a mode shows to its callbacks, or a
     function (after the passes, if it is compiled).
 
+    `ids` says what the nodes are marked with: letters ("CHAR"), numbers ("int"), `id` ("id") or nothing (""). With `print_clients`
+    the results of a compiled function's operations that are read more than once tell by what. Theano's `print_storage` does
+    nothing: no result stays in memory.
     Goes to `file` (standard output without one); `file="str"` returns the text.
     """
     out = StringIO()
@@ -272,7 +276,7 @@ def debugprint(
             return _ident(key, ids, ids_given)
 
         if optimised is not None:
-            lines = tree(optimised(), ident, depth, print_type)
+            lines = tree(optimised(), ident, depth, print_type, print_clients)
         else:
             lines = trees(obj.results, {}, ident, depth, print_type)
         out.write("".join(line + "\n" for line in lines))
@@ -282,7 +286,7 @@ def debugprint(
     if scans:
         out.write("\nInner graphs of the scan ops:\n\n")
         for node in scans:
-            out.write(f"{label(node)} [id {_ident(node, ids, ids_given)}] ''   \n")
+            out.write(f"{label(node)} {_ident(node, ids, ids_given)} ''   \n")
             assert node.body is not None
             for result in node.body.results:
                 _tree(result, out, depth, print_type, stop_on_name, ids, ids_given, shown, {}, [], " >")
@@ -324,21 +328,22 @@ def _printed(outputs: Iterable[Any]) -> set[Apply]:
 
 
 def _ident(key: Any, ids: str, given: dict[Any, str]) -> str:
+    """`[id A]`: the mark of a node, the next one if it has none yet."""
     if ids == "":
         return ""
     if key not in given:
         number = len(given)
         if ids == "int":
-            given[key] = str(number)
+            text = str(number)
         elif ids == "id":
-            given[key] = str(id(key))
+            text = str(id(key))
         else:
             text = ""
             number += 1
             while number:
                 number, digit = divmod(number - 1, 26)
                 text = chr(ord("A") + digit) + text
-            given[key] = text
+        given[key] = f"[id {text}]"
     return given[key]
 
 
@@ -362,16 +367,14 @@ def _tree(
         kind = f" <{v.type}>" if print_type else ""
         if node is None:
             ident = _ident(v, ids, given)
-            out.write(f"{prefix}{variable_text(v)}{f' [id {ident}]' if ids else ''}{kind}\n")
+            out.write(f"{prefix}{variable_text(v)} {ident}{kind}\n")
             continue
         again = node in done
         ident = _ident(node, ids, given)
         output = f".{v.index}" if len(node.results) > 1 else ""
         name = v.name or ""
         number = str(order[node]) if node in order else ""
-        out.write(
-            f"{prefix}{label(node)}{output}{f' [id {ident}]' if ids else ''}{kind} '{name}'   {number}\n"
-        )
+        out.write(f"{prefix}{label(node)}{output} {ident}{kind} '{name}'   {number}\n")
         if again or left == 1 or (stop_on_name and v.name):
             continue
         done[node] = ident

@@ -101,6 +101,26 @@ def test_debugprint():
     )
 
 
+def test_debugprint_without_marks():
+    z = x + y * 2
+    assert tcc.printing.debugprint(z, file="str", ids="") == (
+        "Elemwise{add,no_inplace}  ''   \n"
+        " |x \n"
+        " |Elemwise{mul,no_inplace}  ''   \n"
+        "   |y \n"
+        "   |TensorConstant{2} \n"
+    )
+
+
+def test_debugprint_tells_what_reads_a_result():
+    total = T.dot(x, y)
+    f = tcc.function([x, y], [total, T.dot(total, x)], mode="FAST_RUN")
+    f(np.ones((2, 2), "float32"), np.ones((2, 2), "float32"))
+    text = tcc.printing.debugprint(f, file="str", print_clients=True)
+    assert text.splitlines()[0].endswith("   0 clients:[('[id B]', 1), ('output', '')]")
+    assert "clients" not in tcc.printing.debugprint(f, file="str")
+
+
 def test_debugprint_of_a_function_numbers_the_nodes():
     f = tcc.function([x, y], x + y * 2)
     assert "Elemwise{add,no_inplace} [id A] ''   1\n" in tcc.printing.debugprint(f, file="str")
