@@ -52,10 +52,12 @@ def draw(pads, stride, dilation, groups):
     return x, w, rng.normal(size=(3, 6, *size)).astype(np.float32)
 
 
+@pytest.mark.parametrize("known", [True, False], ids=["known", "unknown"])
 @pytest.mark.parametrize("mode, pads, stride, dilation, groups, flip", CASES)
-def test_values_and_gradients(mode, pads, stride, dilation, groups, flip):
+def test_values_and_gradients(mode, pads, stride, dilation, groups, flip, known):
     a, b, c = draw(pads, stride, dilation, groups)
     x, w, g = T.ftensor4("x"), tcc.shared(b, "w"), T.ftensor4("g")
+    shape = b.shape if known else None
     how = {
         "border_mode": mode,
         "subsample": stride,
@@ -64,11 +66,11 @@ def test_values_and_gradients(mode, pads, stride, dilation, groups, flip):
         "filter_flip": flip,
         "unshared": True,
     }
-    y = conv2d(x, w, filter_shape=b.shape, **how)
+    y = conv2d(x, w, filter_shape=shape, **how)
     cost = (y * g).sum()
     by_x, by_w = tcc.grad(cost, [x, w])
-    own_x = conv2d_grad_wrt_inputs(g, w, (None, None, 7, 8)[-2:], b.shape, **how)
-    own_w = conv2d_grad_wrt_weights(x, g, b.shape, **how)
+    own_x = conv2d_grad_wrt_inputs(g, w, (None, None, 7, 8)[-2:], shape, **how)
+    own_w = conv2d_grad_wrt_weights(x, g, b.shape if known else w.shape, **how)
     got, *found = tcc.function([x, g], [y, by_x, by_w, own_x, own_w])(a, c)
     arguments = (stride, pads, dilation, groups, flip)
     np.testing.assert_allclose(got, reference(a, b, *arguments), rtol=1e-4, atol=1e-4)
@@ -90,5 +92,3 @@ def test_as_a_class_and_what_is_refused():
     )
     with pytest.raises(TypeError, match="conv2d: unshared filters must have 6 axes"):
         conv2d(x, T.ftensor4(), unshared=True)
-    with pytest.raises(TypeError, match="give filter_shape"):
-        conv2d(x, w, unshared=True)
