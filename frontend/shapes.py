@@ -380,11 +380,14 @@ def split(x: Any, splits_size: Any, n_splits: int, axis: int = 0) -> list[Any]:
         sizes = [splits_size[i] for i in range(n_splits)]
     if len(sizes) != n_splits:
         raise ValueError(f"split: {len(sizes)} sizes for {n_splits} pieces")
+    if any((known := build.static_size(s)) is not None and known < 0 for s in sizes):
+        raise ValueError(f"split: sizes must not be negative, got {splits_size}")
     total: Any = 0
     starts = []
     for s in sizes:
         starts.append(total)
-        total = size_arithmetic("add", total, s)
+        # with -1 as 0 the total is wrong where what stands before it reaches too far
+        total = size_arithmetic("add", total, size_arithmetic("maximum", s, 0))
     whole = list(shape_of(x))
     known = build.static_size(total), build.static_size(whole[axis])
     if None not in known and known[0] != known[1]:

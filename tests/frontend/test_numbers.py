@@ -249,6 +249,18 @@ def test_shapes():
         T.split(x, [1, 2], 2, axis=2)[1].eval({x: a})
 
 
+@pytest.mark.parametrize("mode", ["FAST_RUN", "FAST_COMPILE"])
+@pytest.mark.parametrize("sizes", [[5, -1], [-1, 5], [5, 0], [2, 1]])
+def test_split_by_sizes_that_are_wrong(sizes, mode):
+    x, s = T.matrix("x"), T.lvector("s")
+    f = tcc.function([x, s], T.split(x, s, 2), mode=mode)
+    with pytest.raises(ValueError):
+        f(np.ones((4, 2)), sizes)
+    if -1 in sizes:
+        with pytest.raises(ValueError, match="split: sizes must not be negative"):
+            T.split(x, sizes, 2)
+
+
 def test_reshape_by_a_vector_of_unknown_length_needs_ndim():
     x, s = T.vector("x"), T.lvector("s")
     with pytest.raises(ValueError, match="ndim"):
