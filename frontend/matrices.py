@@ -14,7 +14,7 @@ from tcc.indexing import set_subtensor, take
 from tcc.products import batched_dot, dot
 from tcc.reductions import mean
 from tcc.reductions import sum as total
-from tcc.shapes import diagonal, dimshuffle, flatten, join, reshape, shape_padleft
+from tcc.shapes import diagonal, dimshuffle, flatten, join, reshape, shape_padleft, two_axes
 from tcc.types import promote
 from tcc.variable import as_variable, scalar_constant
 
@@ -29,21 +29,30 @@ def diag(v: Any, k: int = 0) -> Any:
     raise ValueError("Number of dimensions of `v` must be greater than 0.")
 
 
-def alloc_diag(v: Any, offset: int = 0) -> Any:
-    """A square matrix with the vector v on its diagonal `offset`, else zeros."""
+def alloc_diag(v: Any, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Any:
+    """Zeros with v's last axis on the diagonal `offset` of two new axes, the axes `axis1` and `axis2` of the result: what
+    `diagonal` takes out again.  Of a vector it is a square matrix.
+    """
     v = as_variable(v)
-    if v.type.ndim != 1:
-        raise TypeError(f"alloc_diag takes a vector, got {v.type}")
-    n = size_of(v, 0)
+    rank = v.type.ndim
+    if rank < 1:
+        raise ValueError(f"alloc_diag needs an array of one axis or more, got {v.type}")
+    axis1, axis2 = two_axes("alloc_diag", rank + 1, axis1, axis2)
+    n = size_of(v, rank - 1)
     if offset == 0:
         shape = [n, n]
         row, column = (node("iota", shape=shape, axis=k, dtype="i64").result for k in (0, 1))
-        return switch(eq(row, column), v, scalar_constant(0, v.type.dtype))
-    side = size_arithmetic("add", n, abs(offset))
-    zeros = build.broadcast_to(scalar_constant(0, v.type.dtype), [side, side])
-    line: Any = node("iota", shape=[n], axis=0, dtype="i64").result
-    row, column = (line, line + offset) if offset > 0 else (line - offset, line)
-    return set_subtensor(zeros[row, column], v)
+        of_columns = dimshuffle(v, *range(rank - 1), "x", rank - 1)
+        made = switch(eq(row, column), of_columns, scalar_constant(0, v.type.dtype))
+    else:
+        side = size_arithmetic("add", n, abs(offset))
+        zeros = build.broadcast_to(scalar_constant(0, v.type.dtype), [*shape_of(v)[:-1], side, side])
+        line: Any = node("iota", shape=[n], axis=0, dtype="i64").result
+        row, column = (line, line + offset) if offset > 0 else (line - offset, line)
+        made = set_subtensor(zeros[(*[slice(None)] * (rank - 1), row, column)], v)
+    new = {axis1: rank - 1, axis2: rank}
+    rest = iter(range(rank - 1))
+    return dimshuffle(made, *(new[a] if a in new else next(rest) for a in range(rank + 1)))
 
 
 def trace(a: Any, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Any:

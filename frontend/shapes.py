@@ -469,7 +469,7 @@ def diagonal(x: Any, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Any:
 
     x = as_variable(x)
     rank = x.type.ndim
-    axis1, axis2 = axis1 % rank, axis2 % rank
+    axis1, axis2 = two_axes("diagonal", rank, axis1, axis2)
     rest = [a for a in range(rank) if a not in (axis1, axis2)]
     moved = dimshuffle(x, axis1, axis2, *rest)
     rows, columns = (size_variable(size_of(x, a)) for a in (axis1, axis2))
@@ -478,6 +478,17 @@ def diagonal(x: Any, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Any:
     i = arange(count)
     picked = moved[i + down, i + right]
     return dimshuffle(picked, *range(1, picked.type.ndim), 0)
+
+
+def two_axes(name: str, rank: int, *axes: int) -> tuple[int, int]:
+    """The numbers of two different axes, counted from the front; IndexError, or ValueError if they are one."""
+    for axis in axes:
+        if not -rank <= axis < rank:
+            raise IndexError(f"{name}: axis {axis} is out of bounds [-{rank}, {rank})")
+    first, second = (int(axis) % rank for axis in axes)
+    if first == second:
+        raise ValueError(f"{name}: axis1 and axis2 are both {first}")
+    return first, second
 
 
 def moveaxis(x: Any, source: Any, destination: Any) -> Any:

@@ -181,11 +181,7 @@ class AllocDiag(LegacyOp):
     options = {"offset": 0, "axis1": 0, "axis2": 1}
 
     def apply(self, v: Any) -> Any:
-        if (self.axis1, self.axis2) != (0, 1):
-            raise NotImplementedError(
-                f"AllocDiag: axes {self.axis1} and {self.axis2}; only 0 and 1 can be the diagonal's"
-            )
-        return matrices.alloc_diag(v, self.offset)
+        return matrices.alloc_diag(v, self.offset, self.axis1, self.axis2)
 
 
 class IfElse(LegacyOp):

@@ -246,6 +246,20 @@ def test_gradients_are_what_differences_say(name):
         np.testing.assert_allclose(got[at], (value(M + step) - value(M - step)) / 2e-6, rtol=1e-5, atol=1e-7)
 
 
+@pytest.mark.parametrize("offset", [0, 1, -2])
+@pytest.mark.parametrize("axes", [(0, 1), (1, 0), (0, 2), (-2, -1), (2, 1)])
+def test_alloc_diag_is_what_diagonal_undoes(offset, axes):
+    x = T.dmatrix("x")
+    whole = T.alloc_diag(x, offset, *axes)
+    slope = T.grad(T.sum(whole * whole), x)
+    made, back, by_x = tcc.function([x], [whole, T.diagonal(whole, offset, *axes), slope])(M)
+    assert made.shape[axes[0]] == made.shape[axes[1]] == M.shape[1] + abs(offset)
+    np.testing.assert_array_equal(np.diagonal(made, offset, *axes), M)
+    np.testing.assert_array_equal(back, M)
+    np.testing.assert_allclose(np.abs(made).sum(), np.abs(M).sum())
+    np.testing.assert_allclose(by_x, 2 * M)
+
+
 def test_what_does_not_fit_is_an_error():
     x = T.matrix("x")
     with pytest.raises((IndexError, ValueError)):
@@ -266,6 +280,10 @@ def test_what_does_not_fit_is_an_error():
         T.fill_diagonal(x, T.vector())
     with pytest.raises(ValueError, match="negative"):
         T.pad(x, -1)
+    with pytest.raises(IndexError, match="diagonal: axis 2 is out of bounds"):
+        T.diagonal(x, 0, 0, 2)
+    with pytest.raises(ValueError, match="alloc_diag: axis1 and axis2 are both 1"):
+        T.alloc_diag(x, 0, 1, -2)
 
 
 def test_numbers_that_are_known():
