@@ -35,6 +35,11 @@ ARITHMETIC: dict[str, Callable[..., Size]] = {
 }
 
 
+# Attributes that are sizes of results, and rows whose sizes the frontend has cut to what is there.
+SIZES_OF_RESULTS = frozenset({"shape", "size", "count"})
+CLIPPED = frozenset({"slice", "insert"})
+
+
 @dataclass
 class Lowered:
     """A function's IR, and the variables behind its parameters: inputs, then one for each shared container.
@@ -301,6 +306,10 @@ class Lowering:
             special(self, node)
             return
         attrs = {key: self.plain(value) for key, value in node.attrs.items()}
+        if node.name not in CLIPPED:
+            self.not_negative(
+                *(size for key in SIZES_OF_RESULTS & attrs.keys() for size in as_tuple(attrs[key]))
+            )
         op = self.builder.op(node.name, *map(self.value, node.operands), attrs=attrs)
         self.define(node, [self.shortened(r) for r in op.results])
 
@@ -330,14 +339,29 @@ class Lowering:
             return type(value)(self.size(v) if isinstance(v, Variable) else v for v in value)
         return self.size(value) if isinstance(value, Variable) else value
 
+    def not_negative(self, *sizes: Any) -> None:
+        """Checks sizes of results that are given by arithmetic, `2 - x.shape[0]`: those with a name of their own are."""
+        for size in map(self.sizes.resolve, sizes):
+            if isinstance(size, int) or dims.nonnegative(size):
+                continue
+            if any(("least", size) in scope.bound for scope in self.scopes):
+                continue
+            assert self.current is not None
+            self.scopes[-1].bound["least", size] = size
+            message = f"{label(self.current)}: a size must not be negative"
+            least = dims.maximum(size, 0)
+            self.builder.op("check_size", attrs={"left": least, "right": size, "message": message})
+
     def shape_of(self, node: Apply) -> None:
         axis = node.attrs["axis"]
         x = self.value(node.operands[0])
-        self.exact[node.result] = self.sizes.resolve(x.type.shape[axis])
+        self.exact[node.result] = size = self.sizes.resolve(x.type.shape[axis])
+        self.scopes[-1].bound["least", size] = size  # something has that size
 
     def broadcast(self, node: Apply) -> None:
         """A number stretched to a shape is one constant of that shape."""
         (x,), shape = node.operands, tuple(self.plain(node.attrs["shape"]))
+        self.not_negative(*shape)
         if isinstance(x, TensorConstant) and x.data.size == 1:
             self.define(
                 node,
@@ -349,6 +373,7 @@ class Lowering:
     def reshape(self, node: Apply) -> None:
         """Totals that are sizes are made equal; where they cannot be told to be, running tells."""
         x, shape = self.value(node.operands[0]), tuple(self.plain(node.attrs["shape"]))
+        self.not_negative(*shape)
         have, want = self.sizes.resolve(x.type.size), self.sizes.resolve(dims.product(shape))
         if have != want:
             self.sizes.merge(have, want, self.builder.reason())
@@ -502,6 +527,10 @@ SPECIAL: dict[str, Callable[[Lowering, Apply], None]] = {
     "shape_of": Lowering.shape_of,
     "steps": lowerflow.steps,
 }
+
+
+def as_tuple(value: Any) -> tuple[Any, ...]:
+    return tuple(value) if isinstance(value, list | tuple) else (value,)
 
 
 def too_long(size: Size) -> bool:

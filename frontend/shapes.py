@@ -23,7 +23,7 @@ from tcc.build import (
 from tcc.graph import Apply, Shown
 from tcc.ir.dims import size_error
 from tcc.types import promote, tensor_type
-from tcc.variable import TensorConstant, Variable, as_variable
+from tcc.variable import TensorConstant, Variable, as_variable, scalar_constant
 
 
 def shape(x: Any) -> Any:
@@ -380,7 +380,7 @@ def split(x: Any, splits_size: Any, n_splits: int, axis: int = 0) -> list[Any]:
         sizes = [splits_size[i] for i in range(n_splits)]
     if len(sizes) != n_splits:
         raise ValueError(f"split: {len(sizes)} sizes for {n_splits} pieces")
-    if any((known := build.static_size(s)) is not None and known < 0 for s in sizes):
+    if any(s < 0 for s in map(build.static_size, sizes) if s is not None):
         raise ValueError(f"split: sizes must not be negative, got {splits_size}")
     total: Any = 0
     starts = []
@@ -405,14 +405,19 @@ def split(x: Any, splits_size: Any, n_splits: int, axis: int = 0) -> list[Any]:
 
 
 def tile(x: Any, reps: Any, ndim: int | None = None) -> Any:
-    """x repeated `reps` times along each axis."""
+    """x repeated `reps` times along each axis, the last ones where `reps` are few; a vector of them needs `ndim`, the axes
+    of the result."""
     x = as_variable(x)
     if isinstance(reps, float) or isinstance(reps, Variable) and reps.type.numpy_dtype.kind in "fc":
         raise ValueError(f"tile: reps must be integers, got {reps}")
     if isinstance(reps, Variable) and reps.type.ndim > 1:
         raise ValueError(f"tile: reps must be a scalar or a vector, got {reps}, of {reps.type}")
     if isinstance(reps, Variable) and reps.type.ndim and ndim is not None:
-        reps = specify_shape(reps, (ndim,))
+        if vector_items(reps) is None:
+            before = build.broadcast_to(
+                scalar_constant(1, reps.type.dtype), [size_arithmetic("sub", ndim, size_of(reps, 0))]
+            )
+            reps = specify_shape(concatenate([before, reps]), (ndim,))
     many = as_sizes(reps, "tile", ndim)
     rank = builtins.max(len(many), x.type.ndim) if ndim is None else ndim
     if ndim is not None and ndim < len(many):

@@ -16,6 +16,7 @@ from tcc.ir import dims
 from tcc.ir.core import Func, Op, Value
 from tcc.ir.dims import Size
 from tcc.ir.printer import Printer
+from tcc.ir.types import Type
 from tcc.passes.manager import Context
 
 ALIGN = 64
@@ -88,7 +89,7 @@ def live_intervals(func: Func) -> list[Interval]:
             place = op.result.type.place
             assert place is not None
             if place.space == "arena" or (place.space == "late" and op.parent is func.body):
-                found[op] = Interval(op, aligned(op.result.type.bytes), i, i)
+                found[op] = Interval(op, room(op.result.type), i, i)
                 root[op.result] = op
             continue
         if op.name == "view" and op.operands[0] in root:
@@ -104,6 +105,12 @@ def live_intervals(func: Func) -> list[Interval]:
                 user = outer
             found[made].last = max(found[made].last, end.get(user, i))
     return list(found.values())
+
+
+def room(type: Type) -> Size:
+    """The bytes that are kept for a value; none if a size is below 0, which a check tells before anything lies there."""
+    bytes = aligned(type.bytes)
+    return bytes if all(map(dims.nonnegative, type.shape)) else dims.maximum(bytes, 0)
 
 
 def aligned(bytes: Size) -> Size:

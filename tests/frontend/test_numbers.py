@@ -318,6 +318,49 @@ def test_x_log_x_is_nothing_at_nothing() -> None:
     np.testing.assert_allclose(b, [0, np.log(3), 2 * np.log(4)])
 
 
+@pytest.mark.parametrize("rank, ndim", [(1, 1), (1, 3), (2, 2), (3, 3)])
+def test_tile_by_a_vector(rank, ndim) -> None:
+    x, reps = T.tensor("float64", (False,) * rank), T.ivector("reps")
+    a = np.arange(2.0 * 3**rank).reshape(*[3] * (rank - 1), 6)
+    f = tcc.function([x, reps], T.tile(x, reps, ndim))
+    for many in ([], [2], [2, 3], [3, 1, 2])[: ndim + 1]:
+        wanted = [1] * (ndim - len(many)) + many
+        np.testing.assert_array_equal(f(a, np.array(many, "int32")), np.tile(a, wanted))
+    with pytest.raises(ValueError):
+        f(a, [2] * (ndim + 1))
+
+
+NEGATIVE = {
+    "concatenate": lambda x, n: T.concatenate([T.zeros((2 - n,)), x]),
+    "matrix": lambda x, n: T.concatenate([T.zeros((2 - n, 3)), T.ones((n, 3))]),
+    "sum": lambda x, n: T.alloc(x.sum(), 2 - n).sum(),
+    "reshape": lambda x, n: T.zeros((4,)).reshape((2 - n, 2 - n)),
+    "eye": lambda x, n: T.eye(2 - n).sum(),
+    "repeat": lambda x, n: T.concatenate([T.repeat(x, 2 - n), x, x, x]),
+    "scan": lambda x, n: tcc.scan(lambda a: T.concatenate([T.zeros((2 - n,)) + a, x]), x)[0],
+    "invariant": lambda x, n: tcc.scan(
+        lambda a: a * T.concatenate([T.exp(x[: 2 - n]), T.zeros((2 - n,)), x])[0], x
+    )[0],
+    "behind work": lambda x, n: T.concatenate(
+        [T.sort(T.exp(T.outer(x, x)), 0)[0], T.zeros((2 - n,)), T.sort(x)]
+    ),
+}
+
+
+@pytest.mark.parametrize("mode", ["FAST_RUN", "FAST_COMPILE"])
+@pytest.mark.parametrize("name", NEGATIVE)
+def test_sizes_that_come_out_below_zero(name, mode) -> None:
+    """Natively, for sizes that are known and for those that are not."""
+    x = T.dvector("x")
+    f = tcc.function([x], NEGATIVE[name](x, x.shape[0]), mode=mode)
+    f([1.0] if name != "reshape" else [])
+    for _ in range(2):
+        with pytest.raises(ValueError):
+            f([1.0, 2.0, 3.0, 4.0])
+    with pytest.raises(ValueError):
+        tcc.function([x], NEGATIVE[name](x, x.shape[0]), mode=mode)([1.0, 2.0, 3.0, 4.0])
+
+
 def test_lengths_of_shape_vectors() -> None:
     v, m = T.dvector("v"), T.dmatrix("m")
     assert len(tuple(v.shape)) == 1 and len(tuple(T.concatenate([v.shape, m.shape]))) == 3
