@@ -372,9 +372,9 @@ TREE: dict[str, Entry] = {
     "tensor.nnet.abstract_conv": Entry(
         ("tcc.tensor.nnet.separable", "tcc.tensor.nnet.convshapes"), {"imported_scipy_signal": "=True"}
     ),
-    "tensor.nnet.neighbours": Entry(),
+    "tensor.nnet.neighbours": Entry(names=_from(N, "Images2Neibs")),
     "tensor.nnet.ctc": Entry(),
-    "tensor.nnet.blocksparse": Entry(),
+    "tensor.nnet.blocksparse": Entry(names=_from(N, "SparseBlockGemv SparseBlockOuter")),
     "tensor.nnet.conv3d2d": Entry(),
     "tensor.signal": Entry(),
     "tensor.signal.conv": Entry(),

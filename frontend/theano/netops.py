@@ -11,7 +11,7 @@ from tcc import build, elemwise
 from tcc.build import shape_of
 from tcc.gradient import Lop
 from tcc.tangents import Rop
-from tcc.tensor.nnet import abstract_conv, bn, onehot
+from tcc.tensor.nnet import abstract_conv, blocksparse, bn, neighbours, onehot
 from tcc.tensor.nnet import basic as nnet
 from tcc.tensor.signal import pool
 from tcc.theano.legacyop import LegacyOp
@@ -164,6 +164,30 @@ def _alike(*values: Any) -> list[Any]:
     made = [as_variable(v) for v in values]
     dtype = promote(*(v.type.dtype for v in made))
     return [build.cast(v, dtype) for v in made]
+
+
+# -- blocks and patches --------------------------------------------------------------------------------------------------
+
+
+class SparseBlockGemv(LegacyOp):
+    options = {"inplace": False}
+
+    def apply(self, o: Any, W: Any, h: Any, inputIdx: Any, outputIdx: Any) -> Any:
+        return blocksparse.sparse_block_gemv(o, W, h, inputIdx, outputIdx)
+
+
+class SparseBlockOuter(LegacyOp):
+    options = {"inplace": False}
+
+    def apply(self, o: Any, x: Any, y: Any, xIdx: Any, yIdx: Any, alpha: Any = 1) -> Any:
+        return blocksparse.sparse_block_outer(o, x, y, xIdx, yIdx, alpha)
+
+
+class Images2Neibs(LegacyOp):
+    options = {"mode": "valid"}
+
+    def apply(self, ten4: Any, neib_shape: Any, neib_step: Any = None) -> Any:
+        return neighbours.images2neibs(ten4, neib_shape, neib_step, self.mode)
 
 
 # -- batch normalisation ---------------------------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ RNG = np.random.RandomState(7)
 M = RNG.rand(3, 4)
 SQUARE = RNG.rand(4, 4) + 4 * np.eye(4)
 IMAGE = RNG.rand(2, 1, 5, 6)
+BLOCKS = RNG.rand(1, 1, 5), RNG.rand(3, 2, 4, 5), RNG.rand(1, 2, 4)
 SOFT = np.exp(M) / np.exp(M).sum(1, keepdims=True)
 
 VALUES: list[tuple[Any, tuple[Any, ...], Any]] = [
@@ -71,6 +72,17 @@ VALUES: list[tuple[Any, tuple[Any, ...], Any]] = [
     (netops.SoftmaxWithBias(), (M, np.zeros(4)), SOFT),
     (netops.Prepend_scalar_constant_to_each_row(2.0), (M,), np.c_[np.full(3, 2.0), M]),
     (netops.Prepend_scalar_to_each_row(), (3.0, M), np.c_[np.full(3, 3.0), M]),
+    (
+        netops.SparseBlockGemv(),
+        (*BLOCKS, [[2, 0]], [[1]]),
+        BLOCKS[0] + BLOCKS[2][0, 0] @ BLOCKS[1][2, 1] + BLOCKS[2][0, 1] @ BLOCKS[1][0, 1],
+    ),
+    (
+        netops.SparseBlockOuter(),
+        (np.zeros((1, 1, 4, 4)), M[None, :1], M[None, 1:2], [[0]], [[0]]),
+        np.outer(M[0], M[1])[None, None],
+    ),
+    (netops.Images2Neibs("ignore_borders"), (IMAGE, (5, 4)), IMAGE[:, 0, :, :4].reshape(2, 20)),
     (netops.Pool(ignore_border=True), (IMAGE, (2, 2)), IMAGE[:, :, :4].reshape(2, 1, 2, 2, 3, 2).max((3, 5))),
 ]
 
