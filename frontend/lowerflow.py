@@ -184,6 +184,7 @@ def as_shaped(lowering: Lowering, value: Value, wanted: Type) -> Value:
 def steps(lowering: Lowering, node: Apply) -> None:
     """The number of steps; a sequence that is shorter is an error."""
     n = lowering.size(node.operands[0])
+    lowering.not_negative(n)
     message = node.attrs.get("message", "Sequence is shorter then the required number of steps")
     for available in map(lowering.size, node.attrs["available"]):
         least = dims.minimum(lowering.sizes.resolve(available), n)

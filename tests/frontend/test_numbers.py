@@ -341,6 +341,9 @@ NEGATIVE = {
     "invariant": lambda x, n: tcc.scan(
         lambda a: a * T.concatenate([T.exp(x[: 2 - n]), T.zeros((2 - n,)), x])[0], x
     )[0],
+    "steps": lambda x, n: T.concatenate(
+        [tcc.scan(lambda a: a * 2, outputs_info=x, n_steps=2 - n)[0].flatten(), x, x]
+    ),
     "behind work": lambda x, n: T.concatenate(
         [T.sort(T.exp(T.outer(x, x)), 0)[0], T.zeros((2 - n,)), T.sort(x)]
     ),
