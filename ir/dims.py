@@ -120,9 +120,16 @@ class SpecifiedShapeError(ValueError, AssertionError):
     """An array that has not the shape that `specify_shape` says: a wrong value, for which Theano has an AssertionError."""
 
 
+class PatchError(ValueError, TypeError):
+    """Patches do not cover an image: for Theano's programs a TypeError."""
+
+
+ERRORS = {"specify_shape": SpecifiedShapeError, "images2neibs": PatchError}
+
+
 def size_error(text: str) -> ValueError:
     """The error for sizes that are not equal, by the op that `text` begins with."""
-    return SpecifiedShapeError(text) if text.startswith("specify_shape") else ValueError(text)
+    return next((kind for name, kind in ERRORS.items() if text.startswith(name)), ValueError)(text)
 
 
 class SizeMismatch(TypeError):

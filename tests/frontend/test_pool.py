@@ -203,11 +203,12 @@ def test_modes_of_patches():
 @pytest.mark.parametrize("known", [True, False], ids=["known", "unknown"])
 def test_patches_that_do_not_cover_the_image(mode, neib_shape, step, known):
     x = rng.standard_normal((1, 1, 5, 5))
-    with pytest.raises(ValueError, match="images2neibs: patches of"):
+    with pytest.raises(ValueError, match="images2neibs: patches of") as caught:
         if known:
             images2neibs(T.constant(x), neib_shape, step, mode=mode)
         else:
             apply(lambda v: images2neibs(v, neib_shape, step, mode=mode), x)
+    assert isinstance(caught.value, TypeError)  # as in Theano
 
 
 def test_borders_that_were_ignored_are_zero():

@@ -9,6 +9,7 @@ from tcc.build import Size, node, size_arithmetic, size_of, size_product, static
 from tcc.creation import zeros
 from tcc.graph import Shown
 from tcc.indexing import set_subtensor
+from tcc.ir.dims import size_error
 from tcc.shapes import as_sizes, concatenate, dimshuffle, reshape
 from tcc.tensor.nnet.abstract_conv import with_shape
 from tcc.tensor.signal.pool import numbers
@@ -39,8 +40,8 @@ def images2neibs(ten4: Any, neib_shape: Any, neib_step: Any = None, mode: str = 
 
     'valid': patches must cover the image exactly; 'half' and 'full': so they must with neib_shape // 2 or neib_shape - 1
     zeros around it; 'ignore_borders': what is left over is left out; 'wrap_centered': a patch around every (step-th)
-    element, of odd sizes, over the image's ends to its other side.  ValueError, when the function runs at the latest, where
-    patches do not cover the image, or where one that wraps is larger than it.
+    element, of odd sizes, over the image's ends to its other side.  A ValueError, which is a TypeError too, when the function
+    runs at the latest, where patches do not cover the image, or where one that wraps is larger than it.
     """
     x = as_variable(ten4)
     if x.type.ndim != 4:
@@ -88,7 +89,7 @@ def _asserted(x: Any, axis: int, size: Size, problem: str) -> Any:
     n, wanted = static_size(size_of(x, axis)), static_size(size)
     if n is not None and wanted is not None:
         if n != wanted:
-            raise ValueError(f"images2neibs: {problem}, which has {n} elements")
+            raise size_error(f"images2neibs: {problem}, which has {n} elements")
         return x
     sizes = [size if a == axis else s for a, s in enumerate(build.shape_of(x))]
     types = (tensor_type(x.type.dtype, x.type.shape),)
