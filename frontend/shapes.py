@@ -486,10 +486,10 @@ def diagonal(x: Any, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Any:
 
 
 def two_axes(name: str, rank: int, *axes: int) -> tuple[int, int]:
-    """The numbers of two different axes, counted from the front; IndexError, or ValueError if they are one."""
+    """The numbers of two different axes, counted from the front; ValueError (NumPy's AxisError) if they are not there, or one."""
     for axis in axes:
         if not -rank <= axis < rank:
-            raise IndexError(f"{name}: axis {axis} is out of bounds [-{rank}, {rank})")
+            raise np.exceptions.AxisError(f"{name}: axis {axis} is out of bounds [-{rank}, {rank})")
     first, second = (int(axis) % rank for axis in axes)
     if first == second:
         raise ValueError(f"{name}: axis1 and axis2 are both {first}")

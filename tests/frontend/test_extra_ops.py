@@ -280,8 +280,10 @@ def test_what_does_not_fit_is_an_error():
         T.fill_diagonal(x, T.vector())
     with pytest.raises(ValueError, match="negative"):
         T.pad(x, -1)
-    with pytest.raises(IndexError, match="diagonal: axis 2 is out of bounds"):
+    with pytest.raises(ValueError, match="diagonal: axis 2 is out of bounds"):
         T.diagonal(x, 0, 0, 2)
+    with pytest.raises(ValueError, match="diagonal: axis 1 is out of bounds"):
+        T.nlinalg.trace(T.vector())
     with pytest.raises(ValueError, match="alloc_diag: axis1 and axis2 are both 1"):
         T.alloc_diag(x, 0, 1, -2)
 
