@@ -21,7 +21,6 @@ LIBRARY = "libmodel.so"
 
 TCC_OK, TCC_SIZE = 0, 5
 _KINDS = {0: "int", 1: "uint", 2: "float", 4: "bfloat", 5: "complex", 6: "bool"}
-_ANY = 1 << 47
 
 
 class Tensor(ctypes.Structure):  # DLTensor

@@ -74,89 +74,132 @@ def micro_kernel(
     A tile that `keeps` copies B's rows to `keep` as a panel: the first tile that reads them in memory, where waiting for them is
     hidden behind its arithmetic.
     """
-    e, at_once = Emit(), steps_at_once(target)
-    begin_tile(e, t, rows, vectors, keeps)
-    whole: list[str | None] = [None] * vectors
-    step_bytes = t.lanes * t.bytes
+    return _Tile(t, rows, vectors, target, keeps, resumes, ragged, far).write()
 
-    def edge() -> list[str | None]:
+
+class _Tile:
+    """Writes `micro_kernel`: the heads of the pointers, then the rounds, then the stores."""
+
+    def __init__(
+        self,
+        t: VecType,
+        rows: int,
+        vectors: int,
+        target: Target,
+        keeps: bool,
+        resumes: bool,
+        ragged: bool,
+        far: bool,
+    ) -> None:
+        self.t, self.rows, self.vectors, self.target = t, rows, vectors, target
+        self.keeps, self.resumes, self.far = keeps, resumes, far
+        self.step_bytes = t.lanes * t.bytes
+        self.e = Emit()
+        begin_tile(self.e, t, rows, vectors, keeps)
+        self.whole: list[str | None] = [None] * vectors
+        # made again where they are needed: without registers of their own they would take what the accumulators need
+        self.masks = self._edge() if target.avx512 else self.whole
+        self.b_masks = self.masks if ragged else self.whole
+
+    def write(self) -> Emit:
+        first = self._resumed() if self.resumes else ["zeroinitializer"] * (self.rows * self.vectors)
+        self.strides, heads = self._rows_of_a()
+        self.steps_on = ["%acs"] * len(heads) + ["%brs"] + [str(VECTORS * self.step_bytes)] * self.keeps
+        starts = [*heads, "%b"] + ["%keep"] * self.keeps
+        self.pointers = len(starts)
+        self.heads = len(heads)
+        self._store(self._all_steps([*starts, *first]))
+        self.e.end()
+        return self.e
+
+    def _edge(self) -> list[str | None]:
         """The columns' masks."""
-        return [*whole[1:], lane_mask(e, t, e.value(f"sub i64 %cols, {(vectors - 1) * t.lanes}"))]
+        before = (self.vectors - 1) * self.t.lanes
+        return [*self.whole[1:], lane_mask(self.e, self.t, self.e.value(f"sub i64 %cols, {before}"))]
 
-    # made again where they are needed: without registers of their own they would take what the accumulators need
-    masks = edge() if target.avx512 else whole
-    b_masks = masks if ragged else whole
-
-    def tile(start: str, masks: Sequence[str | None]) -> list[tuple[str, str | None]]:
-        lines = [start]
-        for _ in range(1, rows):
+    def _places(self, start: str, masks: Sequence[str | None]) -> list[tuple[str, str | None]]:
+        """Of the accumulators in C."""
+        e, lines = self.e, [start]
+        for _ in range(1, self.rows):
             lines.append(e.gep(lines[-1], "%crs"))
-        return [(e.gep(line, j * step_bytes), masks[j]) for line in lines for j in range(vectors)]
+        return [(e.gep(line, j * self.step_bytes), masks[j]) for line in lines for j in range(self.vectors)]
 
-    first = ["zeroinitializer"] * (rows * vectors)
-    if resumes:
-        places = tile("%c", masks) if target.avx512 else []
+    def _resumed(self) -> list[str]:
+        """The accumulators at first: C, or zeros."""
+        e, t = self.e, self.t
+        places = self._places("%c", self.masks) if self.target.avx512 else []
         resume, start, entry = e.label(), e.label(), e.current
         e.branch_if(e.value("icmp ne i64 %load, 0"), resume, start)
         e.at(resume)
-        old = [load(e, t, p, m) for p, m in places or tile("%c", edge())]
+        old = [load(e, t, p, m) for p, m in places or self._places("%c", self._edge())]
         e.branch(start)
         e.at(start)
-        first = [e.value(f"phi {t} [zeroinitializer, %{entry}], [{x}, %{resume}]") for x in old]
+        return [e.value(f"phi {t} [zeroinitializer, %{entry}], [{x}, %{resume}]") for x in old]
 
-    strides = ["", "%ars"] + [e.value(f"mul i64 %ars, {i}") for i in range(2, min(rows, _ROW_GROUP))]
-    heads = ["%a"]
-    if rows > _ROW_GROUP:
-        group = e.value(f"mul i64 %ars, {_ROW_GROUP}")
-        for _ in range(_ROW_GROUP, rows, _ROW_GROUP):
-            heads.append(e.gep(heads[-1], group))
+    def _rows_of_a(self) -> tuple[list[str], list[str]]:
+        """The distances of rows from the pointer of their group, and these pointers."""
+        e, rows = self.e, self.rows
+        strides = ["", "%ars"] + [e.value(f"mul i64 %ars, {i}") for i in range(2, min(rows, _ROW_GROUP))]
+        heads = ["%a"]
+        if rows > _ROW_GROUP:
+            group = e.value(f"mul i64 %ars, {_ROW_GROUP}")
+            for _ in range(_ROW_GROUP, rows, _ROW_GROUP):
+                heads.append(e.gep(heads[-1], group))
+        return strides, heads
 
-    def step(at: list[str], acc: list[str]) -> None:
-        bp = at[len(heads)]
-        b = [load(e, t, e.gep(bp, j * step_bytes), b_masks[j]) for j in range(vectors)]
-        ahead = e.gep(bp, e.value(f"mul i64 %brs, {AHEAD_FAR if keeps or far else AHEAD}"))
-        for line in range(0, vectors * step_bytes, LINE):
+    def _step(self, at: list[str], acc: list[str]) -> None:
+        """One k: a vector of B for each column, each element of A by all of them."""
+        e, t = self.e, self.t
+        bp = at[self.heads]
+        b = [load(e, t, e.gep(bp, j * self.step_bytes), self.b_masks[j]) for j in range(self.vectors)]
+        rows_ahead = AHEAD_FAR if self.keeps or self.far else AHEAD
+        ahead = e.gep(bp, e.value(f"mul i64 %brs, {rows_ahead}"))
+        for line in range(0, self.vectors * self.step_bytes, LINE):
             fetch(e, e.gep(ahead, line), 0)
-        for j in range(vectors if keeps else 0):
-            store(e, t, b[j], e.gep(at[-1], j * step_bytes))
-        for i in range(rows):
+        for j in range(self.vectors if self.keeps else 0):
+            store(e, t, b[j], e.gep(at[-1], j * self.step_bytes))
+        for i in range(self.rows):
             group, row = divmod(i, _ROW_GROUP)
-            p = e.gep(at[group], strides[row]) if row else at[group]
+            p = e.gep(at[group], self.strides[row]) if row else at[group]
             a = splat(e, t, e.value(f"load {t.elem}, ptr {p}, align {t.bytes}"))
-            for j in range(vectors):
-                x = i * vectors + j
+            for j in range(self.vectors):
+                x = i * self.vectors + j
                 acc[x] = e.call(t, f"llvm.fma.{t.suffix}", (t, a), (t, b[j]), (t, acc[x]))
 
-    steps_on = ["%acs"] * len(heads) + ["%brs"] + [str(VECTORS * step_bytes)] * keeps
-    starts = [*heads, "%b"] + ["%keep"] * keeps
-    pointers = len(starts)
-
-    def moved(p: str, by: str) -> str:
+    def _moved(self, p: str, by: str) -> str:
         """The freeze hides the induction from loop strength reduction, which would undo the scaled addresses."""
-        return e.value(f"freeze ptr {e.gep(p, by)}")
+        return self.e.value(f"freeze ptr {self.e.gep(p, by)}")
 
-    def run(count: str, steps: int, fetched: str, pace: str, v: list[str]) -> list[str]:
-        """`count` rounds, each of which fetches a row at `fetched`, `pace` bytes further than the last."""
+    def _run(self, count: str, steps: int, fetched: str, pace: str, v: list[str]) -> list[str]:
+        """`count` rounds of `steps`, each of which fetches a row at `fetched`, `pace` bytes further than the last."""
+        e, t, pointers = self.e, self.t, self.pointers
 
         def round(_: str, v: list[str]) -> list[str]:
             at, to, acc = v[:pointers], v[pointers], v[pointers + 1 :]
-            for j in range(vectors):
-                fetch(e, e.gep(to, j * step_bytes), 0)
+            for j in range(self.vectors):
+                fetch(e, e.gep(to, j * self.step_bytes), 0)
             for _step in range(steps):
-                step(at, acc)
-                at = [moved(p, by) for p, by in zip(at, steps_on, strict=True)]
-            return [*at, moved(to, pace), *acc]
+                self._step(at, acc)
+                at = [self._moved(p, by) for p, by in zip(at, self.steps_on, strict=True)]
+            return [*at, self._moved(to, pace), *acc]
 
         carried = [("ptr", p) for p in [*v[:pointers], fetched]] + [(t, x) for x in v[pointers:]]
         after = e.loop(0, count, 1, round, carried)
         return after[:pointers] + after[pointers + 1 :]
 
-    ending = e.call("i64", "llvm.smin.i64", ("i64", "%kc"), ("i64", str(rows)))
-    before = e.value(f"sub i64 %kc, {ending}")
-    done = [*starts, *first]
-    if at_once == 1:  # the text of a step stands here once
+    def _all_steps(self, v: list[str]) -> list[str]:
+        """The accumulators after all k: rounds that fetch at `stream`, then as many steps as rows, which fetch those of `next`."""
+        e, t, at_once = self.e, self.t, steps_at_once(self.target)
+        ending = e.call("i64", "llvm.smin.i64", ("i64", "%kc"), ("i64", str(self.rows)))
+        before = e.value(f"sub i64 %kc, {ending}")
+        if at_once > 1:
+            rounds = e.value(f"udiv i64 {before}, {at_once}")
+            v = self._run(rounds, at_once, "%stream", "%along", v)
+            rest = e.value(f"sub i64 %kc, {e.value(f'mul i64 {rounds}, {at_once}')}")
+            return self._run(rest, 1, "%next", "%crs", v)[self.pointers :]
 
         def phase(number: str, v: list[str]) -> list[str]:
+            """So that the text of a step stands here once."""
             last = e.value(f"icmp ne i64 {number}, 0")
             count, at, pace = (
                 e.value(f"select i1 {last}, {kind} {then}, {kind} {first}")
@@ -166,40 +209,34 @@ def micro_kernel(
                     ("i64", "%crs", "%along"),
                 )
             )
-            return run(count, 1, at, pace, v)
+            return self._run(count, 1, at, pace, v)
 
-        kinds: list[VecType | str] = ["ptr"] * pointers + [t] * len(first)
-        done = e.loop(0, 2, 1, phase, list(zip(kinds, done)))
-    else:
-        rounds = e.value(f"udiv i64 {before}, {at_once}")
-        done = run(rounds, at_once, "%stream", "%along", done)
-        done = run(
-            e.value(f"sub i64 %kc, {e.value(f'mul i64 {rounds}, {at_once}')}"), 1, "%next", "%crs", done
-        )
+        kinds: list[VecType | str] = ["ptr"] * self.pointers + [t] * (self.rows * self.vectors)
+        return e.loop(0, 2, 1, phase, list(zip(kinds, v)))[self.pointers :]
 
-    def put(columns: int, masks: Sequence[str | None] = whole) -> list[str]:
-        """The first vectors of each row; the places of the rows."""
-        # they are worked out again, behind a freeze: kept through the loop they would be spilled
-        places = tile(e.value("freeze ptr %c"), masks)
-        for i, (x, (p, m)) in enumerate(zip(done[pointers:], places, strict=True)):
-            if i % vectors < columns:
-                store(e, t, x, p, m)
-        return [p for p, _ in places]
+    def _store(self, sums: list[str]) -> None:
+        e, t, last = self.e, self.t, self.vectors - 1
 
-    def put_whole() -> None:
-        put(vectors)
+        def put(columns: int, masks: Sequence[str | None] = self.whole) -> list[str]:
+            """The first vectors of each row; the places of the rows."""
+            # they are worked out again, behind a freeze: kept through the loop they would be spilled
+            places = self._places(e.value("freeze ptr %c"), masks)
+            for i, (x, (p, m)) in enumerate(zip(sums, places, strict=True)):
+                if i % self.vectors < columns:
+                    store(e, t, x, p, m)
+            return [p for p, _ in places]
 
-    def put_edge() -> None:
-        last = vectors - 1
-        places = put(last)[last::vectors]
-        count = e.value(f"sub i64 %cols, {last * t.lanes}")
-        store_first(e, t, done[pointers + last :: vectors], places, count)
+        def put_whole() -> None:
+            put(self.vectors)
 
-    if target.avx512:
-        put(vectors, masks)
-    else:
-        full = e.value(f"icmp eq i64 %cols, {vectors * t.lanes}")
+        def put_edge() -> None:
+            places = put(last)[last :: self.vectors]
+            count = e.value(f"sub i64 %cols, {last * t.lanes}")
+            store_first(e, t, sums[last :: self.vectors], places, count)
+
+        if self.target.avx512:
+            put(self.vectors, self.masks)
+            return
+        full = e.value(f"icmp eq i64 %cols, {self.vectors * t.lanes}")
         e.when(full, put_whole)
         e.when(e.value(f"xor i1 {full}, true"), put_edge)
-    e.end()
-    return e
