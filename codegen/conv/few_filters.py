@@ -36,6 +36,8 @@ def conv_filter_kernel(op: Op, target: Target) -> Kernel:
 class FewFilters(ConvFilter):
     """A placed `conv_filter` of at most half a vector of filters in each group."""
 
+    in_vectors = False
+
     def __init__(self, op: Op, target: Target) -> None:
         super().__init__(op, target)
         deep, down, across = self.pixels

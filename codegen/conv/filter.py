@@ -21,6 +21,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from tcc.codegen.conv.axes import MOST_TAPS, Axis, ceil_div, forward_axis, known
+from tcc.codegen.conv.filter_out import channels_together, is_turned, scratch_bytes, write_sums_out
 from tcc.codegen.conv.text import ConvText, Number, best_tile
 from tcc.codegen.index import Index
 from tcc.codegen.kernel import Kernel
@@ -38,6 +39,8 @@ PARTS_BYTES = 1 << 20  # of the sums of all parts
 
 class ConvFilter(ConvText):
     """A placed `conv_filter`.  Threads share the copies of each round of images, then the tiles."""
+
+    in_vectors = True  # a tile's row is a vector of filters, or some
 
     def __init__(self, op: Op, target: Target) -> None:
         super().__init__(op, target)
@@ -172,7 +175,7 @@ class ConvFilter(ConvText):
         self.write_turn()
         self.write_sum()
         self.write_tiles()
-        self._write_out()
+        write_sums_out(self)
 
         e = self.begin_kernel()
         part, parts, units = self.size(self.part), self.size(self.parts), self.size(self.units)
@@ -194,8 +197,11 @@ class ConvFilter(ConvText):
 
         # without images still zeros
         e.loop(0, i.max(part, 1), self.size(most), images)
-        self.parallel("out", units, i.mul(parts, self.h * self.width * 32))
-        return self.finish("conv_filter", 0)
+        out = mul(self.groups, self.blocks, ceil_div(self.per_group, channels_together(self)))
+        if not is_turned(self):
+            out = self.units
+        self.parallel("out", self.size(out), i.mul(parts, self.h * self.width * 32))
+        return self.finish("conv_filter", scratch_bytes(self) if is_turned(self) else 0)
 
     def image_number(self, x: Index, first: Number, i: Number) -> Number:
         """Images follow one another part by part; behind the last one it is copied again, for nobody."""
@@ -275,7 +281,7 @@ class ConvFilter(ConvText):
             z, phase = x.mul(z, self.size(a.pitch)), x.mul(phase, a.phases)
         return x.add(z, x.mul(phase, self.size(self.plane)))
 
-    def _row(self, r: Number, x: Index) -> tuple[Number, list[Number]]:
+    def row_of(self, r: Number, x: Index) -> tuple[Number, list[Number]]:
         """(channel, taps along the inner axes) of row r of a tile, the channel from the tile's first."""
         taps: list[Number] = []
         for size in reversed(self.taps[3 - self.inner :]):
@@ -318,7 +324,7 @@ class ConvFilter(ConvText):
         """Of what the rows of a tile meet, from its first."""
         offsets: list[Number] = []
         for r in range(self.h):
-            channel, taps = self._row(r, x)
+            channel, taps = self.row_of(r, x)
             offset = x.mul(channel, self.size(self.channel))
             for axis, tap in zip(range(3 - self.inner, 3), taps):
                 offset = x.add(offset, self._tap_offset(x, axis, tap))
@@ -336,9 +342,21 @@ class ConvFilter(ConvText):
         e.at(start)
         return [e.value(f"phi {t} [zeroinitializer, %{entry}], [{p}, %{resume}]") for p in old]
 
+    def sums_row(self, x: Index, block: Number, channel: Number, taps: Sequence[Number]) -> Number:
+        """Which of all tiles' rows has the sums of a tap of a channel, for a block of filters, counted through the groups."""
+        k = block
+        outer = 3 - self.inner
+        for size, tap in zip(self.outer, taps):
+            k = x.add(x.mul(k, self.size(size)), tap)
+        rows, row = self.divide(x, channel, self.size(self.channels_at_once))
+        k = x.add(x.mul(k, self.size(self.row_blocks)), rows)
+        for size, tap in zip(self.taps[outer:], taps[outer:]):
+            row = x.add(x.mul(row, self.size(size)), tap)
+        return x.add(x.mul(k, self.h), row)
+
     def tile_start(self, x: Index, u: str) -> tuple[Number, Number, Number, list[Number]]:
         """(group, block of filters, where an image's element is that the first row's first pixel meets, outer taps)."""
-        group, block, taps, rows = self._unit(x, u)
+        group, block, taps, rows = self.unit_of(x, u)
         channel = x.add(
             x.mul(group, self.size(self.per_group)), x.mul(rows, self.size(self.channels_at_once))
         )
@@ -397,7 +415,7 @@ class ConvFilter(ConvText):
                 acc = step(e.gep(done[0], q, t.elem), [*none, *near[: taps - 1 - q]], acc)
         return [e.gep(a, pitch, t.elem), e.gep(b, count * self.width, t.elem), *acc]
 
-    def _unit(self, x: Index, u: str) -> tuple[Number, Number, list[Number], Number]:
+    def unit_of(self, x: Index, u: str) -> tuple[Number, Number, list[Number], Number]:
         """(group, block of filters, outer taps, block of channels) of a tile."""
         rest, rows = self.divide(x, u, self.size(self.row_blocks))
         taps: list[Number] = []
@@ -468,50 +486,3 @@ class ConvFilter(ConvText):
 
     def finish_row(self, c: str, row: str) -> None:
         """What is left to do to a row's sums."""
-
-    def _write_out(self) -> None:
-        """Body over tiles: the parts' sums together, to the filters' places."""
-        e = self.begin_body("out")
-        x, t, out = Index(e), self.t, self.types[2]
-        sums, result = self.scratch(self.sums), self.pointer(2)
-        so, sc = self.size(out.strides[0]), self.size(out.strides[1])
-        steps = [self.size(s) for s in self.three(out.strides[2:], 0)]
-        filters, per_group = self.size(self.filters), self.size(self.per_group)
-        for size in (*self.outer, self.row_blocks, self.blocks):
-            self.size(size)
-        parts = self.size(self.parts)
-        taps_of_row = math.prod(known(k) for k in self.taps[3 - self.inner :])
-        apart = x.mul(self.size(self.units), self.h * self.width)
-
-        def unit(u: str, _: list[str]) -> None:
-            group, block, taps, rows = self._unit(x, u)
-            c = e.gep(sums, x.mul(u, self.h * self.width), t.elem)
-            begin = x.mul(block, self.width)
-            count = x.min(x.sub(filters, begin), self.width)
-            start = x.mul(x.add(x.mul(group, filters), begin), so)
-            first = x.mul(rows, self.size(self.channels_at_once))
-
-            def add_parts(k: str, _: list[str]) -> None:
-                def more(p: str, v: list[str]) -> list[str]:
-                    one = load(e, t, e.gep(c, x.add(x.mul(p, apart), k), t.elem))
-                    return [e.value(f"fadd {t} {v[0]}, {one}")]
-
-                place = e.gep(c, k, t.elem)
-                store(e, t, e.loop(1, parts, 1, more, [(t, load(e, t, place))])[0], place)
-
-            if parts != 1:
-                e.loop(0, self.h * self.width, t.lanes, add_parts)
-
-            def row(r: str, _: list[str]) -> None:
-                self.finish_row(c, r)
-                channel, inner = self._row(r, x)
-                to = x.add(start, x.mul(x.add(first, channel), sc))
-                for tap, step in zip([*taps, *inner], steps, strict=True):
-                    to = x.add(to, x.mul(tap, step))
-                self.copy(e.gep(c, x.mul(r, self.width), t.elem), e.gep(result, to, t.elem), count, so)
-
-            there = x.min(self.size(self.channels_at_once), x.sub(per_group, first))
-            e.loop(0, x.mul(there, taps_of_row), 1, row)
-
-        e.loop("%begin", "%end", 1, unit)
-        e.end()
