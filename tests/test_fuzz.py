@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 from quick import native, natively_quick
 
+from tcc.ir.arrays import Array
 from tcc.ir.core import Func
 from tcc.passes.pipeline import OPTIONAL
 from tcc.tools.compare import arguments, disagreement

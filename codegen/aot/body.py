@@ -6,7 +6,8 @@ status waits in the call's context.
 
 from __future__ import annotations
 
-from tcc.codegen.aot.checks import field, refuse
+from tcc.codegen.aot.checks import field
+from tcc.codegen.aot.messages import refuse
 from tcc.codegen.support import error_text
 from tcc.runtime import layout as at
 

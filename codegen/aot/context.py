@@ -5,7 +5,6 @@ A context is one block of memory: a header (aot/layout.py), then the state's ten
 
 from __future__ import annotations
 
-from tcc.codegen.aot.checks import refuse
 from tcc.codegen.aot.features import features_text
 from tcc.codegen.aot.layout import (
     ALIGN,
@@ -14,6 +13,7 @@ from tcc.codegen.aot.layout import (
     CTX_POOL,
     CTX_THREADS,
 )
+from tcc.codegen.aot.messages import refuse
 from tcc.codegen.aot.state import State
 from tcc.codegen.aot.state_functions import state_text
 from tcc.codegen.aot.threads import alone_text, setup_text

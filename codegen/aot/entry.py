@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from tcc.codegen.aot.checks import refuse, string
 from tcc.codegen.aot.layout import (
     ALIGN,
     CALL_CONTEXT,
@@ -22,6 +21,7 @@ from tcc.codegen.aot.layout import (
     alignment,
     dlpack,
 )
+from tcc.codegen.aot.messages import refuse, string
 from tcc.codegen.driver import Lowered
 from tcc.codegen.emit import Emit
 from tcc.codegen.gpu.library import DeviceLowered

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tcc.codegen.aot.checks import c_bytes, refuse, string
+from tcc.codegen.aot.messages import c_bytes, refuse, string
 from tcc.codegen.target import Target
 
 # x86: LLVM's name -> (which word of cpuid, its bit).  These are the features of which LLVM makes instructions by itself.

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from tcc.codegen.aot.checks import c_bytes, refuse
 from tcc.codegen.aot.layout import ALIGN, CTX_HANDED, CTX_HEADER, CTX_LOADED, STATE_ROW
+from tcc.codegen.aot.messages import c_bytes, refuse
 from tcc.codegen.aot.state import State
 
 LOADED = f"""  %loaded.at = getelementptr i64, ptr %ctx, i64 {CTX_LOADED}

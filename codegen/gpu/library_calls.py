@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from tcc.codegen.aot.checks import refuse
+from tcc.codegen.aot.messages import refuse
 from tcc.codegen.emit import Emit
 from tcc.codegen.gpu.library_layout import (
     ASIDE,

@@ -3,8 +3,8 @@ the kernels and the state, and tables."""
 
 from __future__ import annotations
 
-from tcc.codegen.aot.checks import c_bytes, string
 from tcc.codegen.aot.layout import ALIGN, CTX_DEVICE, CTX_HEADER, STATE_ROW
+from tcc.codegen.aot.messages import c_bytes, string
 from tcc.codegen.gpu.library_calls import DRIVER, NAMES, NON_BLOCKING, DriverCalls
 from tcc.codegen.gpu.library_layout import (
     ASIDE,
