@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from tcc.codegen.conv.axes import ceil_div, known
 from tcc.codegen.conv.text import Number
 from tcc.codegen.index import Index
-from tcc.codegen.products.microkernel import load, store
 from tcc.codegen.products.pack import copy_transposed, pack_name
+from tcc.codegen.vectors import load, store
 from tcc.ir.dims import Size, mul
 from tcc.ir.types import dense_strides
 
