@@ -8,7 +8,16 @@ from tcc.codegen import scalar
 from tcc.codegen.emit import Emit, VecType
 from tcc.codegen.gather import Places
 from tcc.codegen.gpu.chips import LANE
-from tcc.codegen.gpu.kernel import BLOCK, GpuKernel, Status, blocks_for, ceil_div, finish, global_thread
+from tcc.codegen.gpu.kernel import (
+    BLOCK,
+    GpuKernel,
+    Status,
+    barrier,
+    blocks_for,
+    ceil_div,
+    finish,
+    global_thread,
+)
 from tcc.codegen.gpu.maps import WIDE
 from tcc.codegen.kernel import OpId, plus, times
 from tcc.codegen.nest import Vectors
@@ -19,6 +28,7 @@ from tcc.ir.types import bits_dtype, itemsize
 from tcc.runtime.launch import STATUS_WORDS
 
 LAST = (1 << 63) - 1
+FEW = 1 << 10  # indices that one block checks
 
 
 def clamped(e: Emit, index: str, bound: str) -> str:
@@ -119,14 +129,18 @@ def _gathers_runs(op: Op, axes: Sequence[int]) -> bool:
 
 
 def check_index_kernels(op: Op) -> list[GpuKernel]:
-    """Fails with (index, bound, position) of the first index i that is not -bound <= i < bound: it is found, then looked up.
+    """Fails with (index, bound, position) of the first index i that is not -bound <= i < bound: it is found, then looked up, by
+    one block if there are few.
 
     Nothing is done if an op before it has failed.
     """
-    return [_check(op, find=True), _check(op, find=False)]
+    size = op.operands[0].type.size
+    if isinstance(size, int) and size <= FEW:
+        return [_check(op, find=True, tells=True)]
+    return [_check(op, find=True, tells=False), _check(op, find=False, tells=True)]
 
 
-def _check(op: Op, find: bool) -> GpuKernel:
+def _check(op: Op, find: bool, tells: bool) -> GpuKernel:
     w = Places(op, LANE)
     e, t, bound_size = w.e, w.types[0], op.attrs["bound"]
     w.begin("void @KERNEL_NAME(ptr %args)", [bound_size])
@@ -160,10 +174,12 @@ def _check(op: Op, find: bool) -> GpuKernel:
     if find:
         count = e.value(f"select i1 {fine}, i64 {w.count(t.shape)}, i64 0")
         e.loop(first, count, step, look)
-    else:
+    if find and tells:
+        barrier(e)
+    if tells:
         failed = e.value(f"icmp ne i64 {e.value(f'load i64, ptr {status}')}, 0")
         alone = e.value(f"icmp eq i64 {first}, 0")
         mine = e.value(f"and i1 {failed}, {fine}")
         e.when(e.value(f"and i1 {mine}, {alone}"), tell)
     e.end()
-    return finish(e, "check_index", slots, blocks_for(t.size) if find else (1, 1, 1))
+    return finish(e, "check_index", slots, (1, 1, 1) if tells else blocks_for(t.size))

@@ -31,6 +31,8 @@ MOST_ROWS = 1 << 16  # blocks
 def row_kernels(program: Program) -> list[GpuKernel]:
     """The kernels of a program that reduces along its inner axis or works on rows, one after another."""
     rows = Teams(program)
+    if rows.full and isinstance(rows.length, int) and rows.length <= CHUNK:
+        return [rows.whole_kernel()]
     if rows.full:
         return [rows.chunk_kernel(), Teams(program).collect_kernel()]
     return [rows.row_kernel()]
@@ -143,6 +145,21 @@ class Teams(Runs, Rows):
         e.end()
         blocks = dims.floordiv(dims.add(self.length, CHUNK - 1), CHUNK)
         return finish(e, "chunk", self.slots.slots, (blocks, 1, 1), LONG, self.shared_bytes())
+
+    def whole_kernel(self) -> GpuKernel:
+        """One chunk, whose total is rounded as if it had been collected."""
+        e = self.e
+        self.begin()
+        self.enter([])
+        totals = self.phase(0, "0", self.size(self.length), None)
+        for node in self.reduce_nodes():
+            fold = fold_of(node)
+            one = self.across(fold.wide, totals[node])
+            total = fold.combine(e, LANE, fold.identity(1), one, 1)
+            self.scalars[node] = fold.narrow(e, LANE, total, 1)
+        self.store_scalars()
+        e.end()
+        return finish(e, "whole", self.slots.slots, (1, 1, 1), LONG, self.shared_bytes())
 
     def collect_kernel(self) -> GpuKernel:
         e = self.e

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from emulated import assembled, program_of, run_program
+from emulated import assembled, emulated, program_of, run_program
 
 from tcc.codegen.gpu.chips import chip
 from tcc.codegen.gpu.driver import lower
@@ -177,3 +177,22 @@ def test_a_long_sum_is_collected_by_a_whole_team() -> None:
         function(lambda b, x: [b.op("sum", x[0], attrs={"axes": [0]}).result], Type("f64", (70001,))),
         "chunk collect",
     )
+
+
+@pytest.mark.parametrize("how, dtype", [("sum", "f32"), ("prod", "f16"), ("max", "f32"), ("sum", "i32")])
+def test_a_short_total_is_one_kernel_with_the_bits_of_two(how: str, dtype: str) -> None:
+    """Those of a run-time length, zeros' signs included."""
+    kind = numpy_dtype(dtype)
+    arrays = [
+        np.random.default_rng(0).standard_normal(1500),
+        np.full(3, -0.0),
+        np.zeros(2 if how == "max" else 0),
+    ]
+    for array in (a.astype(kind) for a in arrays):
+        known, named = (
+            function(lambda b, x: [b.op(how, x[0], attrs={"axes": [0]}).result], Type(dtype, (size,)))
+            for size in (array.size, dims.name("n"))
+        )
+        assert any("_whole_" in name for name in program_of(known, [array], exact=True).kernels)
+        one, two = (emulated(f, [array], exact=f is known)[0] for f in (known, named))
+        assert one.tobytes() == two.tobytes()
