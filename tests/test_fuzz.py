@@ -81,4 +81,4 @@ def test_what_is_wrong_by_more_than_roundings_is_found() -> None:
         result[0, 0] *= 1.001
         return [result]
 
-    assert "result 0 is" in disagreement(func, arguments(func, sizes, seed), wrong)
+    assert "result 0, of concat, is" in disagreement(func, arguments(func, sizes, seed), wrong)
