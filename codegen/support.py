@@ -13,9 +13,10 @@ from collections.abc import Mapping
 from tcc.codegen.jit import Image, compile_object
 from tcc.codegen.keys import cache_key
 from tcc.codegen.late import late_text
-from tcc.codegen.pool import CLOCK_MONOTONIC_COARSE, clock_text, pool_text
+from tcc.codegen.pool import pool_text
 from tcc.codegen.target import Target, host
 from tcc.codegen.to_python import python_text
+from tcc.codegen.workers import CLOCK_MONOTONIC_COARSE, clock_text
 from tcc.runtime import cache
 from tcc.runtime import layout as at
 from tcc.runtime.native import provide

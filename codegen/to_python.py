@@ -10,7 +10,7 @@ POLL_NS = 20_000_000  # between two looks at whether Ctrl-C was pressed
 
 
 def python_text() -> str:
-    """All of it; `tcc_coarse_clock` (codegen/pool.py) is not among it."""
+    """All of it; `tcc_coarse_clock` (codegen/workers.py) is not among it."""
     return "".join(
         (
             PYTHON,

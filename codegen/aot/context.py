@@ -17,8 +17,9 @@ from tcc.codegen.aot.messages import refuse
 from tcc.codegen.aot.state import State
 from tcc.codegen.aot.state_functions import state_text
 from tcc.codegen.aot.threads import alone_text, setup_text
-from tcc.codegen.pool import pool_text, stop_text
+from tcc.codegen.pool import pool_text
 from tcc.codegen.target import Target
+from tcc.codegen.workers import stop_text
 
 
 def context_text(
