@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -130,11 +131,13 @@ def itemsize(dtype: str) -> int:
     return DTYPES[dtype][1]
 
 
+@functools.cache
 def numpy_dtype(dtype: str) -> np.dtype[np.generic]:
     """The NumPy dtype that holds `dtype`; bfloat16 is interpreted as float32."""
     return np.dtype(DTYPES[dtype][0] or "float32")
 
 
+@functools.cache
 def memory_dtype(dtype: str) -> np.dtype[np.generic]:
     """The NumPy dtype of its bytes in memory: uint16 for bfloat16, which NumPy lacks."""
     return np.dtype("uint16") if dtype == "bf16" else numpy_dtype(dtype)

@@ -9,6 +9,7 @@ call's list of objects, at the position that their row names.
 from __future__ import annotations
 
 import ctypes
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -105,8 +106,9 @@ def _views(arrays: Sequence[HostArray], slots: ctypes.Array[ctypes.c_int64]) -> 
     for index, array in enumerate(arrays):
         shape = tuple(slots[first : first + array.rank])
         first += array.rank
-        count = max(1, int(np.prod(shape, dtype=np.int64)))
-        memory: Any = (ctypes.c_char * (count * itemsize(array.dtype))).from_address(slots[index])
+        memory: Any = (ctypes.c_char * (max(1, math.prod(shape)) * itemsize(array.dtype))).from_address(
+            slots[index]
+        )
         yield np.ndarray(shape, memory_dtype(array.dtype), memory)
 
 
