@@ -47,12 +47,9 @@ class Constructor(TensorType):
     """The type that `fmatrix` and its kin stand for; called, it makes a variable."""
 
     def __getattr__(self, name: str) -> Any:
-        hint = (
-            ""
-            if name.startswith("_")
-            else ": it is a type, which makes variables when it is called, as T.dmatrix('x')"
+        raise AttributeError(
+            f"a type has no attribute {name!r}: called, as T.dmatrix('x'), it makes a variable"
         )
-        raise AttributeError(f"{self} has no attribute {name!r}{hint}")
 
     def __call__(
         self, name: str | None = None, dtype: str | None = None, shape: Sequence[int | None] | None = None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 import threading
 import traceback
 from pathlib import Path
@@ -272,6 +274,11 @@ def test_what_newcomers_write(error, call, words):
     text = said(error, call)
     assert words in text
     assert "During handling" not in text and "direct cause" not in text
+
+
+def test_types_that_make_variables_are_copied():
+    for made in (copy.copy(T.dmatrix), copy.deepcopy(T.dmatrix), pickle.loads(pickle.dumps(T.dmatrix))):
+        assert made == T.dmatrix and made("x").name == "x"
 
 
 def test_a_folder_that_is_not_there(tmp_path):
