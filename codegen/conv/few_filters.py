@@ -174,17 +174,14 @@ class FewFilters(ConvFilter):
         padded, turned, sums = (self.scratch(s) for s in (self.padded, self.turned, self.sums))
         mask, first, count = self.scratch(self.mask), self.get("first", "i64"), self.get("count", "i64")
         image, turned_image, line = (self.size(s) for s in (self.image, self.turned_image, self.line))
-        images, units, per_part = (self.size(s) for s in (self.types[0].shape[0], self.units, self.part))
 
         def unit(u: str, _: list[str]) -> None:
-            part, tile = self.divide(x, u, units) if self.parts != 1 else (0, u)
+            part, tile, left, c = self.tile_of_round(x, u, sums)
             group, _block, start, _taps = self.tile_start(x, str(tile))
             copy = x.mul(part, count)
             a = e.gep(padded, x.add(start, x.mul(copy, image)), t.elem)
             b = e.gep(turned, x.add(x.mul(group, x.mul(line, self.v)), x.mul(copy, turned_image)), t.elem)
-            c = e.gep(sums, x.mul(u, self.h * self.width), t.elem)
-            there = x.min(per_part, x.sub(images, x.mul(part, per_part))) if self.parts != 1 else per_part
-            here = x.max(x.min(count, x.sub(there, first)), 0)
+            here = x.max(x.min(count, left), 0)
             places = (("ptr", "%rec"), ("ptr", a), ("ptr", b), ("ptr", c), ("ptr", mask))
             self.call("sum", *places, ("i64", here), ("i64", first))
 

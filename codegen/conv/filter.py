@@ -10,14 +10,14 @@ Filters of one tap are sums of products of matrices, which read in place too; th
 
 The sums stay in scratch between rounds of images: each element is one chain of fused multiply-adds over images, then
 pixels, whatever the tile.  Where filters are small, images are cut into a few parts, whatever the number of threads, each
-with sums of its own that are added up in order: so there are tiles enough to go round, and threads read the images that
-they copied.
+with sums of its own that are added up in order: so there are tiles enough to go round, and threads, which take as many parts
+at a time as there are of them, read the images that they copied.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from tcc.codegen.conv.axes import MOST_TAPS, Axis, ceil_div, forward_axis, known
@@ -31,6 +31,7 @@ from tcc.codegen.vectors import load, splat, store
 from tcc.ir.core import Op
 from tcc.ir.dims import Size, add, floordiv, maximum, minimum, mul, sub
 from tcc.ir.types import Place, Type, dense_strides
+from tcc.runtime import layout as at
 
 MOST_ROWS = 14
 PARTS = 8  # of the images
@@ -164,7 +165,7 @@ class ConvFilter(ConvText):
         # the last tile of channels reads planes behind those that there are
         self.lay_out(self.axes, channels, slack=2 * self.t.lanes)
         self.sums = self.reserve(mul(self.parts, self.units, self.h * self.width * self.t.bytes))
-        most = self.fitting(self.part, mul(add(self.image, self.turned_image), self.parts))
+        most = self.fitting(self.part, add(self.image, self.turned_image))
         if self.in_place:
             self.image, self.channel = x.strides[:2]
         else:
@@ -181,22 +182,35 @@ class ConvFilter(ConvText):
         part, parts, units = self.size(self.part), self.size(self.parts), self.size(self.units)
         i = Index(e)
 
-        def images(first: str, _: list[str]) -> None:
-            """Some images of each part."""
-            count = i.min(i.sub(part, first), self.size(most))
-            self.put("first", first)
-            self.put("count", count)
-            copies = i.mul(count, parts)
-            if not self.in_place:
-                self.parallel("pad", i.mul(copies, self.size(channels)), i.mul(self.size(self.channel), 8))
-            turns = i.mul(copies, self.size(mul(self.groups, self.blocks)))
-            cost = i.mul(self.size(self.pixel_count), self.width * 8)
-            self.parallel("turn", turns, cost)
-            work = i.mul(count, i.mul(self.size(self.pixel_count), self.h * self.v * 8))
-            self.parallel("tiles", i.mul(parts, units), work)
+        at_once: Number = 1
+        if self.parts != 1:
+            threads = e.value(f"load i64, ptr {e.gep('%ctx', at.CTX_THREADS, 'i64')}")
+            at_once = i.max(i.min(threads, parts), 1)
 
-        # without images still zeros
-        e.loop(0, i.max(part, 1), self.size(most), images)
+        def some_parts(first_part: str, _: list[str]) -> None:
+            here = i.min(i.sub(parts, first_part), at_once)
+            self.put("part", first_part)
+
+            def images(first: str, _: list[str]) -> None:
+                """Some images of each of these parts."""
+                count = i.min(i.sub(part, first), self.size(most))
+                self.put("first", first)
+                self.put("count", count)
+                copies = i.mul(count, here)
+                if not self.in_place:
+                    self.parallel(
+                        "pad", i.mul(copies, self.size(channels)), i.mul(self.size(self.channel), 8)
+                    )
+                turns = i.mul(copies, self.size(mul(self.groups, self.blocks)))
+                cost = i.mul(self.size(self.pixel_count), self.width * 8)
+                self.parallel("turn", turns, cost)
+                work = i.mul(count, i.mul(self.size(self.pixel_count), self.h * self.v * 8))
+                self.parallel("tiles", i.mul(here, units), work)
+
+            # without images still zeros
+            e.loop(0, i.max(part, 1), self.size(most), images)
+
+        e.loop(0, parts, at_once, some_parts)
         out = mul(self.groups, self.blocks, ceil_div(self.per_group, channels_together(self)))
         if not is_turned(self):
             out = self.units
@@ -207,7 +221,8 @@ class ConvFilter(ConvText):
         """Images follow one another part by part; behind the last one it is copied again, for nobody."""
         if self.parts == 1:
             return x.add(first, i)
-        part, rest = self.divide(x, i, self.get("count", "i64"))
+        part, rest = self.divide(x, i, x.max(self.get("count", "i64"), 1))
+        part = x.add(self.get("part", "i64"), part)
         number = x.add(x.mul(part, self.size(self.part)), x.add(first, rest))
         return x.min(number, x.sub(self.size(self.types[0].shape[0]), 1))
 
@@ -290,20 +305,28 @@ class ConvFilter(ConvText):
         return r, taps
 
     def write_sum(self) -> None:
-        """`sum(rec, a, b, c, lines, count, resume)`: c[h, v vectors] (+)= sums over lines of a row of a times a row of b."""
+        """`sum(rec, a, b, c, images, slices, lines, count, resume)`: c[h, v vectors] (+)= sums over images, slices and lines
+        of a row of a times a row of b."""
         e, t, h, v = self.e, self.t, self.h, self.v
         self._begin(
             "internal void @KERNEL_NAME.sum(ptr %rec, ptr noalias readonly %a, ptr noalias readonly %b, ptr noalias %c, "
-            "i64 %lines, i64 %count, i64 %resume)"
+            "i64 %images, i64 %slices, i64 %lines, i64 %count, i64 %resume)"
         )
         e.lines[self._slot] = "  %args = load ptr, ptr %rec"
         x = Index(e)
         offsets = self.row_offsets(x)
-        pitch = self.size(self.axes[2].pitch)
+        pitch, image = self.size(self.axes[2].pitch), self.size(self.image)
+        plane = x.mul(self.size(self.axes[1].pitch), pitch)
+        turned_slice = x.mul(x.mul(self.size(self.pixels[1]), self.size(self.pixels[2])), self.width)
+        turned_image = self.size(self.turned_image)
         acc = self.resumed(h * v)
 
         def line(_: str, s: list[str]) -> list[str]:
             if self.window > 1:
+                if self.in_place:  # nobody has copied the next image: this line of it comes meanwhile
+                    for offset in offsets[:: self.window]:
+                        place = e.gep(e.gep(s[0], offset, t.elem), image, t.elem)
+                        self.fetch(place, known(self.space[2]) * t.bytes)
                 return self._add_line(s, offsets, pitch)
 
             def pixel(_: str, s: list[str]) -> list[str]:
@@ -315,10 +338,28 @@ class ConvFilter(ConvText):
             done = e.loop(0, "%count", 1, pixel, [("ptr", s[0]), ("ptr", s[1]), *((t, q) for q in s[2:])])
             return [e.gep(s[0], pitch, t.elem), *done[1:]]
 
-        last = e.loop(0, "%lines", 1, line, [("ptr", "%a"), ("ptr", "%b"), *((t, q) for q in acc)])[2:]
+        def lines(s: list[str]) -> list[str]:
+            return e.loop(0, "%lines", 1, line, [("ptr", s[0]), ("ptr", s[1]), *((t, q) for q in s[2:])])[2:]
+
+        slices: Number = 1 if self.taps[0] == self.pixels[0] == 1 else "%slices"
+        sums = self._around(slices, (plane, turned_slice), lines)
+        last = self._around("%images", (image, turned_image), sums)(["%a", "%b", *acc])
         for i, value in enumerate(last):
             store(e, t, value, e.gep("%c", i * t.lanes, t.elem))
         e.end()
+
+    def _around(
+        self, count: Number, apart: tuple[Number, Number], body: Callable[[list[str]], list[str]]
+    ) -> Callable[[list[str]], list[str]]:
+        """`body`, which makes sums of (a, b, sums), for each of so many that are `apart` in a and b."""
+        e, t = self.e, self.t
+
+        def one(_: str, s: list[str]) -> list[str]:
+            return [*(e.gep(p, step, t.elem) for p, step in zip(s, apart)), *body(s)]
+
+        return lambda s: e.loop(0, count, 1, one, [("ptr", s[0]), ("ptr", s[1]), *((t, q) for q in s[2:])])[
+            2:
+        ]
 
     def row_offsets(self, x: Index) -> list[Number]:
         """Of what the rows of a tile meet, from its first."""
@@ -444,45 +485,48 @@ class ConvFilter(ConvText):
         pixel_count, blocks = self.size(self.pixel_count), self.size(self.blocks)
         for size in (*self.outer, self.row_blocks, self.plane, *(a.pitch for a in self.axes)):
             self.size(size)
-        images, units, per_part = (self.size(s) for s in (self.types[0].shape[0], self.units, self.part))
+        # what tiles of the same filters read of g stays in the first-level cache, some images at a time
+        turned_block = mul(self.pixel_count, self.width, t.bytes)
+        near = self.size(maximum(floordiv(self.target.l1_bytes * 3 // 4, maximum(turned_block, 1)), 1))
 
-        def unit(u: str, _: list[str]) -> None:
-            part, tile = self.divide(x, u, units) if self.parts != 1 else (0, u)
+        def unit(u: str, begin_image: Number) -> None:
+            part, tile, left, c = self.tile_of_round(x, u, sums)
             group, block, start, taps = self.tile_start(x, str(tile))
             start = x.sub(start, corner)
             outer: list[Number] = [*taps, *[0] * self.inner]
             (z0, z1), (y0, y1) = (self._met(x, axis, outer[axis]) for axis in (0, 1))
             b_start = x.mul(x.mul(x.add(x.mul(group, blocks), block), pixel_count), self.width)
-            c = e.gep(sums, x.mul(u, self.h * self.width), t.elem)
-
-            def one(i: str, _: list[str]) -> None:
-                copy = x.add(x.mul(part, count), i)
-                number = self.image_number(x, first, copy) if self.in_place else copy
-                a = x.add(x.add(start, x.mul(y0, pitch)), x.mul(number, image))
-                b = x.add(x.add(b_start, x.mul(y0, line)), x.mul(copy, turned_image))
-
-                def depth(z: str, _: list[str]) -> None:
-                    here = e.gep(padded, x.add(a, x.mul(z, plane)), t.elem)
-                    there = e.gep(turned, x.add(b, x.mul(z, lines)), t.elem)
-                    resume = x.add(x.add(first, i), z)
-                    places = (("ptr", "%rec"), ("ptr", here), ("ptr", there), ("ptr", c))
-                    self.call("sum", *places, ("i64", x.sub(y1, y0)), ("i64", pixels[2]), ("i64", resume))
-
-                e.loop(z0, z1, 1, depth)
-
-            def zero(k: str, _: list[str]) -> None:
-                store(e, t, "zeroinitializer", e.gep(c, k, t.elem))
-
+            copy = x.add(x.mul(part, count), begin_image)
+            number = self.image_number(x, first, copy) if self.in_place else copy
+            a = x.add(x.add(start, x.mul(y0, pitch)), x.add(x.mul(z0, plane), x.mul(number, image)))
+            b = x.add(x.add(b_start, x.mul(y0, line)), x.add(x.mul(z0, lines), x.mul(copy, turned_image)))
             # nothing to sum still makes zeros
-            e.when(
-                e.value(f"icmp eq i64 {first}, 0"),
-                lambda: (e.loop(0, self.h * self.width, t.lanes, zero), None)[1],
-            )
-            there = x.min(per_part, x.sub(images, x.mul(part, per_part))) if self.parts != 1 else per_part
-            e.loop(0, x.min(count, x.sub(there, first)), 1, one)
+            some = x.sub(x.min(x.min(count, x.add(begin_image, near)), left), begin_image)
+            places = (("ptr", e.gep(padded, a, t.elem)), ("ptr", e.gep(turned, b, t.elem)), ("ptr", c))
+            counts = (("i64", some), ("i64", x.sub(z1, z0)), ("i64", x.sub(y1, y0)), ("i64", pixels[2]))
+            self.call("sum", ("ptr", "%rec"), *places, *counts, ("i64", x.add(first, begin_image)))
 
-        e.loop("%begin", "%end", 1, unit)
+        def some_images(begin: str, _: list[str]) -> None:
+            e.loop("%begin", "%end", 1, lambda u, _: unit(u, begin))
+
+        e.loop(0, x.max(count, 1), near, some_images)
         e.end()
+
+    def tile_of_round(self, x: Index, u: str, sums: str) -> tuple[Number, Number, Number, str]:
+        """(its part among those of the round, the tile, images of that part that are left, its sums)."""
+        e, first, per_part = self.e, self.get("first", "i64"), self.size(self.part)
+        local: Number = 0
+        tile: Number = u
+        number: Number = u
+        there = per_part
+        if self.parts != 1:
+            units = self.size(self.units)
+            local, tile = self.divide(x, u, units)
+            part = x.add(self.get("part", "i64"), local)
+            number = x.add(x.mul(part, units), tile)
+            there = x.min(per_part, x.sub(self.size(self.types[0].shape[0]), x.mul(part, per_part)))
+        place = e.gep(sums, x.mul(number, self.h * self.width), self.t.elem)
+        return local, tile, x.sub(there, first), place
 
     def finish_row(self, c: str, row: str) -> None:
         """What is left to do to a row's sums."""
