@@ -68,8 +68,8 @@ class FewFilters(ConvFilter):
             channels = -(-self.per_group // -(-max(self.per_group, 1) // channels)) or 1
         return rows * channels, filters, channels
 
-    def _inner_taps(self) -> int:
-        return 0
+    def _cut_lines(self, bytes: Size) -> None:
+        self.lines_at_once, self.chunks = self.pixels[1], 1
 
     def _skips_borders(self) -> bool:
         return False

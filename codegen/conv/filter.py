@@ -22,7 +22,7 @@ from dataclasses import replace
 
 from tcc.codegen.conv.axes import MOST_TAPS, Axis, ceil_div, forward_axis, known
 from tcc.codegen.conv.filter_out import channels_together, is_turned, scratch_bytes, write_sums_out
-from tcc.codegen.conv.text import ConvText, Number, best_tile
+from tcc.codegen.conv.text import ConvText, Number, best_tile, round_bytes
 from tcc.codegen.index import Index
 from tcc.codegen.kernel import Kernel
 from tcc.codegen.products.pack import copy_elements, copy_transposed, pack_name
@@ -33,7 +33,7 @@ from tcc.ir.dims import Size, add, floordiv, maximum, minimum, mul, sub
 from tcc.ir.types import Place, Type, dense_strides
 from tcc.runtime import layout as at
 
-MOST_ROWS = 14
+MOST_ROWS = 28  # of a tile
 PARTS = 8  # of the images
 PARTS_BYTES = 1 << 20  # of the sums of all parts
 
@@ -66,7 +66,7 @@ class ConvFilter(ConvText):
             )
             for i in range(3)
         ]
-        self.inner = self._inner_taps()
+        self.inner = 0  # of how many of the last axes the taps are rows of one tile
         self.window = 1  # taps that share what they read
         self.h, self.v, self.channels_at_once = self._tile(mul(self.pixels[1], self.pixels[2]))
         self.in_place = False
@@ -92,16 +92,16 @@ class ConvFilter(ConvText):
         self.part = floordiv(sub(add(x.shape[0], self.parts), 1), self.parts)  # images
 
     def _tile(self, pixels: Size) -> tuple[int, int, int]:
-        """(rows, vectors, channels) of a tile.  Rows are channels, or all channels and the inner taps, or where this takes
-        less time, channels and the last axis' taps, which share what they read."""
+        """(rows, vectors, channels) of a tile.  Rows are channels, or channels and the inner taps, which may share what they
+        read, whatever takes the least time."""
         how = self.t, self.target, self.per_group, self.filters, pixels, True
-        if self.inner:
-            channels = known(self.per_group)
-            rows = math.prod(map(known, self.taps[3 - self.inner :])) * channels
-            cycles, h, v = best_tile(self.t, self.target, rows, self.filters, pixels, True, whole=rows)
-        else:
-            cycles, h, v = best_tile(*how)
-            channels = h
+        cycles, h, v = best_tile(*how)  # for a tap
+        channels = h
+        for inner, rows, some in self._rows_with_taps():
+            whole, _, wide = best_tile(self.t, self.target, rows, self.filters, pixels, True, whole=rows)
+            each = whole * -(-known(self.per_group) // some) * some / rows
+            if each < cycles:
+                cycles, h, v, channels, self.inner = each, rows, wide, some, inner
         taps, count = self.taps[2], self.pixels[2]
         near = self.strides[2] == self.dilation[2] == 1 and self.inner < 2
         if not near or not isinstance(taps, int) or not isinstance(count, int):
@@ -109,10 +109,25 @@ class ConvFilter(ConvText):
         if not 1 < taps <= min(count, MOST_TAPS):
             return h, v, channels
         with_taps, few, wide = best_tile(*how, taps=taps)
-        if with_taps >= cycles * (1 if self.inner else taps):
+        if with_taps >= cycles * taps:
             return h, v, channels
         self.inner, self.window = 1, taps
         return few * taps, wide, few
+
+    def _rows_with_taps(self) -> list[tuple[int, int, int]]:
+        """(how many of the last axes, rows, channels) of tiles whose rows are channels and the taps of those axes."""
+        found = []
+        most = min((32 if self.target.avx512 else 16) - 2, MOST_ROWS)
+        for inner in (1, 2):
+            taps = mul(*self.taps[3 - inner :])
+            if not isinstance(taps, int) or not isinstance(self.per_group, int) or not 0 < taps <= most:
+                continue
+            at_once = {
+                -(-self.per_group // -(-self.per_group // c))
+                for c in range(1, min(most // taps, self.per_group) + 1)
+            }
+            found += [(inner, taps * c, c) for c in sorted(at_once)]
+        return found
 
     def _skips_borders(self) -> bool:
         """Whether tiles may leave out what meets no element of the image, so that this needs no zeros around it."""
@@ -149,22 +164,13 @@ class ConvFilter(ConvText):
         ]
         self.strides = self.dilation = [1, 1, 1]
 
-    def _inner_taps(self) -> int:
-        """Of how many of the last axes the taps are rows of one tile, with all channels."""
-        if not isinstance(self.per_group, int) or self.per_group > MOST_ROWS // 2:
-            return 0
-        for inner in (2, 1):
-            rows = mul(self.per_group, *self.taps[3 - inner :])
-            if isinstance(rows, int) and 0 < rows <= MOST_ROWS:
-                return inner
-        return 0
-
     def kernel(self) -> Kernel:
         x, g, _ = self.types
         channels = mul(self.groups, self.per_group)
         # the last tile of channels reads planes behind those that there are
         self.lay_out(self.axes, channels, slack=2 * self.t.lanes)
         self.sums = self.reserve(mul(self.parts, self.units, self.h * self.width * self.t.bytes))
+        self._cut_lines(mul(add(self.image, self.turned_image), self.t.bytes))
         most = self.fitting(self.part, add(self.image, self.turned_image))
         if self.in_place:
             self.image, self.channel = x.strides[:2]
@@ -205,7 +211,12 @@ class ConvFilter(ConvText):
                 cost = i.mul(self.size(self.pixel_count), self.width * 8)
                 self.parallel("turn", turns, cost)
                 work = i.mul(count, i.mul(self.size(self.pixel_count), self.h * self.v * 8))
-                self.parallel("tiles", i.mul(here, units), work)
+
+                def some_lines(chunk: str, _: list[str]) -> None:
+                    self.put("chunk", chunk)
+                    self.parallel("tiles", i.mul(here, units), i.div(work, self.size(self.chunks)))
+
+                e.loop(0, self.size(self.chunks), 1, some_lines)
 
             # without images still zeros
             e.loop(0, i.max(part, 1), self.size(most), images)
@@ -216,6 +227,13 @@ class ConvFilter(ConvText):
             out = self.units
         self.parallel("out", self.size(out), i.mul(parts, self.h * self.width * 32))
         return self.finish("conv_filter", scratch_bytes(self) if is_turned(self) else 0)
+
+    def _cut_lines(self, bytes: Size) -> None:
+        """An image whose copies take too many bytes is met by all tiles a few lines at a time."""
+        deep, down, _ = self.pixels
+        fit = floordiv(mul(down, round_bytes(self.target)), maximum(bytes, 1))
+        self.lines_at_once: Size = maximum(minimum(down, fit), 1) if deep == 1 else maximum(down, 1)
+        self.chunks = maximum(floordiv(sub(add(down, self.lines_at_once), 1), self.lines_at_once), 1)
 
     def image_number(self, x: Index, first: Number, i: Number) -> Number:
         """Images follow one another part by part; behind the last one it is copied again, for nobody."""
@@ -473,6 +491,8 @@ class ConvFilter(ConvText):
         padded = self.pointer(0) if self.in_place else self.scratch(self.padded)
         turned, sums = self.scratch(self.turned), self.scratch(self.sums)
         first, count = self.get("first", "i64"), self.get("count", "i64")
+        chunk: Number = 0 if self.chunks == 1 else self.get("chunk", "i64")
+        at_once = self.size(self.lines_at_once)
         image, pitch = self.size(self.image), self.size(self.axes[2].pitch)
         plane = self.size(mul(self.axes[1].pitch, self.axes[2].pitch))
         corner: Number = 0
@@ -495,6 +515,9 @@ class ConvFilter(ConvText):
             start = x.sub(start, corner)
             outer: list[Number] = [*taps, *[0] * self.inner]
             (z0, z1), (y0, y1) = (self._met(x, axis, outer[axis]) for axis in (0, 1))
+            if self.chunks != 1:
+                y0 = x.max(y0, x.mul(chunk, at_once))
+                y1 = x.max(x.min(y1, x.mul(x.add(chunk, 1), at_once)), y0)
             b_start = x.mul(x.mul(x.add(x.mul(group, blocks), block), pixel_count), self.width)
             copy = x.add(x.mul(part, count), begin_image)
             number = self.image_number(x, first, copy) if self.in_place else copy
@@ -504,7 +527,9 @@ class ConvFilter(ConvText):
             some = x.sub(x.min(x.min(count, x.add(begin_image, near)), left), begin_image)
             places = (("ptr", e.gep(padded, a, t.elem)), ("ptr", e.gep(turned, b, t.elem)), ("ptr", c))
             counts = (("i64", some), ("i64", x.sub(z1, z0)), ("i64", x.sub(y1, y0)), ("i64", pixels[2]))
-            self.call("sum", ("ptr", "%rec"), *places, *counts, ("i64", x.add(first, begin_image)))
+            self.call(
+                "sum", ("ptr", "%rec"), *places, *counts, ("i64", x.add(x.add(first, begin_image), chunk))
+            )
 
         def some_images(begin: str, _: list[str]) -> None:
             e.loop("%begin", "%end", 1, lambda u, _: unit(u, begin))

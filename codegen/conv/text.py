@@ -20,7 +20,7 @@ from tcc.ir.types import Type, dense_strides
 from tcc.runtime import layout as at
 
 Number = int | str
-FIELDS = ("args", "first", "table", "pack", "count", "part")
+FIELDS = ("args", "first", "table", "pack", "count", "part", "chunk")
 _ALIGN = 64
 PAGE = 4096
 STRAIGHT = 8  # vectors that are moved one by one in the text

@@ -439,3 +439,22 @@ def test_channels_as_lanes_give_the_same_bits(
         )
         wide = meaning(case, args)[0] + bias.reshape(-1, *[1] * (x.ndim - 2))
         np.testing.assert_allclose(got, wide * g + g, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["lenet", "padded", "stride 2", "groups", "strides past filters", "rank 3"])
+def test_images_that_tiles_meet_a_few_lines_at_a_time_give_the_same_bits(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tcc.codegen.conv import filter
+
+    case = CASES[name]
+    args = arguments(case, "f32")
+    runs = []
+    for some in (None, 1 << 11):
+        if some:
+            monkeypatch.setattr(filter, "round_bytes", lambda target: some)
+        for named in ("", NAMED[-1]):
+            function, _ = compile_native(program(case, "f32", named), {}, exact=not named)
+            runs += [function(*args)[2] for _ in numbers_of_threads()]
+    for other in runs[1:]:
+        np.testing.assert_array_equal(runs[0], other)
