@@ -3,6 +3,8 @@ known and run-time sizes."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 from quick import native, quick_code
 from tabled import CHUNKS, OTHERS, column, elementwise, mistakes, other, what
@@ -25,9 +27,12 @@ LENGTHS = (0, 1, 3, 16, KNOWN, 150)
 
 
 @pytest.fixture(autouse=True, params=TARGETS)
-def target(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+def target(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     for name, value in TARGETS[request.param].items():
         monkeypatch.setenv(name, value)
+    # multiply-adds of two parts are long: LLVM's whole way with them takes a third of the time of all targets
+    with quick_code(request.param == "v2"):
+        yield
 
 
 @pytest.mark.slow
