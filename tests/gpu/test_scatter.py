@@ -94,11 +94,11 @@ def test_one_place_takes_all_points(monkeypatch: pytest.MonkeyPatch) -> None:
 @only_emulated
 def test_many_points_are_not_looked_at_by_each_warp() -> None:
     """Each of 400 warps, one for each row, read all indices."""
-    args = arguments("f32", (400, 32), 1, 5000)
-    func = scatter("add", "f32", (400, 32), 1, 5000)
+    args = arguments("f32", (400, 32), 1, 1200)
+    func = scatter("add", "f32", (400, 32), 1, 1200)
     (want,) = run_native(func, args)
     touched = {}
-    for many in (1 << 20, scattering.MANY):
+    for many in (1 << 20, 1000):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(scattering, "MANY", many)
             device = Counting()
