@@ -88,6 +88,10 @@ class Program:
 
     def specialise(self, function: Function, arrays: Sequence[Array]) -> Variant:
         """Code for these arguments and for what the containers hold."""
+        with uncollected():
+            return self._specialise(arrays)
+
+    def _specialise(self, arrays: Sequence[Array]) -> Variant:
         start = time.perf_counter()
         sizes = self.bind(arrays)
         changed = sorted(n for n, v in sizes.items() if self.seen.get(n, v) != v)
@@ -165,17 +169,12 @@ class Program:
 
     def make(self, func: Func, target: Target, clock: int = 0) -> Artefact:
         """The code; with a `clock`, its kernels' times are taken there (codegen/driver.py)."""
-        from tcc.codegen.coverage import require_native
-
-        require_native(func)
-        with uncollected():
-            return self._make(func, target, clock)
-
-    def _make(self, func: Func, target: Target, clock: int) -> Artefact:
         from tcc.codegen import compile as compiler
+        from tcc.codegen.coverage import require_native
         from tcc.codegen.driver import lower
         from tcc.codegen.products import engines
 
+        require_native(func)
         products = (op.result.type.dtype for op in func.body.walk() if op.name == "matmul")
         engines.prepare(products, target)
         self.run_passes(func)

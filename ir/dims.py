@@ -77,7 +77,7 @@ class Expr:
                     found |= names_of(arg)
         return frozenset(found)
 
-    @property
+    @cached_property
     def plain(self) -> str | None:
         """The name that it is, if it is just a name."""
         if len(self.terms) == 1 and self.terms[0][1] == 1 and len(self.terms[0][0]) == 1:
@@ -316,10 +316,12 @@ def _atom_nonnegative(atom: Atom) -> bool:
 
 def substitute(size: Size, known: Mapping[str, Size]) -> Size:
     """`size` with the names in `known` replaced."""
-    if isinstance(size, int) or known.keys().isdisjoint(size.names):  # a look-up for each name of the size
+    if isinstance(size, int):
         return size
     if size.plain is not None:
-        return known[size.plain]
+        return known.get(size.plain, size)
+    if known.keys().isdisjoint(size.names):  # a look-up for each name of the size
+        return size
     return _rebuild(size, lambda text: known[text] if text in known else name(text))
 
 
