@@ -8,12 +8,7 @@ from tcc.codegen.conv.images import conv_kernel
 from tcc.codegen.extremes import arg_kernel
 from tcc.codegen.gather import check_index_kernel, gather_kernel, running_kernel, scatter_kernel
 from tcc.codegen.kernel import Kernel
-from tcc.codegen.pooling import (
-    max_pool_grad_kernel,
-    max_pool_pick_kernel,
-    pool_kernel,
-    unpool_kernel,
-)
+from tcc.codegen.pooling import max_pool_pick_kernel, pool_kernel
 from tcc.codegen.positions import positions_kernel, searchsorted_kernel
 from tcc.codegen.products.op import product_kernel
 from tcc.codegen.products.panels import panels_kernel
@@ -23,6 +18,7 @@ from tcc.codegen.random import mrg_kernel
 from tcc.codegen.rows import row_kernel
 from tcc.codegen.sorting import sort_kernel, topk_kernel
 from tcc.codegen.target import Target
+from tcc.codegen.tiled_pooling import max_pool_grad_kernel, unpool_kernel
 from tcc.codegen.totals import totals_kernel
 from tcc.codegen.transpose import transpose_kernel, turns
 from tcc.ir.core import Op

@@ -321,16 +321,6 @@ class Forward(Pooling):
 # -- backward --------------------------------------------------------------------------------------------------------
 
 
-def unpool_kernel(op: Op, target: Target, single: bool = False) -> Kernel:
-    """out[i] = sum of g over the windows that hold i."""
-    return Backward(op, target, 0, False, single).write()
-
-
-def max_pool_grad_kernel(op: Op, target: Target, single: bool = False) -> Kernel:
-    """out[i] = sum of g over the windows that hold i where x[i] == y."""
-    return Backward(op, target, 2, True, single).write()
-
-
 class Backward(Pooling):
     """Operand `g` is what comes back; with `selects` operands 0 and 1 are the elements and the windows' maxima."""
 

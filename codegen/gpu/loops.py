@@ -22,8 +22,9 @@ from tcc.codegen.gpu.sorting import sort_kernels
 from tcc.codegen.gpu.totals import total_kernels
 from tcc.codegen.gpu.turned import turned_kernel
 from tcc.codegen.loops import KERNELS
-from tcc.codegen.pooling import max_pool_grad_kernel, max_pool_pick_kernel, pool_kernel, unpool_kernel
+from tcc.codegen.pooling import max_pool_pick_kernel, pool_kernel
 from tcc.codegen.program import Program, build, copy_program
+from tcc.codegen.tiled_pooling import max_pool_grad_kernel, unpool_kernel
 from tcc.ir import dims
 from tcc.ir.core import Op
 from tcc.ir.dims import Size

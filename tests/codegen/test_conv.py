@@ -18,7 +18,7 @@ from tcc.ir.core import Block, Func
 from tcc.ir.optable import TABLE
 from tcc.ir.types import Type
 from tcc.passes.manager import Context, run
-from tcc.passes.pipeline import default_pipeline
+from tcc.passes.pipeline import cpu_pipeline, default_pipeline
 from tcc.runtime.threads import pool
 from tcc.tools.compare import compile_native
 
@@ -281,7 +281,7 @@ def test_tiles_ask_for_few_lines_at_a_time() -> None:
 
     for name in ("lenet", "1x1", "whole vectors"):
         func = with_block(CASES[name], "f32", ("mul", "add", "mul"), "")
-        run(func, default_pipeline(), Context())
+        run(func, cpu_pipeline(), Context())
         (op,) = (op for op in func.body.walk() if op.name == "conv")
         functions = conv_kernel(op, host()).text.split("\n}")
         asked = [f.count("call void @llvm.prefetch") for f in functions if ".tile(" in f.split("{")[0]]

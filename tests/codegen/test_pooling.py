@@ -10,11 +10,15 @@ import numpy as np
 import pytest
 from quick import native, quick_code
 
+from tcc.codegen.target import chosen
+from tcc.codegen.tiled_pooling import max_pool_grad_kernel, unpool_kernel
 from tcc.ir import dims
 from tcc.ir.builder import Builder
 from tcc.ir.core import Block, Func
 from tcc.ir.ops.pooling import max_pool_grad_ref, max_pool_pick_ref, pool_ref, pooled_shape, unpool_ref
 from tcc.ir.types import FROM_NUMPY, Type
+from tcc.passes.manager import Context, run
+from tcc.passes.pipeline import cpu_pipeline
 from tcc.tools.compare import compile_native, run_native
 
 Array = np.ndarray[Any, Any]
@@ -121,6 +125,9 @@ def test_lines(attrs: dict[str, Any], target: None) -> None:
 
 def planes() -> Iterator[tuple[tuple[int, ...], dict[str, Any], str]]:
     yield (2, 3, 8, 24), {"ws": (2, 2), "stride": (2, 2), "pad": (0, 0)}, "f4"
+    yield (2, 3, 8, 8), {"ws": (2, 2), "stride": (2, 2), "pad": (0, 0)}, "f4"
+    yield (3, 2, 12, 9), {"ws": (4, 3), "stride": (4, 3), "pad": (0, 0)}, "f8"
+    yield (3, 5, 14), {"ws": (2,), "stride": (2,), "pad": (0,)}, "f4"
     yield (2, 3, 7, 37), {"ws": (3, 3), "stride": (2, 2), "pad": (1, 1)}, "f4"
     yield (5, 13, 40), {"ws": (2, 3), "stride": (3, 2), "pad": (1, 2)}, "f8"
     yield (5, 13, 41), {"ws": (3, 2), "stride": (1, 3), "pad": (0, 0), "partial": 1}, "f8"
@@ -138,6 +145,17 @@ def test_planes(shape: tuple[int, ...], attrs: dict[str, Any], dtype: str, targe
     x, v = drawn(rng, shape, dtype), drawn(rng, shape, dtype)
     g = drawn(rng, tuple(pooled_shape(shape, {"partial": 0, **attrs})), dtype)  # type: ignore[arg-type]
     agree(Type(FROM_NUMPY[x.dtype.name], named(len(shape))), attrs, x, g, v)
+
+
+def test_elements_of_short_rows_fill_vectors(target: None) -> None:
+    """No store leaves lanes out, though a row has six elements."""
+    attrs = {"ws": (2, 2), "stride": (2, 2), "pad": (0, 0)}
+    func = everything(Type("f32", (3, 8, 6)), attrs)
+    run(func, cpu_pipeline(), Context())
+    ops = {op.name: op for op in func.body.walk()}
+    for kernel, name in ((max_pool_grad_kernel, "max_pool_grad"), (unpool_kernel, "unpool")):
+        text = kernel(ops[name], chosen()).text
+        assert "store <" in text and "masked.store" not in text
 
 
 def test_memory_of_any_strides(target: None) -> None:
