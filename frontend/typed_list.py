@@ -140,7 +140,10 @@ def _alike(a: Any, b: Any) -> bool:
     """Whether two values are equal, element by element."""
     if isinstance(a, list):
         return len(a) == len(b) and all(map(_alike, a, b))
-    return np.shape(a) == np.shape(b) and bool(np.array_equal(a, b))
+    if np.shape(a) != np.shape(b):
+        return False
+    sparse = hasattr(a, "nnz") or hasattr(b, "nnz")
+    return bool((a != b).nnz == 0 if sparse else np.array_equal(a, b))
 
 
 def _where(items: list[Any], element: Any) -> int:

@@ -76,6 +76,18 @@ def test_in_branches_and_loops() -> None:
     assert f(A, 1).tolist() == [1, 2] and f(A, 0).tolist() == [3]
 
 
+def test_sparse_elements() -> None:
+    sp = pytest.importorskip("scipy.sparse")
+    kind = tcc.sparse.SparseType("csr", "float64")
+    xs, y = L.TypedListType(kind)(), kind()
+    f = tcc.function([xs, y], [L.index_(xs, y), L.count(xs, y), L.remove(xs, y)])
+    a, b = sp.csr_matrix(np.eye(3)), sp.csr_matrix(np.diag([1.0, 0, 2]))
+    place, number, rest = f([a, b, a.copy(), b], b)
+    assert (place, number, len(rest)) == (1, 2, 3)
+    with pytest.raises(ValueError):
+        f([a, a], sp.csr_matrix((3, 3)))
+
+
 def test_errors() -> None:
     x, i, v = VECTORS("x"), T.lscalar("i"), T.dvector("v")
     f = tcc.function([x, i], x[i])
