@@ -414,8 +414,13 @@ def tile(x: Any, reps: Any, ndim: int | None = None) -> Any:
         raise ValueError(f"tile: reps must be a scalar or a vector, got {reps}, of {reps.type}")
     if isinstance(reps, Variable) and reps.type.ndim and ndim is not None:
         if vector_items(reps) is None:
+            count = size_of(reps, 0)
+            least = size_arithmetic("minimum", count, ndim)
+            count = build.same_size(
+                count, least, f"tile: reps has more than the {ndim} elements that ndim says"
+            )
             before = build.broadcast_to(
-                scalar_constant(1, reps.type.dtype), [size_arithmetic("sub", ndim, size_of(reps, 0))]
+                scalar_constant(1, reps.type.dtype), [size_arithmetic("sub", ndim, count)]
             )
             reps = specify_shape(concatenate([before, reps]), (ndim,))
     many = as_sizes(reps, "tile", ndim)

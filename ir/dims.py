@@ -117,14 +117,14 @@ class Expr:
 
 
 class SpecifiedShapeError(ValueError, AssertionError):
-    """An array that has not the shape that `specify_shape` says: a wrong value, for which Theano has an AssertionError."""
+    """An array that has not the shape that it is said to have: a wrong value, for which Theano has an AssertionError."""
 
 
 class PatchError(ValueError, TypeError):
     """Patches do not cover an image: for Theano's programs a TypeError."""
 
 
-ERRORS = {"specify_shape": SpecifiedShapeError, "images2neibs": PatchError}
+ERRORS = {"specify_shape": SpecifiedShapeError, "tile": SpecifiedShapeError, "images2neibs": PatchError}
 
 
 def size_error(text: str) -> ValueError:
