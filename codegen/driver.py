@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Hashable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -119,70 +119,32 @@ class _Driver(Body):
         self.written = False
 
     def lower(self) -> Lowered:
-        func, e = self.func, self.e
         by_space: dict[str, list[Value]] = {"input": [], "shared": [], "output": []}
-        for p in func.body.params:
+        for p in self.func.body.params:
             assert p.type.place is not None
             by_space[p.type.place.space].append(p)
-        for op in func.body.walk():
+        for op in self.func.body.walk():
             if op.name == "const" and op.result.type.place is not None:
                 self.const_places.append(op.result)
                 self.constants.append(aligned(in_memory(op.attrs["value"], op.result.type.dtype)))
-        written = written_places(func)
-        own, kept, specs = by_space["shared"], list[Value](), list[KeptSpec]()
-        if any(op.attrs.get("kept") or is_kept(op) for op in func.body.walk()):
-            described = {layout.name: layout for layout in layouts(func)}
-            own = [p for p in by_space["shared"] if p.name not in described]
-            kept = [p for p in by_space["shared"] if p.name in described]
-            names = [p.name for p in own]
-            for p in kept:
-                layout, width = described[p.name], p.type.shape[-1]
-                assert isinstance(width, int)
-                specs.append(KeptSpec(names.index(layout.source), layout, width))
-        inputs = tuple(InputSpec(p.type.dtype, p.type.shape, name=p.name) for p in by_space["input"])
-        shared = tuple(SharedSpec(p.type.dtype, p.type.shape, p in written, p.name) for p in own) + tuple(
-            SharedSpec(v.type.dtype, v.type.shape, name="a constant", constant=True)
-            for v in self.const_places
-        )
-        outputs = output_specs(func, [p.name for p in own])
-        signature = Signature(inputs, shared, outputs, self.returns, kept=tuple(specs))
-        frame = signature.frame
-        self.entry_names = frozenset(frame.sizes)
-        self.collect_kernels(func.body)
-
-        e.function("i32 @RUN_NAME(ptr %frame)")
-        e.line(f"%args = alloca [{self.max_slots} x i64], align 16")
-        self.ctx = self.load(FRAME_CTX)
-        self.arena = self.load(FRAME_ARENA)
-        for i, p in enumerate(by_space["input"]):
-            self.pointers[p] = self.load(frame.input(i))
-        for i, p in enumerate([*own, *self.const_places, *kept]):
-            self.pointers[p] = self.load(frame.container(i))
-        early = [i for i, spec in enumerate(outputs) if not spec.late]
-        for i, p in zip(early, by_space["output"], strict=True):
-            self.pointers[p] = self.load(frame.output(i))
-        for name in frame.sizes:
-            self.names[name] = self.load(frame.size(name), "i64")
-        self.block(func.body)
-        e.end("i32 0")
-        text = e.text()
+        own, kept, specs = self._kept(by_space["shared"])
+        signature = self._signature(by_space["input"], own, specs)
+        self.entry_names = frozenset(signature.frame.sizes)
+        self.collect_kernels(self.func.body)
+        text = self._body(signature, by_space["input"], [*own, *self.const_places, *kept], by_space["output"])
         name = "tcc_run_" + hashlib.sha256((text + ",".join(self.kernels)).encode()).hexdigest()[:20]
-        arena = dims.add(func.attrs.get("arena", 0), self.scratch)
+        arena = dims.add(self.func.attrs.get("arena", 0), self.scratch)
         if not isinstance(arena, int):
             arena = dims.add(arena, ALIGN)  # a function takes a block of its arena only if it has some bytes
-        signature = Signature(
-            inputs,
-            shared,
-            outputs,
-            self.returns,
-            arena,
-            self.thread_scratch,
-            work(func),
-            DECLARATIONS["tcc_late_alloc"] in e.declared,
-            tuple(specs),
+        signature = replace(
+            signature,
+            arena=arena,
+            scratch=self.thread_scratch,
+            work=work(self.func),
+            late=DECLARATIONS["tcc_late_alloc"] in self.e.declared,
         )
         for call in self.kernels:
-            e.declare(f"declare i32 @{call}(ptr, ptr)")
+            self.e.declare(f"declare i32 @{call}(ptr, ptr)")
         self.claims += self.known_claims()
         return Lowered(
             name,
@@ -194,8 +156,56 @@ class _Driver(Body):
             self.host_calls,
             self.claims,
             self.timed,
-            e.declared,
+            self.e.declared,
         )
+
+    def _kept(self, shared: list[Value]) -> tuple[list[Value], list[Value], list[KeptSpec]]:
+        """The shared variables, those of them that are panels of others, and what these are."""
+        if not any(op.attrs.get("kept") or is_kept(op) for op in self.func.body.walk()):
+            return shared, [], []
+        described = {layout.name: layout for layout in layouts(self.func)}
+        own = [p for p in shared if p.name not in described]
+        kept = [p for p in shared if p.name in described]
+        names, specs = [p.name for p in own], list[KeptSpec]()
+        for p in kept:
+            layout, width = described[p.name], p.type.shape[-1]
+            assert isinstance(width, int)
+            specs.append(KeptSpec(names.index(layout.source), layout, width))
+        return own, kept, specs
+
+    def _signature(self, given: list[Value], own: list[Value], kept: list[KeptSpec]) -> Signature:
+        """What callers see, without what only the text tells: memory and work."""
+        written = written_places(self.func)
+        shared = [SharedSpec(p.type.dtype, p.type.shape, p in written, p.name) for p in own]
+        shared += [
+            SharedSpec(v.type.dtype, v.type.shape, name="a constant", constant=True)
+            for v in self.const_places
+        ]
+        inputs = tuple(InputSpec(p.type.dtype, p.type.shape, name=p.name) for p in given)
+        outputs = output_specs(self.func, [p.name for p in own])
+        return Signature(inputs, tuple(shared), outputs, self.returns, kept=tuple(kept))
+
+    def _body(
+        self, signature: Signature, given: list[Value], containers: list[Value], results: list[Value]
+    ) -> str:
+        """The text of `run`, which finds in its frame what the signature says."""
+        e, frame = self.e, signature.frame
+        e.function("i32 @RUN_NAME(ptr %frame)")
+        e.line(f"%args = alloca [{self.max_slots} x i64], align 16")
+        self.ctx = self.load(FRAME_CTX)
+        self.arena = self.load(FRAME_ARENA)
+        for i, p in enumerate(given):
+            self.pointers[p] = self.load(frame.input(i))
+        for i, p in enumerate(containers):
+            self.pointers[p] = self.load(frame.container(i))
+        early = [i for i, spec in enumerate(signature.outputs) if not spec.late]
+        for i, p in zip(early, results, strict=True):
+            self.pointers[p] = self.load(frame.output(i))
+        for name in frame.sizes:
+            self.names[name] = self.load(frame.size(name), "i64")
+        self.block(self.func.body)
+        e.end("i32 0")
+        return e.text()
 
     def load(self, slot: int, t: str = "ptr") -> str:
         return self.e.value(f"load {t}, ptr {self.e.gep('%frame', slot, 'i64')}")
