@@ -124,23 +124,31 @@ def cross_entropy(z: Node, labels: Array) -> Node:
     return Node(cost, [(z, lambda g: g * (p / total - wanted) / len(labels))])
 
 
-def conv2d(x: Node, w: Node, stride: int = 1, pad: int = 0) -> Node:
-    """Correlation of x (n, c, h, w) with filters (f, c, r, s)."""
+def conv2d(x: Node, w: Node, stride: int = 1, pad: int = 0, groups: int = 1) -> Node:
+    """Correlation of x (n, c, h, w) with filters (f, c / groups, r, s)."""
     padded = np.pad(x.value, ((0, 0), (0, 0), (pad, pad), (pad, pad)))
     r, s = w.value.shape[2:]
     windows = sliding_window_view(padded, (r, s), axis=(2, 3))[:, :, ::stride, ::stride]
-    value = np.tensordot(windows, w.value, ([1, 4, 5], [1, 2, 3])).transpose(0, 3, 1, 2)
+
+    def products(a: Array, along_a: int, b: Array, along_b: int, axes: Any, along: int) -> Array:
+        """Those of each group."""
+        pairs = zip(np.split(a, groups, along_a), np.split(b, groups, along_b))
+        return np.concatenate([np.tensordot(*pair, axes) for pair in pairs], along)
+
+    value = products(windows, 1, w.value, 0, ([1, 4, 5], [1, 2, 3]), 3).transpose(0, 3, 1, 2)
 
     def by_input(g: Array) -> Array:
         whole = np.zeros_like(padded)
         for at in np.ndindex(r, s):
             rows, columns = (slice(k, k + stride * n, stride) for k, n in zip(at, g.shape[2:]))
-            whole[:, :, rows, columns] += np.tensordot(g, w.value[:, :, *at], ([1], [0])).transpose(
-                0, 3, 1, 2
-            )
+            met = products(g, 1, w.value[:, :, *at], 0, ([1], [0]), 3)
+            whole[:, :, rows, columns] += met.transpose(0, 3, 1, 2)
         return whole[:, :, pad : whole.shape[2] - pad, pad : whole.shape[3] - pad]
 
-    return Node(value, [(x, by_input), (w, lambda g: np.tensordot(g, windows, ([0, 2, 3], [0, 2, 3])))])
+    def by_filters(g: Array) -> Array:
+        return products(g, 1, windows, 1, ([0, 2, 3], [0, 2, 3]), 0)
+
+    return Node(value, [(x, by_input), (w, by_filters)])
 
 
 def max_pool(x: Node) -> Node:
