@@ -9,8 +9,8 @@ from tcc.codegen.kernel import Kernel, plus, times
 from tcc.codegen.lanes import Lanes
 from tcc.codegen.nest import iota
 from tcc.codegen.target import Target
+from tcc.codegen.vectors import splat
 from tcc.ir.core import Op
-from tcc.ir.dims import Size
 from tcc.ir.ops.random import M1, M2, NORM
 
 WORDS = 6  # of a stream's state
@@ -94,92 +94,13 @@ def mrg_kernel(op: Op, target: Target) -> Kernel:
     w = Places(op, target)
     e = w.e
     state, after, out = w.types
-    dtype = out.dtype
     lanes = target.vector("i32").lanes
-    s = Streams(w, lanes)
-    vector, mask_type = s.v.type, VecType("i1", lanes)
-    count_size: Size = out.shape[0]
     w.begin_body()
-    streams, count = w.size(state.shape[0]), w.size(count_size)
-    stride = w.size(out.strides[0])
-    wide, ptrs = VecType("i64", lanes), f"<{lanes} x ptr>"
-
-    def splat(text: str) -> str:
-        if lanes == 1:
-            return text
-        one = e.value(f"insertelement {wide} poison, i64 {text}, i64 0")
-        return e.value(f"shufflevector {wide} {one}, {wide} poison, <{lanes} x i32> zeroinitializer")
-
-    def numbers(first: str) -> str:
-        return e.value(f"add {wide} {splat(first)}, {iota(lanes)}")
-
-    def pointers(i: int, first: str, word: int) -> str:
-        """Of word `word` of the streams from `first` on."""
-        t = w.types[i]
-        base = e.gep(w.pointers[i], times(e, str(word), w.size(t.strides[1])), "i32")
-        at = e.value(f"mul {wide} {numbers(first)}, {splat(w.size(t.strides[0]))}")
-        return e.value(f"getelementptr i32, ptr {base}, {wide} {at}")
-
-    def get(at: str, mask: str) -> str:
-        if lanes == 1:  # a unit is one stream, which is there
-            return e.value(f"load i32, ptr {at}")
-        name = f"llvm.masked.gather.{vector.suffix}.v{lanes}p0"
-        given = (ptrs, at), ("i32", "4"), (mask_type, mask), (vector, "zeroinitializer")
-        return e.call(vector, name, *given)
-
-    def put(t: VecType, value: str, to: str, mask: str) -> None:
-        if lanes == 1:
-            e.line(f"store {t} {value}, ptr {to}")
-            return
-        name = f"llvm.masked.scatter.{t.suffix}.v{lanes}p0"
-        e.call("void", name, (t, value), (ptrs, to), ("i32", str(t.bytes)), (mask_type, mask))
-
-    def unit(u: str, _: list[str]) -> None:
-        first = times(e, u, str(lanes))
-        own = e.value(f"icmp slt {wide} {iota(lanes)}, {splat(e.value(f'sub i64 {streams}, {first}'))}")
-        x = [get(pointers(0, first, k), own) for k in range(WORDS)]
-
-        def draw(k: str, x: list[str], masked: bool) -> list[str]:
-            at = plus(e, times(e, k, streams), first)
-            following, drawn = s.step(x)
-            value = s.number(drawn, dtype)
-            here = e.gep(w.pointers[2], times(e, at, stride), scalar.memory_elem(dtype))
-            mask = None
-            if masked:
-                left = splat(e.value(f"sub i64 {count}, {at}"))
-                mask = e.value(f"and {mask_type} {own}, {e.value(f'icmp slt {wide} {iota(lanes)}, {left}')}")
-            if stride == "1" or lanes == 1:
-                scalar.store(e, target, dtype, lanes, value, here, mask)
-            else:
-                spread = e.value(f"mul {wide} {iota(lanes)}, {splat(stride)}")
-                to = e.value(f"getelementptr {scalar.memory_elem(dtype)}, ptr {here}, {wide} {spread}")
-                put(s.v.like(dtype).type, value, to, mask or mask_type.const(True))
-            if mask is None:
-                return following
-            return [
-                e.value(f"select {mask_type} {mask}, {vector} {new}, {vector} {old}")
-                for new, old in zip(following, x)
-            ]
-
-        # steps that every lane takes, then those that only some do
-        end = plus(e, first, str(lanes))
-        rest = e.value(f"sub i64 {plus(e, count, streams)}, {end}")
-        whole = e.value(f"sdiv i64 {e.call('i64', 'llvm.smax.i64', ('i64', rest), ('i64', '0'))}, {streams}")
-        ragged = e.value(f"icmp sgt i64 {end}, {streams}")
-        whole = e.value(f"select i1 {ragged}, i64 0, i64 {whole}")
-        up = e.value(f"sub i64 {plus(e, count, streams)}, {plus(e, first, '1')}")
-        steps = e.value(f"sdiv i64 {e.call('i64', 'llvm.smax.i64', ('i64', up), ('i64', '0'))}, {streams}")
-        carried = [(vector, t) for t in x]
-        x = e.loop(0, whole, 1, lambda k, x: draw(k, x, False), carried)
-        if lanes > 1:
-            x = e.loop(whole, steps, 1, lambda k, x: draw(k, x, True), [(vector, t) for t in x])
-        for k, t in enumerate(x):
-            put(vector, t, pointers(1, first, k), own)
-
-    e.loop("%begin", "%end", 1, unit)
+    draws = _Draws(w, lanes)
+    e.loop("%begin", "%end", 1, draws.unit)
     e.end()
     w.begin_kernel()
-    streams, count = w.size(state.shape[0]), w.size(count_size)
+    streams, count = w.size(state.shape[0]), w.size(out.shape[0])
     busy = streams
     if state.strides == after.strides == (WORDS, 1):
         busy = e.call("i64", "llvm.smin.i64", ("i64", streams), ("i64", count))
@@ -192,3 +113,85 @@ def mrg_kernel(op: Op, target: Target) -> Kernel:
     w.parallel(units, times(e, each, str(4 * lanes)))
     e.end("i32 0")
     return w.finish("mrg")
+
+
+class _Draws:
+    """The body of `mrg_kernel`, for vectors of streams."""
+
+    def __init__(self, w: Places, lanes: int) -> None:
+        self.w, self.e, self.lanes = w, w.e, lanes
+        state, _, out = w.types
+        self.dtype = out.dtype
+        self.s = Streams(w, lanes)
+        self.vector, self.mask_type = self.s.v.type, VecType("i1", lanes)
+        self.streams, self.count = w.size(state.shape[0]), w.size(out.shape[0])
+        self.stride = w.size(out.strides[0])
+        self.wide, self.pointers_type = VecType("i64", lanes), f"<{lanes} x ptr>"
+
+    def unit(self, u: str, _: list[str]) -> None:
+        e, lanes, vector, streams = self.e, self.lanes, self.vector, self.streams
+        first = times(e, u, str(lanes))
+        left = splat(e, self.wide, e.value(f"sub i64 {streams}, {first}"))
+        own = e.value(f"icmp slt {self.wide} {iota(lanes)}, {left}")
+        x = [self._get(self._pointers(0, first, k), own) for k in range(WORDS)]
+        # steps that every lane takes, then those that only some do
+        end = plus(e, first, str(lanes))
+        rest = e.value(f"sub i64 {plus(e, self.count, streams)}, {end}")
+        whole = e.value(f"sdiv i64 {e.call('i64', 'llvm.smax.i64', ('i64', rest), ('i64', '0'))}, {streams}")
+        ragged = e.value(f"icmp sgt i64 {end}, {streams}")
+        whole = e.value(f"select i1 {ragged}, i64 0, i64 {whole}")
+        up = e.value(f"sub i64 {plus(e, self.count, streams)}, {plus(e, first, '1')}")
+        steps = e.value(f"sdiv i64 {e.call('i64', 'llvm.smax.i64', ('i64', up), ('i64', '0'))}, {streams}")
+        x = e.loop(0, whole, 1, lambda k, x: self._draw(first, k, x, None), [(vector, t) for t in x])
+        if lanes > 1:
+            x = e.loop(whole, steps, 1, lambda k, x: self._draw(first, k, x, own), [(vector, t) for t in x])
+        for k, t in enumerate(x):
+            self._put(vector, t, self._pointers(1, first, k), own)
+
+    def _draw(self, first: str, k: str, x: list[str], own: str | None) -> list[str]:
+        """The k-th number of each stream, and the states after it; of those that are `own` and still have one, if given."""
+        e, w, lanes, dtype = self.e, self.w, self.lanes, self.dtype
+        at = plus(e, times(e, k, self.streams), first)
+        following, drawn = self.s.step(x)
+        value = self.s.number(drawn, dtype)
+        here = e.gep(w.pointers[2], times(e, at, self.stride), scalar.memory_elem(dtype))
+        mask = None
+        if own is not None:
+            left = splat(e, self.wide, e.value(f"sub i64 {self.count}, {at}"))
+            there = e.value(f"icmp slt {self.wide} {iota(lanes)}, {left}")
+            mask = e.value(f"and {self.mask_type} {own}, {there}")
+        if self.stride == "1" or lanes == 1:
+            scalar.store(e, w.target, dtype, lanes, value, here, mask)
+        else:
+            spread = e.value(f"mul {self.wide} {iota(lanes)}, {splat(e, self.wide, self.stride)}")
+            to = e.value(f"getelementptr {scalar.memory_elem(dtype)}, ptr {here}, {self.wide} {spread}")
+            self._put(self.s.v.like(dtype).type, value, to, mask or self.mask_type.const(True))
+        if mask is None:
+            return following
+        return [
+            e.value(f"select {self.mask_type} {mask}, {self.vector} {new}, {self.vector} {old}")
+            for new, old in zip(following, x)
+        ]
+
+    def _pointers(self, i: int, first: str, word: int) -> str:
+        """Of word `word` of the streams from `first` on."""
+        e, w, t = self.e, self.w, self.w.types[i]
+        base = e.gep(w.pointers[i], times(e, str(word), w.size(t.strides[1])), "i32")
+        numbers = e.value(f"add {self.wide} {splat(e, self.wide, first)}, {iota(self.lanes)}")
+        at = e.value(f"mul {self.wide} {numbers}, {splat(e, self.wide, w.size(t.strides[0]))}")
+        return e.value(f"getelementptr i32, ptr {base}, {self.wide} {at}")
+
+    def _get(self, at: str, mask: str) -> str:
+        if self.lanes == 1:  # a unit is one stream, which is there
+            return self.e.value(f"load i32, ptr {at}")
+        name = f"llvm.masked.gather.{self.vector.suffix}.v{self.lanes}p0"
+        masked = (self.mask_type, mask), (self.vector, "zeroinitializer")
+        return self.e.call(self.vector, name, (self.pointers_type, at), ("i32", "4"), *masked)
+
+    def _put(self, t: VecType, value: str, to: str, mask: str) -> None:
+        if self.lanes == 1:
+            self.e.line(f"store {t} {value}, ptr {to}")
+            return
+        name = f"llvm.masked.scatter.{t.suffix}.v{self.lanes}p0"
+        places = (self.pointers_type, to), ("i32", str(t.bytes)), (self.mask_type, mask)
+        self.e.call("void", name, (t, value), *places)
