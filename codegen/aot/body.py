@@ -23,6 +23,11 @@ def _tell() -> str:
 
 def body_text() -> str:
     """What the body of an entry calls: errors of ops, memory of sizes found late, and results of such sizes."""
+    return _simple_text() + _late_text() + _output_text()
+
+
+def _simple_text() -> str:
+    """A library is not interrupted, and asks nobody for memory."""
     return f"""
 define internal i32 @tcc_poll(ptr %ctx) #0 {{
   ret i32 0
@@ -32,7 +37,11 @@ define internal i32 @tcc_poll(ptr %ctx) #0 {{
 define internal i32 @tcc_grant(ptr %ctx, i64 %claim, i64 %bytes) #0 {{
   ret i32 0
 }}
+"""
 
+
+def _late_text() -> str:
+    return f"""
 define internal ptr @tcc_late_alloc(ptr %ctx, i64 %claim, i64 %bytes) #0 {{
 entry:
   %padded = add i64 %bytes, {at.BLOCK_HEADER + 63}
@@ -71,7 +80,12 @@ drop:
 out:
   ret void
 }}
+"""
 
+
+def _output_text() -> str:
+    """Where a result of a late size goes, if the caller's tensor has room; its shape is written there."""
+    return f"""
 define internal ptr @tcc_output(ptr %ctx, i64 %index, i64 %typenum, i64 %rank, ptr %dims) #0 {{
 entry:
   %list.at = getelementptr i64, ptr %ctx, i64 {at.CTX_OUTPUTS}
