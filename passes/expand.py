@@ -55,6 +55,8 @@ def _visit(block: Block, half_products: bool, widening: frozenset[str]) -> None:
             results = of_narrow(op, b, widening)
         elif not stays:
             results = _expansion(op, b)
+        if results is None and op.name == "matmul" and op.result.type.shape[-2:] == (1, 1):
+            results = of_vectors(op, b)
         if results is None:
             op = op.next
             continue
@@ -152,6 +154,15 @@ def _sum_of_products(op: Op, b: Builder, x: Value, y: Value) -> Value | None:
         terms, along = b.mul(b.broadcast(column, shape=[*batch, k, n]), y), rank - 2
     result: Value = b.reshape(b.sum(terms, axes=(along,)), shape=list(op.result.type.shape))
     return result
+
+
+def of_vectors(op: Op, b: Builder) -> Sequence[Value] | None:
+    """A product of a row by a column as the sum that it is, which fuses with what makes and what reads it, and whose chains
+    and threads share one sum's terms; None for one that adds to what is there."""
+    if len(op.operands) > 2 or op.attrs["accumulate"]:
+        return None
+    made = _sum_of_products(op, b, *op.operands)
+    return None if made is None else [made]
 
 
 def one_in_each_row(op: Op, b: Builder) -> Value:

@@ -8,7 +8,7 @@ variables are written after the last op that can fail, and old values are read b
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from tcc.ir.core import Block, Func, Op, Value
 from tcc.ir.dims import Size
 from tcc.ir.optable import TABLE
 from tcc.ir.types import Type, dense_strides
+from tcc.passes.destinations import Destinations, Windows, starts
 from tcc.passes.epilogue import WITH_EPILOGUE
 from tcc.passes.inplace import alias_classes, sink_updates
 from tcc.passes.manager import Context
@@ -33,6 +34,7 @@ from tcc.passes.writes import (
     on_host,
     product_reads,
     same_window,
+    source_of,
     top_op,
     window_of,
 )
@@ -49,15 +51,16 @@ class _Scope:
 
     builder: Builder
     last_use: dict[Value, int]
+    wishes: Destinations
     position: int = 0
-    destinations: dict[Value, Value] = field(default_factory=dict)  # value -> place that it should be made in
 
 
 class _Placement:
     def __init__(self, func: Func, ctx: Context) -> None:
         self.func, self.ctx = func, ctx
         self.places: dict[Value, Value] = {}  # value -> its place in the new body
-        self.roots: dict[Value, Value] = {}  # place -> the alloc or parameter that it is a window of
+        self.windows = Windows()
+        self.roots = self.windows.roots
         self.owned: set[Value] = set()  # arena roots, which may be taken over when they die
         self.storage: dict[Value, Value] = {}  # value -> first value of its alias class
         self.shared = list(func.attrs.get("shared", ()))
@@ -77,7 +80,7 @@ class _Placement:
         for p, new in zip(old.params, body.params):
             self.bind(p, new, new)
         in_place = sink_updates(old, params, self.updates, self.ctx)
-        scope = _Scope(Builder(body), self.last_uses(old))
+        scope = self.scope(body, old)
         updated = {index: name for name, index in self.updates.items()}
         adopts = [i for i, name in updated.items() if old.yields[i].type != params[name].type]
         outputs: list[tuple[Value, Value | None]] = []
@@ -89,14 +92,14 @@ class _Placement:
             place = body.add_param(v.type.at("output"), f"out{i}")
             self.roots[place] = place
             outputs.append((v, place))
-            self.want(scope, v, place)
+            scope.wishes.want(v, place)
         commits: list[tuple[Value, Value]] = []
         for i, name in updated.items():
             v, target = old.yields[i], self.places[params[name]]
             if i in adopts:
                 continue
             if v in in_place:
-                scope.destinations[v] = target
+                scope.wishes.places[v] = target
             elif v is not params[name]:
                 commits.append((v, target))
         self.block(old, scope)
@@ -122,11 +125,13 @@ class _Placement:
         self.places[value] = place
         self.roots[place] = root
 
-    def want(self, scope: _Scope, value: Value, place: Value) -> None:
-        """Asks that `value` be made in `place`, if an op of the function's own block makes it."""
-        made = value.op is not None and value.op.name not in (*VIEWS, "const")
-        if made and value.block is self.func.body and value not in scope.destinations:
-            scope.destinations[value] = place
+    def scope(self, block: Block, old: Block) -> _Scope:
+        """For placing the ops of `old` in `block`."""
+        builder = Builder(block)
+        return _Scope(builder, self.last_uses(old), Destinations(self.windows, builder, old))
+
+    def wanted(self, scope: _Scope, value: Value) -> Value | None:
+        return scope.wishes.of(value, lambda op: self.alloc(scope.builder, op.result.type, op.result.name))
 
     def commit(self, b: Builder, commits: Sequence[tuple[Value, Value]]) -> None:
         """Copies new values of shared variables over the old ones; one that is itself an old value goes first to the side."""
@@ -163,6 +168,11 @@ class _Placement:
     # -- blocks ---------------------------------------------------------------------------------------------------
 
     def block(self, block: Block, scope: _Scope) -> None:
+        for op in reversed(list(block.ops)):
+            if op.name == "concat" and self.known_at_entry(op.result.type):
+                for v in scope.wishes.want_parts(op):  # the whole lives as long as its parts
+                    ends = (scope.last_use.get(self.storage_of(w), 0) for w in (v, op.result))
+                    scope.last_use[self.storage_of(op.result)] = max(ends)
         for i, op in enumerate(list(block.ops)):
             scope.position = i
             scope.builder.loc = op.loc
@@ -226,7 +236,7 @@ class _Placement:
         t = op.result.type
         one = scope.builder.op("const", attrs={**op.attrs, "type": Type(t.dtype).at("const")}).result
         self.bind(one, one, one)
-        self.bind(op.result, self.window(scope.builder, one, t, 0, (0,) * t.rank), one)
+        self.bind(op.result, self.windows.window(scope.builder, one, t, 0, (0,) * t.rank), one)
 
     def created(self, op: Op, scope: _Scope) -> None:
         """A value made of nothing, which no kernel took in: a map without operands."""
@@ -254,14 +264,19 @@ class _Placement:
 
     def destination(self, op: Op, result: Value, scope: _Scope, taken: set[Value]) -> Value:
         """Where `result` goes: a place it is wanted in, an operand's that dies here, or new memory."""
-        wanted = scope.destinations.get(result)
+        wanted, apart = self.wanted(scope, result), scope.wishes.apart
         if wanted is not None and wanted.type.value == result.type:
             root = self.roots[wanted]
             read_otherwise = any(
-                self.roots[self.places[v]] is root and not same_window(op, i, result, self.places[v], wanted)
+                self.roots[self.places[v]] is root
+                and not same_window(op, i, result, self.places[v], wanted)
+                and not apart(result, v)
                 for i, v in enumerate(op.operands)
             )
-            if not read_otherwise and root not in taken:
+            written_too = any(
+                self.roots[self.places[r]] is root and not apart(result, r) for r in op.results[: result.index]
+            )
+            if not read_otherwise and not written_too:
                 return wanted
         for i, v in enumerate(op.operands):
             p = self.places[v]
@@ -299,16 +314,27 @@ class _Placement:
 
     def view(self, op: Op, scope: _Scope) -> None:
         source = self.places[op.operands[0]]
+        there = self.wanted(scope, op.result)
+        if there is not None and source is scope.wishes.places.get(op.operands[0]):
+            self.bind(op.result, there, self.roots[there])
+            return
         window = window_of(op, source.type)
         if window is None:  # a reshape of strided memory
-            dense = self.copy(scope.builder, source, self.alloc(scope.builder, source.type.value, ""), op.loc)
-            window = window_of(op, dense.type)
+            b, t = scope.builder, source.type.value
+            if there is None:
+                dense = self.alloc(b, t, "")
+            else:
+                dense = self.windows.window(b, there, t, 0, dense_strides(t.shape))
+                self.bind(op.result, there, self.roots[there])
+            source = self.copy(b, source, dense, op.loc)
+            if there is not None:
+                return
+            window = window_of(op, source.type)
             assert window is not None
-            source = dense
         offset, strides = window
         self.bind(
             op.result,
-            self.window(scope.builder, source, op.result.type, offset, strides, op.result.name),
+            self.windows.window(scope.builder, source, op.result.type, offset, strides, op.result.name),
             self.roots[source],
         )
         if op.name == "refine":
@@ -320,38 +346,17 @@ class _Placement:
                         loc=op.loc,
                     )
 
-    def window(
-        self, b: Builder, source: Value, type: Type, offset: Size, strides: tuple[Size, ...], name: str = ""
-    ) -> Value:
-        """A place for `type` inside `source`, from `offset` elements on."""
-        assert source.type.place is not None
-        placed = type.at(source.type.place.space, strides)
-        if offset == 0 and placed == source.type:
-            return source
-        value = b.op("view", source, attrs={"offset": offset, "type": placed}).result
-        value.name = name
-        self.roots[value] = self.roots[source]
-        return value
-
-    def part(self, b: Builder, whole: Value, type: Type, start: Sequence[Size], step: Sequence[int]) -> Value:
-        offset: Size = 0
-        strides: list[Size] = []
-        for s, at, by in zip(whole.type.strides, start, step, strict=True):
-            offset = dims.add(offset, dims.mul(s, at))
-            strides.append(dims.mul(s, by))
-        return self.window(b, whole, type, offset, tuple(strides))
-
     def concat(self, op: Op, scope: _Scope) -> None:
-        b, axis = scope.builder, int(op.attrs["axis"])
-        target = self.destination(op, op.result, scope, set())
+        b, wishes = scope.builder, scope.wishes
+        target = wishes.wholes.get(op)
+        if target is None:
+            target = self.destination(op, op.result, scope, set())
         self.bind(op.result, target, self.roots[target])
-        rank = op.result.type.rank
-        at: Size = 0
-        for v in op.operands:
-            start: list[Size] = [0] * rank
-            start[axis] = at
-            self.copy(b, self.places[v], self.part(b, target, v.type, start, [1] * rank), op.loc)
-            at = dims.add(at, v.type.shape[axis])
+        for k, (v, start) in enumerate(zip(op.operands, starts(op), strict=True)):
+            made_there = wishes.parts.get(source_of(v)) == (op, k) and self.places[v] is wishes.places.get(v)
+            if not made_there:
+                part = self.windows.part(b, target, v.type, start, [1] * v.type.rank)
+                self.copy(b, self.places[v], part, op.loc)
 
     def insert(self, op: Op, scope: _Scope) -> None:
         """x with a window replaced or added to: in x's memory when x dies here, else in a copy."""
@@ -364,7 +369,7 @@ class _Placement:
             value = self.copy(b, value, self.alloc(b, v.type, ""), op.loc)
         self.start_from(b, source, target, op.loc)
         self.bind(op.result, target, self.roots[target])
-        window = self.part(b, target, v.type, op.attrs["start"], op.attrs["step"])
+        window = self.windows.part(b, target, v.type, op.attrs["start"], op.attrs["step"])
         if op.attrs["mode"] == "set":
             self.copy(b, value, window, op.loc)
             return
@@ -387,7 +392,9 @@ class _Placement:
         self.loops += 1
         outs: list[Value] = []
         for k, r in enumerate(op.results):
-            target = scope.destinations.get(r) or self.alloc(b, r.type, r.name)
+            wanted = self.wanted(scope, r)
+            whole = wanted is not None and self.roots[wanted] is wanted
+            target = wanted if wanted is not None and whole else self.alloc(b, r.type, r.name)
             if op.attrs["until"] and k >= carries:
                 self.fill(b, target, 0, op.loc)  # what no step reaches
             if k < carries:
@@ -396,11 +403,11 @@ class _Placement:
             self.bind(r, target, self.roots[target])
         inner = Block()
         at = dims.sub(dims.sub(length, 1), index) if op.attrs["reverse"] else index
-        inside = _Scope(Builder(inner), self.last_uses(body))
+        inside = self.scope(inner, body)
         for k, p in enumerate(body.params):
             if k < seqs:
                 whole = self.places[op.operands[k]]
-                window = self.window(
+                window = self.windows.window(
                     inside.builder, whole, p.type, dims.mul(at, whole.type.strides[0]), whole.type.strides[1:]
                 )
                 self.bind(p, window, self.roots[whole])
@@ -410,13 +417,11 @@ class _Placement:
         ends = len(op.results) - bool(op.attrs["until"])
         for k, v in enumerate(body.yields[carries:ends]):
             whole = outs[carries + k]
-            row = self.window(
+            row = self.windows.window(
                 inside.builder, whole, v.type, dims.mul(at, whole.type.strides[0]), whole.type.strides[1:]
             )
             rows.append(row)
-            made = v.op is not None and v.op.parent is body and v.op.name not in (*VIEWS, "const", "scan")
-            if made and v not in inside.destinations:
-                inside.destinations[v] = row
+            inside.wishes.want(v, row)
         self.carry_in_place(body, carries, seqs, outs, inside)
         self.block(body, inside)
         for v, row in zip(body.yields[carries:ends], rows):
@@ -451,16 +456,14 @@ class _Placement:
         b = scope.builder
         targets: list[Value] = []
         for r in op.results:
-            wanted = scope.destinations.get(r)
+            wanted = self.wanted(scope, r)
             targets.append(wanted if wanted is not None else self.alloc(b, r.type, r.name))
             self.bind(r, targets[-1], self.roots[targets[-1]])
         blocks: list[Block] = []
         for branch in op.blocks:
-            inside = _Scope(Builder(Block()), self.last_uses(branch))
+            inside = self.scope(Block(), branch)
             for v, target in zip(branch.yields, targets):
-                made = v.op is not None and v.op.parent is branch and v.op.name not in (*VIEWS, "const")
-                if made:
-                    inside.destinations.setdefault(v, target)
+                inside.wishes.want(v, target)
             self.block(branch, inside)
             inside.builder.loc = op.loc
             for v, target in zip(branch.yields, targets):
@@ -479,9 +482,9 @@ class _Placement:
         for k, v in enumerate(body.yields[:carries]):
             param = body.params[seqs + k]
             op = v.op
-            if op is None or op.parent is not body or v in inside.destinations:
+            if op is None or op.parent is not body or v in inside.wishes.places:
                 continue
             readers = [order[top_op(u, body)] for a in aliases[param] for u in a.users]
             yielded = any(y in aliases[param] for y in body.yields)
             if not yielded and all(r <= order[op] for r in readers) and can_write(op, v, param):
-                inside.destinations[v] = outs[k]
+                inside.wishes.places[v] = outs[k]

@@ -67,11 +67,12 @@ def can_write(op: Op, result: Value, target: Value) -> bool:
     ):
         return False
     return all(v is not target or may_take(op, i, result) for i, v in enumerate(op.operands)) and not any(
-        v is not target and _root_value(v) is target for v in op.operands
+        v is not target and source_of(v) is target for v in op.operands
     )
 
 
-def _root_value(value: Value) -> Value:
+def source_of(value: Value) -> Value:
+    """What a view, or a view of a view, is seen of."""
     while value.op is not None and value.op.name in VIEWS:
         value = value.op.operands[0]
     return value
@@ -116,6 +117,32 @@ def product_reads(op: Op, i: int, type: Type) -> bool:
 
 def same_window(op: Op, i: int, result: Value, have: Value, want: Value) -> bool:
     return have is want and may_take(op, i, result)
+
+
+def writes_apart(value: Value, have: Type) -> bool:
+    """Whether what makes `value` can write it as it lies in a larger whole: densely, or in rows that lie apart."""
+    op = value.op
+    assert op is not None
+    dense = all(n == 1 or s == d for n, s, d in zip(have.shape, have.strides, dense_strides(have.shape)))
+    if dense or op.name == "concat":
+        return True
+    if op.name == "matmul":
+        return have.rank == 2 and have.strides[-1] == 1
+    scattered = have.shape[-1] != 1 and have.strides[-1] != 1
+    return op.name == "fuse" and not any(op.attrs["reduce"] or ()) and not scattered
+
+
+def source_window(op: Op, have: Type) -> Type | None:
+    """The operand of a view as it lies where the result lies as `have` says; None if the result is not all of it, densely."""
+    source = op.operands[0].type
+    if op.name not in ("reshape", "dimshuffle", "identity") or have.strides != dense_strides(have.shape):
+        return None
+    if op.name == "dimshuffle":
+        kept = [d for d in op.attrs["order"] if d >= 0 and source.shape[d] != 1]
+        if kept != [d for d, n in enumerate(source.shape) if n != 1]:
+            return None
+    assert have.place is not None
+    return source.at(have.place.space)
 
 
 def window_of(op: Op, source: Type) -> tuple[Size, tuple[Size, ...]] | None:

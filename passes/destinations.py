@@ -1,0 +1,128 @@
+"""Where the values of a block should be made, so that little is copied into outputs, rows of loops and concatenations.
+
+A value is wanted in a place.  A view of all that another value holds passes the wish on to that one, and a `concat` to
+what it puts together, where what makes it can write between its neighbours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from tcc.ir import dims
+from tcc.ir.builder import Builder
+from tcc.ir.core import Block, Op, Value
+from tcc.ir.dims import Size
+from tcc.ir.types import Type, dense_strides
+from tcc.passes.writes import VIEWS, source_of, source_window, writes_apart
+
+
+class Windows:
+    """Places inside places, and the alloc or parameter that each place is a window of."""
+
+    def __init__(self) -> None:
+        self.roots: dict[Value, Value] = {}
+
+    def window(
+        self, b: Builder, source: Value, type: Type, offset: Size, strides: tuple[Size, ...], name: str = ""
+    ) -> Value:
+        """A place for `type` inside `source`, from `offset` elements on."""
+        assert source.type.place is not None
+        placed = type.at(source.type.place.space, strides)
+        if offset == 0 and placed == source.type:
+            return source
+        value = b.op("view", source, attrs={"offset": offset, "type": placed}).result
+        value.name = name
+        self.roots[value] = self.roots[source]
+        return value
+
+    def part(self, b: Builder, whole: Value, type: Type, start: Sequence[Size], step: Sequence[int]) -> Value:
+        """Every `step`-th element of `whole` from `start` on, as many as `type` has."""
+        offset: Size = 0
+        strides: list[Size] = []
+        for s, at, by in zip(whole.type.strides, start, step, strict=True):
+            offset = dims.add(offset, dims.mul(s, at))
+            strides.append(dims.mul(s, by))
+        return self.window(b, whole, type, offset, tuple(strides))
+
+
+class Destinations:
+    """The wishes for the values of one block."""
+
+    def __init__(self, windows: Windows, builder: Builder, block: Block) -> None:
+        self.windows, self.builder, self.block = windows, builder, block
+        self.places: dict[Value, Value] = {}
+        self.parts: dict[Value, tuple[Op, int]] = {}  # which operand of which concat the value is seen as
+        self.wholes: dict[Op, Value] = {}  # the places of concats of which a part is made
+
+    def want(self, value: Value, place: Value) -> None:
+        """Asks that `value`, if an op of the block makes it, be made in `place`; who asks first gets it."""
+        self._settle(self._chain(value, place.type), place)
+
+    def want_parts(self, concat: Op) -> list[Value]:
+        """Asks that what is put together be made where it will stand; returns those whose makers can write there."""
+        strides = dense_strides(concat.result.type.shape)
+        found = []
+        for k, operand in enumerate(concat.operands):
+            chain = self._chain(operand, operand.type.at("arena", strides))
+            if not chain or any(v in self.places or v in self.parts for v, _ in chain):
+                continue
+            made, have = chain[-1]
+            if writes_apart(made, have):
+                self.parts[made] = concat, k
+                found.append(made)
+        return found
+
+    def of(self, value: Value, alloc: Callable[[Op], Value]) -> Value | None:
+        """The place that `value` is wanted in.  `alloc` gives a concat one, of which a part is the first to be made."""
+        if value not in self.places and value in self.parts:
+            concat, k = self.parts[value]
+            if concat not in self.wholes:
+                self.wholes[concat] = self.of(concat.result, alloc) or alloc(concat)
+            operand, start = concat.operands[k], starts(concat)[k]
+            steps = [1] * len(start)
+            place = self.windows.part(self.builder, self.wholes[concat], operand.type, start, steps)
+            self._settle(self._chain(operand, place.type), place)
+        return self.places.get(value)
+
+    def apart(self, a: Value, b: Value) -> bool:
+        """Whether the values are wanted in different parts of one whole."""
+        (one, i), (other, k) = self.parts.get(source_of(a), (None, 0)), self.parts.get(source_of(b), (None, 0))
+        return one is not None and one is other and i != k
+
+    def _settle(self, chain: Sequence[tuple[Value, Type]], place: Value) -> None:
+        if any(v in self.places for v, _ in chain):
+            return
+        for v, t in chain:
+            place = self.windows.window(self.builder, place, t.value, 0, t.strides)
+            self.places[v] = place
+
+    def _chain(self, value: Value, have: Type) -> list[tuple[Value, Type]]:
+        """`value`, which lies as `have` says, and what it is a view of all of, down to what an op of the block makes, or
+        must copy for a reshape; nothing where there is no such op."""
+        chain = [(value, have)]
+        while (op := value.op) is not None and op.name in VIEWS:
+            source = source_window(op, have)
+            if source is None:
+                break
+            value, have = op.operands[0], source
+            chain.append((value, have))
+        while chain and not self._made_here(chain[-1][0]):
+            chain.pop()
+        return chain
+
+    def _made_here(self, value: Value) -> bool:
+        op = value.op
+        if op is None or op.parent is not self.block:
+            return False
+        return op.name == "reshape" or op.name not in (*VIEWS, "const")
+
+
+def starts(concat: Op) -> list[list[Size]]:
+    """Where each operand begins in the result."""
+    axis, rank = int(concat.attrs["axis"]), concat.result.type.rank
+    found: list[list[Size]] = []
+    at: Size = 0
+    for v in concat.operands:
+        found.append([at if i == axis else 0 for i in range(rank)])
+        at = dims.add(at, v.type.shape[axis])
+    return found
