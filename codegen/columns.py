@@ -6,12 +6,14 @@ float32 is added up in float64.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from tcc.codegen.kernel import Kernel, finish, plus, times
-from tcc.codegen.nest import Fold, Memo, Nest, Position
-from tcc.codegen.program import Program
+from tcc.codegen.nest import Fold, Memo, Nest, Position, read_access
+from tcc.codegen.program import Node, Program
 from tcc.codegen.target import Target
+
+ROWS_AHEAD = 16  # the hardware does not follow strides of pages
 
 
 def column_kernel(program: Program, target: Target) -> Kernel:
@@ -26,6 +28,9 @@ class _Columns(Nest):
         self.kept = [a for a in axes if not program.reduced[a]]
         self.summed = [a for a in axes if program.reduced[a]]
         self.ways = 4 if self.light else 1
+        n = program.sizes[self.inner]
+        if self.light and target.avx512 and self.far() and isinstance(n, int) and n >= 16 * self.lanes:
+            self.ways = 8  # fewer, longer runs of memory, where there are registers for them
         pairs = list(zip(program.results, program.writes, strict=True))
         self.reduces = [(n, w) for n, w in pairs if w.reduce]
         self.maps = [(n, w) for n, w in pairs if not w.reduce]
@@ -104,6 +109,14 @@ class _Columns(Nest):
             for w, pos in enumerate(positions):
                 value = self.folds[k].narrow(e, self.target, totals[w * count + k], self.lanes)
                 self.store(access.dtype, value, base, access.strides[self.inner], pos)
+
+    def _varying(self, node: Node, pos: Position, get: Callable[[Node], str]) -> str:
+        if node.kind == "param" and not pos.mask and self.far():
+            access = read_access(self.program, node)
+            ahead = access.strides[self.summed[-1]] * ROWS_AHEAD
+            if access.strides[self.inner] == 1 and isinstance(ahead, int):
+                self.fetch(access, pos, ahead)
+        return super()._varying(node, pos, get)
 
     def visit(self, pos: Position, accumulators: list[str]) -> list[str]:
         memo: Memo = {}

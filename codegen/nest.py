@@ -12,7 +12,8 @@ from tcc.codegen.kernel import Operand, Slots, is_number, memo_sizes, plus, time
 from tcc.codegen.lanes import Lanes
 from tcc.codegen.program import Access, Node, Program
 from tcc.codegen.target import Target
-from tcc.ir.dims import Size
+from tcc.codegen.vectors import LINE, fetch
+from tcc.ir.dims import Size, product
 from tcc.ir.types import FLOATS, itemsize
 
 PARALLEL_WORK = 640_000  # sixteenths of a cycle that a thread should have at least
@@ -257,6 +258,22 @@ class Nest(Vectors):
         if node not in memo:
             memo[node] = self._varying(node, pos, lambda i: self.vector(i, pos, memo))
         return memo[node]
+
+    def far(self) -> bool:
+        """Whether what the kernel reads is known not to fit the second-level cache; where it fits, fetches only cost."""
+        bytes: Size = 0
+        for a in self.program.reads:
+            walked = (n for axis, n in enumerate(self.program.sizes) if a.varies(axis))
+            bytes = bytes + product([*walked]) * itemsize(a.dtype)
+        return isinstance(bytes, int) and bytes > self.target.l2_bytes
+
+    def fetch(self, access: Access, pos: Position, ahead: int) -> None:
+        """The lines `ahead` elements behind a vector, one fetch for each.  A fetch of what is not there does nothing."""
+        elem = scalar.memory_elem(access.dtype)
+        size = VecType(elem).bytes
+        at = self.e.gep(self.bases[access.slot], pos.offset, elem)
+        for byte in range(0, pos.lanes * size, LINE):
+            fetch(self.e, self.e.gep(at, ahead * size + byte), 0)
 
     def _varying(self, node: Node, pos: Position, get: Callable[[Node], str]) -> str:
         if node.kind == "param":

@@ -18,8 +18,7 @@ from tcc.codegen.kernel import Kernel, Runtime, Scratch, finish, plus, times
 from tcc.codegen.nest import Fold, Memo, Nest, Position, fold_of, read_access
 from tcc.codegen.program import EXPENSIVE, Access, Node, Program
 from tcc.codegen.target import Target
-from tcc.codegen.vectors import LINE
-from tcc.ir.dims import Size, product
+from tcc.ir.dims import Size
 from tcc.ir.types import itemsize
 
 FLAT_UNIT = 2048  # elements of a one-axis map that make one unit of parallel work
@@ -504,38 +503,24 @@ class Rows(Nest):
 
     # -- reductions of what lies far away ---------------------------------------------------------------------------
 
-    def from_afar(self) -> bool:
-        """Whether what a reduction over more than rows reads is known not to fit the second-level cache; where it fits,
-        fetches only cost."""
-        if not (self.full or self.summed):
-            return False
-        bytes: Size = 0
-        for a in self.program.reads:
-            walked = (n for axis, n in enumerate(self.program.sizes) if a.varies(axis))
-            bytes = bytes + product([*walked]) * itemsize(a.dtype)
-        return isinstance(bytes, int) and bytes > self.target.l2_bytes
-
     def _varying(self, node: Node, pos: Position, get: Callable[[Node], str]) -> str:
-        if node.kind == "param" and not pos.mask and pos.lanes > 1 and self.from_afar():
+        adds_up = self.full or self.summed
+        if node.kind == "param" and not pos.mask and pos.lanes > 1 and adds_up and self.far():
             self.fetch_ahead(read_access(self.program, node), pos)
         return super()._varying(node, pos, get)
 
     def fetch_ahead(self, access: Access, pos: Position) -> None:
-        """The lines so far ahead of a vector, or in a row to come, one fetch for each.  A fetch of what is not there does nothing."""
+        """So far ahead in the row, or in a row to come."""
         if access.strides[self.inner] != 1:
             return
-        e, elem = self.e, scalar.memory_elem(access.dtype)
-        ahead: Size = AHEAD if self.target.avx512 else AHEAD_SHORT
+        size = VecType(scalar.memory_elem(access.dtype)).bytes
+        ahead: Size = (AHEAD if self.target.avx512 else AHEAD_SHORT) // size
         if self.summed:
-            row = self.length * VecType(elem).bytes
+            row = self.length * size
             rows = 1 if not isinstance(row, int) else max(1, PAGE // max(row, 1))
-            ahead = access.strides[self.summed[-1]] * rows * VecType(elem).bytes
-        if not isinstance(ahead, int):
-            return
-        e.declare("declare void @llvm.prefetch.p0(ptr, i32, i32, i32)")
-        at = e.gep(self.bases[access.slot], pos.offset, elem)
-        for byte in range(0, pos.lanes * VecType(elem).bytes, LINE):
-            e.line(f"call void @llvm.prefetch.p0(ptr {e.gep(at, ahead + byte)}, i32 0, i32 3, i32 1)")
+            ahead = access.strides[self.summed[-1]] * rows
+        if isinstance(ahead, int):
+            self.fetch(access, pos, ahead)
 
     # -- full reductions -------------------------------------------------------------------------------------------
 

@@ -303,7 +303,19 @@ def nonnegative(size: Size) -> bool:
     """Whether it is certainly >= 0, every name being a size and so >= 0 itself."""
     if isinstance(size, int):
         return size >= 0
-    return all(c >= 0 and all(_atom_nonnegative(a) for a in mono) for mono, c in size.terms)
+    for mono, c in size.terms:
+        if c < 0:
+            most = _at_most(mono[0]) if len(mono) == 1 else None
+            return most is not None and nonnegative(add(size, Expr(((mono, -c),)), mul(c, most)))
+    return all(_atom_nonnegative(a) for mono, _ in size.terms for a in mono)
+
+
+def _at_most(atom: Atom) -> Size | None:
+    """What an atom that is not negative is not above, if that is plain to see."""
+    if atom.kind == "name" or not all(map(nonnegative, atom.args)):
+        return None
+    a, b = atom.args
+    return {"%": b, "//": a, "min": a}.get(atom.kind)
 
 
 def _atom_nonnegative(atom: Atom) -> bool:

@@ -86,7 +86,10 @@ class Destinations:
 
     def apart(self, a: Value, b: Value) -> bool:
         """Whether the values are wanted in different parts of one whole."""
-        (one, i), (other, k) = self.parts.get(source_of(a), (None, 0)), self.parts.get(source_of(b), (None, 0))
+        (one, i), (other, k) = (
+            self.parts.get(source_of(a), (None, 0)),
+            self.parts.get(source_of(b), (None, 0)),
+        )
         return one is not None and one is other and i != k
 
     def _settle(self, chain: Sequence[tuple[Value, Type]], place: Value) -> None:

@@ -274,7 +274,8 @@ class _Placement:
                 for i, v in enumerate(op.operands)
             )
             written_too = any(
-                self.roots[self.places[r]] is root and not apart(result, r) for r in op.results[: result.index]
+                self.roots[self.places[r]] is root and not apart(result, r)
+                for r in op.results[: result.index]
             )
             if not read_otherwise and not written_too:
                 return wanted
@@ -392,9 +393,9 @@ class _Placement:
         self.loops += 1
         outs: list[Value] = []
         for k, r in enumerate(op.results):
-            wanted = self.wanted(scope, r)
-            whole = wanted is not None and self.roots[wanted] is wanted
-            target = wanted if wanted is not None and whole else self.alloc(b, r.type, r.name)
+            target = self.wanted(scope, r)
+            if target is None or self.roots[target] is not target:
+                target = self.alloc(b, r.type, r.name)
             if op.attrs["until"] and k >= carries:
                 self.fill(b, target, 0, op.loc)  # what no step reaches
             if k < carries:
