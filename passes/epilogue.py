@@ -3,7 +3,8 @@ or the nearest cache."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from typing import NamedTuple
 
 from tcc.ir.core import Op, Value
 from tcc.ir.types import FLOATS
@@ -19,9 +20,18 @@ MATRIX, IMAGES = (2, 3), (3, 4, 5)  # ranks of results
 RANKS = {"matmul": MATRIX, "matmul_widening": MATRIX, "conv": IMAGES, "conv_input": IMAGES}
 
 
-def absorb(
-    clusters: Clusters, products: Collection[str], updated: Mapping[Value, Value], ctx: Context
-) -> None:
+class Carriers(NamedTuple):
+    """The products that may carry a block: their rows, and whether a matrix times one column may.
+
+    The CPU's product would call the block for a few elements at a time, and sum otherwise than it does best; a map of its
+    own takes whole vectors.  On a GPU that would be one more launch.
+    """
+
+    rows: frozenset[str]
+    columns: bool
+
+
+def absorb(clusters: Clusters, products: Carriers, updated: Mapping[Value, Value], ctx: Context) -> None:
     """Joins groups to those of the `products` that they alone read: matrix products and convolutions.
 
     `updated` maps new values of shared variables to these.  A group that reads the old value stays alone: it works in
@@ -33,7 +43,9 @@ def absorb(
             continue
         made = [v.op for v in group.reads if v.op in clusters.group_of]
         found = [
-            op for op in made if op is not None and op.name in products and len(group.dims) in RANKS[op.name]
+            op
+            for op in made
+            if op is not None and op.name in products.rows and len(group.dims) in RANKS[op.name]
         ]
         if len(group.ops) > 1 or group.first.name != "add":
             if any(updated.get(op.result) in group.reads for op in group.ops):
@@ -41,7 +53,7 @@ def absorb(
         for product in reversed(found):
             problem = ""
             for part in _parts(group):
-                problem = _problem(product, part)
+                problem = _problem(product, part, products.columns)
                 if not problem:
                     clusters.absorb(product, part, group)
                     break
@@ -69,7 +81,7 @@ def _parts(group: Group) -> Iterator[Group]:
         )
 
 
-def _problem(product: Op, group: Group) -> str:
+def _problem(product: Op, group: Group, columns: bool) -> str:
     """Why `group` cannot be the epilogue of `product`, or ""."""
     assert group.dims is not None
     result = product.result
@@ -77,6 +89,8 @@ def _problem(product: Op, group: Group) -> str:
     free = product.name == "matmul_widening"
     if product.blocks or not (free or result.type.dtype in FLOATS):
         return f"a product of {result.type} takes none"
+    if not columns and product.name == "matmul" and result.type.shape[-1] == 1:
+        return "its one column is a vector"
     if product.name == "conv_input" and any(s != 1 for s in product.attrs["strides"]):
         return "its results have gaps"
     if group.row:

@@ -9,7 +9,7 @@ from tcc.ir.core import Block, Func, Op, Value
 from tcc.passes.access import inline
 from tcc.passes.checks import names_bound
 from tcc.passes.clusters import Clusters
-from tcc.passes.epilogue import WITH_EPILOGUE, absorb
+from tcc.passes.epilogue import WITH_EPILOGUE, Carriers, absorb
 from tcc.passes.groups import Group, Limits, is_pick, judge
 from tcc.passes.manager import Context
 from tcc.passes.nest import write
@@ -22,8 +22,9 @@ def fuse(
     max_ops: int = 96,
     max_operands: int = 24,
     epilogues: str = "matmul conv conv_input",
+    columns: bool = False,
 ) -> None:
-    """Groups elementwise operations, reductions and what they read, so that fewer bytes move.  `epilogues` names the products that may carry a block.
+    """Groups elementwise operations, reductions and what they read, so that fewer bytes move.  `epilogues` names the products that may carry a block; with `columns` a matrix times one column may, too.
 
     Afterwards no elementwise operation and no reduction stands outside a `fuse` op.
     """
@@ -32,13 +33,13 @@ def fuse(
     updated = {func.body.yields[i]: params[name] for name, i in updates.items()}
     bound = frozenset(names_bound(func.body))
     limits = Limits(max_ops, max_operands)
-    _visit(func.body, limits, frozenset(epilogues.split()), bound, updated, ctx)
+    _visit(func.body, limits, Carriers(frozenset(epilogues.split()), columns), bound, updated, ctx)
 
 
 def _visit(
     block: Block,
     limits: Limits,
-    epilogues: frozenset[str],
+    epilogues: Carriers,
     bound: frozenset[str],
     updated: Mapping[Value, Value],
     ctx: Context,

@@ -54,7 +54,7 @@ CPU: list[Step] = [*VALUES, Step(panels, {}), Step(place, {}), Step(plan, {})]
 # A GPU has its own products of halves and bytes.
 _ON_GPU: dict[str, dict[str, Any]] = {
     "expand": {"half_products": True, "widening": "i8 u8 bf16 f16"},
-    "fuse": {"epilogues": "matmul matmul_widening conv conv_input"},
+    "fuse": {"epilogues": "matmul matmul_widening conv conv_input", "columns": True},
 }
 GPU: list[Step] = [Step(s.function, {**s.options, **_ON_GPU.get(s.name, {})}) for s in CPU]
 GPU.append(Step(transfer, {}))
