@@ -499,6 +499,26 @@ class Lowering:
         op = self.builder.op("call", *operands, attrs={"name": name, "types": types, "function": function})
         self.define(node, op.results)
 
+    def conv(self, node: Apply) -> None:
+        """Filters fit into the image with its border at least once."""
+        x, w = (self.value(v).type.shape for v in node.operands)
+        attrs = {key: self.plain(value) for key, value in node.attrs.items()}
+        result = self.builder.conv(*map(self.value, node.operands), **attrs)
+        for axis, (size, kernel, dilation) in enumerate(zip(x[2:], w[2:], attrs["dilation"])):
+            reach = dims.add(dims.mul(dilation, dims.add(kernel, -1)), 1)
+            have = dims.add(size, *attrs["pads"][2 * axis : 2 * axis + 2])
+            least = dims.minimum(have, reach)
+            if least == reach:
+                continue
+            message = (
+                f"{label(node)}: along axis {axis + 2} the image with its border is smaller than the filters"
+            )
+            if isinstance(least, int) and isinstance(reach, int):
+                raise ValueError(f"{message} ({least} against {reach}), written at {place(node.loc)}")
+            check = self.builder.op("check_size", attrs={"left": least, "right": reach, "message": message})
+            self.builder.block.move(check, before=result.owner)
+        self.define(node, [result])
+
     def with_grad(self, node: Apply) -> None:
         """What was differentiated is known by now."""
         self.define(node, [self.value(v) for v in node.operands[: node.attrs["count"]]])
@@ -516,6 +536,7 @@ SPECIAL: dict[str, Callable[[Lowering, Apply], None]] = {
     "broadcast": Lowering.broadcast,
     **dict.fromkeys(("argmax", "argmin", "max", "min"), Lowering.extreme),
     "call": Lowering.call,
+    "conv": Lowering.conv,
     "with_grad": Lowering.with_grad,
     "ifelse": lowerflow.ifelse,
     "index": Lowering.index,

@@ -177,3 +177,20 @@ def upsampled(x, ratio, axis):
     smooth = np.apply_along_axis(np.convolve, -1, wide, triangle, "full")
     start = 2 * ratio - (ratio - 1) // 2 - 1
     return np.moveaxis(smooth[..., start : start + n * ratio], -1, axis)
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_images_smaller_than_the_filters(known):
+    x, w = T.tensor4("x"), T.tensor4("w")
+    shapes = {"input_shape": (1, 1, 4, 3), "filter_shape": (1, 1, 3, 5)} if known else {}
+    f = T.nnet.conv2d(x, w, border_mode=(0, 1), **shapes)
+    args = {x: np.ones((1, 1, 4, 3)), w: np.ones((1, 1, 3, 5))}
+    assert f.eval(args).shape == (1, 1, 2, 1)
+    f = T.nnet.conv2d(x, w, filter_dilation=(1, 1), **shapes)
+    with pytest.raises(
+        ValueError, match=r"along axis 3 the image with its border is smaller than the filters"
+    ):
+        tcc.function([x, w], f)(*args.values())
+    f = T.nnet.conv2d(x, w, border_mode=(0, 1), filter_dilation=(2, 1), **shapes)
+    with pytest.raises(ValueError, match=r"along axis 2 .* against"):
+        tcc.function([x, w], f)(*args.values())
