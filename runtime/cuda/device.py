@@ -86,6 +86,7 @@ class CudaDevice:
             self._modules: list[Any] = []
             self._graphs: weakref.WeakSet[Graph] = weakref.WeakSet()
             self._capturing: Graph | None = None
+            self._recording = False  # whether there is a capture, which must not be waited for
             self.pool = Pool(self._reserve, self._release, preallocate >= 0)
             if preallocate > 0:
                 _, total = cuda.mem_get_info()
@@ -128,7 +129,8 @@ class CudaDevice:
         if not isinstance(error, self._cuda.Error | GraphError):
             return
         try:
-            self._context.synchronize()
+            if not self._recording:
+                self._context.synchronize()
         except self._cuda.Error as again:  # it stays: nothing works in this context any more
             self.lost = (
                 f"{self.name} is lost ({again}): what it held is gone. Start the process anew; functions for the CPU go on. "
@@ -378,10 +380,10 @@ class CudaDevice:
             gc.disable()
             try:
                 with capture(self.stream) as graph:
-                    self._capturing = graph if patched else None
+                    self._capturing, self._recording = graph if patched else None, True
                     yield graph
             finally:
-                self._capturing = None
+                self._capturing, self._recording = None, False
                 if collects:
                     gc.enable()
         self._graphs.add(graph)

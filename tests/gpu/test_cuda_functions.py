@@ -100,6 +100,25 @@ print(count(GRAPH_LAUNCHES) > 0, gc.isenabled())
     assert run(program) == "True True"
 
 
+def test_a_launch_that_fails_while_it_is_captured_is_no_loss() -> None:
+    program = """
+x = T.vector('x', dtype='float32')
+f = tcc.function([x], x * 2, device='cuda')
+given = f32(9)
+f(given)
+os.environ['STANDIN_FAULT'] = 'cuLaunchKernel:1'
+try:
+    f(given)
+except DeviceError as e:
+    print(type(e).__name__, 'invalid argument' in str(e))
+del os.environ['STANDIN_FAULT']
+for turn in range(2):
+    np.testing.assert_array_equal(f(given), given * 2)
+print(count(GRAPH_LAUNCHES))
+"""
+    assert run(program) == "DeviceError True\n2"
+
+
 def test_minibatches_by_index_are_one_graph_whose_nodes_are_patched() -> None:
     program = """
 images, y, index, x = f32(22, 3), T.lvector('y'), T.lscalar('index'), T.matrix('x', dtype='float32')
