@@ -1,7 +1,7 @@
 """The Python loader of a model's library, written by `tcc compile`; it needs NumPy alone.
 
 model = load()
-y = model(x)                    a model of one entry; model.ENTRY(x) else, and arguments by name
+y = model(x)                    a model of one entry; model.ENTRY(x) else, and arguments by name; several results have names
 model.state["W"]                a view of the state, to read or write
 model.save("w.safetensors")     and model.restore("w.safetensors")
 """
