@@ -1,12 +1,13 @@
 """Convolution with the result's channels as the lanes of vectors, where rows of pixels do not fill vectors.
 
 Filters are turned, so that a vector holds neighbouring ones; a register tile is a rectangle of pixels, each of which meets
-the vectors with one element of the padded image, wherever that stands.  So no lane is idle, however small images are.  Tiles
-at an edge go back over pixels that others have made.  An element is the same chain as in `conv/kernel.py`.
+the vectors with one element of the padded image, wherever that stands.  So no lane is idle, however small images are.  An
+element is the same chain as in `conv/kernel.py`.
 """
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -33,7 +34,7 @@ _MOST_ROWS = 4  # of pixels in a tile
 
 @dataclass(frozen=True)
 class _Block:
-    """How results of a phase are cut: tiles of tile[0] x tile[1] pixels in chunks of some rows."""
+    """How results of a phase are cut: tiles of up to tile[0] x tile[1] pixels in chunks of some rows."""
 
     tile: tuple[int, int]
     rows: int
@@ -44,10 +45,12 @@ class _Block:
         return self.rows * self.cols
 
     @property
-    def corners(self) -> list[tuple[int, int]]:
-        """The first pixel of each tile; those at the end go back over what others have made."""
+    def tiles(self) -> list[tuple[int, int, int, int]]:
+        """(first row, first column, rows, columns) of each, of which those at an edge are smaller."""
         (h, w), rows, cols = self.tile, self.rows, self.cols
-        return [(min(y, rows - h), min(x, cols - w)) for y in range(0, rows, h) for x in range(0, cols, w)]
+        return [
+            (y, x, min(h, rows - y), min(w, cols - x)) for y in range(0, rows, h) for x in range(0, cols, w)
+        ]
 
 
 def by_channels_is_possible(c: ConvPlan) -> bool:
@@ -109,15 +112,21 @@ class ByChannels(ConvTile):
                 continue
             k = known(depth)
             far = v * (4 if k * v * t.lanes * t.bytes > self.target.l2_bytes // 2 else 1) if k else 0
+
+            @functools.cache
+            def tile_cycles(pixels: int) -> float:
+                loads = pixels + v + far
+                return k * step_cycles(self.target, pixels * v, loads) + TILE_END + 3 * pixels * v
+
             best: tuple[float, _Block] | None = None
             for h in range(1, min(rows, _MOST_ROWS) + 1):
                 for w in range(1, cols + 1):
                     if h * w > most or (h > 1 and w < cols):
                         continue
                     block = self._chunk(h, w, rows, cols, v)
-                    tile = k * step_cycles(self.target, h * w * v, h * w + v + far) + TILE_END + 3 * h * w * v
+                    tiles = sum(tile_cycles(a * b) for _, _, a, b in block.tiles)
                     turned = 2 * _TURN * v * t.lanes * (-(-block.pixels // t.lanes))
-                    chunk = len(block.corners) * tile + turned + TILE_END
+                    chunk = tiles + turned + TILE_END
                     cost = chunk * -(-rows // block.rows)
                     if best is None or cost < best[0]:
                         best = cost, block
@@ -145,9 +154,8 @@ class ByChannels(ConvTile):
         most_images = self.images_at_once(images, threads=ROUND_THREADS)
         self.turn = self.helper(copy_transposed(t, self.target), pack_name(t, "turn"))
         self.write_pad(self.si, self.axes)
-        for tile in sorted({b.tile for b in self.blocks if b}):
-            for cols in sorted({b.cols for b in self.blocks if b and b.tile == tile}):
-                self._write_tile(*tile, cols)
+        for tile in sorted({(h, w, b.cols) for b in self.blocks if b for _, _, h, w in b.tiles}):
+            self._write_tile(*tile)
         self.write_edge()
         self._write_filters(tables)
         for number, block in enumerate(self.blocks):
@@ -327,7 +335,6 @@ class ByChannels(ConvTile):
         plane, image = self.size(self.plane), self.size(self.image)
         chunks, k = -(-known(rows.count) // block.rows), known(self.depths[number])
         lines = e.gep(tile, block.pixels * lanes, t.elem)
-        name = f"pixels{block.tile[0]}x{block.tile[1]}in{block.cols}"
         together = rows.step == cols.step == 1 and sh == block.cols * sw
 
         def unit(u: str, _: list[str]) -> None:
@@ -340,7 +347,8 @@ class ByChannels(ConvTile):
             at = x.add(x.add(x.mul(at, pitch), known(cols.first)), x.mul(x.mul(group, depth * planes), plane))
             a = e.gep(padded, x.add(at, x.mul(i, image)), t.elem)
             b = e.gep(pack, x.mul(rest, depth * self.taps * lanes), t.elem)
-            for row, col in block.corners:
+            for row, col, height, width in block.tiles:
+                name = f"pixels{height}x{width}in{block.cols}"
                 places = (
                     ("ptr", "%args"),
                     ("ptr", e.gep(a, row * pitch + col, t.elem)),
