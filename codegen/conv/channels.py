@@ -374,7 +374,10 @@ class ByChannels(ConvTile):
             to = e.gep(result, x.add(x.mul(number, sn), x.mul(channel, sc)), t.elem)
             deep = x.mul(x.add(known(d.base), x.mul(z, d.step)), sd)
 
-            def line(row: Number, length: int) -> None:
+            # the last chunk goes back over rows that the one before it writes, from what a block may no longer read
+            done: Number = x.sub(x.mul(chunk, block.rows), y) if known(rows.count) % block.rows else 0
+
+            def line(row: Number, length: Number) -> None:
                 place = x.add(deep, x.mul(x.add(known(rows.base), x.mul(x.add(y, row), rows.step)), sh))
                 place = x.add(place, known(cols.base) * sw)
                 pixel = x.mul(x.add(x.mul(z, known(rows.count)), x.add(y, row)), block.cols)
@@ -384,9 +387,9 @@ class ByChannels(ConvTile):
                 self.call("edge", *ends, *(("i64", s) for s in sizes))
 
             if together:
-                line(0, block.pixels)
+                line(done, x.mul(x.sub(block.rows, done), block.cols))
             else:
-                e.loop(0, block.rows, 1, lambda row, _: line(row, block.cols))
+                e.loop(done, block.rows, 1, lambda row, _: line(row, block.cols))
 
         e.loop("%begin", "%end", 1, unit)
         e.end()

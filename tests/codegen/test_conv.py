@@ -288,9 +288,32 @@ def test_tiles_ask_for_few_lines_at_a_time() -> None:
         assert asked and 0 < asked[0] <= 32
 
 
-def test_a_block_may_write_where_it_reads() -> None:
+def by_channels(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Channels are the lanes wherever they can be; what is made so."""
+    from tcc.codegen.conv import channels, images
+    from tcc.codegen.conv.kernel import Conv
+
+    class Slow(Conv):
+        def __init__(self, *how: Any) -> None:
+            super().__init__(*how)
+            self.cycles = np.inf
+
+    monkeypatch.setattr(images, "Conv", Slow)
+    monkeypatch.setattr(images, "_is_possible", lambda c: False)
+    made: list[Any] = []
+    kernel = channels.ByChannels.kernel
+    monkeypatch.setattr(channels.ByChannels, "kernel", lambda self: made.append(self) or kernel(self))
+    return made
+
+
+@pytest.mark.parametrize("way", ["pixels", "channels"])
+def test_a_block_may_write_where_it_reads(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two convolutions that are added share the memory of the first one's result."""
     case = CASES["padded"]
+    if way == "channels":
+        case = ((2, 5, 7, 6), (4, 5, 3, 3), *case[2:])
+        by_channels(monkeypatch)
+        monkeypatch.setattr("tcc.codegen.conv.channels.CHUNK_BYTES", 0)  # four rows, then three
     x, w, _ = arguments(case, "f32")
     how = dict(zip(FLAGS, case[2:]))
     block = Block([Type("f32", x.shape), *[Type("f32", w.shape)] * 2], ["x", "w", "v"])
@@ -399,19 +422,7 @@ def of_stored_filters(case: Case, dtype: str, order: list[int], flipped: list[in
 def test_channels_as_lanes_give_the_same_bits(
     name: str, dtype: str, target: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from tcc.codegen.conv import channels, images
-    from tcc.codegen.conv.kernel import Conv
-
-    class Slow(Conv):
-        def __init__(self, *how: Any) -> None:
-            super().__init__(*how)
-            self.cycles = np.inf
-
-    monkeypatch.setattr(images, "Conv", Slow)
-    monkeypatch.setattr(images, "_is_possible", lambda c: False)
-    made: list[Any] = []
-    kernel = channels.ByChannels.kernel
-    monkeypatch.setattr(channels.ByChannels, "kernel", lambda self: made.append(self) or kernel(self))
+    made = by_channels(monkeypatch)
     case = CASES[name]
     args = arguments(case, dtype)
     runs = []
