@@ -186,11 +186,12 @@ class Product(Results):
         first, apart = times(e, tx, str(self.run)), self.run * across
         self.own_columns = [plus(e, first, str(c * apart)) for c in range(tile.columns // self.run)]
         self.begin_tile(tile.m, tile.n)
-        self.begin_results(self.run)
+        resident = self.resident if tile is LARGE and self.dtype == "f32" else 1
+        if resident == 1:  # half of the registers have no room for what else that takes
+            self.begin_results(self.run)
         self.over_parts(self.one)
         e.end()
         grid, bytes = self.grid(tile.m, tile.n), 2 * self.slice_bytes
-        resident = self.resident if tile is LARGE and self.dtype == "f32" else 1
         return finish(e, self.op.name, self.slots.slots, grid, tile.threads, bytes, resident=resident)
 
     @property
