@@ -11,6 +11,7 @@ from tcc.codegen.vectors import LINE, each_vector, lane_mask, load, store
 
 _ROWS_AHEAD = 12  # rows that are fetched ahead of the one that is copied
 _LINES_AHEAD = 28  # of rows of a group of panels, which often crowd into few sets of the first-level cache
+_BYTES_AHEAD = 4096  # of rows that follow: a short one is read before the next has come
 
 
 def pack_name(t: VecType, kind: str) -> str:
@@ -90,7 +91,7 @@ def copy_block(t: VecType, vectors: int, target: Target) -> Emit:
     """LLVM text of `void @tcc_pack_T_block(src, src stride, dst, dst stride, panel stride, rows, cols)`; strides in bytes.
 
     Panels of `vectors` vectors of columns, side by side in src: rows are read along their whole length, as memory likes it, and
-    the next one is fetched meanwhile.
+    those that follow are fetched meanwhile.
     """
     e = Emit()
     e.function(
@@ -103,11 +104,12 @@ def copy_block(t: VecType, vectors: int, target: Target) -> Emit:
     full = x.mul(x.div("%cols", width), width)
     rest = x.sub("%cols", full)
     ragged = e.value(f"icmp sgt i64 {rest}, 0")
+    ahead = x.mul("%ss", x.max(x.div(_BYTES_AHEAD, x.mul(x.max("%cols", 1), t.bytes)), 1))
     masks = [lane_mask(e, t, str(x.max(x.sub(rest, j * t.lanes), 0))) for j in range(vectors)]
 
     def row(_: str, v: list[str]) -> list[str]:
         src, dst = v
-        below = e.gep(src, "%ss")
+        below, following = e.gep(src, "%ss"), e.gep(src, ahead)
 
         def copy(at: str, to: str, masks: list[str | None]) -> None:
             for j, mask in enumerate(masks):
@@ -115,7 +117,7 @@ def copy_block(t: VecType, vectors: int, target: Target) -> Emit:
 
         def panel(c: str, w: list[str]) -> list[str]:
             for line in range(0, width * t.bytes, LINE):
-                place = e.gep(e.gep(below, c, t.elem), line)
+                place = e.gep(e.gep(following, c, t.elem), line)
                 e.line(f"call void @llvm.prefetch.p0(ptr {place}, i32 0, i32 3, i32 1)")
             copy(e.gep(src, c, t.elem), w[0], [None] * vectors)
             return [e.gep(w[0], "%ps")]

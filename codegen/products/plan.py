@@ -16,7 +16,8 @@ second-level cache it is bound by arithmetic.  What costs is everything else, an
 - Each panel of A is read by all tiles of its rows: it should stay in the first-level cache, half of it or less.
 - A copy of A that several blocks of columns use is made once, by blocks of rows that the third-level cache holds.
 - Lines a power of two apart share cache sets, lines on many pages miss the table of pages: such operands are copied.
-- Few rows use a large B once: it streams from memory, best with few of its rows side by side.
+- Few rows use a large B once: it streams from memory, best with few of its rows side by side.  From the third-level cache its
+  blocks come as fast as they are used, and short chains would only read and write C more often.
 """
 
 from __future__ import annotations
@@ -49,9 +50,11 @@ from tcc.codegen.target import Target
 from tcc.codegen.vectors import LINE
 
 KC = 1024  # the most of k in one block: long chains make the updates of C rare
-_KC_STREAMED = 32  # the least where a large B is read in place: few of its rows side by side
+_KC_STREAMED = 32  # the least where B is read in place from memory: few of its rows side by side
+_KC_FEW = KC // 2  # the most where few rows use B, from nearer: a panel of A in half the first-level cache
 _KC_LEAST = 256  # shorter blocks of k would read and write C too often
 _A_SHARE = 9 / 32  # of the first-level cache that a panel of A may always take, for the same reason
+_A_SHARE_KEPT = 19 / 32  # where tiles are higher, and their panels have so many fewer steps of k
 _LEAST_PANELS = 4
 _FEW_PANELS = (
     8  # of B that are copied at a time where few rows use the copy: it is still in the nearest cache then
@@ -65,6 +68,7 @@ _DOT_COPY = 1 << 16  # elements of the short side that are worth a copy to make 
 _NEAR_CACHES = (
     8  # B's rows are read a panel at a time if B takes so many times the second-level cache at most
 )
+_THIRD_CACHES = 16  # what takes so many times the second-level cache at most may be in the third
 _BLOCK_CACHES = (
     4  # the copy of A that all blocks of columns use takes so many times the second-level cache at most
 )
@@ -129,8 +133,8 @@ def most_shared_bytes(t: VecType, target: Target) -> int:
 
 def _least_depth(t: VecType, target: Target) -> int:
     """Of k in one block where a block has many rows."""
-    panel = tile_rows(target)[0] * t.bytes
-    return max(_KC_LEAST, int(_A_SHARE * target.l1_bytes / panel) // t.lanes * t.lanes)
+    panel, share = tile_rows(target)[0] * t.bytes, _A_SHARE_KEPT if keeps(target) else _A_SHARE
+    return max(_KC_LEAST, int(share * target.l1_bytes / panel) // t.lanes * t.lanes)
 
 
 def _a_depth(t: VecType, target: Target) -> int:
@@ -143,7 +147,7 @@ def _copies(t: VecType, target: Target, x: Index, sizes: Sizes, form: Size, pane
 
     B is copied when its columns are not contiguous, or when it is larger than a quarter of the second-level cache and
     more than a few rows use the copy.  A block fills half that cache at most; it is as wide as it can be, for all of A is
-    read once for each block of columns.  A large B that few rows use streams by, a few rows of it side by side.  Where A's
+    read once for each block of columns.  A B from memory that few rows use streams by, a few rows of it side by side.  Where A's
     columns are read in place, the tiles that follow find the same lines, two for each step of k, in the first-level cache.
 
     Where A is copied and more than one block of columns use the copy, it is made once, of as many rows as the third-level
@@ -171,9 +175,11 @@ def _copies(t: VecType, target: Target, x: Index, sizes: Sizes, form: Size, pane
     # rows that are copied before the tiles run keep these waiting: they are read along as much of their length as fits
     rows_first = 0 if panels or keeps(target) else x.equal(sizes["bcs"], 1)
     broad = x.either(many, rows_first)
-    fitting = x.pick(broad, KC if panels else wide, KC)
+    deepest = KC if panels else x.pick(x.equal(sizes["bcs"], 1), _KC_FEW, KC)
+    fitting = x.pick(broad, KC if panels else wide, deepest)
     streamed = x.max(_KC_STREAMED, x.min(KC // 2, x.div(half // 2, x.round_up(columns, width))))
-    most = x.pick(unpacked, x.pick(large, streamed, KC), fitting)
+    third = x.less(x.mul(n, k), target.l2_bytes * _THIRD_CACHES // t.bytes + 1)
+    most = x.pick(unpacked, x.pick(large, x.pick(third, _KC_FEW, streamed), KC), fitting)
 
     def deep(most: Size) -> Size:
         return x.round_up(x.ceil_div(depth, x.ceil_div(depth, most)), t.lanes)
@@ -191,7 +197,8 @@ def _copies(t: VecType, target: Target, x: Index, sizes: Sizes, form: Size, pane
     kc = deep(most)
     widest = block(kc)
     balanced = x.min(x.round_up(x.ceil_div(columns, x.ceil_div(columns, widest)), width), widest)
-    nc = x.pick(unpacked, x.round_up(columns, width), balanced)
+    whole = x.both(unpacked, x.sub(1, x.both(large, third)))
+    nc = x.pick(whole, x.round_up(columns, width), balanced)
 
     row, unit, high = a_row_bytes(t, kc, x), unit_rows(target), x.max(m, 1)
     most_rows = x.max(x.div(target.l2_bytes * _BLOCK_CACHES, row), unit)
