@@ -19,6 +19,7 @@ from tcc.ir.core import Block, Func, Op, Value
 from tcc.ir.dims import Size
 from tcc.ir.optable import TABLE
 from tcc.ir.types import Type, dense_strides
+from tcc.ir.verify import same_place
 from tcc.passes.destinations import Destinations, Windows, starts
 from tcc.passes.epilogue import WITH_EPILOGUE
 from tcc.passes.inplace import alias_classes, sink_updates
@@ -357,7 +358,8 @@ class _Placement:
             made_there = wishes.parts.get(source_of(v)) == (op, k) and self.places[v] is wishes.places.get(v)
             if not made_there:
                 part = self.windows.part(b, target, v.type, start, [1] * v.type.rank)
-                self.copy(b, self.places[v], part, op.loc)
+                if not same_place(self.places[v], part):  # a reshape of strided memory copied to it
+                    self.copy(b, self.places[v], part, op.loc)
 
     def insert(self, op: Op, scope: _Scope) -> None:
         """x with a window replaced or added to: in x's memory when x dies here, else in a copy."""

@@ -364,6 +364,14 @@ def test_sizes_that_come_out_below_zero(name, mode) -> None:
         tcc.function([x], NEGATIVE[name](x, x.shape[0]), mode=mode)([1.0, 2.0, 3.0, 4.0])
 
 
+def test_repetitions_are_put_together_with_others() -> None:
+    x = T.dvector("x")
+    f = tcc.function([x], T.concatenate([T.repeat(x, 2), x, T.tile(x, (3,))]), mode="FAST_RUN")
+    for n in (1, 2, 3):
+        a = np.arange(n) + 1.0
+        np.testing.assert_array_equal(f(a), np.concatenate([np.repeat(a, 2), a, np.tile(a, 3)]))
+
+
 def test_lengths_of_shape_vectors() -> None:
     v, m = T.dvector("v"), T.dmatrix("m")
     assert len(tuple(v.shape)) == 1 and len(tuple(T.concatenate([v.shape, m.shape]))) == 3
