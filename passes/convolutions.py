@@ -82,7 +82,7 @@ class _Space:
             "size": sizes,
         }
         found: dict[str, Any] = {"groups": op.attrs["groups"]}
-        for key in plain.keys() & op.attrs.keys():
+        for key in [key for key in plain if key in op.attrs]:
             values = list(op.attrs[key])
             each = len(values) // self.rank
             found[key] = []

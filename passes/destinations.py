@@ -7,6 +7,7 @@ what it puts together, where what makes it can write between its neighbours.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 from tcc.ir import dims
 from tcc.ir.builder import Builder
@@ -45,13 +46,21 @@ class Windows:
         return self.window(b, whole, type, offset, tuple(strides))
 
 
+class Part(NamedTuple):
+    """A value as an operand of a concat, and where it begins in the result."""
+
+    concat: Op
+    number: int
+    start: Sequence[Size]
+
+
 class Destinations:
     """The wishes for the values of one block."""
 
     def __init__(self, windows: Windows, builder: Builder, block: Block) -> None:
         self.windows, self.builder, self.block = windows, builder, block
         self.places: dict[Value, Value] = {}
-        self.parts: dict[Value, tuple[Op, int]] = {}  # which operand of which concat the value is seen as
+        self.parts: dict[Value, Part] = {}
         self.wholes: dict[Op, Value] = {}  # the places of concats of which a part is made
 
     def want(self, value: Value, place: Value) -> None:
@@ -62,35 +71,36 @@ class Destinations:
         """Asks that what is put together be made where it will stand; returns those whose makers can write there."""
         strides = dense_strides(concat.result.type.shape)
         found = []
-        for k, operand in enumerate(concat.operands):
+        for k, (operand, start) in enumerate(zip(concat.operands, starts(concat), strict=True)):
             chain = self._chain(operand, operand.type.at("arena", strides))
             if not chain or any(v in self.places or v in self.parts for v, _ in chain):
                 continue
             made, have = chain[-1]
-            if writes_apart(made, have):
-                self.parts[made] = concat, k
+            if 0 not in have.shape and writes_apart(made, have):  # parts without elements are not apart
+                self.parts[made] = Part(concat, k, start)
                 found.append(made)
         return found
 
     def of(self, value: Value, alloc: Callable[[Op], Value]) -> Value | None:
         """The place that `value` is wanted in.  `alloc` gives a concat one, of which a part is the first to be made."""
         if value not in self.places and value in self.parts:
-            concat, k = self.parts[value]
+            concat, k, start = self.parts[value]
             if concat not in self.wholes:
                 self.wholes[concat] = self.of(concat.result, alloc) or alloc(concat)
-            operand, start = concat.operands[k], starts(concat)[k]
-            steps = [1] * len(start)
+            operand, steps = concat.operands[k], [1] * len(start)
             place = self.windows.part(self.builder, self.wholes[concat], operand.type, start, steps)
             self._settle(self._chain(operand, place.type), place)
         return self.places.get(value)
 
     def apart(self, a: Value, b: Value) -> bool:
         """Whether the values are wanted in different parts of one whole."""
-        (one, i), (other, k) = (
-            self.parts.get(source_of(a), (None, 0)),
-            self.parts.get(source_of(b), (None, 0)),
+        one, other = self.parts.get(source_of(a)), self.parts.get(source_of(b))
+        return (
+            one is not None
+            and other is not None
+            and one.concat is other.concat
+            and one.number != other.number
         )
-        return one is not None and one is other and i != k
 
     def _settle(self, chain: Sequence[tuple[Value, Type]], place: Value) -> None:
         if any(v in self.places for v, _ in chain):

@@ -355,8 +355,9 @@ class _Placement:
             target = self.destination(op, op.result, scope, set())
         self.bind(op.result, target, self.roots[target])
         for k, (v, start) in enumerate(zip(op.operands, starts(op), strict=True)):
-            made_there = wishes.parts.get(source_of(v)) == (op, k) and self.places[v] is wishes.places.get(v)
-            if not made_there:
+            wish = wishes.parts.get(source_of(v))
+            made_there = wish is not None and (wish.concat, wish.number) == (op, k)
+            if not made_there or self.places[v] is not wishes.places.get(v):
                 part = self.windows.part(b, target, v.type, start, [1] * v.type.rank)
                 if not same_place(self.places[v], part):  # a reshape of strided memory copied to it
                     self.copy(b, self.places[v], part, op.loc)

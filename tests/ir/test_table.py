@@ -419,5 +419,5 @@ def test_reused_memory_has_the_size_of_the_result(row: OpDef) -> None:
     for sample in row.samples:
         types = sample_types(sample)
         for i in row.reuse:
-            (result,) = row.infer(types, complete_attrs(row, sample.attrs), [])
-            assert types[i].shape == result.shape
+            results = row.infer(types, complete_attrs(row, sample.attrs), [])
+            assert types[i].shape in [result.shape for result in results]

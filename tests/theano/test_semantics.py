@@ -361,5 +361,6 @@ def test_shape_vectors_have_the_length_that_was_said(mode: str) -> None:
     for wrong in ([2], [2, 1, 1]):
         with pytest.raises(ValueError):
             reshaped([1.0, 2.0], wrong)
-        with pytest.raises(AssertionError):
-            tiled([1.0, 2.0], wrong)
+    assert tiled([1.0, 2.0], [2]).shape == (1, 4)
+    with pytest.raises(AssertionError):
+        tiled([1.0, 2.0], [2, 1, 1])
