@@ -61,6 +61,7 @@ class Destinations:
         self.windows, self.builder, self.block = windows, builder, block
         self.places: dict[Value, Value] = {}
         self.parts: dict[Value, Part] = {}
+        self.through: set[Value] = set()  # views whose places are those of their operands, seen otherwise
         self.wholes: dict[Op, Value] = {}  # the places of concats of which a part is made
 
     def want(self, value: Value, place: Value) -> None:
@@ -105,6 +106,7 @@ class Destinations:
     def _settle(self, chain: Sequence[tuple[Value, Type]], place: Value) -> None:
         if any(v in self.places for v, _ in chain):
             return
+        self.through.update(v for v, _ in chain[:-1])
         for v, t in chain:
             place = self.windows.window(self.builder, place, t.value, 0, t.strides)
             self.places[v] = place

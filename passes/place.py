@@ -317,7 +317,8 @@ class _Placement:
     def view(self, op: Op, scope: _Scope) -> None:
         source = self.places[op.operands[0]]
         there = self.wanted(scope, op.result)
-        if there is not None and source is scope.wishes.places.get(op.operands[0]):
+        made_there = op.result in scope.wishes.through and source is scope.wishes.places.get(op.operands[0])
+        if there is not None and made_there:
             self.bind(op.result, there, self.roots[there])
             return
         window = window_of(op, source.type)

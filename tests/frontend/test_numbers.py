@@ -372,6 +372,18 @@ def test_repetitions_are_put_together_with_others() -> None:
         np.testing.assert_array_equal(f(a), np.concatenate([np.repeat(a, 2), a, np.tile(a, 3)]))
 
 
+def test_a_result_is_also_put_together_reshaped() -> None:
+    """It is made in one output, so that the other has to be copied."""
+    x, y = T.dmatrices("xy")
+    e = T.exp(x)
+    f = tcc.function([x, y], [e, T.concatenate([e.reshape((1, e.size)), y], axis=1)], mode="FAST_RUN")
+    for k in range(3):
+        a, b = np.arange(6.0).reshape(2, 3) - k, np.full((1, 4), k)
+        made, together = f(a, b)
+        np.testing.assert_allclose(made, np.exp(a))
+        np.testing.assert_array_equal(together, np.concatenate([made.reshape(1, 6), b], axis=1))
+
+
 def test_lengths_of_shape_vectors() -> None:
     v, m = T.dvector("v"), T.dmatrix("m")
     assert len(tuple(v.shape)) == 1 and len(tuple(T.concatenate([v.shape, m.shape]))) == 3
