@@ -22,7 +22,7 @@ from tcc.codegen.conv.text import Number
 from tcc.codegen.conv.tile import AHEAD, ConvTile
 from tcc.codegen.index import Index
 from tcc.codegen.kernel import Kernel
-from tcc.ir.dims import add, floordiv, minimum, mul
+from tcc.ir.dims import add, floordiv, maximum, minimum, mul
 from tcc.runtime import layout as at
 
 ROUND_THREADS = 4  # that have images of their own in a round
@@ -40,7 +40,7 @@ class Conv(ConvTile):
             tables.append(self.reserve(mul(add(k, AHEAD), 8)))
             packs.append(self.reserve(mul(self.groups, self.tiles, k, h * self.t.bytes)))
         if self.in_place:
-            most_images, (self.image, self.plane) = images, self.source.strides[:2]
+            most_images, (self.image, self.plane) = maximum(images, 1), self.source.strides[:2]
         elif self.merged:
             most_images = self.merge_images(images)
         else:
