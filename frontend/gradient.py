@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
-from typing import Any
+from dataclasses import fields
+from typing import Any, NamedTuple
 
 from tcc import build
 from tcc.graph import Apply, Shown, inputs, located_at, place, toposort
-from tcc.ir.optable import Undefined
+from tcc.ir.optable import OpDef, Undefined
 from tcc.loopgrad import pulled_scan
 from tcc.settings import config
 from tcc.types import TensorType, Type, tensor_type
@@ -490,51 +491,92 @@ def subgraph_grad(
 # -- values that pass, with another gradient -------------------------------------------------------------------------
 
 
+class _Passing(OpDef):
+    """The row `identity` with rules of its own, which are pickled and copied with it."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _passing_row, (self.doc, self.grad, self.rop)
+
+
+class _Rule(NamedTuple):
+    """What a row's rule does with the one derivative that comes."""
+
+    of: Callable[[Any], Any]
+
+    def __call__(self, b: Any, op: Any, derivatives: Sequence[Any]) -> list[Any]:
+        return [self.of(derivatives[0])]
+
+
+def _passing_row(name: str, grad: Any, rop: Any) -> OpDef:
+    row = build.row("identity")
+    known = {f.name: getattr(row, f.name) for f in fields(row)}
+    return _Passing(**known | {"doc": name, "grad": grad, "rop": rop})
+
+
+def _same(t: Any) -> Any:
+    return t
+
+
 def passing(
-    name: str, x: Any, rule: Callable[[Any], Any], along: Callable[[Any], Any] = lambda t: t, op: Any = None
+    name: str, x: Any, rule: Callable[[Any], Any], along: Callable[[Any], Any] = _same, op: Any = None
 ) -> Any:
-    """x itself, whose gradient is changed by `rule`, and whose directional derivative by `along`; `op` is what its node shows."""
+    """x itself, whose gradient is changed by `rule`, and whose directional derivative by `along`, which pickle; `op` is what
+    its node shows."""
     x = as_variable(x)
     made = build.elementwise("identity", x).owner
     made.shown = Shown(name, (x,), op)
-    made.defn = replace(
-        build.row("identity"),
-        grad=lambda b, op, g: [rule(g[0])],
-        rop=lambda b, op, t: [along(t[0])],
-        doc=name,
-    )
+    made.defn = _passing_row(name, _Rule(rule), _Rule(along))
     return made.result
+
+
+def _none(g: Any) -> None:
+    return None
+
+
+def _zero(g: Any) -> Any:
+    return ZERO
 
 
 def disconnected_grad(x: Any) -> Any:
     """x, through which no gradient flows: what is only reached through it is disconnected."""
-    return passing("DisconnectedGrad", x, lambda g: None, lambda t: None)
+    return passing("DisconnectedGrad", x, _none, _none)
 
 
 def consider_constant(x: Any) -> Any:
     """x, through which no gradient flows: what is only reached through it has a gradient of zero."""
-    return passing("ConsiderConstant", x, lambda g: ZERO, zeros)
+    return passing("ConsiderConstant", x, _zero, zeros)
 
 
 def zero_grad(x: Any) -> Any:
     """x, through which a gradient of zero flows."""
-    return passing("ZeroGrad", x, lambda g: ZERO, zeros)
+    return passing("ZeroGrad", x, _zero, zeros)
 
 
 def undefined_grad(x: Any) -> Any:
     """x, by which no gradient is defined: NullTypeGradError for who needs it."""
-    return passing(
-        "UndefinedGrad", x, lambda g: Undefined(f"no gradient is defined by {x}, through undefined_grad")
-    )
+    why = f"no gradient is defined by {x}, through undefined_grad"
+    return passing("UndefinedGrad", x, functools.partial(_undefined, why))
+
+
+def _undefined(why: str, g: Any) -> Undefined:
+    return Undefined(why)
 
 
 def grad_clip(x: Any, lower_bound: Any, upper_bound: Any) -> Any:
     """x, whose gradient is clipped."""
+    return passing("GradClip", x, functools.partial(_clipped, lower_bound, upper_bound))
+
+
+def _clipped(lower: Any, upper: Any, g: Any) -> Any:
     from tcc.elemwise import clip
 
-    return passing("GradClip", x, lambda g: clip(g, lower_bound, upper_bound))
+    return clip(g, lower, upper)
 
 
 def grad_scale(x: Any, multiplier: Any) -> Any:
     """x, whose gradient is multiplied."""
-    return passing("GradScale", x, lambda g: g * multiplier)
+    return passing("GradScale", x, functools.partial(_scaled, multiplier))
+
+
+def _scaled(multiplier: Any, g: Any) -> Any:
+    return g * multiplier

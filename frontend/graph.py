@@ -111,7 +111,7 @@ class Apply:
         return flat(self, self) or super().__reduce_ex__(protocol)
 
     def __copy__(self) -> Apply:
-        made = object.__new__(Apply)
+        made: Apply = object.__new__(type(self))
         made.__setstate__(self.__getstate__())
         return made
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import pickle
 import sys
@@ -68,7 +69,11 @@ def _gradient(op: Any, node: Apply) -> Callable[..., Any] | None:
     pull = getattr(op, "L_op", None)
     if pull is None:
         return getattr(op, "grad", None)
-    return lambda inputs, grads: pull(inputs, list(node.results), grads)
+    return functools.partial(_pulled, pull, node)
+
+
+def _pulled(pull: Callable[..., Any], node: Apply, inputs: Sequence[Any], grads: Sequence[Any]) -> Any:
+    return pull(inputs, list(node.results), grads)
 
 
 class Op:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 from tcc import sharedvar, types, variable
@@ -82,6 +83,10 @@ class Param(In):
         )
 
 
+def _of_one(rule: Callable[..., Sequence[Any]], x: Any, derivative: Any) -> Any:
+    return rule([x], [derivative])[0]
+
+
 class ViewOp(Op):
     """`ViewOp()(x)` is x; a subclass gives it another gradient, `grad(inputs, output_grads)`.  No Python runs for it."""
 
@@ -90,9 +95,8 @@ class ViewOp(Op):
 
     def make_node(self, x: Any) -> Any:
         x = variable.as_variable(x)
-        return passing(
-            str(self), x, lambda g: self.grad([x], [g])[0], lambda t: self.R_op([x], [t])[0], self
-        ).owner
+        grad, along = (functools.partial(_of_one, rule, x) for rule in (self.grad, self.R_op))
+        return passing(str(self), x, grad, along, self).owner
 
     def grad(self, inputs: Sequence[Any], output_grads: Sequence[Any]) -> list[Any]:
         return list(output_grads)

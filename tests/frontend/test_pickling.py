@@ -15,6 +15,7 @@ import pytest
 
 import tcc
 import tcc.tensor as T
+from tcc.theano.classes import ViewOp
 
 x = T.dvector("x")
 
@@ -116,6 +117,37 @@ def test_a_copied_variable_is_another_of_the_same_node() -> None:
     z, node = copy.copy(y), copy.copy(y.owner)
     assert z is not y and z.owner is y.owner
     assert node is not y.owner and node.operands == y.owner.operands
+
+
+class Pulled(tcc.Op):
+    """With a gradient that is written the newer way."""
+
+    __props__ = ()
+    itypes, otypes = [T.dvector], [T.dvector]
+
+    def perform(self, node: Any, inputs: Any, output_storage: Any) -> None:
+        output_storage[0][0] = inputs[0] * 2
+
+    def L_op(self, inputs: Any, outputs: Any, output_grads: Any) -> Any:
+        return [output_grads[0] * (outputs[0] / inputs[0])]
+
+
+@pytest.mark.parametrize("duplicate", [again, copy.deepcopy])
+def test_gradients_of_what_passes_with_another_and_of_written_ops(duplicate: Any) -> None:
+    values: list[Any] = [
+        tcc.gradient.grad_clip(x * 3, -0.5, x[0] / 4),
+        tcc.gradient.grad_scale(x * 3, 5),
+        tcc.gradient.disconnected_grad(x * 3) + x,
+        tcc.gradient.zero_grad(x * 3) + x,
+        ViewOp()(x * 3),
+        Pulled()(x),
+    ]
+    x2, copies = duplicate((x, values))
+    for y, z in zip(values, copies):
+        want, got = (tcc.grad(v.sum(), at).eval({at: [1.0, 2.0]}) for v, at in ((y, x), (z, x2)))
+        np.testing.assert_array_equal(got, want)
+    node = copy.copy(values[-1].owner)
+    assert type(node) is type(values[-1].owner) and node.operands == (x,)
 
 
 def test_a_loop_and_a_dictionary_of_outputs() -> None:
