@@ -169,11 +169,7 @@ class _Placement:
     # -- blocks ---------------------------------------------------------------------------------------------------
 
     def block(self, block: Block, scope: _Scope) -> None:
-        for op in reversed(list(block.ops)):
-            if op.name == "concat" and self.known_at_entry(op.result.type):
-                for v in scope.wishes.want_parts(op):  # the whole lives as long as its parts
-                    ends = (scope.last_use.get(self.storage_of(w), 0) for w in (v, op.result))
-                    scope.last_use[self.storage_of(op.result)] = max(ends)
+        self.parts(block, scope)
         for i, op in enumerate(list(block.ops)):
             scope.position = i
             scope.builder.loc = op.loc
@@ -201,6 +197,21 @@ class _Placement:
                 self.bind(op.result, place, place)
             else:
                 self.plain(op, scope)
+
+    def parts(self, block: Block, scope: _Scope) -> None:
+        """Has what is put together made where it will stand.  A whole lives as long as its parts, and theirs; a part, which may be
+        all of it, as long as the whole."""
+        last = scope.last_use
+        found = [
+            (self.storage_of(v), self.storage_of(op.result))
+            for op in reversed(list(block.ops))
+            if op.name == "concat" and self.known_at_entry(op.result.type)
+            for v in scope.wishes.want_parts(op)
+        ]
+        for part, whole in reversed(found):
+            last[whole] = max(last.get(whole, 0), last.get(part, 0))
+        for part, whole in found:
+            last[part] = max(last.get(part, 0), last[whole])
 
     def plain(self, op: Op, scope: _Scope) -> None:
         """An op that reads places and fills new ones (or checks, and fills none)."""

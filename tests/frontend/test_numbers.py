@@ -384,6 +384,24 @@ def test_a_result_is_also_put_together_reshaped() -> None:
         np.testing.assert_array_equal(together, np.concatenate([made.reshape(1, 6), b], axis=1))
 
 
+def test_what_is_put_together_is_read_again() -> None:
+    """Its memory is nobody else's while it is a part of what is read, or has parts that are."""
+    x = T.dmatrix("x")
+    y = T.dot(x, x)
+    z = T.tanh(y)
+    whole = T.concatenate([y, x[:0]])
+    rows = T.concatenate([y, x]).reshape((4, 8))
+    most = T.tanh(T.concatenate([rows, T.dot(x, rows)]))
+    outputs = [T.dot(whole, T.dot(z, z)), T.dot(y, T.dot(most, most)[:4, :4])]
+    a = np.arange(16.0).reshape(4, 4) % 5 / 8
+    b = a @ a
+    r = np.concatenate([b, a]).reshape(4, 8)
+    m = np.tanh(np.concatenate([r, a @ r]))
+    expected = [b @ (np.tanh(b) @ np.tanh(b)), b @ (m @ m)[:4, :4]]
+    for made, wanted in zip(outputs, expected, strict=True):
+        np.testing.assert_allclose(tcc.function([x], made, mode="FAST_RUN")(a), wanted)
+
+
 def test_lengths_of_shape_vectors() -> None:
     v, m = T.dvector("v"), T.dmatrix("m")
     assert len(tuple(v.shape)) == 1 and len(tuple(T.concatenate([v.shape, m.shape]))) == 3
