@@ -6,13 +6,11 @@ time; so a function is compiled at most once more than it has sizes that vary.
 
 from __future__ import annotations
 
-import gc
 import json
 import re
 import struct
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -29,6 +27,7 @@ from tcc.ir.types import Type, itemsize, memory_dtype, parse_type
 from tcc.runtime.arenas import Claim
 from tcc.runtime.buffers import Container, aligned
 from tcc.runtime.callable import Failure, Function, Variant
+from tcc.runtime.garbage import uncollected
 from tcc.runtime.host import HostCall
 from tcc.runtime.panels import KeptSpec, Layout, kept
 from tcc.runtime.signature import InputSpec, OutputSpec, Returns, SharedSpec, Signature, SizeMismatch
@@ -56,18 +55,6 @@ class Compilation(NamedTuple):
     cached: bool
 
 
-@contextmanager
-def uncollected() -> Iterator[None]:
-    """Compiling makes objects that live until its end, so that looking for garbage on the way only takes time."""
-    was = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was:
-            gc.enable()
-
-
 @dataclass
 class Program:
     """A function's IR with its containers; `specialise` is what `tcc.runtime.callable.Function` asks for code.
@@ -87,7 +74,10 @@ class Program:
     timed: list[Op] = field(default_factory=list)  # the ops of a compile with a clock
 
     def specialise(self, function: Function, arrays: Sequence[Array]) -> Variant:
-        """Code for these arguments and for what the containers hold."""
+        """Code for these arguments and for what the containers hold.
+
+        What compiling makes lives until its end, so that looking for garbage on the way would only take time.
+        """
         with uncollected():
             return self._specialise(arrays)
 

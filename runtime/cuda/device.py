@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import atexit
 import ctypes
-import gc
 import os
 import shutil
 import threading
@@ -21,6 +20,7 @@ from tcc.runtime.cuda.graphs import Graph, GraphError, capture
 from tcc.runtime.cuda.tensormaps import tensor_map
 from tcc.runtime.devices import DeviceError, DeviceLost, DeviceMemoryError, Pool
 from tcc.runtime.dlpack import CUDA
+from tcc.runtime.garbage import uncollected
 from tcc.runtime.launch import DeviceKernel, TensorMap
 
 Array = np.ndarray[Any, Any]
@@ -375,17 +375,13 @@ class CudaDevice:
 
         No garbage is collected meanwhile: what it holds of a device may have to be waited for, which spoils a capture.
         """
-        collects = gc.isenabled()
-        with self:
-            gc.disable()
+        with self, uncollected():
             try:
                 with capture(self.stream) as graph:
                     self._capturing, self._recording = graph if patched else None, True
                     yield graph
             finally:
                 self._capturing, self._recording = None, False
-                if collects:
-                    gc.enable()
         self._graphs.add(graph)
 
     def launches(self, graph: Graph) -> int:
