@@ -73,6 +73,11 @@ def unclamped(op: Op) -> bool:
     return any(guarded(o, ()) for o in (op.block.ops if op.name == "fuse" else [op]) if o.name not in CLAMPED)
 
 
+def _alike(a: Step | None, b: launch.Launch) -> bool:
+    """Whether it launches the same kernel in as many blocks: one of run-time sizes is the same for all lengths."""
+    return isinstance(a, launch.Launch) and (a.kernel, a.grid) == (b.kernel, b.grid)
+
+
 class _Driver:
     def __init__(
         self, func: Func, chip: Chip | None, returns: Returns, specific: bool, early: HostSizes | None
@@ -188,15 +193,14 @@ class _Driver:
         return self.together(steps)
 
     def together(self, steps: list[Step]) -> list[Step]:
-        """Launches that may be layers of one (layers.py) are one."""
+        """Launches of one kernel and grid that may be layers of one (layers.py) are one."""
         made: list[Step] = []
         layers: list[launch.Launch] = []
         touched: list[Region] = []
         for step in [*steps, None]:
             own = self.layer(step)
-            if own is None or not layers or step.kernel != layers[0].kernel:  # type: ignore[union-attr]
-                joins = False
-            else:
+            joins = False
+            if own is not None and layers and _alike(step, layers[0]):
                 many = (len(layers) + 1) * len(layers[0].arguments) > MOST_WORDS
                 joins = not many and independent(touched, own, self.lengths)
             if not joins:

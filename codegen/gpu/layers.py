@@ -84,7 +84,7 @@ def _extent(t: Type) -> int | None:
 
 
 def _rows(t: Type) -> tuple[int, int]:
-    if t.rank < 2 or _extent(t) is None or t.strides[-1] != 1:
+    if t.rank < 2 or not _extent(t) or t.strides[-1] != 1:
         return 0, 0
     pitch, width = t.strides[-2], t.shape[-1]
     assert isinstance(pitch, int) and isinstance(width, int)

@@ -10,6 +10,7 @@ from emulated import Array, assembled, emulated, program_of
 
 import tcc
 import tcc.tensor as T
+from tcc import gpu
 from tcc.codegen.gpu.chips import chip
 from tcc.codegen.gpu.driver import lower
 from tcc.codegen.gpu.layers import MOST_WORDS, Region, independent, region
@@ -66,6 +67,38 @@ def test_many_are_several_launches() -> None:
     program = program_of(func, args, exact=True)
     assert [s.layers for s in program.steps if isinstance(s, Launch)] == [count - 1, 1]
     assert [a[0] for a in emulated(func, args)] == [-n for n in range(count)]
+
+
+def test_as_many_blocks_as_the_longest_wants() -> None:
+    """A kernel of run-time sizes is the same for all lengths, a layer has the blocks of the first."""
+    x, y = T.fvectors("x", "y")
+    func = tcc.function([x, y], [-x, -y], device="emulator").func
+    args = [np.ones(n, "f4") for n in (3, 5000)]
+    for exact in (True, False):
+        program = program_of(func, args, exact=exact)
+        assert [s.layers for s in program.steps if isinstance(s, Launch)] == [1, 1]
+
+
+@tcc.kernel("float32[n] -> float32[n]")
+def twice(x, y):  # type: ignore[no-untyped-def]
+    i = gpu.index()
+    if i < len(x):
+        y[i] = 2 * x[i]
+
+
+def test_each_element_has_a_thread_whatever_the_lengths() -> None:
+    x, y = T.fvectors("x", "y")
+    f = tcc.function([x, y], [twice(x), twice(y)], device="emulator")
+    for n, m in ((3, 600), (4, 700), (5, 800)):
+        for got, size in zip(f(np.ones(n, "f4"), np.ones(m, "f4")), (n, m)):
+            np.testing.assert_array_equal(got, np.full(size, 2, "f4"))
+
+
+def test_nothing_is_done_at_once_too() -> None:
+    x, y = T.ftensor3s("x", "y")
+    func = tcc.function([x, y], [-x, -y], device="emulator").func
+    nothing = [np.zeros((2, 3, 0), "f4")] * 2
+    assert [a.shape for a in emulated(func, nothing)] == [(2, 3, 0)] * 2
 
 
 @pytest.mark.parametrize("name", ["sm_70", "sm_90"])
