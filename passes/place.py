@@ -205,7 +205,7 @@ class _Placement:
         found = [
             (self.storage_of(v), self.storage_of(op.result))
             for op in reversed(list(block.ops))
-            if op.name == "concat" and self.known_at_entry(op.result.type)
+            if op.name == "concat" and all(self.known_at_entry(v.type) for v in (*op.operands, op.result))
             for v in scope.wishes.want_parts(op)
         ]
         for part, whole in reversed(found):
