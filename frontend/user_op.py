@@ -47,20 +47,30 @@ class Apply(graph.Apply):
             attach(self)
 
     def _sizes(self, op: Any, inputs: Sequence[Any], types: Sequence[TensorType]) -> list[list[Any]]:
-        """The results' sizes by the op's infer_shape; None for one that is only known when the op has run.  What is no array
-        has none."""
-        infer = getattr(op, "infer_shape", None)
+        """The results' sizes by the op's infer_shape; None for one that is only known when the op has run, which infer_shape
+        says by NotImplementedError or by the result's own size.  What is no array has none."""
+        infer, plain = getattr(op, "infer_shape", None), [list(getattr(t, "shape", ())) for t in types]
         if infer is None:
-            return [list(getattr(t, "shape", ())) for t in types]
-        shapes = infer(self, [shape_of(v) if isinstance(v.type, TensorType) else None for v in inputs])
+            return plain
+        try:
+            shapes = infer(self, [shape_of(v) if isinstance(v.type, TensorType) else None for v in inputs])
+        except NotImplementedError:
+            return plain
         shapes = [s if isinstance(t, TensorType) else () for s, t in zip(shapes, types)]
         if len(shapes) != len(types) or any(
             len(s) != len(getattr(t, "shape", ())) for s, t in zip(shapes, types)
         ):
             raise ValueError(f"{op}.infer_shape gave {shapes} for results of {types}")
+
+        def told(size: Any) -> Any:
+            own = isinstance(size, Variable) and any(
+                v.owner is self for v in graph.ancestors([size], blockers=inputs)
+            )
+            return None if own else size
+
         return [
-            [known if known is not None else s for s, known in zip(one, getattr(t, "shape", ()))]
-            for one, t in zip(shapes, types)
+            [known if known is not None else told(s) for s, known in zip(one, all_known)]
+            for one, all_known in zip(shapes, plain)
         ]
 
 

@@ -53,6 +53,30 @@ class Broken(tcc.Op):
         raise ZeroDivisionError("oh")
 
 
+@pytest.mark.parametrize("partly", [True, False])
+def test_infer_shape_may_not_know(partly):
+    class Positive(tcc.Op):
+        """Columns that begin above 0."""
+
+        itypes, otypes = [T.dmatrix], [T.dmatrix]
+
+        def infer_shape(self, node, shapes):
+            if partly:
+                return [(shapes[0][0], node.outputs[0].shape[1])]
+            raise NotImplementedError
+
+        def perform(self, node, inputs, output_storage):
+            output_storage[0][0] = inputs[0][:, inputs[0][0] > 0]
+
+    x = T.dmatrix("x")
+    y = Positive()(x)
+    f = tcc.function([x], [y * 2, y.shape])
+    for a in (np.array([[1.0, -1, 2], [3, 4, 5]]), np.ones((1, 1)), np.zeros((3, 2))):
+        made, shape = f(a)
+        np.testing.assert_array_equal(made, a[:, a[0] > 0] * 2)
+        assert tuple(shape) == made.shape
+
+
 def test_infer_shape_sees_the_whole_node():
     class Doubled(tcc.Op):
         def make_node(self, x):
