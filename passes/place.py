@@ -328,8 +328,9 @@ class _Placement:
     def view(self, op: Op, scope: _Scope) -> None:
         source = self.places[op.operands[0]]
         there = self.wanted(scope, op.result)
+        # what is updated in place may have been wanted elsewhere before
         made_there = op.result in scope.wishes.through and source is scope.wishes.places.get(op.operands[0])
-        if there is not None and made_there:
+        if there is not None and made_there and self.roots[source] is self.roots[there]:
             self.bind(op.result, there, self.roots[there])
             return
         window = window_of(op, source.type)

@@ -402,6 +402,17 @@ def test_what_is_put_together_is_read_again() -> None:
         np.testing.assert_allclose(tcc.function([x], made, mode="FAST_RUN")(a), wanted)
 
 
+def test_a_result_is_another_shape_of_what_is_updated_in_place() -> None:
+    x, s = T.dmatrix("x"), tcc.shared(np.eye(3))
+    made = s * 2 + x
+    f = tcc.function([x], [made.flatten(), made.dimshuffle(0, "x", 1)], updates=[(s, made)], mode="FAST_RUN")
+    for wanted in (2 * np.eye(3) + 1, 4 * np.eye(3) + 3):
+        flat, spread = f(np.ones((3, 3)))
+        np.testing.assert_array_equal(flat, wanted.ravel())
+        np.testing.assert_array_equal(spread, wanted[:, None])
+        np.testing.assert_array_equal(s.get_value(), wanted)
+
+
 def test_lengths_of_shape_vectors() -> None:
     v, m = T.dvector("v"), T.dmatrix("m")
     assert len(tuple(v.shape)) == 1 and len(tuple(T.concatenate([v.shape, m.shape]))) == 3
