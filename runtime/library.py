@@ -124,7 +124,8 @@ class Entry:
         self._model, self.name = model, info.name.decode()
         self._inputs = info.tensors[: info.arguments]
         self._outputs = info.tensors[info.arguments : info.arguments + info.results]
-        self._several = namedtuple(self.name, self.results, rename=True)  # type: ignore[misc]
+        # its own name may be no name for a class, as `lambda`
+        self._several = namedtuple("Results", self.results, rename=True)  # type: ignore[misc]
 
     @property
     def results(self) -> list[str]:

@@ -197,6 +197,7 @@ def test_an_index_out_of_bounds_changes_nothing(build: Build) -> None:
 
 
 def test_results_go_by_their_names_too(build: Build) -> None:
+    """Also of an entry that Python has another use for the name of."""
     x = T.fvector("x")
-    made = build({"f": tcc.function([x], {"low": x.min(), "high": x.max()})})(np.arange(3, dtype="f4"))
+    made = build({"lambda": tcc.function([x], {"low": x.min(), "high": x.max()})})(np.arange(3, dtype="f4"))
     assert (made.low, made.high) == (0, 2) and made == (made.high, made.low)
