@@ -60,7 +60,7 @@ class _Space:
         covered, patches = [], []
         for axis in range(self.rank):
             k, o = self.taps[axis], self.result[axis]
-            if not pads[2 * axis] == pads[2 * axis + 1] == 0 or image[2 + axis] != mul(o, k):
+            if not pads[2 * axis] == pads[2 * axis + 1] == 0 or image[2 + axis] != mul(o, k) or k == 0:
                 continue
             if o == 1:
                 covered.append(axis)
