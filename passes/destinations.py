@@ -61,6 +61,7 @@ class Destinations:
         self.windows, self.builder, self.block = windows, builder, block
         self.places: dict[Value, Value] = {}
         self.parts: dict[Value, Part] = {}
+        self.strides: dict[Value, tuple[Size, ...]] = {}  # of those that are parts
         self.through: set[Value] = set()  # views whose places are those of their operands, seen otherwise
         self.wholes: dict[Op, Value] = {}  # the places of concats of which a part is made
 
@@ -70,15 +71,18 @@ class Destinations:
 
     def want_parts(self, concat: Op) -> list[Value]:
         """Asks that what is put together be made where it will stand; returns those whose makers can write there."""
-        strides = dense_strides(concat.result.type.shape)
-        found = []
+        whole, found = concat.result, []
+        # a whole may itself be a part, of rows that lie apart
+        strides = self.strides.get(whole, dense_strides(whole.type.shape))
+        if whole in self.places:
+            strides = self.places[whole].type.strides
         for k, (operand, start) in enumerate(zip(concat.operands, starts(concat), strict=True)):
             chain = self._chain(operand, operand.type.at("arena", strides))
             if not chain or any(v in self.places or v in self.parts for v, _ in chain):
                 continue
             made, have = chain[-1]
             if 0 not in have.shape and writes_apart(made, have):  # parts without elements are not apart
-                self.parts[made] = Part(concat, k, start)
+                self.parts[made], self.strides[made] = Part(concat, k, start), have.strides
                 found.append(made)
         return found
 

@@ -413,6 +413,17 @@ def test_a_result_is_another_shape_of_what_is_updated_in_place() -> None:
         np.testing.assert_array_equal(s.get_value(), wanted)
 
 
+def test_what_is_put_together_within_rows_that_lie_apart() -> None:
+    """What Python makes is dense."""
+    x = T.dmatrix("x")
+    tall = T.concatenate([T.nlinalg.matrix_inverse(x), T.tanh(x)])
+    f = tcc.function([x], T.concatenate([T.exp(T.concatenate([x, x])), tall], axis=1), mode="FAST_RUN")
+    a = np.eye(3) * 4 + np.arange(9.0).reshape(3, 3) / 4
+    right = np.concatenate([np.linalg.inv(a), np.tanh(a)])
+    wanted = np.concatenate([np.exp(np.concatenate([a, a])), right], axis=1)
+    np.testing.assert_allclose(f(a), wanted, atol=1e-14)
+
+
 def test_lengths_of_shape_vectors() -> None:
     v, m = T.dvector("v"), T.dmatrix("m")
     assert len(tuple(v.shape)) == 1 and len(tuple(T.concatenate([v.shape, m.shape]))) == 3
