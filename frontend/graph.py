@@ -265,15 +265,28 @@ class Listing:
     variables, so that pickling and deep copies go no deeper than one node, however deep the graph.  It is read as a list.
 
     Picklers, and `deepcopy`, hold what they have written until they are done.  So a node of a listing that is alive is
-    written, or is about to be, and needs no listing of its own.
+    written, or is about to be, and needs no listing of its own; unless it is asked for when its listing has been written:
+    then that was another pickler's.
     """
 
-    def __init__(self, outputs: Iterable[Variable]) -> None:
-        self.nodes = dict.fromkeys(toposort(outputs, stop=lambda v: is_listed(v.owner)))
+    def __init__(self, outputs: Iterable[Variable], *, unwritten: bool = False) -> None:
+        self.nodes = dict.fromkeys(toposort(outputs, stop=lambda v: is_listed(v.owner, unwritten=unwritten)))
+        self.written = False
         _alive.listings.add(self)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return list, (), None, iter(self.nodes)
+        return list, (), None, iter([*self.nodes, _End(self)])
+
+
+class _End:
+    """Stands behind the nodes of a listing, and is written when they are."""
+
+    def __init__(self, listing: Listing) -> None:
+        self.listing = listing
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        self.listing.written = True
+        return int, ()
 
 
 class _Alive(threading.local):
@@ -286,15 +299,17 @@ class _Alive(threading.local):
 _alive = _Alive()
 
 
-def is_listed(node: Apply | None) -> bool:
-    return any(node in listing.nodes for listing in _alive.listings)
+def is_listed(node: Apply | None, *, unwritten: bool = False) -> bool:
+    """Whether a listing has it; with `unwritten`, one that is still to be written."""
+    return any(node in one.nodes and not (unwritten and one.written) for one in _alive.listings)
 
 
 def flat(obj: Any, owner: Apply | None) -> tuple[Any, ...] | None:
     """How to pickle a node, or a variable that has an owner, with a listing in front; None where there is one already."""
-    if owner is None or is_listed(owner):
+    again = obj is owner  # what has been written is not asked for again
+    if owner is None or is_listed(owner, unwritten=again):
         return None
-    return _second, (Listing(owner.results), obj)
+    return _second, (Listing(owner.results, unwritten=again), obj)
 
 
 def _second(listing: list[Apply], obj: Any) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import io
 import pickle
 import subprocess
 import sys
@@ -103,6 +104,20 @@ def test_deep_variables_and_nodes(duplicate: Any) -> None:
     assert many[7].owner.operands[0] is node.out and tcc.graph.inputs([node.out])[0] is x2
     assert len(pickle.dumps([y * k for k in range(300)])) < 2 * len(kept)  # each node once
     assert many[2].eval({x2: [0.0]}) == [2000.0]
+
+
+def test_two_picklers_of_one_deep_graph() -> None:
+    """The first one, which lives on, has written nothing for the second."""
+    first, second = (io.BytesIO() for _ in range(2))
+    one, other = (pickle.Pickler(file) for file in (first, second))
+    one.dump(deep())
+    other.dump((deep() * 2, deep()))
+    one.dump(deep())
+    other.dump(deep() * 3)
+    second.seek(0)
+    for kept, wanted in ((pickle.load(second)[0], 2000.0), (again(deep()), 1000.0)):
+        x2 = tcc.graph.inputs([kept])[0]
+        assert kept.eval({x2: [0.0]}) == [wanted]
 
 
 def test_a_loop_within_a_loop_that_reads_a_deep_variable() -> None:
