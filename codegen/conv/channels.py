@@ -30,6 +30,7 @@ from tcc.runtime import layout as at
 CHUNK_BYTES = 1 << 14  # of results that are turned at a time
 _TURN = 6  # cycles for a vector that is turned and copied
 _MOST_ROWS = 4  # of pixels in a tile
+_MOST_COLS = 1 << 10  # of a row of results, whose tiles stand in the text one by one
 
 
 @dataclass(frozen=True)
@@ -54,11 +55,13 @@ class _Block:
 
 
 def by_channels_is_possible(c: ConvPlan) -> bool:
-    """Whether sizes but the number of images are known."""
+    """Whether sizes but the number of images are known, and rows are not long."""
     sizes = [*c.source.shape[1:], *c.filters.shape, *c.result.shape[1:], *c.pads()]
     steps = [*c.filters.strides, *c.result.strides[1:]]
     known_sizes = all(isinstance(s, int) for s in (*sizes, *steps))
-    return known_sizes and not c.in_place and 0 not in sizes[: -len(c.pads())]
+    if not known_sizes or c.in_place or 0 in sizes[: -len(c.pads())]:
+        return False
+    return known(c.result.shape[-1]) <= _MOST_COLS
 
 
 def _filter_steps(c: ConvPlan) -> tuple[bool, list[tuple[int, int]]]:

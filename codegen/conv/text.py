@@ -298,8 +298,8 @@ class ConvText:
         each_vector(e, t, self.target, str(count), vector)
 
     def fetch(self, place: str, bytes: int) -> None:
-        """Lines that will be read soon.  A fetch of what is not there does nothing."""
-        for byte in range(0, bytes, LINE):
+        """Lines that will be read soon, a page of them at most.  A fetch of what is not there does nothing."""
+        for byte in range(0, min(bytes, PAGE), LINE):
             fetch(self.e, self.e.gep(place, byte), 0)
 
     def copy(self, src: str, dst: str, count: Number, step: Number = 1, src_step: Number = 1) -> None:

@@ -287,6 +287,22 @@ def test_tiles_ask_for_few_lines_at_a_time() -> None:
         assert asked and 0 < asked[0] <= 32
 
 
+def test_long_rows_take_no_more_text() -> None:
+    """Nor is a long row cut into tiles that nobody asks for."""
+    from tcc.codegen.conv.few_filters import conv_filter_kernel
+    from tcc.codegen.conv.images import conv_kernel
+    from tcc.codegen.target import host
+
+    def length(op_name: str, n: int) -> int:
+        func = program(((1, 1, 1, n), (9, 1, 1, 9), (1, 1), (0, 0, 0, 0), (1, 1), 1), "f32", "")
+        run(func, cpu_pipeline(), Context())
+        made = {"conv": conv_kernel, "conv_input": conv_kernel, "conv_filter": conv_filter_kernel}[op_name]
+        return max(len(made(op, host()).text) for op in func.body.walk() if op.name == op_name)
+
+    for name in ("conv", "conv_input", "conv_filter"):
+        assert length(name, 10**6) < 1.5 * length(name, 10**4)
+
+
 def by_channels(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """Channels are the lanes wherever they can be; what is made so."""
     from tcc.codegen.conv import channels, images
