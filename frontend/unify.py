@@ -41,7 +41,7 @@ class Sizes:
                 continue
             self._define(left.plain, right)
             self.why.setdefault(self.entry[left.plain], reason)
-            for n in names:
+            for n in sorted(names):
                 self.why.setdefault(self.entry[n], reason)
             return True
         return False

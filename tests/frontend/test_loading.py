@@ -206,13 +206,23 @@ def test_without_llvmlite_it_is_interpreted(tmp_path: Path) -> None:
     np.testing.assert_array_equal(np.load(tmp_path / "y.npy"), model["predict"](x[0]))
 
 
+def joined() -> Any:
+    """A function with a size that several others make."""
+    x, y, z = T.fmatrix("x"), T.fmatrix("y"), T.fvector("z")
+    return tcc.function([x, y, z], T.concatenate([x, y], axis=1).flatten() + z, name="joined")
+
+
 def test_equal_models_are_equal_bytes_in_every_process(tmp_path: Path) -> None:
     here = str(Path(__file__).parent)
-    program = f"import sys; sys.path.insert(0, {here!r}); import test_loading as t, tcc; tcc.save(sys.argv[1], t.build(), 'm')"
-    for seed in "12":
+    program = (
+        f"import sys; sys.path.insert(0, {here!r}); import test_loading as t, tcc\n"
+        "tcc.save(sys.argv[1] + '.tcb', t.build(), 'm'); tcc.save(sys.argv[1] + '_joined.tcb', t.joined(), 'm')"
+    )
+    for seed in "13":
         environment = {**os.environ, "PYTHONHASHSEED": seed}
-        subprocess.run([sys.executable, "-c", program, f"{tmp_path}/{seed}.tcb"], env=environment, check=True)
-    assert (tmp_path / "1.tcb").read_bytes() == (tmp_path / "2.tcb").read_bytes()
+        subprocess.run([sys.executable, "-c", program, f"{tmp_path}/{seed}"], env=environment, check=True)
+    for name in (".tcb", "_joined.tcb"):
+        assert (tmp_path / f"1{name}").read_bytes() == (tmp_path / f"3{name}").read_bytes()
     text = bytes(bundle.read(tmp_path / "1.tcb").members["model.tcir"])
     assert list(parse(text)) == ["predict", "step"]
     assert here.encode() not in text and b"test_loading.py:" in text
