@@ -57,8 +57,11 @@ class Part(NamedTuple):
 class Destinations:
     """The wishes for the values of one block."""
 
-    def __init__(self, windows: Windows, builder: Builder, block: Block) -> None:
+    def __init__(
+        self, windows: Windows, builder: Builder, block: Block, known: Callable[[Type], bool]
+    ) -> None:
         self.windows, self.builder, self.block = windows, builder, block
+        self.known = known  # whether a type's sizes are known from the beginning, as those of all places here
         self.places: dict[Value, Value] = {}
         self.parts: dict[Value, Part] = {}
         self.strides: dict[Value, tuple[Size, ...]] = {}  # of those that are parts
@@ -121,7 +124,7 @@ class Destinations:
         chain = [(value, have)]
         while (op := value.op) is not None and op.name in VIEWS:
             source = source_window(op, have)
-            if source is None:
+            if source is None or not self.known(source):
                 break
             value, have = op.operands[0], source
             chain.append((value, have))

@@ -129,7 +129,9 @@ class _Placement:
     def scope(self, block: Block, old: Block) -> _Scope:
         """For placing the ops of `old` in `block`."""
         builder = Builder(block)
-        return _Scope(builder, self.last_uses(old), Destinations(self.windows, builder, old))
+        return _Scope(
+            builder, self.last_uses(old), Destinations(self.windows, builder, old, self.known_at_entry)
+        )
 
     def wanted(self, scope: _Scope, value: Value) -> Value | None:
         return scope.wishes.of(value, lambda op: self.alloc(scope.builder, op.result.type, op.result.name))

@@ -424,6 +424,21 @@ def test_what_is_put_together_within_rows_that_lie_apart() -> None:
     np.testing.assert_allclose(f(a), wanted, atol=1e-14)
 
 
+def test_a_result_is_another_shape_of_what_has_its_sizes_late() -> None:
+    x, c = T.dmatrix("x"), T.lscalar("c")
+    either = tcc.ifelse(c > 0, T.exp(x), T.tanh(x.reshape((2, 8))))
+    f = tcc.function([x, c], T.sort(either, axis=None).reshape((1, 16)), mode="FAST_RUN")
+    g = tcc.function(
+        [x, c], T.cos(T.dot(either, either.T).T[:2, :2] + either[:2, :2]).flatten(), mode="FAST_RUN"
+    )
+    h = tcc.function([x, c], either.reshape((1, 16)), mode="FAST_RUN")
+    a = np.arange(16.0).reshape(4, 4) / 16
+    for number, made in ((1, np.exp(a)), (0, np.tanh(a).reshape(2, 8))):
+        np.testing.assert_allclose(f(a, number), np.sort(made, axis=None).reshape(1, 16))
+        np.testing.assert_allclose(h(a, number), made.reshape(1, 16))
+        np.testing.assert_allclose(g(a, number), np.cos((made @ made.T).T[:2, :2] + made[:2, :2]).ravel())
+
+
 def test_lengths_of_shape_vectors() -> None:
     v, m = T.dvector("v"), T.dmatrix("m")
     assert len(tuple(v.shape)) == 1 and len(tuple(T.concatenate([v.shape, m.shape]))) == 3
