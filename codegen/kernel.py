@@ -111,8 +111,8 @@ def quick_heads(text: str) -> str:
 
 
 def all_quick(text: str) -> bool:
-    """Whether every function is marked for LLVM's quick way: then level 0 of the code generator, in which there is nothing to
-    leave out, takes half as long again."""
+    """Whether every function is marked for LLVM's quick way: level 0 of the code generator, in which there is
+    nothing to leave out, takes half the time then."""
     return all(" optnone " in text[at : text.index("\n", at)] for at in _lines(text, "define "))
 
 
