@@ -5,13 +5,17 @@ A program that the two do not agree on is made smaller and printed with the comm
 
 from __future__ import annotations
 
+import contextlib
 import os
+import pickle
 import re
 import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -21,31 +25,67 @@ from tcc.codegen import support
 from tcc.ir.core import Func
 from tcc.ir.text import parse, print_func
 from tcc.tools.compare import arguments, disagreement
-from tcc.tools.graphs import graph
+from tcc.tools.graphs import contents as contents_of
+from tcc.tools.graphs import grown, lowered
 from tcc.tools.programs import program
 from tcc.tools.reduce import reduced
 
 Case = tuple[Func, dict[str, int], int]  # a program, its sizes, the seed of its arguments
+Maker = Callable[[], tuple[Case, set[str]]]  # a program, and what it contains
+BATCH = 200  # programs of one process
 HEADER = re.compile(r"^// sizes:(.*?); arguments: (\d+)", re.M)
+
+
+@dataclass
+class Outcome:
+    """What came of a program."""
+
+    found: str  # what is wrong, or nothing
+    contents: frozenset[str] = frozenset()
+
+
+def outcomes(makers: Sequence[Maker]) -> Iterator[Outcome]:
+    """What comes of each, in order.  A child process works through many, which share what tcc keeps from one compile to the
+    next; where native code takes it down, another goes on behind that program."""
+    done = 0
+    while done < len(makers):
+        reading, writing = os.pipe()
+        child = os.fork()
+        if child == 0:
+            with os.fdopen(writing, "wb") as pipe:
+                for make in makers[done : done + BATCH]:
+                    pickle.dump(outcome(make), pipe)
+                    pipe.flush()
+            os._exit(0)
+        os.close(writing)
+        with os.fdopen(reading, "rb") as pipe, contextlib.suppress(EOFError):
+            while True:
+                yield pickle.load(pipe)
+                done += 1
+        _, status = os.waitpid(child, 0)
+        if status:
+            how = signal.Signals(os.WTERMSIG(status)).name if os.WIFSIGNALED(status) else f"status {status}"
+            yield Outcome(f"killed by {how}")
+            done += 1
+
+
+def outcome(make: Maker) -> Outcome:
+    try:
+        (func, sizes, seed), contents = make()
+    except Exception as e:  # the frontend refuses what it should take
+        return Outcome(f"cannot be drawn: {type(e).__name__}: {e}")
+    try:
+        found = disagreement(func, arguments(func, sizes, seed))
+    except BaseException as e:
+        found = f"{type(e).__name__}: {e}"
+    return Outcome(found, frozenset(contents))
 
 
 def problem(func: Func, sizes: Mapping[str, int], seed: int) -> str:
     """What is wrong with native code for this program on the arguments of `seed`, or nothing; found in a child process,
     which the code may take down."""
-    reading, writing = os.pipe()
-    child = os.fork()
-    if child == 0:
-        try:
-            text = disagreement(func, arguments(func, sizes, seed))
-        except BaseException as e:
-            text = f"{type(e).__name__}: {e}"
-        os.write(writing, text.encode()[: 1 << 15])
-        os._exit(0)
-    os.close(writing)
-    with os.fdopen(reading, "rb") as pipe:
-        found = pipe.read().decode(errors="replace")
-    _, status = os.waitpid(child, 0)
-    return f"killed by {signal.Signals(os.WTERMSIG(status)).name}" if os.WIFSIGNALED(status) else found
+    (only,) = outcomes([lambda: ((func, dict(sizes), seed), set())])
+    return only.found
 
 
 def as_text(func: Func, sizes: Mapping[str, int], seed: int) -> str:
@@ -88,40 +128,53 @@ def main(
 
 def run(seeds: int, start: int, keep: Path, shrink: bool, graphs: bool, files: Sequence[Path]) -> int:
     """How many programs failed."""
-    failed = 0
     begin = time.perf_counter()
-    draw = graph if graphs else program
-
-    def drawn(seed: int) -> Case:
-        return *draw(seed), seed
-
-    cases: list[tuple[str, Callable[[], Case]]] = [(str(p), partial(read, p)) for p in files] or [
-        (f"seed {s}", partial(drawn, s)) for s in range(start, start + seeds)
-    ]
-    for name, make in cases:
-        try:
-            func, sizes, seed = make()
-        except Exception as e:  # the frontend refuses what it should take
-            click.echo(f"{name} cannot be drawn: {type(e).__name__}: {e}\n")
+    draw = drawn_graph if graphs else drawn_program
+    makers: dict[str, Maker] = {str(p): partial(kept, p) for p in files} or {
+        f"seed {s}": partial(draw, s) for s in range(start, start + seeds)
+    }
+    failed = 0
+    contents: Counter[str] = Counter()
+    for result, (name, make) in zip(outcomes(list(makers.values())), makers.items()):
+        contents.update(result.contents)
+        if result.found:
             failed += 1
-            continue
-        found = problem(func, sizes, seed)
-        if not found:
-            continue
-        failed += 1
-        if shrink:
-            kind = found.partition(":")[0]  # what goes on failing must fail in the same way
-            func, sizes = reduced(func, sizes, lambda f, s: problem(f, s, seed).partition(":")[0] == kind)
-            found = problem(func, sizes, seed) or found
-        keep.mkdir(parents=True, exist_ok=True)
-        path = keep / f"{func.name}.tcir"
-        path.write_text(as_text(func, sizes, seed))
-        click.echo(
-            f"{name}: {found}\n{as_text(func, sizes, seed)}rerun with: python -m tcc.tools.fuzz {path}\n"
-        )
+            tell(name, make, result.found, keep, shrink)
     seconds = time.perf_counter() - begin
-    click.echo(f"{len(files) or seeds} programs, {failed} failed, {seconds:.1f} s")
+    click.echo("".join(f"{count} with {family}, " for family, count in sorted(contents.items())), nl=False)
+    click.echo(f"{len(makers)} programs, {failed} failed, {seconds:.1f} s")
     return failed
+
+
+def drawn_graph(seed: int) -> tuple[Case, set[str]]:
+    d = grown(seed)
+    func, sizes = lowered(d, f"graph{seed}")
+    return (func, sizes, seed), contents_of(d, func)
+
+
+def drawn_program(seed: int) -> tuple[Case, set[str]]:
+    return (*program(seed), seed), set()
+
+
+def kept(path: Path) -> tuple[Case, set[str]]:
+    return read(path), set()
+
+
+def tell(name: str, make: Maker, found: str, keep: Path, shrink: bool) -> None:
+    """Prints what is wrong with a program and keeps it, made smaller if that is wanted."""
+    try:
+        func, sizes, seed = make()[0]
+    except Exception:
+        click.echo(f"{name} {found}\n")
+        return
+    if shrink:
+        kind = found.partition(":")[0]  # what goes on failing must fail in the same way
+        func, sizes = reduced(func, sizes, lambda f, s: problem(f, s, seed).partition(":")[0] == kind)
+        found = problem(func, sizes, seed) or found
+    keep.mkdir(parents=True, exist_ok=True)
+    path = keep / f"{func.name}.tcir"
+    path.write_text(as_text(func, sizes, seed))
+    click.echo(f"{name}: {found}\n{as_text(func, sizes, seed)}rerun with: python -m tcc.tools.fuzz {path}\n")
 
 
 if __name__ == "__main__":

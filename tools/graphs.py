@@ -15,6 +15,7 @@ import numpy as np
 
 import tcc
 import tcc.tensor as T
+from tcc.graph import ancestors
 from tcc.ir import dims
 from tcc.ir.core import Func
 from tcc.sandbox.rng_mrg import MRG_RandomStreams
@@ -22,8 +23,15 @@ from tcc.tools.growing import Reject, grow
 
 SIZES = (0, 1, 2, 3, 5, 8, 17)
 MOST = 1 << 12  # elements of a value
-MOST_INPUTS = 8
+MOST_INPUTS = 10
 FLOATS = ("float32", "float64")
+FAMILIES = {
+    "loops": {"scan"},
+    "branches": {"ifelse"},
+    "slices": {"slice", "insert"},
+    "lookups": {"gather", "scatter", "positions"},
+    "random numbers": {"philox", "mrg"},
+}
 
 Shape = tuple[int, ...]
 
@@ -42,6 +50,7 @@ class Sketch:
             self.sizes: dict[str, int] = {}
             self.streams = (tcc.random.Stream(1), MRG_RandomStreams(2))
             self.common = [int(n) for n in rng.choice(SIZES, 3)]
+            self.slopes: list[Any] = []  # gradients and directional derivatives
 
     @property
     def depth(self) -> int:
@@ -223,7 +232,8 @@ def slices(d: Sketch) -> None:
 
 
 def lookups(d: Sketch) -> None:
-    x, shape = d.pick(lambda v, s: len(s) > 0)
+    empty = d.chance(0.1)
+    x, shape = d.pick(lambda v, s: len(s) > 0 and (s[0] > 0 or empty))
     if d.chance(0.3) and len(shape) == 2 and shape[1] > 0:
         labels = d.index((shape[0],), shape[1])
         d.keep(x[T.arange(x.shape[0]), labels], (shape[0],))
@@ -360,6 +370,7 @@ def gradients(d: Sketch) -> None:
         found = T.grad(again, [v for v, _ in wrt], disconnected_inputs="ignore")
     for g, (v, s) in zip(found, wrt):
         d.keep(g, s)
+        d.slopes.append(g)
         if d.chance(0.5) and any(v is w for w, _ in d.shared):
             d.updates[v] = v - np.asarray(0.1, v.dtype) * g
 
@@ -371,7 +382,8 @@ def directions(d: Sketch) -> None:
     leaves = [(v, s) for v, s in d.values if v.owner is None]
     x, s = d.choice(leaves)
     along = d.like(s, x.dtype)
-    d.keep(T.Rop(y, x, along, disconnected_outputs="ignore"), shape)
+    slope, _ = d.keep(T.Rop(y, x, along, disconnected_outputs="ignore"), shape)
+    d.slopes.append(slope)
 
 
 STEPS: list[tuple[Callable[[Sketch], None], int]] = [
@@ -394,8 +406,8 @@ REFUSALS = (Reject, tcc.gradient.NullTypeGradError, tcc.gradient.DisconnectedInp
 INNER = [(step, weight) for step, weight in STEPS if step not in (gradients, directions)]
 
 
-def graph(seed: int) -> tuple[Func, dict[str, int]]:
-    """The graph of a seed, lowered, and the sizes that it was drawn with."""
+def grown(seed: int) -> Sketch:
+    """What is drawn for a seed."""
     rng = np.random.default_rng([seed, 1])
     d = Sketch(rng)
     d.input(d.shape(2) if d.chance(0.5) else ())
@@ -406,10 +418,32 @@ def graph(seed: int) -> tuple[Func, dict[str, int]]:
             continue
     some = [(step, w * int(rng.integers(1, 5))) for step, w in STEPS if rng.random() < 0.7]
     grow(d, int(rng.integers(4, 22)), [*some, (arithmetic, 5)], REFUSALS)
-    made = [v for v, _ in d.values if v.owner is not None] or [v * 2 for v, _ in d.values[:1]]
-    outputs = made[-4:]
-    f = tcc.function(d.inputs, outputs, updates=list(d.updates.items()), on_unused_input="ignore")
-    func = f.func
-    func.name = f"graph{seed}"
-    names = frozenset().union(*(dims.names_of(s) for p in func.body.params for s in p.type.shape))
-    return func, {n: d.sizes[n] for n in sorted(names)}
+    for step in (lookups, noise, loops, gradients):  # which are rare among so many others, and rarely meet
+        if d.chance(0.3):
+            grow(d, 2, [(step, 1)], REFUSALS)
+    return d
+
+
+def graph(seed: int) -> tuple[Func, dict[str, int]]:
+    """The graph of a seed, lowered, and the sizes that it was drawn with."""
+    return lowered(grown(seed), f"graph{seed}")
+
+
+def lowered(d: Sketch, name: str) -> tuple[Func, dict[str, int]]:
+    f = tcc.function(d.inputs, outputs(d), updates=list(d.updates.items()), on_unused_input="ignore")
+    f.func.name = name
+    names = frozenset().union(*(dims.names_of(s) for p in f.func.body.params for s in p.type.shape))
+    return f.func, {n: d.sizes[n] for n in sorted(names)}
+
+
+def outputs(d: Sketch) -> list[Any]:
+    """What was made last."""
+    return [v for v, _ in d.values if v.owner is not None][-4:] or [v * 2 for v, _ in d.values[:1]]
+
+
+def contents(d: Sketch, func: Func) -> set[str]:
+    """What results hang on: families of rows, and gradients."""
+    rows = {op.name for op in func.body.walk()}
+    found = {family for family, members in FAMILIES.items() if rows & members}
+    read = set(ancestors([*outputs(d), *d.updates.values()]))
+    return found | {"gradients" for g in d.slopes if g in read}
