@@ -1,4 +1,4 @@
-"""Reverse-mode differentiation: one walk from the cost back to what is asked for, by the rows' gradient rules."""
+"""Gradients, Jacobians and Hessians, and values that pass with another gradient."""
 
 from __future__ import annotations
 
@@ -9,50 +9,20 @@ from dataclasses import fields
 from typing import Any, NamedTuple
 
 from tcc import build
-from tcc.graph import Apply, Shown, inputs, located_at, place, toposort
+from tcc.adjoints import ZERO, accumulate, discrete, given_gradient, instantiated, zeros
+from tcc.adjoints import DisconnectedInputError as DisconnectedInputError
+from tcc.adjoints import DisconnectedType as DisconnectedType
+from tcc.adjoints import NullType as NullType
+from tcc.adjoints import NullTypeGradError as NullTypeGradError
+from tcc.backward import backward
+from tcc.creation import arange
+from tcc.elemwise import clip
+from tcc.graph import Shown, inputs, place
 from tcc.ir.optable import OpDef, Undefined
-from tcc.loopgrad import pulled_scan
+from tcc.loops import scan
 from tcc.settings import config
-from tcc.types import TensorType, Type, tensor_type
+from tcc.types import TensorType, tensor_type
 from tcc.variable import TensorConstant, Variable, as_variable, scalar_constant
-
-DISCRETE = ("bool", "int", "uin")
-CUTS = frozenset(
-    {"shape_of", "index", "indices"}
-)  # what they read has no influence that a gradient could see
-
-
-class DisconnectedInputError(ValueError):
-    """The cost does not depend on a variable that its gradient is asked for."""
-
-
-class NullTypeGradError(TypeError):
-    """A gradient that is needed is not defined."""
-
-
-class DisconnectedType:
-    """The type of a gradient by something on which the cost does not depend.  An op's `grad` returns `DisconnectedType()()`."""
-
-    def __call__(self) -> DisconnectedType:
-        return self
-
-    @property
-    def type(self) -> DisconnectedType:
-        """Itself: what stands for the gradient is its type too."""
-        return self
-
-    def __repr__(self) -> str:
-        return "DisconnectedType"
-
-
-class NullType(Type):
-    """The type of a gradient that is not defined; `why_null` says why."""
-
-    def __init__(self, why_null: str = "(no reason given)") -> None:
-        self.why_null = why_null
-
-    def __repr__(self) -> str:
-        return f"NullType: {self.why_null}"
 
 
 def grad_undefined(op: Any, x_pos: int, x: Any, comment: str = "") -> Undefined:
@@ -65,13 +35,6 @@ def grad_not_implemented(op: Any, x_pos: int, x: Any, comment: str = "") -> Unde
     return Undefined(
         f"the gradient of {op} by its input {x_pos}, {x}, is not implemented. {comment}".rstrip()
     )
-
-
-class _Zero:
-    """A gradient that is zero everywhere: the result depends on the variable in steps only."""
-
-
-ZERO = _Zero()
 
 
 def grad(
@@ -142,17 +105,6 @@ def _constants(seeds: Mapping[Any, Any]) -> list[TensorConstant]:
     return [v for v in inputs(seeds) if isinstance(v, TensorConstant) and v.origin is not None]
 
 
-def given_gradient(g: Any) -> Any:
-    """What an op's `grad` or the user says: a variable, Undefined, or None for a gradient that does not exist."""
-    if g is None or isinstance(g, DisconnectedType):
-        return None
-    if isinstance(g, Undefined):
-        return g
-    if isinstance(g, Variable) and isinstance(g.type, NullType):
-        return Undefined(g.type.why_null)
-    return g if isinstance(g, Variable) else as_variable(g)
-
-
 def _checked_cost(cost: Any) -> Any:
     if not isinstance(cost, Variable) or not isinstance(cost.type, TensorType):
         raise TypeError(f"cost must be a scalar variable, got {cost!r}")
@@ -169,10 +121,6 @@ def _ones(cost: Any) -> Any:
     made = build.node("second", cost, value, types=(tensor_type(dtype, ()),))
     made.shown = Shown("Elemwise{second,no_inplace}", (cost, value))
     return made.result
-
-
-def discrete(v: Any) -> bool:
-    return isinstance(v.type, TensorType) and v.type.dtype[:3] in DISCRETE or v.type.dtype == "bool"
 
 
 def _finished(
@@ -192,18 +140,7 @@ def _finished(
             raise ValueError(
                 "invalid value for return_disconnected: must be 'zero', 'None' or 'Disconnected'"
             )
-    if g is None or g is ZERO:
-        return zeros(v)
-    return fitted(g, v)
-
-
-def zeros(v: Any) -> Any:
-    """Zeros of the type that a gradient by `v` has."""
-    if not isinstance(v.type, TensorType):
-        return v.zeros_like()
-    from tcc.creation import zeros_like
-
-    return zeros_like(v, str(config.floatX) if discrete(v) else v.type.dtype)
+    return instantiated(g, v)
 
 
 def _disconnected(v: Any, policy: str) -> None:
@@ -223,184 +160,6 @@ def _disconnected(v: Any, policy: str) -> None:
         )
 
 
-def fitted(g: Any, v: Any) -> Any:
-    """A gradient with the dtype and flags of what it is by; by integers it stays of floats."""
-    if not isinstance(v.type, TensorType):
-        return g
-    from tcc.shapes import patternbroadcast
-
-    if not discrete(v):
-        g = build.cast(g, v.type.dtype)
-    if g.type.broadcastable != v.type.broadcastable:
-        g = patternbroadcast(g, v.type.broadcastable)
-    return g
-
-
-def backward(
-    seeds: Mapping[Any, Any],
-    wrt: Sequence[Any],
-    constants: set[Any],
-    leaves: frozenset[Any] = frozenset(),
-    settled: frozenset[Any] = frozenset(),
-) -> dict[Any, Any]:
-    """The gradient by each variable between `seeds` and `wrt`: a variable, ZERO, or absent where nothing flows.
-
-    Nothing flows through `constants` nor to what is behind `leaves`, and nothing is added to the seeds that are `settled`.
-    """
-    wanted = set(wrt)
-    nodes = toposort(list(seeds), stop=lambda v: v in constants or v in leaves)
-    matters: set[Any] = set(wanted)
-    for node in nodes:
-        if any(v in matters for v in node.inputs):
-            matters.update(node.results)
-    grads: dict[Any, Any] = {}
-    for v, g in seeds.items():
-        accumulate(grads, v, g)
-    builder = build.Builder()
-    for node in reversed(nodes):
-        flowing = [grads.get(r) for r in node.results]
-        if all(g is None for g in flowing) or not any(v in matters for v in node.inputs):
-            continue
-        with located_at(node.loc):
-            made = pulled(builder, node, flowing, matters, constants)
-            for v, g in zip(node.inputs, made):  # of what is in size attributes there is no gradient
-                if g is not None and v in matters and v not in settled:
-                    accumulate(grads, v, g)
-    return grads
-
-
-def accumulate(grads: dict[Any, Any], v: Any, g: Any) -> None:
-    before = grads.get(v)
-    if before is None or before is ZERO:
-        grads[v] = g
-    elif isinstance(g, Undefined):
-        grads[v] = g
-    elif g is not ZERO and not isinstance(before, Undefined):
-        grads[v] = before + g
-
-
-def pulled(
-    b: build.Builder, node: Apply, flowing: Sequence[Any], matters: set[Any], constants: set[Any]
-) -> Sequence[Any]:
-    """Gradients by the node's operands, or by all its inputs, given those by its results."""
-    links = getattr(node.op, "connection_pattern", None) if node.name == "call" else None
-    if links is not None:
-        links = links(node)
-        flowing = [g if any(row[k] for row in links) else None for k, g in enumerate(flowing)]
-    undefined = next((g for g in flowing if isinstance(g, Undefined)), None)
-    if undefined is not None:
-        return [undefined if _reaches(node, k) else None for k in range(len(node.inputs))]
-    if node.name == "scan":
-        made: Sequence[Any] = pulled_scan(node, flowing, matters, constants)
-        return made
-    if node.name in CUTS:
-        return [None] * len(node.operands)
-    if node.name == "packed":
-        if all(g is None or g is ZERO for g in flowing):
-            return [ZERO] * len(node.operands)
-        given = [None if g is ZERO else g for g in flowing]
-        of_packed: Sequence[Any] = node.attrs["op"].grad(node.operands, node.results, given)
-        return of_packed
-    if node.name == "call":
-        back = called(node, flowing)
-        if links is None:
-            return back
-        through = [any(on and g is not None for on, g in zip(row, flowing)) for row in links]
-        return [g if on else None for g, on in zip(back, through)]
-    if node.name == "ifelse":
-        return of_branches(node, flowing)
-    if node.name == "legacy_draw":  # of the numbers by what their distribution hangs on
-        reason = (
-            f"numbers drawn at {place(node.loc)} have no gradient by the parameters of their distribution"
-        )
-        return [None, None, *(Undefined(reason) for _ in node.operands[2:])]
-    if all(g is None or g is ZERO for g in flowing) or all(discrete(r) for r in node.results):
-        return [ZERO if _reaches(node, k) else None for k in range(len(node.operands))]
-    if node.name == "cast":
-        return [
-            flowing[0] if discrete(node.operands[0]) else build.cast(flowing[0], node.operands[0].type.dtype)
-        ]
-    if node.name == "rebroadcast":
-        from tcc.shapes import patternbroadcast
-
-        return [patternbroadcast(flowing[0], node.operands[0].type.broadcastable)]
-    if not node.operands:  # ranges and the like hang on sizes alone
-        return []
-    if node.defn.grad is None:
-        reason = f"{node.name} has no gradient (at {place(node.loc)})"
-        return [Undefined(reason) if _reaches(node, k) else None for k in range(len(node.operands))]
-    full = [
-        build.cast(_fitted_flags(g, r), r.type.dtype) if g is not None and g is not ZERO else b.full(0, r)
-        for g, r in zip(flowing, node.results)
-    ]
-    made = node.defn.grad(b, node, [_conjugate(g) for g in full])
-    if any(r.type.dtype in _COMPLEX for r in (*node.operands, *node.results)):
-        made = [_conjugate(g) if isinstance(g, Variable) else g for g in made]
-    return [
-        g if g is None or not discrete(v) or not isinstance(g, Variable) else _of_floats(g)
-        for v, g in zip(node.operands, made)
-    ]
-
-
-_COMPLEX = ("complex64", "complex128")
-
-
-def _conjugate(g: Any) -> Any:
-    """Of complex numbers, for which rules are written in conjugates (ir/ops/elementwise.py)."""
-    return build.node("conj", g).result if g.type.dtype in _COMPLEX else g
-
-
-def of_branches(node: Apply, flowing: Sequence[Any]) -> Sequence[Any]:
-    """Only the branch that was taken has a gradient, and only that is computed."""
-    from tcc.branches import ifelse
-
-    count = len(node.results)
-    made: list[list[Any]] = [[], []]
-    for k, (g, r) in enumerate(zip(flowing, node.results)):
-        for side in (0, 1):
-            v = node.operands[1 + side * count + k]
-            if g is None or g is ZERO or discrete(r):
-                made[side].append(None if g is None else ZERO)
-                continue
-            pair = [fitted(g, r), zeros(v)] if side == 0 else [zeros(v), fitted(g, r)]
-            made[side].append(ifelse(node.operands[0], *pair))
-    return [ZERO, *made[0], *made[1]]
-
-
-def _fitted_flags(g: Any, r: Any) -> Any:
-    from tcc.shapes import patternbroadcast
-
-    return g if g.type.broadcastable == r.type.broadcastable else patternbroadcast(g, r.type.broadcastable)
-
-
-def _of_floats(g: Any) -> Any:
-    return g if not discrete(g) else ZERO
-
-
-def _reaches(node: Apply, k: int) -> bool:
-    """Whether operand k has any influence on the values of the result, be it in steps."""
-    if node.name in ("gather", "scatter"):
-        return k < (1 if node.name == "gather" else 2)
-    return not (node.name == "second" and k == 0)
-
-
-def called(node: Apply, flowing: Sequence[Any]) -> Sequence[Any]:
-    """The gradient of a user's op, or of one of those below that are made to change gradients."""
-    rule = node.attrs.get("gradient")
-    if rule is None:
-        raise NullTypeGradError(f"{node.attrs['name']} has no gradient: define grad(inputs, output_grads)")
-    given = [zeros(r) if g is None or g is ZERO else g for g, r in zip(flowing, node.results)]
-    made = rule(list(node.operands), given)
-    if made is None:
-        raise TypeError(f"{node.attrs['name']}.grad returned None, expected a list of gradients")
-    made = list(made) if isinstance(made, list | tuple) else [made]
-    if len(made) != len(node.operands):
-        raise ValueError(
-            f"{node.attrs['name']}.grad returned {len(made)} gradients for {len(node.operands)} inputs"
-        )
-    return [given_gradient(g) for g in made]
-
-
 def Lop(
     f: Any, wrt: Any, eval_points: Any, consider_constant: Any = None, disconnected_inputs: str = "raise"
 ) -> Any:
@@ -416,9 +175,6 @@ def jacobian(
     expression: Any, wrt: Any, consider_constant: Any = None, disconnected_inputs: str = "raise"
 ) -> Any:
     """The Jacobian of a vector (of a scalar: its gradient): a scan with one gradient for each of its elements, stacked.  `wrt` may be a list or tuple."""
-    from tcc.creation import arange
-    from tcc.loops import scan
-
     expression = as_variable(expression)
     if expression.type.ndim > 1:
         raise TypeError(
@@ -568,8 +324,6 @@ def grad_clip(x: Any, lower_bound: Any, upper_bound: Any) -> Any:
 
 
 def _clipped(lower: Any, upper: Any, g: Any) -> Any:
-    from tcc.elemwise import clip
-
     return clip(g, lower, upper)
 
 

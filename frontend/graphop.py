@@ -7,7 +7,8 @@ from dataclasses import replace
 from typing import Any
 
 from tcc import build
-from tcc.gradient import DisconnectedType, given_gradient, grad, zeros
+from tcc.adjoints import DisconnectedType, given_gradient, zeros
+from tcc.gradient import grad
 from tcc.graph import Apply, Shown, ancestors, inputs, rebuild
 from tcc.variable import Constant, SharedVariable, Variable, as_variable
 

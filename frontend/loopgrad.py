@@ -8,14 +8,22 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tcc import build
+from tcc.adjoints import ZERO, accumulate, discrete, fitted, instantiated, vanishes, zeros
+from tcc.creation import zeros as filled
+from tcc.elemwise import eq, switch
 from tcc.graph import Apply, Body, Shown, captures, dependent, rebuild, toposort, variables_in
 from tcc.ir.optable import Undefined
+from tcc.loops import cut_to, element_like, with_test_value
+from tcc.shapes import join
 from tcc.testvalues import complete, untested
 from tcc.types import tensor_type
 from tcc.variable import Variable
+
+if TYPE_CHECKING:
+    from tcc.backward import Walk
 
 # Made anew from what they read rather than kept for every step.
 CHEAP = frozenset(
@@ -23,12 +31,31 @@ CHEAP = frozenset(
 )
 
 
-def pulled_scan(node: Apply, flowing: Sequence[Any], matters: set[Any], constants: set[Any]) -> Sequence[Any]:
+def pulled_scan(walk: Walk, node: Apply, flowing: Sequence[Any]) -> Sequence[Any]:
     """Gradients by all inputs of a scan, given those by its results: a variable, ZERO or None for each."""
     with untested():  # the parameters of the reverse loop stand for no value
-        made = _Reverse(node, matters, constants).run(flowing)
+        made = _Reverse(walk, node).run(flowing)
     complete([g for g in made if isinstance(g, Variable)])
     return made
+
+
+class Steps:
+    """A scan in parts: `sequences` with their `elements`, `first` values of the `states` with their `nexts`, what is
+    stacked (`outs`), and what its steps read besides."""
+
+    def __init__(self, node: Apply) -> None:
+        assert node.body is not None
+        self.node, self.body = node, node.body
+        seqs, self.carries = int(node.attrs["seqs"]), int(node.attrs["carries"])
+        self.ends = len(node.results) - bool(node.attrs["until"])
+        self.sequences, self.first = node.operands[:seqs], node.operands[seqs:]
+        self.elements, self.states = self.body.params[:seqs], self.body.params[seqs:]
+        results = self.body.results
+        self.nexts, self.outs = results[: self.carries], results[self.carries : self.ends]
+        self.condition = results[self.ends :]
+        self.sizes = list(variables_in(node.attrs))
+        self.captured = list(node.extra[len(self.sizes) :])
+        self.inner = dependent(self.body)
 
 
 @dataclass
@@ -40,27 +67,19 @@ class _Kept:
     params: list[Any]
 
 
-class _Reverse:
-    def __init__(self, node: Apply, matters: set[Any], constants: set[Any]) -> None:
-        assert node.body is not None
-        self.node, self.body, self.constants = node, node.body, constants
-        self.seqs, self.carries = int(node.attrs["seqs"]), int(node.attrs["carries"])
-        self.elements, self.states = self.body.params[: self.seqs], self.body.params[self.seqs :]
-        ends = len(node.results) - bool(node.attrs["until"])
-        self.nexts, self.outs = self.body.results[: self.carries], self.body.results[self.carries : ends]
-        self.condition = self.body.results[ends:]
+class _Reverse(Steps):
+    def __init__(self, walk: Walk, node: Apply) -> None:
+        super().__init__(node)
+        self.walk = walk
         self.length: Any = node.results[-1] if self.condition else node.attrs["length"]
-        self.sizes = list(variables_in(node.attrs))
-        self.captured = list(node.extra[len(self.sizes) :])
-        self.inner = dependent(self.body)
         self.ragged = ragged(self.body, self.inner)
-        self.wanted = self.varying(matters)
+        self.wanted = self.varying()
         self.leaves = frozenset([*self.body.params, *self.captured])
 
-    def varying(self, matters: set[Any]) -> list[Any]:
+    def varying(self) -> list[Any]:
         """Parameters and captures that hang on something that the gradient is asked by."""
-        operands = self.node.operands
-        found = {p for p, v in zip(self.body.params, operands) if v in matters}
+        matters = self.walk.matters
+        found = {p for p, v in zip(self.body.params, self.node.operands) if v in matters}
         found |= {v for v in self.captured if v in matters}
         nodes = toposort(self.body.results, stop=lambda v: v not in self.inner)
         while True:
@@ -74,99 +93,86 @@ class _Reverse:
             found |= more
 
     def run(self, flowing: Sequence[Any]) -> Sequence[Any]:
-        from tcc.gradient import ZERO, discrete, fitted, zeros
-
+        """Gradients by all inputs of the scan."""
+        stacks = dict(enumerate(flowing[self.carries : self.ends]))
         steps = {
             k: fitted(g, self.node.results[self.carries + k])
-            for k, g in enumerate(flowing[self.carries : self.carries + len(self.outs)])
-            if g is not None and g is not ZERO and not discrete(self.outs[k])
+            for k, g in stacks.items()
+            if not vanishes(g) and not discrete(self.outs[k])
         }
-        still = [
-            k
-            for k, g in enumerate(flowing[self.carries : self.carries + len(self.outs)])
-            if g is not None and k not in steps
-        ]
-        elements = {k: element_of(g) for k, g in steps.items()}
-        after = {self.states[i]: like_state(self.states[i]) for i in range(self.carries)}
-        active = [i for i, g in enumerate(flowing[: self.carries]) if g is not None]
+        still = [k for k, g in stacks.items() if g is not None and k not in steps]
+        elements = {k: element_like(g) for k, g in steps.items()}
+        after = {p: like_state(p) for p in self.states}
+        active = [p for p, g in zip(self.states, flowing) if g is not None]
         while True:
             grads = self.one_step(active, after, elements, still)
-            more = [i for i, p in enumerate(self.states) if i not in active and grads.get(p) is not None]
+            more = [p for p in self.states if p not in active and grads.get(p) is not None]
             if not more:
                 break
-            active = sorted([*active, *more])
-        moving = [i for i in active if not discrete(self.states[i])]
+            active += more
         undefined = {v: g for v, g in grads.items() if isinstance(g, Undefined)}
         grads |= dict.fromkeys(undefined, ZERO)
-        nexts = {i: grads.get(self.states[i]) for i in moving}
-        sums = [v for v in self.captured if grads.get(v) not in (None, ZERO)]
-        along = [p for p in self.elements if grads.get(p) not in (None, ZERO)]
-        totals = {v: (v.type if not discrete(v) else grads[v].type)() for v in sums}
-        results = [
-            *(
-                zeros(self.states[i]) if nexts[i] in (None, ZERO) else fitted(nexts[i], self.states[i])
-                for i in moving
-            ),
-            *(build.elementwise("add", totals[v], fitted(grads[v], v)) for v in sums),
-            *(fitted(grads[p], p) for p in along),
-        ]
-        first = [
-            *(self.at_end(i, flowing[i]) for i in moving),
-            *(zeros(v) if not discrete(v) else build.Builder().full(0, grads[v]) for v in sums),
-        ]
-        made = self.loop(
-            [*(after[self.states[i]] for i in moving), *totals.values()],
-            len(sums),
-            first,
-            results,
-            steps,
-            elements,
-        )
-        by_state = dict(zip(moving, made))
-        by_capture = dict(zip(sums, made[len(moving) :]))
-        by_element = dict(zip(along, made[len(first) :]))
-        out: list[Any] = []
-        for p in self.elements:
-            g = grads.get(p)
-            out.append(by_element[p] if p in by_element else g)
-        for i in range(self.carries):
-            g = by_state.get(i)
-            out.append(g if g is not None else ZERO if i in active else None)
-        out += [None] * len(self.sizes)
-        out += [by_capture.get(v, grads.get(v)) for v in self.captured]
+        found = grads | {p: ZERO if p in active else None for p in self.states}
+        found |= self.summed(grads, active, flowing, after, steps, elements)
+        own = [*self.body.params, *[None] * len(self.sizes), *self.captured]
+        out = [found.get(v) for v in own]
         if not undefined:
             return out
         # What a state makes undefined, the steps before it hand on.
         every = next((undefined[p] for p in self.states if p in undefined), None)
-        own = [*self.body.params, *[None] * len(self.sizes), *self.captured]
         return [
             undefined.get(v) or (every if g is not None else None) or g for v, g in zip(own, out, strict=True)
         ]
 
     def one_step(
         self,
-        active: Sequence[int],
+        active: Sequence[Any],
         after: Mapping[Any, Any],
         elements: Mapping[int, Any],
         still: Sequence[int],
     ) -> dict[Any, Any]:
         """The gradients by parameters and captures of one step, from those by the next states and by its outputs."""
-        from tcc.gradient import ZERO, accumulate, backward, discrete
-
         seeds: dict[Any, Any] = {}
-        for i in active:
-            accumulate(seeds, self.nexts[i], ZERO if discrete(self.nexts[i]) else after[self.states[i]])
+        for p, following in zip(self.states, self.nexts):
+            if p in active:
+                accumulate(seeds, following, ZERO if discrete(following) else after[p])
         for k, g in elements.items():
             accumulate(seeds, self.outs[k], g)
         for k in still:
             accumulate(seeds, self.outs[k], ZERO)
-        return backward(seeds, self.wanted, self.constants, self.leaves)
+        return self.walk.within(seeds, self.wanted, self.leaves)
 
-    def at_end(self, i: int, g: Any) -> Any:
-        from tcc.gradient import ZERO, fitted, zeros
-
-        first = self.node.operands[self.seqs + i]
-        return zeros(first) if g is None or g is ZERO else fitted(g, first)
+    def summed(
+        self,
+        grads: Mapping[Any, Any],
+        active: Sequence[Any],
+        flowing: Sequence[Any],
+        after: Mapping[Any, Any],
+        steps: Mapping[int, Any],
+        elements: Mapping[int, Any],
+    ) -> dict[Any, Any]:
+        """By each state, capture and element, the gradient over all steps, from the `grads` of one step."""
+        moving = {
+            p: instantiated(g, first)
+            for p, first, g in zip(self.states, self.first, flowing)
+            if p in active and not discrete(p)
+        }
+        sums = [v for v in self.captured if not vanishes(grads.get(v))]
+        along = [p for p in self.elements if not vanishes(grads.get(p))]
+        totals = {v: (v.type if not discrete(v) else grads[v].type)() for v in sums}
+        results = [
+            *(instantiated(grads.get(p), p) for p in moving),
+            *(build.elementwise("add", totals[v], fitted(grads[v], v)) for v in sums),
+            *(fitted(grads[p], p) for p in along),
+        ]
+        first = [
+            *moving.values(),
+            *(zeros(v) if not discrete(v) else build.Builder().full(0, grads[v]) for v in sums),
+        ]
+        states = [*(after[p] for p in moving), *totals.values()]
+        return dict(
+            zip([*moving, *sums, *along], self.loop(states, len(sums), first, results, steps, elements))
+        )
 
     # -- the loop ------------------------------------------------------------------------------------------------
 
@@ -187,7 +193,7 @@ class _Reverse:
         length = self.length
         skipped: Any = 0
         if self.condition:  # steps that were not made have no gradient
-            sequences = [first_of(s, length) for s in sequences]
+            sequences = [cut_to(s, length) for s in sequences]
         most = int(self.node.attrs.get("truncate", -1))
         if most >= 0:
             length = build.size_arithmetic("minimum", length, most)
@@ -213,10 +219,6 @@ class _Reverse:
         """Nothing flows to the steps before the last ones, nor to the initial states if there are such steps, nor to those
         that were not made.
         """
-        from tcc.creation import zeros as filled
-        from tcc.elemwise import eq, switch
-        from tcc.shapes import join
-
         out = []
         for k, v in enumerate(made):
             if k >= count:
@@ -234,7 +236,7 @@ class _Reverse:
         """What the reverse steps read of the forward ones: elements of the sequences, and values to be stacked."""
         read = self.frontier(results)
         kept = _Kept({}, [], [])
-        whole = dict(zip(self.elements, self.node.operands))
+        whole = dict(zip(self.elements, self.sequences))
         remake = bool(
             self.node.attrs.get("remake")
         )  # between checkpoints; what these steps stacked is not kept either
@@ -243,7 +245,7 @@ class _Reverse:
         stacked = [v for v in read if v not in whole]
         if stacked:
             known = build.static_size(self.node.attrs["length"])
-            ends = len(self.nexts) + len(self.outs)
+            ends = self.ends
             types = [r.type for r in self.node.results[:ends]]
             types += [tensor_type(v.type.dtype, (known, *v.type.shape)) for v in stacked]
             types += [r.type for r in self.node.results[ends:]]
@@ -258,12 +260,12 @@ class _Reverse:
         for p in self.elements:  # of which only sizes are read
             if p not in kept.replace:
                 self.add(kept, p, whole[p])
-        for p, v in zip(self.states, self.node.operands[self.seqs :]):
+        for p, v in zip(self.states, self.first):
             kept.replace.setdefault(p, v)
         return kept
 
     def add(self, kept: _Kept, v: Any, whole: Any) -> None:
-        kept.replace[v] = element_of(whole)
+        kept.replace[v] = element_like(whole)
         kept.params.append(kept.replace[v])
         kept.sequences.append(whole)
 
@@ -326,21 +328,7 @@ def _counts(v: Any) -> bool:
     )
 
 
-def element_of(whole: Any) -> Any:
-    from tcc.loops import element_like
-
-    return element_like(whole, None)
-
-
-def first_of(whole: Any, count: Any) -> Any:
-    from tcc.loops import cut_to
-
-    return cut_to(whole, count)
-
-
 def like_state(p: Any) -> Any:
-    from tcc.loops import with_test_value
-
     return with_test_value(p.type(), p, lambda value: value)
 
 

@@ -215,7 +215,7 @@ def cut_to(sequence: Any, length: Size) -> Any:
     ).result
 
 
-def element_like(sequence: Any, name: str | None) -> Any:
+def element_like(sequence: Any, name: str | None = None) -> Any:
     element = tensor_type(sequence.type.dtype, sequence.type.shape[1:])(name)
     return with_test_value(element, sequence, lambda whole: whole[0] if len(whole) else None)
 

@@ -6,10 +6,13 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from tcc import build
-from tcc.gradient import CUTS, DisconnectedInputError, NullTypeGradError, backward, discrete, fitted, zeros
-from tcc.graph import Apply, Body, dependent, located_at, toposort, variables_in
+from tcc.adjoints import DisconnectedInputError, NullTypeGradError, discrete, fitted, zeros
+from tcc.backward import CUTS, backward
+from tcc.branches import ifelse
+from tcc.graph import Apply, Body, located_at, toposort
 from tcc.ir.optable import Undefined
-from tcc.loopgrad import element_of, like_state, scan_node
+from tcc.loopgrad import Steps, like_state, scan_node
+from tcc.loops import element_like
 from tcc.types import tensor_type
 from tcc.variable import Variable, as_variable
 
@@ -145,8 +148,6 @@ def _held(x: Any) -> Any:
 
 
 def _through_branches(node: Apply, moved: Sequence[Any]) -> Sequence[Any]:
-    from tcc.branches import ifelse
-
     count = len(node.results)
     made: list[Any] = []
     for k in range(count):
@@ -160,57 +161,47 @@ def _through_branches(node: Apply, moved: Sequence[Any]) -> Sequence[Any]:
 
 def _through_scan(node: Apply, tangents: Mapping[Any, Any]) -> Sequence[Any]:
     """A scan that carries the derivatives of its states beside them."""
-    assert node.body is not None
-    params, ends = node.body.params, len(node.results) - bool(node.attrs["until"])
-    results, condition = node.body.results[:ends], node.body.results[ends:]
-    seqs, carries = int(node.attrs["seqs"]), int(node.attrs["carries"])
-    elements = {p: tangents[v] for p, v in zip(params[:seqs], node.operands) if v in tangents}
-    moving = {p for p, v in zip(params[seqs:], node.operands[seqs:]) if v in tangents}
-    seeds = {p: element_of(t) for p, t in elements.items()}
-    states = {p: like_state(p) for p in params[seqs:]}
-    captured = node.extra[len(list(variables_in(node.attrs))) :]
-    outer = {v: tangents[v] for v in captured if v in tangents}
-    inner = dependent(node.body)
+    s = Steps(node)
+    elements = {p: tangents[v] for p, v in zip(s.elements, s.sequences) if v in tangents}
+    given = {p: element_like(t) for p, t in elements.items()}
+    given |= {v: tangents[v] for v in s.captured if v in tangents}
+    states = {p: like_state(p) for p in s.states}
+    moving = {p for p, v in zip(s.states, s.first) if v in tangents}
+    results = [v for v in (*s.nexts, *s.outs) if v in s.inner]
     while True:
-        given = {**seeds, **outer, **{p: states[p] for p in moving}}
-        made = forward([v for v in results if v in inner], given)
-        more = {
-            p for p, v in zip(params[seqs:], results) if v in made and p not in moving and not discrete(p)
-        }
+        made = forward(results, given | {p: t for p, t in states.items() if p in moving})
+        more = {p for p, v in zip(s.states, s.nexts) if v in made and p not in moving and not discrete(p)}
         if not more:
             break
         moving |= more
-    kept = [p for p in params[seqs:] if p in moving]
-    nexts = [v for p, v in zip(params[seqs:], results) if p in moving]
-    outs = [k for k, v in enumerate(results[carries:]) if v in made]
+    kept = [(p, *more) for p, *more in zip(s.states, s.first, s.nexts) if p in moving]
+    outs = [k for k, v in enumerate(s.outs) if v in made]
     body = Body(
-        (*params[:seqs], *seeds.values(), *params[seqs:], *(states[p] for p in kept)),
+        (*s.elements, *(given[p] for p in elements), *s.states, *(states[p] for p, _, _ in kept)),
         (
-            *results[:carries],
-            *(made.get(v) or zeros(v) for v in nexts),
-            *results[carries:],
-            *(made[results[carries + k]] for k in outs),
-            *condition,
+            *s.nexts,
+            *(made.get(v) or zeros(v) for _, _, v in kept),
+            *s.outs,
+            *(made[s.outs[k]] for k in outs),
+            *s.condition,
         ),
     )
-    first = [v for p, v in zip(params[seqs:], node.operands[seqs:]) if p in moving]
-    operands = [
-        *node.operands[:seqs],
-        *elements.values(),
-        *node.operands[seqs:],
-        *(tangents[v] if v in tangents else zeros(v) for v in first),
-    ]
+    first = [tangents[v] if v in tangents else zeros(v) for _, v, _ in kept]
     known = build.static_size(node.attrs["length"])
     types = [
-        *(r.type for r in node.results[:carries]),
-        *(p.type for p in kept),
-        *(r.type for r in node.results[carries:ends]),
-        *(tensor_type(v.type.dtype, (known, *v.type.shape)) for v in (results[carries + k] for k in outs)),
-        *(r.type for r in node.results[ends:]),
+        *(r.type for r in node.results[: s.carries]),
+        *(p.type for p, _, _ in kept),
+        *(r.type for r in node.results[s.carries : s.ends]),
+        *(tensor_type(v.type.dtype, (known, *v.type.shape)) for v in (s.outs[k] for k in outs)),
+        *(r.type for r in node.results[s.ends :]),
     ]
-    attrs = {**node.attrs, "seqs": seqs + len(elements), "carries": carries + len(kept)}
+    attrs = {**node.attrs, "seqs": len(s.elements) + len(elements), "carries": s.carries + len(kept)}
+    operands = [*s.sequences, *elements.values(), *s.first, *first]
     pushed = scan_node(operands, attrs, types, body, "rop_of_scan_fn").results
-    last = dict(zip(kept, pushed[carries:]))
-    stacks = dict(zip(outs, pushed[ends + len(kept) :]))
-    made_of = [*(last.get(p) for p in params[seqs:]), *(stacks.get(k) for k in range(len(results) - carries))]
-    return made_of + [None for _ in condition]
+    last = dict(zip((p for p, _, _ in kept), pushed[s.carries :]))
+    stacks = dict(zip(outs, pushed[s.ends + len(kept) :]))
+    return [
+        *(last.get(p) for p in s.states),
+        *(stacks.get(k) for k in range(len(s.outs))),
+        *(None for _ in s.condition),
+    ]
