@@ -13,9 +13,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from tcc.callables import Specialised, explained
 from tcc.devicecode import DeviceCode
 from tcc.driver import Program, refuse_certain_failures, without_places
-from tcc.functions import Specialised, explained
 from tcc.ir.clone import clone
 from tcc.ir.dims import Size
 from tcc.lower import Lowered

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from tcc import native
-from tcc.functions import DictFunction, In, InputContainer, InterpretedFunction, compiled, parameter
+from tcc.callables import InterpretedFunction, compiled
+from tcc.functions import DictFunction, In, InputContainer, parameter
 from tcc.graph import NOWHERE, located_at
 from tcc.ir.core import Func, Module
 from tcc.ir.parser import ParseError, parse

@@ -7,16 +7,19 @@ interpreter, so what they report is an operation of the user's program with its 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from tcc.callables import InterpretedFunction, compiled, explained
+from tcc.ir import interpret
+from tcc.ir.core import Op, Value
+from tcc.lower import Lowered
+from tcc.runtime.buffers import Container
+from tcc.runtime.callable import Function as NativeFunction
+from tcc.runtime.callable import Parameter
 from tcc.settings import OPTIMIZERS, config
-
-if TYPE_CHECKING:
-    from tcc.ir.core import Op, Value
-    from tcc.lower import Lowered
-    from tcc.runtime.callable import Parameter
+from tcc.user_op import Probed
 
 Array = np.ndarray[Any, Any]
 LINKERS = (
@@ -66,9 +69,7 @@ class Mode:
         return self
 
     def make(self, name: str, parameters: Sequence[Parameter], lowered: Lowered, returns: str) -> Any:
-        """The function; see tcc.functions."""
-        from tcc.functions import InterpretedFunction, compiled
-
+        """The function; see tcc.callables."""
         build: Any = InterpretedFunction if self.interpreted else compiled
         return build(name, parameters, lowered, returns)
 
@@ -99,9 +100,6 @@ class NanGuardMode(Mode):
         self.nan_is_error, self.inf_is_error, self.big_is_error = nan_is_error, inf_is_error, big_is_error
 
     def make(self, name: str, parameters: Sequence[Parameter], lowered: Lowered, returns: str) -> Any:
-        from tcc.functions import InterpretedFunction
-        from tcc.ir import interpret
-
         mode = self
 
         class Guard(interpret.Frame):
@@ -150,9 +148,6 @@ class MonitorMode(Mode):
         self.pre_func, self.post_func = pre_func, post_func
 
     def make(self, name: str, parameters: Sequence[Parameter], lowered: Lowered, returns: str) -> Any:
-        from tcc.functions import InterpretedFunction
-        from tcc.ir import interpret
-
         mode = self
 
         class Monitor(interpret.Frame):
@@ -200,6 +195,38 @@ class InvalidValueError(DebugModeError):
     """An operation gave NaN or an infinity, and `check_isfinite` was asked for."""
 
 
+class DebugFunction(InterpretedFunction):
+    """Interprets, and compares with compiled code that works on copies of the shared variables."""
+
+    def computed(
+        self, arrays: Sequence[np.ndarray[Any, Any]]
+    ) -> tuple[list[np.ndarray[Any, Any]], dict[str, np.ndarray[Any, Any]]]:
+        results, updates = super().computed(arrays)
+        if any(op.name == "call" for op in self.func.body.walk()):
+            return results, updates
+        from tcc.codegen import support
+        from tcc.driver import Program
+
+        support.load()
+        copies = {n: Container(c.get()) for n, c in self.program.containers.items()}
+        program = Program(self.func, copies, "list", explained(self.lowered))
+        native = NativeFunction(self.name, self.parameters, program.specialise)(*arrays)
+        self.compare([(f"output {i}", a, b) for i, (a, b) in enumerate(zip(results, native, strict=True))])
+        self.compare([(f"the new value of {n}", v, copies[n].get()) for n, v in updates.items()])
+        return results, updates
+
+    def compare(self, pairs: Sequence[tuple[str, Any, Any]]) -> None:
+        for what, want, got in pairs:
+            precision = np.finfo(want.dtype).eps if want.dtype.kind in "fc" else 0
+            scale = np.max(np.abs(want[np.isfinite(want)]), initial=0) if precision else 0
+            if not np.allclose(
+                got, want, rtol=1000 * precision, atol=1000 * precision * scale, equal_nan=True
+            ):
+                raise BadOptimization(
+                    f"{what} of {self.name}: compiled code gives\n{got}\nand the program as written\n{want}"
+                )
+
+
 class DebugMode(Mode):
     """Interprets the program as written, checks each result against its type, and compares with compiled code.
 
@@ -219,10 +246,6 @@ class DebugMode(Mode):
         self.check_isfinite = check_isfinite is None or check_isfinite
 
     def make(self, name: str, parameters: Sequence[Parameter], lowered: Lowered, returns: str) -> Any:
-        from tcc.functions import DebugFunction
-        from tcc.ir import interpret
-        from tcc.user_op import Probed
-
         guard, mode = NanGuardMode(big_is_error=False), self
 
         class Watched(interpret.Frame):

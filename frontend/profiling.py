@@ -9,9 +9,10 @@ from typing import Any, TextIO
 import numpy as np
 
 from tcc import devicetimes
+from tcc.callables import Specialised
 from tcc.devices import DeviceSource
 from tcc.driver import Program
-from tcc.functions import Made, Specialised
+from tcc.functions import Made
 from tcc.measuring import KernelTime, described, profile
 from tcc.runtime.buffers import Container
 from tcc.runtime.callable import ordered

@@ -53,8 +53,8 @@ def complete(outputs: Sequence[Variable]) -> None:
 
 
 def _compute(values: Mapping[Any, Any], outputs: Sequence[Variable]) -> None:
+    from tcc.callables import program_of
     from tcc.compiling import function
-    from tcc.functions import program_of
     from tcc.ir import interpret
     from tcc.lower import lower
 

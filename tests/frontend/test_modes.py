@@ -9,9 +9,18 @@ import pytest
 
 import tcc
 import tcc.tensor as T
+from tcc.callables import CompiledFunction, InterpretedFunction
 from tcc.devices import CompiledForDevice
-from tcc.functions import CompiledFunction, DebugFunction, InterpretedFunction
-from tcc.modes import BadOptimization, DebugMode, InvalidValueError, Mode, MonitorMode, NanGuardMode, get_mode
+from tcc.modes import (
+    BadOptimization,
+    DebugFunction,
+    DebugMode,
+    InvalidValueError,
+    Mode,
+    MonitorMode,
+    NanGuardMode,
+    get_mode,
+)
 
 x = T.dvector("x")
 Compiled = CompiledFunction if tcc.config.device == "cpu" else CompiledForDevice
