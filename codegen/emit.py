@@ -21,7 +21,7 @@ LoopBody = Callable[[str, list[str]], "Sequence[str] | None"]
 class VecType:
     """An LLVM scalar (`lanes == 1`, written `float`) or vector (`<16 x float>`) type."""
 
-    elem: str  # i1 i8 i16 i32 i64 half bfloat float double
+    elem: str  # i1 i8 i16 i32 i64 i128 half bfloat float double
     lanes: int = 1
 
     def __str__(self) -> str:
@@ -46,6 +46,7 @@ class VecType:
             "i16": 2,
             "i32": 4,
             "i64": 8,
+            "i128": 16,
             "half": 2,
             "bfloat": 2,
             "float": 4,

@@ -178,7 +178,8 @@ class Places:
             if mode == "add":
                 old = scalar.load(e, self.target, dtype, pos.lanes, at_a, mask)
                 operands = {"a": (dtype, old), "b": (dtype, value)}
-                value = scalar.emit_scalar(e, self.target, "a + b", operands, lanes=pos.lanes, result=dtype)
+                body = scalar.sum_body(dtype)
+                value = scalar.emit_scalar(e, self.target, body, operands, lanes=pos.lanes, result=dtype)
             scalar.store(e, self.target, dtype, pos.lanes, value, at_a, mask)
 
         if sa == 1 and sb == 1:
@@ -286,7 +287,8 @@ def _rows(
             if mode == "add":
                 dtype = w.types[out].dtype
                 operands = {"a": (dtype, w.load(out, to)), "b": (dtype, value)}
-                value = scalar.emit_scalar(e, w.target, "a + b", operands, lanes=1, result=dtype)
+                body = scalar.sum_body(dtype)
+                value = scalar.emit_scalar(e, w.target, body, operands, lanes=1, result=dtype)
             w.store(out, to, value)
             return
         n = w.size(w.types[indexed].shape[rest[depth]])

@@ -9,14 +9,15 @@ from tcc.codegen.emit import Emit, VecType
 from tcc.codegen.halves import HALVES
 from tcc.codegen.math.core import Math
 from tcc.codegen.target import Target
-from tcc.ir.types import FLOATS
+from tcc.ir.types import COMPLEX, FLOATS, REAL_OF, itemsize, numpy_dtype
 
+# a complex number is the bits of its two parts: what computes takes them apart (primitives.py)
 ELEMS = {"bool": "i1", "f16": "float", "bf16": "float", "f32": "float", "f64": "double"} | {
     f"{s}{n}": f"i{n}" for s in "iu" for n in (8, 16, 32, 64)
-}
+} | {"c64": "i64", "c128": "i128"}  # fmt: skip
 
-# where they differ; complex numbers are moved only
-MEMORY = {"bool": "i8", "f16": "i16", "bf16": "i16", "c64": "i64", "c128": "i128"}
+# where they differ
+MEMORY = {"bool": "i8", "f16": "i16", "bf16": "i16"}
 
 
 def elem(dtype: str) -> str:
@@ -31,13 +32,21 @@ def memory_elem(dtype: str) -> str:
     return MEMORY.get(dtype) or elem(dtype)
 
 
+def alignment(dtype: str) -> int:
+    """Of an element in memory, in bytes: that of a complex number's parts, as in C."""
+    return itemsize(REAL_OF.get(dtype, dtype))
+
+
 def register_bytes(dtype: str) -> int:
     """Of an element in a vector register; masks count as bytes."""
     return VecType(elem(dtype)).bytes
 
 
-def const(dtype: str, lanes: int, value: float | int | bool) -> str:
+def const(dtype: str, lanes: int, value: complex | float | int | bool) -> str:
     """A number of the dtype in every lane."""
+    if dtype in COMPLEX:
+        value = int.from_bytes(numpy_dtype(dtype).type(value).tobytes(), "little")
+    assert not isinstance(value, complex)
     return VecType(elem(dtype), lanes).const(halves.nearest(dtype, value) if dtype in HALVES else value)
 
 
@@ -123,6 +132,18 @@ class Lanes:
         return self.convert("sext" if self.signed else "zext", value, to.type)
 
 
+def halved(t: VecType) -> VecType:
+    """The vector of the same bits whose elements are 64-bit words, where the instructions for vectors have no such elements."""
+    return VecType("i64", 2 * t.lanes) if t.elem == "i128" and t.lanes > 1 else t
+
+
+def twice(e: Emit, mask: str, lanes: int) -> str:
+    """A mask in which each lane stands twice."""
+    each = ", ".join(f"i32 {i // 2}" for i in range(2 * lanes))
+    t = VecType("i1", lanes)
+    return e.value(f"shufflevector {t} {mask}, {t} poison, <{2 * lanes} x i32> <{each}>")
+
+
 def from_memory(e: Emit, target: Target, dtype: str, lanes: int, value: str) -> str:
     """A vector as it was loaded, as registers hold it."""
     if dtype in HALVES:
@@ -143,14 +164,17 @@ def to_memory(e: Emit, target: Target, dtype: str, lanes: int, value: str) -> st
 
 def load(e: Emit, target: Target, dtype: str, lanes: int, pointer: str, mask: str | None = None) -> str:
     """`lanes` neighbours at `pointer`, aligned to one element; lanes outside `mask` (of i1) are 0 and not read."""
-    t = VecType(memory_elem(dtype), lanes)
+    whole, align = VecType(memory_elem(dtype), lanes), alignment(dtype)
+    t = halved(whole)
+    if mask is not None and t is not whole:
+        mask = twice(e, mask, lanes)
     if mask is None:
-        got = e.value(f"load {t}, ptr {pointer}, align {t.bytes}")
+        got = e.value(f"load {t}, ptr {pointer}, align {align}")
     elif lanes == 1:
         before, inside, after = e.current, e.label(), e.label()
         e.branch_if(mask, inside, after)
         e.at(inside)
-        one = e.value(f"load {t}, ptr {pointer}, align {t.bytes}")
+        one = e.value(f"load {t}, ptr {pointer}, align {align}")
         e.branch(after)
         e.at(after)
         got = e.value(f"phi {t} [{t.const(0)}, %{before}], [{one}, %{inside}]")
@@ -158,10 +182,12 @@ def load(e: Emit, target: Target, dtype: str, lanes: int, pointer: str, mask: st
         got = e.call(
             t,
             f"llvm.masked.load.{t.suffix}.p0",
-            (f"ptr align {t.bytes}", pointer),
+            (f"ptr align {align}", pointer),
             (t.of("i1"), mask),
             (t, "zeroinitializer"),
         )
+    if t is not whole:
+        got = e.value(f"bitcast {t} {got} to {whole}")
     return from_memory(e, target, dtype, lanes, got)
 
 
@@ -169,9 +195,13 @@ def store(
     e: Emit, target: Target, dtype: str, lanes: int, value: str, pointer: str, mask: str | None = None
 ) -> None:
     """Stores `lanes` neighbours at `pointer`, aligned to one element; lanes outside `mask` (of i1) are not written."""
-    t = VecType(memory_elem(dtype), lanes)
+    whole, align = VecType(memory_elem(dtype), lanes), alignment(dtype)
+    t = halved(whole)
     stored = to_memory(e, target, dtype, lanes, value)
-    plain = f"store {t} {stored}, ptr {pointer}, align {t.bytes}"
+    if t is not whole:
+        stored = e.value(f"bitcast {whole} {stored} to {t}")
+        mask = mask and twice(e, mask, lanes)
+    plain = f"store {t} {stored}, ptr {pointer}, align {align}"
     if mask is None:
         e.line(plain)
         return
@@ -182,6 +212,6 @@ def store(
         "void",
         f"llvm.masked.store.{t.suffix}.p0",
         (t, stored),
-        (f"ptr align {t.bytes}", pointer),
+        (f"ptr align {align}", pointer),
         (t.of("i1"), mask),
     )

@@ -47,7 +47,7 @@ class Vectors:
         got = e.call(
             t,
             f"llvm.masked.gather.{t.suffix}.v{pos.lanes}p0",
-            (f"{ptrs} align {t.bytes}", pointers),
+            (f"{ptrs} align {scalar.alignment(dtype)}", pointers),
             (f"<{pos.lanes} x i1>", mask),
             (t, "zeroinitializer"),
         )
@@ -67,7 +67,7 @@ class Vectors:
             "void",
             f"llvm.masked.scatter.{t.suffix}.v{pos.lanes}p0",
             (t, stored),
-            (f"{ptrs} align {t.bytes}", pointers),
+            (f"{ptrs} align {scalar.alignment(dtype)}", pointers),
             (f"<{pos.lanes} x i1>", mask),
         )
 

@@ -5,22 +5,30 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
+from tcc.codegen.emit import VecType
 from tcc.codegen.lanes import Lanes
 from tcc.codegen.math import functions as vector_math
 from tcc.codegen.philox import philox
+from tcc.ir.types import COMPLEX_OF, REAL_OF
 
 Write = Callable[..., str]  # (Lanes, *operands) -> text
 
 
 class Primitive(NamedTuple):
-    """`arity` operands of one dtype.  `result` is "same" or "bool"; `write` maps a kind of dtype to what writes it.
+    """`arity` operands of one dtype.  `result` is "same", "bool", "part" (of a complex number) or "whole" (of which they are
+    parts); `write` maps a kind of dtype to what writes it.
 
-    Kinds are "f" (floats), "i" (signed), "u" (unsigned integers) and "b" (bool).
+    Kinds are "f" (floats), "i" (signed), "u" (unsigned integers), "b" (bool) and "c" (complex numbers).
     """
 
     arity: int
     write: Mapping[str, Write]
     result: str = "same"
+
+    def result_dtype(self, dtype: str) -> str:
+        return {"same": dtype, "part": REAL_OF.get(dtype, ""), "whole": COMPLEX_OF.get(dtype, "")}.get(
+            self.result, self.result
+        )
 
     def emit(self, name: str, lanes: Lanes, *operands: str) -> str:
         """Its text; TypeError where it has no meaning for the dtype."""
@@ -153,6 +161,39 @@ def never(v: Lanes, a: str) -> str:
     return v.like("bool").const(False)
 
 
+# -- complex numbers: the bits of the real part, then those of the imaginary part ---------------------------------------
+
+
+def part(which: int) -> Write:
+    """What stands in each second word of a vector; of one number (and of a GPU's few), its low or high bits."""
+
+    def write(v: Lanes, a: str) -> str:
+        made, bits = v.like(REAL_OF[v.dtype]).type, v.type.bytes * 4
+        if v.lanes > 1 and not v.target.is_gpu:
+            words = VecType(made.elem, 2 * v.lanes)
+            each = ", ".join(f"i32 {2 * i + which}" for i in range(v.lanes))
+            a = v.convert("bitcast", a, words)
+            return v.e.value(f"shufflevector {words} {a}, {words} poison, <{v.lanes} x i32> <{each}>")
+        a = v.binary("lshr", a, v.const(bits)) if which else a
+        word = v.type.of(f"i{bits}")
+        return v.e.value(f"bitcast {word} {v.convert('trunc', a, word)} to {made}")
+
+    return write
+
+
+def joined(v: Lanes, a: str, b: str) -> str:
+    whole = v.like(COMPLEX_OF[v.dtype])
+    if v.lanes > 1 and not v.target.is_gpu:
+        words = VecType(v.type.elem, 2 * v.lanes)
+        each = ", ".join(f"i32 {i // 2 + i % 2 * v.lanes}" for i in range(2 * v.lanes))
+        mixed = v.e.value(f"shufflevector {v.type} {a}, {v.type} {b}, <{2 * v.lanes} x i32> <{each}>")
+        return v.e.value(f"bitcast {words} {mixed} to {whole.type}")
+    bits = 8 * v.type.bytes
+    word = v.type.of(f"i{bits}")
+    low, high = (v.e.value(f"zext {word} {v.convert('bitcast', x, word)} to {whole.type}") for x in (a, b))
+    return whole.binary("or", low, whole.binary("shl", high, whole.const(bits)))
+
+
 PRIMITIVES: dict[str, Primitive] = {
     "add": Primitive(2, {"f": op("fadd"), "i": op("add"), "u": op("add"), "b": op("or")}),
     "sub": Primitive(2, {"f": op("fsub"), "i": op("sub"), "u": op("sub")}),
@@ -187,6 +228,9 @@ PRIMITIVES: dict[str, Primitive] = {
     "isnan": Primitive(1, {"f": is_nan} | dict.fromkeys("iub", never), "bool"),
     "isinf": Primitive(1, {"f": is_inf} | dict.fromkeys("iub", never), "bool"),
     "philox": Primitive(3, {"u": philox}),
+    "real": Primitive(1, {"c": part(0)}, "part"),
+    "imag": Primitive(1, {"c": part(1)}, "part"),
+    "complex": Primitive(2, {"f": joined}, "whole"),
 }
 for _name, (_arity, _) in vector_math.FUNCTIONS.items():
     PRIMITIVES.setdefault(_name, Primitive(_arity, {"f": of_floats(_name)}))

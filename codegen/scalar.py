@@ -17,6 +17,7 @@ from tcc.codegen.emit import Emit
 from tcc.codegen.halves import HALVES
 from tcc.codegen.lanes import (
     Lanes,
+    alignment,
     const,
     elem,
     from_memory,
@@ -28,9 +29,11 @@ from tcc.codegen.lanes import (
 )
 from tcc.codegen.primitives import PRIMITIVES
 from tcc.codegen.target import Target
+from tcc.ir.types import COMPLEX
 
 __all__ = [
     "PRIMITIVES",
+    "alignment",
     "const",
     "elem",
     "emit_scalar",
@@ -39,6 +42,7 @@ __all__ = [
     "memory_elem",
     "register_bytes",
     "store",
+    "sum_body",
     "to_memory",
 ]
 
@@ -168,7 +172,7 @@ class _Writer:
             return POWERS[args[1]](self, args[0])
         lanes, texts = self.unify(name, *args)
         text = primitive.emit(name, lanes, *texts)
-        return (lanes.dtype if primitive.result == "same" else primitive.result), text
+        return primitive.result_dtype(lanes.dtype), text
 
     def unify(self, name: str, *args: Value | Number) -> tuple[Lanes, list[str]]:
         """The one dtype of `args` (the result's, if all are numbers), and their texts."""
@@ -193,6 +197,11 @@ class _Writer:
             raise TypeError(f"scalar body {self.body!r}: where needs a bool, got {got}")
         lanes, (first, second) = self.unify("where", a, b)
         return lanes.dtype, lanes.select(cond[1], first, second)
+
+
+def sum_body(dtype: str) -> str:
+    """The body that adds `a` and `b`."""
+    return "complex(real(a) + real(b), imag(a) + imag(b))" if dtype in COMPLEX else "a + b"
 
 
 # exponents that need no logarithm

@@ -33,6 +33,10 @@ class Target(NamedTuple):
     fma: bool = True  # whether a fused multiply-add is an instruction; without it, a product and a sum
 
     @property
+    def is_gpu(self) -> bool:
+        return self.triple.startswith("nvptx")
+
+    @property
     def multiply_adds(self) -> int:
         """Of whole vectors, in a cycle."""
         return 1 if self.avx512 and self.cpu in HALVES else 2

@@ -14,6 +14,8 @@ from tcc.ir.clone import clone
 from tcc.ir.core import Func, Op
 from tcc.ir.dims import Size
 from tcc.ir.types import itemsize
+from tcc.passes.manager import Context
+from tcc.passes.parts import parts
 from tcc.passes.writes import on_host
 from tcc.runtime import bundle
 from tcc.runtime.manifest import Array, Entry, Range, Tensor
@@ -66,7 +68,9 @@ def refuse_python(model: Model, gpu: bool = False) -> None:
     """TypeError for ops that have no native code, all of them at once, and for state of changing size."""
     odd: dict[str, str] = {}
     for name, func in model.module.items():
-        for op in func.body.walk():
+        lowered = clone(func)
+        parts(lowered, Context())
+        for op in lowered.body.walk():
             if on_host(op) and not (gpu and is_kernel(op)):
                 takes = ", ".join(str(v.type) for v in op.operands)
                 odd[f"{op.name}({takes}) in {name}"] = op.loc

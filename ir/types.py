@@ -40,6 +40,11 @@ HALVES = frozenset({"f16", "bf16"})
 FLOATS = frozenset({"f16", "bf16", "f32", "f64"})
 INTEGERS = frozenset({"i8", "i16", "i32", "i64", "u8", "u16", "u32", "u64"})
 COMPLEX = frozenset({"c64", "c128"})
+REAL_OF = {
+    "c64": "f32",
+    "c128": "f64",
+}  # of complex numbers: the dtype of their two parts, which lie side by side
+COMPLEX_OF = {real: whole for whole, real in REAL_OF.items()}
 
 
 @dataclass(frozen=True, slots=True)

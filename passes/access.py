@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from tcc.ir.core import Op, Value
 from tcc.passes.fold import splat
 
-# Rows that a loop nest absorbs as index maps or scalars, once for each reader.
-INLINE = frozenset({"broadcast", "dimshuffle", "iota", "size", "const", "identity"})
+# Rows that a loop nest absorbs as index maps, scalars or parts of what it reads, once for each reader.
+PARTS = frozenset({"real", "imag"})
+INLINE = frozenset({"broadcast", "dimshuffle", "iota", "size", "const", "identity"}) | PARTS
 
 Axes = tuple[
     int | None, ...
@@ -17,15 +18,22 @@ Axes = tuple[
 
 @dataclass(frozen=True)
 class Access:
-    """`value` read at `axes`.  A const (a splat), size or iota is not read at all but computed in place."""
+    """`value` read at `axes`, or a `part` of it (real, imag).  A const (a splat), size or iota is not read at all but computed
+    in place."""
 
     value: Value
     axes: Axes
+    part: str = ""
 
     @property
     def generated(self) -> bool:
         op = self.value.op
         return op is not None and op.name in ("const", "size", "iota") and inline(op)
+
+    @property
+    def whole(self) -> Access:
+        """Without its part."""
+        return Access(self.value, self.axes)
 
 
 def inline(op: Op) -> bool:
@@ -45,6 +53,16 @@ def resolve(value: Value, axes: Axes) -> Access:
             axes = tuple(axes[order.index(k)] if k in order else None for k in range(source.type.rank))
         value = source
     return Access(value, axes)
+
+
+def reading(value: Value, axes: Axes) -> Access:
+    """The same where a part of what is stored will do."""
+    found = resolve(value, axes)
+    op = found.value.op
+    if op is None or op.name not in PARTS:
+        return found
+    whole = resolve(op.operands[0], found.axes)
+    return Access(whole.value, whole.axes, op.name)
 
 
 def _through_broadcast(source: Value, result: Value, axes: Axes) -> Axes:

@@ -113,6 +113,8 @@ def _readable(a: Access, group: Group, product: Op) -> bool:
     assert group.dims is not None
     rank = len(group.dims)
     inner = tuple(range(2 if product.name in CONVOLUTIONS else rank - 1, rank))
+    if a.part:  # the block's values have the product's dtype
+        return False
     if a.generated:
         return a.value.op is not None and a.value.op.name == "const"
     if a.value is product.result:

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from tcc.ir.core import Op, Value
 from tcc.ir.dims import Size, product
-from tcc.passes.access import Access, identity, inline, resolve
+from tcc.passes.access import Access, identity, inline, reading, resolve
 from tcc.passes.pattern import is_complex
 
 REDUCTIONS = frozenset({"sum", "prod", "max", "min", "any", "all"})
@@ -91,8 +91,8 @@ def accesses(op: Op) -> list[Access]:
     """How a fusable op reads its operands, over its own space; of a pick only the source and the last index."""
     rank = len(space(op))
     if op.name == "gather":
-        return [resolve(op.operands[0], identity(rank)), resolve(op.operands[-1], identity(rank - 1))]
-    return [resolve(v, identity(rank)) for v in op.operands]
+        return [reading(op.operands[0], identity(rank)), resolve(op.operands[-1], identity(rank - 1))]
+    return [reading(v, identity(rank)) for v in op.operands]
 
 
 def member(op: Op) -> tuple[Access, ...]:
@@ -132,7 +132,7 @@ def judge(members: Members, dims: tuple[Size, ...], limits: Limits) -> Verdict:
         for a in reads:
             source = a.value.op
             if source is None or source not in members:
-                read.add(a)
+                read.add(a.whole)
                 continue
             of_rows = source.name in REDUCTIONS or source.name == "gather" or len(space(source)) < rank
             if not of_rows and (not whole or a.axes != full):

@@ -47,6 +47,7 @@ class _Nest:
         self.values: dict[Value, Value] = {}  # a member's result -> what the body computes for it
         self.wide: dict[Value, Value] = {}  # one number a row -> the row filled with it
         self.generated: dict[tuple[Value, Axes, bool], Value] = {}
+        self.parts: dict[tuple[Value, str], Value] = {}
 
     def add(self, op: Op) -> None:
         whole = len(space(op)) == len(self.dims)
@@ -78,6 +79,11 @@ class _Nest:
 
     def read(self, a: Access, whole: bool) -> Value:
         """The value of an access; filled into a row where a row kernel's op works on rows (`whole`)."""
+        if a.part:
+            key = self.read(a.whole, whole), a.part
+            if key not in self.parts:
+                self.parts[key] = self.b.op(a.part, key[0]).result
+            return self.parts[key]
         if a.generated:
             return self.generate(a, whole)
         value = self.values.get(a.value) or self.param(a)

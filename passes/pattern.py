@@ -251,7 +251,9 @@ CONSTANTS = FunctionRule("an operation on splats -> a splat", (), lambda op, b: 
 
 
 def is_complex(op: Op) -> bool:
-    """Whether it computes with complex numbers, for which the algebra of the rules does not hold."""
+    """Whether it computes with complex numbers as a whole, for which the algebra of the rules does not hold."""
+    if op.name in ("real", "imag", "complex"):
+        return False
     return any(v.type.dtype in COMPLEX for v in (*op.operands, *op.results))
 
 

@@ -22,6 +22,7 @@ from tcc.passes.lift import lift
 from tcc.passes.manager import Context, Pass, Step
 from tcc.passes.merge import merge
 from tcc.passes.panels import LOOP_BYTES, panels
+from tcc.passes.parts import parts
 from tcc.passes.place import place
 from tcc.passes.plan import plan
 from tcc.passes.remake import remake
@@ -31,6 +32,7 @@ VALUES: list[Step] = [
     Step(fold, {}),
     Step(hoist, {}),  # so that scans of equal steps have equal bodies
     Step(cse, {}),
+    Step(parts, {}),
     Step(merge, {}),
     Step(binds, {}),
     Step(canonicalize, {}),

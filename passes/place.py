@@ -18,13 +18,15 @@ from tcc.ir.builder import Builder
 from tcc.ir.core import Block, Func, Op, Value
 from tcc.ir.dims import Size
 from tcc.ir.optable import TABLE
-from tcc.ir.types import Type, dense_strides
+from tcc.ir.types import COMPLEX, Type, dense_strides
 from tcc.ir.verify import same_place
+from tcc.passes import complexes
+from tcc.passes.access import PARTS
+from tcc.passes.complexes import Complex
 from tcc.passes.destinations import Destinations, Windows, starts
 from tcc.passes.epilogue import WITH_EPILOGUE
 from tcc.passes.inplace import alias_classes, sink_updates
 from tcc.passes.manager import Context
-from tcc.passes.pattern import is_complex
 from tcc.passes.writes import (
     VIEWS,
     added_operand,
@@ -181,14 +183,14 @@ class _Placement:
                 self.view(op, scope)
             elif op.name == "concat":
                 self.concat(op, scope)
-            elif op.name == "insert" and not on_host(op):
+            elif op.name == "insert":
                 self.insert(op, scope)
             elif op.name == "scan":
                 self.scan(op, scope)
             elif op.name == "ifelse":
                 self.ifelse(op, scope)
-            elif op.name == "const" and np.ndim(op.attrs["value"]) == 0 and is_complex(op):
-                self.filled(op, scope)
+            elif op.name in PARTS:
+                self.part(op, scope)
             elif op.name in ("iota", "size") or (op.name == "const" and np.ndim(op.attrs["value"]) == 0):
                 self.created(op, scope)
             elif op.name == "const":
@@ -245,12 +247,13 @@ class _Placement:
             self.start_from(b, reads[0], places[0], op.loc)
         b.block.append(new)
 
-    def filled(self, op: Op, scope: _Scope) -> None:
-        """One complex number, seen in every place."""
-        t = op.result.type
-        one = scope.builder.op("const", attrs={**op.attrs, "type": Type(t.dtype).at("const")}).result
-        self.bind(one, one, one)
-        self.bind(op.result, self.windows.window(scope.builder, one, t, 0, (0,) * t.rank), one)
+    def part(self, op: Op, scope: _Scope) -> None:
+        """A part of complex numbers that something other than a kernel reads: a map."""
+        source = self.places[op.operands[0]]
+        body = Block([Type(source.type.dtype)])
+        inner = Builder(body, loc=op.loc)
+        inner.op("yield", inner.op(op.name, *body.params).result)
+        self.map_of([source], op, body, scope)
 
     def created(self, op: Op, scope: _Scope) -> None:
         """A value made of nothing, which no kernel took in: a map without operands."""
@@ -261,10 +264,15 @@ class _Placement:
         if op.name == "const":
             attrs["type"] = Type(t.dtype)
         inner.op("yield", inner.op(op.name, attrs=attrs).result)
+        self.map_of([], op, body, scope)
+
+    def map_of(self, sources: list[Value], op: Op, body: Block, scope: _Scope) -> None:
+        """The result of `op` as a map of what lies in `sources`."""
+        t = op.result.type
         target = self.destination(op, op.result, scope, set())
         self.bind(op.result, target, self.roots[target])
         letters = "abcdefghijklmnop"[: t.rank]
-        scope.builder.block.append(inner_fuse([target], t, letters, body, op.loc))
+        scope.builder.block.append(inner_fuse([*sources, target], t, letters, body, op.loc))
 
     def dense(self, b: Builder, place: Value, loc: str) -> Value:
         """The place itself if it is row-major and dense, else a copy that is."""
@@ -396,7 +404,11 @@ class _Placement:
         scalar = Type(v.type.dtype)
         block = Block([scalar, scalar], ["x", "v"])
         inner = Builder(block)
-        inner.op("yield", inner.op("add", *block.params).result)
+        if scalar.dtype in COMPLEX:
+            total = complexes.add(inner, *(Complex(inner.real(p), inner.imag(p)) for p in block.params))
+            inner.op("yield", inner.complex(*total))
+        else:
+            inner.op("yield", inner.add(*block.params))
         fuse = inner_fuse([window, value, window], v.type, letters, block, op.loc)
         b.block.append(fuse)
 

@@ -13,7 +13,7 @@ from tcc.ir.builder import Builder
 from tcc.ir.clone import clone_op
 from tcc.ir.core import Func, Op, Value
 from tcc.ir.dims import Size, product
-from tcc.ir.types import itemsize
+from tcc.ir.types import COMPLEX, itemsize
 from tcc.passes.epilogue import CONVOLUTIONS, WITH_EPILOGUE, cheap, contiguous, scalar_flops
 from tcc.passes.manager import Context
 from tcc.passes.nest import LETTERS
@@ -85,6 +85,8 @@ class _Remaker:
             return True
         pixels = map[2 if reader.name in CONVOLUTIONS else -1 :]
         for s in read_by(maker, needed, [k]):
+            if s.value.type.dtype in COMPLEX:
+                return False
             dense = s.map.endswith(pixels) and contiguous(s.value, len(pixels))
             if any(c in pixels for c in s.map) and not dense:
                 return False

@@ -121,6 +121,9 @@ STABILISE: list[AnyRule] = [
 ]
 
 ALGEBRA: list[AnyRule] = [
+    rule("real(complex(x, y))", "x"),
+    rule("imag(complex(x, y))", "y"),
+    rule("complex(real(x), imag(x))", "x", samples={"x": "c64[3,4]"}),
     rule("x + 0", "x"),
     rule("x - 0", "x"),
     rule("0 - x", "neg(x)"),

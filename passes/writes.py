@@ -15,13 +15,14 @@ from tcc.passes.epilogue import CONVOLUTIONS
 from tcc.passes.pattern import is_complex
 
 VIEWS = frozenset({"dimshuffle", "reshape", "slice", "broadcast", "refine", "identity", "windows"})
-MOVES = VIEWS | {"const", "concat", "copy", "scan", "ifelse", "for", "alloc", "view", "yield"}
+MOVES = VIEWS | frozenset(
+    "const concat copy insert gather scatter fuse scan ifelse for alloc view yield".split()
+)
 
 
 def on_host(op: Op) -> bool:
-    """Whether Python runs it, on dense arrays: rows that say so, and what computes with complex numbers."""
-    moves = op.name in MOVES or (op.name == "insert" and op.attrs["mode"] == "set")
-    return op.defn.host or (not moves and is_complex(op))
+    """Whether Python runs it, on dense arrays: rows that say so, and what computes with complex numbers as a whole."""
+    return op.defn.host or (op.name not in MOVES and is_complex(op))
 
 
 def inner_fuse(operands: list[Value], type: Type, letters: str, block: Block, loc: str) -> Op:

@@ -18,7 +18,6 @@ from tcc.codegen.aot.layout import (
     CTX_POOL,
     CTX_THREADS,
     STATUS,
-    alignment,
     dlpack,
 )
 from tcc.codegen.aot.messages import refuse, string
@@ -26,6 +25,7 @@ from tcc.codegen.driver import Lowered
 from tcc.codegen.emit import Emit
 from tcc.codegen.gpu.library import DeviceLowered
 from tcc.codegen.kernel import bytes_text, size_text
+from tcc.codegen.lanes import alignment
 from tcc.ir import dims
 from tcc.ir.dims import Size
 from tcc.ir.types import itemsize, numpy_dtype

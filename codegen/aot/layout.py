@@ -40,7 +40,3 @@ def dlpack(dtype: str) -> int:
     """A dtype as DLPack's code, bits and lanes in one little-endian word."""
     code = 4 if dtype == "bf16" else 6 if dtype == "bool" else CODES[dtype[0]]
     return code | 8 * itemsize(dtype) << 8 | 1 << 16
-
-
-def alignment(dtype: str) -> int:
-    return min(itemsize(dtype), 8)

@@ -160,7 +160,8 @@ class _Scatter(Indexed):
 
     def sum(self, a: str, b: str) -> str:
         operands = {"a": (self.dtype, a), "b": (self.dtype, b)}
-        return scalar.emit_scalar(self.e, LANE, "a + b", operands, lanes=1, result=self.dtype)
+        body = scalar.sum_body(self.dtype)
+        return scalar.emit_scalar(self.e, LANE, body, operands, lanes=1, result=self.dtype)
 
 
 class _Sorted(_Scatter, Records):

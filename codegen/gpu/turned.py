@@ -177,8 +177,8 @@ class _Turned(Threads):
             source = e.gep(self.bases[access.slot], plus(e, at, row), t.elem)
             read.append(e.value(f"load {t}, ptr {source}, align {run * t.bytes}"))
         for i in range(run):
-            made = "poison"
-            for j in range(run):
+            made = "poison" if run > 1 else read[0]
+            for j in range(run if run > 1 else 0):
                 one = e.value(f"extractelement {t} {read[j]}, i64 {i}")
                 made = e.value(f"insertelement {t} {made}, {t.elem} {one}, i64 {j}")
             place = self.place(access, plus(e, row, str(i)), column)

@@ -29,7 +29,7 @@ from tcc.ir.ops.rules import (
     want_shape,
 )
 from tcc.ir.optable import REQUIRED, GradRule, OpDef, RopRule, Sample, define
-from tcc.ir.types import COMPLEX, DTYPES, FLOATS, INTEGERS, Type, numpy_dtype
+from tcc.ir.types import COMPLEX, COMPLEX_OF, DTYPES, FLOATS, INTEGERS, REAL_OF, Type, numpy_dtype
 
 # (builder, gradient of the result, operand, result) -> gradient of the operand
 Slope = Callable[[Any, Any, Any, Any], Any]
@@ -323,6 +323,8 @@ binary("pow", "pow(a, b)", power, "a ** b; an integer to a negative power is rou
        low=0.2, slopes=power_slopes)
 binary("atan2", "atan2(a, b)", np.arctan2, "The angle of the point (b, a), in -pi..pi.", accepts=FLOATS,
        flops=30, low=0.5, slopes=atan2_slopes)
+binary("copysign", "copysign(a, b)", np.copysign, "|a| with the sign of b.", accepts=FLOATS,
+       slopes=lambda b, g, x, y, z: (b.mul(g, b.mul(b.sign(x), b.copysign(b.full(1.0, y), y))), zeros(b, y)))
 binary("minimum", "min(a, b)", np.minimum, "The smaller; NaN if either is.", accepts=COMPARED, commutes=True,
        slopes=extreme_slopes)
 binary("maximum", "max(a, b)", np.maximum, "The larger; NaN if either is.", accepts=COMPARED, commutes=True,
@@ -477,17 +479,19 @@ define(
     )
 )
 
-# -- complex numbers, which run on the host (passes/writes.py) ---------------------------------------------------------
+# -- complex numbers: all but `real`, `imag` and `complex` become operations on parts (passes/parts.py) ----------------
 #
 # The gradient by a complex z = x + iy is dC/dx + i dC/dy, Theano's.  Rules are written for the conjugate of that, for which the
 # chain rule of holomorphic functions holds as it stands: `grad` conjugates what flows in and what comes out.
 
-REAL_OF = {"c64": "f32", "c128": "f64"}
-COMPLEX_OF = {real: whole for whole, real in REAL_OF.items()}
-
 
 def _part(
-    name: str, ref: Callable[..., Any], doc: str, slope: Callable[[Any, Any, Any], Any], linear: bool = True
+    name: str,
+    ref: Callable[..., Any],
+    doc: str,
+    slope: Callable[[Any, Any, Any], Any],
+    linear: bool = True,
+    scalar: str = "",
 ) -> OpDef:
     """A row from complex numbers to real ones."""
 
@@ -507,6 +511,7 @@ def _part(
             doc=doc,
             grad=lambda b, op, g: [slope(b, g[0], op.operands[0])],
             rop=rop if linear else None,
+            scalar=scalar,
             samples=(Sample(("c64[3,4]",)), Sample(("c128[]",))),
         )
     )
@@ -544,12 +549,19 @@ def complex_rop(b: Any, op: Any, t: Sequence[Any]) -> list[Any]:
 
 
 unary("conj", "", np.conj, "The complex conjugate.", accepts=COMPLEX, slope=lambda b, g, x, y: b.conj(g))
-_part("real", lambda a: np.copy(np.real(a)), "The real part.", lambda b, g, z: b.complex(g, b.full(0, g)))
+_part(
+    "real",
+    lambda a: np.copy(np.real(a)),
+    "The real part.",
+    lambda b, g, z: b.complex(g, b.full(0, g)),
+    scalar="real(a)",
+)
 _part(
     "imag",
     lambda a: np.copy(np.imag(a)),
     "The imaginary part.",
     lambda b, g, z: b.complex(b.full(0, g), b.neg(g)),
+    scalar="imag(a)",
 )
 _part("angle", np.angle, "The argument, in -pi..pi.", _angle_slope, linear=False)
 _part("modulus", np.abs, "The absolute value; its gradient at 0 is 0.", _modulus_slope, linear=False)
@@ -562,6 +574,7 @@ define(
         doc="a + ib.",
         grad=lambda b, op, g: [b.real(g[0]), b.neg(b.imag(g[0]))],
         rop=complex_rop,
+        scalar="complex(a, b)",
         samples=(Sample(("f32[3,4]", "f32[3,4]")), Sample(("f64[]", "f64[]"))),
     )
 )

@@ -54,6 +54,23 @@ def test_maps_that_may_store_past_the_caches(build: Build) -> None:
         np.testing.assert_allclose(got, want, rtol=1e-6)
 
 
+@pytest.mark.parametrize("dtype", ["complex64", "complex128"])
+def test_complex_numbers(build: Build, dtype: str) -> None:
+    """As C's `float _Complex` and `double _Complex`: the parts side by side, aligned as one of them."""
+    z, w = T.TensorType(dtype, (False, False))("z"), tcc.shared(np.full((3, 3), 1 - 2j, dtype), name="w")
+    f = tcc.function([z], [T.dot(z, w) * 1j, abs(z).sum(axis=1)], updates=[(w, w * z[0, 0])])
+    model = build({"f": f}, {"z": ("n", 3)})
+    rng = np.random.default_rng(0)
+    given = (rng.standard_normal((50, 3)) + 1j * rng.standard_normal((50, 3))).astype(dtype)
+    bytes = np.zeros(given.nbytes + given.itemsize, np.uint8)
+    odd = bytes[given.itemsize // 2 :][: given.nbytes].view(dtype).reshape(given.shape)
+    odd[...] = given
+    for _ in range(2):
+        for got, want in zip(model(odd), f(given), strict=True):
+            np.testing.assert_allclose(got, want, rtol=1e-5)
+    np.testing.assert_allclose(model.state["w"], w.get_value(), rtol=1e-5)
+
+
 def test_state_goes_through_a_file(build: Build, tmp_path: Any) -> None:
     predict, step, params = mlp()
     first = build({"predict": predict, "step": step}, SHAPES)

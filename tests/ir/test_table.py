@@ -40,8 +40,8 @@ STRUCTURE = {
 }
 # Rows that no kernel computes: constants and sizes are read where they are used, memory is laid out by the plan.
 NOT_COMPUTED = {"const", "size", "iota", "yield", "bind", "alloc", "place"}
-# Rows of complex numbers alone, which run on the host.
-COMPLEX_ROWS = {"conj", "real", "imag", "angle", "modulus", "complex"}
+# Rows of complex numbers alone, which become rows of their parts.
+COMPLEX_ROWS = {"conj", "angle", "modulus"}
 # Rows from floats to floats that have no gradient, and why: the first three are what Theano has none of either.
 NO_GRADIENT = {
     "matmul_widening": "made after differentiation",
@@ -112,7 +112,10 @@ def test_text_reads_back_to_the_same_verified_function(row: OpDef, sample: Sampl
 # The expression language of scalar bodies in NumPy
 FUNCTIONS: dict[str, Any] = {
     **{f: getattr(special, f) for f in "erf erfc erfinv gamma gammaln psi trigamma".split()},
-    **{f: getattr(np, f) for f in "abs sign where floor ceil trunc rint sqrt isnan isinf".split()},
+    **{
+        f: getattr(np, f)
+        for f in "abs sign where floor ceil trunc rint sqrt isnan isinf real imag copysign".split()
+    },
     **{f: getattr(np, f) for f in "exp exp2 expm1 log log2 log10 log1p sin cos tan sinh cosh tanh".split()},
     **{f"a{f}": getattr(np, f"arc{f}") for f in "sin cos tan sinh cosh tanh tan2".split()},
     "min": np.minimum,
@@ -121,6 +124,7 @@ FUNCTIONS: dict[str, Any] = {
     "shr": np.right_shift,
     "pow": elementwise.power,
     "philox": philox,
+    "complex": elementwise.complex_of,
     "sigmoid": elementwise.sigmoid,
     "softplus": lambda a: np.log1p(np.exp(-np.abs(a))) + np.maximum(a, 0),
 }

@@ -10,7 +10,7 @@ import pytest
 from tcc.ir.builder import Builder
 from tcc.ir.core import Block, Func, Value
 from tcc.ir.interpret import run as interpret
-from tcc.ir.types import Type, parse_type
+from tcc.ir.types import Type, numpy_dtype, parse_type
 from tcc.ir.verify import verify
 from tcc.passes.pattern import STRENGTHS, Call, Name, Pattern, Rule, apply_rules, index, rule
 from tcc.passes.rules import RULES
@@ -71,7 +71,7 @@ def arguments(func: Func, r: Rule) -> list[np.ndarray[Any, Any]]:
         if p.type.dtype == "bool":
             arrays.append(rng.random(p.type.shape) < 0.5)
         else:
-            arrays.append(rng.uniform(r.low, r.high, p.type.shape).astype(np.float32))
+            arrays.append(rng.uniform(r.low, r.high, p.type.shape).astype(numpy_dtype(p.type.dtype)))
     return arrays
 
 
