@@ -12,9 +12,10 @@ from tcc.graph import Apply, place, toposort
 from tcc.ir import dims
 from tcc.ir.builder import Builder
 from tcc.ir.clone import clone
-from tcc.ir.core import Block, Func, Value
+from tcc.ir.core import Block, Func, Op, Value
 from tcc.ir.dims import Expr, Size
 from tcc.ir.types import Type
+from tcc.lowerrows import SPECIAL
 from tcc.printing import label
 from tcc.settings import config
 from tcc.types import TensorType
@@ -350,178 +351,23 @@ class Lowering:
             self.scopes[-1].bound["least", size] = size
             message = f"{label(self.current)}: a size must not be negative"
             least = dims.maximum(size, 0)
-            self.builder.op("check_size", attrs={"left": least, "right": size, "message": message})
+            self.check_size(least, size, message)
 
-    def shape_of(self, node: Apply) -> None:
-        axis = node.attrs["axis"]
-        x = self.value(node.operands[0])
-        self.exact[node.result] = size = self.sizes.resolve(x.type.shape[axis])
-        self.scopes[-1].bound["least", size] = size  # something has that size
+    def check_size(self, have: Size, want: Size, message: str, before: Op | None = None) -> None:
+        """Running checks that the two are equal, in front of `before` or of what follows."""
+        attrs = {"left": have, "right": want, "message": message}
+        check = self.builder.op("check_size", attrs=attrs)
+        if before is not None:
+            self.builder.block.move(check, before=before)
 
-    def broadcast(self, node: Apply) -> None:
-        """A number stretched to a shape is one constant of that shape."""
-        (x,), shape = node.operands, tuple(self.plain(node.attrs["shape"]))
-        self.not_negative(*shape)
-        if isinstance(x, TensorConstant) and x.data.size == 1:
-            self.define(
-                node,
-                [self.builder.const(x.data.item(), Type(x.type.ir, tuple(map(self.sizes.resolve, shape))))],
-            )
+    def at_least(self, have: Size, least: Size, message: str, before: Op | None = None) -> None:
+        """A size that must not be smaller than another.  ValueError if both are known; else running checks it."""
+        smaller = dims.minimum(have, least)
+        if smaller == least:
             return
-        self.define(node, [self.builder.broadcast(self.value(x), shape=shape)])
-
-    def reshape(self, node: Apply) -> None:
-        """Totals that are sizes are made equal; where they cannot be told to be, running tells."""
-        x, shape = self.value(node.operands[0]), tuple(self.plain(node.attrs["shape"]))
-        self.not_negative(*shape)
-        have, want = self.sizes.resolve(x.type.size), self.sizes.resolve(dims.product(shape))
-        if have != want:
-            self.sizes.merge(have, want, self.builder.reason())
-        result = self.builder.reshape(x, shape=shape)
-        have, want = self.sizes.resolve(x.type.size), self.sizes.resolve(result.type.size)
-        if have != want:
-            message = f"{label(node)}: total size of new array must be unchanged"
-            check = self.builder.op("check_size", attrs={"left": have, "right": want, "message": message})
-            self.builder.block.move(check, before=result.owner)
-        self.define(node, [result])
-
-    def extreme(self, node: Apply) -> None:
-        """The largest or smallest element, or its position; where there is none, running tells."""
-        x, attrs = self.value(node.operands[0]), node.attrs
-        axes = attrs["axes"] if "axes" in attrs else (attrs["axis"],)
-        count = dims.product([self.sizes.resolve(x.type.shape[a]) for a in axes])
-        least = dims.minimum(count, 1)
-        if least != 1:
-            message = f"{label(node)}: too few elements along its axes"
-            self.builder.op("check_size", attrs={"left": least, "right": 1, "message": message})
-        self.define(node, self.builder.op(node.name, x, attrs=attrs).results)
-
-    def index(self, node: Apply) -> None:
-        """A position counted from the start; one that cannot be told to be on the axis is checked."""
-        (i,), bound, axis = node.operands, self.size(node.attrs["bound"]), node.attrs["axis"]
-        exact = self.exact_size(i)
-        n = self.sizes.resolve(bound)
-        if isinstance(exact, int):
-            at = exact if exact >= 0 else dims.add(n, exact)
-            if isinstance(n, int):
-                if not -n <= exact < n:
-                    raise IndexError(
-                        f"index {exact} is out of bounds for axis {axis} with size {n}, written at {place(node.loc)}"
-                    )
-            else:
-                value = self.builder.size_value(exact)
-                self.builder.op("check_index", value, attrs={"bound": n, "axis": axis})
-            self.exact[node.result] = at
-            return
-        value = self.value(i)
-        if value.type.dtype != "i64":
-            value = self.builder.cast(value, dtype="i64")
-        self.builder.op("check_index", value, attrs={"bound": n, "axis": axis})
-        b = self.builder
-        self.define(node, [b.where(b.lt(value, 0), b.add(value, b.size_value(n)), value)])
-        self.keys[node.result] = ("index", self.keys.get(i, i), n)
-
-    def indices(self, node: Apply) -> None:
-        value = self.value(node.operands[0])
-        bound = self.size(node.attrs["bound"])
-        made = node.operands[0].owner
-        span: Size | None
-        if made is not None and made.name == "positions":
-            span = self.value(made.operands[0]).type.shape[0]
-        else:
-            span = value.type.shape[0] if made is not None and made.name == "iota" else None
-        whole_range = span is not None and dims.sub(self.sizes.resolve(bound), self.sizes.resolve(span))
-        if not isinstance(whole_range, int) or isinstance(whole_range, bool) or whole_range < 0:
-            self.builder.op("check_index", value, attrs={"bound": bound, "axis": node.attrs["axis"]})
-        self.define(node, [value])
-
-    def rebroadcast(self, node: Apply) -> None:
-        """A flag that is new says that the size is 1; one that goes says nothing here."""
-        value = self.value(node.operands[0])
-        for axis, flag in enumerate(node.result.type.broadcastable):
-            size = self.sizes.resolve(value.type.shape[axis])
-            if not flag or size == 1:
-                continue
-            if isinstance(size, int):
-                raise ValueError(
-                    f"{label(node)}: axis {axis} has size {size}, not 1, written at {place(node.loc)}"
-                )
-            if self.sizes.merge(size, 1, f"{label(node)} at {place(node.loc)}"):
-                value.type = value.type.substitute(self.sizes.known)
-                continue
-            message = f"{label(node)}: axis {axis} must have size 1"
-            self.builder.op("check_size", attrs={"left": size, "right": 1, "message": message})
-            shape = tuple(1 if k == axis else s for k, s in enumerate(value.type.shape))
-            value = self.builder.refine(value, type=Type(value.type.dtype, shape))
-        self.define(node, [value])
-
-    def same_size(self, node: Apply) -> None:
-        """A size that must be equal to another."""
-        n, other = (self.sizes.resolve(self.size(v)) for v in (node.operands[0], node.attrs["other"]))
-        message = node.attrs["message"]
-        if isinstance(n, int) and isinstance(other, int) and n != other:
-            raise ValueError(f"{message} ({n} against {other}), written at {place(node.loc)}")
-        if n != other and not self.sizes.merge(n, other, f"{message}, at {place(node.loc)}"):
-            self.builder.op("check_size", attrs={"left": n, "right": other, "message": message})
-        self.exact[node.result] = self.sizes.resolve(n)
-
-    def argtopk(self, node: Apply) -> None:
-        """It takes at most as many elements as there are."""
-        x, k = self.value(node.operands[0]), self.plain(node.attrs["k"])
-        n = x.type.shape[node.attrs["axis"]]
-        least = dims.minimum(n, k)
-        if least != k:
-            message = f"topk: the axis has fewer than {k} elements"
-            if isinstance(least, int):
-                raise ValueError(f"{message}: {n} (at {place(node.loc)})")
-            self.builder.op("check_size", attrs={"left": least, "right": k, "message": message})
-        op = self.builder.op("argtopk", x, attrs={**node.attrs, "k": k})
-        self.define(node, op.results)
-
-    def call(self, node: Apply) -> None:
-        """A Python function.  Sizes that only it can tell are asked for first."""
-        from tcc.user_op import Probed
-
-        function, name = node.attrs["function"], node.attrs["name"]
-        operands = [self.value(v) for v in node.operands]
-        given = iter(node.attrs["sizes"])
-        shapes = [[next(given) for _ in r.type.shape] for r in node.results]
-        if any(s is None for shape in shapes for s in shape):
-            probed = Probed(function)
-            axes = [Type("i64")] * sum(map(len, shapes))
-            attrs = {"name": f"{name}.sizes", "types": axes, "function": probed.sizes}
-            told = iter(self.builder.op("call", *operands, attrs=attrs).results)
-            shapes, function = [[self.bound(next(told)) for _ in shape] for shape in shapes], probed.results
-        types = [
-            Type(r.type.ir, tuple(self.size(s) if isinstance(s, Variable) else s for s in shape))
-            for r, shape in zip(node.results, shapes)
-        ]
-        op = self.builder.op("call", *operands, attrs={"name": name, "types": types, "function": function})
-        self.define(node, op.results)
-
-    def conv(self, node: Apply) -> None:
-        """Filters fit into the image with its border at least once."""
-        x, w = (self.value(v).type.shape for v in node.operands)
-        attrs = {key: self.plain(value) for key, value in node.attrs.items()}
-        result = self.builder.conv(*map(self.value, node.operands), **attrs)
-        for axis, (size, kernel, dilation) in enumerate(zip(x[2:], w[2:], attrs["dilation"])):
-            reach = dims.add(dims.mul(dilation, dims.add(kernel, -1)), 1)
-            have = dims.add(size, *attrs["pads"][2 * axis : 2 * axis + 2])
-            least = dims.minimum(have, reach)
-            if least == reach:
-                continue
-            message = (
-                f"{label(node)}: along axis {axis + 2} the image with its border is smaller than the filters"
-            )
-            if isinstance(least, int) and isinstance(reach, int):
-                raise ValueError(f"{message} ({least} against {reach}), written at {place(node.loc)}")
-            check = self.builder.op("check_size", attrs={"left": least, "right": reach, "message": message})
-            self.builder.block.move(check, before=result.owner)
-        self.define(node, [result])
-
-    def with_grad(self, node: Apply) -> None:
-        """What was differentiated is known by now."""
-        self.define(node, [self.value(v) for v in node.operands[: node.attrs["count"]]])
+        if isinstance(smaller, int) and isinstance(least, int):
+            raise ValueError(f"{message} ({smaller} against {least}), written at {self.builder.loc}")
+        self.check_size(smaller, least, message, before)
 
     def bound(self, value: Value) -> Size:
         """A new name for a run-time number."""
@@ -529,25 +375,6 @@ class Lowering:
         name = dims.name(f"s{self.fresh}")
         self.builder.op("bind", value, attrs={"size": name})
         return name
-
-
-SPECIAL: dict[str, Callable[[Lowering, Apply], None]] = {
-    "argtopk": Lowering.argtopk,
-    "broadcast": Lowering.broadcast,
-    **dict.fromkeys(("argmax", "argmin", "max", "min"), Lowering.extreme),
-    "call": Lowering.call,
-    "conv": Lowering.conv,
-    "with_grad": Lowering.with_grad,
-    "ifelse": lowerflow.ifelse,
-    "index": Lowering.index,
-    "indices": Lowering.indices,
-    "rebroadcast": Lowering.rebroadcast,
-    "reshape": Lowering.reshape,
-    "same_size": Lowering.same_size,
-    "scan": lowerflow.scan,
-    "shape_of": Lowering.shape_of,
-    "steps": lowerflow.steps,
-}
 
 
 def as_tuple(value: Any) -> tuple[Any, ...]:

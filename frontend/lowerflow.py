@@ -179,18 +179,3 @@ def as_shaped(lowering: Lowering, value: Value, wanted: Type) -> Value:
             value = lowering.builder.refine(value, type=Type(value.type.dtype, shape))
         value.type = value.type.substitute(lowering.sizes.known)
     return value
-
-
-def steps(lowering: Lowering, node: Apply) -> None:
-    """The number of steps; a sequence that is shorter is an error."""
-    n = lowering.size(node.operands[0])
-    lowering.not_negative(n)
-    message = node.attrs.get("message", "Sequence is shorter then the required number of steps")
-    for available in map(lowering.size, node.attrs["available"]):
-        least = dims.minimum(lowering.sizes.resolve(available), n)
-        if least == n:
-            continue
-        if isinstance(least, int) and isinstance(n, int):
-            raise ValueError(f"{message}: {n} are wanted, there are {least} (at {place(node.loc)})")
-        lowering.builder.op("check_size", attrs={"left": least, "right": n, "message": message})
-    lowering.exact[node.result] = n
