@@ -198,10 +198,10 @@ class Places:
 
 
 def check_index_kernel(op: Op, target: Target) -> Kernel:
-    """Fails with (index, bound, position) unless every index i has -bound <= i < bound."""
+    """Fails with (index, bound, position) unless every index i has -bound <= i < bound; numbers of pivots are to be 0."""
     w = Places(op, target)
     e, t = w.e, w.types[0]
-    bound_size: Size = op.attrs["bound"]
+    bound_size: Size = op.attrs.get("bound", 1)
     w.begin_kernel([bound_size])
     op_id = e.value(f"load i64, ptr {e.gep('%args', w.slots.index(OpId()), 'i64')}")
     bound = w.size(bound_size)
@@ -223,7 +223,7 @@ def check_index_kernel(op: Op, target: Target) -> Kernel:
 
     e.loop(0, w.count(t.shape), 1, body)
     e.end("i32 0")
-    return w.finish("check_index")
+    return w.finish(op.name)
 
 
 def gather_kernel(op: Op, target: Target) -> Kernel:

@@ -6,6 +6,9 @@ from tcc.codegen.columns import column_kernel
 from tcc.codegen.conv.few_filters import conv_filter_kernel
 from tcc.codegen.conv.images import conv_kernel
 from tcc.codegen.extremes import arg_kernel
+from tcc.codegen.factors.cholesky import cholesky_kernel
+from tcc.codegen.factors.lu import lu_pivots_kernel, lu_solve_kernel
+from tcc.codegen.factors.triangular import triangular_solve_kernel
 from tcc.codegen.gather import check_index_kernel, gather_kernel, running_kernel, scatter_kernel
 from tcc.codegen.kernel import Kernel
 from tcc.codegen.pooling import max_pool_pick_kernel, pool_kernel
@@ -54,6 +57,11 @@ KERNELS = {
     "gather": gather_kernel,
     "scatter": scatter_kernel,
     "check_index": check_index_kernel,
+    "check_pivots": check_index_kernel,
+    "cholesky_factor": cholesky_kernel,
+    "lu_pivots": lu_pivots_kernel,
+    "lu_solve": lu_solve_kernel,
+    "triangular_solve": triangular_solve_kernel,
     "argmax": arg_kernel,
     "argmin": arg_kernel,
     "cumsum": running_kernel,

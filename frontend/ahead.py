@@ -14,6 +14,7 @@ from tcc.ir.clone import clone
 from tcc.ir.core import Func, Op
 from tcc.ir.dims import Size
 from tcc.ir.types import itemsize
+from tcc.passes.expand import needs_python
 from tcc.passes.manager import Context
 from tcc.passes.parts import parts
 from tcc.passes.writes import on_host
@@ -71,7 +72,7 @@ def refuse_python(model: Model, gpu: bool = False) -> None:
         lowered = clone(func)
         parts(lowered, Context())
         for op in lowered.body.walk():
-            if on_host(op) and not (gpu and is_kernel(op)):
+            if (on_host if gpu else needs_python)(op) and not (gpu and is_kernel(op)):
                 takes = ", ".join(str(v.type) for v in op.operands)
                 odd[f"{op.name}({takes}) in {name}"] = op.loc
         updates = func.attrs.get("updates", {})
@@ -123,7 +124,10 @@ def _placed(func: Func, frozen: Set[str], target: Target) -> Func:
     require_native(func)
     func.attrs[FROZEN] = sorted(frozen)
     steps = cpu_pipeline(
-        bf16_products=target.bf16_products, panel_bytes=panel_bytes(target), loop_bytes=loop_bytes(target)
+        bf16_products=target.bf16_products,
+        panel_bytes=panel_bytes(target),
+        loop_bytes=loop_bytes(target),
+        python=False,
     )
     run(func, steps, context_from_knobs())
     return func
@@ -159,6 +163,8 @@ def message(op: Op) -> str:
         return f"index %d is out of bounds for an axis of size %d (index number %d){where}"
     if record["op"] == "check_size":
         return f"{record['message']} (%d, which is {record['left']}, against %d, which is {record['right']}){where}"
+    if record["op"] == "check_pivots":
+        return f"{record['message']} (pivot %d of {record['of']}){where}"
     if record["op"] == "bind":
         return f"a size must not be negative, got %d{where}"
     return f"{record['op']} failed with %d, %d{where}"

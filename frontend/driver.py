@@ -428,6 +428,8 @@ def failure_record(op: Any) -> dict[str, str]:
     record = {"op": op.name, "loc": op.loc}
     if op.name == "check_size":
         record |= {k: str(op.attrs[k]) for k in ("left", "right", "message")}
+    if op.name == "check_pivots":
+        record |= {k: str(op.attrs[k]) for k in ("message", "of")}
     if op.name == "bind":
         record["size"] = str(op.attrs["size"])
     if op.name == "check_index":
@@ -451,6 +453,8 @@ def failure(record: Mapping[str, str]) -> Failure:
         if record["op"] == "check_size":
             sides = " against ".join(_side(record[k], n) for k, n in (("left", a), ("right", b)))
             return size_error(f"{record['message']} ({sides}){where}")
+        if record["op"] == "check_pivots":
+            return np.linalg.LinAlgError(f"{record['message']}\nin {record['of']}{where}")
         if record["op"] == "bind":
             return ValueError(f"a size must not be negative, got {a}{where}")
         return RuntimeError(f"{record['op']} failed with {(a, b, c, d)}{where}")

@@ -13,6 +13,7 @@ from tcc.ir.core import Block, Func, Op, Value
 from tcc.ir.types import HALVES, Type, numpy_dtype
 from tcc.passes.indexing import picks
 from tcc.passes.manager import Context
+from tcc.passes.writes import on_host
 
 # rows with kernels for float32 and float64 alone
 CONVOLUTIONS = frozenset(("conv", "conv_input", "conv_filter"))
@@ -26,22 +27,47 @@ NARROW = {
 RESHAPED = frozenset(("dimshuffle", "reshape", "broadcast", "slice"))
 
 
-def expand(func: Func, ctx: Context, *, half_products: bool = False, widening: str = "i8 u8") -> None:
+# from how many rows on NumPy's LAPACK takes less time than the kernels, by a row's name
+LAPACK_FROM = {
+    "cholesky": 512,
+    "solve": 512,
+    "matrix_inverse": 512,
+    "det": 512,
+    "logabsdet": 512,
+    "sign_of_det": 512,
+}
+
+
+def expand(
+    func: Func,
+    ctx: Context,
+    *,
+    half_products: bool = False,
+    widening: str = "i8 u8",
+    lapack: str = "large",
+) -> None:
     """Writes operations whose row has an expansion (softmax, xent, ...) in terms of others, so that fusion sees inside;
     a scatter of one element to each row becomes elementwise, too.
 
     Products, windows and composites of float16 and bfloat16 are float32's, between casts that fuse with what is around them;
     with `half_products`, which machines for them want, products of matrices and convolutions stay.  `widening` names the dtypes
     of which products read the numbers as they are, where they are cast to a wider dtype to be multiplied and added up.
+    Factors and solutions of matrices become kernels, but where these are known to be large, which is left to LAPACK on the host
+    (`lapack` = "large"), where that cannot be ("never"), or where the kernels are none of a CPU ("always").
     """
-    _visit(func.body, half_products, frozenset(widening.split()))
+    _visit(func.body, half_products, frozenset(widening.split()), lapack)
 
 
-def _visit(block: Block, half_products: bool, widening: frozenset[str]) -> None:
+def needs_python(op: Op) -> bool:
+    """Whether an operation runs on the host and never becomes anything else."""
+    return on_host(op) and not (op.defn.host and op.defn.expand is not None)
+
+
+def _visit(block: Block, half_products: bool, widening: frozenset[str], lapack: str) -> None:
     op = block.first
     while op is not None:
         for inner in op.blocks:
-            _visit(inner, half_products, widening)
+            _visit(inner, half_products, widening, lapack)
         before = op.prev
         product = op.name == "matmul" and 1 not in op.result.type.shape[-2:]
         stays = half_products and (product or op.name in CONVOLUTIONS)
@@ -53,6 +79,8 @@ def _visit(block: Block, half_products: bool, widening: frozenset[str]) -> None:
                 results = op.defn.expand(b, op)
         elif op.name == "matmul" and op.result.type.dtype in NARROW:
             results = of_narrow(op, b, widening)
+        elif op.defn.host:
+            results = _native(op, b, lapack)
         elif not stays:
             results = _expansion(op, b)
         if results is None and op.name == "matmul" and op.result.type.shape[-2:] == (1, 1):
@@ -64,6 +92,15 @@ def _visit(block: Block, half_products: bool, widening: frozenset[str]) -> None:
             new.name = new.name or old.name
         op.replace_by(list(results))
         op = before.next if before is not None else block.first  # what it became may hold composites again
+
+
+def _native(op: Op, b: Builder, lapack: str) -> Sequence[Value] | None:
+    if op.defn.expand is None or lapack == "always":
+        return None
+    rows = op.operands[0].type.shape[-1]
+    if lapack == "large" and isinstance(rows, int) and rows >= LAPACK_FROM[op.name]:
+        return None
+    return op.defn.expand(b, op)
 
 
 def _expansion(op: Op, b: Builder) -> Sequence[Value] | None:

@@ -55,7 +55,7 @@ CPU: list[Step] = [*VALUES, Step(panels, {}), Step(place, {}), Step(plan, {})]
 
 # A GPU has its own products of halves and bytes.
 _ON_GPU: dict[str, dict[str, Any]] = {
-    "expand": {"half_products": True, "widening": "i8 u8 bf16 f16"},
+    "expand": {"half_products": True, "widening": "i8 u8 bf16 f16", "lapack": "always"},
     "fuse": {"epilogues": "matmul matmul_widening conv conv_input", "columns": True},
 }
 GPU: list[Step] = [Step(s.function, {**s.options, **_ON_GPU.get(s.name, {})}) for s in CPU]
@@ -81,14 +81,16 @@ def cpu_pipeline(
     panel_bytes: int = 0,
     loop_bytes: int = LOOP_BYTES,
     keep: bool = False,
+    python: bool = True,
 ) -> list[Step]:
     """From what the frontend makes to placed ops and a planned arena, for a CPU with or without instructions for bfloat16, and
     with factors as panels whose rows have `panel_bytes`, if any, from `loop_bytes` on before a loop whose steps read them, and
-    those of shared variables from call to call if it can `keep` them."""
+    those of shared variables from call to call if it can `keep` them.  Without `python` whatever can be is native."""
     how = {"row_bytes": panel_bytes, "loop_bytes": loop_bytes, "keep": keep}
     options: dict[str, dict[str, Any]] = {"panels": how} if panel_bytes else {}
+    options["expand"] = {} if python else {"lapack": "never"}
     if bf16_products:
-        options["expand"] = {"widening": "i8 u8 bf16"}
+        options["expand"]["widening"] = "i8 u8 bf16"
     return [Step(s.function, options.get(s.name, s.options)) for s in CPU]
 
 

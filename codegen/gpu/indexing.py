@@ -142,7 +142,7 @@ def check_index_kernels(op: Op) -> list[GpuKernel]:
 
 def _check(op: Op, find: bool, tells: bool) -> GpuKernel:
     w = Places(op, LANE)
-    e, t, bound_size = w.e, w.types[0], op.attrs["bound"]
+    e, t, bound_size = w.e, w.types[0], op.attrs.get("bound", 1)
     w.begin("void @KERNEL_NAME(ptr %args)", [bound_size])
     slots = [*w.slots.slots, Status(), OpId()]
     status = e.value(f"load ptr, ptr {e.gep('%args', len(slots) - 2, 'i64')}")
@@ -182,4 +182,4 @@ def _check(op: Op, find: bool, tells: bool) -> GpuKernel:
         mine = e.value(f"and i1 {failed}, {fine}")
         e.when(e.value(f"and i1 {mine}, {alone}"), tell)
     e.end()
-    return finish(e, "check_index", slots, (1, 1, 1) if tells else blocks_for(t.size))
+    return finish(e, op.name, slots, (1, 1, 1) if tells else blocks_for(t.size))

@@ -1,4 +1,4 @@
-"""Inverses, solutions and decompositions of matrices, which run on the host through NumPy's LAPACK.
+"""Inverses, solutions and decompositions of matrices, through NumPy's LAPACK on the host or compiled (`factors.py`).
 
 All but the last two axes are a batch.  The formulas of the gradients are those of Giles, An extended collection of matrix
 derivative results (2008), and of Murray, Differentiation of the Cholesky decomposition (2016).
@@ -15,20 +15,21 @@ import numpy as np
 from tcc.ir import dims
 from tcc.ir.core import Attrs
 from tcc.ir.dims import Size
-from tcc.ir.ops.rules import host_row, want_dtype, want_same_dtype, want_size
+from tcc.ir.ops.factors import (
+    expand_cholesky,
+    expand_det,
+    expand_inverse,
+    expand_logabsdet,
+    expand_sign,
+    expand_solve,
+    want_matrix,
+    want_system,
+)
+from tcc.ir.ops.rules import host_row
 from tcc.ir.optable import Sample
 from tcc.ir.types import Type
 
-FLOATS = frozenset({"f32", "f64"})
 KINDS = ("general", "lower", "upper")
-
-
-def want_matrix(row: str, operand: str, t: Type, square: bool = False) -> None:
-    want_dtype(row, operand, t, FLOATS)
-    if t.rank < 2:
-        raise TypeError(f"{row}: operand {operand} must be a matrix or a batch of them, got {t}")
-    if square:
-        want_size(row, f"the columns of operand {operand}", t.shape[-1], t.shape[-2])
 
 
 # -- what gradients are made of --------------------------------------------------------------------------------------
@@ -129,7 +130,15 @@ def pinv_grad(b: Any, op: Any, g: Sequence[Any]) -> list[Any]:
 SQUARES = (Sample(("f64[3,3]",)), Sample(("f32[2,2]",)), Sample(("f64[2,1,1]",), low=0.5))
 
 host_row(
-    "matrix_inverse", "x", square("matrix_inverse"), np.linalg.inv, "The inverse.", SQUARES, inv_grad, inv_rop
+    "matrix_inverse",
+    "x",
+    square("matrix_inverse"),
+    np.linalg.inv,
+    "The inverse.",
+    SQUARES,
+    inv_grad,
+    inv_rop,
+    expand=expand_inverse,
 )
 host_row(
     "det",
@@ -139,6 +148,7 @@ host_row(
     "The determinant.",
     SQUARES,
     det_grad,
+    expand=expand_det,
 )
 host_row(
     "logabsdet",
@@ -148,6 +158,7 @@ host_row(
     "The logarithm of the magnitude of the determinant.",
     SQUARES,
     logabsdet_grad,
+    expand=expand_logabsdet,
 )
 host_row(
     "sign_of_det",
@@ -157,6 +168,7 @@ host_row(
     "The sign of the determinant, which itself may overflow or vanish.",
     SQUARES,
     lambda b, op, g: [b.full(0, op.operands[0])],
+    expand=expand_sign,
 )
 host_row(
     "pinv",
@@ -172,17 +184,10 @@ host_row(
 
 
 def solve_type(types: Sequence[Type], attrs: Attrs) -> list[Type]:
-    a, b = types
-    want_matrix("solve", "a", a, square=True)
-    want_matrix("solve", "b", b)
-    want_same_dtype("solve", types)
-    if a.rank != b.rank:
-        raise TypeError(f"solve: needs [...,n,n] and [...,n,k], got {a} and {b}")
-    for axis in range(a.rank - 1):
-        want_size("solve", f"axis {axis} of operand b", b.shape[axis], a.shape[axis])
+    want_system("solve", types)
     if attrs["kind"] not in KINDS:
         raise TypeError(f"solve: the kind must be one of {', '.join(KINDS)}, got {attrs['kind']!r}")
-    return [b]
+    return [types[1]]
 
 
 def solve_ref(a: Any, b: Any, kind: str) -> Any:
@@ -216,6 +221,7 @@ host_row(
     ),
     solve_grad,
     attrs={"kind": "general"},
+    expand=expand_solve,
 )
 
 
@@ -252,6 +258,7 @@ host_row(
     ),
     cholesky_grad,
     attrs={"on_error": "raise"},
+    expand=expand_cholesky,
 )
 
 # -- decompositions --------------------------------------------------------------------------------------------------

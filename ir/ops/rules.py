@@ -7,7 +7,7 @@ from typing import Any
 
 from tcc.ir.core import Attrs, Block, Op
 from tcc.ir.dims import Size, SizeMismatch, mul
-from tcc.ir.optable import GradRule, OpDef, RopRule, Sample, TypeRule, define
+from tcc.ir.optable import Expansion, GradRule, OpDef, RopRule, Sample, TypeRule, define
 from tcc.ir.types import COMPLEX, FLOATS, INTEGERS, Type
 
 BOOL = frozenset({"bool"})
@@ -151,8 +151,10 @@ def host_row(
     rop: RopRule | None = None,
     attrs: Attrs | None = None,
     flops: int = 100,
+    expand: Expansion | None = None,
 ) -> OpDef:
-    """Defines a row that `ref` computes at run time, on the host; `flops` are those of an element of the first operand."""
+    """Defines a row that `ref` computes at run time, on the host, or what it expands into where that is better; `flops` are those
+    of an element of the first operand."""
 
     def rule(types: Sequence[Type], given: Attrs, blocks: Sequence[Block]) -> list[Type]:
         return infer([t.value for t in types], given)
@@ -167,6 +169,7 @@ def host_row(
             doc=doc,
             grad=grad,
             rop=rop,
+            expand=expand,
             kernel=True,
             host=True,
             flops=per_operand_element(flops),

@@ -180,7 +180,7 @@ def test_an_inverse_that_is_used_twice_is_computed_once():
     x = T.matrix("x")
     f = tcc.function([x], [nlinalg.inv(x).sum(), nlinalg.inv(x) * 2], mode="FAST_RUN")
     f(A)
-    assert [op.name for op in f.optimised().body.walk()].count("matrix_inverse") == 1
+    assert [op.name for op in f.optimised().body.walk()].count("lu_solve") == 1
 
 
 def test_cholesky_gives_nan_where_a_matrix_is_not_positive():
@@ -218,3 +218,84 @@ def test_solve_takes_halves():
     a, b = T.matrix("a", dtype="float16"), T.vector("b", dtype="float16")
     x = slinalg.solve(a, b).eval({a: np.eye(2, dtype="float16") * 2, b: np.ones(2, "float16")})
     assert x.dtype == "float32" and x.tolist() == [0.5, 0.5]
+
+
+def test_an_error_leaves_what_is_updated_as_it_was():
+    x, total = T.dmatrix("x"), tcc.shared(np.zeros((2, 2)))
+    updates = [(total, total + 1.0)]
+    for make in (
+        slinalg.cholesky,
+        nlinalg.inv,
+        lambda x: slinalg.solve(x, x),
+        slinalg.solve_lower_triangular,
+    ):
+        y = make(x, x[0]) if make is slinalg.solve_lower_triangular else make(x)
+        f = tcc.function([x], y.sum(), updates=updates)
+        total.set_value(np.zeros((2, 2)))
+        f(SPD[:2, :2])
+        with pytest.raises(np.linalg.LinAlgError):
+            f(np.zeros((2, 2)))
+        np.testing.assert_array_equal(total.get_value(), np.ones((2, 2)))
+
+
+def test_messages_are_those_of_numpy():
+    x = T.dmatrix("x")
+    for make, words in (
+        (slinalg.cholesky, "Matrix is not positive definite"),
+        (nlinalg.inv, "Singular matrix"),
+        (lambda x: slinalg.solve(x, x), "Singular matrix"),
+    ):
+        with pytest.raises(np.linalg.LinAlgError, match=words):
+            tcc.function([x], make(x))(np.zeros((3, 3)))
+
+
+def test_determinants_of_singular_matrices():
+    x = T.dmatrix("x")
+    f = tcc.function([x], [nlinalg.det(x), *nlinalg.slogdet(x)])
+    for a in (np.zeros((2, 2)), np.ones((3, 3)), np.zeros((0, 0)), -np.eye(3), A[:, [1, 0, 2, 3]]):
+        wanted = [np.linalg.det(a), *np.linalg.slogdet(a)]
+        np.testing.assert_allclose(f(a), wanted, rtol=1e-12)
+
+
+def kalman(steps):
+    """The means and the log likelihood of a constant-velocity model, as a scan; `loop` in NumPy."""
+    F, H = np.array([[1.0, 0.1], [0.0, 1.0]]), np.array([[1.0, 0.0]])
+    Q, R = 0.01 * np.eye(2), 0.1 * np.eye(1)
+
+    def step(y, m, p):
+        m, p = T.dot(F, m), T.dot(T.dot(F, p), F.T) + Q
+        s = T.dot(T.dot(H, p), H.T) + R
+        gain = slinalg.solve(s, T.dot(H, p)).T
+        rest = y - T.dot(H, m)
+        half = slinalg.solve_lower_triangular(slinalg.cholesky(s), rest)
+        ll = -0.5 * T.sum(half**2) - 0.5 * nlinalg.logdet(s)
+        return m + T.dot(gain, rest), p - T.dot(T.dot(gain, s), gain.T), ll
+
+    (means, _, ll), _ = tcc.scan(step, steps, [np.zeros(2), np.eye(2), None])
+
+    def loop(ys):
+        m, p, made, sum = np.zeros(2), np.eye(2), [], 0.0
+        for y in ys:
+            m, p = F @ m, F @ p @ F.T + Q
+            s = H @ p @ H.T + R
+            gain = np.linalg.solve(s, H @ p).T
+            rest = y - H @ m
+            sum -= 0.5 * rest @ np.linalg.solve(s, rest) + 0.5 * np.linalg.slogdet(s)[1]
+            m, p = m + gain @ rest, p - gain @ s @ gain.T
+            made.append(m)
+        return np.array(made), sum
+
+    return means, ll.sum(), loop
+
+
+def test_a_kalman_filter_in_a_scan():
+    y = T.dmatrix("y")
+    means, ll, loop = kalman(y)
+    ys = RNG.normal(size=(20, 1)).cumsum(0)
+    made, wanted = tcc.function([y], [means, ll])(ys), loop(ys)
+    np.testing.assert_allclose(made[0], wanted[0], rtol=1e-10)
+    np.testing.assert_allclose(made[1], wanted[1], rtol=1e-10)
+    slope, value = tcc.function([y], T.grad(ll, y)), tcc.function([y], ll)
+    step = np.zeros_like(ys)
+    step[7] = 1e-5
+    np.testing.assert_allclose(slope(ys)[7, 0], (value(ys + step) - value(ys - step)) / 2e-5, rtol=1e-6)

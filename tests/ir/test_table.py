@@ -45,6 +45,10 @@ COMPLEX_ROWS = {"conj", "angle", "modulus"}
 # Rows from floats to floats that have no gradient, and why: the first three are what Theano has none of either.
 NO_GRADIENT = {
     "matmul_widening": "made after differentiation",
+    "cholesky_factor": "made after differentiation",
+    "lu_pivots": "made after differentiation",
+    "lu_solve": "made after differentiation",
+    "triangular_solve": "made after differentiation",
     "trigamma": "needs the tetragamma function",
     "gammainc_by_k": "needs the second derivative by k",
     "ctc_slope": "needs the second derivative of ctc",

@@ -1,0 +1,1 @@
+"""Kernels of linear algebra: factors of matrices and solutions by them."""

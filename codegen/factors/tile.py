@@ -1,0 +1,154 @@
+"""Register tiles of factors and solutions: some rows by some vectors of columns.
+
+All that is done here is one chain for each element, of `x - sum over p of a[., p] * b[p, .]` with p ascending, which a reciprocal or
+nothing ends.  Where tiles begin and how high they are does not change it, so the bits are the same for known and run-time sizes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from tcc.codegen import scalar
+from tcc.codegen.emit import VecType
+from tcc.codegen.gather import Places
+from tcc.codegen.index import Index
+from tcc.codegen.nest import Position, Vectors
+from tcc.codegen.products.record import thread_scratch
+from tcc.codegen.target import Target
+from tcc.codegen.vectors import lane_mask, load, splat
+from tcc.ir import dims
+from tcc.ir.core import Op
+from tcc.ir.dims import Size
+
+Acc = list[list[str]]  # rows of vectors
+
+
+class Tiles(Places):
+    """A kernel being written over tiles of at most `rows` rows and `strip` vectors."""
+
+    def __init__(self, op: Op, target: Target) -> None:
+        super().__init__(op, target)
+        self.x = Index(self.e)
+        self.dtype = self.types[0].dtype
+        self.elem = scalar.elem(self.dtype)
+        self.one = VecType(self.elem)
+        self.vector = target.vector(self.elem)
+        self.strip_vectors = 3
+        self.width = self.strip_vectors * self.vector.lanes
+        self.rows = min(8 if target.registers >= 32 else 4, self.width)
+
+    @property
+    def vectors(self) -> Vectors:
+        return Vectors(self.e, self.target, self.size)
+
+    # -- addresses ------------------------------------------------------------------------------------------------------
+
+    def at(self, base: str, *steps: tuple[int | str, int | str]) -> str:
+        """`base` moved by the sum of (number, stride in elements)."""
+        offset: int | str = 0
+        for number, stride in steps:
+            offset = self.x.add(offset, self.x.mul(number, stride))
+        return self.e.gep(base, offset, self.elem)
+
+    def stride(self, i: int, axis: int) -> int | str:
+        """Of an operand, in elements."""
+        s = self.types[i].strides[axis]
+        return s if isinstance(s, int) else self.size(s)
+
+    def matrix(self, i: int, batch: Sequence[str]) -> str:
+        """The address of a matrix of operand `i`."""
+        return self.address(i, [*batch, "0", "0"])
+
+    def scratch(self) -> str:
+        return thread_scratch(self.e, self.x, "%thread")
+
+    def rounded(self, n: Size) -> Size:
+        """To whole tiles."""
+        return dims.mul(dims.floordiv(dims.add(n, self.rows - 1), self.rows), self.rows)
+
+    # -- vectors --------------------------------------------------------------------------------------------------------
+
+    def number(self, pointer: str) -> str:
+        return self.e.value(f"load {self.one}, ptr {pointer}, align {self.one.bytes}")
+
+    def spread(self, t: VecType, pointer: str) -> str:
+        """The number at an address in every lane."""
+        return splat(self.e, t, self.number(pointer))
+
+    def lane(self, t: VecType, vector: str, i: int) -> str:
+        return vector if t.lanes == 1 else self.e.value(f"extractelement {t} {vector}, i64 {i}")
+
+    def less_product(self, t: VecType, c: str, a: str, b: str) -> str:
+        """c - a * b, as the machine does it best."""
+        e = self.e
+        if self.target.fma:
+            minus = e.value(f"fneg {t} {a}")
+            return e.call(t, f"llvm.fma.{t.suffix}", (t, minus), (t, b), (t, c))
+        return e.value(f"fsub {t} {c}, {e.value(f'fmul {t} {a}, {b}')}")
+
+    def reciprocal(self, number: str) -> str:
+        return self.e.value(f"fdiv {self.one} {self.one.const(1)}, {number}")
+
+    def mask(self, t: VecType, left: int | str) -> str | None:
+        """The lanes that exist where `left` elements are left; None for all."""
+        if isinstance(left, int) and left >= t.lanes:
+            return None
+        return lane_mask(self.e, t, str(left))
+
+    def read(self, t: VecType, base: str, stride: Size, mask: str | None) -> str:
+        """Elements any stride apart."""
+        return self.vectors.load(self.dtype, base, stride, Position("0", t.lanes, mask or ""))
+
+    def write(self, t: VecType, value: str, base: str, stride: Size, mask: str | None) -> None:
+        self.vectors.store(self.dtype, value, base, stride, Position("0", t.lanes, mask or ""))
+
+    # -- tiles ----------------------------------------------------------------------------------------------------------
+
+    def update(
+        self,
+        t: VecType,
+        acc: Acc,
+        depth: int | str,
+        a: str,
+        a_row: int | str,
+        a_step: int | str,
+        b: str,
+        b_step: int | str,
+        row: Callable[[int], int | str] = lambda r: r,
+    ) -> Acc:
+        """acc[r] - sum over p < depth of a[row(r) * a_row + p * a_step] * b[p * b_step + ...]."""
+        e, width = self.e, len(acc[0])
+        offsets = [self.x.mul(row(r), a_row) for r in range(len(acc))]
+
+        def step(_: str, carried: list[str]) -> list[str]:
+            a_at, b_at, *flat = carried
+            right = [load(e, t, e.gep(b_at, v * t.lanes, self.elem)) for v in range(width)]
+            made = []
+            for r, offset in enumerate(offsets):
+                left = self.spread(t, e.gep(a_at, offset, self.elem))
+                made += [self.less_product(t, flat[r * width + v], left, right[v]) for v in range(width)]
+            return [e.gep(a_at, a_step, self.elem), e.gep(b_at, b_step, self.elem), *made]
+
+        starts: list[tuple[VecType | str, str]] = [
+            ("ptr", a),
+            ("ptr", b),
+            *((t, v) for vs in acc for v in vs),
+        ]
+        _, _, *flat = e.loop(0, depth, 1, step, starts)
+        return [flat[r * width : (r + 1) * width] for r in range(len(acc))]
+
+    def eliminate(
+        self,
+        t: VecType,
+        acc: Acc,
+        factor: Callable[[int, int], str],
+        finish: Callable[[int, list[str]], list[str]],
+    ) -> Acc:
+        """Rows in their order: `finish(r, vectors)` ends a row, which then leaves those behind it, `factor(s, r)` times."""
+        acc = [list(row) for row in acc]
+        for r in range(len(acc)):
+            acc[r] = finish(r, acc[r])
+            for s in range(r + 1, len(acc)):
+                left = factor(s, r)
+                acc[s] = [self.less_product(t, c, left, b) for c, b in zip(acc[s], acc[r], strict=True)]
+        return acc
