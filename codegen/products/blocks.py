@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tcc.codegen.emit import Emit, VecType
 from tcc.codegen.index import Index, Size
-from tcc.codegen.products.microkernel import VECTORS, steps_at_once, tile_name, tile_rows
+from tcc.codegen.products.microkernel import STEPS, VECTORS, tile_name, tile_rows
 from tcc.codegen.products.open_tile import open_heights
 from tcc.codegen.products.pack import pack_name
 from tcc.codegen.products.record import (
@@ -230,10 +230,9 @@ class _Block:
         # rows are fetched ahead along k where they are contiguous, else a step of k of all of them at a time
         lines = x.both(x.equal(self.acs, t.bytes), x.less(0, x.sub(kc, 1)))
         across_rows = x.mul(x.sub(1, lines), select(e, by_cols, "i64", 0, self.acs))
-        self.line, self.pace = x.mul(lines, self.ars), x.add(x.mul(lines, t.bytes), across_rows)
-        if steps_at_once(self.target) > 1:  # neighbouring tiles fetch neighbouring steps
-            self.line = x.add(self.line, across_rows)
-            self.pace = x.mul(self.pace, steps_at_once(self.target))
+        # a round of steps fetches once: neighbouring tiles fetch neighbouring steps
+        self.line = x.add(x.mul(lines, self.ars), across_rows)
+        self.pace = x.mul(x.add(x.mul(lines, t.bytes), across_rows), STEPS)
 
     def write(self) -> Emit:
         self.e.loop(str(self.first), str(self.last), "%height", self._panel)

@@ -16,7 +16,10 @@ from tcc.codegen.vectors import LINE, fetch, lane_mask, load, splat, store, stor
 VECTORS = 2  # vector columns of the widest tile
 AHEAD = 4  # rows of B's panels to fetch ahead into the first-level cache
 AHEAD_FAR = 16  # and of B itself, and of panels that were made long ago, which come from memory
-_BESIDE = 10  # instructions of a step that are neither its multiply-adds nor their loads
+# Steps of k in one round of a tile's loop.  Counting, moving pointers and fetching ahead take their share of what a core can issue,
+# of which multiply-adds and their loads leave little: one that issues four at a time has 56 places beside the 28 multiply-adds of
+# the highest tile, and a round of one step would fill 55.  Another program on the same core may take half of them.
+STEPS = 4
 _ROW_GROUP = 5  # rows addressed from one pointer, 0 to 4 strides away: x86 scales an index by 1, 2, 4
 
 
@@ -28,19 +31,6 @@ def tile_name(t: VecType, rows: int, vectors: int, keeps: bool = False) -> str:
 def tile_rows(target: Target) -> tuple[int, ...]:
     """Row counts of the tiles, falling to 1, so that any number of rows is cut into panels of nearly one height."""
     return (14, 13, 12, 10, 8, 6, 4, 2, 1) if target.registers == 32 else (6, 5, 4, 2, 1)
-
-
-def steps_at_once(target: Target) -> int:
-    """Steps of k in one round of a tile's loop, a power of two.
-
-    Counting, moving pointers and fetching ahead take their share of what a core can issue, of which another program on the
-    same core may leave half.  Tiles of few registers do not hide that: their rounds are as long as it takes to make it
-    little beside the multiply-adds.
-    """
-    adds, steps = tile_rows(target)[0] * VECTORS, 1
-    while 8 * _BESIDE > 3 * adds * steps:
-        steps *= 2
-    return steps
 
 
 def begin_tile(e: Emit, t: VecType, rows: int, vectors: int, keeps: bool = False) -> None:
@@ -60,6 +50,7 @@ def micro_kernel(
     resumes: bool = True,
     ragged: bool = True,
     far: bool = False,
+    steps: int = STEPS,
 ) -> Emit:
     """LLVM text of `void @tile(a, ars, acs, b, brs, c, crs, next, stream, along, kc, cols, load, keep, rows)`; strides in bytes.
 
@@ -74,7 +65,7 @@ def micro_kernel(
     A tile that `keeps` copies B's rows to `keep` as a panel: the first tile that reads them in memory, where waiting for them is
     hidden behind its arithmetic.
     """
-    return _Tile(t, rows, vectors, target, keeps, resumes, ragged, far).write()
+    return _Tile(t, rows, vectors, target, keeps, resumes, ragged, far, steps).write()
 
 
 class _Tile:
@@ -90,9 +81,10 @@ class _Tile:
         resumes: bool,
         ragged: bool,
         far: bool,
+        steps: int,
     ) -> None:
         self.t, self.rows, self.vectors, self.target = t, rows, vectors, target
-        self.keeps, self.resumes, self.far = keeps, resumes, far
+        self.keeps, self.resumes, self.far, self.steps = keeps, resumes, far, steps
         self.step_bytes = t.lanes * t.bytes
         self.e = Emit()
         begin_tile(self.e, t, rows, vectors, keeps)
@@ -188,31 +180,13 @@ class _Tile:
         return after[:pointers] + after[pointers + 1 :]
 
     def _all_steps(self, v: list[str]) -> list[str]:
-        """The accumulators after all k: rounds that fetch at `stream`, then as many steps as rows, which fetch those of `next`."""
-        e, t, at_once = self.e, self.t, steps_at_once(self.target)
+        """The accumulators after all k: rounds that fetch at `stream`, then about as many steps as rows, which fetch those of `next`."""
+        e = self.e
         ending = e.call("i64", "llvm.smin.i64", ("i64", "%kc"), ("i64", str(self.rows)))
-        before = e.value(f"sub i64 %kc, {ending}")
-        if at_once > 1:
-            rounds = e.value(f"udiv i64 {before}, {at_once}")
-            v = self._run(rounds, at_once, "%stream", "%along", v)
-            rest = e.value(f"sub i64 %kc, {e.value(f'mul i64 {rounds}, {at_once}')}")
-            return self._run(rest, 1, "%next", "%crs", v)[self.pointers :]
-
-        def phase(number: str, v: list[str]) -> list[str]:
-            """So that the text of a step stands here once."""
-            last = e.value(f"icmp ne i64 {number}, 0")
-            count, at, pace = (
-                e.value(f"select i1 {last}, {kind} {then}, {kind} {first}")
-                for kind, then, first in (
-                    ("i64", ending, before),
-                    ("ptr", "%next", "%stream"),
-                    ("i64", "%crs", "%along"),
-                )
-            )
-            return self._run(count, 1, at, pace, v)
-
-        kinds: list[VecType | str] = ["ptr"] * self.pointers + [t] * (self.rows * self.vectors)
-        return e.loop(0, 2, 1, phase, list(zip(kinds, v)))[self.pointers :]
+        rounds = e.value(f"udiv i64 {e.value(f'sub i64 %kc, {ending}')}, {self.steps}")
+        v = self._run(rounds, self.steps, "%stream", "%along", v)
+        rest = e.value(f"sub i64 %kc, {e.value(f'mul i64 {rounds}, {self.steps}')}")
+        return self._run(rest, 1, "%next", "%crs", v)[self.pointers :]
 
     def _store(self, sums: list[str]) -> None:
         e, t, last = self.e, self.t, self.vectors - 1

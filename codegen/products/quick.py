@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from tcc.codegen.emit import Emit, VecType
 from tcc.codegen.products.gemm import parts_of, written
-from tcc.codegen.products.microkernel import VECTORS, begin_tile, tile_name, tile_rows
+from tcc.codegen.products.microkernel import VECTORS, begin_tile, micro_kernel, tile_name, tile_rows
 from tcc.codegen.products.pack import pack_name
 from tcc.codegen.products.record import engine_name, keeps
 from tcc.codegen.target import Target
@@ -31,6 +31,10 @@ def quick_engine(t: VecType, target: Target) -> tuple[dict[str, str], dict[str, 
         for vectors in range(1, VECTORS + 1)
         if (rows, vectors) != (highest, VECTORS)
     }
+    short = [(rows, vectors) for rows in QUICK_ROWS for vectors in range(1, VECTORS + 1)]
+    for rows, vectors in [*short, (highest, VECTORS)]:
+        ragged = vectors < VECTORS
+        made[tile_name(t, rows, vectors)] = micro_kernel(t, rows, vectors, target, ragged=ragged, steps=1)
     if keeps(target):
         made |= {tile_name(t, highest, v, True): _keeping(t, highest, v) for v in range(1, VECTORS + 1)}
     parts = parts_of(t, target, made=made | {pack_name(t, "turn"): _turned(t)})

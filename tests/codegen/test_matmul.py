@@ -20,7 +20,7 @@ from tcc.codegen.jit import Image, assembly, compile_object, function
 from tcc.codegen.products.engines import vector
 from tcc.codegen.products.gemm import engine, written
 from tcc.codegen.products.matmul import Epilogue, Matmul, matmul_kernel, matmul_scratch, matmul_slots
-from tcc.codegen.products.microkernel import VECTORS, micro_kernel, steps_at_once, tile_rows
+from tcc.codegen.products.microkernel import VECTORS, micro_kernel, tile_rows
 from tcc.codegen.products.plan import choose_form, plan
 from tcc.codegen.products.quick import quick_engine
 from tcc.codegen.products.record import A_BLOCK, PACK_FIRST, PACK_ROWS, engine_name, keeps
@@ -504,13 +504,6 @@ def test_the_quick_engine_gives_the_same_bits(dtype: str, bits: int | None) -> N
     specs = [exact(dtype, *case) for case in cases]
     for whole, quick, case in zip(products(specs, target), products(specs, target, quick=True), cases):
         assert np.array_equal(whole(*case), quick(*case))
-
-
-def test_rounds_are_long_where_registers_are_few() -> None:
-    """A step of the whole tile is 12 multiply-adds with 16 registers, and 28 with 32."""
-    sizes = {t.cpu: (t.registers, steps_at_once(t)) for t in KNOWN}
-    assert sizes["x86-64-v4"] == (32, 1)
-    assert sizes["x86-64-v3"] == sizes["x86-64-v2"] == (16, 4)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
