@@ -42,6 +42,12 @@ class Target(NamedTuple):
         return 1 if self.avx512 and self.cpu in HALVES else 2
 
     @property
+    def scattered_lines(self) -> bool:
+        """Whether lines from beyond the second-level cache come as fast one by one as along rows: not on Intel's, where few may be
+        under way but for those that its prefetcher asks for, which follows rows."""
+        return self.cpu.startswith("znver")
+
+    @property
     def byte_products(self) -> bool:
         """Whether it has x86's instruction for sums of four products of bytes."""
         features = self.features.split(",")

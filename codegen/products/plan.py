@@ -16,8 +16,10 @@ second-level cache it is bound by arithmetic.  What costs is everything else, an
 - Each panel of A is read by all tiles of its rows: it should stay in the first-level cache, half of it or less.
 - A copy of A that several blocks of columns use is made once, by blocks of rows that the third-level cache holds.
 - Lines a power of two apart share cache sets, lines on many pages miss the table of pages: such operands are copied.
-- Few rows use a large B once: it streams from memory, best with few of its rows side by side.  From the third-level cache its
-  blocks come as fast as they are used, and short chains would only read and write C more often.
+- Few rows use a large B once: it streams from memory.  Where lines from beyond the second-level cache come as fast in any order
+  (`Target.scattered_lines`), best in place, from memory with few of its rows side by side; from the third-level cache its blocks
+  come as fast as they are used, and short chains would only read and write C more often.  Elsewhere each row has to be read
+  along some of its length, which is what a copy does.
 """
 
 from __future__ import annotations
@@ -52,6 +54,7 @@ from tcc.codegen.vectors import LINE
 KC = 1024  # the most of k in one block: long chains make the updates of C rare
 _KC_STREAMED = 32  # the least where B is read in place from memory: few of its rows side by side
 _KC_FEW = KC // 2  # the most where few rows use B, from nearer: a panel of A in half the first-level cache
+_STREAM_ROWS = 3  # that pay for a copy of a B from beyond the second-level cache
 _KC_LEAST = 256  # shorter blocks of k would read and write C too often
 _A_SHARE = 9 / 32  # of the first-level cache that a panel of A may always take, for the same reason
 _A_SHARE_KEPT = 19 / 32  # where tiles are higher, and their panels have so many fewer steps of k
@@ -167,6 +170,10 @@ def _copies(t: VecType, target: Target, x: Index, sizes: Sizes, form: Size, pane
     crowded = x.equal(x.mul(x.div(sizes["brs"], way), way), sizes["brs"])
     near = x.both(near, x.sub(1, x.both(crowded, x.less(target.l2_bytes // t.bytes - 1, x.mul(n, k)))))
     straight = x.pick(worth, x.pick(near, PACK_FIRST, PACK_ROWS), UNPACKED)
+    if keeps(target) and not target.scattered_lines:
+        beyond = x.less(target.l2_bytes // t.bytes, x.mul(n, k))
+        along = x.both(x.both(x.less(_STREAM_ROWS - 1, m), x.sub(1, some)), beyond)
+        straight = x.pick(along, PACK_ROWS, straight)
     pack = x.pick(x.equal(sizes["bcs"], 1), straight, x.pick(x.equal(sizes["brs"], 1), PACK_TURN, PACK_EACH))
     unpacked: Size = x.equal(pack, UNPACKED)
     if panels:
