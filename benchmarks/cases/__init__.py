@@ -21,6 +21,7 @@ TOPICS = (
     "language",
     "recurrent",
     "densities",
+    "linalg",
 )
 MODULES: dict[str, ModuleType] = {topic: import_module(f"benchmarks.cases.{topic}") for topic in TOPICS}
 CASES: tuple[Case, ...] = tuple(
