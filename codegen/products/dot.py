@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from tcc.codegen.emit import Emit, LoopBody, VecType
-from tcc.codegen.index import Index
+from tcc.codegen.index import Index, Size
 from tcc.codegen.products.microkernel import VECTORS
 from tcc.codegen.products.record import (
     BODY,
@@ -141,10 +143,10 @@ def dot_body(t: VecType) -> Emit:
     packed = e.value(f"icmp ne i64 {r['pack_b']}, {UNPACKED}")
     b = e.value(f"select i1 {packed}, ptr {r['panels']}, ptr {r['b']}")
     b_step = e.value(f"select i1 {packed}, i64 {x.mul(k, t.bytes)}, i64 {r['bcs']}")
-    turned = r["turned"]
+    turned, place_of = r["turned"], _either_way(e, r, "%begin", "%end", 1)
 
     def group(unit: str, _: list[str]) -> None:
-        i = x.mul(unit, DOT_ROWS)
+        i = x.mul(place_of(unit), DOT_ROWS)
         rows = x.min(x.sub(m, i), DOT_ROWS)
         row, place = e.gep(a, x.mul(i, ars)), e.gep(c, x.mul(i, crs))
 
@@ -167,6 +169,15 @@ def dot_body(t: VecType) -> Emit:
 
     e.loop("%begin", "%end", 1, group)
     return end_part(e)
+
+
+def _either_way(e: Emit, r: Record, begin: str, end: str, step: int) -> Callable[[str], Size]:
+    """What the round `i` of a loop from `begin` to `end` works on: `i`, or if the record says `backwards`, what is as far from
+    the last round."""
+    x, backwards = Index(e), r["backwards"]
+    rounds = x.ceil_div(x.sub(end, begin), step)
+    both = x.add(x.add(begin, begin), x.mul(x.sub(rounds, 1), step))
+    return lambda i: x.pick(backwards, x.sub(both, i), i)
 
 
 def row_body(t: VecType) -> Emit:
@@ -218,7 +229,12 @@ def row_panels_body(t: VecType, target: Target, reach: Reach) -> Emit:
     final = x.div(x.sub(n, 1), width)
     adds = e.value(f"icmp ne i64 {add}, 0") if reach.resume else "false"
 
-    def group(j: str, _: list[str]) -> None:
+    end = str(x.min(n, x.mul("%end", ROW_UNIT)))
+    begin = str(x.mul("%begin", ROW_UNIT))
+    place_of = _either_way(e, r, begin, end, _ABREAST * width)
+
+    def group(at: str, _: list[str]) -> None:
+        j = place_of(at)
         place, cols = e.gep(c, j, t.elem), str(x.min(x.sub(n, j), _ABREAST * width))
         starts = [e.gep(b, x.mul(x.min(x.add(x.div(j, width), i), final), column)) for i in range(_ABREAST)]
 
@@ -254,6 +270,5 @@ def row_panels_body(t: VecType, target: Target, reach: Reach) -> Emit:
             ),
         )
 
-    end = str(x.min(n, x.mul("%end", ROW_UNIT)))
-    e.loop(str(x.mul("%begin", ROW_UNIT)), end, _ABREAST * width, group)
+    e.loop(begin, end, _ABREAST * width, group)
     return end_part(e)

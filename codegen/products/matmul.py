@@ -60,6 +60,9 @@ class Matmul:
     epilogue: Epilogue | None = None
     panels: bool = False  # B is in panels of one tile's columns; its strides are those of a row and, by its columns, of a panel
     kept: bool = False  # there may be such panels besides B, which are read in its place
+    backwards: bool = (
+        False  # a slot tells whether its rows are taken from the last one on, where that changes no bit
+    )
 
 
 # Sizes and strides in the order of their slots, and how a spec holds them.
@@ -81,14 +84,14 @@ _STRIDES = ("ars", "acs", "brs", "bcs", "crs", "ccs", "batch_a", "batch_b", "bat
 
 
 def matmul_slots(spec: Matmul) -> tuple[str, ...]:
-    """The slots of %args in order: addresses a, b, c, of kept panels or null, the epilogue's own, then what is not known at
-    compile time.
+    """The slots of %args in order: addresses a, b, c, of kept panels or null, whether it goes backwards, the epilogue's own,
+    then what is not known at compile time.
 
     Strides in slots are in elements.
     """
     extra = tuple(name for name, _ in spec.epilogue.slots) if spec.epilogue else ()
-    kept = ("kept",) if spec.kept else ()
-    return ("a", "b", "c", *kept, *extra, *(name for name, get in _SIZES.items() if get(spec) is None))
+    more = ("kept",) * spec.kept + ("backwards",) * spec.backwards
+    return ("a", "b", "c", *more, *extra, *(name for name, get in _SIZES.items() if get(spec) is None))
 
 
 class KernelText(NamedTuple):
@@ -146,6 +149,8 @@ def matmul_kernel(name: str, spec: Matmul, target: Target) -> KernelText:
     r["args"] = "%args"
     r["epilogue"] = f"@{name}_epilogue" if spec.epilogue else "null"
     r["accumulate"] = int(spec.accumulate)
+    way = f"load i64, ptr {e.gep('%args', slots['backwards'], 'i64')}" if spec.backwards else ""
+    r["backwards"] = e.value(way) if way else 0
     form, sizes = choose_form(t, x, given, spec.epilogue is not None, spec.panels)
 
     def planned(b: str, form: Sizes, sizes: Sizes, panels: bool) -> None:

@@ -13,6 +13,7 @@ from tcc.codegen.products.integer import integer_product_kernel
 from tcc.codegen.products.matmul import Epilogue, Matmul, matmul_kernel, matmul_scratch, matmul_slots
 from tcc.codegen.products.panels import check_width
 from tcc.codegen.target import Target
+from tcc.ir import dims
 from tcc.ir.core import Op, Value
 from tcc.ir.dims import Size
 from tcc.ir.types import Type
@@ -45,6 +46,7 @@ def product_kernel(op: Op, target: Target) -> Kernel:
     known = {name: s if isinstance(s, int) else None for name, s in sizes.items()}
     extras = list(range(2, len(op.operands) - 1 - kept))
     epilogue, more = _epilogue(op, extras) if op.blocks else (None, {})
+    loop = _loop_around(op) if 1 in c.shape[-2:] else None
     spec = Matmul(
         c.dtype,
         known["m"],
@@ -59,12 +61,15 @@ def product_kernel(op: Op, target: Target) -> Kernel:
         epilogue,
         panels,
         kept,
+        loop is not None,
     )
     names = matmul_slots(spec)
     last = len(op.operands) - 1
     fixed: dict[str, Slot] = {"a": Operand(0), "b": Operand(1), "c": Operand(last), **more}
     if kept:
         fixed["kept"] = Operand(last - 1)
+    if loop is not None:
+        fixed["backwards"] = Runtime(dims.name(str(loop.attrs["index"])) % 2)
     slots = tuple(fixed[n] if n in fixed else Runtime(sizes[n]) for n in names)
     key = hashlib.sha256(repr(spec).encode()).hexdigest()[:20]
     text = matmul_kernel(f"tcc_matmul_{key}", spec, target)
@@ -77,6 +82,13 @@ def product_kernel(op: Op, target: Target) -> Kernel:
         {text.engine: spec.dtype},
         text.reach,
     )
+
+
+def _loop_around(op: Op) -> Op | None:
+    """The loop that steps through a product of a matrix and a vector: every other step goes through the matrix backwards, so that
+    of one that fills a cache it finds there what the step before has read last."""
+    around = op.parent.parent if op.parent is not None else None
+    return around if isinstance(around, Op) and around.name == "for" else None
 
 
 def _batch(type: Type) -> tuple[Size, Size]:

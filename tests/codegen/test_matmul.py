@@ -25,6 +25,7 @@ from tcc.codegen.products.plan import choose_form, plan
 from tcc.codegen.products.quick import quick_engine
 from tcc.codegen.products.record import A_BLOCK, PACK_FIRST, PACK_ROWS, engine_name, keeps
 from tcc.codegen.target import KNOWN, Target, host, plain
+from tcc.ir.ops.linalg import panels_ref
 from tcc.runtime import layout as at
 from tcc.runtime import native
 from tcc.runtime.threads import Pool
@@ -124,7 +125,7 @@ class Product:
                 strict=True,
             )
         )
-        values |= {"a": a.ctypes.data, "b": b.ctypes.data, "c": c.ctypes.data}
+        values |= {"a": a.ctypes.data, "b": b.ctypes.data, "c": c.ctypes.data, "backwards": 1}
         values |= {f"x{i}": x.ctypes.data for i, x in enumerate(extras)}
         slots = matmul_slots(self.spec)
         args = (ctypes.c_int64 * len(slots))(*(values[s] for s in slots))
@@ -504,6 +505,25 @@ def test_the_quick_engine_gives_the_same_bits(dtype: str, bits: int | None) -> N
     specs = [exact(dtype, *case) for case in cases]
     for whole, quick, case in zip(products(specs, target), products(specs, target, quick=True), cases):
         assert np.array_equal(whole(*case), quick(*case))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_rows_taken_from_the_last_one_on_give_the_same_bits(dtype: str) -> None:
+    """Sums along k whose vector is a column or a row, and a row by panels of columns; whole and ragged ends."""
+    t, pairs = vector(dtype, host()), []
+    for long in (1, 8, 37, 300):
+        for m, n in ((long, 1), (1, long)):
+            a, b, c = operands((m, n, 4 * t.lanes + 3), "NT", dtype, 5)
+            pairs.append((exact(dtype, a, b, c), (a, b, c)))
+        k, width = 70, VECTORS * t.lanes
+        b = numbers(k, long, dtype)
+        inside = Matmul(dtype, 1, long, k, (k, 1), (width, k), long, panels=True)
+        pairs.append((inside, (numbers(1, k, dtype), panels_ref(b, width), numbers(1, long, dtype))))
+    specs = [spec for spec, _ in pairs]
+    for one, other, (_, case) in zip(
+        products(specs), products([replace(s, backwards=True) for s in specs]), pairs, strict=True
+    ):
+        assert np.array_equal(one(*case), other(*case), equal_nan=True)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -116,3 +116,22 @@ def test_nan_and_inf_stay_in_their_column() -> None:
     got = f(np.ones((3, 90), "float32"))
     assert np.isnan(got[:, 5]).all() and np.isinf(got[:, 69]).all()
     assert np.isfinite(np.delete(got, [5, 69], axis=1)).all()
+
+
+@pytest.mark.parametrize("by_rows", [False, True])
+def test_steps_of_a_loop_give_the_bits_of_products_alone(by_rows: bool) -> None:
+    """Every other one goes through the matrix backwards."""
+    u, x, h = tcc.shared(normal("float32", 203, 203) / np.float32(15)), T.fmatrix("x"), T.fvector("h")
+
+    def step(x: Any, h: Any) -> Any:
+        return T.dot(u, h) + x if by_rows else T.dot(h, u) + x
+
+    loop = tcc.function([x], tcc.scan(step, sequences=x, outputs_info=T.zeros_like(x[0]))[0])
+    v = T.fvector("v")
+    alone = tcc.function([v, h], step(v, h))
+    xs = normal("float32", 5, 203)
+    for _ in range(5):  # panels are kept from the third call on
+        state = np.zeros(203, "float32")
+        for given, found in zip(xs, loop(xs), strict=True):
+            state = alone(given, state)
+            assert same_bits(found, state)
