@@ -138,10 +138,11 @@ def _header(address: int) -> ctypes.Array[ctypes.c_int64]:
 
 
 def _map(size: int) -> tuple[int, mmap.mmap]:
-    """Fresh zeroed pages; large ones begin at a huge page's boundary and ask for huge pages."""
-    large = size >= HUGE_PAGE
+    """Fresh zeroed pages; large ones begin at a huge page's boundary and ask for huge pages, the last of which may be used in
+    part."""
+    large = size >= HUGE_PAGE // 8
     try:
-        block = mmap.mmap(-1, size + HUGE_PAGE if large else size, PRIVATE)
+        block = mmap.mmap(-1, max(size, HUGE_PAGE) + HUGE_PAGE if large else size, PRIVATE)
     except (OSError, OverflowError) as e:
         raise MemoryError(f"the system refuses {size:,} bytes of working memory") from e
     address = ctypes.addressof(ctypes.c_char.from_buffer(block))

@@ -4,7 +4,7 @@ A copy of the image in scratch has zeros around it, rows of a constant pitch, an
 for each tap along a row (`conv/axes.py`).  So the elements that a tap meets for a run of neighbouring results are a run
 too, at a distance that is the tap's alone: a register tile of `rows` channels by some vectors of pixels takes its vectors
 at the offsets of a table.  Each element is one chain of fused multiply-adds over channels, then taps, whatever the tile.
-A filter of one tap meets runs of the image itself, and needs no copy.
+A filter of one tap meets runs of the image itself, which many filters read from panels: copies of some blocks of pixels.
 
 Where results follow one another in memory as in the copy, a tile goes from registers to its place, through the op's block;
 what is at an edge, or has an expensive block, goes through a copy of the tile in the first-level cache.
@@ -18,14 +18,16 @@ import math
 
 from tcc.codegen.conv.axes import Run, known
 from tcc.codegen.conv.pad import write_spread_pad
-from tcc.codegen.conv.text import Number
+from tcc.codegen.conv.text import Number, needed_mask
 from tcc.codegen.conv.tile import AHEAD, ConvTile
 from tcc.codegen.index import Index
 from tcc.codegen.kernel import Kernel
+from tcc.codegen.vectors import LINE, load, store
 from tcc.ir.dims import add, floordiv, maximum, minimum, mul
 from tcc.runtime import layout as at
 
 ROUND_THREADS = 4  # that have images of their own in a round
+ROWS_AHEAD = 8  # whose first two lines are fetched, after which the hardware has the row's others come
 
 
 class Conv(ConvTile):
@@ -55,7 +57,7 @@ class Conv(ConvTile):
         self.write_edge()
         # the table and the packed filters of each phase
         for number, phase in enumerate(self.phases):
-            self.write_pack(number, phase)
+            self.write_pack(number, phase, table_too=not self.panel)
             _Tiles(self, number, phase).write()
 
         e = self.begin_kernel()
@@ -85,17 +87,21 @@ class Conv(ConvTile):
                     pixels = x.mul(count, self.size(run))
                     units = x.mul(x.div(x.add(pixels, width - 1), width), self.groups)
                 else:
+                    each = width * max(self.panel, 1)
                     blocks = mul(
-                        floordiv(add(run, width - 1), width), minimum(cols.count, 1), d.count, self.groups
+                        floordiv(add(run, each - 1), each), minimum(cols.count, 1), d.count, self.groups
                     )
                     units = x.mul(count, self.size(blocks))
-                cost = x.mul(self.size(mul(self.tiles, self.depths[number])), h * self.v * 8)
+                cost = x.mul(
+                    self.size(mul(self.tiles, self.depths[number])), h * self.v * 8 * max(self.panel, 1)
+                )
                 self.parallel(
                     f"tiles{number}", units, x.add(cost, x.mul(self.size(self.tiles), h * self.v * 64))
                 )
 
         e.loop(0, self.size(images), most, round)
-        return self.finish(self.op.name, thread_scratch=h * width * self.t.bytes)
+        lines = add(h, mul(self.panel, self.depths[0]))
+        return self.finish(self.op.name, thread_scratch=mul(lines, width, self.t.bytes))
 
 
 class _Tiles:
@@ -133,6 +139,8 @@ class _Tiles:
         self.length: Number = self.run if c.gapless else self.cols
         self.long = x.mul(c.get("count", "i64"), self.run) if c.merged else self.run
         self.blocks = x.div(x.add(self.long, c.width - 1), c.width)
+        each = max(c.panel, 1)
+        self.panels = x.div(x.add(self.blocks, each - 1), each)
         self.one_line = c.gapless and not c.merged
         self.end = c.end(c.runs[number])
         whole_vectors = self.end and (self.end[1] or known(c.runs[number]) % c.t.lanes == 0)
@@ -143,17 +151,26 @@ class _Tiles:
         self.e.end()
 
     def _unit(self, u: str, _: list[str]) -> None:
-        c, e, x = self.c, self.e, self.x
-        rest, block = c.divide(x, u, self.blocks)
+        c, x = self.c, self.x
+        rest, block = c.divide(x, u, self.panels)
         self.z: Number = 0
         self.i: Number = 0
         if not c.merged:
             rest, self.z = c.divide(x, rest, self.depths)
             self.i, rest = c.divide(x, rest, c.groups)
         self.group = rest
+        if c.panel:
+            self._panel(block)
+        else:
+            self._block(block)
+            self.e.loop(0, self.tiles, 1, self._filters)
+
+    def _block(self, block: Number, copy: str | None = None) -> None:
+        """A block of pixels: where its tiles read, which may be a copy, and where their results belong."""
+        c, e, x = self.c, self.e, self.x
         self.q0 = x.mul(block, c.width)
         self.q1 = x.min(x.add(self.q0, c.width), self.long)
-        self.heads = self._heads(block)
+        self.heads = [copy] if copy else self._heads(block)
         self.y0: Number = 0 if self.one_line else x.div(self.q0, self.apart)
         self.y1: Number = 1 if self.one_line else x.add(x.div(x.sub(self.q1, 1), self.apart), 1)
         self.function = "@KERNEL_NAME.tile"
@@ -168,7 +185,47 @@ class _Tiles:
             if not self.one_line:
                 one = e.value(f"icmp eq i64 {x.add(self.y0, 1)}, {self.y1}")
                 self.whole = e.value(f"and i1 {self.whole}, {one}")
-        e.loop(0, self.tiles, 1, self._filters)
+
+    def _panel(self, panel: Number) -> None:
+        """Some blocks of an image that tiles would read in place: they are copied, block by block, and meet the filters of
+        one tile after the other."""
+        c, e, x, t = self.c, self.e, self.x, self.c.t
+        first = x.mul(panel, c.panel)
+        count = x.min(x.sub(self.blocks, first), c.panel)
+        self.q0 = x.mul(first, c.width)
+        (source,) = self._heads(first)
+        copies = e.gep(self.tile, c.h * c.width, t.elem)
+        block = x.mul(self.depth, c.width)
+        rest = known(c.runs[self.number]) % c.width
+        whole: Number = count
+        if rest:
+            whole = x.sub(count, x.pick(x.equal(x.add(first, count), self.blocks), 1, 0))
+
+        def step(k: str, _: list[str]) -> None:
+            read = e.gep(source, x.mul(k, self.plane), t.elem)
+            to = e.gep(copies, x.mul(k, c.width), t.elem)
+            c.fetch(e.gep(read, x.mul(self.plane, ROWS_AHEAD), t.elem), 2 * LINE)
+
+            def some(b: Number, lanes: int) -> None:
+                from_, there = e.gep(read, x.mul(b, c.width), t.elem), e.gep(to, x.mul(b, block), t.elem)
+                for j in range(0, c.width, t.lanes):
+                    mask = needed_mask([j + i < lanes for i in range(t.lanes)])
+                    store(e, t, load(e, t, e.gep(from_, j, t.elem), mask), e.gep(there, j, t.elem))
+
+            e.loop(0, whole, 1, lambda b, _: some(b, c.width))
+            if rest:
+                e.when(e.value(f"icmp slt i64 {whole}, {count}"), lambda: some(whole, rest))
+
+        e.loop(0, self.depth, 1, step)
+
+        def filters(number: str, _: list[str]) -> None:
+            def one(b: str, _: list[str]) -> None:
+                self._block(b, e.gep(copies, x.mul(x.sub(b, first), block), t.elem))
+                self._filters(number, [])
+
+            e.loop(first, x.add(first, count), 1, one)
+
+        e.loop(0, self.tiles, 1, filters)
 
     def _heads(self, block: Number) -> list[str]:
         """Where a tile's vectors are read for a tap at distance 0: the first, or each where rows are whole vectors."""
@@ -216,7 +273,7 @@ class _Tiles:
                 place_at = e.value(f"select i1 {self.whole}, ptr {place_at}, ptr null")
             pixel = x.add(x.mul(x.mul(deep, self.rows), self.cols), inside)
             args += [("ptr", place_at), ("i64", count), ("i64", where), ("i64", channel), ("i64", pixel)]
-        if c.in_place and not c.target.avx512:
+        if c.in_place and not c.panel and not c.target.avx512:
             self._fetch_next(number)
         c.call_by(self.function, *args)
 

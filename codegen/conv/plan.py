@@ -8,15 +8,17 @@ from tcc.codegen.conv.axes import (
     best_axes,
     ceil_div,
     forward_axis,
+    known,
     spread_axis,
     whole_rows,
 )
-from tcc.codegen.conv.text import ConvText, best_tile
+from tcc.codegen.conv.text import MOST_ROWS, ConvText, best_tile
 from tcc.codegen.target import Target
 from tcc.ir.core import Op
 from tcc.ir.dims import Size, add, floordiv, maximum, mul, sub
 from tcc.passes.epilogue import cheap
 
+ENOUGH = 16  # pieces of work that threads share
 _ELEMENT = 2  # cycles for a filter's element that is copied
 
 
@@ -51,9 +53,15 @@ class ConvPlan(ConvText):
             most = mul(most, self.source.shape[0])
         self.depths = [mul(self.depth_channels, *(r.taps for r in phase)) for phase in self.phases]
         deepest = max((k for k in self.depths if isinstance(k, int)), default=self.depths[0])
+        # tiles may read the source itself
+        self.in_place = self.one_tap(self.filters, self.source) and not any(a.spread for a in self.axes)
         aligned = isinstance(pitch, int) and pitch % self.t.lanes == 0 and self.axes[2].spread is not None
+        reads = self._lines()
+        in_panels = self.in_place and known(self.m) > MOST_ROWS
+        if in_panels:
+            aligned, reads = True, (-1, 0)
         cycles, self.h, self.v = best_tile(
-            self.t, target, self.m, most, deepest, aligned, ends=not self.merged, lines=self._lines()
+            self.t, target, self.m, most, deepest, aligned, ends=not self.merged, lines=reads
         )
         deep = self.phases[0][0].count
         each = 1 if self.merged or not isinstance(deep, int) else deep
@@ -73,8 +81,19 @@ class ConvPlan(ConvText):
         if self.merged and self.phases[0][0].count != 1:
             self.gapless = self.gapless and steps[0] == mul(self.phases[0][1].count, steps[1])
         self.direct = self.gapless and steps[2] == 1 and (not op.blocks or cheap(op.block.ops))
-        # tiles may read the source itself
-        self.in_place = self.one_tap(self.filters, self.source) and not any(a.spread for a in self.axes)
+        # blocks of pixels that are copied for all tiles of filters
+        self.panel = self._panel_blocks(deepest) if in_panels else 0
+
+    def _panel_blocks(self, depth: Size) -> int:
+        """How many blocks of pixels are copied at a time for all tiles of filters, which find their vectors one after the other
+        then.  In the source each step's are a plane from those of the step before: two lines, often of another page.
+        """
+        fit = self.target.l2_bytes // 4 // max(known(depth) * self.width * self.t.bytes, 1)
+        blocks = -(-known(self.runs[0]) // self.width)
+        images = self.source.shape[0]
+        if isinstance(images, int):  # that threads share
+            blocks = -(-blocks * images // ENOUGH)
+        return max(min(fit, blocks), 1)
 
     def _dense_rows(self) -> bool:
         """Whether rows of results follow one another in memory."""

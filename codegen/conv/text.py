@@ -24,6 +24,7 @@ FIELDS = ("args", "first", "table", "pack", "count", "part", "chunk")
 _ALIGN = 64
 PAGE = 4096
 STRAIGHT = 8  # vectors that are moved one by one in the text
+MOST_ROWS = 14  # of a register tile, but for those of one vector
 TILE_END = 40  # cycles of a tile beside its steps, and three more for each of its vectors
 
 
@@ -72,7 +73,9 @@ def best_tile(
     best: tuple[float, int, int] | None = None
     for v in range(1, 9):
         blocks, rest = divmod(n, v * t.lanes)
-        for h in range(1, min((registers - 1) // (v * taps) - 1, 28 if v == 1 and aligned else 14) + 1):
+        for h in range(
+            1, min((registers - 1) // (v * taps) - 1, 28 if v == 1 and aligned else MOST_ROWS) + 1
+        ):
             if whole and h != whole:
                 continue
             end = cycles(h, -(-rest // t.lanes) if ends else v) if rest else 0.0

@@ -39,7 +39,7 @@ class ConvTile(ConvPlan):
         self.begin_function(name, *params)
         x = Index(e)
         counts = [*[t.lanes] * (v - 1), last or t.lanes]
-        reads = self._lane_masks(counts) if self.in_place else [None] * v
+        reads = self._lane_masks(counts) if self.in_place and not self.panel else [None] * v
         together = self._steps_together()
         fetch_some = self._fetch_results(v) if self.direct else None
 
@@ -83,8 +83,12 @@ class ConvTile(ConvPlan):
         """Of (a, sums): one k, whose vectors are read with these masks."""
         e, t, h, v = self.e, self.t, self.h, len(reads)
         x, a, acc = Index(e), s[0], s[1:]
-        where = e.value(f"load i64, ptr {e.gep('%table', k, 'i64')}")
-        if self.far:
+        where: Number
+        if self.panel:
+            where = x.mul(k, self.width * t.bytes)
+        else:
+            where = e.value(f"load i64, ptr {e.gep('%table', k, 'i64')}")
+        if self.far and not self.panel:
             soon = e.value(f"load i64, ptr {e.gep('%table', x.add(k, AHEAD), 'i64')}")
             for j in range(min(v, self.heads)):
                 self.fetch(e.gep(f"%b{j}", soon), v // self.heads * t.lanes * t.bytes)

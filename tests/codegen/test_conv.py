@@ -45,6 +45,7 @@ CASES = {
     "few filters, rank 1": ((3, 2, 70), (1, 2, 9), (1,), (4, 4), (2,), 1),
     "1x1": ((2, 23, 7, 5), (31, 23, 1, 1), (1, 1), (0, 0, 0, 0), (1, 1), 1),
     "1x1 to more channels": ((9, 16, 7, 5), (40, 16, 1, 1), (1, 1), (0, 0, 0, 0), (1, 1), 1),
+    "1x1, images in panels": ((17, 20, 9, 13), (33, 20, 1, 1), (1, 1), (0, 0, 0, 0), (1, 1), 1),
     "1x1 groups": ((3, 16, 4, 8), (32, 8, 1, 1), (1, 1), (0, 0, 0, 0), (1, 1), 2),
     "1x1x1": ((3, 9, 3, 5, 3), (14, 9, 1, 1, 1), (1, 1, 1), (0,) * 6, (1, 1, 1), 1),
     "whole vectors": ((2, 3, 8, 16), (17, 3, 3, 3), (1, 1), (1, 1, 1, 1), (1, 1), 1),
@@ -192,7 +193,16 @@ def before_a_guarded_page(a: Any) -> tuple[Any, mmap.mmap]:
 
 
 @pytest.mark.parametrize(
-    "name", ["1x1", "1x1 groups", "narrower last tile", "padded", "whole vectors", "stride 2"]
+    "name",
+    [
+        "1x1",
+        "1x1, images in panels",
+        "1x1 groups",
+        "narrower last tile",
+        "padded",
+        "whole vectors",
+        "stride 2",
+    ],
 )
 def test_nothing_behind_the_operands_is_read(name: str, target: None) -> None:
     args = arguments(CASES[name], "f32")
@@ -247,6 +257,7 @@ def with_block(case: Case, dtype: str, ops: tuple[str, ...], named: str) -> Func
         "stride 2",
         "groups",
         "1x1",
+        "1x1, images in panels",
         "narrower last tile",
         "1x1x1",
         "whole vectors",
