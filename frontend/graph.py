@@ -42,11 +42,28 @@ class ShownOp:
         """The name without its options."""
         return self.label.partition("{")[0]
 
+    @property
+    def scalar_op(self) -> ShownOp:
+        """The function of numbers that an elementwise op applies, which this stands for too; AttributeError for other ops."""
+        if not self.defn.scalar:
+            raise AttributeError(f"{self.label} is no elementwise op")
+        return self
+
     def __hash__(self) -> int:
         return hash((self.label, self.defn.name))
 
     def __repr__(self) -> str:
         return self.label
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class ShownLoop(ShownOp):
+    """What stands for a loop: the variables that a step starts from, and those that it makes."""
+
+    inputs: tuple[Variable, ...]
+    outputs: tuple[Variable, ...]
+
+    __hash__ = ShownOp.__hash__
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +153,8 @@ class Apply:
             return self.shown.op
         from tcc.printing import label
 
+        if self.body is not None:
+            return ShownLoop(label(self), self.defn, self.body.params, self.body.results)
         return ShownOp(label(self), self.defn)
 
     @property
@@ -369,6 +388,8 @@ def rebuild(outputs: Sequence[Variable], replace: Mapping[Variable, Variable]) -
 def copied(node: Apply, new: Mapping[Variable, Variable], body: Body | None = None) -> Apply:
     """The same application on other inputs, and with another body if one is given."""
 
+    from tcc.testvalues import untested
+
     def change(v: Variable) -> Variable:
         return new.get(v, v)
 
@@ -379,16 +400,17 @@ def copied(node: Apply, new: Mapping[Variable, Variable], body: Body | None = No
     shown = node.shown
     if shown is not None:
         shown = with_fields(shown, inputs=tuple(map(change, shown.inputs)))
-    fresh = Apply(
-        node.defn,
-        [change(v) for v in node.operands],
-        {key: with_variables(value, change) for key, value in node.attrs.items()},
-        [r.type for r in node.results],
-        body=body,
-        loc=node.loc,
-        shown=shown,
-        implicit=node.implicit,
-    )
+    with untested():  # copies keep the test values of what they are copies of
+        fresh = Apply(
+            node.defn,
+            [change(v) for v in node.operands],
+            {key: with_variables(value, change) for key, value in node.attrs.items()},
+            [r.type for r in node.results],
+            body=body,
+            loc=node.loc,
+            shown=shown,
+            implicit=node.implicit,
+        )
     if node.index is not None:
         whole, index = node.index
         fresh.index = (change(whole), tuple(with_variables(i, change) for i in index))

@@ -310,7 +310,8 @@ def wanted_device(name: str | None, targets: Sequence[str | None] = ()) -> str:
 config = TheanoConfigParser()
 
 
-def _assign(name: str, value: Any) -> None:
+def assign(name: str, value: Any) -> None:
+    """Sets a flag, whose name may be `group.member`."""
     group, _, member = name.rpartition(".")
     setattr(attrgetter(group)(config) if group else config, member, value)
 
@@ -326,7 +327,7 @@ class change_flags:
         self._saved.append({name: attrgetter(name)(config) for name in self.flags})
         try:
             for name, value in self.flags.items():
-                _assign(name, value)
+                assign(name, value)
         except Exception:
             self.__exit__()
             raise
@@ -334,7 +335,7 @@ class change_flags:
 
     def __exit__(self, *_: object) -> None:
         for name, value in self._saved.pop().items():
-            _assign(name, value)
+            assign(name, value)
 
     def __call__(self, function: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(function)

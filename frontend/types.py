@@ -327,7 +327,9 @@ class TensorType(Type):
         )
 
     def filter_variable(self, other: Any, allow_convert: bool = True) -> Any:
-        """`other` (a variable, array or number) as a variable of exactly this type, or TypeError."""
+        """`other` (a variable, array or number) as a variable of exactly this type, or TypeError; with `allow_convert`, axes
+        that certainly have one element may be taken for axes of any size."""
+        from tcc.shapes import patternbroadcast
         from tcc.variable import Variable, make_constant
 
         if not isinstance(other, Variable):
@@ -338,8 +340,8 @@ class TensorType(Type):
             narrower = len(other.type.shape) == len(self.shape) and all(
                 theirs or not ours for ours, theirs in zip(self.broadcastable, other.type.broadcastable)
             )
-            if narrower and not any(other.type.broadcastable):
-                return other
+            if narrower:
+                return patternbroadcast(other, self.broadcastable)
         raise TypeError(
             f"Cannot convert Type {other.type} (of Variable {other}) into Type {self}. You can try to manually convert "
             f"{other} into a {self}."

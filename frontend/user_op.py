@@ -33,18 +33,28 @@ class Apply(graph.Apply):
         for t in types:
             if not isinstance(t, Type):
                 raise TypeError(f"{op}: outputs must be variables of some type, got one of {t}")
+        native = getattr(op, "native_node", None)
+        if native is not None:
+            node = native(*values, *types)
+            super().__init__(node.defn, node.operands, node.attrs, types, shown=node.shown)
+            self._adopt(outputs)
+            return
         attrs: dict[str, Any] = {"name": str(op), "types": types, "sizes": [], "function": None, "op": op}
         super().__init__(row("call"), values, attrs, types)
         attrs |= {"function": Performing(op, self), "gradient": _gradient(op, self)}
-        for number, (output, made) in enumerate(zip(outputs, self.results)):
-            output.owner, output.index, output.loc = self, number, made.loc
-        self.results = tuple(outputs)
+        self._adopt(outputs)
         attrs["sizes"] = [
             s for one in self._sizes(op, values, types) for s in one
         ]  # infer_shape sees the whole node
         self.extra = tuple(graph.variables_in(attrs))
         if config.compute_test_value != "off":
             attach(self)
+
+    def _adopt(self, outputs: Sequence[Any]) -> None:
+        """Makes a program's own variables the results."""
+        for number, (output, made) in enumerate(zip(outputs, self.results)):
+            output.owner, output.index, output.loc = self, number, made.loc
+        self.results = tuple(outputs)
 
     def _sizes(self, op: Any, inputs: Sequence[Any], types: Sequence[TensorType]) -> list[list[Any]]:
         """The results' sizes by the op's infer_shape; None for one that is only known when the op has run, which infer_shape

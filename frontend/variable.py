@@ -113,6 +113,11 @@ class Constant(Variable):
         """Whether another variable is a constant of the same type and value."""
         return isinstance(other, Constant) and self.signature() == other.signature()
 
+    @cached_property
+    def tag(self) -> SimpleNamespace:
+        """Notes of the user's; the value is its own test value, since programs ask for that of shapes, which may be constants."""
+        return SimpleNamespace(test_value=self.data)
+
     def clone(self) -> Any:
         return type(self)(self.type, self.data, self.name)
 

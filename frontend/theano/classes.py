@@ -10,6 +10,7 @@ from tcc import sharedvar, types, variable
 from tcc.functions import In
 from tcc.gradient import passing
 from tcc.runtime.buffers import ObjectContainer
+from tcc.shapes import patternbroadcast
 from tcc.user_op import Op
 
 
@@ -93,6 +94,10 @@ class ViewOp(Op):
     view_map: ClassVar[dict[int, list[int]]] = {0: [0]}
     __props__ = ()
 
+    def native_node(self, x: Any, result: Any) -> Any:
+        """What `Apply(op, [x], [y])` is for y of the type `result`, which may say more or less of sizes than x does."""
+        return self.make_node(patternbroadcast(x, result.broadcastable))
+
     def make_node(self, x: Any) -> Any:
         x = variable.as_variable(x)
         grad, along = (functools.partial(_of_one, rule, x) for rule in (self.grad, self.R_op))
@@ -103,3 +108,6 @@ class ViewOp(Op):
 
     def R_op(self, inputs: Sequence[Any], eval_points: Sequence[Any]) -> list[Any]:
         return list(eval_points)
+
+
+view_op = ViewOp()

@@ -5,12 +5,30 @@ from __future__ import annotations
 import configparser
 import os
 from collections.abc import Iterator
+from operator import attrgetter
 from pathlib import Path
+from typing import Any
 
 from tcc.ir import knobs
-from tcc.settings import FLAGS, HISTORIC, config
+from tcc.settings import FLAGS, HISTORIC, assign, config
 
 NAMES = {name.lower(): name for name in (*HISTORIC, *FLAGS)}  # in files case does not matter
+
+
+class Variable:
+    """A flag as Theano's own list has it: its name, and how it is read and set."""
+
+    def __init__(self, fullname: str) -> None:
+        self.fullname = fullname
+
+    def __get__(self, instance: Any, owner: Any = None) -> Any:
+        return attrgetter(self.fullname)(config)
+
+    def __set__(self, instance: Any, value: Any) -> None:
+        assign(self.fullname, value)
+
+
+variables = [Variable(name) for name in (*FLAGS, *HISTORIC)]
 
 
 def read() -> None:

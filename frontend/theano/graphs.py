@@ -210,3 +210,30 @@ def get_debug_values(*args: Any) -> list[Any]:
             missing_test_message(f"Argument {v} has no test value")
             return []
     return values if len(values) == 1 else [tuple(values)]
+
+
+def debug_assert(condition: Any, msg: str | None = None) -> None:
+    """Asserts a condition on test values, if these are carried along."""
+    if config.compute_test_value != "off":
+        assert condition, msg
+
+
+def stack_search(start: Any, expand: Any, mode: str = "bfs", build_inv: bool = False) -> Any:
+    """The nodes that `expand`, which lists a node's neighbours or gives None, reaches from the deque `start`, which is
+    emptied, each once; with `build_inv`, also from whom each was reached."""
+    if mode not in ("bfs", "dfs"):
+        raise ValueError("mode should be bfs or dfs", mode)
+    pop = start.popleft if mode == "bfs" else start.pop
+    found: dict[int, Any] = {}
+    reached_from: dict[Any, list[Any]] = {}
+    while start:
+        node = pop()
+        if id(node) in found:
+            continue
+        found[id(node)] = node
+        neighbours = list(expand(node) or ())
+        for other in neighbours if build_inv else ():
+            reached_from.setdefault(other, []).append(node)
+        start.extend(neighbours)
+    listed = list(found.values())
+    return (listed, reached_from) if build_inv else listed

@@ -31,7 +31,7 @@ class Subtensor(LegacyOp):
         left = len(list(given))
         if left:
             raise ValueError(f"{self}: {len(inputs) - left} indices wanted, got {len(inputs)}")
-        return x[index]
+        return as_variable(x)[index]
 
 
 class IncSubtensor(Subtensor):
@@ -57,7 +57,7 @@ class AdvancedSubtensor(LegacyOp):
     rows = ("gather",)
 
     def apply(self, x: Any, *indices: Any) -> Any:
-        return x[indices]
+        return as_variable(x)[indices]
 
 
 class AdvancedSubtensor1(AdvancedSubtensor):
@@ -74,7 +74,7 @@ class AdvancedIncSubtensor(LegacyOp):
 
     def apply(self, x: Any, y: Any, *indices: Any) -> Any:
         write = indexing.set_subtensor if self.set_instead_of_inc else indexing.inc_subtensor
-        return write(x[indices], y)
+        return write(as_variable(x)[indices], y)
 
 
 class AdvancedIncSubtensor1(AdvancedIncSubtensor):

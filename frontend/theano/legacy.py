@@ -122,6 +122,11 @@ def ops(i: Iterable[Any], o: Iterable[Any]) -> set[Any]:
 assert_op = Assert()
 
 
+def hashtype(self: Any) -> int:
+    """A hash of an object's class."""
+    return hash(type(self).__name__) ^ hash(type(self).__module__)
+
+
 class MethodNotDefined(Exception):
     """A method that an op's writer left out."""
 

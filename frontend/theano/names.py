@@ -29,6 +29,7 @@ N = "tcc.theano.netops"
 X = "tcc.theano.indexops"
 SP = "tcc.theano.sparseops"
 C = "tcc.theano.classes"
+S = "tcc.theano.scalarops"
 
 _TYPES = {**_from("tcc.types", "TensorType Generic generic"), "Type": f"{C}:Type"}
 _VARIABLES = {
@@ -37,7 +38,7 @@ _VARIABLES = {
 }
 _GRAPH = {
     **_from("tcc.graph", "ancestors"),
-    **_from(G, "clone general_toposort as_string is_same_graph"),
+    **_from(G, "clone general_toposort as_string is_same_graph stack_search"),
     **_from("tcc.equality", "equal_computations"),
     **_from(L, "inputs variables list_of_nodes io_toposort ops"),
     "Variable": "tcc.variable:Variable",
@@ -89,7 +90,7 @@ _STAR = {"np": "numpy:", "numpy": "numpy:", "theano": f"{L}:root", **_from(L, "c
 }
 _BASIC = _from(
     L,
-    "default makeKeepDims check_and_normalize_axes is_flat divmod ceil_intdiv transfer scalar_from_tensor "
+    "hashtype default makeKeepDims check_and_normalize_axes is_flat divmod ceil_intdiv transfer scalar_from_tensor "
     "tensor_from_scalar make_vector int_types uint_types float_types complex_types all_dtypes "
     "integer_dtypes int_dtypes uint_dtypes float_dtypes complex_dtypes discrete_dtypes continuous_dtypes Tensor "
     "_allclose _get_atol_rtol _convert_to_bool _convert_to_complex128 _convert_to_complex64 _convert_to_float16 "
@@ -108,6 +109,9 @@ _BASIC = _from(
     **_from("tcc.gradcheck", "numeric_grad verify_grad"),
     **_from(L, "NotScalarConstantError EmptyConstantError get_scalar_constant_value"),
     **_STAR,
+    **_from("tcc.user_op", "Apply Op"),
+    **_from(C, "Type"),
+    "as_tensor": "tcc.variable:as_tensor_variable",
     "_shared": "tcc.sharedvar:shared",
     "_dot": f"{L}:_dot",
     "setdefault": f"{L}:default",
@@ -126,9 +130,17 @@ _NNET = _from(
 _SCALARS = {
     **_from(L, "upcast round_half_away_from_zero_vec Scalar floats ints complexs"),
     **_from(
-        "tcc.theano.scalarops",
+        S,
         "ScalarOp UnaryScalarOp BinaryScalarOp same_out same_out_nocomplex same_out_float_only upcast_out upgrade_to_float "
         "upgrade_to_float_no_complex specific_out transfer_type",
+    ),
+    **_from(
+        S,
+        "AND Abs Add Angle ArcCos ArcCosh ArcSin ArcSinh ArcTan ArcTan2 ArcTanh Ceil Chi2SF Clip Conj Cos Cosh Deg2Rad EQ Erf "
+        "Erfc Erfcinv Erfcx Erfinv Exp Exp2 Expm1 Floor GE GT Gamma GammaInc GammaIncC GammaL GammaLn GammaU I0 I1 Identity "
+        "Imag IntDiv Inv Invert IsInf IsNan Iv J0 J1 Jv LE LT Log Log10 Log1p Log2 Maximum Minimum Mod Mul NEQ Neg OR Pow Psi "
+        "Rad2Deg Real RoundHalfAwayFromZero RoundHalfToEven Second Sgn Sin Sinh Sqr Sqrt Sub Switch Tan Tanh TriGamma TrueDiv "
+        "Trunc XOR",
     ),
     "constant": "tcc.variable:constant",
     "ComplexError": "tcc.elemwise:ComplexError",
@@ -165,6 +177,7 @@ TREE: dict[str, Entry] = {
             **_from("tcc.settings", "config change_flags"),
             **_from("tcc.printing", "pp debugprint"),
             **_from(L, "__version__ _asarray dot get_scalar_constant_value sparse_grad"),
+            **_from("tcc.loops", "OrderedUpdates"),
             "function_dump": "tcc.theano.pickling:function_dump",
             "ProfileStats": "tcc.profiling:ProfileStats",
             "theano": f"{L}:root",
@@ -186,7 +199,12 @@ TREE: dict[str, Entry] = {
         ("tcc.printing",),
         {**_from(L, "pydot_imported pydot_imported_msg"), **_from(G, "min_informative_str")},
     ),
-    "configparser": Entry(names={**_from("tcc.settings", "config change_flags TheanoConfigParser")}),
+    "configparser": Entry(
+        names={
+            **_from("tcc.settings", "config change_flags TheanoConfigParser"),
+            "_config_var_list": "tcc.theano.flags:variables",
+        }
+    ),
     "configdefaults": Entry(
         names={**_from("tcc.settings", "config"), **_from(L, "local_bitwidth python_int_bitwidth")}
     ),
@@ -208,7 +226,10 @@ TREE: dict[str, Entry] = {
     "gof.op": Entry(
         names={
             "Op": "tcc.user_op:Op",
-            **_from(G, "get_test_value missing_test_message debug_error_message get_debug_values"),
+            "PureOp": "tcc.user_op:Op",
+            **_from(
+                G, "get_test_value missing_test_message debug_error_message get_debug_values debug_assert"
+            ),
         }
     ),
     "gof.type": Entry(names=_TYPES),
@@ -225,7 +246,7 @@ TREE: dict[str, Entry] = {
             **_VARIABLES,
             **_from("tcc.sharedvar", "shared"),
             **_from("tcc.user_op", "as_op"),
-            "ViewOp": "tcc.theano.classes:ViewOp",
+            **_from(C, "ViewOp view_op"),
             **_from("tcc.settings", "config"),
             **_from("tcc.graphop", "OpFromGraph"),
             **_from("tcc.compiling", "function"),
@@ -258,7 +279,7 @@ TREE: dict[str, Entry] = {
     "compile.ops": Entry(
         names={
             **_from("tcc.user_op", "as_op FromFunctionOp"),
-            "ViewOp": "tcc.theano.classes:ViewOp",
+            **_from(C, "ViewOp view_op"),
             **_from("tcc.shapes", "rebroadcast specify_shape shape"),
             **_from("tcc.matrices", "Rebroadcast"),
         }
@@ -274,6 +295,7 @@ TREE: dict[str, Entry] = {
         }
     ),
     "scan_module.scan": Entry(names=_from("tcc.loops", "scan")),
+    "scan_module.scan_op": Entry(names=_from(O, "Scan")),
     # -- tensors: a native module of the same path is taken without being named here ---------------------------------
     "tensor": Entry(
         names={
@@ -362,7 +384,7 @@ TREE: dict[str, Entry] = {
     "tensor.xlogx": Entry(names=_from("tcc.elemwise", "xlogx xlogy0")),
     "tensor.nnet": Entry(names=_NNET),
     "tensor.nnet.nnet": Entry(("tcc.tensor.nnet",), _NNET),
-    "tensor.nnet.sigm": Entry(("tcc.tensor.nnet",)),
+    "tensor.nnet.sigm": Entry(("tcc.tensor.nnet",), _from(S, "ScalarSigmoid ScalarSoftplus")),
     "tensor.nnet.bn": Entry(
         names=_from(N, "AbstractBatchNormInference AbstractBatchNormTrain AbstractBatchNormTrainGrad")
     ),
@@ -456,7 +478,7 @@ TREE: dict[str, Entry] = {
 INTERNAL = frozenset(
     "gof.callcache gof.cc gof.cmodule gof.compiledir gof.compilelock gof.cutils gof.destroyhandler "
     "gof.lazylinker_c gof.link gof.opt gof.optdb gof.params_type gof.sched gof.toolbox gof.unify gof.vm gpuarray.basic_ops "
-    "gpuarray.blas gpuarray.elemwise gpuarray.opt gpuarray.type scalar.sharedvar scan_module.scan_op scan_module.scan_opt "
+    "gpuarray.blas gpuarray.elemwise gpuarray.opt gpuarray.type scalar.sharedvar scan_module.scan_opt "
     "scan_module.scan_perform_ext scan_module.scan_views tensor.blas tensor.blas_c tensor.blas_scipy tensor.nnet.opt "
     "tensor.opt_uncanonicalize".split()
 )

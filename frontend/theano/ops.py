@@ -184,6 +184,12 @@ class AllocDiag(LegacyOp):
         return matrices.alloc_diag(v, self.offset, self.axis1, self.axis2)
 
 
+class Scan(LegacyOp):
+    """What `scan` applies, for programs that look at graphs: `isinstance(v.owner.op, Scan)`."""
+
+    rows = ("scan",)
+
+
 class IfElse(LegacyOp):
     """`IfElse(n)(condition, *then, *otherwise)`, n variables each."""
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
-from tcc import build
+from tcc import build, tensor
 from tcc.elemwise import TO_FLOAT
+from tcc.theano.legacyop import LegacyOp, OpClass
 from tcc.types import TensorType, promote
 from tcc.user_op import Apply, Op
 from tcc.variable import as_variable
@@ -144,3 +145,88 @@ class BinaryScalarOp(ScalarOp):
     """Of two numbers."""
 
     nin = 2
+
+
+class NamedScalarOp(LegacyOp):
+    """One of Theano's classes of scalar ops, `GammaLn(upgrade_to_float, name="gammaln")`: the function of its name, whatever
+    the type is said to be."""
+
+    options = {"output_types_preference": None, "name": None}
+    function: ClassVar[Callable[..., Any]]
+
+    def apply(self, *inputs: Any) -> Any:
+        return type(self).function(*inputs)
+
+    def __str__(self) -> str:
+        return self.name or type(self).__name__
+
+
+# Theano's classes by the functions that their ops are; the others have the functions' names, capitalised.
+_CLASSES = {
+    **{
+        name.capitalize(): name
+        for name in "add angle ceil clip conj cos cosh erf erfc erfcinv erfcx erfinv exp exp2".split()
+    },
+    **{
+        name.capitalize(): name
+        for name in "expm1 floor gamma i0 i1 identity imag inv invert iv j0 j1 jv log".split()
+    },
+    **{
+        name.capitalize(): name
+        for name in "log10 log1p log2 maximum minimum mod mul neg pow psi real second sgn".split()
+    },
+    **{name.capitalize(): name for name in "sin sinh sqr sqrt sub switch tan tanh trunc".split()},
+    **{name.upper(): name for name in "eq ge gt le lt neq".split()},
+    **{f"Arc{name.capitalize()}": f"arc{name}" for name in "cos cosh sin sinh tan tan2 tanh".split()},
+    **{name: f"{name.lower()}_" for name in ("Abs", "AND", "OR")},
+    **{
+        "XOR": "xor",
+        "Chi2SF": "chi2sf",
+        "Deg2Rad": "deg2rad",
+        "Rad2Deg": "rad2deg",
+        "IsInf": "isinf",
+        "IsNan": "isnan",
+    },
+    **{
+        "GammaInc": "gammainc",
+        "GammaIncC": "gammaincc",
+        "GammaL": "gammal",
+        "GammaLn": "gammaln",
+        "GammaU": "gammau",
+    },
+    **{"IntDiv": "int_div", "TrueDiv": "true_div", "TriGamma": "tri_gamma"},
+    **{
+        f"RoundHalf{how}": f"round_half_{word}"
+        for how, word in (("AwayFromZero", "away_from_zero"), ("ToEven", "to_even"))
+    },
+    **{"ScalarSigmoid": "nnet.sigmoid", "ScalarSoftplus": "nnet.softplus"},
+}
+_ROWS = {
+    **{
+        "abs_": "abs",
+        "and_": "and",
+        "or_": "or",
+        "int_div": "floordiv",
+        "true_div": "div",
+        "neq": "ne",
+        "sgn": "sign",
+    },
+    **{"inv": "reciprocal", "invert": "not", "switch": "where", "tri_gamma": "trigamma"},
+    **{f"arc{name}": f"a{name}" for name in "cos cosh sin sinh tan tan2 tanh".split()},
+    **{"round_half_away_from_zero": "round_half_away", "round_half_to_even": "rint"},
+}
+
+
+def _named(name: str, path: str) -> OpClass:
+    function: Any = functools.reduce(getattr, path.split("."), tensor)
+    row = _ROWS.get(path, path.rpartition(".")[2])
+    body = {
+        "function": staticmethod(function),
+        "rows": (row,),
+        "__module__": __name__,
+        "__doc__": function.__doc__,
+    }
+    return OpClass(name, (NamedScalarOp,), body)
+
+
+globals().update({name: _named(name, path) for name, path in _CLASSES.items()})

@@ -1,0 +1,101 @@
+"""What programs that were written for Theano take from it, which nothing else here tests: each as they write it."""
+
+from __future__ import annotations
+
+import collections
+from typing import Any
+
+import numpy as np
+import pytest
+
+import tcc.theano
+
+tcc.theano.install()
+import theano  # type: ignore[import-not-found]  # noqa: E402
+import theano.tensor as tt  # type: ignore[import-not-found]  # noqa: E402
+from theano.configparser import _config_var_list  # type: ignore[import-not-found]  # noqa: E402
+from theano.gof.graph import stack_search  # type: ignore[import-not-found]  # noqa: E402
+from theano.scan_module.scan_op import Scan  # type: ignore[import-not-found]  # noqa: E402
+
+
+def test_a_variable_of_ones_own_class_as_a_view_is_compiled() -> None:
+    class Named(tt.TensorVariable):  # type: ignore[misc]
+        def __init__(self, type: Any, owner: Any = None, index: Any = None, name: Any = None) -> None:
+            super().__init__(type, owner, index, name)
+
+    x = tt.vector("x")
+    for source in (x, tt.exp(x)[0].dimshuffle("x")):
+        v = Named(tt.TensorType("float64", (False,)), name="v")
+        theano.gof.Apply(theano.compile.view_op, inputs=[source], outputs=[v])
+        assert v.owner.defn.name == "identity" and v.owner.inputs[0].type == v.type
+        f = theano.function([x], [v * 2, theano.grad(v.sum(), x)])
+        want = [0, 1, 2.5] if source is x else [1.0]
+        assert np.array_equal(f([0, 1, 2.5])[0], np.multiply(want, 2))
+        assert np.array_equal(f([0, 1, 2.5])[1], [1, 1, 1] if source is x else [1, 0, 0])
+
+
+def test_flags_by_the_list_of_them() -> None:
+    flags = {v.fullname: v for v in _config_var_list}
+    assert flags["compute_test_value"].__get__(True, None) == "off"
+    flags["compute_test_value"].__set__(None, "warn")
+    try:
+        assert theano.config.compute_test_value == "warn"
+    finally:
+        flags["compute_test_value"].__set__(None, "off")
+
+
+def test_copies_keep_test_values_and_shapes_have_them_where_all_sizes_are_known() -> None:
+    with theano.change_flags(compute_test_value="raise"):
+        x = tt.vector("x")
+        x.tag.test_value = np.arange(3.0)
+        y = tt.exp(x[0:2]).sum()
+        assert y.shape.tag.test_value.shape == (0,)
+        assert list(x.dimshuffle("x", 0)[:, :1].sum(1, keepdims=True).shape.tag.test_value) == [1, 1]
+        z = theano.clone(y, {x: tt.vector("z")})  # which has no test value
+        assert z.tag.test_value == y.tag.test_value
+
+
+def test_clone_takes_what_has_one_element_for_an_axis_of_any_size() -> None:
+    x = tt.vector()
+    one = tt.TensorType("float64", (True,))()
+    made = theano.clone(tt.exp(x), {x: one})
+    assert made.type.broadcastable == (False,) and theano.function([one], made)([0]) == [1]
+    with pytest.raises(TypeError, match="Cannot convert Type"):
+        theano.clone(tt.exp(one), {one: x})
+
+
+def test_a_search_through_a_graph() -> None:
+    x = tt.vector("x")
+    y = tt.exp(x) + x
+
+    def neighbours(v: Any) -> Any:
+        return v.owner.inputs if v.owner is not None else None
+
+    listed, reached = stack_search(collections.deque([y]), neighbours, build_inv=True)
+    assert listed == [y, y.owner.inputs[0], x] and reached[x] == [y, y.owner.inputs[0]]
+
+
+def test_scalar_ops_are_classes_and_elementwise_ops_have_them() -> None:
+    scalar, x = theano.scalar, tt.vector("x")
+    gammaln = tt.Elemwise(scalar.basic_scipy.GammaLn(scalar.upgrade_to_float, name="gammaln"), name="gammaln")
+    assert np.allclose(gammaln(x).eval({x: [1, 2, 4]}), [0, 0, np.log(6)])
+    assert isinstance(tt.nnet.sigmoid(x).owner.op.scalar_op, tt.nnet.sigm.ScalarSigmoid)
+    assert isinstance(tt.tensor_copy(x).owner.op.scalar_op, scalar.Identity)
+    assert not isinstance(tt.exp(x).owner.op.scalar_op, scalar.Log)
+    assert isinstance(tt.exp(x).owner.op.scalar_op, scalar.Exp) and not hasattr(x[0].owner.op, "scalar_op")
+    for name in ("Switch", "Maximum", "EQ", "ArcTan2", "IntDiv", "AND"):
+        made = getattr(scalar, name)()
+        arguments = [np.array([1, 0])] * (3 if name == "Switch" else 2) if name != "ArcTan2" else [x, x]
+        assert isinstance(made(*arguments).owner.op.scalar_op, getattr(scalar, name))
+
+
+def test_rows_of_an_array_that_is_no_variable() -> None:
+    made = tt.advanced_set_subtensor1(np.zeros(3), tt.as_tensor([1.0, 2.0]), np.array([2, 0]))
+    assert np.array_equal(made.eval(), [2, 0, 1])
+    assert np.array_equal(tt.advanced_subtensor1(np.arange(3.0), [1]).eval(), [1])
+
+
+def test_a_loop_among_the_ops_of_a_graph() -> None:
+    s, _ = theano.scan(lambda x, a: a + x, sequences=tt.vector(), outputs_info=tt.zeros(()))
+    ops = [node.op for node in theano.gof.graph.io_toposort([], [s]) if isinstance(node.op, Scan)]
+    assert len(ops) == 1 and ops[0].outputs[0].owner.op == tt.add(tt.scalar(), 1.0).owner.op
