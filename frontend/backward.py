@@ -184,7 +184,10 @@ def _of_row(walk: Walk, node: Apply, flowing: Sequence[Any]) -> Sequence[Any]:
         return _to_all(node, ZERO, count)
     if node.name == "cast":
         (x,) = node.operands
-        return [flowing[0] if discrete(x) else build.cast(flowing[0], x.type.dtype)]
+        g = flowing[0]
+        if g.type.dtype in COMPLEX and x.type.dtype not in COMPLEX:
+            g = build.node("real", g).result
+        return [g if discrete(x) else build.cast(g, x.type.dtype)]
     if node.name == "rebroadcast":
         return [patternbroadcast(flowing[0], node.operands[0].type.broadcastable)]
     if not count:  # ranges and the like hang on sizes alone

@@ -22,6 +22,7 @@ from tcc.ir.ops.rules import (
     NUMBERS,
     ORDERED,
     REAL,
+    back_to,
     elementwise,
     per_element,
     want_dtype,
@@ -376,15 +377,15 @@ def cast_type(types: Sequence[Type], attrs: Attrs, blocks: Sequence[Block]) -> l
 
 def cast_grad(b: Any, op: Any, g: Sequence[Any]) -> list[Any]:
     (x,) = op.operands
-    if {b.dtype(x), b.dtype(op.result)} <= FLOATS:
-        return [b.cast(g[0], dtype=b.dtype(x))]
+    if {b.dtype(x), b.dtype(op.result)} <= ANALYTIC:
+        return [back_to(b, g[0], b.dtype(x))]
     return [zeros(b, x)]
 
 
 def cast_rop(b: Any, op: Any, t: Sequence[Any]) -> list[Any]:
     if t[0] is None:
         return [None]
-    if {b.dtype(op.operands[0]), b.dtype(op.result)} <= FLOATS:
+    if {b.dtype(op.operands[0]), b.dtype(op.result)} <= ANALYTIC:
         return [b.cast(t[0], dtype=b.dtype(op.result))]
     return [zeros(b, op.result)]
 

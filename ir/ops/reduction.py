@@ -13,6 +13,7 @@ from tcc.ir.ops.rules import (
     BOOL,
     NUMBERS,
     ORDERED,
+    back_to,
     elementwise,
     linear,
     per_operand_element,
@@ -51,7 +52,7 @@ def spread(b: Any, v: Any, op: Any) -> Any:
 
 
 def as_dtype_of(b: Any, v: Any, x: Any) -> Any:
-    return v if b.dtype(v) == b.dtype(x) else b.cast(v, dtype=b.dtype(x))
+    return back_to(b, v, b.dtype(x))
 
 
 def reduction(

@@ -140,6 +140,13 @@ def linear_in_all(row: str, count: int | None = None) -> RopRule:
     return rop
 
 
+def back_to(b: Any, g: Any, dtype: str) -> Any:
+    """A gradient as that of what had this dtype before a cast: of real numbers it is real."""
+    if dtype in FLOATS and b.dtype(g) in COMPLEX:
+        g = b.real(g)
+    return g if b.dtype(g) == dtype else b.cast(g, dtype=dtype)
+
+
 def host_row(
     name: str,
     operands: str,

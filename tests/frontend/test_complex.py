@@ -1,4 +1,4 @@
-"""Complex numbers in compiled functions: they run on the host, and real parts around them as ever."""
+"""Complex numbers in compiled functions."""
 
 from __future__ import annotations
 
@@ -112,6 +112,23 @@ def test_gradients_by_the_parts(name: str) -> None:
     )
     gz, ga, gb = tcc.function(list(parts), tcc.grad(cost, [z, parts[0], parts[1]]))(*values)
     np.testing.assert_allclose(gz, ga + 1j * gb)
+
+
+def test_gradients_by_real_numbers_that_become_complex() -> None:
+    """By a cast, a sum or an operation with a complex number."""
+    x, w = T.dvector("x"), T.zvector("w")
+    cost = T.real(x * w).sum() + T.imag(x / w).sum() + abs(x + w).sum()
+    cost += T.imag(T.sum(x, dtype="complex128") * w[0])
+    values = [RNG.uniform(0.5, 1.5, 3), draw(3, dtype="complex128")]
+    (got,) = tcc.function([x, w], [tcc.grad(cost, x)])(*values)
+    f = tcc.function([x, w], cost)
+    for k in range(3):
+        step = 1e-6 * np.eye(3)[k]
+        slope = (f(values[0] + step, values[1]) - f(values[0] - step, values[1])) / 2e-6
+        np.testing.assert_allclose(got[k], slope, rtol=1e-7)
+    narrow = T.cvector("narrow")
+    g = tcc.grad(abs(T.cast(narrow, "complex128") * w).sum(), narrow)
+    assert g.type.dtype == "complex64"
 
 
 def test_shared_variables_and_loops() -> None:
