@@ -14,6 +14,7 @@ import numpy as np
 
 from tcc.ir.core import Op, Value
 from tcc.ir.types import REAL_OF, numpy_dtype
+from tcc.passes.expand import sum_of_products
 from tcc.passes.fold import splat
 
 
@@ -250,6 +251,52 @@ def through_i(function: Callable[[Any, Complex], Complex]) -> Callable[[Any, Com
     return lambda b, z: over_i(b, function(b, times_i(b, z)))
 
 
+# -- inverse functions: Kahan's, "Branch cuts for complex elementary functions", 1987 ------------------------------------
+
+
+def roots(b: Any, z: Complex) -> tuple[Complex, Complex]:
+    """The square roots of 1 - z and 1 + z."""
+    return sqrt(b, Complex(b.sub(1.0, z.re), b.neg(z.im))), sqrt(b, Complex(b.add(z.re, 1.0), z.im))
+
+
+def asin(b: Any, z: Complex) -> Complex:
+    below, above = roots(b, z)
+    re = b.atan2(z.re, mul(b, below, above).re)
+    return Complex(re, b.asinh(mul(b, conj(b, below), above).im))
+
+
+def acos(b: Any, z: Complex) -> Complex:
+    below, above = roots(b, z)
+    re = b.mul(b.atan2(below.re, above.re), 2.0)
+    return Complex(re, b.asinh(mul(b, conj(b, above), below).im))
+
+
+def acosh(b: Any, z: Complex) -> Complex:
+    below, above = (sqrt(b, Complex(b.add(z.re, by), z.im)) for by in (-1.0, 1.0))
+    re = b.asinh(mul(b, conj(b, below), above).re)
+    return Complex(re, b.mul(b.atan2(below.im, above.re), 2.0))
+
+
+def atanh(b: Any, z: Complex) -> Complex:
+    """Where squares overflow it is 1 / z, of which the real part counts, and a quarter turn; where they underflow the real part
+    has logarithms of what they are made of."""
+    x = b.abs(z.re)
+    off = b.sub(x, 1.0)
+    near = b.add(b.sqr(off), b.sqr(z.im))
+    re = b.mul(b.log1p(b.div(b.mul(x, 4.0), near)), 0.25)
+    close = b.sub(math.log(2) / 2, b.mul(b.log(modulus(b, Complex(off, z.im))), 0.5))
+    re = b.where(b.lt(near, float(limits(x).tiny) * 2.0**30), close, re)
+    far = b.isinf(near)
+    rest = b.where(infinite(b, z), b.full(0.0, x), b.abs(reciprocal(b, z).re))
+    re = b.where(far, rest, re)
+    im = b.atan2(b.mul(z.im, 2.0), b.sub(b.mul(b.sub(1.0, z.re), b.add(z.re, 1.0)), b.sqr(z.im)))
+    quarter = b.copysign(b.full(math.pi / 2, x), z.im)
+    return Complex(b.copysign(re, z.re), b.where(far, quarter, b.mul(im, 0.5)))
+
+
+# -- powers ------------------------------------------------------------------------------------------------------------
+
+
 def power(b: Any, x: Complex, y: Complex) -> Complex:
     known = splat(y.re)
     number = float(known) if known is not None and y.is_real else math.nan
@@ -340,6 +387,12 @@ ELEMENTWISE: Mapping[str, Callable[..., Made]] = {
     "sin": through_i(sinh),
     "cos": lambda b, z: cosh(b, times_i(b, z)),
     "tan": through_i(tanh),
+    "asin": asin,
+    "acos": acos,
+    "atan": through_i(atanh),
+    "asinh": through_i(asin),
+    "acosh": acosh,
+    "atanh": atanh,
     "pow": power,
     "eq": eq,
     "ne": ne,
@@ -373,10 +426,13 @@ def second(b: Any, op: Op, x: Made, y: Made) -> Made:
     return y
 
 
-def matmul(b: Any, op: Op, x: Complex, y: Complex) -> Complex | None:
-    """Four real products."""
+def matmul(b: Any, op: Op, x: Complex, y: Complex) -> Made | None:
+    """Four real products; of a vector the sums that they are, which read the matrix where it lies."""
     if len(op.operands) > 2 or op.blocks:
         return None
+    made = sum_of_products(op, b, *op.operands)
+    if made is not None:
+        return made
     re = b.sub(b.matmul(x.re, y.re), b.matmul(x.im, y.im))
     return Complex(re, b.add(b.matmul(x.re, y.im), b.matmul(x.im, y.re)))
 

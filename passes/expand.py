@@ -169,7 +169,7 @@ def _as_narrow(v: Value, dtype: str, b: Builder) -> Value:
 def in_float32(op: Op, b: Builder) -> Sequence[Value]:
     """The op on its operands in float32, and its results rounded once."""
     wide = [b.cast(v, dtype="f32") if v.type.dtype in HALVES else v for v in op.operands]
-    if op.name == "matmul" and (made := _sum_of_products(op, b, *wide)) is not None:
+    if op.name == "matmul" and (made := sum_of_products(op, b, *wide)) is not None:
         results = [made]
     else:
         results = b.op(op.name, *wide, attrs=op.attrs).results
@@ -179,7 +179,7 @@ def in_float32(op: Op, b: Builder) -> Sequence[Value]:
     ]
 
 
-def _sum_of_products(op: Op, b: Builder, x: Value, y: Value) -> Value | None:
+def sum_of_products(op: Op, b: Builder, x: Value, y: Value) -> Value | None:
     """A matrix times a vector as a reduction, which reads the halves where they lie; None for other products."""
     *batch, m, n = op.result.type.shape
     if m != 1 and n != 1:
@@ -201,7 +201,7 @@ def of_vectors(op: Op, b: Builder) -> Sequence[Value] | None:
     and threads share one sum's terms; None for one that adds to what is there."""
     if len(op.operands) > 2 or op.attrs["accumulate"]:
         return None
-    made = _sum_of_products(op, b, *op.operands)
+    made = sum_of_products(op, b, *op.operands)
     return None if made is None else [made]
 
 

@@ -28,13 +28,18 @@ class _Parts:
         self.known: dict[Value, Complex] = {}
 
     def visit(self, block: Block) -> None:
-        for op in list(block.ops):
+        op = block.first
+        while op is not None:
             for inner in op.blocks:
                 self.visit(inner)
-            if is_complex(op):
-                self.lower(op)
+            before = op.prev
+            if is_complex(op) and self.lower(op):
+                op = before.next if before is not None else block.first  # what it became may be complex again
+            else:
+                op = op.next
 
-    def lower(self, op: Op) -> None:
+    def lower(self, op: Op) -> bool:
+        """Puts what `op` becomes in its place, if it has a lowering."""
         assert op.parent is not None
         b = Builder(op.parent, before=op, loc=op.loc)
         if op.name in ELEMENTWISE:
@@ -43,12 +48,13 @@ class _Parts:
             read = [self.of(v) if self.whole(op, v) else v for v in op.operands]
             made = OTHERS[op.name](b, op, *read)
         else:
-            return
+            return False
         if made is None:
-            return
+            return False
         result: Value = b.complex(*made) if isinstance(made, Complex) else made
         result.name = result.name or op.result.name
         op.replace_by([result])
+        return True
 
     def whole(self, op: Op, v: Value) -> bool:
         """Whether an operand is to be taken apart: real ones are, too, where the result is complex and has their elements."""
