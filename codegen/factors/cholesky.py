@@ -23,8 +23,7 @@ class Factor(Tiles):
     def __init__(self, op: Op, target: Target) -> None:
         super().__init__(op, target)
         self.n: Size = self.types[0].shape[-1]
-        # what is behind the end of a row is written by its last strip
-        self.pitch: Size = dims.add(self.rounded(self.n), self.width)
+        self.pitch = self.row_pitch(self.n)
 
     @property
     def known(self) -> bool:
@@ -172,20 +171,28 @@ class Factor(Tiles):
         )
         others = self.vectors.splat(t, other)
 
-        def row(r: str, _: list[str]) -> None:
-            kept = e.value(f"select i1 {bad}, i64 0, i64 {e.value(f'add i64 {r}, 1')}")
-            base, column = self.at(y, (r, self.size(down))), self.at(u, (r, 1))
+        def columns(c: str, mask: str | None, _: list[str]) -> list[str]:
+            """Some, of all rows: the lines of u that they are read from stay in the cache."""
 
-            def part(c: str, mask: str | None, _: list[str]) -> list[str]:
-                inside = self.mask(t, ix.max(ix.sub(kept, c), 0)) or "true"
-                value = self.read(t, self.at(column, (c, pitch)), self.pitch, inside)
+            def place(r: str) -> str:
+                return self.at(y, (r, self.size(down)), (c, self.size(along)))
+
+            def above(r: str, _: list[str]) -> None:
+                self.write(t, others, place(r), along, mask)
+
+            def below(r: str, _: list[str]) -> None:
+                count = ix.add(ix.sub(r, c), 1)
+                kept = e.value(f"select i1 {bad}, i64 0, i64 {count}")
+                inside = self.mask(t, kept) or "true"
+                value = self.read(t, self.at(u, (c, pitch), (r, 1)), self.pitch, inside)
                 value = e.value(f"select {t.of('i1')} {inside}, {t} {value}, {t} {others}")
-                self.write(t, value, self.at(base, (c, self.size(along))), along, mask)
-                return []
+                self.write(t, value, place(r), along, mask)
 
-            each_vector(e, t, self.target, n, part)
+            e.loop(0, c, 1, above)
+            e.loop(c, n, 1, below)
+            return []
 
-        e.loop(0, n, 1, row)
+        each_vector(e, t, self.target, n, columns)
 
 
 def cholesky_kernel(op: Op, target: Target) -> Kernel:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from tcc.codegen.emit import VecType
-from tcc.codegen.factors.triangular import Columns, Strip, Substitution, Triangle
+from tcc.codegen.factors.triangular import Columns, Group, Substitution, Triangle
 from tcc.codegen.kernel import Kernel, finish, plus, times
 from tcc.codegen.nest import iota
 from tcc.codegen.target import Target
@@ -24,9 +24,9 @@ from tcc.ir.dims import Size
 class Elimination(Substitution):
     """Scratch memory: the factors, the order of the rows, then what a solution needs."""
 
-    def __init__(self, op: Op, target: Target) -> None:
-        super().__init__(op, target, op.operands[0].type.shape[-1])
-        self.pitch: Size = dims.add(self.rounded(self.n), self.width)
+    def __init__(self, op: Op, target: Target, k: Size = 0) -> None:
+        super().__init__(op, target, op.operands[0].type.shape[-1], k)
+        self.pitch = self.row_pitch(self.n)
         self.piece = VecType(self.elem, min(self.rows, self.vector.lanes))
 
     @property
@@ -40,7 +40,7 @@ class Elimination(Substitution):
 
     @property
     def sizes(self) -> list[Size]:
-        return [self.pitch, self.rounded(self.n), self.factor_bytes, self.bytes]
+        return [self.pitch, self.panel_size, self.factor_bytes, self.bytes, self.panel_bytes]
 
     def areas(self) -> tuple[str, str, str]:
         """Of the factors, the order and the panel."""
@@ -289,27 +289,21 @@ class Elimination(Substitution):
 
     # -- solutions ------------------------------------------------------------------------------------------------------
 
-    def solve_strip(self, w: str, order: str, systems: Sequence[str], first: int | str, strip: Strip) -> None:
+    def solve_group(self, w: str, order: str, systems: Sequence[str], group: Group) -> None:
         """u x = l \\ (b in the order of the rows)."""
         pitch, last = self.size(self.pitch), self.x.sub(self.size(self.n), 1)
-        b, x = (
-            Columns(
-                self.at(systems[i], (first, self.stride(i, -1))),
-                self.stride(i, -2),
-                self.types[i].strides[-1],
-            )
-            for i in (1, 2)
-        )
-        self.solve(Triangle(w, 1, pitch, unit=True), replace(b, order=order), x, strip)
+        b, x = (Columns(systems[i], self.stride(i, -2), self.types[i].strides[-1]) for i in (1, 2))
+        self.solve(Triangle(w, 1, pitch, unit=True), replace(b, order=order), x, group)
         corner = self.at(w, (last, pitch), (last, 1))
         ends = replace(x, base=self.at(x.base, (last, x.row)), row=self.x.sub(0, x.row))
-        self.solve(Triangle(corner, -1, self.x.sub(0, pitch)), ends, ends, strip)
+        self.solve(Triangle(corner, -1, self.x.sub(0, pitch)), ends, ends, group)
 
 
 def lu_solve_kernel(op: Op, target: Target) -> Kernel:
     """`lu_solve a, b, x, failed`."""
-    w = Elimination(op, target)
-    e, k = w.e, op.operands[1].type.shape[-1]
+    k = op.operands[1].type.shape[-1]
+    w = Elimination(op, target, k)
+    e = w.e
     batch = op.operands[0].type.shape[:-2]
     w.begin_body(w.sizes)
 
@@ -319,10 +313,10 @@ def lu_solve_kernel(op: Op, target: Target) -> Kernel:
         factors, order, panel = w.areas()
         failed = w.factor(systems[0], factors, order)[0]
 
-        def strip(t: VecType, count: int, first: int | str, left: int | str) -> None:
-            w.solve_strip(factors, order, systems, first, Strip(t, count, left, panel))
+        def solve(number: str, _: list[str]) -> None:
+            w.solve_group(factors, order, systems, w.group(number, panel))
 
-        w.each_strip(k, strip)
+        e.loop(0, w.groups(), 1, solve)
         w.store(3, at, failed)
 
     e.loop("%begin", "%end", 1, unit)

@@ -15,11 +15,12 @@ from tcc.codegen.index import Index
 from tcc.codegen.nest import Position, Vectors
 from tcc.codegen.products.record import thread_scratch
 from tcc.codegen.target import Target
-from tcc.codegen.vectors import lane_mask, load, splat
+from tcc.codegen.vectors import LINE, fetch, lane_mask, load, splat
 from tcc.ir import dims
 from tcc.ir.core import Op
 from tcc.ir.dims import Size
 
+AHEAD = 8  # steps
 Acc = list[list[str]]  # rows of vectors
 
 
@@ -65,6 +66,13 @@ class Tiles(Places):
     def rounded(self, n: Size) -> Size:
         """To whole tiles."""
         return dims.mul(dims.floordiv(dims.add(n, self.rows - 1), self.rows), self.rows)
+
+    def row_pitch(self, n: Size) -> Size:
+        """Of rows of `n` elements in scratch memory, whose ends a strip may go past: an odd number of cache lines, so that a column
+        lies in all sets of the first-level cache."""
+        line = LINE // self.one.bytes
+        lines = dims.floordiv(dims.add(dims.add(self.rounded(n), self.width), line), 2 * line)
+        return dims.add(dims.mul(lines, 2 * line), line)
 
     # -- vectors --------------------------------------------------------------------------------------------------------
 
@@ -114,15 +122,20 @@ class Tiles(Places):
         a_step: int | str,
         b: str,
         b_step: int | str,
-        row: Callable[[int], int | str] = lambda r: r,
+        rows: Sequence[int | str] = range(16),
     ) -> Acc:
-        """acc[r] - sum over p < depth of a[row(r) * a_row + p * a_step] * b[p * b_step + ...]."""
+        """acc[r] - sum over p < depth of a[rows[r] * a_row + p * a_step] * b[p * b_step + ...]."""
         e, width = self.e, len(acc[0])
-        offsets = [self.x.mul(row(r), a_row) for r in range(len(acc))]
+        panel = b_step == width * t.lanes
+        offsets = [self.x.mul(row, a_row) for row in rows[: len(acc)]]
 
         def step(_: str, carried: list[str]) -> list[str]:
             a_at, b_at, *flat = carried
             right = [load(e, t, e.gep(b_at, v * t.lanes, self.elem)) for v in range(width)]
+            if a_step not in (1, -1):  # no two steps in one line
+                fetch(e, e.gep(a_at, self.x.mul(AHEAD, a_step), self.elem), 0)
+            for v in range(0 if panel else width):
+                fetch(e, e.gep(b_at, self.x.add(self.x.mul(AHEAD, b_step), v * t.lanes), self.elem), 0)
             made = []
             for r, offset in enumerate(offsets):
                 left = self.spread(t, e.gep(a_at, offset, self.elem))

@@ -9,13 +9,13 @@ from tcc.codegen.emit import VecType
 from tcc.codegen.factors.tile import Tiles
 from tcc.codegen.kernel import Kernel, finish, plus, times
 from tcc.codegen.target import Target
+from tcc.codegen.vectors import store
 from tcc.ir import dims
 from tcc.ir.core import Op
 from tcc.ir.dims import Size
 
 UNROLLED = 3  # blocks of rows
-# vectors, how many, the first column, and how many are left
-StripBody = Callable[[VecType, int, "int | str", "int | str"], None]
+GROUP = 4  # strips
 
 
 @dataclass(frozen=True)
@@ -40,106 +40,125 @@ class Columns:
 
 @dataclass(frozen=True)
 class Strip:
-    """`count` vectors of columns, of which `left` columns exist; solved rows are kept in `panel`, if it is needed."""
+    """`count` vectors of columns from number `first` on, of which `left` columns exist; solved rows are kept in `panel`, if it is
+    needed."""
 
     t: VecType
     count: int
+    first: int | str
     left: int | str
     panel: str
 
 
-class Substitution(Tiles):
-    """Solves systems of `n` equations."""
+@dataclass(frozen=True)
+class Group:
+    """The strips from `first` to before `end`, which a block of rows takes one after another, so that what it reads of the triangle
+    stays in the first-level cache; the first one's panel is at `panel`."""
 
-    def __init__(self, op: Op, target: Target, n: Size, upper: bool = False) -> None:
+    first: int | str
+    end: int | str
+    panel: str
+
+
+class Substitution(Tiles):
+    """Solves systems of `n` equations for `k` right-hand sides."""
+
+    def __init__(self, op: Op, target: Target, n: Size, k: Size, upper: bool = False) -> None:
         super().__init__(op, target)
-        self.n, self.upper = n, upper
+        self.n, self.k, self.upper = n, k, upper
+
+    @property
+    def panel_size(self) -> Size:
+        """Elements of the solved rows of a strip."""
+        if self.k == 0 or (isinstance(self.n, int) and self.n <= self.rows):
+            return 0
+        # an entry takes scratch memory of some bytes only
+        return dims.mul(dims.maximum(self.rounded(self.n), 1), self.width)
 
     @property
     def panel_bytes(self) -> Size:
-        """Of the solved rows of a strip."""
-        if isinstance(self.n, int) and self.n <= self.rows:
-            return 0
-        rows = dims.maximum(self.rounded(self.n), 1)  # an entry takes scratch memory of some bytes only
-        return dims.mul(rows, self.width * self.one.bytes)
+        return dims.mul(self.panel_size, GROUP * self.one.bytes)
 
-    def solve(self, a: Triangle, b: Columns, x: Columns, strip: Strip) -> str:
+    def solve(self, a: Triangle, b: Columns, x: Columns, group: Group) -> str:
         """x with a x = b; the number of the first 0 on the diagonal is the value."""
         n, rows = self.n, self.rows
-        failed = "0"
-        if not isinstance(n, int):
-
-            def block(i: str, carried: list[str]) -> list[str]:
-                return [self.block(a, b, x, strip, i, rows, carried[0])]
-
-            return self.e.loop(0, self.size(n), rows, block, [("i64", failed)])[0]
-        whole = n // rows * rows
-        if n <= UNROLLED * rows:
+        if isinstance(n, int) and n <= UNROLLED * rows:
+            failed = "0"
             for i in range(0, n, rows):
-                failed = self.block(a, b, x, strip, i, min(rows, n - i), failed)
+                failed = self.block(a, b, x, group, i, min(rows, n - i), failed)
             return failed
 
-        def known(i: str, carried: list[str]) -> list[str]:
-            return [self.block(a, b, x, strip, i, rows, carried[0])]
+        def block(i: str, carried: list[str]) -> list[str]:
+            return [self.block(a, b, x, group, i, rows, carried[0])]
 
-        failed = self.e.loop(0, whole, rows, known, [("i64", failed)])[0]
-        return self.block(a, b, x, strip, whole, n - whole, failed) if n > whole else failed
+        whole = n // rows * rows if isinstance(n, int) else self.size(n)
+        failed = self.e.loop(0, whole, rows, block, [("i64", "0")])[0]
+        if not isinstance(n, int) or n % rows == 0:
+            return failed
+        return self.block(a, b, x, group, n // rows * rows, n % rows, failed)
 
     def block(
-        self, a: Triangle, b: Columns, x: Columns, strip: Strip, i: int | str, rows: int, failed: str
+        self, a: Triangle, b: Columns, x: Columns, group: Group, i: int | str, rows: int, failed: str
     ) -> str:
         """Rows from `i` on; where their number is not known, what would be behind the last is that again, and not kept."""
-        e, ix, t = self.e, self.x, strip.t
-        open_end = not isinstance(self.n, int)
-        last = ix.sub(ix.sub(self.size(self.n), 1), i)
-        pitch = strip.count * t.lanes
-        masks = [self.mask(t, ix.sub(strip.left, v * t.lanes)) for v in range(strip.count)]
+        e, ix = self.e, self.x
+        last = None if isinstance(self.n, int) else ix.sub(ix.sub(self.size(self.n), 1), i)
+        numbers = [ix.min(r, last) if last is not None and r else r for r in range(rows)]
+        edge = self.at(a.base, (i, a.row))
+        corner = self.at(edge, (i, a.column))
+        inverses: list[str] = []
+        for r in range(0 if a.unit else rows):
+            pivot = self.number(self.at(corner, (numbers[r], a.row), (numbers[r], a.column)))
+            failed = self.first_zero(pivot, ix.add(i, r), failed)
+            inverses.append(self.reciprocal(pivot))
 
-        def row(r: int) -> int | str:
-            return ix.min(r, last) if open_end and r else r
+        def place(columns: Columns, strip: Strip, r: int | str) -> str:
+            number = ix.add(i, r)
+            if columns.order:
+                number = e.value(f"load i64, ptr {e.gep(columns.order, number, 'i64')}")
+            return self.at(columns.base, (number, columns.row), (strip.first, self.size(columns.column)))
 
-        def column(place: Columns, r: int | str, v: int) -> str:
-            at = self.at(place.base, *(((i, place.row), (r, place.row)) if not place.order else ()))
-            if place.order:
-                number = e.value(f"load i64, ptr {e.gep(place.order, ix.add(i, r), 'i64')}")
-                at = self.at(place.base, (number, place.row))
-            return self.at(at, (v * t.lanes, self.size(place.column)))
+        def solve(strip: Strip) -> None:
+            t, pitch = strip.t, strip.count * strip.t.lanes
+            masks = [self.mask(t, ix.sub(strip.left, v * t.lanes)) for v in range(strip.count)]
 
-        acc = [
-            [self.read(t, column(b, row(r), v), b.column, masks[v]) for v in range(strip.count)]
-            for r in range(rows)
-        ]
-        corner = self.at(a.base, (i, a.row))
-        acc = self.update(t, acc, i, corner, a.row, a.column, strip.panel, pitch, row)
-        corner = self.at(corner, (i, a.column))
-        inverse: list[str] = []
-        if not a.unit:
-            for r in range(rows):
-                pivot = self.number(self.at(corner, (row(r), a.row), (row(r), a.column)))
-                failed = self.first_zero(pivot, ix.add(i, r), failed)
-                inverse.append(self.splat(t, self.reciprocal(pivot)))
+            def vectors(columns: Columns, r: int | str) -> list[str]:
+                at, step = place(columns, strip, r), self.size(columns.column)
+                return [self.at(at, (v * t.lanes, step)) for v in range(strip.count)]
 
-        def factor(s: int, r: int) -> str:
-            return self.spread(t, self.at(corner, (row(s), a.row), (row(r), a.column)))
+            def factor(s: int, r: int) -> str:
+                return self.spread(t, self.at(corner, (numbers[s], a.row), (numbers[r], a.column)))
 
-        def ended(r: int, vectors: list[str]) -> list[str]:
-            return vectors if a.unit else [e.value(f"fmul {t} {v}, {inverse[r]}") for v in vectors]
+            def ended(r: int, row: list[str]) -> list[str]:
+                if a.unit:
+                    return row
+                scale = self.vectors.splat(t, inverses[r])
+                return [e.value(f"fmul {t} {v}, {scale}") for v in row]
 
-        acc = self.eliminate(t, acc, factor, ended)
+            acc = [
+                [self.read(t, at, b.column, mask) for at, mask in zip(vectors(b, r), masks, strict=True)]
+                for r in numbers
+            ]
+            acc = self.update(t, acc, i, edge, a.row, a.column, strip.panel, pitch, numbers)
+            acc = self.eliminate(t, acc, factor, ended)
 
-        def keep(r: int) -> None:
-            for v in range(strip.count):
-                self.write(t, acc[r][v], column(x, r, v), x.column, masks[v])
+            def keep(r: int) -> None:
+                for value, at, mask in zip(acc[r], vectors(x, r), masks, strict=True):
+                    self.write(t, value, at, x.column, mask)
 
-        for r in range(rows):
-            if self.panel_bytes != 0:
-                for v in range(strip.count):
-                    at = self.at(strip.panel, (ix.add(i, r), pitch))
-                    e.line(f"store {t} {acc[r][v]}, ptr {e.gep(at, v * t.lanes, self.elem)}, align {t.bytes}")
-            if open_end and r:
-                e.when(e.value(f"icmp sle i64 {r}, {last}"), lambda r=r: keep(r))  # type: ignore[misc]
-            else:
-                keep(r)
+            for r, row in enumerate(acc):
+                at = self.at(strip.panel, (ix.add(i, r), pitch)) if self.panel_size != 0 else ""
+                for v, value in enumerate(row if at else ()):
+                    store(e, t, value, e.gep(at, v * t.lanes, self.elem))
+                if last is not None and r:
+                    e.when(e.value(f"icmp sle i64 {r}, {last}"), lambda r=r: keep(r))  # type: ignore[misc]
+                else:
+                    keep(r)
+
+        def one(number: str, _: list[str]) -> None:
+            self.strip(group, number, solve)
+
+        e.loop(group.first, group.end, 1, one)
         return failed
 
     def first_zero(self, pivot: str, number: int | str, failed: str) -> str:
@@ -152,9 +171,6 @@ class Substitution(Tiles):
         before = e.value(f"icmp ne i64 {failed}, 0")
         return e.value(f"select i1 {before}, i64 {failed}, i64 {some}")
 
-    def splat(self, t: VecType, number: str) -> str:
-        return self.vectors.splat(t, number)
-
     # -- columns --------------------------------------------------------------------------------------------------------
 
     def narrow(self, count: int) -> tuple[VecType, int]:
@@ -164,73 +180,74 @@ class Substitution(Tiles):
             t = VecType(t.elem, t.lanes // 2)
         return t, max(1, -(-count // t.lanes))
 
-    def strips(self, k: Size) -> int | str:
+    def strips(self) -> int | str:
         """How many strips there are; one at least, which looks at the diagonal."""
-        columns = self.x.add(self.size(k), 0)
+        columns = self.x.add(self.size(self.k), 0)
         if isinstance(columns, int):
             return max(1, -(-columns // self.width))
         whole = self.x.div(columns, self.width)
         rest = self.x.ceil_div(self.x.sub(columns, self.x.mul(whole, self.width)), self.vector.lanes)
         return self.x.max(self.x.add(whole, rest), 1)
 
-    def strip(self, k: Size, number: int | str, body: StripBody) -> None:
+    def groups(self) -> int | str:
+        return self.x.ceil_div(self.strips(), GROUP)
+
+    def group(self, number: int | str, panel: str) -> Group:
+        """The strips of group `number`."""
+        ix, first = self.x, self.x.mul(number, GROUP)
+        return Group(first, ix.min(ix.add(first, GROUP), self.strips()), panel)
+
+    def strip(self, group: Group, number: int | str, body: Callable[[Strip], None]) -> None:
         """Strip `number`: whole ones come first; those behind are one, or one for each vector if their number is not known."""
         e, ix, t = self.e, self.x, self.vector
-        columns = ix.add(self.size(k), 0)
+        columns = ix.add(self.size(self.k), 0)
         whole = ix.div(columns, self.width)
         first = ix.mul(number, self.width)
+        panel = self.at(group.panel, (ix.sub(number, group.first), self.size(self.panel_size)))
         if isinstance(columns, int) and (whole == 0 or columns % self.width == 0):
             kind = self.narrow(columns) if whole == 0 else (t, self.strip_vectors)
-            body(*kind, first, columns if whole == 0 else self.width)
+            body(Strip(*kind, first, columns if whole == 0 else self.width, panel))
             return
         inside = e.value(f"icmp slt i64 {number}, {whole}")
-        e.when(inside, lambda: body(t, self.strip_vectors, first, self.width))
+        e.when(inside, lambda: body(Strip(t, self.strip_vectors, first, self.width, panel)))
         rest = self.narrow(columns % self.width) if isinstance(columns, int) else (t, 1)
 
         def last() -> None:
             start = ix.add(ix.mul(whole, self.width), ix.mul(ix.sub(number, whole), rest[0].lanes))
-            body(*rest, start, ix.sub(columns, start))
+            body(Strip(*rest, start, ix.sub(columns, start), panel))
 
         e.when(e.value(f"xor i1 {inside}, true"), last)
-
-    def each_strip(self, k: Size, body: StripBody) -> None:
-        self.e.loop(0, self.strips(k), 1, lambda number, _: self.strip(k, number, body))
 
 
 def triangular_solve_kernel(op: Op, target: Target) -> Kernel:
     """`triangular_solve a, b, x, failed`."""
     *batch, n, k = op.operands[1].type.shape
-    w = Substitution(op, target, n, bool(op.attrs["upper"]))
-    e = w.e
-    w.begin_body()
+    w = Substitution(op, target, n, k, bool(op.attrs["upper"]))
+    e, sizes = w.e, [w.panel_size]
+    w.begin_body(sizes)
 
     def unit(u: str, _: list[str]) -> None:
-        strips = w.strips(k)
-        number: int | str = 0 if strips == 1 else e.value(f"urem i64 {u}, {strips}")
-        at = w.unravel(u if strips == 1 else e.value(f"udiv i64 {u}, {strips}"), batch)
-        systems = [w.matrix(i, at) for i in (0, 1, 2)]
-        panel = w.scratch() if w.panel_bytes != 0 else "null"
-
-        def solve(t: VecType, count: int, first: int | str, left: int | str) -> None:
-            failed = _solve(w, systems, first, Strip(t, count, left, panel))
-            if number == 0:
-                w.store(3, at, failed)
-            else:
-                e.when(e.value(f"icmp eq i64 {number}, 0"), lambda: w.store(3, at, failed))
-
-        w.strip(k, number, solve)
+        groups = w.groups()
+        number: int | str = 0 if groups == 1 else e.value(f"urem i64 {u}, {groups}")
+        at = w.unravel(u if groups == 1 else e.value(f"udiv i64 {u}, {groups}"), batch)
+        panel = w.scratch() if w.panel_size != 0 else "null"
+        failed = _solve(w, [w.matrix(i, at) for i in (0, 1, 2)], w.group(number, panel))
+        if number == 0:
+            w.store(3, at, failed)
+        else:
+            e.when(e.value(f"icmp eq i64 {number}, 0"), lambda: w.store(3, at, failed))
 
     e.loop("%begin", "%end", 1, unit)
     e.end()
-    w.begin_kernel()
+    w.begin_kernel(sizes)
     size = w.size(n)
-    cost = plus(e, times(e, times(e, size, size), str(4 * w.strip_vectors)), times(e, size, "300"))
-    w.parallel(times(e, w.count(batch), str(w.strips(k))), cost)
+    square = times(e, times(e, size, size), str(4 * GROUP * w.strip_vectors))
+    w.parallel(times(e, w.count(batch), str(w.groups())), plus(e, square, times(e, size, "300")))
     e.end("i32 0")
     return finish(e, tuple(w.slots.slots), op.name, w.panel_bytes)
 
 
-def _solve(w: Substitution, systems: Sequence[str], first: int | str, strip: Strip) -> str:
+def _solve(w: Substitution, systems: Sequence[str], group: Group) -> str:
     rows = [w.stride(i, -2) for i in (0, 1, 2)]
     column = w.stride(0, -1)
     bases = list(systems)
@@ -239,7 +256,5 @@ def _solve(w: Substitution, systems: Sequence[str], first: int | str, strip: Str
         bases = [w.at(base, (last, row)) for base, row in zip(bases, rows, strict=True)]
         bases[0] = w.at(bases[0], (last, column))
         rows, column = [w.x.sub(0, row) for row in rows], w.x.sub(0, column)
-    places = [
-        Columns(w.at(bases[i], (first, w.stride(i, -1))), rows[i], w.types[i].strides[-1]) for i in (1, 2)
-    ]
-    return w.solve(Triangle(bases[0], rows[0], column), places[0], places[1], strip)
+    b, x = (Columns(bases[i], rows[i], w.types[i].strides[-1]) for i in (1, 2))
+    return w.solve(Triangle(bases[0], rows[0], column), b, x, group)
