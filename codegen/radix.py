@@ -30,7 +30,7 @@ FEW = 32  # most elements that are looked for below a bound
 INFINITY = {"f16": 0x7C00, "bf16": 0x7F80, "f32": 0x7F80_0000, "f64": 0x7FF0_0000_0000_0000}
 
 
-class Scratch:
+class Areas:
     """Of one thread: two areas for the records of a line, and counters."""
 
     def __init__(self, first: str, second: str, counts: str) -> None:
@@ -66,7 +66,7 @@ class Lines(Places):
     def digits(self) -> int:
         return self.bits // 8
 
-    def kernel(self, line: Callable[[list[str], Scratch], None], more: Sequence[Size] = ()) -> Kernel:
+    def kernel(self, line: Callable[[list[str], Areas], None], more: Sequence[Size] = ()) -> Kernel:
         self.write_sort()
         if self.selects:
             self.write_select()
@@ -77,25 +77,25 @@ class Lines(Places):
         counters = self.digits * BUCKETS * 4
         return self.finished_kernel(dims.add(dims.mul(2, self.area), counters))
 
-    def write_body(self, line: Callable[[list[str], Scratch], None], more: Sequence[Size] = ()) -> None:
+    def write_body(self, line: Callable[[list[str], Areas], None], more: Sequence[Size] = ()) -> None:
         """What a thread does with some lines."""
         e = self.e
         self.begin_body([self.area, *more])
-        scratch = self.scratch_of("%thread")
+        areas = self.areas_of("%thread")
 
         def unit(u: str, _: list[str]) -> None:
-            line(self.unravel(u, self.kept), scratch)
+            line(self.unravel(u, self.kept), areas)
 
         e.loop("%begin", "%end", 1, unit)
         e.end()
 
-    def scratch_of(self, thread: str) -> Scratch:
+    def areas_of(self, thread: str) -> Areas:
         e = self.e
         base = e.value(f"load ptr, ptr {e.gep('%ctx', CTX_SCRATCH, 'i64')}")
         each = e.value(f"load i64, ptr {e.gep('%ctx', CTX_SCRATCH_BYTES, 'i64')}")
         first = e.gep(base, times(e, thread, each))
         second = e.gep(first, self.size(self.area))
-        return Scratch(first, second, e.gep(second, self.size(self.area)))
+        return Areas(first, second, e.gep(second, self.size(self.area)))
 
     def share_lines(self, cost: int) -> None:
         """Lines to threads; `cost` sixteenths of a cycle an element."""
@@ -153,7 +153,7 @@ class Lines(Places):
         at = index if self.width == 64 else e.value(f"zext i64 {index} to {t}")
         return e.value(f"or {t} {wide}, {at}")
 
-    def below(self, places: Sequence[str], scratch: Scratch, k: int) -> str:
+    def below(self, places: Sequence[str], areas: Areas, k: int) -> str:
         """Puts the records of a line into the first area that may be among the k lowest; gives their number."""
         e, lanes, base = self.e, self.lanes, self.at(0, places)
         stride, n = self.types[0].strides[self.axis], self.size(self.length)
@@ -173,8 +173,8 @@ class Lines(Places):
         for g, group in enumerate(groups):
             for lane in range(lanes):
                 one = e.value(f"extractelement {t} {group}, i64 {lane}")
-                self.put(self.record(one, "0"), scratch.second, str(g * lanes + lane))
-        sorted_groups = self.sorted(scratch, scratch.second, scratch.first, str(step))
+                self.put(self.record(one, "0"), areas.second, str(g * lanes + lane))
+        sorted_groups = self.sorted(areas, areas.second, areas.first, str(step))
         bound = e.value(f"lshr i{self.width} {self.load(sorted_groups, str(k - 1))}, {self.shift}")
         bounds = splat(e, t, e.value(f"trunc i{self.width} {bound} to i{self.bits}"))
 
@@ -187,7 +187,7 @@ class Lines(Places):
                 keys = key(Position(i, lanes, mask))
                 hits = e.value(f"icmp ule {t} {keys}, {bounds}")
                 hits = e.value(f"and {t.of('i1')} {hits}, {mask}") if masked else hits
-                return [self.append(keys, hits, i, state[0], scratch.first)]
+                return [self.append(keys, hits, i, state[0], areas.first)]
 
             return e.loop(start, end, lanes, vector, [("i64", count)])[0]
 
@@ -270,10 +270,10 @@ class Lines(Places):
 
     # -- sorting records --------------------------------------------------------------------------------------------
 
-    def sorted(self, scratch: Scratch, records: str, other: str, n: str) -> str:
+    def sorted(self, areas: Areas, records: str, other: str, n: str) -> str:
         """Where `n` records are once they are sorted: in `records`, or in `other`, which must be as large."""
         return self.e.value(
-            f"call ptr @KERNEL_NAME.sort(ptr {records}, ptr {other}, ptr {scratch.counts}, i64 {n})"
+            f"call ptr @KERNEL_NAME.sort(ptr {records}, ptr {other}, ptr {areas.counts}, i64 {n})"
         )
 
     def load(self, records: str, index: str) -> str:  # type: ignore[override]

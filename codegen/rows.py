@@ -332,9 +332,8 @@ class Rows(Nest):
             new = []
             for node, acc in zip(reduces, accumulators, strict=True):
                 new.append(self.accumulate(node, acc, pos, memo))
-            for (
-                node
-            ) in others:  # a result may lie where an operand lies: all is read before anything is written
+            # a result may lie where an operand lies: all is read before anything is written
+            for node in others:
                 self.vector(node, pos, memo)
             for node in others:
                 self.write(node, phase, pos, memo, spills)

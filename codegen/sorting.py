@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from tcc.codegen.emit import VecType
-from tcc.codegen.kernel import Kernel, times
+from tcc.codegen.kernel import Kernel, Scratch, times
 from tcc.codegen.nest import Position
 from tcc.codegen.quicksort import Quicksort
-from tcc.codegen.radix import BUCKETS, FEW, Lines, Scratch
+from tcc.codegen.radix import BUCKETS, FEW, Areas, Lines
 from tcc.codegen.target import Target
 from tcc.codegen.vectors import load, store
 from tcc.ir import dims
@@ -34,10 +34,10 @@ def sort_kernel(op: Op, target: Target) -> Kernel:
     if target.permutes and w.width in (32, 64):
         return QuickLines(op, target, positions=w.positions).quick_kernel()
 
-    def line(places: list[str], scratch: Scratch) -> None:
+    def line(places: list[str], areas: Areas) -> None:
         n = w.size(w.length)
-        w.build(places, scratch.first, n)
-        w.write(places, w.sorted(scratch, scratch.first, scratch.second, n), n)
+        w.build(places, areas.first, n)
+        w.write(places, w.sorted(areas, areas.first, areas.second, n), n)
 
     return w.kernel(line)
 
@@ -50,23 +50,23 @@ def topk_kernel(op: Op, target: Target) -> Kernel:
     if isinstance(k, int) and 0 < k <= FEW:
         least = k
 
-        def few(places: list[str], scratch: Scratch) -> None:
-            n, found = w.size(w.length), w.below(places, scratch, least)
+        def few(places: list[str], areas: Areas) -> None:
+            n, found = w.size(w.length), w.below(places, areas, least)
             count = e.call("i64", "llvm.smin.i64", ("i64", n), ("i64", str(least)))
-            w.write(places, w.sorted(scratch, scratch.first, scratch.second, found), count)
+            w.write(places, w.sorted(areas, areas.first, areas.second, found), count)
 
         return w.kernel(few)
 
-    def line(places: list[str], scratch: Scratch) -> None:
+    def line(places: list[str], areas: Areas) -> None:
         n = w.size(w.length)
         count = e.call("i64", "llvm.smin.i64", ("i64", n), ("i64", w.size(k)))
-        w.build(places, scratch.first, n)
+        w.build(places, areas.first, n)
         e.line(
-            f"call void @KERNEL_NAME.select(ptr {scratch.first}, ptr {scratch.second}, ptr {scratch.counts}, "
+            f"call void @KERNEL_NAME.select(ptr {areas.first}, ptr {areas.second}, ptr {areas.counts}, "
             f"i64 {n}, i64 {count})"
         )
         # what was selected is in the second area, and the first is free
-        w.write(places, w.sorted(scratch, scratch.second, scratch.first, count), count)
+        w.write(places, w.sorted(areas, areas.second, areas.first, count), count)
 
     w.selects = True
     return w.kernel(line, [k])
@@ -104,14 +104,14 @@ class QuickLines(Lines):
         else:
             self.share_lines(COST)
         e.end("i32 0")
-        return self.finished_kernel(dims.add(dims.mul(2, self.area), self.shared_bytes))
+        return self.finished_kernel(dims.mul(2, self.area))
 
-    def line(self, places: list[str], scratch: Scratch) -> None:
+    def line(self, places: list[str], areas: Areas) -> None:
         """A line by one thread."""
         n = self.size(self.length)
-        to = self.at(1, places) if self.dense else scratch.first
+        to = self.at(1, places) if self.dense else areas.first
         self.build(places, to, n)
-        self.sort_records(to, scratch.second, n)
+        self.sort_records(to, areas.second, n)
         if not self.dense:
             self.leave(places, to, n)
 
@@ -173,13 +173,6 @@ class QuickLines(Lines):
         self.each_vector(end, one, start)
 
     # -- lines that threads share -----------------------------------------------------------------------------------
-
-    @property
-    def shared_bytes(self) -> int:
-        """Of the first thread's scratch, behind the areas: twice the samples, the table, and the ranges' beginnings."""
-        if not self.long:
-            return 0
-        return 2 * MOST_SHARES * SAMPLED * 8 + MOST_SHARES * MOST_SHARES * ENTRY * 8 + (MOST_SHARES + 1) * 8
 
     def write_choice(self) -> None:
         """The kernel: lines to threads, or each line to all of them."""
@@ -318,14 +311,15 @@ class QuickLines(Lines):
             "internal void @KERNEL_NAME.shared(ptr %ctx, ptr %args, i64 %shares, i64 %line)", [self.area]
         )
         job = e.value(f"alloca [{len(JOB)} x i64], align 8")
-        scratch, n = self.scratch_of("0"), self.size(self.length)
-        to = self.at(1, self.unravel("%line", self.kept)) if self.dense else scratch.first
-        samples = scratch.counts
+        areas, n = self.areas_of("0"), self.size(self.length)
+        to = self.at(1, self.unravel("%line", self.kept)) if self.dense else areas.first
+        words = 2 * MOST_SHARES * SAMPLED + MOST_SHARES * MOST_SHARES * ENTRY + MOST_SHARES + 1
+        samples = self.slots.pointer(e, Scratch(8 * words))
         other = e.gep(samples, MOST_SHARES * SAMPLED, "i64")
         table = e.gep(other, MOST_SHARES * SAMPLED, "i64")
         starts = e.gep(table, MOST_SHARES * MOST_SHARES * ENTRY, "i64")
         known = {"args": "%args", "line": "%line", "shares": "%shares", "n": n, "to": to}
-        known |= {"spare": scratch.second, "samples": samples, "table": table, "starts": starts}
+        known |= {"spare": areas.second, "samples": samples, "table": table, "starts": starts}
 
         def tell(name: str, value: str) -> None:
             kind = "i64" if name in ("line", "shares", "n") else "ptr"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from tcc.ir.core import Block, Op, Value
 from tcc.passes.manager import Context
@@ -34,45 +34,52 @@ def sink_updates(
         op: {u for _, target in pairs for a in aliases[target] for u in a.users if u in wanted} - {op}
         for op, pairs in wanted.items()
     }  # other updates that still read what this one overwrites
-    frees: dict[Op, list[Op]] = {}
-    for op, waits_for in readers_of.items():
-        for reader in waits_for:
-            frees.setdefault(reader, []).append(op)
-    number = {op: i for i, op in enumerate(wanted)}
-    free = [op for op in wanted if not readers_of[op]]
     in_place: set[Value] = set()
     moved: list[Op] = []
-    pending = dict(wanted)
-    while pending:
-        following: list[Op] = []
-        for op in free or [next(iter(pending))]:
-            pairs = pending.pop(op)
-            for other in frees.get(op, ()):
-                readers_of[other].discard(op)
-                if not readers_of[other] and other in pending:
-                    following.append(other)
-            late = order[op] > last_failure
-            only_updates = all(u is body.last for r in op.results for u in r.users)
-            for value, target in pairs:
-                readers = {order[top_op(u, body)] for a in aliases[target] for u in a.users}
-                kept = any(
-                    a is not target or i != updates[target.name]
-                    for a in aliases[target]
-                    for i in results.get(a, ())
-                )
-                if kept or not free or not (late or only_updates):
-                    ctx.remark(op, f"%{target.name} is not updated in place")
-                    continue
-                others = readers - {order[op], order[body.last]}
-                if only_updates or all(r < order[op] for r in others):
-                    in_place.add(value)
-            if only_updates:
-                moved.append(op)
-                order[op] = len(order) + len(moved)  # behind all that stays, in this order
-        free = sorted(following, key=lambda op: number[op])
+    for op, in_turn in _in_turn(readers_of):
+        late = order[op] > last_failure
+        only_updates = all(u is body.last for r in op.results for u in r.users)
+        for value, target in wanted[op]:
+            kept = any(
+                a is not target or i != updates[target.name]
+                for a in aliases[target]
+                for i in results.get(a, ())
+            )
+            if kept or not in_turn or not (late or only_updates):
+                ctx.remark(op, f"%{target.name} is not updated in place")
+                continue
+            readers = {order[top_op(u, body)] for a in aliases[target] for u in a.users}
+            if only_updates or all(r < order[op] for r in readers - {order[op], order[body.last]}):
+                in_place.add(value)
+        if only_updates:
+            moved.append(op)
+            order[op] = len(order) + len(moved)  # behind all that stays, in this order
     for op in moved:
         body.move(op, before=body.last)
     return in_place
+
+
+def _in_turn(readers_of: Mapping[Op, set[Op]]) -> Iterator[tuple[Op, bool]]:
+    """Updates behind those that still read what they overwrite, and whether they are: of some that read each other's, one
+    comes too soon."""
+    waiting = {op: set(readers) for op, readers in readers_of.items()}
+    frees: dict[Op, list[Op]] = {}
+    for op, readers in waiting.items():
+        for reader in readers:
+            frees.setdefault(reader, []).append(op)
+    number = {op: i for i, op in enumerate(waiting)}
+    free = [op for op, readers in waiting.items() if not readers]
+    while waiting:
+        following: list[Op] = []
+        for op in free or [next(iter(waiting))]:
+            del waiting[op]
+            for other in frees.get(op, ()):
+                if other in waiting:
+                    waiting[other].discard(op)
+                    if not waiting[other]:
+                        following.append(other)
+            yield op, bool(free)
+        free = sorted(following, key=lambda op: number[op])
 
 
 def alias_classes(body: Block) -> dict[Value, set[Value]]:

@@ -81,7 +81,8 @@ def passes_table() -> str:
         text = ", ".join(f"{k} = {v}" for k, v in options.items())
         doc = "" if step.name in known else first_sentence(step.function.__doc__ or "")
         skip = "" if step.name in OPTIONAL else "needed"
-        rows.append((f"{number:2}", step.name + (f"{{{text}}}" if text else ""), skip, doc))
+        first, *more = [*textwrap.wrap(doc, WIDTH), *([f"{{{text}}}"] if text else [])] or [""]
+        rows += [(f"{number:2}", step.name, skip, first), *(("", "", "", line) for line in more)]
         known.add(step.name)
     return columns(rows)
 
