@@ -446,7 +446,8 @@ def test_every_op_can_be_told_about() -> None:
 def test_passes_lists_the_pipeline(capsys: Output) -> None:
     assert run(["passes"]) == 0
     out = capsys.readouterr().out
-    assert {re.split(r"[ {]", line[4:])[0] for line in out.splitlines()} == set(PASSES)
+    assert set(re.findall(r"^ ?\d+  (\w+)", out, re.MULTILINE)) == set(PASSES)
+    assert "{max_ops = " in out and max(map(len, out.splitlines())) <= 140
 
 
 def test_cache_commands(here: Path, capsys: Output) -> None:
