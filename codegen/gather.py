@@ -12,10 +12,10 @@ from tcc.codegen.emit import Emit, VecType
 from tcc.codegen.kernel import Kernel, Operand, OpId, Slots, finish, memo_sizes, plus, times
 from tcc.codegen.nest import PARALLEL_WORK, Position, iota
 from tcc.codegen.target import Target
-from tcc.codegen.vectors import lane_mask, splat
+from tcc.codegen.vectors import each_vector, gather, lane_mask, splat
 from tcc.ir.core import Op
 from tcc.ir.dims import Size
-from tcc.ir.types import HALVES, Type, bits_dtype
+from tcc.ir.types import HALVES, Type, bits_dtype, dense_strides
 
 LineBody = Callable[[list[str], "str | None"], None]
 
@@ -91,10 +91,13 @@ class Places:
         wrapped = self.e.value(f"add i64 {wide}, {bound}")
         return self.e.value(f"select i1 {negative}, i64 {wrapped}, i64 {wide}")
 
-    def as_i64(self, dtype: str, value: str) -> str:
-        return scalar.emit_scalar(
-            self.e, self.target, "cast(a)", {"a": (dtype, value)}, lanes=1, result="i64"
-        )
+    def as_i64(self, dtype: str, value: str, lanes: int = 1) -> str:
+        operands = {"a": (dtype, value)}
+        return scalar.emit_scalar(self.e, self.target, "cast(a)", operands, lanes=lanes, result="i64")
+
+    def dense(self, i: int) -> bool:
+        """Whether operand `i` is known to be row-major, without gaps."""
+        return self.types[i].strides == dense_strides(self.types[i].shape)
 
     def parallel(self, units: str, cost: str) -> None:
         e = self.e
@@ -208,32 +211,52 @@ def check_index_kernel(op: Op, target: Target) -> Kernel:
     # of unsigned indices only one of 64 bits can look negative, and that is too large
     low = "0" if t.dtype[0] == "u" else e.value(f"sub i64 0, {bound}")
 
+    def outside(value: str, lanes: int) -> str:
+        v = VecType("i64", lanes)
+        under = e.value(f"icmp slt {v} {value}, {splat(e, v, low)}")
+        over = e.value(f"icmp sge {v} {value}, {splat(e, v, bound)}")
+        return e.value(f"or {v.of('i1')} {under}, {over}")
+
     def body(i: str, _: list[str]) -> None:
         value = w.as_i64(t.dtype, w.load(0, w.unravel(i, t.shape)))
-        under = e.value(f"icmp slt i64 {value}, {low}")
-        over = e.value(f"icmp sge i64 {value}, {bound}")
-        bad = e.value(f"or i1 {under}, {over}")
         fail, fine = e.label(), e.label()
-        e.branch_if(bad, fail, fine)
+        e.branch_if(outside(value, 1), fail, fine)
         e.at(fail)
         e.declare("declare void @tcc_fail(ptr, i64, i64, i64, i64, i64)")
         e.line(f"call void @tcc_fail(ptr %ctx, i64 {op_id}, i64 {value}, i64 {bound}, i64 {i}, i64 0)")
         e.line("ret i32 1")
         e.at(fine)
 
-    e.loop(0, w.count(t.shape), 1, body)
+    def several(i: str, found: list[str]) -> list[str]:
+        value = scalar.load(e, target, t.dtype, lanes, e.gep(w.pointers[0], i, scalar.memory_elem(t.dtype)))
+        bad = outside(w.as_i64(t.dtype, value, lanes), lanes)
+        return [e.value(f"or <{lanes} x i1> {found[0]}, {bad}")]
+
+    n, lanes, first = w.count(t.shape), 2 * target.vector("i64").lanes, "0"
+    if lanes > 2 and w.dense(0):  # which one it is, is looked for only where there is one
+        whole = e.value(f"and i64 {n}, {-lanes}")
+        some = VecType("i1", lanes)
+        (found,) = e.loop(0, whole, lanes, several, [(some, some.const(False))])
+        bad = e.call("i1", f"llvm.vector.reduce.or.{some.suffix}", (some, found))
+        first = e.value(f"select i1 {bad}, i64 0, i64 {whole}")
+    e.loop(first, n, 1, body)
     e.end("i32 0")
     return w.finish(op.name)
 
 
 def gather_kernel(op: Op, target: Target) -> Kernel:
-    """result[i.., r..] = x[indices at axes, r elsewhere]; a unit is one point of the indices' shape."""
+    """result[i.., r..] = x[indices at axes, r elsewhere]; a unit is one point of the indices' shape, where slices are copied,
+    otherwise a run of points."""
     w = Places(op, target)
-    e = w.e
     axes = [int(a) for a in op.attrs["axes"]]
-    x, out = w.types[0], len(w.types) - 1
-    index_rank = w.types[1].rank
+    x, out = w.types[0], w.types[-1]
     rest = [a for a in range(x.rank) if a not in axes]
+    rows = rest and x.strides[rest[-1]] == 1 and out.strides[-1] == 1
+    runs = w.types[1].rank and all(t.strides[w.types[1].rank - 1] == 1 for t in w.types[1:])
+    if runs and not rows:
+        return _gather_runs(w, axes, rest)
+    e = w.e
+    index_rank = w.types[1].rank
     w.begin_body()
 
     def unit(u: str, _: list[str]) -> None:
@@ -241,13 +264,85 @@ def gather_kernel(op: Op, target: Target) -> Kernel:
         source = ["0"] * x.rank
         for k, axis in enumerate(axes):
             source[axis] = w.index(1 + k, at, w.size(x.shape[axis]))
-        _rows(w, out, at, index_rank, 0, source, rest, "set")
+        _rows(w, len(w.types) - 1, at, index_rank, 0, source, rest, "set")
 
     e.loop("%begin", "%end", 1, unit)
     e.end()
     w.begin_kernel()
     cost = times(e, w.count([x.shape[a] for a in rest]), "4")
     w.parallel(w.count(w.types[1].shape), cost)
+    e.end("i32 0")
+    return w.finish("gather")
+
+
+RUN = 256  # points that are gathered at a time, where they all lie in a row
+
+
+def _gather_runs(w: Places, axes: Sequence[int], rest: Sequence[int]) -> Kernel:
+    """A unit is a run of points that lie in a row in the indices and in the result, at one place along the other axes of x."""
+    e, x, index = w.e, w.types[0], w.types[1]
+    last = len(w.types) - 1
+    flat = not rest and all(w.dense(i) for i in range(1, last + 1))
+    outer = [] if flat else [*index.shape[:-1], *(x.shape[a] for a in rest)]
+    elem, bits = scalar.memory_elem(x.dtype), bits_dtype(x.dtype)
+    # instructions gather words of four and eight bytes
+    lanes = 2 * w.target.vector("i64").lanes if VecType(elem).bytes in (4, 8) else 1
+    vector, wide = VecType(elem, lanes), VecType("i64", lanes)
+
+    def run(pointers: Sequence[str], count: str) -> None:
+        def several(i: str, mask: str | None, _: list[str]) -> list[str]:
+            place = "0" if lanes == 1 else wide.const(0)
+            for k, axis in enumerate(axes):
+                dtype = w.types[1 + k].dtype
+                at = e.gep(pointers[1 + k], i, scalar.memory_elem(dtype))
+                point = w.as_i64(dtype, scalar.load(e, w.target, dtype, lanes, at, mask), lanes)
+                negative = e.value(f"icmp slt {wide} {point}, {wide.const(0)}")
+                wrapped = e.value(f"add {wide} {point}, {splat(e, wide, w.size(x.shape[axis]))}")
+                point = e.value(f"select {wide.of('i1')} {negative}, {wide} {wrapped}, {wide} {point}")
+                point = e.value(f"mul {wide} {point}, {splat(e, wide, w.size(x.strides[axis]))}")
+                place = e.value(f"add {wide} {place}, {point}")
+            if lanes == 1:
+                value = scalar.load(e, w.target, bits, 1, e.gep(pointers[0], place, elem))
+            else:
+                value = gather(e, vector, pointers[0], place, mask, align=scalar.alignment(bits))
+            scalar.store(e, w.target, bits, lanes, value, e.gep(pointers[last], i, elem), mask)
+            return []
+
+        if lanes == 1:
+            e.loop(0, count, 1, lambda i, _: several(i, None, []))
+        else:
+            each_vector(e, vector, w.target, count, several)
+
+    def points(u: str, _: list[str]) -> None:
+        """A piece of all points, or those at the end of one outer index."""
+        if flat:
+            start = times(e, u, str(RUN))
+            left = e.value(f"sub i64 {w.count(index.shape)}, {start}")
+            count = e.call("i64", "llvm.smin.i64", ("i64", left), ("i64", str(RUN)))
+            at = [
+                e.gep(w.pointers[i], start, scalar.memory_elem(w.types[i].dtype)) for i in range(1, last + 1)
+            ]
+            run([w.pointers[0], *at], count)
+            return
+        places = w.unravel(u, outer)
+        before, beside = places[: index.rank - 1], places[index.rank - 1 :]
+        source = ["0"] * x.rank
+        for axis, place in zip(rest, beside, strict=True):
+            source[axis] = place
+        pointers = [w.address(i, [*before, "0"]) for i in range(1, last)]
+        run(
+            [w.address(0, source), *pointers, w.address(last, [*before, "0", *beside])],
+            w.size(index.shape[-1]),
+        )
+
+    w.begin_body()
+    e.loop("%begin", "%end", 1, points)
+    e.end()
+    w.begin_kernel()
+    pieces = (
+        e.value(f"sdiv i64 {plus(e, w.count(index.shape), str(RUN - 1))}, {RUN}") if flat else w.count(outer)
+    )
+    w.parallel(pieces, times(e, str(RUN) if flat else w.size(index.shape[-1]), "24"))
     e.end("i32 0")
     return w.finish("gather")
 

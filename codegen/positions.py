@@ -5,9 +5,10 @@ from __future__ import annotations
 from tcc.codegen import scalar
 from tcc.codegen.emit import VecType
 from tcc.codegen.gather import Places
-from tcc.codegen.kernel import Kernel, times
+from tcc.codegen.kernel import Kernel, plus, times
 from tcc.codegen.nest import iota
 from tcc.codegen.target import Target
+from tcc.codegen.vectors import gather, lane_mask, splat, store
 from tcc.ir.core import Op
 
 
@@ -52,7 +53,8 @@ def positions_kernel(op: Op, target: Target) -> Kernel:
 
 
 def searchsorted_kernel(op: Op, target: Target) -> Kernel:
-    """A unit is one element of v.  NaN counts as larger than all numbers, as in NumPy."""
+    """A unit is one element of v, or two vectors of them, whose steps do not wait for each other.  NaN counts as larger than all
+    numbers, as in NumPy."""
     w = Places(op, target)
     e = w.e
     x, v, _ = w.types
@@ -61,38 +63,51 @@ def searchsorted_kernel(op: Op, target: Target) -> Kernel:
         further = "a < b" if not floats else "(a < b) | ((a == a) & (b != b))"
     else:
         further = "a <= b" if not floats else "(a <= b) | (b != b)"
+    elem = VecType(scalar.memory_elem(x.dtype))
+    lanes = target.vector("i64").lanes
+    lanes = 2 * lanes if lanes > 1 and elem.bytes in (4, 8) and w.dense(1) and w.dense(2) else 1
+    found_type = VecType("i64", lanes)
     w.begin_body()
     n = w.size(x.shape[0])
-    last = e.value(f"sub i64 {n}, 1")
     zeros = e.call("i64", "llvm.ctlz.i64", ("i64", n), ("i1", "false"))
     rounds = e.value(f"sub i64 64, {zeros}")
 
-    def unit(u: str, _: list[str]) -> None:
-        at = w.unravel(u, v.shape)
-        wanted = w.load(1, at)
+    def search(wanted: str) -> str:
+        """Of `left` elements half are looked past, where the last of them lies before; those left are as many in all lanes."""
 
         def halve(_: str, state: list[str]) -> list[str]:
             low, left = state
-            half = e.value(f"lshr i64 {left}, 1")
-            middle = e.value(f"add i64 {low}, {half}")
-            # nothing may be left before the last round
-            here = e.call("i64", "llvm.smin.i64", ("i64", middle), ("i64", last))
-            operands = {"a": (x.dtype, w.load(0, [here])), "b": (x.dtype, wanted)}
-            before = scalar.emit_scalar(e, target, further, operands, lanes=1, result="bool")
-            before = e.value(f"and i1 {before}, {e.value(f'icmp sgt i64 {left}, 0')}")
-            behind = e.value(f"add i64 {middle}, 1")
-            rest = e.value(f"sub i64 {left}, {e.value(f'add i64 {half}, 1')}")
-            return [
-                e.value(f"select i1 {before}, i64 {behind}, i64 {low}"),
-                e.value(f"select i1 {before}, i64 {rest}, i64 {half}"),
-            ]
+            half = e.value(f"lshr i64 {e.value(f'add i64 {left}, 1')}, 1")
+            middle = e.value(f"add {found_type} {low}, {splat(e, found_type, e.value(f'sub i64 {half}, 1'))}")
+            place = e.value(f"mul {found_type} {middle}, {splat(e, found_type, w.size(x.strides[0]))}")
+            if lanes == 1:
+                got = scalar.load(e, target, x.dtype, 1, e.gep(w.pointers[0], place, elem.elem))
+            else:
+                got = gather(e, VecType(elem.elem, lanes), w.pointers[0], place, align=elem.bytes)
+            operands = {"a": (x.dtype, got), "b": (x.dtype, wanted)}
+            before = scalar.emit_scalar(e, target, further, operands, lanes=lanes, result="bool")
+            behind = e.value(f"add {found_type} {low}, {splat(e, found_type, half)}")
+            low = e.value(f"select {found_type.of('i1')} {before}, {found_type} {behind}, {found_type} {low}")
+            return [low, e.value(f"sub i64 {left}, {half}")]
 
-        low, _left = e.loop(0, rounds, 1, halve, [("i64", "0"), ("i64", n)])
-        w.store(2, at, low)
+        return e.loop(0, rounds, 1, halve, [(found_type, found_type.const(0)), ("i64", n)])[0]
 
-    e.loop("%begin", "%end", 1, unit)
+    def one(u: str, _: list[str]) -> None:
+        at = w.unravel(u, v.shape)
+        w.store(2, at, search(w.load(1, at)))
+
+    def several(u: str, _: list[str]) -> None:
+        start = times(e, u, str(lanes))
+        mask = lane_mask(e, found_type, e.value(f"sub i64 {w.count(v.shape)}, {start}"))
+        wanted = scalar.load(e, target, x.dtype, lanes, e.gep(w.pointers[1], start, elem.elem), mask)
+        store(e, found_type, search(wanted), e.gep(w.pointers[2], start, "i64"), mask)
+
+    e.loop("%begin", "%end", 1, one if lanes == 1 else several)
     e.end()
     w.begin_kernel()
-    w.parallel(w.count(v.shape), times(e, "1", "100"))
+    units = w.count(v.shape)
+    if lanes > 1:
+        units = e.value(f"sdiv i64 {plus(e, units, str(lanes - 1))}, {lanes}")
+    w.parallel(units, times(e, str(lanes), "100"))
     e.end("i32 0")
     return w.finish("searchsorted")

@@ -74,6 +74,18 @@ def load(e: Emit, t: VecType, pointer: str, mask: str | None = None) -> str:
     return e.value(f"call {t} @{name}(ptr align {t.bytes} {pointer}, {mt} {mask}, {t} zeroinitializer)")
 
 
+def gather(e: Emit, t: VecType, base: str, offsets: str, mask: str | None = None, *, align: int) -> str:
+    """The elements `offsets`, a vector of i64, behind `base`; lanes outside `mask` are 0 and their memory is not touched."""
+    places = e.value(f"getelementptr {t.elem}, ptr {base}, <{t.lanes} x i64> {offsets}")
+    return e.call(
+        t,
+        f"llvm.masked.gather.{t.suffix}.v{t.lanes}p0",
+        (f"<{t.lanes} x ptr> align {align}", places),
+        (t.of("i1"), mask or constant_mask([True] * t.lanes)),
+        (t, "zeroinitializer"),
+    )
+
+
 def store(e: Emit, t: VecType, value: str, pointer: str, mask: str | None = None) -> None:
     """The counterpart of `load`."""
     if mask is None:

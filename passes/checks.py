@@ -18,12 +18,18 @@ INDEXED = frozenset({"gather", "scatter", "xent"})
 
 
 def checks(func: Func, ctx: Context) -> None:
-    """Drops checks that certainly succeed, and checks an index before a cast that keeps its value."""
+    """Drops checks that certainly succeed or that were made before, and checks an index before a cast that keeps its value."""
+    made: set[tuple[Block | None, Value, dims.Size]] = set()
     for op in list(func.body.walk()):
         if op.name == "check_index":
             _before_cast(op)
         if certain(op):
             op.erase()
+        elif op.name == "check_index":
+            check = (op.parent, op.operands[0], op.attrs["bound"])
+            if check in made:
+                op.erase()
+            made.add(check)
 
 
 def guarded(op: Op, bound: Container[str]) -> bool:

@@ -134,15 +134,22 @@ def writes_apart(value: Value, have: Type) -> bool:
 
 
 def source_window(op: Op, have: Type) -> Type | None:
-    """The operand of a view as it lies where the result lies as `have` says; None if the result is not all of it, densely."""
+    """The operand of a view as it lies where the result lies as `have` says; None if the result is not all of it, densely, and
+    nothing that writes anywhere."""
     source = op.operands[0].type
     if op.name not in ("reshape", "dimshuffle", "identity") or have.strides != dense_strides(have.shape):
         return None
-    if op.name == "dimshuffle":
-        kept = [d for d in op.attrs["order"] if d >= 0 and source.shape[d] != 1]
-        if kept != [d for d, n in enumerate(source.shape) if n != 1]:
-            return None
     assert have.place is not None
+    if op.name == "dimshuffle":
+        order = op.attrs["order"]
+        kept = [d for d in order if d >= 0 and source.shape[d] != 1]
+        if kept != [d for d, n in enumerate(source.shape) if n != 1]:
+            maker = op.operands[0].op
+            if maker is None or maker.name != "gather" or on_host(maker):
+                return None
+            # what is taken along an axis that is not the first is made with this axis in front: it is written where it lies
+            strides = tuple(have.strides[order.index(d)] if d in order else 1 for d in range(source.rank))
+            return source.at(have.place.space, strides)
     return source.at(have.place.space)
 
 
