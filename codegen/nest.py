@@ -12,7 +12,7 @@ from tcc.codegen.kernel import Operand, Slots, is_number, memo_sizes, plus, time
 from tcc.codegen.lanes import Lanes
 from tcc.codegen.program import Access, Node, Program
 from tcc.codegen.target import Target
-from tcc.codegen.vectors import LINE, fetch, gather
+from tcc.codegen.vectors import LINE, fetch, gather, quick, spread
 from tcc.ir.dims import Size, product
 from tcc.ir.types import FLOATS, itemsize
 
@@ -41,11 +41,13 @@ class Vectors:
         if stride == 1 or pos.lanes == 1:
             at = pos.offset if stride == 1 else times(e, pos.offset, self.size(stride))
             return scalar.load(e, self.target, dtype, pos.lanes, e.gep(base, at, elem), pos.mask or None)
+        t = VecType(elem, pos.lanes)
+        if not pos.mask and isinstance(stride, int) and quick(t, abs(stride)):
+            found = spread(e, t, base, pos.offset, stride, scalar.alignment(dtype))
+            return scalar.from_memory(e, self.target, dtype, pos.lanes, found)
         step = self.splat(VecType("i64", pos.lanes), self.size(stride))
         offsets = e.value(f"mul <{pos.lanes} x i64> {self.lane_index(pos)}, {step}")
-        got = gather(
-            e, VecType(elem, pos.lanes), base, offsets, pos.mask or None, align=scalar.alignment(dtype)
-        )
+        got = gather(e, t, base, offsets, pos.mask or None, align=scalar.alignment(dtype))
         return scalar.from_memory(e, self.target, dtype, pos.lanes, got)
 
     def store(self, dtype: str, value: str, base: str, stride: Size, pos: Position) -> None:

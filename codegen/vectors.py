@@ -86,6 +86,33 @@ def gather(e: Emit, t: VecType, base: str, offsets: str, mask: str | None = None
     )
 
 
+def spread(e: Emit, t: VecType, base: str, first: str, stride: int, align: int) -> str:
+    """As many elements as `t` has lanes, `stride` apart, the one at `base` + `first` * `stride` in front: out of whole vectors,
+    none of which reaches beyond the outermost of them."""
+    step, lanes = abs(stride), t.lanes
+    at = e.gep(base, e.value(f"mul i64 {first}, {stride}"), t.elem)
+    span = (lanes - 1) * step + 1  # from the outermost to the outermost
+    low = e.gep(at, 1 - span, t.elem) if stride < 0 else at
+    starts = [min(k * lanes, span - lanes) for k in range(step)]
+    places = [(lanes - 1 - i if stride < 0 else i) * step for i in range(lanes)]
+    got = "poison"
+    for k, start in enumerate(starts):
+        # lanes that are in this vector come from it, others from what was there before
+        here = [start <= p < start + lanes and p >= k * lanes for p in places]
+        if not any(here):
+            continue
+        part = e.value(f"load {t}, ptr {e.gep(low, start, t.elem)}, align {align}")
+        order = [lanes + p - start if h else i for i, (p, h) in enumerate(zip(places, here, strict=True))]
+        text = ", ".join(f"i32 {o}" for o in order)
+        got = e.value(f"shufflevector {t} {got}, {t} {part}, <{lanes} x i32> <{text}>")
+    return got
+
+
+def quick(t: VecType, step: int) -> bool:
+    """Whether loads and shuffles (`spread`) are quicker than to gather: a few of words that an instruction gathers, more of others."""
+    return t.bytes <= 8 and 0 < step <= (4 if t.bytes >= 4 else 8)
+
+
 def store(e: Emit, t: VecType, value: str, pointer: str, mask: str | None = None) -> None:
     """The counterpart of `load`."""
     if mask is None:
