@@ -30,6 +30,7 @@ from tcc.runtime import layout as at
 CHUNK_BYTES = 1 << 14  # of results that are turned at a time
 _TURN = 6  # cycles for a vector that is turned and copied
 _MOST_ROWS = 4  # of pixels in a tile
+_FEW_VECTORS = 4  # of an image's pixels that one tap meets, past which a vector of them has few idle lanes
 _MOST_COLS = 1 << 10  # of a row of results, whose tiles stand in the text one by one
 
 
@@ -59,7 +60,9 @@ def by_channels_is_possible(c: ConvPlan) -> bool:
     sizes = [*c.source.shape[1:], *c.filters.shape, *c.result.shape[1:], *c.pads()]
     steps = [*c.filters.strides, *c.result.strides[1:]]
     known_sizes = all(isinstance(s, int) for s in (*sizes, *steps))
-    if not known_sizes or c.in_place or 0 in sizes[: -len(c.pads())]:
+    if not known_sizes or 0 in sizes[: -len(c.pads())]:
+        return False
+    if c.in_place and known(c.runs[0]) > _FEW_VECTORS * c.t.lanes:
         return False
     return known(c.result.shape[-1]) <= _MOST_COLS
 
@@ -70,6 +73,8 @@ def _filter_steps(c: ConvPlan) -> tuple[bool, list[tuple[int, int]]]:
     filters = c.filters
     taps = [(known(n), known(s)) for n, s in zip(filters.shape[2:], filters.strides[2:])]
     depth = (known(c.depth_channels), known(filters.strides[1 if c.forward else 0]))
+    if filters.strides[0 if c.forward else 1] == 1:  # neighbours already
+        return False, [depth, *taps]
     size = 1
     for n, s in sorted([depth, *taps] if c.forward else taps, key=lambda axis: abs(axis[1])):
         if n > 1 and abs(s) != size:
@@ -83,7 +88,8 @@ class ByChannels(ConvTile):
 
     def __init__(self, op: Op, target: Target) -> None:
         super().__init__(op, target)
-        self.merged = self.whole_rows = self.direct = False
+        self.merged = self.whole_rows = self.direct = self.in_place = False
+        self.panel = 0
         self.turned, self.steps = _filter_steps(self)
         self.taps = math.prod(n for n, _ in self.steps[1:])
         self.whole_cycles = math.inf  # of an image

@@ -31,6 +31,7 @@ from tcc.ir.types import dense_strides
 MOST_ENTRIES = 1 << 12  # of the table of taps
 _TURN = 6  # cycles for a vector that is turned and copied
 _LEAN = 0.93  # of the model's time for tiles by channels, whose vectors are aligned, beside that by pixels
+_NEAR = 4  # which part of the second-level cache filters may fill to be met again pixel by pixel
 _STEP_END = 1.1  # what short loops over taps take longer
 
 
@@ -154,8 +155,8 @@ class _ByImages(ConvTile):
             self.put("count", count)
             self.parallel("turn", x.mul(count, channels), self.inside * self.v * 64)
             entries = sum(map(len, self.met)) * channels // self.made
-            cost = known(self.tiles) * self.h * self.v * (entries * 8 + 64)
-            self.parallel("pixels", x.mul(count, self.made), cost)
+            cost = self.h * self.v * (entries * 8 + 64)
+            self.parallel("pixels", x.mul(count, self.made * known(self.tiles)), cost)
             self.parallel("back", x.mul(count, known(self.m)), self.made * self.v * 96)
 
         e.loop(0, blocks, most, round)
@@ -218,7 +219,8 @@ class _ByImages(ConvTile):
         e.end()
 
     def _write_pixels(self, rest: int) -> None:
-        """Body over (block, pixel of the result): all its channels."""
+        """Body over (block, pixel of the result, tile of its channels).  Filters that do not stay in a near cache from pixel to
+        pixel meet all pixels tile by tile."""
         e = self.begin_body("pixels")
         x, t = Index(e), self.t
         turned, results, pack = self.scratch(self.turned), self.scratch(self.results), self.get("pack")
@@ -229,9 +231,16 @@ class _ByImages(ConvTile):
                 each += [tap * self.h * t.bytes, element * self.width * t.bytes]
             starts.append(len(each) // 2)
         taps, ends = self._constant(each or [0]), self._constant(starts)
+        filters = known(self.tiles) * self.h * known(self.depths[0]) * t.bytes
+        filters_stay = filters <= self.target.l2_bytes // _NEAR
 
         def unit(u: str, _: list[str]) -> None:
-            block, pixel = self.divide(x, u, self.made)
+            if filters_stay:
+                both, number = self.divide(x, u, self.size(self.tiles))
+                block, pixel = self.divide(x, both, self.made)
+            else:
+                both, pixel = self.divide(x, u, self.made)
+                block, number = self.divide(x, both, self.size(self.tiles))
             at = e.gep(ends, pixel, "i32")
             places_of = [e.value(f"load i32, ptr {e.gep(at, i, 'i32')}, align 4") for i in range(2)]
             bounds = [e.value(f"sext i32 {i} to i64") for i in places_of]
@@ -243,14 +252,11 @@ class _ByImages(ConvTile):
                 full = e.value(f"icmp eq i64 {count}, {self.width}")
                 function = e.value(f"select i1 {full}, ptr {function}, ptr @KERNEL_NAME.sum{rest}")
 
-            def channels(number: str, _: list[str]) -> None:
-                a = e.gep(pack, x.mul(number, x.mul(self.size(self.depths[0]), self.h)), t.elem)
-                to = e.gep(c, x.mul(number, self.h * self.made * self.width), t.elem)
-                places = (("ptr", "%args"), ("ptr", a), ("ptr", b), ("ptr", to))
-                these = (("ptr", e.gep(taps, bounds[0], "i64")), ("i64", x.sub(bounds[1], bounds[0])))
-                self.call_by(function, *places, *these)
-
-            e.loop(0, self.size(self.tiles), 1, channels)
+            a = e.gep(pack, x.mul(number, x.mul(self.size(self.depths[0]), self.h)), t.elem)
+            to = e.gep(c, x.mul(number, self.h * self.made * self.width), t.elem)
+            places = (("ptr", "%args"), ("ptr", a), ("ptr", b), ("ptr", to))
+            these = (("ptr", e.gep(taps, bounds[0], "i64")), ("i64", x.sub(bounds[1], bounds[0])))
+            self.call_by(function, *places, *these)
 
         e.loop("%begin", "%end", 1, unit)
         e.end()
