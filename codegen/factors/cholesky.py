@@ -8,7 +8,7 @@ from tcc.codegen.emit import VecType
 from tcc.codegen.factors.tile import Acc, Tiles
 from tcc.codegen.kernel import Kernel, finish, plus, times
 from tcc.codegen.target import Target
-from tcc.codegen.vectors import each_vector, store
+from tcc.codegen.vectors import each_vector, load, store
 from tcc.ir import dims
 from tcc.ir.core import Op
 from tcc.ir.dims import Size
@@ -89,24 +89,55 @@ class Factor(Tiles):
 
     def updated(self, x: str, u: str, i: int | str, j: int | str, rows: int, count: int) -> Acc:
         """x', from column `j` on, without what the rows above `i` take."""
-        ix, t, lanes = self.x, self.vector, self.vector.lanes
+        e, ix, t, lanes = self.e, self.x, self.vector, self.vector.lanes
         n, pitch = self.size(self.n), self.size(self.pitch)
         down, along = self.stride(0, -2), self.stride(0, -1)
         last = ix.sub(ix.sub(n, 1), i)
         whole = isinstance(self.n, int) and (self.n % self.rows == 0 or isinstance(i, int))
         masks = [self.mask(t, ix.sub(n, ix.add(j, v * lanes))) for v in range(count)]
-        acc: Acc = []
-        for r in range(rows):
-            row = r if whole or r == 0 else ix.min(r, last)
-            base = self.at(x, (i, along), (row, along), (j, down))
-            acc.append(
-                [
-                    self.read(t, self.at(base, (v * lanes, down)), self.types[0].strides[-2], masks[v])
-                    for v in range(count)
-                ]
-            )
+
+        def gathered() -> list[str]:
+            flat: list[str] = []
+            for r in range(rows):
+                row = r if whole or r == 0 else ix.min(r, last)
+                base = self.at(x, (i, along), (row, along), (j, down))
+                for v, mask in enumerate(masks):
+                    at = self.at(base, (v * lanes, down))
+                    flat.append(self.read(t, at, self.types[0].strides[-2], mask))
+            return flat
+
+        if isinstance(self.n, int) and self.small(self.n, along):
+            none_behind = [self.piece.const(0)] * (lanes // self.piece.lanes - 1)
+            flat = [self.joined([column, *none_behind]) for column in self.columns_of(x, down, self.n)]
+        elif along == 1 and rows == self.rows and self.piece.lanes > 1:
+            there = self.both(ix.less(ix.add(i, rows - 1), n), ix.less(ix.add(j, count * lanes - 1), n))
+            none: list[tuple[VecType | str, str]] = [(t, t.const(0))] * (rows * count)
+            flat = e.when(there, lambda: self.turned_tile(x, i, j, rows, count), none)
+            others: list[tuple[VecType | str, str]] = [(t, value) for value in flat]
+            flat = e.when(e.value(f"xor i1 {there}, true"), gathered, others)
+        else:
+            flat = gathered()
+        acc: Acc = [flat[r * count : (r + 1) * count] for r in range(rows)]
         a, b = self.at(u, (i, 1)), self.at(u, (j, 1))
         return self.update(t, acc, i, a, 1, pitch, b, pitch)
+
+    def turned_tile(self, x: str, i: int | str, j: int | str, rows: int, count: int) -> list[str]:
+        """Rows of x, which are dense, as columns."""
+        e, t, piece = self.e, self.vector, self.piece
+        made: list[list[list[str]]] = [[[] for _ in range(count)] for _ in range(rows)]
+        for v in range(count):
+            for first in range(0, rows, piece.lanes):
+                for part in range(0, t.lanes, piece.lanes):
+                    places = [
+                        self.at(
+                            x, (self.x.add(j, v * t.lanes + part + s), self.stride(0, -2)), (i, 1), (first, 1)
+                        )
+                        for s in range(piece.lanes)
+                    ]
+                    columns = self.turned([load(e, piece, place) for place in places])
+                    for r, column in enumerate(columns, first):
+                        made[r][v].append(column)
+        return [self.joined(parts) for row in made for parts in row]
 
     def keep(self, u: str, acc: Acc, i: int | str, j: int | str) -> None:
         e, t = self.e, self.vector
@@ -162,7 +193,7 @@ class Factor(Tiles):
 
     def write_result(self, u: str, y: str, failed: str) -> None:
         """y = u', with zeros right of its diagonal, or NaN everywhere."""
-        e, ix, t = self.e, self.x, self.vector
+        e, ix, t, piece = self.e, self.x, self.vector, self.piece
         n, pitch = self.size(self.n), self.size(self.pitch)
         down, along = self.types[1].strides[-2], self.types[1].strides[-1]
         bad = e.value(f"icmp ne i64 {failed}, 0")
@@ -170,6 +201,20 @@ class Factor(Tiles):
             f"select i1 {bad}, {self.one} {self.one.const(float('nan'))}, {self.one} {self.one.const(0)}"
         )
         others = self.vectors.splat(t, other)
+
+        if isinstance(self.n, int) and self.small(self.n, self.stride(1, -1)):
+            narrow = self.vectors.splat(piece, other)
+            for s, line in enumerate(self.columns_of(u, pitch, self.n)):
+                kept = ", ".join(f"i1 {str(lane <= s).lower()}" for lane in range(piece.lanes))
+                fine = e.value(f"select {piece.of('i1')} <{kept}>, {piece} {line}, {piece} {narrow}")
+                line = e.value(f"select i1 {bad}, {piece} {narrow}, {piece} {fine}")
+                store(e, piece, line, self.at(y, (s, self.size(down))), self.mask(piece, self.n))
+            return
+
+        def turned(r: str, c: str) -> None:
+            lines = [load(e, t, self.at(u, (ix.add(c, s), pitch), (r, 1))) for s in range(t.lanes)]
+            for s, line in enumerate(self.turned(lines)):
+                store(e, t, line, self.at(y, (ix.add(r, s), self.size(down)), (c, 1)))
 
         def columns(c: str, mask: str | None, _: list[str]) -> list[str]:
             """Some, of all rows: the lines of u that they are read from stay in the cache."""
@@ -189,7 +234,19 @@ class Factor(Tiles):
                 self.write(t, value, place(r), along, mask)
 
             e.loop(0, c, 1, above)
-            e.loop(c, n, 1, below)
+            start: int | str = c
+            if (
+                along == 1 and piece.lanes == t.lanes > 1
+            ):  # tiles that are whole and hold nothing of the diagonal
+                first = ix.add(c, t.lanes)
+                size = ix.round_down(ix.max(ix.sub(n, first), 0), t.lanes)
+                good = e.value(f"xor i1 {bad}, true")
+                size = ix.mul(size, e.value(f"zext i1 {good} to i64"))
+                end = ix.add(first, size)
+                e.loop(c, ix.min(first, n), 1, below)
+                e.loop(first, end, t.lanes, lambda r, _: turned(r, c))
+                start = end
+            e.loop(start, n, 1, below)
             return []
 
         each_vector(e, t, self.target, n, columns)

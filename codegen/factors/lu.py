@@ -27,7 +27,6 @@ class Elimination(Substitution):
     def __init__(self, op: Op, target: Target, k: Size = 0) -> None:
         super().__init__(op, target, op.operands[0].type.shape[-1], k)
         self.pitch = self.row_pitch(self.n)
-        self.piece = VecType(self.elem, min(self.rows, self.vector.lanes))
 
     @property
     def factor_bytes(self) -> Size:
@@ -123,11 +122,29 @@ class Elimination(Substitution):
                     )
                 store(e, t, value, self.row(w, ix.add(c, r), i))
 
+        if isinstance(self.n, int) and self.small(self.n, self.stride(0, -1)):
+            for r, column in enumerate(self.columns_of(a, self.stride(0, -2), self.n)):
+                store(e, self.piece, column, self.row(w, r))
+            return
         if isinstance(self.n, int) and self.n <= self.rows:
             for i in range(0, self.n, t.lanes):
                 part(i)
-        else:
-            e.loop(0, n, t.lanes, lambda i, _: part(i))
+            return
+        done: int | str = 0
+        if self.stride(0, -1) == 1 and self.piece.lanes > 1:
+            inside = ix.less(ix.add(c, rows - 1), n)
+            done = ix.mul(ix.round_down(ix.add(n, 0), self.piece.lanes), inside)
+            e.loop(0, done, self.piece.lanes, lambda i, _: self.fetch_turned(a, w, order, c, rows, i))
+        e.loop(done, n, t.lanes, lambda i, _: part(i))
+
+    def fetch_turned(self, a: str, w: str, order: str, c: int | str, rows: int, i: str) -> None:
+        """Of as many rows as a piece has lanes, which are dense."""
+        e, ix, t = self.e, self.x, self.piece
+        numbers = [e.value(f"load i64, ptr {e.gep(order, ix.add(i, s), 'i64')}") for s in range(t.lanes)]
+        for first in range(0, rows, t.lanes):
+            places = [self.at(a, (number, self.stride(0, -2)), (ix.add(c, first), 1)) for number in numbers]
+            for r, column in enumerate(self.turned([load(e, t, place) for place in places]), first):
+                store(e, t, column, self.row(w, ix.add(c, r), i))
 
     def tile(self, t: VecType, w: str, c: int | str, i: int | str, rows: int, count: int) -> list[list[str]]:
         e = self.e

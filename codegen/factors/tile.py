@@ -37,6 +37,7 @@ class Tiles(Places):
         self.strip_vectors = 3
         self.width = self.strip_vectors * self.vector.lanes
         self.rows = min(8 if target.registers >= 32 else 4, self.width)
+        self.piece = VecType(self.elem, min(self.rows, self.vector.lanes))
 
     @property
     def vectors(self) -> Vectors:
@@ -109,6 +110,48 @@ class Tiles(Places):
 
     def write(self, t: VecType, value: str, base: str, stride: Size, mask: str | None) -> None:
         self.vectors.store(self.dtype, value, base, stride, Position("0", t.lanes, mask or ""))
+
+    def turned(self, rows: Sequence[str]) -> list[str]:
+        """The columns of as many pieces as they have lanes: halves are exchanged, then quarters, and so on.  (Gathers take longer.)"""
+        t, made = self.piece, list(rows)
+        half = t.lanes // 2
+        while half:
+            low = [k if not k & half else t.lanes + k - half for k in range(t.lanes)]
+            high = [k + half if not k & half else t.lanes + k for k in range(t.lanes)]
+            for k in range(t.lanes):
+                if k & half:
+                    continue
+                pair = made[k], made[k + half]
+                made[k], made[k + half] = (self.shuffled(t, *pair, lanes) for lanes in (low, high))
+            half //= 2
+        return made
+
+    def small(self, n: Size, *strides: int | str) -> bool:
+        """Whether a whole matrix of dense rows is one piece."""
+        return isinstance(n, int) and 0 < n <= self.piece.lanes > 1 and all(s == 1 for s in strides)
+
+    def columns_of(self, base: str, row: int | str, n: int) -> list[str]:
+        """Of a small matrix, with zeros behind them."""
+        t = self.piece
+        lines = [load(self.e, t, self.at(base, (s, row)), self.mask(t, n)) for s in range(n)]
+        return self.turned([*lines, *[t.const(0)] * (t.lanes - n)])[:n]
+
+    def shuffled(self, t: VecType, a: str, b: str, lanes: Sequence[int]) -> str:
+        numbers = ", ".join(f"i32 {k}" for k in lanes)
+        return self.e.value(f"shufflevector {t} {a}, {t} {b}, <{len(lanes)} x i32> <{numbers}>")
+
+    def joined(self, parts: Sequence[str]) -> str:
+        """Pieces as a vector."""
+        parts, t = list(parts), self.piece
+        while len(parts) > 1:
+            lanes = range(2 * t.lanes)
+            parts = [self.shuffled(t, a, b, lanes) for a, b in zip(parts[::2], parts[1::2], strict=True)]
+            t = VecType(t.elem, 2 * t.lanes)
+        return parts[0]
+
+    def both(self, first: int | str, second: int | str) -> str:
+        """An i1 of two sizes that are conditions."""
+        return self.e.value(f"icmp ne i64 {self.x.both(first, second)}, 0")
 
     # -- tiles ----------------------------------------------------------------------------------------------------------
 
