@@ -16,6 +16,7 @@ import tcc.runtime
 from tcc.codegen.target import Target
 from tcc.ir import knobs
 from tcc.runtime import cache
+from tcc.runtime.threads import thread_count
 
 LLVMLITE = "0.50"  # what LLVM accepts changes from one release to the next: pyproject.toml asks for this one
 
@@ -39,7 +40,8 @@ def cache_key(kind: str, text: str, target: Target) -> str:
 
 def environment(target: Target) -> str:
     """What changes code besides the text compiled: versions, the machine, and the settings as they are now."""
-    return f"{_machine(target)}\n{knobs.code_key()}"
+    measured = f"\n{thread_count()} threads" if knobs.TUNE.get() else ""  # plans are measured for them
+    return f"{_machine(target)}\n{knobs.code_key()}{measured}"
 
 
 @functools.cache

@@ -127,6 +127,9 @@ class DeviceSource(Program):
         made = None if self.arch is None else chip(self.arch)
         return lower(func, made, self.returns, tile_maps=True, host_sizes=True)
 
+    def measure_plans(self, func: Any, context: Any) -> None:
+        """None: they are those of the CPU's engine."""
+
     def pipeline(self) -> list[Step]:
         from tcc.passes.pipeline import gpu_pipeline
 

@@ -167,7 +167,7 @@ class Program:
         require_native(func)
         products = (op.result.type.dtype for op in func.body.walk() if op.name == "matmul")
         engines.prepare(products, target)
-        self.run_passes(func)
+        self.measure_plans(func, self.run_passes(func))
         lowered = lower(func, target, self.returns, clock)
         self.timed = lowered.timed
         compiled = compiler.compile_lowered(lowered, target)
@@ -183,7 +183,7 @@ class Program:
             lowered.host_calls,
         )
 
-    def run_passes(self, func: Func) -> None:
+    def run_passes(self, func: Func) -> Context:
         from tcc.passes.manager import run
         from tcc.passes.pipeline import context_from_knobs
 
@@ -191,6 +191,18 @@ class Program:
         if self.context.dump is not None:
             self.context.dump /= func.name
         run(func, self.pipeline(), self.context)
+        return self.context
+
+    def measure_plans(self, func: Func, context: Context) -> None:
+        """Of the products of a placed function, if TCC_TUNE asks for it."""
+        if not knobs.TUNE.get():
+            return
+        from tcc.codegen.products.tuning import tune
+        from tcc.codegen.target import chosen
+
+        context.current = "tune"
+        tune(func, chosen(), context.remark)
+        context.current = ""
 
     def pipeline(self) -> list[Step]:
         """What its target wants."""
@@ -227,6 +239,8 @@ class Program:
         context = context_from_knobs()
         context.dump = None
         run(func, steps, context)
+        if stage != "fused":
+            self.measure_plans(func, context)
         if stage in ("fused", "placed"):
             return print_func(func) + "\n"
         if stage == "plan":

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from tcc.driver import Compilation, Program
+from tcc.ir import knobs
 from tcc.ir.clone import clone
 from tcc.passes.manager import Context
 
@@ -21,9 +22,11 @@ def explain(function: Any) -> str:
 def explanation(name: str, program: Program) -> str:
     """Each compile with its reason, what the passes did not do and why, and the rewrite rules that were applied."""
     compiled = [f"  {number}. {compile_text(c)}" for number, c in enumerate(program.history, 1)]
-    program.run_passes(clone(program.func, {}))
-    assert program.context is not None
-    parts = [f"@{name}", *(compiled or ["  not called yet, so not compiled yet"]), *remarks(program.context)]
+    tuned = knobs.TUNE.get() and program.history  # plans are measured for known sizes
+    func = clone(program.func, program.history[-1].sizes if tuned else {})
+    context = program.run_passes(func)
+    program.measure_plans(func, context)
+    parts = [f"@{name}", *(compiled or ["  not called yet, so not compiled yet"]), *remarks(context)]
     return "\n".join(parts)
 
 

@@ -169,6 +169,14 @@ KEEP = knob(
     "whether functions keep shared variables that they do not update in the panels that products read",
     changes_code=True,
 )
+TUNE = knob(
+    "TCC_TUNE",
+    False,
+    switch,
+    "0 or 1",
+    "whether plans of matrix products of known sizes are measured when a function is compiled, and kept in the cache",
+    changes_code=True,
+)
 TARGET = knob(
     "TCC_TARGET",
     "host",

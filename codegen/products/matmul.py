@@ -60,9 +60,8 @@ class Matmul:
     epilogue: Epilogue | None = None
     panels: bool = False  # B is in panels of one tile's columns; its strides are those of a row and, by its columns, of a panel
     kept: bool = False  # there may be such panels besides B, which are read in its place
-    backwards: bool = (
-        False  # a slot tells whether its rows are taken from the last one on, where that changes no bit
-    )
+    backwards: bool = False  # a slot tells whether rows are taken from the last one on; no bit hangs on it
+    plan: tuple[str, ...] = ()  # "field=value" of what is to be otherwise than the cost model chooses
 
 
 # Sizes and strides in the order of their slots, and how a spec holds them.
@@ -112,7 +111,7 @@ def matmul_scratch(spec: Matmul, target: Target) -> int:
 
     def wanted(given: Sizes, panels: bool) -> int:
         form, sizes = choose_form(t, x, given, spec.epilogue is not None, panels)
-        chosen = plan(t, target, x, sizes, form, panels)
+        chosen = plan(t, target, x, sizes, form, panels, wishes(spec))
         copies = chosen["pack_a"] in (A_ROWS, A_COLUMNS)
         return int(chosen["shared_bytes"]) + int(
             a_copy_bytes(t, target, chosen["kc_most"], x) if copies else 0
@@ -120,6 +119,19 @@ def matmul_scratch(spec: Matmul, target: Target) -> int:
 
     most = wanted(dict(known), spec.panels)
     return max(most, wanted(_of_panels(t, dict(known)), True)) if spec.kept else most
+
+
+def wishes(spec: Matmul) -> dict[str, int]:
+    """What its plan asks for, by field."""
+    return {name: int(value) for name, value in (item.split("=") for item in spec.plan)}
+
+
+def chosen_plan(spec: Matmul, target: Target) -> Sizes:
+    """The form and the plan of a product whose sizes are all known."""
+    t, x = _vector(spec, target), Index(Emit())
+    given: Sizes = {name: value for name, get in _SIZES.items() if (value := get(spec)) is not None}
+    form, sizes = choose_form(t, x, given, spec.epilogue is not None, spec.panels)
+    return form | plan(t, target, x, sizes, form, spec.panels, wishes(spec))
 
 
 def _of_panels(t: VecType, sizes: Sizes) -> Sizes:
@@ -156,7 +168,8 @@ def matmul_kernel(name: str, spec: Matmul, target: Target) -> KernelText:
     def planned(b: str, form: Sizes, sizes: Sizes, panels: bool) -> None:
         r["a"] = _pick_pointer(e, form["turned"], b, addresses["a"])
         r["b"] = _pick_pointer(e, form["turned"], addresses["a"], b)
-        for field_name, value in (sizes | form | plan(t, target, x, sizes, form, panels)).items():
+        chosen = plan(t, target, x, sizes, form, panels, wishes(spec))
+        for field_name, value in (sizes | form | chosen).items():
             r[field_name] = x.mul(value, t.bytes) if field_name in _STRIDES else value
 
     if spec.kept and form["form"] != DOT:  # whose sums have an order of their own

@@ -24,6 +24,28 @@ def product_kernel(op: Op, target: Target) -> Kernel:
     """A placed `matmul a, b, *extras, result`: float products through the engine."""
     if op.operands[0].type.dtype not in ("f32", "f64"):
         return integer_product_kernel(op, target)
+    spec, fixed, sizes = _described(op, target)
+    slots = tuple(fixed[n] if n in fixed else Runtime(sizes[n]) for n in matmul_slots(spec))
+    key = hashlib.sha256(repr(spec).encode()).hexdigest()[:20]
+    text = matmul_kernel(f"tcc_matmul_{key}", spec, target)
+    return Kernel(
+        f"tcc_matmul_{key}",
+        text.text,
+        slots,
+        matmul_scratch(spec, target),
+        text.declares,
+        {text.engine: spec.dtype},
+        text.reach,
+    )
+
+
+def product_spec(op: Op, target: Target) -> Matmul:
+    """A placed product of floats as the engine sees it."""
+    return _described(op, target)[0]
+
+
+def _described(op: Op, target: Target) -> tuple[Matmul, dict[str, Slot], dict[str, Size]]:
+    """A product, the slots that are no sizes, and what its sizes are."""
     a, b, c = op.operands[0].type, op.operands[1].type, op.operands[-1].type
     (batch, batch_a), (_, batch_b), (_, batch_c) = _batch(a), _batch(b), _batch(c)
     panels, kept = op.attrs.get("columns") is not None, bool(op.attrs.get("kept"))
@@ -62,26 +84,15 @@ def product_kernel(op: Op, target: Target) -> Kernel:
         panels,
         kept,
         loop is not None,
+        tuple(op.attrs.get("plan", ())),
     )
-    names = matmul_slots(spec)
     last = len(op.operands) - 1
     fixed: dict[str, Slot] = {"a": Operand(0), "b": Operand(1), "c": Operand(last), **more}
     if kept:
         fixed["kept"] = Operand(last - 1)
     if loop is not None:
         fixed["backwards"] = Runtime(dims.name(str(loop.attrs["index"])) % 2)
-    slots = tuple(fixed[n] if n in fixed else Runtime(sizes[n]) for n in names)
-    key = hashlib.sha256(repr(spec).encode()).hexdigest()[:20]
-    text = matmul_kernel(f"tcc_matmul_{key}", spec, target)
-    return Kernel(
-        f"tcc_matmul_{key}",
-        text.text,
-        slots,
-        matmul_scratch(spec, target),
-        text.declares,
-        {text.engine: spec.dtype},
-        text.reach,
-    )
+    return spec, fixed, sizes
 
 
 def _loop_around(op: Op) -> Op | None:

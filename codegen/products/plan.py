@@ -24,6 +24,9 @@ second-level cache it is bound by arithmetic.  What costs is everything else, an
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
+
 from tcc.codegen.emit import Emit, VecType
 from tcc.codegen.index import Index, Size
 from tcc.codegen.products.dot import DOT_ROWS
@@ -121,10 +124,22 @@ def choose_form(t: VecType, x: Index, sizes: Sizes, fused: bool, panels: bool = 
     return {"form": x.pick(dot, DOT, x.pick(row, ROW, TILES)), "turned": turned}, seen
 
 
-def plan(t: VecType, target: Target, x: Index, sizes: Sizes, form: Sizes, panels: bool = False) -> Sizes:
-    """The fields of the engine's record that are choices, for the sizes that the form sees; B may be `panels` already."""
-    copy = _copies(t, target, x, sizes, form["form"], panels)
-    return copy | _split(t, target, x, sizes, form["form"], copy["kc_most"], copy["nc_most"])
+def plan(
+    t: VecType,
+    target: Target,
+    x: Index,
+    sizes: Sizes,
+    form: Sizes,
+    panels: bool = False,
+    wishes: Mapping[str, int] = MappingProxyType({}),
+) -> Sizes:
+    """The fields of the engine's record that are choices, for the sizes that the form sees; B may be `panels` already.
+
+    `wishes` for some of them go before what the model would choose (tuning.py has those that a product can have).
+    """
+    copy = _copies(t, target, x, sizes, form["form"], panels, wishes)
+    split = _split(t, target, x, sizes, form["form"], copy["kc_most"], copy["nc_most"])
+    return copy | {name: wishes.get(name, value) for name, value in split.items()}
 
 
 def most_shared_bytes(t: VecType, target: Target) -> int:
@@ -145,7 +160,9 @@ def _a_depth(t: VecType, target: Target) -> int:
     return max(t.lanes, target.l1_bytes // 2 // a_column_bytes(t, target) // t.lanes * t.lanes)
 
 
-def _copies(t: VecType, target: Target, x: Index, sizes: Sizes, form: Size, panels: bool) -> Sizes:
+def _copies(
+    t: VecType, target: Target, x: Index, sizes: Sizes, form: Size, panels: bool, wishes: Mapping[str, int]
+) -> Sizes:
     """The blocks of rows, of k and of columns, and whether those of A and B are copied.
 
     B is copied when its columns are not contiguous, or when it is larger than a quarter of the second-level cache and
@@ -175,6 +192,7 @@ def _copies(t: VecType, target: Target, x: Index, sizes: Sizes, form: Size, pane
         along = x.both(x.both(x.less(_STREAM_ROWS - 1, m), x.sub(1, some)), beyond)
         straight = x.pick(along, PACK_ROWS, straight)
     pack = x.pick(x.equal(sizes["bcs"], 1), straight, x.pick(x.equal(sizes["brs"], 1), PACK_TURN, PACK_EACH))
+    pack = wishes.get("pack_b", pack)
     unpacked: Size = x.equal(pack, UNPACKED)
     if panels:
         pack, unpacked = UNPACKED, 0
@@ -198,14 +216,15 @@ def _copies(t: VecType, target: Target, x: Index, sizes: Sizes, form: Size, pane
     a_copy = _a_copy(t, x, sizes)
     used_again = x.both(x.less(block(deep(most)), n), x.sub(1, unpacked))
     a_copy = x.pick(x.both(x.less(A_UNPACKED, a_copy), used_again), A_BLOCK, a_copy)
+    a_copy = wishes.get("pack_a", a_copy)
     most = x.pick(x.equal(a_copy, A_COLUMNS), x.min(most, _a_depth(t, target)), most)
     scattered = x.both(x.equal(a_copy, A_UNPACKED), x.equal(sizes["ars"], 1))
     most = x.pick(scattered, x.min(most, max(t.lanes, target.l1_bytes // (4 * LINE))), most)
-    kc = deep(most)
+    kc = deep(wishes.get("kc_most", most))
     widest = block(kc)
     balanced = x.min(x.round_up(x.ceil_div(columns, x.ceil_div(columns, widest)), width), widest)
     whole = x.both(unpacked, x.sub(1, x.both(large, third)))
-    nc = x.pick(whole, x.round_up(columns, width), balanced)
+    nc = wishes.get("nc_most", x.pick(whole, x.round_up(columns, width), balanced))
 
     row, unit, high = a_row_bytes(t, kc, x), unit_rows(target), x.max(m, 1)
     most_rows = x.max(x.div(target.l2_bytes * _BLOCK_CACHES, row), unit)

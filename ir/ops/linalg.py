@@ -85,10 +85,11 @@ define(
         "a, b, *extra",
         matmul_type,
         matmul_ref,
-        {"maps": (), "accumulate": False, "columns": None, "kept": False},
+        {"maps": (), "accumulate": False, "columns": None, "kept": False, "plan": ()},
         doc="[...,m,k] x [...,k,n] with equal batch axes; a block is applied to each finished element.  "
         "With `columns`, n, b is the `panels` of such a matrix; with `kept` the last operand is the `panels` of b, a parameter "
         "whose memory may not be there.  "
+        "`plan` is what was measured, in place of what the target's cost model chooses.  "
         "With `accumulate`, once placed, the product is added to what the result's place holds.",
         grad=matmul_grad,
         rop=matmul_rop,
