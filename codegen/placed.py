@@ -15,6 +15,7 @@ from tcc.ir.types import Type
 from tcc.passes.cse import op_key
 from tcc.runtime.signature import OutputSpec
 
+FACTORS = ("cholesky_factor", "triangular_solve", "lu_solve", "lu_pivots")
 PRODUCTS = ("matmul", "conv", "conv_input", "conv_filter")
 LATE_SIZE = 256  # what a size that only running tells is taken to be
 
@@ -108,6 +109,8 @@ def op_work(op: Op) -> Size:
     if op.name in ("matmul", "matmul_widening"):
         c = op.operands[-1].type
         return dims.mul(c.size, op.operands[0].type.shape[-1])
+    if op.name in FACTORS:
+        return dims.mul(op.defn.flops(op), 2)
     if op.name in PRODUCTS:
         return dims.floordiv(op.defn.flops(op), 2)
     if op.name == "fuse":

@@ -27,16 +27,16 @@ NARROW = {
 RESHAPED = frozenset(("dimshuffle", "reshape", "broadcast", "slice"))
 
 
-# From how many rows on NumPy's LAPACK takes less time than the kernels, by a row's name and for solutions by triangles never, as it
-# has no way to these: on a CPU with AVX-512 a Cholesky factor of 1024 rows of float64 took 29 against 63 ms, an inverse of 512 took 22
-# against 47, and of 1024 447 against 226.
+# From how many rows on NumPy's LAPACK takes less time than the kernels, by a row's name (for solutions by triangles never, as NumPy has
+# no way to it).  On a CPU with AVX-512, one thread of each, float64: a Cholesky factor of 2048 rows 176 against 269 ms; an inverse of
+# 1024 116 against 211, of 1536 422 against 428; pivots of 1024 37 against 56, of 1536 243 against 170.
 LAPACK_FROM = {
-    "cholesky": 1500,
-    "solve": 700,
-    "matrix_inverse": 700,
-    "det": 600,
-    "logabsdet": 600,
-    "sign_of_det": 600,
+    "cholesky": 2048,
+    "solve": 1280,
+    "matrix_inverse": 1280,
+    "det": 1024,
+    "logabsdet": 1024,
+    "sign_of_det": 1024,
 }
 
 

@@ -282,13 +282,20 @@ class Elimination(Substitution):
         """A column by its pivot, which its products then take part of those behind it.  Behind a pivot of 0 are zeros alone."""
         e, ix, t, one = self.e, self.x, self.vector, self.one
         zero = e.value(f"fcmp oeq {one} {pivot}, {one.const(0)}")
-        scale = e.value(f"select i1 {zero}, {one} {one.const(1)}, {one} {self.reciprocal(pivot)}")
-        scales = self.vectors.splat(t, scale)
+        # of a pivot whose reciprocal is infinite that of a multiple is taken, and as many times what it divides
+        size = e.call(one, f"llvm.fabs.{one.suffix}", (one, pivot))
+        least, factor = (2.0**-120, 2.0**60) if self.elem == "float" else (2.0**-1000, 2.0**500)
+        low = e.value(f"fcmp olt {one} {size}, {one.const(least)}")
+        rise = e.value(f"select i1 {low}, {one} {one.const(factor)}, {one} {one.const(1)}")
+        raised = self.reciprocal(e.value(f"fmul {one} {pivot}, {rise}"))
+        scale = e.value(f"select i1 {zero}, {one} {one.const(1)}, {one} {raised}")
+        scales, rises = self.vectors.splat(t, scale), self.vectors.splat(t, rise)
         start, n = ix.add(k, 1), self.size(self.n)
 
         def part(i: int | str) -> None:
             at = self.row(w, k, i)
-            factors = e.value(f"fmul {t} {load(e, t, at)}, {scales}")
+            risen = e.value(f"fmul {t} {load(e, t, at)}, {rises}")
+            factors = e.value(f"fmul {t} {risen}, {scales}")
             store(e, t, factors, at)
 
             def other(s: int | str) -> None:

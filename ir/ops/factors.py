@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from tcc.ir.core import Attrs, Block, Op
-from tcc.ir.dims import Size, mul
+from tcc.ir.dims import Size, add, mul
 from tcc.ir.ops.rules import want_dtype, want_same_dtype, want_size
 from tcc.ir.optable import Expansion, OpDef, Sample, define
 from tcc.ir.types import INTEGERS, Type
@@ -142,9 +142,9 @@ def lu_pivots(x: Any) -> tuple[Any, Any]:
         )
 
 
-def _cube(op: Op, third: int) -> Size:
+def _cube(op: Op, times: int) -> Size:
     n = op.operands[0].type.shape[-1]
-    return mul(op.operands[0].type.size, n, third)
+    return mul(op.operands[0].type.size, n, times)
 
 
 def _product(op: Op) -> Size:
@@ -194,7 +194,7 @@ define(
         lu_solve,
         doc="x with a x = b, by elimination with partial pivoting; and the first pivot that was 0.",
         kernel=True,
-        flops=lambda op: _product(op) + _cube(op, 1) // 3,
+        flops=lambda op: add(mul(2, _product(op)), _cube(op, 2) // 3),
         samples=(
             Sample(("f64[3,3]", "f64[3,2]")),
             Sample(("f32[2,1,1]", "f32[2,1,3]"), low=0.5),
@@ -210,7 +210,7 @@ define(
         doc="The pivots of elimination with partial pivoting, the first with the sign of the rows' order, so that their product is "
         "the determinant; and the first that is 0.",
         kernel=True,
-        flops=lambda op: _cube(op, 1) // 3,
+        flops=lambda op: _cube(op, 2) // 3,
         samples=(Sample(("f64[3,3]",)), Sample(("f32[2,2]",)), Sample(("f64[2,1,1]",))),
     )
 )

@@ -129,6 +129,16 @@ def test_rows_are_taken_by_the_largest_of_their_column(rng: np.random.Generator)
         np.testing.assert_allclose(got, x, rtol=1e-8)
 
 
+@pytest.mark.parametrize("dtype", KINDS)
+def test_pivots_whose_reciprocals_are_infinite(dtype: str) -> None:
+    tiny = np.finfo(KINDS[dtype]).tiny / 64
+    for n in (2, 12):
+        a = np.tril(np.full((1, n, n), tiny, KINDS[dtype]))
+        a[0, -1, -1] = 1
+        p, failed = compiled("lu_pivots", dtype, exact=True)(a)
+        assert failed[0] == 0 and np.isfinite(p).all() and p[0, 0] == tiny
+
+
 @pytest.mark.parametrize("n", [1, 2, 8, 9, 40])
 @pytest.mark.parametrize("exact", [False, True])
 def test_the_first_pivot_that_fails(n: int, exact: bool, rng: np.random.Generator) -> None:
