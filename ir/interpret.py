@@ -304,7 +304,10 @@ def alloc(frame: Frame, op: Op) -> None:
 def view(frame: Frame, op: Op) -> None:
     """A window of the operand's memory; NumPy refuses one that leaves it."""
     root, begin = frame.roots[op.operands[0]]
-    value, step = op.result, root.dtype.itemsize
+    value, dtype = op.result, numpy_dtype(op.result.type.dtype)
+    if dtype != root.dtype:  # parts of complex numbers, or what they are parts of
+        begin, root = begin * root.dtype.itemsize // dtype.itemsize, root.view(dtype)
+    step = dtype.itemsize
     begin += frame.number(op.attrs["offset"])
     shape = frame.shape(value.type)
     strides = [step * frame.number(s) for s in value.type.strides]

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tcc.ir.core import Op, Value
+from tcc.ir.dims import mul as mul_sizes
 from tcc.ir.types import REAL_OF, numpy_dtype
 from tcc.passes.expand import sum_of_products
 from tcc.passes.fold import splat
@@ -426,13 +427,33 @@ def second(b: Any, op: Op, x: Made, y: Made) -> Made:
     return y
 
 
+def one_product(b: Any, x: Value, y: Value) -> Value:
+    """[m,k] x [k,n] as [m,2k] x [2k,2n] of the parts where they lie: rows of y take turns with rows of iy."""
+    *batch, m, k = x.type.shape
+    n, rank = y.type.shape[-1], x.type.rank
+    shape = [*batch, k, 2, n]
+    twice = b.broadcast(b.dimshuffle(y, order=[*range(rank - 1), -1, rank - 1]), shape=shape)
+    first = b.eq(b.iota(shape=shape, axis=rank - 1, dtype="i64"), 0)
+    re, im = b.real(twice), b.imag(twice)
+    rows = b.complex(b.where(first, re, b.neg(im)), b.where(first, im, re))
+    right = b.reshape(b.pairs(rows), shape=[*batch, mul_sizes(2, k), mul_sizes(2, n)])
+    left = b.reshape(b.pairs(x), shape=[*batch, m, mul_sizes(2, k)])
+    made: Value = b.of_pairs(b.reshape(b.matmul(left, right), shape=[*batch, m, n, 2]))
+    return made
+
+
 def matmul(b: Any, op: Op, x: Complex, y: Complex) -> Made | None:
-    """Four real products; of a vector the sums that they are, which read the matrix where it lies."""
+    """One real product; four in a loop, where the parts of what stays are made before it, and where the first factor is too low
+    for the second one to be worth turning; of a vector the sums that they are, which read the matrix where it lies."""
     if len(op.operands) > 2 or op.blocks:
         return None
     made = sum_of_products(op, b, *op.operands)
     if made is not None:
         return made
+    m, k = op.operands[0].type.shape[-2:]
+    low = isinstance(m, int) and isinstance(k, int) and m < k
+    if op.parent is not None and not isinstance(op.parent.parent, Op) and not low:
+        return one_product(b, *op.operands)
     re = b.sub(b.matmul(x.re, y.re), b.matmul(x.im, y.im))
     return Complex(re, b.add(b.matmul(x.re, y.im), b.matmul(x.im, y.re)))
 

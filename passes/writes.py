@@ -14,7 +14,14 @@ from tcc.passes.batchaxes import merged_batch
 from tcc.passes.epilogue import CONVOLUTIONS
 from tcc.passes.pattern import is_complex
 
-VIEWS = frozenset({"dimshuffle", "reshape", "slice", "broadcast", "refine", "identity", "windows"})
+VIEWS = frozenset("dimshuffle reshape slice broadcast refine identity windows pairs of_pairs".split())
+DENSE_VIEWS = (
+    "reshape",
+    "dimshuffle",
+    "identity",
+    "pairs",
+    "of_pairs",
+)  # that may see all of what lies densely
 MOVES = VIEWS | frozenset(
     "const concat copy insert gather scatter fuse scan ifelse for alloc view yield".split()
 )
@@ -137,7 +144,7 @@ def source_window(op: Op, have: Type) -> Type | None:
     """The operand of a view as it lies where the result lies as `have` says; None if the result is not all of it, densely, and
     nothing that writes anywhere."""
     source = op.operands[0].type
-    if op.name not in ("reshape", "dimshuffle", "identity") or have.strides != dense_strides(have.shape):
+    if op.name not in DENSE_VIEWS or have.strides != dense_strides(have.shape):
         return None
     assert have.place is not None
     if op.name == "dimshuffle":
@@ -176,6 +183,12 @@ def window_of(op: Op, source: Type) -> tuple[Size, tuple[Size, ...]] | None:
         rank = len(op.attrs["ws"])
         steps = [dims.mul(s, by) for s, by in zip(strides[-rank:], op.attrs["step"])]
         return 0, (*strides[:-rank], *steps, *strides[-rank:])
+    if op.name == "pairs":
+        return 0, (*(dims.mul(2, s) for s in strides), 1)
+    if op.name == "of_pairs":
+        half = tuple(dims.floordiv(s, 2) for s in strides[:-1])
+        whole = strides[-1] == 1 and all(dims.mul(2, h) == s for h, s in zip(half, strides))
+        return (0, half) if whole else None
     if op.name == "refine":
         return 0, dense_strides(op.result.type.shape) if strides == dense_strides(source.shape) else strides
     return _reshaped(source, op.result.type.shape)

@@ -9,7 +9,7 @@ import numpy as np
 from tcc.ir.core import Attrs, Block
 from tcc.ir.ops.rules import want_blocks
 from tcc.ir.optable import REQUIRED, OpDef, Sample, define
-from tcc.ir.types import Type
+from tcc.ir.types import REAL_OF, Type
 
 
 def place_type(types: Sequence[Type], attrs: Attrs, blocks: Sequence[Block]) -> list[Type]:
@@ -21,7 +21,8 @@ def place_type(types: Sequence[Type], attrs: Attrs, blocks: Sequence[Block]) -> 
 
 def view_type(types: Sequence[Type], attrs: Attrs, blocks: Sequence[Block]) -> list[Type]:
     (t,) = place_type(types, attrs, blocks)
-    if t.dtype != types[0].dtype:
+    whole, part = sorted((t.dtype, types[0].dtype), key=lambda d: d not in REAL_OF)
+    if t.dtype != types[0].dtype and REAL_OF.get(whole) != part:
         raise TypeError(f"view: cannot see {types[0]} as {t}")
     return [t]
 

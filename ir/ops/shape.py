@@ -9,9 +9,9 @@ import numpy as np
 
 from tcc.ir.core import Attrs, Block
 from tcc.ir.dims import SizeMismatch, add, product
-from tcc.ir.ops.rules import linear, linear_in_all, want_axis, want_same_dtype, want_size
+from tcc.ir.ops.rules import linear, linear_in_all, want_axis, want_dtype, want_same_dtype, want_size
 from tcc.ir.optable import REQUIRED, OpDef, Sample, define
-from tcc.ir.types import Type
+from tcc.ir.types import COMPLEX, COMPLEX_OF, REAL_OF, Type
 
 # -- views -----------------------------------------------------------------------------------------------------------
 
@@ -258,5 +258,55 @@ define(
         rop=lambda b, op, t: [None],
         expand=lambda b, op: [b.size_value(b.size(op.operands[0], op.attrs["axis"]))],
         samples=(Sample(("f32[3,4]",), {"axis": 1}),),
+    )
+)
+
+# -- complex numbers as pairs, in the same memory ------------------------------------------------------------------------
+
+
+def pairs_type(types: Sequence[Type], attrs: Attrs, blocks: Sequence[Block]) -> list[Type]:
+    (t,) = types
+    want_dtype("pairs", "x", t, COMPLEX)
+    return [Type(REAL_OF[t.dtype], (*t.shape, 2))]
+
+
+def of_pairs_type(types: Sequence[Type], attrs: Attrs, blocks: Sequence[Block]) -> list[Type]:
+    (t,) = types
+    want_dtype("of_pairs", "x", t, frozenset(COMPLEX_OF))
+    if not t.rank:
+        raise TypeError(f"of_pairs: operand x must have a last axis of pairs, got {t}")
+    want_size("of_pairs", "the last axis of x", t.shape[-1], 2)
+    return [Type(COMPLEX_OF[t.dtype], t.shape[:-1])]
+
+
+def pairs_ref(x: Any) -> Any:
+    whole = np.ascontiguousarray(np.asarray(x)[..., None])
+    return whole.view(whole.real.dtype)
+
+
+define(
+    OpDef(
+        "pairs",
+        "x",
+        pairs_type,
+        pairs_ref,
+        doc="The real and imaginary parts of x, which lie side by side, along a new last axis.",
+        grad=lambda b, op, g: [b.conj(b.of_pairs(g[0]))],
+        rop=linear("pairs"),
+        view=0,
+        samples=(Sample(("c64[3,4]",)), Sample(("c128[]",))),
+    )
+)
+define(
+    OpDef(
+        "of_pairs",
+        "x",
+        of_pairs_type,
+        lambda x: np.ascontiguousarray(x).view(np.result_type(x, np.complex64))[..., 0],
+        doc="The complex numbers whose parts are the pairs along the last axis of x.",
+        grad=lambda b, op, g: [b.pairs(b.conj(g[0]))],
+        rop=linear("of_pairs"),
+        view=0,
+        samples=(Sample(("f32[3,4,2]",)), Sample(("f64[2]",))),
     )
 )

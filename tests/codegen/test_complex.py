@@ -193,6 +193,9 @@ def moved(dtype: str) -> tuple[list[Any], dict[str, Any], list[Any], list[Any]]:
         "running": T.cumsum(x, axis=0),
         "diagonal": T.diag(x[:4, :4]),
         "product": T.dot(x, T.conj(y).T),
+        "product of a turned one": T.dot(x.T, y[::-1])[1:] * 2,
+        "low product": T.dot(x[:3], y.T),
+        "products": T.batched_dot(T.stack([x, y]), T.stack([y, x]).dimshuffle(0, 2, 1)),
         "vectors": T.dot(x[0], y[1]),
         "matrix by vector": T.dot(x, y[1]),
     }
@@ -206,7 +209,14 @@ def moved(dtype: str) -> tuple[list[Any], dict[str, Any], list[Any], list[Any]]:
     np.add.at(changed[4], (j, j), b[j, j])
     want = [*changed[:2], a[j] * b[0], a[:, j], a[j, j], *changed[2:], np.roll(a, 2, 0)]
     want += [np.concatenate([a, b * a]), (a * b).ravel(), a.T, np.cumsum(a, 0), np.diag(a[:4, :4])]
-    want += [a @ b.conj().T, a[0] @ b[1], a @ b[1]]
+    want += [
+        a @ b.conj().T,
+        (a.T @ b[::-1])[1:] * 2,
+        a[:3] @ b.T,
+        np.stack([a @ b.T, b @ a.T]),
+        a[0] @ b[1],
+        a @ b[1],
+    ]
     return [x, y, i], made, [a, b, j], want
 
 

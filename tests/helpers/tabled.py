@@ -24,6 +24,7 @@ OWN_SIZES = {
     "mrg": "a state has six numbers",
     "rfft_adjoint": "pairs",
     "irfft": "pairs",
+    "of_pairs": "pairs",
 }  # whose sizes cannot all be names
 PLACED = ("alloc", "place", "view", "copy", "for")
 ELEMENTWISE = [d for d in TABLE.values() if d.scalar]
