@@ -72,7 +72,13 @@ def matmul_flops(op: Op) -> Size:
 
 
 def matmul_ref(
-    a: Any, b: Any, maps: Sequence[str], accumulate: bool, columns: Size | None, kept: bool
+    a: Any,
+    b: Any,
+    maps: Sequence[str],
+    accumulate: bool,
+    columns: Size | None,
+    kept: bool,
+    plan: Sequence[str],
 ) -> Any:
     if columns is None:
         return np.matmul(a, b)
