@@ -86,16 +86,8 @@ class _Placement:
         scope = self.scope(body, old)
         updated = {index: name for name, index in self.updates.items()}
         adopts = [i for i, name in updated.items() if old.yields[i].type != params[name].type]
-        outputs: list[tuple[Value, Value | None]] = []
-        for i in [i for i in range(len(old.yields)) if i not in updated] + adopts:
-            v = old.yields[i]
-            if not self.known_at_entry(v.type):
-                outputs.append((v, None))
-                continue
-            place = body.add_param(v.type.at("output"), f"out{i}")
-            self.roots[place] = place
-            outputs.append((v, place))
-            scope.wishes.want(v, place)
+        made = [i for i in range(len(old.yields)) if i not in updated] + adopts
+        outputs = [(old.yields[i], self.output(old.yields[i], f"out{i}", scope)) for i in made]
         commits: list[tuple[Value, Value]] = []
         for i, name in updated.items():
             v, target = old.yields[i], self.places[params[name]]
@@ -110,16 +102,23 @@ class _Placement:
         b.loc = ""
         for number, (v, known) in enumerate(outputs):
             if known is None:
-                made = b.op("alloc", attrs={"type": v.type.at("output"), "offset": number}).result
-                self.copy(b, self.places[v], made, "")
-            elif self.places[v] is not known:
-                self.copy(b, self.places[v], known, "")
+                known = b.op("alloc", attrs={"type": v.type.at("output"), "offset": number}).result
+            self.start_from(b, self.places[v], known, "")
         self.commit(b, commits)
         b.op("yield")
         self.func.body = body
         body.parent = self.func
         self.func.attrs["outputs"] = [v.type for v, _ in outputs]
         self.func.attrs["adopts"] = [updated[i] for i in adopts]
+
+    def output(self, value: Value, name: str, scope: _Scope) -> Value | None:
+        """The parameter in which an output is made; None if its sizes are only known later."""
+        if not self.known_at_entry(value.type):
+            return None
+        place = scope.builder.block.add_param(value.type.at("output"), name)
+        self.roots[place] = place
+        scope.wishes.want(value, place)
+        return place
 
     def known_at_entry(self, type: Type) -> bool:
         return all(dims.names_of(s) <= self.entry_names for s in type.shape)
@@ -148,8 +147,7 @@ class _Placement:
                 source = self.copy(b, source, self.alloc(b, v.type, ""), "")
             sources.append(source)
         for source, (_, target) in zip(sources, commits):
-            if source is not target:
-                self.copy(b, source, target, "")
+            self.start_from(b, source, target, "")
 
     # -- liveness -------------------------------------------------------------------------------------------------
 
@@ -268,11 +266,9 @@ class _Placement:
 
     def map_of(self, sources: list[Value], op: Op, body: Block, scope: _Scope) -> None:
         """The result of `op` as a map of what lies in `sources`."""
-        t = op.result.type
         target = self.destination(op, op.result, scope, set())
         self.bind(op.result, target, self.roots[target])
-        letters = "abcdefghijklmnop"[: t.rank]
-        scope.builder.block.append(inner_fuse([*sources, target], t, letters, body, op.loc))
+        scope.builder.block.append(inner_fuse([*sources, target], op.result.type, body, op.loc))
 
     def dense(self, b: Builder, place: Value, loc: str) -> Value:
         """The place itself if it is row-major and dense, else a copy that is."""
@@ -286,35 +282,43 @@ class _Placement:
 
     def destination(self, op: Op, result: Value, scope: _Scope, taken: set[Value]) -> Value:
         """Where `result` goes: a place it is wanted in, an operand's that dies here, or new memory."""
-        wanted, apart = self.wanted(scope, result), scope.wishes.apart
-        if wanted is not None and wanted.type.value == result.type:
-            root = self.roots[wanted]
-            read_otherwise = any(
-                self.roots[self.places[v]] is root
-                and not same_window(op, i, result, self.places[v], wanted)
-                and not apart(result, v)
-                for i, v in enumerate(op.operands)
-            )
-            written_too = any(
-                self.roots[self.places[r]] is root and not apart(result, r)
-                for r in op.results[: result.index]
-            )
-            if not read_otherwise and not written_too:
-                return wanted
+        wanted = self.wanted(scope, result)
+        if (
+            wanted is not None
+            and wanted.type.value == result.type
+            and self._is_free(op, result, wanted, scope)
+        ):
+            return wanted
         for i, v in enumerate(op.operands):
-            p = self.places[v]
-            root = self.roots[p]
-            if root not in self.owned or root in taken or p is not root:
-                continue
-            if scope.last_use.get(self.storage_of(v)) != scope.position or not self._dies_here(v, scope):
-                continue
-            if p.type.value == result.type and may_take(op, i, result):
-                others = [
-                    j for j, w in enumerate(op.operands) if j != i and self.roots[self.places[w]] is root
-                ]
-                if all(may_take(op, j, result) and self.places[op.operands[j]] is p for j in others):
-                    return p
+            if self.roots[self.places[v]] not in taken and self._may_take(op, i, result, scope):
+                return self.places[v]
         return self.alloc(scope.builder, result.type, result.name)
+
+    def _is_free(self, op: Op, result: Value, wanted: Value, scope: _Scope) -> bool:
+        """Whether `op` neither reads otherwise nor writes besides what `result` would overwrite in `wanted`."""
+        root, apart = self.roots[wanted], scope.wishes.apart
+        read_otherwise = any(
+            self.roots[self.places[v]] is root
+            and not same_window(op, i, result, self.places[v], wanted)
+            and not apart(result, v)
+            for i, v in enumerate(op.operands)
+        )
+        return not read_otherwise and not any(
+            self.roots[self.places[r]] is root and not apart(result, r) for r in op.results[: result.index]
+        )
+
+    def _may_take(self, op: Op, i: int, result: Value, scope: _Scope) -> bool:
+        """Whether operand i is memory of this function's that dies here, which `result` may overwrite while it is read."""
+        v, place = op.operands[i], self.places[op.operands[i]]
+        if place not in self.owned or place.type.value != result.type or not may_take(op, i, result):
+            return False
+        if scope.last_use.get(self.storage_of(v)) != scope.position or not self._dies_here(v, scope):
+            return False
+        return all(
+            may_take(op, j, result) and self.places[w] is place
+            for j, w in enumerate(op.operands)
+            if self.roots[self.places[w]] is place
+        )
 
     def _dies_here(self, value: Value, scope: _Scope) -> bool:
         """Only memory of the block being placed may be taken: outer memory lives on in the next round."""
@@ -400,7 +404,6 @@ class _Placement:
         if op.attrs["mode"] == "set":
             self.copy(b, value, window, op.loc)
             return
-        letters = "abcdefghijklmnop"[: v.type.rank]
         scalar = Type(v.type.dtype)
         block = Block([scalar, scalar], ["x", "v"])
         inner = Builder(block)
@@ -409,7 +412,7 @@ class _Placement:
             inner.op("yield", inner.complex(*total))
         else:
             inner.op("yield", inner.add(*block.params))
-        fuse = inner_fuse([window, value, window], v.type, letters, block, op.loc)
+        fuse = inner_fuse([window, value, window], v.type, block, op.loc)
         b.block.append(fuse)
 
     # -- scan -----------------------------------------------------------------------------------------------------
@@ -438,26 +441,18 @@ class _Placement:
         for k, p in enumerate(body.params):
             if k < seqs:
                 whole = self.places[op.operands[k]]
-                window = self.windows.window(
-                    inside.builder, whole, p.type, dims.mul(at, whole.type.strides[0]), whole.type.strides[1:]
-                )
-                self.bind(p, window, self.roots[whole])
+                self.bind(p, self.element(inside.builder, whole, p.type, at), self.roots[whole])
             else:
                 self.bind(p, outs[k - seqs], self.roots[outs[k - seqs]])
         rows: list[Value] = []
         ends = len(op.results) - bool(op.attrs["until"])
         for k, v in enumerate(body.yields[carries:ends]):
-            whole = outs[carries + k]
-            row = self.windows.window(
-                inside.builder, whole, v.type, dims.mul(at, whole.type.strides[0]), whole.type.strides[1:]
-            )
-            rows.append(row)
-            inside.wishes.want(v, row)
+            rows.append(self.element(inside.builder, outs[carries + k], v.type, at))
+            inside.wishes.want(v, rows[-1])
         self.carry_in_place(body, carries, seqs, outs, inside)
         self.block(body, inside)
         for v, row in zip(body.yields[carries:ends], rows):
-            if self.places[v] is not row:
-                self.copy(inside.builder, self.places[v], row, op.loc)
+            self.start_from(inside.builder, self.places[v], row, op.loc)
         stop: list[Value] = []
         if op.attrs["until"]:
             stop.append(self.alloc(b, Type("bool"), ""))
@@ -466,6 +461,11 @@ class _Placement:
         self.commit(inside.builder, list(zip(body.yields[:carries], outs[:carries])))
         inside.builder.op("yield")
         b.op("for", *stop, attrs={"index": index, "length": length}, blocks=[inner], loc=op.loc)
+
+    def element(self, b: Builder, whole: Value, type: Type, at: Size) -> Value:
+        """Number `at` of what lies side by side in `whole`, along its first axis."""
+        first, *rest = whole.type.strides
+        return self.windows.window(b, whole, type, dims.mul(at, first), tuple(rest))
 
     def fill(self, b: Builder, target: Value, value: Size, loc: str) -> None:
         """A number, or a size, everywhere in a place."""
@@ -478,7 +478,7 @@ class _Placement:
             else inner.op("size", attrs={"value": value}).result
         )
         inner.op("yield", made)
-        b.block.append(inner_fuse([target], t, "abcdefghijklmnop"[: t.rank], body, loc))
+        b.block.append(inner_fuse([target], t, body, loc))
 
     # -- ifelse ---------------------------------------------------------------------------------------------------
 
@@ -498,8 +498,7 @@ class _Placement:
             self.block(branch, inside)
             inside.builder.loc = op.loc
             for v, target in zip(branch.yields, targets):
-                if self.places[v] is not target:
-                    self.copy(inside.builder, self.places[v], target, op.loc)
+                self.start_from(inside.builder, self.places[v], target, op.loc)
             inside.builder.op("yield")
             blocks.append(inside.builder.block)
         b.op("ifelse", self.places[op.operands[0]], blocks=blocks, loc=op.loc)

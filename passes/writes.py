@@ -32,8 +32,9 @@ def on_host(op: Op) -> bool:
     return op.defn.host or (op.name not in MOVES and is_complex(op))
 
 
-def inner_fuse(operands: list[Value], type: Type, letters: str, block: Block, loc: str) -> Op:
+def inner_fuse(operands: list[Value], type: Type, block: Block, loc: str) -> Op:
     """A fuse op that maps `block` over dense windows of one shape; the last operand is the place of its result."""
+    letters = "abcdefghijklmnop"[: type.rank]
     attrs = complete_attrs(
         TABLE["fuse"],
         {

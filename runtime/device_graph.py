@@ -40,10 +40,10 @@ if TYPE_CHECKING:
     from tcc.runtime.device_function import DeviceVariant, Given
 
 Array = np.ndarray[Any, Any]
+Like = tuple[tuple[int, ...], np.dtype[Any]]
 MOST_KNOWN = 1 << 16  # values of scalars whose sizes are kept
-MOST_PINNED = (
-    1 << 20
-)  # bytes of arrays that a graph copies itself; larger ones travel in parts while they are being copied
+# bytes of arrays that a graph copies itself; larger ones travel in parts while they are being copied
+MOST_PINNED = 1 << 20
 COPIED, HANDED, AS_IT_IS = range(3)
 GRAIN = 256  # bytes; what arrays of one block lie at multiples of
 
@@ -81,27 +81,26 @@ class Capturing(Device, Protocol):
 
 
 class _Block:
-    """Arrays side by side: on the device, and, if `pinned`, in memory of the host's that one copy fills or empties."""
+    """Arrays side by side, by number: on the device, and, if `pinned`, in memory of the host's that one copy fills or empties."""
 
-    def __init__(
-        self, device: Capturing, like: Sequence[tuple[tuple[int, ...], np.dtype[Any]]], pinned: bool
-    ) -> None:
-        sizes = [math.prod(shape) * dtype.itemsize for shape, dtype in like]
+    def __init__(self, device: Capturing, like: Mapping[int, Like], pinned: bool) -> None:
+        sizes = [math.prod(shape) * dtype.itemsize for shape, dtype in like.values()]
         starts = np.cumsum([0, *(-(-size // GRAIN) * GRAIN for size in sizes)]).tolist()
         self.bytes: int = starts[-1]
         self.device, self.whole = device, DeviceArray(device, (self.bytes,), np.uint8)
-        self.arrays = [
-            DeviceArray.within(self.whole, start, shape, dtype) for (shape, dtype), start in zip(like, starts)
-        ]
+        self.arrays = {
+            n: DeviceArray.within(self.whole, start, shape, dtype)
+            for (n, (shape, dtype)), start in zip(like.items(), starts)
+        }
         self.memory = device.pin(self.bytes) if pinned and self.bytes else None
         self.address = 0 if self.memory is None else int(self.memory.ctypes.data)
-        self.views = [
-            np.empty(shape, dtype)
+        self.views = {
+            n: np.empty(shape, dtype)
             if self.memory is None
             else self.memory[start : start + size].view(dtype).reshape(shape)
-            for (shape, dtype), start, size in zip(like, starts, sizes)
+            for (n, (shape, dtype)), start, size in zip(like.items(), starts, sizes)
             if pinned
-        ]
+        }
 
     def send(self) -> None:
         if self.memory is not None:
@@ -164,41 +163,25 @@ class CapturedCall:
         sizes = variant.sizes(arrays, values)
         self.values = [v.address for v in values]
         self.stay, self.expected = stay, [(type(a), a.shape, a.dtype) for a in arrays]
-        here = [isinstance(a, DeviceArray) for a in arrays]
+        here = {n for n, a in enumerate(arrays) if isinstance(a, DeviceArray)}
+        types: dict[int, Like] = {n: (a.shape, a.dtype) for n, a in enumerate(arrays)}
         made = variant.output_types(sizes)
         brought = [n for n in made if n not in stay and n < variant.returned]
-        given = sum(a.nbytes for a, there in zip(arrays, here) if not there)
+        given = sum(a.nbytes for n, a in enumerate(arrays) if n not in here)
         fetched = sum(math.prod(made[n][0]) * made[n][1].itemsize for n in brought)
         self.direct = bool(brought) and given + fetched <= MOST_PINNED
-
-        def block(numbers: Sequence[int], types: Mapping[int, Any], pinned: bool) -> dict[int, DeviceArray]:
-            self.blocks.append(_Block(device, [types[n] for n in numbers], pinned))
-            return dict(zip(numbers, self.blocks[-1].arrays))
-
-        self.blocks: list[_Block] = []
-        types = {n: (a.shape, a.dtype) for n, a in enumerate(arrays)}
-        host = [n for n, there in enumerate(here) if not there]
-        inputs = block(host, types, self.direct)
-        outputs = block(brought, made, self.direct)
-        outputs |= block([n for n in made if n not in brought], made, False)
-        own = [n for n in types if here[n] and copies_in]
-        inputs |= block(own, types, False)
-        self.read = [
-            (n, a.address) for n, a in enumerate(arrays) if isinstance(a, DeviceArray) and n not in own
-        ]
-        inputs |= {n: arrays[n] for n, _ in self.read}  # type: ignore[misc]
-        self.filled = list(zip(host, self.blocks[0].views))
-        self.copied = [(n, inputs[n]) for n in types if n in own or not (here[n] or self.direct)]
-        taken = dict(zip(brought, self.blocks[1].views))
-        self.made: list[tuple[int, Any, int]] = []  # an output, what a call makes it of, and how
-        for n in sorted(made):
-            if n in brought:
-                self.made.append((n, taken.get(n, outputs[n]), COPIED if n in taken else AS_IT_IS))
-            else:
-                handed = n < variant.returned and not copies_out
-                self.made.append((n, outputs[n], HANDED if handed else COPIED))
+        self.sent = _Block(device, {n: t for n, t in types.items() if n not in here}, self.direct)
+        self.fetched = _Block(device, {n: made[n] for n in brought}, self.direct)
+        self.lent = _Block(device, {n: t for n, t in made.items() if n not in brought}, False)
+        self.own = _Block(device, {n: types[n] for n in sorted(here) if copies_in}, False)
+        self.read = [(n, arrays[n].address) for n in sorted(here - self.own.arrays.keys())]  # type: ignore[union-attr]
+        placed = self.sent.arrays | self.own.arrays
+        self.copied = [(n, a) for n, a in sorted(placed.items()) if n in here or not self.direct]
+        # an output, what a call makes it of, and how
+        self.made = [self._how(n, 0 if copies_out else variant.returned) for n in sorted(made)]
         self.handed: dict[int, weakref.ref[DeviceArray]] = {}
-        bound = variant.bound([inputs[n] for n in types], values, outputs)
+        inputs: list[Any] = [placed.get(n, a) for n, a in enumerate(arrays)]
+        bound = variant.bound(inputs, values, self.fetched.arrays | self.lent.arrays)
         self.scratch = {
             number: DeviceArray(device, (evaluate(b.bytes, sizes),), np.uint8)
             for number, b in enumerate(program.buffers)
@@ -223,6 +206,13 @@ class CapturedCall:
         self.waits = self.parts[-1] is not None and self.direct  # which the last check does otherwise
         self.running = False  # whether the device may still read what is pinned
 
+    def _how(self, n: int, returned: int) -> tuple[int, Any, int]:
+        if n in self.fetched.views:
+            return n, self.fetched.views[n], COPIED
+        if n in self.fetched.arrays:
+            return n, self.fetched.arrays[n], AS_IT_IS
+        return n, self.lent.arrays[n], HANDED if n < returned else COPIED
+
     def capture(
         self, bound: Mapping[int, int], segments: Sequence[tuple[Step, ...] | CheckStatus]
     ) -> list[Any]:
@@ -236,14 +226,14 @@ class CapturedCall:
                 continue
             with device.captured(patched=bool(self.early)) as graph:
                 if not n:
-                    self.blocks[0].send()
+                    self.sent.send()
                 for step in segment:
                     if not isinstance(step, Allocate):  # which has been done
                         before = device.launches(graph)
                         execute(replace(run.program, steps=(step,)), device, bound, run.sizes)
                         self.note(step, graph, before)
                 if n == last:
-                    self.blocks[1].fetch()
+                    self.fetched.fetch()
                 follows = segments[n + 1] if n + 1 < len(segments) else None
                 if isinstance(follows, CheckStatus) and self.status is not None:
                     device.fetch(self.status, bound[follows.source.buffer])
@@ -294,7 +284,7 @@ class CapturedCall:
     @property
     def is_lent(self) -> bool:
         """Whether others may still work on outputs that were handed out, so that no call may write there."""
-        return self.blocks[2].whole.is_lent
+        return self.lent.whole.is_lent
 
     def reads(self, arrays: Sequence[Any]) -> bool:
         """Whether inputs lie where they are read."""
@@ -303,7 +293,8 @@ class CapturedCall:
     @property
     def bytes(self) -> int:
         """Of the device's memory that are its own."""
-        return sum(b.bytes for b in self.blocks) + sum(int(s.nbytes) for s in self.scratch.values())
+        blocks = (self.sent, self.fetched, self.lent, self.own)
+        return sum(b.bytes for b in blocks) + sum(int(s.nbytes) for s in self.scratch.values())
 
     def takes(self, arrays: Sequence[Any], stay: frozenset[int]) -> bool:
         """Whether these, be they what they may, are arrays like those that it was made for."""
@@ -327,7 +318,7 @@ class CapturedCall:
             kept = found()
             if kept is not None:
                 kept.move_out()
-        for number, view in self.filled:
+        for number, view in self.sent.views.items():
             view[...] = arrays[number]
         for number, place in self.copied:
             array = arrays[number]
@@ -350,9 +341,8 @@ class CapturedCall:
         if how == COPIED:
             return array.copy()  # type: ignore[no-any-return]
         if how == HANDED:
-            array = DeviceArray.within(
-                self.blocks[2].whole, array.address - self.blocks[2].whole.address, array.shape, array.dtype
-            )
+            whole = self.lent.whole
+            array = DeviceArray.within(whole, array.address - whole.address, array.shape, array.dtype)
             self.handed[number] = weakref.ref(array)
         return array  # type: ignore[no-any-return]
 

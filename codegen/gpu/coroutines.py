@@ -15,7 +15,7 @@ from tcc.codegen.gpu.ops import SLOTS, THREADS, used
 
 WARP_WAIT, DONE, PHASE_WAIT, BLOCK_WAIT = 1, 2, 4, 16
 WAITS = {"warp": WARP_WAIT, "block": BLOCK_WAIT, "phase": PHASE_WAIT}
-FINE, DIVERGENT = 0, 1
+DIVERGENT = 1  # what a block ends with whose threads wait for different things; else 0
 
 COLLECTIVE = f"""
 @emu.kind = internal global [{THREADS} x i32] zeroinitializer
@@ -162,116 +162,130 @@ def _at(e: Emit, table: str, index: str, elem: str = "i32") -> str:
 
 def scheduler(name: str, phases: bool) -> str:
     """`i32 @emu.run_block(ptr args, i64 threads, i1 descending)` of coroutines, which may wait for `phases`."""
-    e = Emit()
-    e.function("internal i32 @emu.run_block(ptr %args, i64 %threads, i1 %descending)")
-    flag = e.value("alloca i32")
-    lowest, highest = e.value("alloca i32"), e.value("alloca i32")
+    return _Scheduler(name).text(phases)
 
-    def ordered(i: str, first: str, last: str) -> str:
+
+class _Scheduler:
+    def __init__(self, name: str) -> None:
+        self.e, self.name = Emit(), name
+        self.e.function("internal i32 @emu.run_block(ptr %args, i64 %threads, i1 %descending)")
+        self.moved = self.e.value("alloca i32")  # whether a thread has gone on in this round
+        self.lowest, self.highest = self.e.value("alloca i32"), self.e.value("alloca i32")
+
+    def text(self, phases: bool) -> str:
+        """Warps and waiters for phases go on until none can; then the block's barrier opens, or all are done, or they are stuck."""
+        e = self.e
+        e.loop(0, "%threads", 1, self.spawn)
+        again, finished, stuck, blocks = e.label(), e.label(), e.label(), e.label()
+        e.branch(again)
+        e.at(again)
+        e.line(f"store i32 0, ptr {self.moved}")
+        e.loop(0, "%threads", 32, self.warp)
+        if phases:
+            e.loop(0, "%threads", 1, self.poll)
+        e.branch_if(e.value(f"icmp ne i32 {e.value(f'load i32, ptr {self.moved}')}, 0"), again, blocks)
+        e.at(blocks)
+        low, high = self.extremes("0", "%threads")
+        release, some = e.label(), e.label()
+        e.branch_if(e.value(f"icmp eq i32 {high}, 0"), finished, some)
+        e.at(some)
+        ready = e.value(f"icmp eq i32 {low}, {BLOCK_WAIT}")
+        e.branch_if(e.value(f"and i1 {ready}, {e.value(f'icmp eq i32 {low}, {high}')}"), release, stuck)
+        e.at(release)
+        self.resume("0", "%threads")
+        e.branch(again)
+        e.at(stuck)
+        e.line(f"ret i32 {DIVERGENT}")
+        e.at(finished)
+        e.loop(0, "%threads", 1, self.destroy)
+        e.end("i32 0")
+        return "\n".join([*e.declared, e.text()])
+
+    # -- one thread --------------------------------------------------------------------------------------------------
+
+    def ordered(self, i: str, first: str, last: str) -> str:
         """The i-th of [first, last) in the order of this run."""
+        e = self.e
         back = e.value(f"sub i64 {e.value(f'sub i64 {last}, 1')}, {i}")
         return e.value(f"select i1 %descending, i64 {back}, i64 {e.value(f'add i64 {first}, {i}')}")
 
-    def kind_of(t: str) -> str:
-        return e.value(f"load i32, ptr {_at(e, 'kind', t)}")
+    def kind_of(self, t: str) -> str:
+        return self.e.value(f"load i32, ptr {_at(self.e, 'kind', t)}")
 
-    def resume(first: str, last: str) -> None:
+    def handle(self, t: str) -> str:
+        return self.e.value(f"load ptr, ptr {_at(self.e, 'handle', t, 'ptr')}")
+
+    def spawn(self, i: str, _: list[str]) -> None:
+        e = self.e
+        t = self.ordered(i, "0", "%threads")
+        e.line(f"store i32 {e.value(f'trunc i64 {t} to i32')}, ptr @emu.thread")
+        made = e.value(f"call ptr @{self.name}(ptr %args)")
+        e.line(f"store ptr {made}, ptr {_at(e, 'handle', t, 'ptr')}")
+
+    def destroy(self, t: str, _: list[str]) -> None:
+        self.e.line(f"call void @llvm.coro.destroy(ptr {self.handle(t)})")
+
+    def poll(self, i: str, _: list[str]) -> None:
+        """A thread whose phase is over goes on."""
+        e = self.e
+        t = self.ordered(i, "0", "%threads")
+
+        def look() -> None:
+            over = e.value(f"call i1 @emu.phase_over(i64 {t})")
+            e.when(over, lambda: self.go_on(t, e.value(f"add i64 {t}, 1")))
+
+        e.when(e.value(f"icmp eq i32 {self.kind_of(t)}, {PHASE_WAIT}"), look)
+
+    # -- neighbours --------------------------------------------------------------------------------------------------
+
+    def warp(self, first: str, _: list[str]) -> None:
+        """A warp goes on if all its live threads wait for it."""
+        e = self.e
+        end = e.value(f"add i64 {first}, 32")
+        last = e.call("i64", "llvm.smin.i64", ("i64", end), ("i64", "%threads"))
+        low, high = self.extremes(first, last)
+        waits = e.value(f"icmp eq i32 {low}, {WARP_WAIT}")
+        same = e.value(f"icmp eq i32 {low}, {high}")
+        e.when(e.value(f"and i1 {waits}, {same}"), lambda: self.go_on(first, last))
+
+    def go_on(self, first: str, last: str) -> None:
+        self.e.line(f"store i32 1, ptr {self.moved}")
+        self.resume(first, last)
+
+    def resume(self, first: str, last: str) -> None:
+        e = self.e
+
         def one(i: str, _: list[str]) -> None:
-            t = ordered(i, first, last)
-            live = e.value(f"icmp ne i32 {kind_of(t)}, {DONE}")
+            t = self.ordered(i, first, last)
 
             def go() -> None:
                 e.line(f"store i32 {e.value(f'trunc i64 {t} to i32')}, ptr @emu.thread")
-                handle = e.value(f"load ptr, ptr {_at(e, 'handle', t, 'ptr')}")
-                e.line(f"call void @llvm.coro.resume(ptr {handle})")
+                e.line(f"call void @llvm.coro.resume(ptr {self.handle(t)})")
 
-            e.when(live, go)
+            e.when(e.value(f"icmp ne i32 {self.kind_of(t)}, {DONE}"), go)
 
         e.loop(0, e.value(f"sub i64 {last}, {first}"), 1, one)
 
-    def extremes(first: str, last: str) -> tuple[str, str]:
+    def extremes(self, first: str, last: str) -> tuple[str, str]:
         """The least and the greatest of what live threads wait for; 1000 and 0 if there are none."""
-        e.line(f"store i32 1000, ptr {lowest}")
-        e.line(f"store i32 0, ptr {highest}")
+        e, cells = self.e, (self.lowest, self.highest)
+        e.line(f"store i32 1000, ptr {self.lowest}")
+        e.line(f"store i32 0, ptr {self.highest}")
 
         def one(t: str, _: list[str]) -> None:
-            kind = kind_of(t)
+            kind = self.kind_of(t)
 
             def take() -> None:
-                for cell, how in ((lowest, "umin"), (highest, "umax")):
+                for cell, how in zip(cells, ("umin", "umax")):
                     old = e.value(f"load i32, ptr {cell}")
-                    e.line(
-                        f"store i32 {e.call('i32', f'llvm.{how}.i32', ('i32', old), ('i32', kind))}, ptr {cell}"
-                    )
+                    new = e.call("i32", f"llvm.{how}.i32", ("i32", old), ("i32", kind))
+                    e.line(f"store i32 {new}, ptr {cell}")
 
             e.when(e.value(f"icmp ne i32 {kind}, {DONE}"), take)
 
         e.loop(first, last, 1, one)
-        return e.value(f"load i32, ptr {lowest}"), e.value(f"load i32, ptr {highest}")
-
-    def spawn(i: str, _: list[str]) -> None:
-        t = ordered(i, "0", "%threads")
-        e.line(f"store i32 {e.value(f'trunc i64 {t} to i32')}, ptr @emu.thread")
-        e.line(f"store ptr {e.value(f'call ptr @{name}(ptr %args)')}, ptr {_at(e, 'handle', t, 'ptr')}")
-
-    e.loop(0, "%threads", 1, spawn)
-    again, finished, stuck, blocks = e.label(), e.label(), e.label(), e.label()
-    e.branch(again)
-    e.at(again)
-    e.line(f"store i32 0, ptr {flag}")
-
-    def warp(first: str, _: list[str]) -> None:
-        end = e.value(f"add i64 {first}, 32")
-        last = e.call("i64", "llvm.smin.i64", ("i64", end), ("i64", "%threads"))
-        low, high = extremes(first, last)
-        waits = e.value(f"icmp eq i32 {low}, {WARP_WAIT}")
-        same = e.value(f"icmp eq i32 {low}, {high}")
-
-        def go() -> None:
-            e.line(f"store i32 1, ptr {flag}")
-            resume(first, last)
-
-        e.when(e.value(f"and i1 {waits}, {same}"), go)
-
-    e.loop(0, "%threads", 32, warp)
-
-    def poll(i: str, _: list[str]) -> None:
-        t = ordered(i, "0", "%threads")
-
-        def look() -> None:
-            def go() -> None:
-                e.line(f"store i32 1, ptr {flag}")
-                resume(t, e.value(f"add i64 {t}, 1"))
-
-            e.when(e.value(f"call i1 @emu.phase_over(i64 {t})"), go)
-
-        e.when(e.value(f"icmp eq i32 {kind_of(t)}, {PHASE_WAIT}"), look)
-
-    if phases:
-        e.loop(0, "%threads", 1, poll)
-    moved = e.value(f"icmp ne i32 {e.value(f'load i32, ptr {flag}')}, 0")
-    e.branch_if(moved, again, blocks)
-    e.at(blocks)
-    low, high = extremes("0", "%threads")
-    release, some = e.label(), e.label()
-    e.branch_if(e.value(f"icmp eq i32 {high}, 0"), finished, some)
-    e.at(some)
-    ready = e.value(f"icmp eq i32 {low}, {BLOCK_WAIT}")
-    e.branch_if(e.value(f"and i1 {ready}, {e.value(f'icmp eq i32 {low}, {high}')}"), release, stuck)
-    e.at(release)
-    resume("0", "%threads")
-    e.branch(again)
-    e.at(stuck)
-    e.line(f"ret i32 {DIVERGENT}")
-    e.at(finished)
-
-    def destroy(t: str, _: list[str]) -> None:
-        handle = e.value(f"load ptr, ptr {_at(e, 'handle', t, 'ptr')}")
-        e.line(f"call void @llvm.coro.destroy(ptr {handle})")
-
-    e.loop(0, "%threads", 1, destroy)
-    e.end("i32 0")
-    return "\n".join([*e.declared, e.text()])
+        low, high = (e.value(f"load i32, ptr {cell}") for cell in cells)
+        return low, high
 
 
 def plain_block(name: str) -> str:
