@@ -28,6 +28,7 @@ Matrix = tuple[tuple[int, ...], ...]
 MOST_STREAMS = 60 * 256
 FIRST: Matrix = ((0, 4194304, 129), (1, 0, 0), (0, 1, 0))  # a step of the first component, modulo M1
 SECOND: Matrix = ((32768, 0, 32769), (1, 0, 0), (0, 1, 0))  # of the second, modulo M2
+HALF_STEP = float(np.float16(3.0458e-05))  # the greatest with which 2^15 of them are below 1
 TRUNCATED_STD = 0.87962566103423978  # of a standard normal number within -2..2
 
 
@@ -170,8 +171,10 @@ class MRG_RandomStreams:
         state = shared(self.get_substream_rstates(count), shape=(count, 6))
         state.tag.is_rng = True
         sizes = sizes_of(size, ndim)
-        made = node("mrg", state, count=size_product(sizes), dtype=FROM_NUMPY[chosen])
+        halves = chosen == "float16"
+        made = node("mrg", state, count=size_product(sizes), dtype="f64" if halves else FROM_NUMPY[chosen])
         new_state, drawn = made.results
+        drawn = _as_halves(drawn) if halves else drawn
         state.default_update = new_state
         self.state_updates.append((state, new_state, size, nstreams))
         u = reshape(drawn, sizes) if len(sizes) != 1 else drawn
@@ -311,7 +314,7 @@ class MRG_RandomStreams:
         uniform = self.uniform((both,), ndim=1, dtype=chosen, nstreams=nstreams)
         at = size_variable(half)
         u1, u2 = uniform[:at], uniform[at:]
-        radius = sqrt(mul(-2.0, log(u1)))
+        radius = sqrt(mul(scalar_constant(-2.0, chosen), log(u1)))
         theta = mul(scalar_constant(2 * np.pi, chosen), u2)
         if truncate:
             drawn = self._truncated(radius, theta, chosen, nstreams)
@@ -332,7 +335,7 @@ class MRG_RandomStreams:
         lower = scalar_constant(1.0 / np.e**2, dtype)
         count = add_(bad[0].size, bad[1].size)
         u = self.uniform((count,), low=lower, high=1.0, ndim=1, dtype=dtype, nstreams=nstreams)
-        again = sqrt(mul(-2.0, log(u)))
+        again = sqrt(mul(scalar_constant(-2.0, dtype), log(u)))
         fixed = [
             mul(part, turn[at])
             for part, turn, at in zip((again[: bad[0].size], again[bad[0].size :]), turns, bad)
@@ -360,9 +363,15 @@ def _floats(dtype: Any, *values: Any) -> str:
     if dtype in (None, "floatX"):
         dtype = str(config.floatX) if dtype else promote(str(config.floatX), *(v.type.dtype for v in values))
     name = dtype_name(dtype)
-    if name not in ("float32", "float64"):
-        raise TypeError(f"MRG_RandomStreams draws float32 or float64, not {name}")
+    if name not in ("float16", "float32", "float64"):
+        raise TypeError(f"MRG_RandomStreams draws float16, float32 or float64, not {name}")
     return name
+
+
+def _as_halves(drawn: Any) -> Any:
+    """float16 of 15 of the generator's bits, as Theano makes them, so that neither 0 nor 1 is among them."""
+    bits = cast(mul(drawn, 2.0**31), "int64") & 0x7FFF
+    return cast(mul(add_(bits, 1), HALF_STEP), "float16")
 
 
 def _is(v: Any, number: int) -> bool:

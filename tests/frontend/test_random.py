@@ -240,6 +240,22 @@ def test_mrgs_distributions():
     assert coin.dtype == np.int64 and abs(coin.mean() - 0.3) < 0.02
 
 
+def test_mrg_draws_halves_of_fifteen_bits():
+    """(z % 2^15 + 1) * float16(3.0458e-05), which rounds neither to 0 nor to 1."""
+    whole = tcc.function([], MRG_RandomStreams(7).uniform((300, 400), dtype="float64"))() * 2.0**31
+    halves = tcc.function([], MRG_RandomStreams(7).uniform((300, 400), dtype="float16"))()
+    wanted = (whole.astype(np.int64) % 2**15 + 1) * float(np.float16(3.0458e-05))
+    assert halves.dtype == np.float16 and np.array_equal(halves, wanted.astype(np.float16))
+    assert 0 < halves.min() and halves.max() < 1
+    r = MRG_RandomStreams(7)
+    normal, cut = tcc.function(
+        [], [r.normal((301, 99), 1, 2, dtype="float16"), r.truncated_normal((301, 99), dtype="float16")]
+    )()
+    assert normal.dtype == cut.dtype == np.float16 and np.isfinite(normal).all()
+    assert abs(normal.mean(dtype=float) - 1) < 0.05 and abs(normal.std(dtype=float) - 2) < 0.05
+    assert abs(cut).max() < 2.3
+
+
 def test_mrgs_rows():
     r = MRG_RandomStreams(5)
     p = np.tile([0.1, 0.4, 0.5, 0.0], (1000, 1))
