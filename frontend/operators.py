@@ -364,6 +364,8 @@ for _name in (
 
 def _binary(name: str, a: Any, b: Any) -> Any:
     """NotImplemented for what cannot be a tensor of numbers, so that Python asks the other operand."""
-    if b is None or a is None or getattr(b, "is_sparse", False) or getattr(a, "is_sparse", False):
+    if any(v is None or isinstance(v, str | bytes) for v in (a, b)):
+        return NotImplemented
+    if getattr(b, "is_sparse", False) or getattr(a, "is_sparse", False):
         return NotImplemented
     return getattr(tcc.tensor, name)(a, b)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from tcc.ir.builder import Builder
 from tcc.ir.core import Op, Value
 from tcc.ir.dims import Size, product
-from tcc.ir.types import FLOATS
+from tcc.ir.types import FLOATS, HALVES, Type
 from tcc.passes.access import identity, resolve
 from tcc.passes.fold import splat
 from tcc.passes.pattern import AnyRule, function_rule
@@ -103,9 +105,30 @@ def of_broadcast(op: Op, b: Builder) -> Value | None:
     if rest:
         x = reduce_like(op, b, x, [kept.index(k) for k in rest])
     if op.name == "sum":
-        count = b.size_value(product([whole.shape[a] for a in spread]), dtype=x.type.dtype)
-        x = b.mul(x, b.broadcast(count, shape=list(x.type.shape)))
+        x = repeated(b, x, [whole.shape[a] for a in spread])
     result: Value = b.broadcast(x, shape=list(op.result.type.shape))
+    return result
+
+
+@function_rule("sum", strength="stable")
+def of_number(op: Op, b: Builder) -> Value | None:
+    """sum(c) -> c * count, where the number c fills the operand"""
+    x = op.operands[0]
+    number = splat(x)
+    if number is None or not np.isfinite(number):  # infinitely many times nothing is 0
+        return None
+    one = as_result(op, b, b.const(number.item(), Type(x.type.dtype)))
+    total = repeated(b, one, [x.type.shape[a] for a in op.attrs["axes"]])
+    result: Value = b.broadcast(total, shape=list(op.result.type.shape))
+    return result
+
+
+def repeated(b: Builder, x: Value, sizes: Sequence[Size]) -> Value:
+    """The sum of as many x as the product of the sizes, which may be more than float16 can count."""
+    wide = "f32" if x.type.dtype in HALVES else x.type.dtype
+    count = b.broadcast(b.size_value(product(list(sizes)), dtype=wide), shape=list(x.type.shape))
+    total = b.mul(x if wide == x.type.dtype else b.cast(x, dtype=wide), count)
+    result: Value = total if wide == x.type.dtype else b.cast(total, dtype=x.type.dtype)
     return result
 
 
@@ -164,6 +187,7 @@ RULES: list[AnyRule] = [
     of_dimshuffle,
     twice,
     of_broadcast,
+    of_number,
     of_negative,
     of_scaled,
 ]

@@ -186,6 +186,14 @@ def test_floatX_is_read_when_constructors_run():
         tcc.config.floatX = "float8"
 
 
+def test_a_number_is_summed_more_often_than_float16_can_count():
+    v, n = T.scalar(dtype="float16"), T.lscalar()
+    for made in (T.alloc(v, n), T.fill(T.alloc(v, n), np.float16(1e-4))):
+        f = tcc.function([v, n], made.sum(), on_unused_input="ignore")
+        for count in (100_000, 70_000, 5):
+            assert f(np.float16(1e-4), count) == np.float16(count * float(np.float16(1e-4)))
+
+
 def test_the_mean_of_halves_is_within_their_range():
     x = T.vector(dtype="float16")
     made = tcc.function([x], [x.mean(), T.mean(x, dtype="float32")])(np.ones(100_000, "float16"))

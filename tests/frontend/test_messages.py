@@ -95,6 +95,15 @@ def test_assignment():
         x[0] = 1
 
 
+@pytest.mark.parametrize("other", ["a", b"a", None])
+def test_what_is_no_number_beside_an_operator(other):
+    x = T.vector("x")
+    for call in (lambda: x + other, lambda: other + x, lambda: x - other, lambda: x / other):
+        with pytest.raises(TypeError) as e:
+            call()
+        assert len(traceback.extract_tb(e.value.__traceback__)) == 2  # nothing but the caller's own lines
+
+
 def test_a_step_with_other_arguments():
     text = said(TypeError, lambda: tcc.scan(lambda a, h, w: h, T.matrix(), [T.vector()]))
     assert "missing 1 required positional argument: 'w'" in text
