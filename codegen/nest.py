@@ -14,7 +14,7 @@ from tcc.codegen.program import Access, Node, Program
 from tcc.codegen.target import Target
 from tcc.codegen.vectors import LINE, fetch, gather, quick, spread
 from tcc.ir.dims import Size, product
-from tcc.ir.types import FLOATS, itemsize
+from tcc.ir.types import FLOATS, TOTALS, itemsize
 
 PARALLEL_WORK = 640_000  # sixteenths of a cycle that a thread should have at least
 
@@ -299,9 +299,6 @@ def lanes_of(program: Program, target: Target) -> int:
 # -- reductions ----------------------------------------------------------------------------------------------------
 
 
-WIDER = {"f16": "f32", "bf16": "f32", "f32": "f64"}
-
-
 @dataclass(frozen=True)
 class Fold:
     """How one reduction adds up: what it is, the dtype of its elements, and the dtype of its total."""
@@ -313,7 +310,7 @@ class Fold:
     @property
     def total_dtype(self) -> str:
         """float32 is added up, and multiplied, in float64; halves in float32."""
-        usual = WIDER.get(self.dtype, self.dtype) if self.how in ("sum", "prod") else self.dtype
+        usual = TOTALS.get(self.dtype, self.dtype) if self.how in ("sum", "prod") else self.dtype
         return self.total or usual
 
     @property

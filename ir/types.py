@@ -38,6 +38,7 @@ COMPILED = frozenset(
 )
 HALVES = frozenset({"f16", "bf16"})
 FLOATS = frozenset({"f16", "bf16", "f32", "f64"})
+TOTALS = {"f16": "f32", "bf16": "f32", "f32": "f64"}  # of sums and products, where it is another dtype
 INTEGERS = frozenset({"i8", "i16", "i32", "i64", "u8", "u16", "u32", "u64"})
 COMPLEX = frozenset({"c64", "c128"})
 REAL_OF = {

@@ -15,11 +15,10 @@ from tcc.codegen.gpu.chips import LANE
 from tcc.codegen.gpu.kernel import ceil_div
 from tcc.codegen.gpu.maps import WIDE
 from tcc.codegen.kernel import Scratch, plus, times
-from tcc.codegen.nest import WIDER
 from tcc.ir import dims
 from tcc.ir.core import Op, Value
 from tcc.ir.dims import Size
-from tcc.ir.types import HALVES, Type
+from tcc.ir.types import HALVES, TOTALS, Type
 
 LEAST_STRETCH = 512  # of k, where it is cut
 ENOUGH_TILES = 128  # that keep a device busy
@@ -39,7 +38,7 @@ class Results(Places):
         super().__init__(op, LANE)
         self.dtype = op.block.params[0].type.dtype if op.blocks else self.types[-1].dtype  # of the product
         # halves are added up in float32
-        self.sum_dtype = WIDER[self.dtype] if self.dtype in HALVES else self.dtype
+        self.sum_dtype = TOTALS[self.dtype] if self.dtype in HALVES else self.dtype
         self.t = VecType(scalar.elem(self.sum_dtype))
         self.cell = VecType(scalar.memory_elem(self.sum_dtype))  # in shared memory, and of a part's total
         self.out = len(self.types) - 1
