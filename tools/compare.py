@@ -268,7 +268,7 @@ def first_of(wrong: Array, got: Array, want: Array) -> str:
 
 def same_bits(a: Array, b: Array) -> bool:
     """Equal to the last bit; NaN of any payload is NaN, and a rule of algebra may turn the sign of a zero."""
-    return np.array_equal(a, b, equal_nan=a.dtype.kind == "f")
+    return np.array_equal(a, b, equal_nan=a.dtype.kind in "fc")
 
 
 def disagreement(func: Func, arrays: Sequence[Array], run_native: Runner = run_native) -> str:
