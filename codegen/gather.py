@@ -95,7 +95,7 @@ class Places:
         operands = {"a": (dtype, value)}
         return scalar.emit_scalar(self.e, self.target, "cast(a)", operands, lanes=lanes, result="i64")
 
-    def dense(self, i: int) -> bool:
+    def is_dense(self, i: int) -> bool:
         """Whether operand `i` is known to be row-major, without gaps."""
         return self.types[i].strides == dense_strides(self.types[i].shape)
 
@@ -233,7 +233,7 @@ def check_index_kernel(op: Op, target: Target) -> Kernel:
         return [e.value(f"or <{lanes} x i1> {found[0]}, {bad}")]
 
     n, lanes, first = w.count(t.shape), 2 * target.vector("i64").lanes, "0"
-    if lanes > 2 and w.dense(0):  # which one it is, is looked for only where there is one
+    if lanes > 2 and w.is_dense(0):  # which one it is, is looked for only where there is one
         whole = e.value(f"and i64 {n}, {-lanes}")
         some = VecType("i1", lanes)
         (found,) = e.loop(0, whole, lanes, several, [(some, some.const(False))])
@@ -282,7 +282,7 @@ def _gather_runs(w: Places, axes: Sequence[int], rest: Sequence[int]) -> Kernel:
     """A unit is a run of points that lie in a row in the indices and in the result, at one place along the other axes of x."""
     e, x, index = w.e, w.types[0], w.types[1]
     last = len(w.types) - 1
-    flat = not rest and all(w.dense(i) for i in range(1, last + 1))
+    flat = not rest and all(w.is_dense(i) for i in range(1, last + 1))
     outer = [] if flat else [*index.shape[:-1], *(x.shape[a] for a in rest)]
     elem, bits = scalar.memory_elem(x.dtype), bits_dtype(x.dtype)
     # instructions gather words of four and eight bytes
