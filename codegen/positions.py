@@ -65,7 +65,7 @@ def searchsorted_kernel(op: Op, target: Target) -> Kernel:
         further = "a <= b" if not floats else "(a <= b) | (b != b)"
     elem = VecType(scalar.memory_elem(x.dtype))
     lanes = target.vector("i64").lanes
-    lanes = 2 * lanes if lanes > 1 and elem.bytes in (4, 8) and w.dense(1) and w.dense(2) else 1
+    lanes = 2 * lanes if lanes > 1 and elem.bytes in (4, 8) and w.is_dense(1) and w.is_dense(2) else 1
     found_type = VecType("i64", lanes)
     w.begin_body()
     n = w.size(x.shape[0])
