@@ -1,8 +1,9 @@
 """Convolution with the result's channels as the lanes of vectors, where rows of pixels do not fill vectors.
 
 Filters are turned, so that a vector holds neighbouring ones; a register tile is a rectangle of pixels, each of which meets
-the vectors with one element of the padded image, wherever that stands.  So no lane is idle, however small images are.  An
-element is the same chain as in `conv/kernel.py`.
+the vectors with one element of the padded image, wherever that stands.  So no lane is idle, however small images are.  Of
+filters beyond the first-level cache all tiles of a chunk take the same steps before they go on.  An element is the same
+chain as in `conv/kernel.py`.
 """
 
 from __future__ import annotations
@@ -17,7 +18,6 @@ from tcc.codegen.conv.kernel import ROUND_THREADS
 from tcc.codegen.conv.plan import ConvPlan
 from tcc.codegen.conv.text import TILE_END, Number, step_cycles
 from tcc.codegen.conv.tile import ConvTile
-from tcc.codegen.emit import VecType
 from tcc.codegen.index import Index
 from tcc.codegen.kernel import Kernel
 from tcc.codegen.products.pack import copy_transposed, pack_name
@@ -100,6 +100,7 @@ class ByChannels(ConvTile):
             if cycles < self.whole_cycles:
                 self.whole_cycles, self.v, self.blocks = cycles, v, blocks
         self.lanes = self.v * self.t.lanes
+        self.in_parts = any(self._steps_at_once(k) < k for k in map(known, self.depths))
         self.filter_blocks = -(-m // self.lanes)
         self.filters_cycles = _TURN * self.groups * m * known(self.depth_channels) * self.taps / self.t.lanes
         most = max((b.pixels for b in self.blocks if b), default=0)
@@ -120,7 +121,7 @@ class ByChannels(ConvTile):
                 blocks.append(None)
                 continue
             k = known(depth)
-            far = v * (4 if k * v * t.lanes * t.bytes > self.target.l2_bytes // 2 else 1) if k else 0
+            far = v if k else 0
 
             @functools.cache
             def tile_cycles(pixels: int) -> float:
@@ -195,6 +196,13 @@ class ByChannels(ConvTile):
         e.loop(0, self.size(images), most, round)
         most_pixels = max((b.pixels for b in self.blocks if b), default=0)
         return self.finish(self.op.name, thread_scratch=(most_pixels + self.width) * self.lanes * t.bytes)
+
+    def _steps_at_once(self, k: int) -> int:
+        """Of k, that all tiles of a chunk take before they take more: as many as have their filters in half of the first-level
+        cache, where the next tile finds them."""
+        bytes = k * self.lanes * self.t.bytes
+        parts = -(-bytes // (self.target.l1_bytes // 2)) if bytes > self.target.l1_bytes else 1
+        return max(-(-k // parts), 1)
 
     def _chunks(self, number: int, block: _Block) -> int:
         d, rows, _ = self.phases[number]
@@ -299,11 +307,12 @@ class ByChannels(ConvTile):
         self.each_step(phase, entry)
 
     def _write_tile(self, rows: int, cols: int, apart: int) -> None:
-        """`pixels(args, a, table, b, c, k)`: c[pixel, v vectors] are the sums over k of a's element for each pixel times the
-        vectors of b, both at the distances in the table; rows of pixels are `apart` in c."""
+        """`pixels(args, a, table, b, c, k, resume)`: c[pixel, v vectors] (+)= the sums over k of a's element for each pixel times
+        the vectors of b, both at the distances in the table; rows of pixels are `apart` in c."""
         e, t, v = self.e, self.t, self.v
         places = ("ptr noalias readonly %a", "ptr noalias readonly %table", "ptr noalias readonly %b")
-        self.begin_function(f"pixels{rows}x{cols}in{apart}", *places, "ptr noalias %c", "i64 %k")
+        resume = ["i64 %resume"] if self.in_parts else []
+        self.begin_function(f"pixels{rows}x{cols}in{apart}", *places, "ptr noalias %c", "i64 %k", *resume)
         pitch = known(self.axes[2].pitch)
         pixels = [(y, x) for y in range(rows) for x in range(cols)]
 
@@ -315,13 +324,11 @@ class ByChannels(ConvTile):
             elements = [e.gep(a, y * pitch + x, t.elem) for y, x in pixels]
             return [e.gep(entry, 2, "i64"), *self.multiply(elements, vectors, acc)]
 
-        start: list[tuple[VecType | str, str]] = [("ptr", "%table")]
-        start += [(t, "zeroinitializer")] * (len(pixels) * v)
-        done = e.loop(0, "%k", 1, step, start)[1:]
-        for i, (y, x) in enumerate(pixels):
-            for j in range(v):
-                place = (y * apart + x) * self.lanes + j * t.lanes
-                store(e, t, done[i * v + j], e.gep("%c", place, t.elem))
+        at = [(y * apart + x) * self.lanes + j * t.lanes for y, x in pixels for j in range(v)]
+        sums = self.resumed(at) if self.in_parts else ["zeroinitializer"] * len(at)
+        done = e.loop(0, "%k", 1, step, [("ptr", "%table"), *((t, q) for q in sums)])[1:]
+        for place, value in zip(at, done, strict=True):
+            store(e, t, value, e.gep("%c", place, t.elem))
         e.end()
 
     def _write_chunks(self, number: int, block: _Block) -> None:
@@ -343,6 +350,7 @@ class ByChannels(ConvTile):
         padded, tile, result = self.scratch(self.padded), self.thread_scratch(), self.pointer(2)
         plane, image = self.size(self.plane), self.size(self.image)
         chunks, k = -(-known(rows.count) // block.rows), known(self.depths[number])
+        part = self._steps_at_once(k)
         lines = e.gep(tile, block.pixels * lanes, t.elem)
         together = rows.step == cols.step == 1 and sh == block.cols * sw
 
@@ -356,16 +364,23 @@ class ByChannels(ConvTile):
             at = x.add(x.add(x.mul(at, pitch), known(cols.first)), x.mul(x.mul(group, depth * planes), plane))
             a = e.gep(padded, x.add(at, x.mul(i, image)), t.elem)
             b = e.gep(pack, x.mul(rest, depth * self.taps * lanes), t.elem)
-            for row, col, height, width in block.tiles:
-                name = f"pixels{height}x{width}in{block.cols}"
-                places = (
-                    ("ptr", "%args"),
-                    ("ptr", e.gep(a, row * pitch + col, t.elem)),
-                    ("ptr", table),
-                    ("ptr", b),
-                )
-                to = e.gep(tile, (row * block.cols + col) * lanes, t.elem)
-                self.call(name, *places, ("ptr", to), ("i64", k))
+
+            def some_steps(begin: Number) -> None:
+                """Of all tiles."""
+                steps = x.min(x.sub(k, begin), part)
+                for row, col, height, width in block.tiles:
+                    name = f"pixels{height}x{width}in{block.cols}"
+                    places = (
+                        ("ptr", "%args"),
+                        ("ptr", e.gep(a, row * pitch + col, t.elem)),
+                        ("ptr", e.gep(table, x.mul(begin, 2), "i64")),
+                        ("ptr", b),
+                    )
+                    to = e.gep(tile, (row * block.cols + col) * lanes, t.elem)
+                    resume = [("i64", begin)] if self.in_parts else []
+                    self.call(name, *places, ("ptr", to), ("i64", steps), *resume)
+
+            e.loop(0, max(k, 1), part, lambda begin, _: some_steps(begin))
             self.call_by(
                 self.turn,
                 ("ptr", tile),

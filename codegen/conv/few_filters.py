@@ -140,7 +140,7 @@ class FewFilters(ConvFilter):
         x = Index(e)
         offsets = self.row_offsets(x)
         image, turned, line = self.size(self.image), self.size(self.turned_image), self.size(self.line)
-        acc = self.resumed(h * v)
+        acc = self.resumed([i * t.lanes for i in range(h * v)])
 
         def one(_: str, s: list[str]) -> list[str]:
             a, b, acc = s[0], s[1], s[2:]

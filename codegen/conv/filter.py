@@ -337,7 +337,7 @@ class ConvFilter(ConvText):
         plane = x.mul(self.size(self.axes[1].pitch), pitch)
         turned_slice = x.mul(x.mul(self.size(self.pixels[1]), self.size(self.pixels[2])), self.width)
         turned_image = self.size(self.turned_image)
-        acc = self.resumed(h * v)
+        acc = self.resumed([i * t.lanes for i in range(h * v)])
 
         def line(_: str, s: list[str]) -> list[str]:
             if self.window > 1:
@@ -389,17 +389,6 @@ class ConvFilter(ConvText):
                 offset = x.add(offset, self._tap_offset(x, axis, tap))
             offsets.append(offset)
         return offsets
-
-    def resumed(self, count: int) -> list[str]:
-        """The vectors at %c, or zeros where %resume is 0."""
-        e, t = self.e, self.t
-        resume, start, entry = e.label(), e.label(), e.current
-        e.branch_if(e.value("icmp ne i64 %resume, 0"), resume, start)
-        e.at(resume)
-        old = [load(e, t, e.gep("%c", i * t.lanes, t.elem)) for i in range(count)]
-        e.branch(start)
-        e.at(start)
-        return [e.value(f"phi {t} [zeroinitializer, %{entry}], [{p}, %{resume}]") for p in old]
 
     def sums_row(self, x: Index, block: Number, channel: Number, taps: Sequence[Number]) -> Number:
         """Which of all tiles' rows has the sums of a tap of a channel, for a block of filters, counted through the groups."""

@@ -33,6 +33,7 @@ _TURN = 6  # cycles for a vector that is turned and copied
 _LEAN = 0.93  # of the model's time for tiles by channels, whose vectors are aligned, beside that by pixels
 _NEAR = 4  # which part of the second-level cache filters may fill to be met again pixel by pixel
 _STEP_END = 1.1  # what short loops over taps take longer
+_FAR_END = 1.5  # and those over taps of filters that come from far
 
 
 def conv_kernel(op: Op, target: Target) -> Kernel:
@@ -46,7 +47,7 @@ def conv_kernel(op: Op, target: Target) -> Kernel:
         by_channels = ByChannels(op, target)
         whole = by_channels.whole_cycles * images
         if _LEAN * whole + by_channels.filters_cycles < least + by_pixels.filters_cycles:
-            best, least = by_channels, whole
+            best, least = by_channels, _LEAN * whole
     if _is_possible(by_pixels):
         by_images = _ByImages(op, target)
         if by_images.whole_cycles < least:
@@ -85,7 +86,11 @@ class _ByImages(ConvTile):
         self.width = self.v * self.t.lanes
         self.tiles = -(-m // self.h)
         vectors = -(-self.images // self.t.lanes) * (channels * self.inside + 2 * m * self.made)
-        self.whole_cycles = _STEP_END * cycles * self.made + _TURN * vectors
+        self.filters_stay = self.tiles * self.h * channels * math.prod(self.kernel_size) * self.t.bytes <= (
+            target.l2_bytes // _NEAR
+        )
+        end = _STEP_END if self.filters_stay else _FAR_END
+        self.whole_cycles = end * cycles * self.made + _TURN * vectors
         if entries > MOST_ENTRIES:
             self.whole_cycles = math.inf
         self.merged = self.direct = False
@@ -231,11 +236,9 @@ class _ByImages(ConvTile):
                 each += [tap * self.h * t.bytes, element * self.width * t.bytes]
             starts.append(len(each) // 2)
         taps, ends = self._constant(each or [0]), self._constant(starts)
-        filters = known(self.tiles) * self.h * known(self.depths[0]) * t.bytes
-        filters_stay = filters <= self.target.l2_bytes // _NEAR
 
         def unit(u: str, _: list[str]) -> None:
-            if filters_stay:
+            if self.filters_stay:
                 both, number = self.divide(x, u, self.size(self.tiles))
                 block, pixel = self.divide(x, both, self.made)
             else:

@@ -350,6 +350,17 @@ class ConvText:
 
         each_vector(e, t, self.target, str(count), vector)
 
+    def resumed(self, places: Sequence[int]) -> list[str]:
+        """The vectors at these elements of %c, or zeros where %resume is 0."""
+        e, t = self.e, self.t
+        resume, start, entry = e.label(), e.label(), e.current
+        e.branch_if(e.value("icmp ne i64 %resume, 0"), resume, start)
+        e.at(resume)
+        old = [load(e, t, e.gep("%c", place, t.elem)) for place in places]
+        e.branch(start)
+        e.at(start)
+        return [e.value(f"phi {t} [zeroinitializer, %{entry}], [{p}, %{resume}]") for p in old]
+
     def multiply(self, rows: Sequence[str], vectors: Sequence[str], acc: list[str]) -> list[str]:
         """One step of a register tile: each row's element times each vector, added to its accumulator."""
         e, t = self.e, self.t
