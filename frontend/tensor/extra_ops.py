@@ -354,4 +354,5 @@ def isin(x: Any, values: Any) -> Any:
             found = or_(found, eq(x, v[k]))
         return found
     ordered = v[argsort(v, axis=0)]
-    return searchsorted(ordered, x, side="right") > searchsorted(ordered, x)
+    found = searchsorted(ordered, x, side="right") > searchsorted(ordered, x)
+    return and_(found, eq(x, x)) if x.type.dtype.startswith("float") else found  # NaN is none of them

@@ -133,6 +133,7 @@ CASES = {
     ),
     "isin few": (lambda x: T.isin(x, [1, 3]), lambda x: np.isin(x, [1, 3]), [INTS]),
     "isin many": (T.isin, np.isin, [INTS, np.arange(0, 40, 3)]),
+    "isin, NaN": (T.isin, np.isin, [np.array([1, np.nan, 3]), np.array([9, np.nan, 3, *range(10, 20)])]),
     "isin nothing": (T.isin, np.isin, [INTS, np.zeros(0, int)]),
     "diag": (T.diag, np.diag, [M[0]]),
     "diag above": (lambda v: T.diag(v, 2), lambda v: np.diag(v, 2), [M[0]]),
