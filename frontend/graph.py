@@ -165,6 +165,10 @@ class Apply:
     def outputs(self) -> list[Variable]:
         return list(self.results)
 
+    def get_parents(self) -> list[Variable]:
+        """The inputs: what a walk up the graph meets next."""
+        return self.inputs
+
     @property
     def result(self) -> Variable:
         only: Variable

@@ -142,6 +142,23 @@ def _is_array(item: Any) -> bool:
     return isinstance(item, TensorOperators) and item.ndim > 0
 
 
+class Rules:
+    """What an index means where Theano and NumPy differ."""
+
+    # Theano makes new axes by a dimshuffle of the axes that the index names, which drops the others if these broadcast: then
+    # `m[:, None]` of a column m is m.  Set when a program imports `theano`.
+    new_axes_drop = False
+
+
+def _left_out(x: Any, items: Sequence[Any], used: int) -> list[Any]:
+    """What is taken of the axes behind those that an index names."""
+    rest = x.type.broadcastable[used:]
+    basic = not builtins.any(_is_array(i) for i in items)
+    if Rules.new_axes_drop and basic and builtins.all(rest) and builtins.any(i is None for i in items):
+        return [0] * len(rest)
+    return [slice(None)] * len(rest)
+
+
 def _plan(x: Any, items: Sequence[Any]) -> Plan:
     rank = x.type.ndim
     used = builtins.sum(1 for i in items if i is not None and i is not Ellipsis)
@@ -153,7 +170,7 @@ def _plan(x: Any, items: Sequence[Any]) -> Plan:
     for item in items:
         full += [slice(None)] * (rank - used) if item is Ellipsis else [item]
     if Ellipsis not in [i for i in items if not isinstance(i, Variable)]:
-        full += [slice(None)] * (rank - used)
+        full += _left_out(x, items, used)
     advanced = builtins.any(_is_array(i) for i in full)
     plan, axis = Plan(), 0
     for item in full:

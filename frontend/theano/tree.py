@@ -115,11 +115,14 @@ class Finder(MetaPathFinder, Loader):
         return module(spec.name[len(self.prefix) + 1 :])
 
     def exec_module(self, module: Any) -> None:
-        """There is nothing to run, as names are looked up when they are used; but importing `theano` reads its flags."""
+        """There is nothing to run, as names are looked up when they are used; but importing `theano` reads its flags, and an
+        index then means what it means there."""
         if module.__spec__.name == ROOT:
+            from tcc.indexing import Rules
             from tcc.theano import flags
 
             flags.read()
+            Rules.new_axes_drop = True
 
 
 def module(path: str) -> Mirror:

@@ -68,6 +68,8 @@ def test_a_search_through_a_graph() -> None:
     x = tt.vector("x")
     y = tt.exp(x) + x
 
+    assert y.get_parents() == [y.owner] and y.owner.get_parents() == y.owner.inputs and not x.get_parents()
+
     def neighbours(v: Any) -> Any:
         return v.owner.inputs if v.owner is not None else None
 
@@ -99,3 +101,17 @@ def test_a_loop_among_the_ops_of_a_graph() -> None:
     s, _ = theano.scan(lambda x, a: a + x, sequences=tt.vector(), outputs_info=tt.zeros(()))
     ops = [node.op for node in theano.gof.graph.io_toposort([], [s]) if isinstance(node.op, Scan)]
     assert len(ops) == 1 and ops[0].outputs[0].owner.op == tt.add(tt.scalar(), 1.0).owner.op
+
+
+def test_new_axes_drop_the_axes_that_an_index_leaves_out_if_these_broadcast() -> None:
+    mask = tt.alloc(1.0, tt.iscalar("n"), 1)  # of an RNN without a mask: `mask[:, None] * state` is a matrix
+    assert mask[:, None].ndim == 2 and mask[None].ndim == 3
+    assert tt.row()[None, :].ndim == 3 and tt.matrix()[:, None].ndim == 3 and mask[:, :, None].ndim == 3
+    assert mask[:, None, ...].ndim == 3 and mask[0].ndim == 1
+    state = tt.matrix("h")
+    f = theano.function(
+        [state, tt.iscalar("k")],
+        (tt.alloc(2.0, state.shape[0], 1)[:, None] * state),
+        on_unused_input="ignore",
+    )
+    assert np.array_equal(f(np.ones((3, 2)), 0), np.full((3, 2), 2.0))
