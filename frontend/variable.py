@@ -41,10 +41,6 @@ class Variable:
         """Notes of the user's, such as `test_value`."""
         return SimpleNamespace()
 
-    def get_parents(self) -> list[Apply]:
-        """The owner, if there is one: what a walk up the graph meets next."""
-        return [] if self.owner is None else [self.owner]
-
     @cached_property
     def auto_name(self) -> str:
         """A name of its own, `auto_12`: the next one when it is first asked for."""
