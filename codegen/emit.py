@@ -92,6 +92,7 @@ class Emit:
         self.declared: dict[str, None] = {}  # `declare` lines that the text needs, an ordered set
         self.current = "entry"  # label of the block being written
         self._next = 0
+        self._block: dict[str, str] = {}  # what `once` has named in it
 
     def fresh(self, prefix: str = "t") -> str:
         self._next += 1
@@ -100,6 +101,13 @@ class Emit:
     def value(self, text: str) -> str:
         name = self.fresh()
         self.lines.append(f"  {name} = {text}")
+        return name
+
+    def once(self, text: str) -> str:
+        """As `value`, of an instruction without effects; the name that the same text has in this block already."""
+        name = self._block.get(text)
+        if name is None:
+            name = self._block[text] = self.value(text)
         return name
 
     def line(self, text: str) -> None:
@@ -113,6 +121,7 @@ class Emit:
         """Starts the block `label`."""
         self.lines.append(label + ":")
         self.current = label
+        self._block.clear()
 
     def branch(self, label: str) -> None:
         self.line(f"br label %{label}")

@@ -179,7 +179,7 @@ def times(e: Emit, a: str, b: str) -> str:
         return a
     if is_number(a) and is_number(b):
         return str(int(a) * int(b))
-    return e.value(f"mul nsw i64 {a}, {b}")
+    return e.once(f"mul nsw i64 {a}, {b}")
 
 
 def plus(e: Emit, a: str, b: str) -> str:
@@ -189,7 +189,7 @@ def plus(e: Emit, a: str, b: str) -> str:
         return a
     if is_number(a) and is_number(b):
         return str(int(a) + int(b))
-    return e.value(f"add nsw i64 {a}, {b}")
+    return e.once(f"add nsw i64 {a}, {b}")
 
 
 def is_number(text: str) -> bool:
@@ -214,8 +214,8 @@ def bytes_text(e: Emit, size: Size, names: Mapping[str, str]) -> str:
     if isinstance(size, int):
         return str(min(size, MOST_BYTES))
     exact, estimate = size_text(e, size, names), _estimate(e, size, names)
-    few = e.value(f"fcmp olt double {estimate}, {scalar_const('double', MOST_BYTES)}")
-    return e.value(f"select i1 {few}, i64 {exact}, i64 {MOST_BYTES}")
+    few = e.once(f"fcmp olt double {estimate}, {scalar_const('double', MOST_BYTES)}")
+    return e.once(f"select i1 {few}, i64 {exact}, i64 {MOST_BYTES}")
 
 
 def _estimate(e: Emit, size: Size, names: Mapping[str, str]) -> str:
@@ -226,24 +226,24 @@ def _estimate(e: Emit, size: Size, names: Mapping[str, str]) -> str:
     for mono, scale in size.terms:
         factor = scalar_const("double", scale)
         for atom in mono:
-            factor = e.value(f"fmul double {factor}, {_atom_estimate(e, atom, names)}")
-        total = e.value(f"fadd double {total}, {factor}")
+            factor = e.once(f"fmul double {factor}, {_atom_estimate(e, atom, names)}")
+        total = e.once(f"fadd double {total}, {factor}")
     return total
 
 
 def _atom_estimate(e: Emit, atom: dims.Atom, names: Mapping[str, str]) -> str:
     if atom.kind == "name":
-        return e.value(f"sitofp i64 {names[atom.name]} to double")
+        return e.once(f"sitofp i64 {names[atom.name]} to double")
     a, b = (_estimate(e, x, names) for x in atom.args)
     if atom.kind == "%":
         return b
     if atom.kind == "//":
         one = scalar_const("double", 1)
-        small = e.value(f"fcmp olt double {b}, {one}")
-        return e.value(f"fdiv double {a}, {e.value(f'select i1 {small}, double {one}, double {b}')}")
-    less = e.value(f"fcmp olt double {a}, {b}")
+        small = e.once(f"fcmp olt double {b}, {one}")
+        return e.once(f"fdiv double {a}, {e.once(f'select i1 {small}, double {one}, double {b}')}")
+    less = e.once(f"fcmp olt double {a}, {b}")
     first, second = (a, b) if atom.kind == "min" else (b, a)
-    return e.value(f"select i1 {less}, double {first}, double {second}")
+    return e.once(f"select i1 {less}, double {first}, double {second}")
 
 
 def _atom_text(e: Emit, atom: dims.Atom, names: Mapping[str, str]) -> str:
@@ -251,20 +251,25 @@ def _atom_text(e: Emit, atom: dims.Atom, names: Mapping[str, str]) -> str:
         return names[atom.name]
     a, b = (size_text(e, x, names) for x in atom.args)
     if atom.kind in ("min", "max"):
-        return e.call("i64", f"llvm.s{atom.kind}.i64", ("i64", a), ("i64", b))
+        e.declare(f"declare i64 @llvm.s{atom.kind}.i64(i64, i64)")
+        return e.once(f"call i64 @llvm.s{atom.kind}.i64(i64 {a}, i64 {b})")
+    if is_number(b) and int(b) > 0 and int(b) & (int(b) - 1) == 0:  # rounded down, whatever the sign
+        return e.once(
+            f"ashr i64 {a}, {int(b).bit_length() - 1}" if atom.kind == "//" else f"and i64 {a}, {int(b) - 1}"
+        )
     # the divisor may be 0 at run time (an empty axis); 0 stands for the quotient then, as in tcc.ir.dims
-    zero = e.value(f"icmp eq i64 {b}, 0")
-    safe = e.value(f"select i1 {zero}, i64 1, i64 {b}")
-    quotient = e.value(f"sdiv i64 {a}, {safe}")
-    rest = e.value(f"srem i64 {a}, {safe}")
-    signs = e.value(f"xor i64 {rest}, {safe}")
-    negative = e.value(f"icmp slt i64 {signs}, 0")
-    inexact = e.value(f"icmp ne i64 {rest}, 0")
-    fix = e.value(f"and i1 {negative}, {inexact}")
+    zero = e.once(f"icmp eq i64 {b}, 0")
+    safe = e.once(f"select i1 {zero}, i64 1, i64 {b}")
+    quotient = e.once(f"sdiv i64 {a}, {safe}")
+    rest = e.once(f"srem i64 {a}, {safe}")
+    signs = e.once(f"xor i64 {rest}, {safe}")
+    negative = e.once(f"icmp slt i64 {signs}, 0")
+    inexact = e.once(f"icmp ne i64 {rest}, 0")
+    fix = e.once(f"and i1 {negative}, {inexact}")
     if atom.kind == "//":
-        lower = e.value(f"sub i64 {quotient}, 1")
-        floor = e.value(f"select i1 {fix}, i64 {lower}, i64 {quotient}")
-        return e.value(f"select i1 {zero}, i64 0, i64 {floor}")
-    up = e.value(f"add i64 {rest}, {safe}")
-    mod = e.value(f"select i1 {fix}, i64 {up}, i64 {rest}")
-    return e.value(f"select i1 {zero}, i64 0, i64 {mod}")
+        lower = e.once(f"sub i64 {quotient}, 1")
+        floor = e.once(f"select i1 {fix}, i64 {lower}, i64 {quotient}")
+        return e.once(f"select i1 {zero}, i64 0, i64 {floor}")
+    up = e.once(f"add i64 {rest}, {safe}")
+    mod = e.once(f"select i1 {fix}, i64 {up}, i64 {rest}")
+    return e.once(f"select i1 {zero}, i64 0, i64 {mod}")
