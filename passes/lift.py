@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from tcc.ir.builder import Builder
 from tcc.ir.core import Block, Func, Op, Value
-from tcc.ir.dims import mul
+from tcc.ir.dims import mul, names_of
+from tcc.passes.checks import names_bound
 from tcc.passes.manager import Context
 from tcc.passes.steps import Steps, extend
 
@@ -91,8 +92,11 @@ def _after(scan: Op) -> None:
     steps = Steps(scan)
     sums: list[tuple[int, Op]] = []
     rows: list[tuple[int, Op]] = []
+    bound = names_bound(scan.block)
     for i in range(int(scan.attrs["carries"])):
         added = _added(scan, i)
+        if added is not None and any(_sized_by(v, bound) for v in added.operands):
+            continue  # as many rows as each step counts cannot be stacked
         if added is not None and added.name == "matmul" and not added.blocks and added.result.type.rank == 2:
             sums.append((i, added))
         elif added is not None and added.name == "sum":
@@ -125,6 +129,10 @@ def _after(scan: Op) -> None:
         total = b.op("sum", ready[op.operands[0]], attrs=attrs).result
         start = new.operands[int(new.attrs["seqs"]) + i]
         new.results[i].replace_by(b.add(start, total))
+
+
+def _sized_by(v: Value, names: set[str]) -> bool:
+    return any(names_of(size) & names for size in v.type.shape)
 
 
 def _added(scan: Op, i: int) -> Op | None:

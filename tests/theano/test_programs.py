@@ -115,3 +115,21 @@ def test_new_axes_drop_the_axes_that_an_index_leaves_out_if_these_broadcast() ->
         on_unused_input="ignore",
     )
     assert np.array_equal(f(np.ones((3, 2)), 0), np.full((3, 2), 2.0))
+
+
+def test_a_gradient_of_weights_over_as_many_rows_as_each_step_takes() -> None:
+    x, w = tt.matrix("x"), tt.matrix("w")  # attention over the visits so far, in steps over these
+    made, _ = theano.scan(
+        lambda n, x, w: tt.tanh(tt.dot(x[:n], w)).sum(),
+        sequences=tt.arange(1, x.shape[0] + 1),
+        non_sequences=[x, w],
+    )
+    f = theano.function([x, w], theano.grad((made**2).sum(), w))
+    rng = np.random.RandomState(5)
+    for rows in (4, 1, 7):
+        a, b = rng.rand(rows, 3), rng.rand(3, 2)
+        want = np.zeros((3, 2))
+        for n in range(1, rows + 1):
+            y = np.tanh(a[:n] @ b)
+            want += 2 * y.sum() * (a[:n].T @ (1 - y**2))
+        assert np.allclose(f(a, b), want)
