@@ -41,18 +41,17 @@ NEAR_ZERO = frozenset("gammaln psi log_softmax logsumexp xent".split())
 
 
 def compile_native(
-    func: Func, containers: Mapping[str, Container], *, exact: bool
+    func: Func, containers: Mapping[str, Container], *, exact: bool, apart: bool = True
 ) -> tuple[Function, Program]:
-    """`func` as native code, made at its first call: for the sizes of that call, or with all sizes left to run time, those
-    that happen to be equal too."""
+    """`func` as native code, made at its first call: for the sizes of that call, or with all sizes left to run time, where
+    those that happen to be equal stay `apart` or are one, as in a function that has seen them vary together."""
     from tcc.codegen import support
 
     support.load()
     names = frozenset().union(*(dims.names_of(s) for p in func.body.params for s in p.type.shape))
     varying = frozenset() if exact else names
-    program = Program(
-        func, containers, varying=varying, trail=[{n: k for k, n in enumerate(sorted(varying))}]
-    )
+    trail = [{n: k for k, n in enumerate(sorted(varying))}] if apart else []
+    program = Program(func, containers, varying=varying, trail=trail)
     parameters = [
         Parameter(p.name, p.type.dtype, p.type.rank, np.asarray)
         for p in func.body.params

@@ -155,7 +155,8 @@ def test_is_the_convolution(name: str, dtype: str, target: None) -> None:
     args = arguments(case, dtype)
     runs = []
     for named in NAMED if dtype == "f32" else NAMED[::2]:
-        function, _ = compile_native(program(case, dtype, named), {}, exact=not named)
+        # Filters that are known to be as wide as the image make another sum of it, so equal sizes are one.
+        function, _ = compile_native(program(case, dtype, named), {}, exact=not named, apart=False)
         with quick_code(bool(named)):
             runs += [function(*args) for _ in numbers_of_threads()]
     x, w, y = (a.shape for a in args)
