@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tcc.codegen.emit import Emit, VecType
 from tcc.codegen.index import Index, Size
-from tcc.codegen.products.microkernel import STEPS, VECTORS, tile_name, tile_rows
+from tcc.codegen.products.microkernel import VECTORS, steps_in_round, tile_name, tile_rows
 from tcc.codegen.products.open_tile import open_heights
 from tcc.codegen.products.pack import pack_name
 from tcc.codegen.products.record import (
@@ -232,7 +232,9 @@ class _Block:
         across_rows = x.mul(x.sub(1, lines), select(e, by_cols, "i64", 0, self.acs))
         # a round of steps fetches once: neighbouring tiles fetch neighbouring steps
         self.line = x.add(x.mul(lines, self.ars), across_rows)
-        self.pace = x.mul(x.add(x.mul(lines, t.bytes), across_rows), STEPS)
+        self.pace = x.mul(
+            x.add(x.mul(lines, t.bytes), across_rows), steps_in_round(self.target, self.reach.small)
+        )
 
     def write(self) -> Emit:
         self.e.loop(str(self.first), str(self.last), "%height", self._panel)

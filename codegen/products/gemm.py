@@ -30,7 +30,7 @@ from tcc.codegen.products.dot import (
     row_name,
     row_panels_body,
 )
-from tcc.codegen.products.microkernel import VECTORS, micro_kernel, tile_name, tile_rows
+from tcc.codegen.products.microkernel import VECTORS, micro_kernel, steps_in_round, tile_name, tile_rows
 from tcc.codegen.products.open_tile import open_tile
 from tcc.codegen.products.pack import (
     copy_block,
@@ -101,7 +101,14 @@ def parts_of(
     if reach.small:
         highest = tile_rows(target)[0]
         parts[tile_name(t, highest, VECTORS)] = micro_kernel(
-            t, highest, VECTORS, target, resumes=reach.resume, ragged=reach.ragged, far=reach.far
+            t,
+            highest,
+            VECTORS,
+            target,
+            resumes=reach.resume,
+            ragged=reach.ragged,
+            far=reach.far,
+            steps=steps_in_round(target, reach.small),
         )
     if pack_name(t, "turn") not in parts:
         parts[pack_name(t, "turn")] = copy_transposed(t, target)

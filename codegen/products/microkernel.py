@@ -33,6 +33,11 @@ def tile_rows(target: Target) -> tuple[int, ...]:
     return (14, 13, 12, 10, 8, 6, 4, 2, 1) if target.registers == 32 else (6, 5, 4, 2, 1)
 
 
+def steps_in_round(target: Target, small: bool) -> int:
+    """Those of a tile's loop; one where its code is to be `small` and the many multiply-adds of a high tile hide most of the rest."""
+    return 1 if small and target.registers == 32 else STEPS
+
+
 def begin_tile(e: Emit, t: VecType, rows: int, vectors: int, keeps: bool = False) -> None:
     e.function(
         f"internal void @{tile_name(t, rows, vectors, keeps)}(ptr noalias readonly %a, i64 %ars, i64 %acs, "
