@@ -6,6 +6,7 @@ The rows of `lapack.py` expand into these.  They never fail: a number for each m
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -15,7 +16,7 @@ from tcc.ir.core import Attrs, Block, Op
 from tcc.ir.dims import Size, add, mul
 from tcc.ir.ops.rules import want_dtype, want_same_dtype, want_size
 from tcc.ir.optable import Expansion, OpDef, Sample, define
-from tcc.ir.types import INTEGERS, Type
+from tcc.ir.types import INTEGERS, Type, numpy_dtype
 
 FLOATS = frozenset({"f32", "f64"})
 NOT_POSITIVE, SINGULAR = "Matrix is not positive definite", "Singular matrix"
@@ -287,6 +288,18 @@ def _of_pivots(reduce: str, of: Sequence[str]) -> Expansion:
     return expand
 
 
-expand_det = _of_pivots("prod", ())
+def expand_det(b: Any, op: Any) -> list[Any]:
+    """The product of the pivots; through logarithms where some of them alone might overflow or vanish, though all do not."""
+    pivots, _ = b.lu_pivots(*op.operands)
+    axes, limits = (b.rank(pivots) - 1,), np.finfo(numpy_dtype(op.result.type.dtype))
+    size = b.log(b.abs(pivots))
+    rise, fall = (b.sum(part(size, 0.0), axes=axes) for part in (b.maximum, b.minimum))
+    near = getattr(b, "and")(
+        b.lt(rise, math.log(float(limits.max)) - 1), b.gt(fall, math.log(float(limits.tiny)) + 1)
+    )
+    far = b.mul(b.prod(b.sign(pivots), axes=axes), b.exp(b.add(rise, fall)))
+    return [b.where(near, b.prod(pivots, axes=axes), far)]
+
+
 expand_logabsdet = _of_pivots("sum", ("abs", "log"))
 expand_sign = _of_pivots("prod", ("sign",))

@@ -16,6 +16,7 @@ from tcc.ir import dims
 from tcc.ir.core import Attrs
 from tcc.ir.dims import Size
 from tcc.ir.ops.factors import (
+    NOT_POSITIVE,
     expand_cholesky,
     expand_det,
     expand_inverse,
@@ -234,13 +235,21 @@ def cholesky_grad(b: Any, op: Any, g: Sequence[Any]) -> list[Any]:
     return [lower_half(b, b.solve(upper, s, kind="upper"))]
 
 
+def factored(x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """NumPy's, but some libraries take NaN for a pivot that will do."""
+    y = np.linalg.cholesky(x)
+    if np.isnan(np.diagonal(y, axis1=-2, axis2=-1)).any():
+        raise np.linalg.LinAlgError(NOT_POSITIVE)
+    return y
+
+
 def cholesky(x: np.ndarray[Any, Any], on_error: str = "raise") -> np.ndarray[Any, Any]:
     if on_error == "raise" or x.size == 0:
-        return np.linalg.cholesky(x)
+        return factored(x)
     out = np.full_like(x, np.nan)
     for at in np.ndindex(x.shape[:-2]):
         with contextlib.suppress(np.linalg.LinAlgError):
-            out[at] = np.linalg.cholesky(x[at])
+            out[at] = factored(x[at])
     return out
 
 

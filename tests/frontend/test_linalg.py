@@ -200,6 +200,16 @@ def test_cholesky_gives_nan_where_a_matrix_is_not_positive():
         slinalg.cholesky(m, on_error="zero")
 
 
+@pytest.mark.parametrize("mode", ["FAST_RUN", "FAST_COMPILE"])
+def test_cholesky_takes_nan_for_a_pivot_that_is_not_positive(mode):
+    x = T.dtensor3("x")
+    fails, gives = (tcc.function([x], slinalg.cholesky(x, on_error=e), mode=mode) for e in ("raise", "nan"))
+    both = np.stack([np.eye(2), np.diag([1, np.nan])])
+    with pytest.raises(np.linalg.LinAlgError, match="Matrix is not positive definite"):
+        fails(both)
+    np.testing.assert_array_equal(gives(both), [np.eye(2), np.full((2, 2), np.nan)])
+
+
 def test_least_squares_take_a_cutoff_that_is_computed():
     a, b, cut = T.dmatrix("a"), T.dvector("b"), T.dscalar("cut")
     left, right = np.array([[1.0, 0.0], [0.0, 1e-3], [0.0, 0.0]]), np.array([1.0, 2.0, 3.0])
@@ -255,6 +265,18 @@ def test_determinants_of_singular_matrices():
     for a in (np.zeros((2, 2)), np.ones((3, 3)), np.zeros((0, 0)), -np.eye(3), A[:, [1, 0, 2, 3]]):
         wanted = [np.linalg.det(a), *np.linalg.slogdet(a)]
         np.testing.assert_allclose(f(a), wanted, rtol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_determinants_of_pivots_that_overflow_and_vanish_in_part(dtype):
+    """As the first ones of 40 do, whatever the order in which they are multiplied."""
+    x = T.matrix("x", dtype=dtype)
+    f, large = tcc.function([x], nlinalg.det(x)), 1e160 if dtype == "float64" else 1e20
+    for first in (large, 1 / large):
+        pivots = np.array([-first, *[first] * 19, *[1 / first] * 20], dtype)
+        np.testing.assert_allclose(f(np.diag(pivots)), -1, rtol=1e-4 if dtype == "float32" else 1e-12)
+    assert f(np.diag([large] * 3).astype(dtype)) == np.inf and f(np.diag([1 / large] * 3).astype(dtype)) == 0
+    assert np.isnan(f(np.array([[np.nan, 0], [0, large]], dtype)))
 
 
 def kalman(steps):
