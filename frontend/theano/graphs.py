@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import builtins
 import collections
+import hashlib
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
+
+import numpy as np
 
 from tcc import equality
 from tcc.graph import Body, copied, toposort
@@ -56,6 +59,25 @@ def _letters(number: int) -> str:
         number, last = divmod(number, 26)
         text, number = chr(65 + last) + text, number - 1
     return text
+
+
+def var_descriptor(obj: Any, _prev_obs: dict[int, str] | None = None, _tag_generator: Any = None) -> str:
+    """How a variable is computed, on one line without addresses: equal for equal graphs.  An array shows as its strides and a
+    digest of its elements, what recurs as its letters."""
+    tags = {} if _prev_obs is None else _prev_obs
+    if id(obj) in tags:
+        return f"<{tags[id(obj)]}>"
+    tags[id(obj)] = tag = _letters(len(tags))
+    if isinstance(obj, np.ndarray):
+        strides = ",".join(map(str, obj.strides))
+        text = f"<ndarray:strides=[{strides}],digest={hashlib.sha256(obj.tobytes()).hexdigest()}>"
+    elif getattr(obj, "owner", None) is not None:
+        text = f"{obj.owner.op}({','.join(var_descriptor(v, tags) for v in obj.owner.inputs)})"
+    elif getattr(obj, "name", None) is not None:
+        text = obj.name
+    else:
+        text = f"theano_var{{type={obj.type}}}" if " at 0x" in str(obj) else str(obj)
+    return f"{tag}={text}"
 
 
 def map_variables(

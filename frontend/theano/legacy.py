@@ -339,10 +339,6 @@ pydot_imported = importlib.util.find_spec("pydot") is not None
 pydot_imported_msg = "" if pydot_imported else "pydot is not installed"
 
 
-def dnn_present(*_: Any) -> bool:
-    return False
-
-
 # -- Python 2 ----------------------------------------------------------------------------------------------------------
 
 izip, imap = builtins.zip, builtins.map

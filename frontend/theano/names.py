@@ -5,21 +5,9 @@ A target is `module:attribute`, or `=word` for a constant.  `sources` are native
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
-
-
-class Entry(NamedTuple):
-    """One module of the tree."""
-
-    sources: Sequence[str] = ()
-    names: Mapping[str, str] = {}
-    doc: str = ""
-
-
-def _from(home: str, names: str) -> dict[str, str]:
-    return {name: f"{home}:{name}" for name in names.split()}
-
+from tcc.theano.entries import Entry
+from tcc.theano.entries import taken as _from
+from tcc.theano.gpunames import GPU, GPU_TREE, REGISTER, REWRITES, R
 
 L = "tcc.theano.legacy"
 G = "tcc.theano.graphs"
@@ -30,6 +18,7 @@ X = "tcc.theano.indexops"
 SP = "tcc.theano.sparseops"
 C = "tcc.theano.classes"
 S = "tcc.theano.scalarops"
+SIX = "tcc.theano.python2"
 
 _TYPES = {**_from("tcc.types", "TensorType Generic generic"), "Type": f"{C}:Type"}
 _VARIABLES = {
@@ -197,7 +186,7 @@ TREE: dict[str, Entry] = {
     ),
     "printing": Entry(
         ("tcc.printing",),
-        {**_from(L, "pydot_imported pydot_imported_msg"), **_from(G, "min_informative_str")},
+        {**_from(L, "pydot_imported pydot_imported_msg"), **_from(G, "min_informative_str var_descriptor")},
     ),
     "configparser": Entry(
         names={
@@ -217,11 +206,17 @@ TREE: dict[str, Entry] = {
             **_TYPES,
             **_ERRORS,
             "Op": "tcc.user_op:Op",
+            "COp": f"{GPU}:COp",
+            **REWRITES,
             **_from("tcc.fgraph", "FunctionGraph"),
             "utils": f"{L}:gof_utils",
         }
     ),
     "gof.graph": Entry(names=_GRAPH),
+    "gof.opt": Entry(names=REWRITES),
+    "gof.optdb": Entry(
+        names={"Query": f"{R}:Rewrite", "DB": f"{R}:Database", "EquilibriumDB": f"{R}:Database"}
+    ),
     "gof.fg": Entry(names={**_ERRORS, **_from("tcc.fgraph", "FunctionGraph")}),
     "gof.op": Entry(
         names={
@@ -255,6 +250,7 @@ TREE: dict[str, Entry] = {
             "pfunc": f"{L}:pfunc",
             **_from(L, "FAST_RUN FAST_COMPILE"),
             "mode": f"{L}:compile_mode",
+            "optdb": f"{R}:optdb",
         }
     ),
     "compile.mode": Entry(
@@ -263,7 +259,7 @@ TREE: dict[str, Entry] = {
     "compile.debugmode": Entry(("tcc.modes",)),
     "compile.nanguardmode": Entry(("tcc.modes",)),
     "compile.monitormode": Entry(names={**_from("tcc.modes", "MonitorMode"), **_from(L, "detect_nan")}),
-    "compile.function_module": Entry(names=_ERRORS),
+    "compile.function_module": Entry(names={**_ERRORS, "Function": "tcc.functions:Made"}),
     "compile.function": Entry(names=_FUNCTION),
     "compile.pfunc": Entry(names={**_FUNCTION, "pfunc": f"{L}:pfunc"}),
     "compile.io": Entry(names=_FUNCTION),
@@ -372,6 +368,8 @@ TREE: dict[str, Entry] = {
             **_from(O, "Assert MakeVector Shape_i"),
             **_from(L, "assert_op make_vector"),
             "assert_": f"{L}:assert_op",
+            **REGISTER,
+            **_from(R, "local_optimizer in2out out2in"),
         },
     ),
     "tensor.inplace": Entry(
@@ -444,13 +442,7 @@ TREE: dict[str, Entry] = {
     ),
     "sandbox.softsign": Entry(names=_from("tcc.tensor.nnet", "softsign")),
     "sandbox.neighbours": Entry(("tcc.tensor.nnet.neighbours",)),
-    "sandbox.cuda": Entry(
-        names={"cuda_available": "=False", "cuda_enabled": "=False", "use": f"{L}:use_gpu"}
-    ),
-    "sandbox.cuda.dnn": Entry(names={"dnn_present": f"{L}:dnn_present", "dnn_available": f"{L}:dnn_present"}),
-    "gpuarray": Entry(names={"pygpu_activated": "=False", "use": f"{L}:use_gpu"}),
-    "gpuarray.ctc": Entry(("tcc.tensor.nnet.ctc",), {"gpu_ctc": "tcc.tensor.nnet.ctc:ctc"}),
-    "gpuarray.dnn": Entry(names={"dnn_present": f"{L}:dnn_present", "dnn_available": f"{L}:dnn_present"}),
+    **GPU_TREE,
     "misc": Entry(),
     "misc.safe_asarray": Entry(names=_from(L, "_asarray")),
     "misc.may_share_memory": Entry(names={"may_share_memory": "numpy:may_share_memory"}),
@@ -460,8 +452,11 @@ TREE: dict[str, Entry] = {
             "dump load StripPickler CompatUnpickler PersistentNdarrayID PersistentNdarrayLoad PersistentSharedVariableID",
         )
     ),
+    "compat.six": Entry((SIX,)),
+    "compat.six.moves": Entry((SIX,)),
     "compat": Entry(
         names={
+            **_from(SIX, "get_unbound_function b"),
             "PY3": "=True",
             "PY2": "=False",
             **_from(L, "izip imap cmp exc_message"),
@@ -477,8 +472,8 @@ TREE: dict[str, Entry] = {
 # Modules of Theano's compiler itself, for which nothing here stands.
 INTERNAL = frozenset(
     "gof.callcache gof.cc gof.cmodule gof.compiledir gof.compilelock gof.cutils gof.destroyhandler "
-    "gof.lazylinker_c gof.link gof.opt gof.optdb gof.params_type gof.sched gof.toolbox gof.unify gof.vm gpuarray.basic_ops "
-    "gpuarray.blas gpuarray.elemwise gpuarray.opt gpuarray.type scalar.sharedvar scan_module.scan_opt "
+    "gof.lazylinker_c gof.link gof.params_type gof.sched gof.toolbox gof.unify gof.vm "
+    "gpuarray.elemwise gpuarray.fp16_help gpuarray.subtensor sandbox.cuda.nvcc_compiler scalar.sharedvar scan_module.scan_opt "
     "scan_module.scan_perform_ext scan_module.scan_views tensor.blas tensor.blas_c tensor.blas_scipy tensor.nnet.opt "
     "tensor.opt_uncanonicalize".split()
 )

@@ -11,7 +11,8 @@ from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from typing import Any
 
-from tcc.theano.names import INTERNAL, TREE, Entry
+from tcc.theano.entries import Entry
+from tcc.theano.names import INTERNAL, TREE
 
 ROOT = "theano"
 _made: dict[str, Mirror] = {}
