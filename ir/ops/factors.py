@@ -291,7 +291,8 @@ def _of_pivots(reduce: str, of: Sequence[str]) -> Expansion:
 def expand_det(b: Any, op: Any) -> list[Any]:
     """The product of the pivots; through logarithms where some of them alone might overflow or vanish, though all do not."""
     pivots, _ = b.lu_pivots(*op.operands)
-    axes, limits = (b.rank(pivots) - 1,), np.finfo(numpy_dtype(op.result.type.dtype))
+    axes = (b.rank(pivots) - 1,)
+    limits: Any = np.finfo(numpy_dtype(op.result.type.dtype))
     size = b.log(b.abs(pivots))
     rise, fall = (b.sum(part(size, 0.0), axes=axes) for part in (b.maximum, b.minimum))
     near = getattr(b, "and")(
