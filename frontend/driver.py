@@ -444,6 +444,7 @@ def failure_record(op: Any) -> dict[str, str]:
         record |= {k: str(op.attrs[k]) for k in ("left", "right", "message")}
     if op.name == "check_pivots":
         record |= {k: str(op.attrs[k]) for k in ("message", "of")}
+        record["batch"] = " of matrix number" if op.operands[0].type.rank else ""
     if op.name == "bind":
         record["size"] = str(op.attrs["size"])
     if op.name == "check_index":
@@ -468,7 +469,8 @@ def failure(record: Mapping[str, str]) -> Failure:
             sides = " against ".join(_side(record[k], n) for k, n in (("left", a), ("right", b)))
             return size_error(f"{record['message']} ({sides}){where}")
         if record["op"] == "check_pivots":
-            return np.linalg.LinAlgError(f"{record['message']}\nin {record['of']}{where}")
+            which = f"pivot {a}" + (f"{record['batch']} {c}" if record["batch"] else "")
+            return np.linalg.LinAlgError(f"{record['message']} ({which})\nin {record['of']}{where}")
         if record["op"] == "bind":
             return ValueError(f"a size must not be negative, got {a}{where}")
         return RuntimeError(f"{record['op']} failed with {(a, b, c, d)}{where}")

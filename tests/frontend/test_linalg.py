@@ -259,6 +259,20 @@ def test_messages_are_those_of_numpy():
             tcc.function([x], make(x))(np.zeros((3, 3)))
 
 
+def test_messages_tell_the_pivot_and_the_matrix():
+    x, b = T.dtensor3("x"), T.dmatrix("b")
+    batch = np.stack([np.eye(3), np.eye(3), np.diag([1.0, 0, 1])])
+    cases = [
+        (x, nlinalg.inv(x), batch, r"Singular matrix \(pivot 2 of matrix number 2\)\nin matrix_inverse"),
+        (b, slinalg.solve_upper_triangular(b, b), batch[2], r"Singular matrix \(pivot 2\)\nin solve"),
+        (b, slinalg.cholesky(b), -batch[0], r"Matrix is not positive definite \(pivot 1\)\nin cholesky"),
+    ]
+    for variable, made, value, words in cases:
+        f = tcc.function([variable], made, mode="FAST_RUN")
+        with pytest.raises(np.linalg.LinAlgError, match=words):
+            f(value)
+
+
 def test_determinants_of_singular_matrices():
     x = T.dmatrix("x")
     f = tcc.function([x], [nlinalg.det(x), *nlinalg.slogdet(x)])
