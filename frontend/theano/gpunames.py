@@ -83,7 +83,11 @@ GPU_TREE: dict[str, Entry] = {
     ),
     "sandbox.cuda.basic_ops": Entry(names=_CUDA_BASIC),
     "sandbox.cuda.blas": Entry(names={**_GPU_BLAS, "GpuCorrMM": f"{D}:OldGpuCorrMM"}),
+    "sandbox.cuda.blocksparse": Entry(
+        names={"sparse_block_dot_SS": "tcc.tensor.nnet.blocksparse:sparse_block_dot"}
+    ),
     "sandbox.cuda.cuda_ndarray": Entry(names=_CUDA_TYPES),
+    "sandbox.cuda.cuda_ndarray.cuda_ndarray": Entry(names=_CUDA_TYPES),
     "sandbox.cuda.dnn": Entry(names=_OLD_DNN),
     "sandbox.cuda.opt": Entry(names=REGISTER),
     "sandbox.cuda.rng_curand": Entry(names={"CURAND_RandomStreams": "tcc.sandbox.rng_mrg:MRG_RandomStreams"}),

@@ -212,6 +212,7 @@ TREE: dict[str, Entry] = {
             "utils": f"{L}:gof_utils",
         }
     ),
+    "gof.compilelock": Entry(("tcc.theano.locks",)),
     "gof.graph": Entry(names=_GRAPH),
     "gof.opt": Entry(names=REWRITES),
     "gof.optdb": Entry(
@@ -386,7 +387,7 @@ TREE: dict[str, Entry] = {
     "tensor.nnet.bn": Entry(
         names=_from(N, "AbstractBatchNormInference AbstractBatchNormTrain AbstractBatchNormTrainGrad")
     ),
-    "tensor.nnet.conv": Entry(names={"imported_scipy_signal": "=True"}),
+    "tensor.nnet.conv": Entry(names={"imported_scipy_signal": "=True", **_from(N, "ConvOp")}),
     "tensor.nnet.corr": Entry(names=_from(N, "CorrMM CorrMM_gradInputs CorrMM_gradWeights")),
     "tensor.nnet.corr3d": Entry(names=_from(N, "Corr3dMM Corr3dMM_gradInputs Corr3dMM_gradWeights")),
     "tensor.nnet.abstract_conv": Entry(
@@ -417,6 +418,7 @@ TREE: dict[str, Entry] = {
             ),
             "EliminateZeros": f"{SP}:Remove0",
             "eliminate_zeros": "tcc.sparse:remove0",
+            "sampling_dot": "tcc.sparse:sampling_dot",
         }
     ),
     "sparse.type": Entry(("tcc.sparse",)),
@@ -471,7 +473,7 @@ TREE: dict[str, Entry] = {
 
 # Modules of Theano's compiler itself, for which nothing here stands.
 INTERNAL = frozenset(
-    "gof.callcache gof.cc gof.cmodule gof.compiledir gof.compilelock gof.cutils gof.destroyhandler "
+    "gof.callcache gof.cc gof.cmodule gof.compiledir gof.cutils gof.destroyhandler "
     "gof.lazylinker_c gof.link gof.params_type gof.sched gof.toolbox gof.unify gof.vm "
     "gpuarray.elemwise gpuarray.fp16_help gpuarray.subtensor sandbox.cuda.nvcc_compiler scalar.sharedvar scan_module.scan_opt "
     "scan_module.scan_perform_ext scan_module.scan_views tensor.blas tensor.blas_c tensor.blas_scipy tensor.nnet.opt "

@@ -13,6 +13,7 @@ from tcc.gradient import Lop
 from tcc.tangents import Rop
 from tcc.tensor.nnet import abstract_conv, blocksparse, bn, neighbours, onehot
 from tcc.tensor.nnet import basic as nnet
+from tcc.tensor.nnet.separable import get_conv_shape_1axis
 from tcc.tensor.signal import pool
 from tcc.theano.legacyop import LegacyOp
 from tcc.types import promote
@@ -148,6 +149,37 @@ class Corr3dMM_gradWeights(CorrMM_gradWeights):
 class Corr3dMM_gradInputs(CorrMM_gradInputs):
     options = Corr3dMM.options
     rank = 3
+
+
+class ConvOp(LegacyOp):
+    """The older convolution, by channels and sizes of images and sizes and number of filters; what it says of unrolling is ignored."""
+
+    options = {
+        **dict.fromkeys(("imshp", "kshp", "nkern", "bsize")),
+        "dx": 1,
+        "dy": 1,
+        "output_mode": "valid",
+        **dict.fromkeys(("unroll_batch", "unroll_kern", "unroll_patch", "imshp_logical", "kshp_logical")),
+        "kshp_logical_top_aligned": True,
+        "verbose": 0,
+        "version": -1,
+        "direction_hint": "forward",
+        "openmp": None,
+    }
+
+    def apply(self, inputs: Any, kerns: Any) -> Any:
+        channels, *image = self.imshp or (None,) * 3
+        shapes = (self.bsize, channels, *image), (self.nkern, channels, *(self.kshp or (None, None)))
+        return abstract_conv.conv2d(
+            inputs, kerns, *shapes, border_mode=self.output_mode, subsample=(self.dx, self.dy)
+        )
+
+    @staticmethod
+    def getOutputShape(  # noqa: N802
+        inshp: Sequence[Any], kshp: Sequence[Any], stride: Sequence[int] = (1, 1), mode: str = "valid"
+    ) -> tuple[Any, ...]:
+        """The (rows, columns) of the result, of those of an image and of filters."""
+        return tuple(get_conv_shape_1axis(i, k, mode, d) for i, k, d in zip(inshp, kshp, stride))
 
 
 def _spatial(rank: int, *operands: Any) -> list[Any]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import subprocess
+import sys
 from typing import Any
 
 import numpy as np
@@ -160,8 +162,35 @@ def test_what_moves_a_variable_is_the_variable() -> None:
     assert not cuda.cuda_enabled and not OLD.dnn_available() and not isinstance(x, cuda.CudaNdarrayVariable)
     img, kern = images(2, 3, 5, 5), images(4, 3, 3, 3)
     blas = importlib.import_module("theano.sandbox.cuda.blas")
+    assert (
+        importlib.import_module("theano.sandbox.cuda.cuda_ndarray").cuda_ndarray.CudaNdarray
+        is cuda.CudaNdarray
+    )
     made = blas.GpuCorrMM("valid", (2, 2), (1, 1))(T.constant(img), T.constant(kern)).eval()
     np.testing.assert_allclose(made, correlated(img, kern, 1, 2), rtol=1e-10)
+
+
+def test_the_older_convolution_op() -> None:
+    conv = importlib.import_module("theano.tensor.nnet.conv")
+    x, w = images(2, 3, 7, 6), images(4, 3, 3, 2)
+    made = conv.ConvOp((3, 7, 6), (3, 2), 4, 2, dx=2, dy=2)(T.constant(x), T.constant(w)).eval()
+    np.testing.assert_allclose(made, correlated(x, w[:, :, ::-1, ::-1], 0, 2), rtol=1e-10, atol=1e-12)
+    assert made.shape[2:] == conv.ConvOp.getOutputShape((7, 6), (3, 2), (2, 2)) == (3, 3)
+
+
+def test_a_lock_of_a_folder_keeps_other_processes_out(tmp_path: Any) -> None:
+    locks = importlib.import_module("theano.gof.compilelock")
+    folder = tmp_path / "a" / "b"
+    program = (
+        "import tcc.theano, importlib; tcc.theano.install()\n"
+        f"importlib.import_module('theano.gof.compilelock').get_lock({str(folder)!r}, timeout=0.05)"
+    )
+    with locks.lock_ctx(str(folder)):
+        with locks.lock_ctx(str(folder)):  # by the same process once more
+            pass
+        other = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+        assert "TimeoutError: the lock of" in other.stderr
+    subprocess.run([sys.executable, "-c", program], check=True)
 
 
 def test_optimisations_are_taken_and_ignored() -> None:
