@@ -141,8 +141,8 @@ HISTORIC: dict[str, Any] = {
     "vm.lazy": None,
     "warn": {},
 }
-HISTORIC_NAMES = frozenset(name.split(".")[0] for name in HISTORIC)
-GROUPS = frozenset(name.split(".")[0] for name, value in HISTORIC.items() if "." in name or value == {})
+HISTORIC_NAMES = {name.split(".")[0] for name in HISTORIC}
+GROUPS = {name.split(".")[0] for name, value in HISTORIC.items() if "." in name or value == {}}
 TRUE, FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
 
 

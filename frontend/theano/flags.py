@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import configparser
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
 from tcc.ir import knobs
-from tcc.settings import FLAGS, HISTORIC, assign, config
+from tcc.settings import FLAGS, GROUPS, HISTORIC, HISTORIC_NAMES, assign, config
 
 NAMES = {name.lower(): name for name in (*HISTORIC, *FLAGS)}  # in files case does not matter
 
@@ -62,3 +62,55 @@ def _given() -> Iterator[tuple[str, str, str]]:
         name, equals, text = pair.partition("=")
         if equals:
             yield "THEANO_FLAGS", name.strip(), text.strip()
+
+
+# -- flags of programs -------------------------------------------------------------------------------------------------
+
+
+class Param:
+    """What a program's own flag is when nobody sets it, and how its text is read."""
+
+    def __init__(self, default: Any, read: Callable[[str], Any] = str) -> None:
+        self.default, self.read = default, read
+
+
+def StrParam(default: Any, *_: Any, **__: Any) -> Param:  # noqa: N802
+    """A flag that is text."""
+    return Param(default)
+
+
+def IntParam(default: Any, *_: Any, **__: Any) -> Param:  # noqa: N802
+    """A flag that is an integer."""
+    return Param(default, int)
+
+
+def FloatParam(default: Any, *_: Any, **__: Any) -> Param:  # noqa: N802
+    """A flag that is a float."""
+    return Param(default, float)
+
+
+def BoolParam(default: Any, *_: Any, **__: Any) -> Param:  # noqa: N802
+    """A flag that is True or False."""
+    return Param(default, lambda text: text.lower() in ("1", "true", "yes", "on"))
+
+
+def EnumStr(default: str, *options: str, **_: Any) -> Param:  # noqa: N802
+    """A flag that is one of several words; ValueError for others."""
+
+    def read(text: str) -> str:
+        if text not in (default, *options):
+            raise ValueError(f"the flag must be one of {', '.join((default, *options))}, got {text!r}")
+        return text
+
+    return Param(default, read)
+
+
+def AddConfigVar(name: str, doc: str, configparam: Param, root: Any = config, in_c_key: bool = True) -> None:  # noqa: N802
+    """Adds a program's own flag to `config`; what THEANO_FLAGS or ~/.theanorc says of it counts."""
+    given = config._historic
+    HISTORIC[name] = configparam.default
+    HISTORIC_NAMES.add(name.split(".")[0])
+    if "." in name:
+        GROUPS.add(name.split(".")[0])
+    if name in given:
+        given[name] = configparam.read(str(given[name]))

@@ -89,6 +89,7 @@ GPU_TREE: dict[str, Entry] = {
     "sandbox.cuda.cuda_ndarray": Entry(names=_CUDA_TYPES),
     "sandbox.cuda.cuda_ndarray.cuda_ndarray": Entry(names=_CUDA_TYPES),
     "sandbox.cuda.dnn": Entry(names=_OLD_DNN),
+    "sandbox.cuda.nvcc_compiler": Entry(names={"rpath_defaults": f"{R}:rpath_defaults"}),
     "sandbox.cuda.opt": Entry(names=REGISTER),
     "sandbox.cuda.rng_curand": Entry(names={"CURAND_RandomStreams": "tcc.sandbox.rng_mrg:MRG_RandomStreams"}),
     "sandbox.cuda.type": Entry(names=_CUDA_TYPES),

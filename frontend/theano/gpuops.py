@@ -106,18 +106,22 @@ def empty_like(var: Any) -> Any:
 # -- types and values ------------------------------------------------------------------------------------------------------
 
 
-def CudaNdarrayType(broadcastable: Any, name: str | None = None, dtype: str | None = None) -> TensorType:  # noqa: N802
-    """The type of tensors of float32."""
-    if dtype not in (None, "float32"):
-        raise TypeError(f"CudaNdarrayType is of float32, got {dtype}")
-    return TensorType("float32", broadcastable)
+class CudaNdarrayType:
+    """`CudaNdarrayType(broadcastable)` is the type of tensors of float32; nothing is an instance."""
+
+    def __new__(cls, broadcastable: Any, name: str | None = None, dtype: str | None = None) -> Any:
+        if dtype not in (None, "float32"):
+            raise TypeError(f"CudaNdarrayType is of float32, got {dtype}")
+        return TensorType("float32", broadcastable)
 
 
-def GpuArrayType(  # noqa: N802
-    dtype: str, broadcastable: Any, context_name: Any = None, name: str | None = None
-) -> TensorType:
-    """The type of tensors of a dtype."""
-    return TensorType(dtype, broadcastable)
+class GpuArrayType:
+    """`GpuArrayType(dtype, broadcastable)` is the type of tensors; nothing is an instance."""
+
+    def __new__(
+        cls, dtype: str, broadcastable: Any, context_name: Any = None, name: str | None = None
+    ) -> Any:
+        return TensorType(dtype, broadcastable)
 
 
 class CudaNdarray:

@@ -192,6 +192,7 @@ TREE: dict[str, Entry] = {
         names={
             **_from("tcc.settings", "config change_flags TheanoConfigParser"),
             "_config_var_list": "tcc.theano.flags:variables",
+            **_from("tcc.theano.flags", "AddConfigVar StrParam IntParam FloatParam BoolParam EnumStr"),
         }
     ),
     "configdefaults": Entry(
@@ -212,6 +213,7 @@ TREE: dict[str, Entry] = {
             "utils": f"{L}:gof_utils",
         }
     ),
+    "gof.cmodule": Entry(names={"get_lib_extension": f"{R}:get_lib_extension"}),
     "gof.compilelock": Entry(("tcc.theano.locks",)),
     "gof.graph": Entry(names=_GRAPH),
     "gof.opt": Entry(names=REWRITES),
@@ -257,7 +259,7 @@ TREE: dict[str, Entry] = {
     "compile.mode": Entry(
         names={**_MODES, **_from(L, "FAST_RUN FAST_COMPILE"), "predefined_modes": "tcc.modes:PREDEFINED"}
     ),
-    "compile.debugmode": Entry(("tcc.modes",)),
+    "compile.debugmode": Entry(("tcc.modes",), {"default_make_thunk": f"{R}:default_make_thunk"}),
     "compile.nanguardmode": Entry(("tcc.modes",)),
     "compile.monitormode": Entry(names={**_from("tcc.modes", "MonitorMode"), **_from(L, "detect_nan")}),
     "compile.function_module": Entry(names={**_ERRORS, "Function": "tcc.functions:Made"}),
@@ -446,6 +448,9 @@ TREE: dict[str, Entry] = {
     "sandbox.neighbours": Entry(("tcc.tensor.nnet.neighbours",)),
     **GPU_TREE,
     "misc": Entry(),
+    "misc.strutil": Entry(
+        names={"render_string": f"{R}:render_string", "renderString": f"{R}:render_string"}
+    ),
     "misc.safe_asarray": Entry(names=_from(L, "_asarray")),
     "misc.may_share_memory": Entry(names={"may_share_memory": "numpy:may_share_memory"}),
     "misc.pkl_utils": Entry(
@@ -473,9 +478,9 @@ TREE: dict[str, Entry] = {
 
 # Modules of Theano's compiler itself, for which nothing here stands.
 INTERNAL = frozenset(
-    "gof.callcache gof.cc gof.cmodule gof.compiledir gof.cutils gof.destroyhandler "
+    "gof.callcache gof.cc gof.compiledir gof.cutils gof.destroyhandler "
     "gof.lazylinker_c gof.link gof.params_type gof.sched gof.toolbox gof.unify gof.vm "
-    "gpuarray.elemwise gpuarray.fp16_help gpuarray.subtensor sandbox.cuda.nvcc_compiler scalar.sharedvar scan_module.scan_opt "
+    "gpuarray.elemwise gpuarray.fp16_help gpuarray.subtensor sandbox.cuda.scalar.sharedvar scan_module.scan_opt "
     "scan_module.scan_perform_ext scan_module.scan_views tensor.blas tensor.blas_c tensor.blas_scipy tensor.nnet.opt "
     "tensor.opt_uncanonicalize".split()
 )

@@ -3,6 +3,7 @@ changes no result that does not hang on rounding."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -20,6 +21,12 @@ class Rewrite:
         """Nothing."""
 
     optimize = apply
+
+    @staticmethod
+    def warn(*args: Any) -> None:
+        """What programs give as `failure_callback`."""
+
+    warn_inplace = warn_ignore = warn
 
 
 class OpRemove(Rewrite):
@@ -97,3 +104,17 @@ class Database:
 
 
 optdb = Database()
+
+# Lists that programs with code of C or CUDA append to when they are imported; compiling it is what fails.
+default_make_thunk: list[Any] = []
+rpath_defaults: list[str] = []
+
+
+def render_string(string: str, sub: Any) -> str:
+    """A template of code, filled in."""
+    return str(string % sub)
+
+
+def get_lib_extension() -> str:
+    """The ending of the names of Python's extension modules."""
+    return "pyd" if sys.platform == "win32" else "so"

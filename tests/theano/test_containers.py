@@ -141,6 +141,6 @@ def test_canonical_slices(known: tuple[bool, ...]) -> None:
 
 
 def test_parts_of_theanos_compiler_are_named_as_such() -> None:
-    for path in ("gof.cmodule", "gpuarray.elemwise", "scan_module.scan_opt"):
+    for path in ("gof.cc", "gpuarray.elemwise", "scan_module.scan_opt"):
         with pytest.raises(ModuleNotFoundError, match="Theano's own compiler"):
             importlib.import_module(f"theano.{path}")

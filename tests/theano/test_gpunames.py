@@ -160,6 +160,7 @@ def test_what_moves_a_variable_is_the_variable() -> None:
     assert cuda.host_from_gpu(cuda.gpu_from_host(x)) is x
     assert cuda.CudaNdarrayType((False, True))().type == T.fcol().type
     assert not cuda.cuda_enabled and not OLD.dnn_available() and not isinstance(x, cuda.CudaNdarrayVariable)
+    assert not isinstance(x.type, cuda.CudaNdarrayType)
     img, kern = images(2, 3, 5, 5), images(4, 3, 3, 3)
     blas = importlib.import_module("theano.sandbox.cuda.blas")
     assert (
@@ -241,3 +242,14 @@ def test_names_of_both_pythons() -> None:
     assert Made.mark == 3  # type: ignore[attr-defined]
     with pytest.raises(KeyError, match="a"):
         six.reraise(KeyError, KeyError("a"))
+
+
+def test_flags_of_programs() -> None:
+    made = importlib.import_module("theano.configparser")
+    with pytest.warns(UserWarning, match="unknown flag"):
+        tcc.config.take("mine.count", "3", "a test")
+    made.AddConfigVar("mine.count", "how many", made.IntParam(1))
+    made.AddConfigVar("mine.word", "which", made.EnumStr("a", "b"))
+    assert tcc.config.mine.count == 3 and tcc.config.mine.word == "a"
+    tcc.config.mine.word = "b"
+    assert tcc.config.mine.word == "b"
