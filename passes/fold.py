@@ -52,7 +52,13 @@ def fold_op(op: Op, limit: int) -> Value | None:
     known = [_dense(v, value, limit) for v, value in zip(op.operands, values)]
     if any(k is None for k in known) or not _small(op.result.type, limit) or not of_numbers(op.attrs):
         return None
-    return _const(op, _evaluate(op, known))
+    try:
+        return _const(op, _evaluate(op, known))
+    except (
+        ValueError,
+        IndexError,
+    ):  # which a call raises, if it comes there: a singular matrix, an index out of bounds
+        return None
 
 
 def constant(v: Value) -> np.ndarray[Any, Any] | np.generic:

@@ -335,3 +335,12 @@ def test_a_kalman_filter_in_a_scan():
     step = np.zeros_like(ys)
     step[7] = 1e-5
     np.testing.assert_allclose(slope(ys)[7, 0], (value(ys + step) - value(ys - step)) / 2e-5, rtol=1e-6)
+
+
+@pytest.mark.parametrize("mode", ["FAST_RUN", "FAST_COMPILE"])
+def test_a_constant_matrix_without_inverse_is_an_error_only_where_it_is_wanted(mode):
+    x = T.dmatrix("x")
+    f = tcc.function([x], tcc.ifelse(T.gt(x[0, 0], 0), nlinalg.inv(np.ones((2, 2))), x), mode=mode)
+    np.testing.assert_array_equal(f(np.zeros((2, 2))), np.zeros((2, 2)))
+    with pytest.raises(np.linalg.LinAlgError, match="Singular matrix(.|\n)*test_linalg.py"):
+        f(np.ones((2, 2)))
