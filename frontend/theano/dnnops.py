@@ -9,31 +9,26 @@ import warnings
 from typing import Any
 
 from tcc import build, elemwise
-from tcc.settings import config
 from tcc.tensor.nnet import abstract_conv, bn, separable
 from tcc.tensor.nnet import basic as nnet
 from tcc.tensor.signal import pool
+from tcc.theano.gpuops import in_use
 from tcc.theano.legacyop import LegacyOp
 from tcc.theano.netops import AveragePoolGrad, CorrMM, MaxPoolGrad
 from tcc.variable import Constant, as_variable
 
 
-def on_gpu() -> bool:
-    """Whether functions are made for a GPU."""
-    return not config.device.startswith("cpu")
-
-
 def dnn_present() -> bool:
-    """Whether functions are made for a GPU: what is in this module runs on CPUs too."""
-    return on_gpu()
+    """Whether a GPU is in use: what is in this module runs on CPUs too."""
+    return in_use()
 
 
 def dnn_available(context_name: Any = None) -> bool:
     """As `dnn_present`."""
-    return on_gpu()
+    return in_use()
 
 
-dnn_present.msg = dnn_available.msg = "functions run on the CPU"  # type: ignore[attr-defined]
+dnn_present.msg = dnn_available.msg = "functions run on the CPU; the flag dnn.enabled=True passes over that"  # type: ignore[attr-defined]
 
 
 # -- convolution -----------------------------------------------------------------------------------------------------------

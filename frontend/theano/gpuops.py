@@ -16,10 +16,15 @@ from tcc.user_op import Op
 from tcc.variable import as_variable
 
 
+def in_use() -> bool:
+    """Whether functions are made for a GPU, or the flag `dnn.enabled=True` has programs go on that refuse to run without one."""
+    return not config.device.startswith("cpu") or str(config.dnn.enabled) == "True"
+
+
 def __getattr__(name: str) -> Any:
-    """Whether Theano would say that a GPU is in use: when it is first asked."""
+    """What modules say of this when they are first asked."""
     if name == "enabled":
-        return not config.device.startswith("cpu")
+        return in_use()
     raise AttributeError(name)
 
 

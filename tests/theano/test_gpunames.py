@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import subprocess
 import sys
 from typing import Any
@@ -253,3 +254,19 @@ def test_flags_of_programs() -> None:
     assert tcc.config.mine.count == 3 and tcc.config.mine.word == "a"
     tcc.config.mine.word = "b"
     assert tcc.config.mine.word == "b"
+
+
+def test_a_flag_lets_programs_go_on_without_a_gpu() -> None:
+    program = (
+        "import tcc.theano; tcc.theano.install(); import theano.gpuarray.dnn, theano.sandbox.cuda\n"
+        "print(theano.gpuarray.pygpu_activated, theano.sandbox.cuda.cuda_enabled, theano.gpuarray.dnn.dnn_present())"
+    )
+    for flags, said in (("", "False False False"), ("dnn.enabled=True", "True True True")):
+        made = subprocess.run(
+            [sys.executable, "-c", program],
+            capture_output=True,
+            text=True,
+            check=True,
+            env={**os.environ, "THEANO_FLAGS": flags},
+        )
+        assert made.stdout.strip() == said
