@@ -218,7 +218,7 @@ class _Driver(Body):
         for op in body.walk():
             if op.name not in KERNELS or on_host(op) or not is_kernel(op):
                 continue
-            key = kernel_key(op)
+            key = kernel_key(op), op.parent  # slots may name the index of the loop around
             if key not in written:
                 written[key] = KERNELS[op.name](op, self.target)
             kernel = self.kernel_of[op] = written[key]

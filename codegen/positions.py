@@ -10,6 +10,7 @@ from tcc.codegen.nest import iota
 from tcc.codegen.target import Target
 from tcc.codegen.vectors import gather, lane_mask, splat, store
 from tcc.ir.core import Op
+from tcc.ir.types import FLOATS
 
 
 def positions_kernel(op: Op, target: Target) -> Kernel:
@@ -58,7 +59,7 @@ def searchsorted_kernel(op: Op, target: Target) -> Kernel:
     w = Places(op, target)
     e = w.e
     x, v, _ = w.types
-    floats = x.dtype in ("f32", "f64")
+    floats = x.dtype in FLOATS
     if op.attrs["side"] == "left":
         further = "a < b" if not floats else "(a < b) | ((a == a) & (b != b))"
     else:

@@ -135,3 +135,16 @@ def test_steps_of_a_loop_give_the_bits_of_products_alone(by_rows: bool) -> None:
         for given, found in zip(xs, loop(xs), strict=True):
             state = alone(given, state)
             assert same_bits(found, state)
+
+
+def test_products_of_one_shape_in_loops_of_their_own_follow_their_own_steps() -> None:
+    w, v, n = T.fmatrix("w"), T.fvector("v"), T.lscalar("n")
+
+    def steps(count: Any) -> Any:
+        return lambda h: tcc.scan(lambda a: T.tanh(T.dot(w, a)), outputs_info=h, n_steps=count)[0]
+
+    nested, _ = tcc.scan(lambda h: steps(3)(h)[-1], outputs_info=v, n_steps=n)
+    f = tcc.function([w, v, n], [nested, steps(n)(v)])
+    m = np.random.default_rng(0).standard_normal((17, 17)).astype("f") / 4
+    inner, plain = f(m, np.ones(17, "f"), 6)
+    np.testing.assert_allclose(inner[1], plain[5], rtol=1e-4, atol=1e-5)

@@ -329,3 +329,11 @@ def test_unique_slices(axis):
     assert tcc.function([x], first.shape)(values).tolist() == list(np.unique(values, axis=axis).shape)
     with pytest.raises(ValueError, match="no axis 2"):
         T.extra_ops.unique(x, axis=2)
+
+
+def test_searchsorted_finds_nan_of_float16_behind_all_numbers() -> None:
+    x, v = np.array([1, 2, np.nan], "float16"), np.array([np.nan, 2, np.inf], "float16")
+    a, b = T.TensorType("float16", (None,))("a"), T.TensorType("float16", (None,))("b")
+    f = tcc.function([a, b], [T.searchsorted(a, b, side=side) for side in ("left", "right")])
+    for got, side in zip(f(x, v), ("left", "right"), strict=True):
+        assert got.tolist() == np.searchsorted(x, v, side).tolist()
