@@ -14,7 +14,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tcc.codegen.conv.axes import Axis, Run, known
-from tcc.codegen.conv.kernel import ROUND_THREADS
 from tcc.codegen.conv.plan import ConvPlan
 from tcc.codegen.conv.text import TILE_END, Number, step_cycles
 from tcc.codegen.conv.tile import ConvTile
@@ -25,7 +24,6 @@ from tcc.codegen.target import Target
 from tcc.codegen.vectors import load, store
 from tcc.ir.core import Op
 from tcc.ir.dims import Size, add, mul
-from tcc.runtime import layout as at
 
 CHUNK_BYTES = 1 << 14  # of results that are turned at a time
 _TURN = 6  # cycles for a vector that is turned and copied
@@ -161,7 +159,7 @@ class ByChannels(ConvTile):
         pack = self.reserve(
             self.groups * self.filter_blocks * known(self.depth_channels) * self.taps * self.lanes * t.bytes
         )
-        most_images = self.images_at_once(images, threads=ROUND_THREADS)
+        each_images, most_images = self.images_at_once(images)
         self.turn = self.helper(copy_transposed(t, self.target), pack_name(t, "turn"))
         self.write_pad(self.si, self.axes)
         for tile in sorted({(h, w, b.cols) for b in self.blocks if b for _, _, h, w in b.tiles}):
@@ -174,8 +172,7 @@ class ByChannels(ConvTile):
 
         e = self.begin_kernel()
         x = Index(e)
-        threads = e.value(f"load i64, ptr {e.gep('%ctx', at.CTX_THREADS, 'i64')}")
-        most = x.mul(x.max(x.min(threads, ROUND_THREADS), 1), self.size(most_images))
+        most = self.round_images(x, each_images, most_images)
         self.put("pack", self.scratch(pack))
         depth = known(self.depth_channels) * self.taps
         self.parallel("filters", self.groups * self.filter_blocks, depth * self.v * 8 * _TURN)

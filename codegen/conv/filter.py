@@ -171,7 +171,7 @@ class ConvFilter(ConvText):
         self.lay_out(self.axes, channels, slack=2 * self.t.lanes)
         self.sums = self.reserve(mul(self.parts, self.units, self.h * self.width * self.t.bytes))
         self._cut_lines(mul(add(self.image, self.turned_image), self.t.bytes))
-        most = self.fitting(self.part, add(self.image, self.turned_image))
+        most = self.fitting(self.part, add(self.image, self.turned_image), round_bytes(self.target))
         if self.in_place:
             self.image, self.channel = x.strides[:2]
         else:

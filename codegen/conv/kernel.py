@@ -24,9 +24,7 @@ from tcc.codegen.index import Index
 from tcc.codegen.kernel import Kernel
 from tcc.codegen.vectors import LINE, load, store
 from tcc.ir.dims import add, floordiv, maximum, minimum, mul
-from tcc.runtime import layout as at
 
-ROUND_THREADS = 4  # that have images of their own in a round
 ROWS_AHEAD = 8  # whose first two lines are fetched, after which the hardware has the row's others come
 
 
@@ -46,7 +44,7 @@ class Conv(ConvTile):
         elif self.merged:
             most_images = self.merge_images(images)
         else:
-            most_images = self.images_at_once(images, threads=ROUND_THREADS)
+            each_images, most_images = self.images_at_once(images)
         if self.axes[2].spread:
             write_spread_pad(self, self.si, self.axes)
         elif not self.in_place:
@@ -64,9 +62,7 @@ class Conv(ConvTile):
         x = Index(e)
         most = self.size(most_images)
         if not self.merged and not self.in_place:
-            # threads share the images, so that each finds its own in its caches
-            threads = e.value(f"load i64, ptr {e.gep('%ctx', at.CTX_THREADS, 'i64')}")
-            most = x.mul(x.max(x.min(threads, ROUND_THREADS), 1), most)
+            most = self.round_images(x, each_images, most_images)
         for number in range(len(self.phases)):
             self.put("table", self.scratch(tables[number]))
             self.put("pack", self.scratch(packs[number]))

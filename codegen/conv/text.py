@@ -24,6 +24,7 @@ FIELDS = ("args", "first", "table", "pack", "count", "part", "chunk")
 _ALIGN = 64
 PAGE = 4096
 STRAIGHT = 8  # vectors that are moved one by one in the text
+ROUND_ROOM = 4  # times a round's bytes, or images, that are padded at a time for all threads
 MOST_ROWS = 14  # of a register tile, but for those of one vector
 TILE_END = 40  # cycles of a tile beside its steps, and three more for each of its vectors
 
@@ -145,16 +146,25 @@ class ConvText:
         self.copied = self.channel  # of an image
         self.image: Size = add(mul(channels, self.channel), slack)
 
-    def images_at_once(self, images: Size, threads: int) -> Size:
-        """How many a thread pads before tiles read them; there is room for those of `threads`."""
-        count = self.fitting(images, self.image)
-        self.padded = self.reserve(mul(self.image, minimum(images, mul(count, threads)), self.t.bytes))
-        return count
+    def images_at_once(self, images: Size) -> tuple[Size, Size]:
+        """(how many of the padded images are a thread's in a round, how many there is room for): a thread's fit an eighth of
+        the second-level cache, for what the tiles read and write passes through it too."""
+        each = self.fitting(images, self.image, self.target.l2_bytes // 8)
+        room = maximum(
+            self.fitting(images, self.image, ROUND_ROOM * round_bytes(self.target)),
+            minimum(images, ROUND_ROOM),
+        )
+        self.padded = self.reserve(mul(self.image, room, self.t.bytes))
+        return each, room
 
-    def fitting(self, images: Size, elements: Size) -> Size:
-        """As many of the images, which take so many elements of scratch, as fit half of the second-level cache."""
-        bytes = mul(elements, self.t.bytes)
-        return maximum(minimum(images, floordiv(round_bytes(self.target), maximum(bytes, 1))), 1)
+    def round_images(self, x: Index, each: Size, room: Size) -> Number:
+        """Of a round: threads share the images, so that each finds its own in its caches."""
+        threads = self.e.value(f"load i64, ptr {self.e.gep('%ctx', at.CTX_THREADS, 'i64')}")
+        return x.min(x.mul(x.max(threads, 1), self.size(each)), self.size(room))
+
+    def fitting(self, images: Size, elements: Size, most: int) -> Size:
+        """As many of the images, which take so many elements of scratch, as fit `most` bytes, but at least one."""
+        return maximum(minimum(images, floordiv(most, maximum(mul(elements, self.t.bytes), 1))), 1)
 
     def image_number(self, x: Index, first: Number, i: Number) -> Number:
         """Which image is the i-th of a round."""
@@ -162,8 +172,7 @@ class ConvText:
 
     def merge_images(self, images: Size) -> Size:
         """How many are laid out as one, plane by plane, and read together: their pixels follow one another."""
-        bytes = mul(self.channels, self.channel, self.t.bytes)
-        count = maximum(minimum(images, floordiv(round_bytes(self.target), maximum(bytes, 1))), 1)
+        count = self.fitting(images, mul(self.channels, self.channel), round_bytes(self.target))
         self.image, self.plane, self.channel = self.plane, mul(self.plane, count), mul(self.channel, count)
         self.padded = self.reserve(mul(add(mul(self.channels, self.channel), self.slack), self.t.bytes))
         return count
