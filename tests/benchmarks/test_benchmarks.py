@@ -146,6 +146,9 @@ def test_every_case_says_what_is_least() -> None:
         "x + 1, 8 floats, from the host and back",
         "hessian-vector product, 16-32-1 mlp, batch 32",
         "log-density + gradient, 1000 float64",
+        "solve 1000 of 6x6 f64",
+        "kalman filter, 4 states, 200 steps f64",
+        "gaussian process + gradient, 200 points f64",
     }
     assert STEP.least().flops == 600 * 500 * (4 * 784 + 6 * 10)
 

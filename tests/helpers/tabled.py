@@ -104,9 +104,9 @@ def elementwise(rows: Sequence[OpDef]) -> tuple[Func, list[tuple[OpDef, str, str
 
 
 def what(func: Func, i: int) -> str:
-    op = func.body.yields[i].op
-    assert op is not None
-    return f"{op.name}({', '.join(v.type.dtype for v in op.operands)}) as {op.result.type.dtype}"
+    v = func.body.yields[i]
+    assert v.op is not None
+    return f"{v.op.name}({', '.join(o.type.dtype for o in v.op.operands)}) as {v.type.dtype}"
 
 
 def mistakes(func: Func, args: Sequence[Any], got: Sequence[Any]) -> Iterator[str]:
