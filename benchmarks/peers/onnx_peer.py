@@ -37,13 +37,16 @@ def task(case: Case, f: Function, inputs: Inputs) -> Task:
     file = io.BytesIO()
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # the exporter that needs no further packages is called old
-        torch.onnx.export(
-            Exported(f, inputs, case.form.held).eval(),
-            tuple(map(torch.from_numpy, given.values())),
-            file,
-            dynamo=False,
-            input_names=list(given),
-        )
+        try:
+            torch.onnx.export(
+                Exported(f, inputs, case.form.held).eval(),
+                tuple(map(torch.from_numpy, given.values())),
+                file,
+                dynamo=False,
+                input_names=list(given),
+            )
+        except torch.onnx.errors.UnsupportedOperatorError as e:
+            raise NotYet("ONNX has no such operator") from e
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = THREADS
     options.inter_op_num_threads = 1
