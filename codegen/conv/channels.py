@@ -2,19 +2,20 @@
 
 Filters are turned, so that a vector holds neighbouring ones; a register tile is a rectangle of pixels, each of which meets
 the vectors with one element of the padded image, wherever that stands.  So no lane is idle, however small images are.  Of
-filters beyond the first-level cache all tiles of a chunk take the same steps before they go on.  An element is the same
-chain as in `conv/kernel.py`.
+filters beyond the first-level cache all tiles of a chunk take the same steps before they go on.  Many filters for few
+pixels are turned where they are met, some channels at a time, so that they come from far memory once and never go back
+there.  An element is the same chain as in `conv/kernel.py`.
 """
 
 from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from tcc.codegen.conv.axes import Axis, Run, known
-from tcc.codegen.conv.plan import ConvPlan
+from tcc.codegen.conv.plan import ENOUGH, ConvPlan
 from tcc.codegen.conv.text import TILE_END, Number, step_cycles
 from tcc.codegen.conv.tile import ConvTile
 from tcc.codegen.index import Index
@@ -51,6 +52,17 @@ class _Block:
         return [
             (y, x, min(h, rows - y), min(w, cols - x)) for y in range(0, rows, h) for x in range(0, cols, w)
         ]
+
+
+@dataclass(frozen=True)
+class _Chunk:
+    """Which results: of a group, a block of its filters, an image, a depth and some rows."""
+
+    group: Number
+    filters: Number
+    i: Number
+    z: Number
+    y: Number
 
 
 def by_channels_is_possible(c: ConvPlan) -> bool:
@@ -98,11 +110,33 @@ class ByChannels(ConvTile):
             if cycles < self.whole_cycles:
                 self.whole_cycles, self.v, self.blocks = cycles, v, blocks
         self.lanes = self.v * self.t.lanes
-        self.in_parts = any(self._steps_at_once(k) < k for k in map(known, self.depths))
         self.filter_blocks = -(-m // self.lanes)
+        self.part = self._channels_at_once()
+        self.in_parts = bool(self.part) or any(self._steps_at_once(k) < k for k in map(known, self.depths))
         self.filters_cycles = _TURN * self.groups * m * known(self.depth_channels) * self.taps / self.t.lanes
         most = max((b.pixels for b in self.blocks if b), default=0)
         self.width = -(-most // self.t.lanes) * self.t.lanes  # of a channel's results that are turned
+
+    def _channels_at_once(self) -> int:
+        """How many channels of a block of filters are turned for all images before the tiles meet them; 0 where all filters are
+        turned first, since these meet much, or are few."""
+        images = self.source.shape[0]
+        if not isinstance(images, int) or len(self.phases) > 1 or self.blocks[0] is None or not self.turned:
+            return 0
+        if self.groups * self.filter_blocks < ENOUGH:
+            return 0
+        depth, apart = self.steps[0]
+        if self.forward and depth > 1 and apart != self.taps:  # channels are not runs of a filter
+            return 0
+        chunks = images * self._chunks(0, self.blocks[0])
+        if chunks * self.blocks[0].pixels * self.lanes * self.t.bytes > self.target.l2_bytes // 4:
+            return 0
+        each = self.taps * self.lanes * self.t.bytes
+        fit = max(self.target.l1_bytes // 2 // each, 1)
+        whole = self.t.lanes // math.gcd(self.taps, self.t.lanes)  # channels that are whole squares
+        if whole * each <= self.target.l1_bytes * 3 // 4:
+            fit = max(fit // whole, 1) * whole
+        return min(fit, max(depth, 1))
 
     def _layout(self, shared: list[Axis], spread: list[Axis | None], space: list[Size]) -> list[Axis]:
         return shared
@@ -156,9 +190,9 @@ class ByChannels(ConvTile):
         t, images = self.t, self.source.shape[0]
         self.lay_out(self.axes, mul(self.groups, self.depth_channels), slack=add(self.axes[2].share, t.lanes))
         tables = [self.reserve(mul(k, 16)) for k in self.depths]
-        pack = self.reserve(
-            self.groups * self.filter_blocks * known(self.depth_channels) * self.taps * self.lanes * t.bytes
-        )
+        channels = known(self.depth_channels)
+        blocks = 0 if self.part else self.groups * self.filter_blocks
+        pack = self.reserve(blocks * channels * self.taps * self.lanes * t.bytes)
         each_images, most_images = self.images_at_once(images)
         self.turn = self.helper(copy_transposed(t, self.target), pack_name(t, "turn"))
         self.write_pad(self.si, self.axes)
@@ -168,14 +202,14 @@ class ByChannels(ConvTile):
         self._write_filters(tables)
         for number, block in enumerate(self.blocks):
             if block:
-                self._write_chunks(number, block)
+                self._write_chunks(number, block, most_images)
 
         e = self.begin_kernel()
         x = Index(e)
         most = self.round_images(x, each_images, most_images)
         self.put("pack", self.scratch(pack))
-        depth = known(self.depth_channels) * self.taps
-        self.parallel("filters", self.groups * self.filter_blocks, depth * self.v * 8 * _TURN)
+        turned = channels * self.taps * self.v * 8 * _TURN
+        self.parallel("filters", max(blocks, 1), turned if blocks else 0)
 
         def round(first: str, _: list[str]) -> None:
             count = x.min(x.sub(self.size(images), first), most)
@@ -186,13 +220,20 @@ class ByChannels(ConvTile):
                 if block is None:
                     continue
                 self.put("table", self.scratch(tables[number]))
-                units = x.mul(count, self._chunks(number, block) * self.groups * self.filter_blocks)
+                chunks = self._chunks(number, block)
                 cost = known(self.depths[number]) * self.v * block.pixels * 8
-                self.parallel(f"chunks{number}", units, cost)
+                units: Number = self.groups * self.filter_blocks
+                if self.part:
+                    self.parallel(f"chunks{number}", units, x.add(x.mul(x.mul(count, chunks), cost), turned))
+                else:
+                    self.parallel(f"chunks{number}", x.mul(count, chunks * int(units)), cost)
 
         e.loop(0, self.size(images), most, round)
         most_pixels = max((b.pixels for b in self.blocks if b), default=0)
-        return self.finish(self.op.name, thread_scratch=(most_pixels + self.width) * self.lanes * t.bytes)
+        each = most_pixels
+        if self.part and self.blocks[0]:
+            each = known(most_images) * self._chunks(0, self.blocks[0]) * most_pixels + self.part * self.taps
+        return self.finish(self.op.name, thread_scratch=(each + self.width) * self.lanes * t.bytes)
 
     def _steps_at_once(self, k: int) -> int:
         """Of k, that all tiles of a chunk take before they take more: as many as have their filters in half of the first-level
@@ -210,10 +251,7 @@ class ByChannels(ConvTile):
         tables."""
         e = self.begin_body("filters")
         x, t = Index(e), self.t
-        s0, s1 = (known(s) for s in self.filters.strides[:2])
-        along, apart = (s0, s1) if self.forward else (s1, s0)
-        m, depth, lanes = known(self.m), known(self.depth_channels), self.lanes
-        base, pack = self.pointer(self.fi), self.get("pack")
+        pack = self.get("pack")
         places = [self.scratch(table) for table in tables]
 
         def all_tables() -> None:
@@ -221,37 +259,48 @@ class ByChannels(ConvTile):
                 self._write_steps(place, phase)
 
         e.when(e.value("icmp eq i64 %begin, 0"), all_tables)
+        depth = known(self.depth_channels)
 
         def unit(u: str, _: list[str]) -> None:
-            group, number = self.divide(x, u, self.filter_blocks)
-            to = e.gep(pack, x.mul(u, depth * self.taps * lanes), t.elem)
-            begin = x.mul(number, lanes)
-            of_group = x.mul(group, m * s0 if self.forward else depth * s0)
-            source = e.gep(base, x.add(of_group, x.mul(begin, along)), t.elem)
-            some = x.min(x.sub(m, begin), lanes)
-            full = depth * self.taps * lanes
-            if m % lanes:
-                e.when(e.value(f"icmp slt i64 {some}, {lanes}"), lambda: self.zero(to, full))
-            if not self.turned:
-                self._copy_steps(source, to, some, along)
-                return
-            piece, count = (self.steps, 1) if self.forward else (self.steps[1:], depth)
-            size = math.prod(n for n, _ in piece)
-            corner = sum((n - 1) * s for n, s in piece if s < 0)
+            to = e.gep(pack, x.mul(u, depth * self.taps * self.lanes), t.elem)
+            self._turn_filters(*self.divide(x, u, self.filter_blocks), to, 0, depth)
 
-            def channel(c: Number, _: Sequence[str]) -> None:
-                read = e.gep(source, x.add(x.mul(c, apart), corner), t.elem)
-                there = e.gep(to, x.mul(c, size * lanes), t.elem)
-                strides = (("i64", along * t.bytes), ("ptr", there), ("i64", lanes * t.bytes))
-                self.call_by(self.turn, ("ptr", read), *strides, ("i64", some), ("i64", size), ("i64", 0))
-
-            if count == 1:
-                channel(0, [])
-            else:
-                e.loop(0, count, 1, channel)
-
-        e.loop("%begin", "%end", 1, unit)
+        if not self.part:
+            e.loop("%begin", "%end", 1, unit)
         e.end()
+
+    def _turn_filters(self, group: Number, number: Number, to: str, first: Number, count: Number) -> None:
+        """Of a block of filters, `count` channels from `first` on: for each step of k, neighbouring filters' elements."""
+        e, x, t, lanes = self.e, Index(self.e), self.t, self.lanes
+        s0, s1 = (known(s) for s in self.filters.strides[:2])
+        along, apart = (s0, s1) if self.forward else (s1, s0)
+        m, depth = known(self.m), known(self.depth_channels)
+        begin = x.mul(number, lanes)
+        of_group = x.mul(group, m * s0 if self.forward else depth * s0)
+        source = e.gep(self.pointer(self.fi), x.add(of_group, x.mul(begin, along)), t.elem)
+        source = e.gep(source, x.mul(first, apart), t.elem)
+        some = x.min(x.sub(m, begin), lanes)
+        if m % lanes:
+            zeros = x.mul(count, self.taps * lanes)
+            e.when(e.value(f"icmp slt i64 {some}, {lanes}"), lambda: self.zero(to, zeros))
+        if not self.turned:
+            self._copy_steps(source, to, some, along)
+            return
+        piece = self.steps if self.forward else self.steps[1:]
+        corner = sum((n - 1) * s for n, s in piece if s < 0)
+        # the next channels' lines arrive while tiles meet these
+        ahead = self.part * abs(apart) * t.bytes if self.part else 0
+
+        def turn(channel: Number, size: Number) -> None:
+            read = e.gep(source, x.add(x.mul(channel, apart), corner), t.elem)
+            there = e.gep(to, x.mul(channel, self.taps * lanes), t.elem)
+            strides = (("i64", along * t.bytes), ("ptr", there), ("i64", lanes * t.bytes))
+            self.call_by(self.turn, ("ptr", read), *strides, ("i64", some), ("i64", size), ("i64", ahead))
+
+        if self.forward:
+            turn(0, x.mul(count, self.taps))
+        else:
+            e.loop(0, count, 1, lambda channel, _: turn(channel, self.taps))
 
     def _copy_steps(self, source: str, to: str, some: Number, along: int) -> None:
         """The elements of filters that are `along` apart, step by step."""
@@ -328,8 +377,8 @@ class ByChannels(ConvTile):
             store(e, t, value, e.gep("%c", place, t.elem))
         e.end()
 
-    def _write_chunks(self, number: int, block: _Block) -> None:
-        """Body over (group, block of filters, image, depth, chunk): its results to their places."""
+    def _write_chunks(self, number: int, block: _Block, most_images: Size) -> None:
+        """Body over (group, block of filters, image, depth, chunk), or (group, block of filters): its results to their places."""
         e = self.begin_body(f"chunks{number}")
         x, t, lanes = Index(e), self.t, self.lanes
         d, rows, cols = self.phases[number]
@@ -344,40 +393,39 @@ class ByChannels(ConvTile):
             self.get("table"),
             self.get("pack"),
         )
-        padded, tile, result = self.scratch(self.padded), self.thread_scratch(), self.pointer(2)
+        padded, result = self.scratch(self.padded), self.pointer(2)
         plane, image = self.size(self.plane), self.size(self.image)
-        chunks, k = -(-known(rows.count) // block.rows), known(self.depths[number])
-        part = self._steps_at_once(k)
-        lines = e.gep(tile, block.pixels * lanes, t.elem)
+        chunks, k = self._chunks(number, block) // max(known(d.count), 1), known(self.depths[number])
+        lines = self.thread_scratch()
+        tiles = e.gep(lines, self.width * lanes, t.elem)
         together = rows.step == cols.step == 1 and sh == block.cols * sw
 
-        def unit(u: str, _: list[str]) -> None:
-            rest, chunk = self.divide(x, u, chunks)
-            rest, z = self.divide(x, rest, known(d.count))
-            rest, i = self.divide(x, rest, count)
-            group, filters = self.divide(x, rest, self.filter_blocks)
-            y = x.min(x.mul(chunk, block.rows), known(rows.count) - block.rows)
-            at = x.add(x.mul(x.add(known(d.first), z), pitch_h), x.add(known(rows.first), y))
-            at = x.add(x.add(x.mul(at, pitch), known(cols.first)), x.mul(x.mul(group, depth * planes), plane))
-            a = e.gep(padded, x.add(at, x.mul(i, image)), t.elem)
-            b = e.gep(pack, x.mul(rest, depth * self.taps * lanes), t.elem)
+        def first_row(chunk: Number) -> Number:
+            return x.min(x.mul(chunk, block.rows), known(rows.count) - block.rows)
 
-            def some_steps(begin: Number) -> None:
-                """Of all tiles."""
-                steps = x.min(x.sub(k, begin), part)
-                for row, col, height, width in block.tiles:
-                    name = f"pixels{height}x{width}in{block.cols}"
-                    places = (
-                        ("ptr", "%args"),
-                        ("ptr", e.gep(a, row * pitch + col, t.elem)),
-                        ("ptr", e.gep(table, x.mul(begin, 2), "i64")),
-                        ("ptr", b),
-                    )
-                    to = e.gep(tile, (row * block.cols + col) * lanes, t.elem)
-                    resume = [("i64", begin)] if self.in_parts else []
-                    self.call(name, *places, ("ptr", to), ("i64", steps), *resume)
+        def tile_steps(chunk: _Chunk, tile: str, b: str, begin: Number, steps: Number) -> None:
+            """Of all tiles of a chunk."""
+            at = x.add(
+                x.mul(x.add(known(d.first), chunk.z), pitch_h), x.add(known(rows.first), first_row(chunk.y))
+            )
+            at = x.add(x.mul(at, pitch), known(cols.first))
+            at = x.add(at, x.mul(x.mul(chunk.group, depth * planes), plane))
+            a = e.gep(padded, x.add(at, x.mul(chunk.i, image)), t.elem)
+            for row, col, height, width in block.tiles:
+                name = f"pixels{height}x{width}in{block.cols}"
+                places = (
+                    ("ptr", "%args"),
+                    ("ptr", e.gep(a, row * pitch + col, t.elem)),
+                    ("ptr", e.gep(table, x.mul(begin, 2), "i64")),
+                    ("ptr", b),
+                )
+                to = e.gep(tile, (row * block.cols + col) * lanes, t.elem)
+                resume = [("i64", begin)] if self.in_parts else []
+                self.call(name, *places, ("ptr", to), ("i64", steps), *resume)
 
-            e.loop(0, max(k, 1), part, lambda begin, _: some_steps(begin))
+        def results(chunk: _Chunk, tile: str) -> None:
+            """Of a chunk, to their places."""
+            y, z = first_row(chunk.y), chunk.z
             self.call_by(
                 self.turn,
                 ("ptr", tile),
@@ -388,15 +436,15 @@ class ByChannels(ConvTile):
                 ("i64", lanes),
                 ("i64", 0),
             )
-            in_group = x.mul(filters, lanes)
-            channel = x.add(x.mul(group, m), in_group)
+            in_group = x.mul(chunk.filters, lanes)
+            channel = x.add(x.mul(chunk.group, m), in_group)
             some = x.min(x.sub(m, in_group), lanes)
-            number = x.add(first, i)
+            number = x.add(first, chunk.i)
             to = e.gep(result, x.add(x.mul(number, sn), x.mul(channel, sc)), t.elem)
             deep = x.mul(x.add(known(d.base), x.mul(z, d.step)), sd)
 
             # the last chunk goes back over rows that the one before it writes, from what a block may no longer read
-            done: Number = x.sub(x.mul(chunk, block.rows), y) if known(rows.count) % block.rows else 0
+            done: Number = x.sub(x.mul(chunk.y, block.rows), y) if known(rows.count) % block.rows else 0
 
             def line(row: Number, length: Number) -> None:
                 place = x.add(deep, x.mul(x.add(known(rows.base), x.mul(x.add(y, row), rows.step)), sh))
@@ -412,5 +460,48 @@ class ByChannels(ConvTile):
             else:
                 e.loop(done, block.rows, 1, lambda row, _: line(row, block.cols))
 
-        e.loop("%begin", "%end", 1, unit)
+        def unit(u: str, _: list[str]) -> None:
+            rest, y = self.divide(x, u, chunks)
+            rest, z = self.divide(x, rest, known(d.count))
+            rest, i = self.divide(x, rest, count)
+            chunk = _Chunk(*self.divide(x, rest, self.filter_blocks), i, z, y)
+            b = e.gep(pack, x.mul(rest, depth * self.taps * lanes), t.elem)
+            part = self._steps_at_once(k)
+
+            def some_steps(begin: Number, _: Sequence[str]) -> None:
+                tile_steps(chunk, tiles, b, begin, x.min(x.sub(k, begin), part))
+
+            e.loop(0, max(k, 1), part, some_steps)
+            results(chunk, tiles)
+
+        def block_of_filters(u: str, _: list[str]) -> None:
+            """All that a block of filters meets, a part of its channels after the other."""
+            group, filters = self.divide(x, u, self.filter_blocks)
+            total = x.mul(count, known(d.count) * chunks)
+            turned = e.gep(
+                tiles, x.mul(self.size(most_images), known(d.count) * chunks * block.pixels * lanes), t.elem
+            )
+
+            def each_chunk(body: Callable[[_Chunk, str], None]) -> None:
+                def one(c: str, _: list[str]) -> None:
+                    rest, y = self.divide(x, c, chunks)
+                    i, z = self.divide(x, rest, known(d.count))
+                    body(
+                        _Chunk(group, filters, i, z, y), e.gep(tiles, x.mul(c, block.pixels * lanes), t.elem)
+                    )
+
+                e.loop(0, total, 1, one)
+
+            def some_channels(channel: str, _: list[str]) -> None:
+                here = x.min(x.sub(depth, channel), self.part)
+                self._turn_filters(group, filters, turned, channel, here)
+                begin = x.mul(channel, self.taps)
+                # the table's distances are those in a copy of all channels
+                b = e.gep(turned, x.mul(begin, -lanes), t.elem)
+                each_chunk(lambda chunk, tile: tile_steps(chunk, tile, b, begin, x.mul(here, self.taps)))
+
+            e.loop(0, max(depth, 1), max(self.part, 1), some_channels)
+            each_chunk(results)
+
+        e.loop("%begin", "%end", 1, block_of_filters if self.part else unit)
         e.end()
