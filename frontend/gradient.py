@@ -238,7 +238,7 @@ def subgraph_grad(
             elif part.get(v) is not None:
                 accumulate(total, v, part[v])
     made = [
-        [_finished(v, g.get(v), "ignore" if g is not total else "raise", "zero") for v in group]
+        [_finished(v, g.get(v), "ignore", "zero") for v in group]
         for g, group in ((total, wrt), (total, end), (by_start, end), (by_cost, end))
     ]
     return tuple(made) if details else (made[0], made[1])

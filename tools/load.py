@@ -28,7 +28,7 @@ def load_programs(target: str, pattern: str = "") -> dict[str, Program]:
     try:
         wanted = re.compile(pattern)
     except re.error as e:
-        raise Failure(f"--fn: {pattern!r} is not a regular expression: {e}") from None
+        raise Failure(f"tcc: error: --fn: {pattern!r} is not a regular expression: {e}") from None
     found = read_programs(target) if target.endswith(".tcir") or target == "-" else import_programs(target)
     chosen = {name: p for name, p in found.items() if wanted.search(name)}
     if not chosen:
@@ -62,9 +62,18 @@ def attribute_of(module: ModuleType, place: str, name: str) -> Any:
     try:
         value = getattr(module, name)
     except AttributeError:
-        near = difflib.get_close_matches(name, vars(module), 1)
+        names = [
+            k for k, v in vars(module).items() if not k.startswith("_") and not isinstance(v, ModuleType)
+        ]
+        near = difflib.get_close_matches(name, names, 1)
         hint = f" (did you mean {near[0]}?)" if near else ""
         raise Failure(f"{place}: error: no attribute {name}{hint}") from None
+    if (
+        name == "main" and program_of(value) is None
+    ):  # by convention it trains, or asks for arguments, and returns nothing
+        raise Failure(
+            f"{place}:main: error: main runs a whole program; name a compiled function, or a function that builds one"
+        )
     if program_of(value) is None and callable(value):
         builder: Callable[[], Any] = value
         with running(f"{place}:{name}"):

@@ -112,5 +112,7 @@ def test_subgraph_grad():
     made = f([0.5, -1.0], 2.0, 3.0)
     for a, b in zip(made[:3], made[3:]):
         np.testing.assert_allclose(a, b)
+    behind, _ = tcc.subgraph_grad([w1], [middle], cost=cost)  # all of w1's share flows through the end
+    assert behind[0].eval({w1: 2.0}) == 0
     with pytest.raises(ValueError, match="must be specified"):
         tcc.subgraph_grad([w1], [x])

@@ -57,6 +57,9 @@ def fails():
 
 def leaves():
     raise SystemExit(3)
+
+def main():
+    print("it trains")
 """
 
 
@@ -369,6 +372,8 @@ def test_dump_of_a_module_takes_every_compiled_function(here: Path, capsys: Outp
     "target, words",
     [
         ("model_of_test.py:laier", "model_of_test.py: error: no attribute laier (did you mean layer?)"),
+        ("model_of_test.py:nope", "model_of_test.py: error: no attribute nope\n"),  # not the module np
+        ("model_of_test.py:main", "model_of_test.py:main: error: main runs a whole program"),
         ("model_of_test.py:plain", "error: not a compiled function but int"),
         (
             "model_of_test.py:fails",
@@ -380,7 +385,7 @@ def test_dump_of_a_module_takes_every_compiled_function(here: Path, capsys: Outp
         ("no.such.module:f", "no.such.module: error: no module of this name"),
         ("f.tcir --fn g", "f.tcir: error: nothing to show for --fn g (there is f)"),
         ("empty.py", "(there is no compiled function; name one, or what builds one: empty.py:NAME)"),
-        ("f.tcir --fn (", "--fn: '(' is not a regular expression"),
+        ("f.tcir --fn (", "tcc: error: --fn: '(' is not a regular expression"),
     ],
 )
 def test_what_cannot_be_dumped_is_1(here: Path, target: str, words: str, capsys: Output) -> None:
