@@ -9,12 +9,13 @@ from tcc.graph import Apply, dependent, place, toposort
 from tcc.ir import dims
 from tcc.ir.builder import Builder
 from tcc.ir.clone import clone_block
-from tcc.ir.core import Block, Value
+from tcc.ir.core import Block, Op, Value
 from tcc.ir.dims import Size
 from tcc.ir.types import Type
 from tcc.printing import Print, label
 from tcc.stacking import bind_before, bound_in, sized, told_by_steps
 from tcc.unify import GraphBuilder, Scope, resolve_block
+from tcc.user_op import Probed
 from tcc.variable import Variable
 
 if TYPE_CHECKING:
@@ -85,13 +86,13 @@ def stackable(
     """What a loop stacks, with sizes that are known before it; one step that differs is an error of the call."""
     carries = attrs["carries"]
     stacks = list(results[carries:ends])
-    used = frozenset().union(*(dims.names_of(s) for v in stacks for s in v.type.shape))
-    names = [n for n in bound_in(body) if n in used]
-    if not names:
+    bound = set(bound_in(body))
+    late = [s for s in dict.fromkeys(s for v in stacks for s in v.type.shape) if bound & dims.names_of(s)]
+    if not late:
         return stacks
     rest = [*results[:carries], *results[ends:]]
-    told = told_by_steps(lowering.builder, body, rest, operands, names, attrs)
-    known = {n: lowering.bound(v) for n, v in zip(names, told)}
+    told = told_by_steps(lowering.builder, body, rest, operands, late, attrs)
+    known = {s: lowering.bound(v) for s, v in zip(late, told)}
     message = f"{what}: what is stacked must have the same size in every step"
     return sized(Builder(body, loc=lowering.builder.loc), stacks, known, message)
 
@@ -154,6 +155,10 @@ def told(lowering: Lowering, block: Block, sizes: Sequence[Size]) -> Block:
             bound[str(op.attrs["size"])] = dims.name(f"s{lowering.fresh}")
     needed = set(bound) & set().union(*map(dims.names_of, sizes))
     made = clone_block(block, {}, bound) if needed else Block()
+    for first, second in zip(
+        made.ops, block.ops
+    ):  # not in loops: of their steps, the last one's results would be kept
+        run_once(first, second)
     for op in list(made.walk()):
         if op.name == "call" and isinstance(getattr(op.attrs["function"], "__self__", None), Print):
             op.result.replace_by(op.operands[0])  # the branch itself prints it
@@ -163,6 +168,19 @@ def told(lowering: Lowering, block: Block, sizes: Sequence[Size]) -> Block:
     b = Builder(made, loc=lowering.builder.loc)
     b.op("yield", *(b.size_value(dims.substitute(s, bound)) for s in sizes))
     return made
+
+
+def run_once(first: Op, second: Op) -> None:
+    """A user-written op that two blocks have, one before the other, runs in the first."""
+    function: Any = first.attrs.get("function")
+    probed = getattr(function, "__self__", None)
+    if not isinstance(probed, Probed):
+        if getattr(function, "op", None) is None or any(
+            getattr(function, name, None) is not None for name in ("kernels", "on_device", "want")
+        ):
+            return
+        probed = Probed(function)
+    first.attrs["function"], second.attrs["function"] = probed.asked_twice(function)
 
 
 def as_shaped(lowering: Lowering, value: Value, wanted: Type) -> Value:

@@ -62,10 +62,10 @@ def told_by_steps(
     body: Block,
     results: Sequence[Value],
     operands: Sequence[Value],
-    names: Sequence[str],
+    sizes: Sequence[Size],
     attrs: Any,
 ) -> list[Value]:
-    """The largest value that each of `names`, which are bound in `body`, has in some step: a scan for the sizes alone.
+    """The largest value that each of `sizes`, whose names are bound in `body`, has in some step: a scan for them alone.
 
     `results` are the next states, then, of a loop that may end early, the condition.  The caller checks that no step differs.
     """
@@ -73,8 +73,8 @@ def told_by_steps(
     env: dict[Value, Value] = {}
     steps = clone_block(body, env, fresh)
     inner = Builder(steps, loc=b.loc)
-    most = [steps.add_param(Type("i64")) for _ in names]
-    told = [inner.maximum(m, inner.size_value(fresh[n])) for m, n in zip(most, names)]
+    most = [steps.add_param(Type("i64")) for _ in sizes]
+    told = [inner.maximum(m, inner.size_value(dims.substitute(s, fresh))) for m, s in zip(most, sizes)]
     carries = attrs["carries"]
     nexts = [env.get(v, v) for v in results]
     inner.op("yield", *nexts[:carries], *told, *nexts[carries:])
@@ -96,9 +96,9 @@ def _drop_unread(block: Block) -> None:
             op.erase()
 
 
-def sized(b: Builder, values: Sequence[Value], known: Mapping[str, Size], message: str) -> list[Value]:
+def sized(b: Builder, values: Sequence[Value], known: Mapping[Size, Size], message: str) -> list[Value]:
     """The values with the sizes that are known outside, which running checks to be those of each step."""
-    for name, size in known.items():
-        b.op("check_size", attrs={"left": dims.name(name), "right": size, "message": message})
-    types = [v.type.substitute(known) for v in values]
+    for late, size in known.items():
+        b.op("check_size", attrs={"left": late, "right": size, "message": message})
+    types = [Type(v.type.dtype, tuple(known.get(s, s) for s in v.type.shape)) for v in values]
     return [v if v.type == t else b.refine(v, type=t) for v, t in zip(values, types)]

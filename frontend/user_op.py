@@ -199,21 +199,43 @@ def pass_on(inputs: Sequence[Any], grads: Sequence[Any]) -> Sequence[Any]:
 
 
 class Probed:
-    """A function whose results' sizes are only known when it has run: `sizes` runs it, `results` hands out what it made."""
+    """A function whose results are asked for more than once, and that runs once: what it made is kept from the first question,
+    such as that for sizes that only it can tell, to the last, `results`.
+    """
 
     def __init__(self, function: Callable[..., list[Array]]) -> None:
         self.function = function
         self.kept = threading.local()
 
     def sizes(self, *arrays: Array) -> list[Array]:
-        """The results' sizes, axis by axis, as int64 scalars."""
-        self.kept.results = self.function(*arrays)
+        """Runs it.  The results' sizes, axis by axis, as int64 scalars."""
+        self.run(*arrays)
+        return self.sizes_kept()
+
+    def run(self, *arrays: Array) -> list[Array]:
+        made: list[Array] = self.function(*arrays)
+        self.kept.results = made
+        return made
+
+    def sizes_kept(self, *_: Array) -> list[Array]:
         return [np.asarray(n, np.int64) for r in self.kept.results for n in r.shape]
 
-    def results(self, *arrays: Array) -> list[Array]:
+    def results_kept(self, *_: Array) -> list[Array]:
         made: list[Array] = self.kept.results
+        return made
+
+    def results(self, *arrays: Array) -> list[Array]:
+        made = self.results_kept()
         del self.kept.results
         return made
+
+    def asked_twice(self, question: Any) -> tuple[Any, Any]:
+        """Who asks first and who asks second, where what asks `question`, or runs the function, is there twice."""
+        if question == self.sizes:
+            return self.sizes, self.sizes_kept
+        if question == self.results:
+            return self.results_kept, self.results
+        return self.run, self.results
 
 
 def call(

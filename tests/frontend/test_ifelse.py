@@ -34,6 +34,46 @@ def test_only_one_branch_runs():
     assert f(3, [1.0, 2.0]).tolist() == [2, 3] and Counts.runs == 1
 
 
+class Repeats(tcc.Op):
+    """x, as often as its first element says, which is known when it has run."""
+
+    __props__ = ()
+
+    def make_node(self, x):
+        return tcc.Apply(self, [x], [x.type()])
+
+    def perform(self, node, inputs, output_storage):
+        Counts.runs += 1
+        output_storage[0][0] = np.tile(inputs[0], int(inputs[0][0]))
+
+
+def test_an_op_whose_size_is_asked_first_runs_once():
+    c, x, m = T.iscalar(), T.vector(), T.matrix()
+    cases = {
+        "of its own": (tcc.ifelse(c, Repeats()(x), Repeats()(x + 1)), [2, 3, 2, 3], [3, 4, 3, 4, 3, 4]),
+        "of what reads it": (tcc.ifelse(c, Counts()(x)[Counts()(x) > 2], x), [3], [2, 3]),
+        "of two": (tcc.ifelse(c, Repeats()(Counts()(x) - 1), Repeats()(x)), [1, 2], [2, 3, 2, 3]),
+    }
+    for name, (made, *wanted) in cases.items():
+        f = tcc.function([c, x], made)
+        for taken, values in zip((1, 0, 1), (*wanted, wanted[0])):
+            Counts.runs = 0
+            assert f(taken, [2.0, 3.0]).tolist() == values, name
+            assert Counts.runs == {"of two": 1 + taken, "of what reads it": 2 * taken}.get(name, 1), name
+    rows, _ = tcc.scan(lambda row: tcc.ifelse(row[0] > 1, Repeats()(row), row).sum(), sequences=m)
+    Counts.runs = 0
+    assert rows.eval({m: [[2.0, 3.0], [1.0, 9.0], [3.0, 1.0]]}).tolist() == [10, 10, 12] and Counts.runs == 2
+
+
+def test_steps_of_a_loop_in_a_branch_have_results_of_their_own():
+    c, m = T.iscalar(), T.matrix()
+    sums, _ = tcc.scan(lambda row: Repeats()(row).sum(), sequences=m)
+    f = tcc.function([c, m], tcc.ifelse(c, sums[sums > 10], m[0]))
+    values = [[2.0, 3.5], [1.0, 8.0], [3.0, 1.0]]
+    assert f(1, values).tolist() == [11, 12]
+    assert f(0, values).tolist() == [2, 3.5]
+
+
 def test_only_the_branch_that_runs_can_fail():
     x, y = T.vector(), T.vector()
     f = tcc.function([x, y], tcc.ifelse(T.gt(x.shape[0], 0), x[0] + (x + y).sum(), y.sum()))

@@ -226,6 +226,25 @@ def test_sizes_that_are_the_same_in_every_step_are_told_before_the_loop() -> Non
     assert f(rows[:0], 2).shape == (0, 6)
 
 
+def test_what_is_stacked_may_come_from_sizes_that_differ() -> None:
+    """As long as its own size is the same in every step."""
+    m = T.matrix("m")
+    values = np.array([[2.0, -3.0, 1.0, 5.0], [1.0, 9.0, -2.0, -4.0], [-6.0, -7.0, 3.0, 4.0]])
+    kept = [row[row > 0] for row in values]
+    for cut in (slice(None, 2), slice(None, None, -1)):
+        pairs, _ = tcc.scan(lambda row, cut=cut: row[row > 0][:2][cut] ** 2, sequences=m)
+        f = tcc.function([m], [pairs, tcc.grad(pairs.sum(), m)])
+        made, slope = f(values)
+        np.testing.assert_array_equal(made, [row[:2][cut] ** 2 for row in kept])
+        first_two = (values > 0) & (np.cumsum(values > 0, axis=1) <= 2)
+        np.testing.assert_array_equal(slope, 2 * values * first_two)
+        with pytest.raises(ValueError, match="the same size in every step"):
+            f(-values)
+    ends = T.lvector("ends")
+    firsts, _ = tcc.scan(lambda n: T.arange(n)[:1] + n, sequences=ends)
+    assert firsts.eval({ends: [2, 5, 1]}).tolist() == [[2], [5], [1]]
+
+
 def test_sizes_that_the_steps_tell_must_agree() -> None:
     x, starts, most = T.vector("x"), T.lvector("starts"), T.lscalar("most")
     windows, _ = tcc.scan(lambda i: x[i : i + 2] * 2, sequences=starts)
