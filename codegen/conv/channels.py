@@ -26,7 +26,7 @@ from tcc.codegen.vectors import load, store
 from tcc.ir.core import Op
 from tcc.ir.dims import Size, add, mul
 
-CHUNK_BYTES = 1 << 14  # of results that are turned at a time
+CHUNK_BYTES = 1 << 15  # of results that take the same steps and are turned at a time
 _TURN = 6  # cycles for a vector that is turned and copied
 _MOST_ROWS = 4  # of pixels in a tile
 _FEW_VECTORS = 4  # of an image's pixels that one tap meets, past which a vector of them has few idle lanes
@@ -178,7 +178,8 @@ class ByChannels(ConvTile):
         return total * -(-m // (v * t.lanes)) * self.groups, blocks
 
     def _chunk(self, h: int, w: int, rows: int, cols: int, v: int) -> _Block:
-        """As many rows of tiles as fit a part of the first-level cache, the same for all chunks."""
+        """As many rows of tiles as fit a first-level cache, the same for all chunks: they pass through it once for each part of
+        the filters, which come from the second-level cache for each chunk."""
         fit = max(CHUNK_BYTES // (cols * v * self.t.lanes * self.t.bytes), h)
         chunks = -(-rows // fit)
         each = -(-rows // chunks)
@@ -236,10 +237,11 @@ class ByChannels(ConvTile):
         return self.finish(self.op.name, thread_scratch=(each + self.width) * self.lanes * t.bytes)
 
     def _steps_at_once(self, k: int) -> int:
-        """Of k, that all tiles of a chunk take before they take more: as many as have their filters in half of the first-level
-        cache, where the next tile finds them."""
+        """Of k, that all tiles of a chunk take before they take more: as many as have their filters in a part of the
+        first-level cache, where the next tile finds them."""
         bytes = k * self.lanes * self.t.bytes
-        parts = -(-bytes // (self.target.l1_bytes // 2)) if bytes > self.target.l1_bytes else 1
+        part = self.target.l1_bytes * 3 // 8
+        parts = -(-bytes // part) if bytes > 2 * part else 1
         return max(-(-k // parts), 1)
 
     def _chunks(self, number: int, block: _Block) -> int:
