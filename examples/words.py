@@ -287,7 +287,7 @@ def train(
         middle = statistics.median(seconds)
         yield (
             f"{1e3 * middle:.3f} ms a step, {1 / middle:,.0f} steps a second, "
-            f"{guessed / sum(seconds):,.0f} words a second"
+            f"{guessed / len(seconds) / middle:,.0f} words a second"
         )
 
 
