@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 import tcc
 from tcc.driver import failure_record
 from tcc.exporting import Model, is_kernel
-from tcc.ir import safetensors
+from tcc.ir import dims, safetensors
 from tcc.ir.clone import clone
 from tcc.ir.core import Func, Op
-from tcc.ir.dims import Size
+from tcc.ir.dims import Size, names_of, substitute
 from tcc.ir.types import itemsize
 from tcc.passes.expand import needs_python
-from tcc.passes.manager import Context
+from tcc.passes.manager import Context, run
 from tcc.passes.parts import parts
 from tcc.passes.writes import on_host
 from tcc.runtime import bundle
@@ -89,7 +89,6 @@ def _on_device(model: Model, state: State, gpu: str) -> DeviceLibrary:
     from tcc.codegen.gpu.chips import chip
     from tcc.codegen.gpu.driver import lower
     from tcc.codegen.gpu.library_layout import DeviceLibrary
-    from tcc.passes.manager import run
     from tcc.passes.pipeline import context_from_knobs, gpu_pipeline
     from tcc.runtime.launch import DeviceCall, HostStep
 
@@ -116,7 +115,6 @@ def _placed(func: Func, frozen: Set[str], target: Target) -> Func:
     """A function after the passes; panels of `frozen` parameters are parameters of their own."""
     from tcc.codegen.coverage import require_native
     from tcc.codegen.products.panels import loop_bytes, panel_bytes
-    from tcc.passes.manager import run
     from tcc.passes.panels import FROZEN
     from tcc.passes.pipeline import context_from_knobs, cpu_pipeline
 
@@ -187,8 +185,6 @@ def with_shapes(
     Each argument of that name is meant, of whatever entry; `named` has ranges of names.  ShapeError for what no argument has,
     and what contradicts itself.
     """
-    from tcc.ir import dims
-
     seen = {a.name: a for e in model.entries for a in e.arguments}
     for name, shape in shapes.items():
         if name not in seen:
@@ -235,8 +231,6 @@ def _said(size: int | str | Range) -> str:
 
 
 def _renamed(entry: Entry, known: Mapping[str, Size], ranges: Mapping[str, Range]) -> Entry:
-    from tcc.ir.dims import names_of, substitute
-
     def moved(arrays: tuple[Array, ...]) -> tuple[Array, ...]:
         shapes = [[substitute(s, known) for s in a.sizes] for a in arrays]
         return tuple(

@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from tcc.build import cast
 from tcc.functions import DictFunction, In, Recipe, left_behind, with_updates
 from tcc.graph import ancestors, place, rebuild, shown_inputs, toposort
 from tcc.modes import get_mode
@@ -259,7 +260,6 @@ def _as_givens(givens: Any, inputs: Sequence[Variable], strict: bool) -> dict[An
 
 def _cast_to(old: Variable, new: Any) -> Any:
     """A tensor in the dtype and with the flags of the one it replaces, if it has as many axes."""
-    from tcc.build import cast
     from tcc.shapes import patternbroadcast
 
     if (

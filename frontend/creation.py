@@ -9,11 +9,11 @@ import numpy as np
 
 from tcc import build
 from tcc.build import as_size, node, shape_of, size_of, static_size
-from tcc.elemwise import DISCRETE, add, cast, ceil, maximum, mul, sub, true_div
+from tcc.elemwise import DISCRETE, add, cast, ceil, ge, invert, maximum, mul, sub, true_div
 from tcc.graph import Shown
 from tcc.ir.types import FROM_NUMPY
 from tcc.settings import config
-from tcc.shapes import as_sizes
+from tcc.shapes import as_sizes, dimshuffle, shape_padright
 from tcc.types import TensorType, dtype_name, promote, tensor_type
 from tcc.variable import TensorConstant, Variable, as_variable, scalar_constant
 
@@ -260,8 +260,6 @@ def mgrid_of(sparse: bool) -> Any:
 
     class Grid:
         def __getitem__(self, slices: Any) -> list[Any]:
-            from tcc.shapes import dimshuffle
-
             given = slices if isinstance(slices, tuple) else (slices,)
             lines = [arange(s.start or 0, s.stop, s.step or 1) for s in given]
             rank = len(lines)
@@ -281,9 +279,6 @@ mgrid, ogrid = mgrid_of(False), mgrid_of(True)
 
 def tri(n: Any, m: Any = None, k: int = 0, dtype: str | None = None) -> Any:
     """Ones on and below the `k`-th diagonal."""
-    from tcc.elemwise import ge
-    from tcc.shapes import shape_padright
-
     rows = arange(n)
     columns = arange(n if m is None else m)
     return cast(ge(add(shape_padright(rows), k), columns), _float(dtype))
@@ -318,7 +313,6 @@ def tril_indices_from(x: Any, k: int = 0) -> tuple[Any, Any]:
 
 def triu_indices(n: Any, k: int = 0, m: Any = None) -> tuple[Any, Any]:
     """The indices of what is on and above the `k`-th diagonal of an n by m matrix, as for numpy.triu_indices."""
-    from tcc.elemwise import invert
     from tcc.selecting import nonzero
 
     rows, columns = nonzero(invert(tri(n, m, k - 1, "bool")))

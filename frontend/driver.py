@@ -23,7 +23,7 @@ from tcc.ir.core import Block, Func, Op
 from tcc.ir.dims import Size, parse_size, size_error
 from tcc.ir.knobs import STAGES
 from tcc.ir.text import print_func
-from tcc.ir.types import Type, itemsize, memory_dtype, parse_type
+from tcc.ir.types import FROM_NUMPY, Type, itemsize, memory_dtype, parse_type
 from tcc.runtime.arenas import Claim
 from tcc.runtime.buffers import Container, aligned
 from tcc.runtime.callable import Failure, Function, Variant
@@ -380,8 +380,6 @@ def places_from_numbers(text: str, locs: Sequence[str]) -> str:
 
 
 def _dtype_name(array: Array) -> str:
-    from tcc.ir.types import FROM_NUMPY
-
     return FROM_NUMPY[array.dtype.name]
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from tcc.graph import Apply, Body, toposort
+from tcc.graph import Apply, Body, rebuild, toposort
 from tcc.variable import Constant, Variable, as_variable
 
 
@@ -32,8 +32,6 @@ def equal_computations(
 
 def is_same_graph(x: Any, y: Any, givens: Any = None) -> bool:
     """Whether two variables are computed alike; `givens` (pairs or a dict) are replacements in both."""
-    from tcc.graph import rebuild
-
     pairs = dict(givens.items() if isinstance(givens, Mapping) else givens or [])
     left, right = rebuild([x, y], pairs)
     return equal_computations([left], [right])

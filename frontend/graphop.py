@@ -8,6 +8,7 @@ from typing import Any
 
 from tcc import build
 from tcc.adjoints import DisconnectedType, given_gradient, zeros
+from tcc.compiling import MissingInputError
 from tcc.gradient import grad
 from tcc.graph import Apply, Shown, ancestors, inputs, rebuild
 from tcc.variable import Constant, SharedVariable, Variable, as_variable
@@ -127,8 +128,6 @@ def _listed(made: Any) -> list[Any]:
 
 
 def _refuse_missing(op: OpFromGraph) -> None:
-    from tcc.compiling import MissingInputError
-
     for v in inputs(op.outputs):
         if v not in op.inputs and not isinstance(v, Constant | SharedVariable):
             raise MissingInputError(f"OpFromGraph is missing an input: {v}")

@@ -15,7 +15,7 @@ import numpy as np
 
 from tcc import build
 from tcc.build import Size, as_size, cast, node, shape_of, size_arithmetic, size_of, static_size
-from tcc.elemwise import switch
+from tcc.elemwise import clip, switch
 from tcc.graph import Apply, Shown
 from tcc.operators import TensorOperators
 from tcc.selecting import stage, written_where
@@ -469,8 +469,6 @@ def take(a: Any, indices: Any, axis: int | None = None, mode: str = "raise") -> 
         a, axis = flatten(a), 0
     axis %= a.type.ndim
     if mode == "clip":
-        from tcc.elemwise import clip
-
         indices = clip(indices, 0, build.size_variable(size_of(a, axis)) - 1)
     elif mode == "wrap":
         indices = indices % build.size_variable(size_of(a, axis))

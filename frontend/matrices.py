@@ -14,9 +14,9 @@ from tcc.indexing import set_subtensor, take
 from tcc.products import batched_dot, dot
 from tcc.reductions import mean
 from tcc.reductions import sum as total
-from tcc.shapes import diagonal, dimshuffle, flatten, join, reshape, shape_padleft, two_axes
+from tcc.shapes import diagonal, dimshuffle, flatten, join, rebroadcast, reshape, shape_padleft, two_axes
 from tcc.types import promote
-from tcc.variable import as_variable, scalar_constant
+from tcc.variable import Constant, as_variable, scalar_constant
 
 
 def diag(v: Any, k: int = 0) -> Any:
@@ -319,7 +319,6 @@ def vectorize(fn: Callable[..., Any]) -> Callable[..., Any]:
 def get_scalar_constant_value(v: Any) -> Any:
     """The number that a scalar expression certainly is, as a 0-d array; NotScalarConstantError if it may vary."""
     from tcc.graph import inputs
-    from tcc.variable import Constant
 
     v = as_variable(v)
     if v.type.shape and any(s != 1 for s in v.type.shape):
@@ -351,8 +350,6 @@ class Rebroadcast:
         self.axis = {int(a): bool(flag) for a, flag in axis}
 
     def __call__(self, x: Any) -> Any:
-        from tcc.shapes import rebroadcast
-
         return rebroadcast(x, self.axis)
 
     def __repr__(self) -> str:

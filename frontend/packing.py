@@ -17,7 +17,7 @@ from tcc.functions import In, InputContainer, Made, Recipe, left_behind, paramet
 from tcc.graph import Apply, Body, copied, dependent, toposort, with_variables
 from tcc.runtime.callable import ordered
 from tcc.types import Handled, Packed
-from tcc.variable import Constant, SharedVariable, Variable
+from tcc.variable import Constant, SharedVariable, Variable, make_constant
 
 PACKED = front(
     "packed", "*xs", "an operation `op` on packed values, of which `op.expand` makes operations on arrays"
@@ -95,7 +95,6 @@ class Unpacking:
         """The arrays of a constant or shared variable."""
         from tcc.compiling import MissingInputError
         from tcc.user_op import call
-        from tcc.variable import make_constant
 
         if isinstance(v.type, Handled):
             if isinstance(v, Constant | SharedVariable):

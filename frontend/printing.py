@@ -11,7 +11,7 @@ import numpy as np
 
 from tcc.graph import Apply, shown_inputs, toposort
 from tcc.ir.core import Op
-from tcc.variable import Constant, TensorConstant, Variable
+from tcc.variable import Constant, TensorConstant, Variable, as_variable
 
 # Names of elementwise rows in Theano where they differ.
 THEANO_NAMES = {
@@ -394,7 +394,6 @@ class Print:
 
     def __call__(self, x: Any) -> Any:
         from tcc.user_op import call
-        from tcc.variable import as_variable
 
         x = as_variable(x)
         return call("Print{" + f"message='{self.message}'" + "}", self._print, [x], [x.type], [x])[0]

@@ -12,7 +12,7 @@ import numpy as np
 from tcc.graph import Apply, Location, flat, user_location
 from tcc.ir.types import FROM_NUMPY, numpy_dtype
 from tcc.operators import TensorOperators
-from tcc.settings import config
+from tcc.settings import config, device_name
 from tcc.types import Packed, TensorType, Type, dtype_name, tensor_type
 
 Array = np.ndarray[Any, Any]
@@ -273,7 +273,6 @@ def transfer(x: Any, target: str) -> Any:
     `cpu` is the host.  ValueError for a name that means no device.
     """
     from tcc.build import node
-    from tcc.settings import device_name
 
     x = as_variable(x)
     if device_name(target) == device_name(target_of(x)):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from collections.abc import Iterable
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -23,10 +25,19 @@ def floor_of(module: str) -> int:
     return FLOORS.index(named)
 
 
-def imports(path: Path) -> list[tuple[int, str]]:
-    """(line, absolute module name) of every import in a file, those inside functions too."""
+def module_of(path: Path) -> str:
+    """The name under which a file is imported."""
+    parts = [part for part in path.relative_to(ROOT).with_suffix("").parts if part != "__init__"]
+    return ".".join(["tcc", *parts[parts[0] == "frontend" :]])
+
+
+MODULES = {module_of(path): path for path in FILES}
+
+
+def imports(nodes: Iterable[ast.AST]) -> list[tuple[int, str]]:
+    """(line, absolute module name) of the imports among nodes of a file."""
     found = []
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in nodes:
         if isinstance(node, ast.Import):
             found += [(node.lineno, alias.name) for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module == "tcc":
@@ -41,10 +52,27 @@ def test_imports_go_down(path: Path) -> None:
     here = FLOORS.index(path.relative_to(ROOT).parts[0])
     wrong = [
         f"line {line}: {name}"
-        for line, name in imports(path)
+        for line, name in imports(ast.walk(ast.parse(path.read_text())))
         if name.startswith(".") or (name.split(".")[0] == "tcc" and floor_of(name) > here)
     ]
     assert wrong == []
+
+
+def imported(path: Path) -> set[str]:
+    """The modules whose import a file's own import waits for: not those in functions, nor those for type checkers."""
+    found = set()
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+            found |= {name if name in MODULES else str(node.module) for name in names}
+    return found & MODULES.keys()
+
+
+def test_imports_have_no_circle() -> None:
+    waits = {name: imported(path) - {"tcc"} for name, path in MODULES.items()}
+    TopologicalSorter(waits).prepare()  # CycleError names the circle
 
 
 def child(program: str) -> str:

@@ -11,7 +11,10 @@ from typing import TYPE_CHECKING
 import click
 
 import tcc
+from tcc.ir import dims
 from tcc.ir.knobs import STAGES, KnobError
+from tcc.ir.optable import TABLE
+from tcc.ir.text import LARGEST_INLINE, large_constants, print_module, save
 from tcc.runtime.bundle import BundleError
 from tcc.runtime.weights import WeightsError
 from tcc.tools import compiling, models
@@ -27,6 +30,9 @@ from tcc.tools.report import (
     complain,
     crash,
     read_module,
+    say,
+    write_text,
+    writing,
 )
 
 if TYPE_CHECKING:
@@ -127,7 +133,6 @@ def dump(
     """Shows the function TARGET (model.py:f, package.module:f or FILE.tcir) at a stage of its compilation."""
     from tcc.driver import SUFFIXES
     from tcc.tools.load import load_programs
-    from tcc.tools.report import write_text
 
     numbers = models.read_sizes(sizes)
     if stage in WRONG_STAGES[code]:
@@ -169,8 +174,6 @@ def shared_sizes(program: Program) -> dict[str, int]:
 
 
 def check_sizes(name: str, program: Program, sizes: dict[str, int]) -> None:
-    from tcc.ir import dims
-
     known = {n for p in program.func.body.params for s in p.type.shape for n in dims.names_of(s)}
     wrong = sorted(sizes.keys() - known)
     if wrong:
@@ -272,10 +275,8 @@ def opt(
     run_reproducer: str | None,
 ) -> None:
     """Reads functions from FILE (- for stdin), runs passes over them, and prints them."""
-    from tcc.ir.text import LARGEST_INLINE, large_constants, print_module, save
     from tcc.passes.pipeline import PASSES
     from tcc.tools.opt import Options, reproducer_steps, steps_of, transform
-    from tcc.tools.report import say, writing
 
     if run_reproducer is not None and (file or pipeline):
         raise click.UsageError("--run-reproducer brings its own file and passes")
@@ -318,7 +319,6 @@ def opt(
 @click.argument("name", required=False)
 def ops(name: str | None) -> None:
     """Lists the op table, or tells all about the op NAME."""
-    from tcc.ir.optable import TABLE
     from tcc.tools.describe import op_text, ops_table
 
     if name is None:

@@ -18,6 +18,7 @@ import numpy as np
 from tcc.driver import Program
 from tcc.ir import dims, interpret
 from tcc.ir.arrays import Array, as_numbers, in_memory
+from tcc.ir.clone import clone
 from tcc.ir.core import Func, Op, Value
 from tcc.ir.types import INTEGERS, numpy_dtype
 from tcc.runtime.buffers import Container
@@ -314,7 +315,6 @@ def _which(func: Func, result: int) -> str:
 
 def after_passes(func: Func, sizes: Mapping[str, int] | None = None) -> Func:
     """What the passes make of it, with these sizes known and all others left to run time."""
-    from tcc.ir.clone import clone
     from tcc.passes.manager import run
     from tcc.passes.pipeline import context_from_knobs, default_pipeline
 

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from tcc.ir.files import replacing
 from tcc.tools.command import Command
-from tcc.tools.report import Failure, say, writing
+from tcc.tools.report import Failure, read_module, say, write_text, writing
 
 if TYPE_CHECKING:
     from tcc.codegen.target import Target
@@ -168,7 +169,6 @@ def loaded(
     from tcc.exporting import exported, from_module
     from tcc.ir.knobs import KnobError
     from tcc.runtime.manifest import ManifestError, is_symbol
-    from tcc.tools.report import read_module
 
     place, _, attribute = target.partition(":")
     stem = name or symbol(attribute or Path(place).stem)
@@ -333,8 +333,6 @@ class Place:
         return [replace(made[0], name=self.file or made[0].name), *kept]
 
     def write(self, files: list[Made], force: bool) -> list[Path]:
-        from tcc.ir.files import replacing
-
         paths = [self.folder / f.name for f in files]
         there = [p for p in paths if p.exists()]
         if there and not force:
@@ -361,8 +359,6 @@ def to_stdout(made: Made) -> None:
 
 def write_depfile(path: Path, outputs: list[Path], target: str) -> None:
     """As gcc -MD writes it: what was made, and the files of the user's program that were read."""
-    from tcc.tools.report import write_text
-
     own = Path(__file__).resolve().parent.parent
     files = {Path(target.partition(":")[0])} if target.partition(":")[0].endswith((".py", ".tcir")) else set()
     prefixes = (Path(sys.prefix).resolve(), Path(sys.base_prefix).resolve(), own)

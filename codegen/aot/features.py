@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tcc.codegen.aot.messages import c_bytes, refuse, string
-from tcc.codegen.target import Target
+from tcc.codegen.target import Target, host
 
 # x86: LLVM's name -> (which word of cpuid, its bit).  These are the features of which LLVM makes instructions by itself.
 WORDS = ((1, 0, 2), (7, 0, 1), (7, 0, 2), (7, 0, 3), (7, 1, 0), (0x80000001, 0, 2))  # leaf, subleaf, register
@@ -170,6 +170,4 @@ def _auxiliary_text() -> str:
 
 def _reads_assembly() -> bool:
     """Whether LLVM, here, can encode what only assembly says: it has a reader for this machine's own alone."""
-    from tcc.codegen.target import host
-
     return is_x86(host())

@@ -13,10 +13,11 @@ import numpy as np
 from tcc import build
 from tcc.build import node, size_arithmetic, size_of, size_product, size_variable, static_size
 from tcc.elemwise import add as add_
-from tcc.elemwise import cast, cos, log, lt, mul, sin, sqrt, sub
+from tcc.elemwise import cast, cos, eq, invert, log, lt, mul, neq, sin, sqrt, sub, switch, true_div
 from tcc.ir.ops.random import M1, M2
 from tcc.ir.types import FROM_NUMPY
 from tcc.random import common_sizes, counts_of, sizes_of
+from tcc.reductions import cumsum
 from tcc.settings import config
 from tcc.shapes import addbroadcast, join, reshape
 from tcc.sharedvar import shared
@@ -85,8 +86,6 @@ def without_replacement(p: Any, unit: Any, dtype: str) -> Any:
     )
 
     def one(u: Any, left: Any) -> list[Any]:
-        from tcc.elemwise import eq, neq, switch, true_div
-        from tcc.reductions import cumsum
         from tcc.reductions import sum as total
 
         below = build.elementwise(
@@ -325,8 +324,6 @@ class MRG_RandomStreams:
 
     def _truncated(self, radius: Any, theta: Any, dtype: str, nstreams: int | None) -> Any:
         """Those within -2..2, and those that are not with a radius that is drawn anew, each kind together."""
-        from tcc.elemwise import invert
-
         turns = [cos(theta), sin(theta)]
         made = [mul(radius, t) for t in turns]
         odd = [(z < -2.0) | (z > 2.0) for z in made]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from typing import Any
 
-import tcc.sparse
+import tcc
 from tcc.graph import user_location
 from tcc.runtime.buffers import Container
 from tcc.sharedvar import TensorSharedVariable

@@ -10,6 +10,7 @@ import numpy as np
 
 from tcc.ir.ops.elementwise import along_diagonal
 from tcc.ir.ops.rules import elementwise, per_element
+from tcc.ir.ops.special import psi
 from tcc.ir.optable import GradRule, OpDef, Sample, Undefined, define
 
 REAL_FLOATS = frozenset({"f16", "f32", "f64"})
@@ -105,8 +106,6 @@ def _gammainc_by_k(k: float, x: float) -> float:
         return math.nan
     if x == 0 or math.isinf(x):
         return 0.0
-    from tcc.ir.ops.special import psi
-
     digamma = float(psi(np.float64(k)))
     if x < k + 1:
         term = total = 1 / k

@@ -9,7 +9,7 @@ from tcc import build
 from tcc.build import size_of, size_product, size_variable
 from tcc.elemwise import add, cast, inv, maximum, mul, sqrt, sub, true_div
 from tcc.reductions import mean, var
-from tcc.shapes import dimshuffle
+from tcc.shapes import addbroadcast, dimshuffle, patternbroadcast
 from tcc.variable import as_variable
 
 
@@ -36,8 +36,6 @@ def axes_of(axes: Any, rank: int) -> tuple[int, ...]:
 
 def spread(p: Any, name: str, rank: int, axes: Sequence[int]) -> Any:
     """A parameter, of the inputs' rank or of their other axes alone, with flags that make it broadcast along `axes`."""
-    from tcc.shapes import addbroadcast
-
     p = as_variable(p)
     others = [a for a in range(rank) if a not in axes]
     if p.type.ndim == len(others) and p.type.ndim != rank:
@@ -96,8 +94,6 @@ def _moved(old: Any, name: str, new: Any, rank: int, over: Sequence[int], factor
     made = add(mul(spread(old, name, rank, over), 1.0 - factor), mul(new, factor))
     if old.type.ndim != rank:
         made = dimshuffle(made, *(a for a in range(rank) if a not in over))
-    from tcc.shapes import patternbroadcast
-
     return patternbroadcast(cast(made, old.type.dtype), old.type.broadcastable)
 
 
