@@ -209,5 +209,5 @@ def _of_row(walk: Walk, node: Apply, flowing: Sequence[Any]) -> Sequence[Any]:
 
 
 def _conjugate(g: Any) -> Any:
-    """Of complex numbers, for which rules are written in conjugates (ir/ops/elementwise.py)."""
+    """Of complex numbers, for which rules are written in conjugates (ir/ops/complexes.py)."""
     return build.node("conj", g).result if g.type.dtype in COMPLEX else g

@@ -81,11 +81,11 @@ def parse(
     return module
 
 
-def parse_func(text: str | bytes, path: str = "<text>", constants: Mapping[str, Array] | None = None) -> Func:
+def parse_func(text: str | bytes, constants: Mapping[str, Array] | None = None) -> Func:
     """The only function of `text`."""
-    module = parse(text, path, constants)
+    module = parse(text, constants=constants)
     if len(module) != 1:
-        raise ParseError(path, 1, 1, f"expected one function, found {len(module)}", "")
+        raise ParseError("<text>", 1, 1, f"expected one function, found {len(module)}", "")
     return next(iter(module.values()))
 
 

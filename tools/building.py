@@ -39,28 +39,28 @@ class LinkError(RuntimeError):
     """What a linker said."""
 
 
-def shared_library(code: bytes, target: Target, strip: bool = True) -> bytes:
+def shared_library(code: bytes, target: Target) -> bytes:
     """A shared library of an object, or for wasm32 a module that imports nothing.  NoLinker; LinkError with its words."""
     if is_freestanding(target):
-        return _wasm_module(code, target, strip)
+        return _wasm_module(code, target)
     command = linker(target)
     with tempfile.TemporaryDirectory(prefix="tcc-") as folder:
         source, made = Path(folder) / "model.o", Path(folder) / "libmodel.so"
         source.write_bytes(code)
         libraries = _available(command, folder, target)
-        words = [*_SHARED, *(["-s"] if strip else []), "-o", str(made), str(source), *libraries]
+        words = [*_SHARED, "-s", "-o", str(made), str(source), *libraries]
         run([*command, *_spoken(command, words)], folder)
         return made.read_bytes()
 
 
-def _wasm_module(code: bytes, target: Target, strip: bool) -> bytes:
+def _wasm_module(code: bytes, target: Target) -> bytes:
     command = ["wasm-ld"] if shutil.which("wasm-ld") else [sys.executable, "-m", "ziglang", "wasm-ld"]
     if len(command) > 1 and not zig():
         raise NoLinker(
             f"no linker for {target.triple}: a module needs wasm-ld or the pip package ziglang "
             "(pip install ziglang); the object (--emit obj) needs none"
         )
-    words = ["--no-entry", "--export-dynamic", *(["--strip-all"] if strip else [])]
+    words = ["--no-entry", "--export-dynamic", "--strip-all"]
     with tempfile.TemporaryDirectory(prefix="tcc-") as folder:
         (Path(folder) / "model.o").write_bytes(code)
         run([*command, *words, "model.o", "-o", "model.wasm"], folder)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from tcc.codegen.aot.entry import dtype_name
 from tcc.codegen.aot.layout import ALIGN, CODES, STATUS
+from tcc.codegen.aot.specs import dtype_name
 from tcc.ir import dims
 from tcc.ir.types import itemsize
 from tcc.runtime.manifest import ABI, Array, Entry, Manifest

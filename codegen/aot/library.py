@@ -18,9 +18,10 @@ from tcc.codegen.aot import freestanding
 from tcc.codegen.aot.body import body_text
 from tcc.codegen.aot.checks import checks_text
 from tcc.codegen.aot.context import context_text
-from tcc.codegen.aot.entry import EntryText, Piece, Strings, sizes_text, spec_rows
+from tcc.codegen.aot.entry import EntryText, Piece
 from tcc.codegen.aot.features import oldest, portable, required
 from tcc.codegen.aot.messages import c_bytes, string
+from tcc.codegen.aot.specs import Strings, sizes_text, spec_rows
 from tcc.codegen.aot.state import State
 from tcc.codegen.driver import kernels_text
 from tcc.codegen.emit import merge, reachable

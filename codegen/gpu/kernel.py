@@ -71,9 +71,9 @@ def ceil_div(a: Size, b: int) -> Size:
     return dims.floordiv(dims.add(a, b - 1), b)
 
 
-def blocks_for(threads: Size, block: int = BLOCK, most: int = MOST_BLOCKS) -> tuple[Size, Size, Size]:
+def blocks_for(threads: Size, block: int = BLOCK) -> tuple[Size, Size, Size]:
     """A grid of at least `threads` threads, unless that is more than a grid may have."""
-    return dims.minimum(ceil_div(threads, block), most), 1, 1
+    return dims.minimum(ceil_div(threads, block), MOST_BLOCKS), 1, 1
 
 
 def finish(

@@ -174,10 +174,10 @@ class Math:
     def clamp(self, low: float, x: str, high: float) -> str:
         return self.at_least(low, self.at_most(high, x))
 
-    def horner(self, x: str, coefficients: Sequence[float], start: Operand | None = None) -> str:
-        """The polynomial with these coefficients, highest power first; `start` stands before the first one."""
-        rest = list(coefficients)
-        p: Operand = rest.pop(0) if start is None else start
+    def horner(self, x: str, coefficients: Sequence[float]) -> str:
+        """The polynomial with these coefficients, highest power first."""
+        p: Operand
+        p, *rest = coefficients
         for left, c in enumerate(rest, 1 - len(rest)):
             p = self.mul_add(p, x, c) if left < -1 else self.fma(p, x, c)
         return self.operand(p)

@@ -2,6 +2,7 @@
 
 from tcc.ir.ops import (
     bessel,
+    complexes,
     control,
     conv,
     creation,
@@ -23,6 +24,7 @@ from tcc.ir.ops import (
 
 __all__ = [
     "bessel",
+    "complexes",
     "control",
     "conv",
     "creation",

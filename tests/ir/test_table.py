@@ -11,7 +11,7 @@ from tabled import in_float64
 from tcc.ir.builder import Builder
 from tcc.ir.core import Block, Func, Op
 from tcc.ir.interpret import run
-from tcc.ir.ops import elementwise, special
+from tcc.ir.ops import complexes, elementwise, special
 from tcc.ir.ops.random import philox
 from tcc.ir.optable import TABLE, OpDef, Sample, Undefined, complete_attrs
 from tcc.ir.samples import draw, draw_array, sample_types
@@ -128,7 +128,7 @@ FUNCTIONS: dict[str, Any] = {
     "shr": np.right_shift,
     "pow": elementwise.power,
     "philox": philox,
-    "complex": elementwise.complex_of,
+    "complex": complexes.complex_of,
     "sigmoid": elementwise.sigmoid,
     "softplus": lambda a: np.log1p(np.exp(-np.abs(a))) + np.maximum(a, 0),
 }
