@@ -166,14 +166,8 @@ def _through_scan(node: Apply, tangents: Mapping[Any, Any]) -> Sequence[Any]:
     given = {p: element_like(t) for p, t in elements.items()}
     given |= {v: tangents[v] for v in s.captured if v in tangents}
     states = {p: like_state(p) for p in s.states}
-    moving = {p for p, v in zip(s.states, s.first) if v in tangents}
-    results = [v for v in (*s.nexts, *s.outs) if v in s.inner]
-    while True:
-        made = forward(results, given | {p: t for p, t in states.items() if p in moving})
-        more = {p for p, v in zip(s.states, s.nexts) if v in made and p not in moving and not discrete(p)}
-        if not more:
-            break
-        moving |= more
+    start = {p for p, v in zip(s.states, s.first) if v in tangents}
+    moving, made = _moving(s, start, given, states)
     kept = [(p, *more) for p, *more in zip(s.states, s.first, s.nexts) if p in moving]
     outs = [k for k, v in enumerate(s.outs) if v in made]
     body = Body(
@@ -205,3 +199,19 @@ def _through_scan(node: Apply, tangents: Mapping[Any, Any]) -> Sequence[Any]:
         *(stacks.get(k) for k in range(len(s.outs))),
         *(None for _ in s.condition),
     ]
+
+
+def _moving(
+    s: Steps, moving: set[Any], given: Mapping[Any, Any], states: Mapping[Any, Any]
+) -> tuple[set[Any], Mapping[Any, Any]]:
+    """The states whose derivatives are not always zero, and the derivatives of what a step makes.
+
+    A state moves from the start, or because a step makes it of what moves, which is known when a round finds no other.
+    """
+    results = [v for v in (*s.nexts, *s.outs) if v in s.inner]
+    while True:
+        made = forward(results, {**given, **{p: t for p, t in states.items() if p in moving}})
+        more = {p for p, v in zip(s.states, s.nexts) if v in made and p not in moving and not discrete(p)}
+        if not more:
+            return moving, made
+        moving = moving | more

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -48,24 +49,10 @@ def panels(
             continue
         b = op.operands[1]
         width = row_bytes // itemsize(b.type.dtype)
-        views, source = _seen_through(b)
-        numbers = all(of_numbers(v.attrs) for v in views)
-        layout = _layout(func, source, views) if numbers else None
-        frozen = layout is not None and layout.source in func.attrs.get(FROZEN, ())
-        fixed = frozen or (_constant(source) and numbers)
-        loop = None if fixed else _outermost_loop(op, b)
-        least = CONSTANT_BYTES if fixed else loop_bytes
-        if frozen:
-            problem = _unfit(b.type, width)
-        elif loop is None and not fixed:
-            problem = "nothing reads its second factor again"
-        elif loop is not None and any(guarded(v, bound) for v in views):
-            problem = "its second factor is safe behind a check alone"
-        else:
-            problem = _problem(op, views, least)
-        kept = None
-        if keep and layout is not None and not frozen and not _not_kept(op, layout, width):
-            kept = _parameter(func, b, layout, width)
+        factor = _factor(func, b)
+        loop = None if factor.frozen or factor.constant else _outermost_loop(op, b)
+        problem = _problem(op, factor, loop, bound, loop_bytes, width)
+        kept = _kept(func, op, factor, width) if keep else None
         if problem and kept is not None:
             op.set_operands([*op.operands, kept])
             op.attrs = {**op.attrs, "kept": True}
@@ -74,17 +61,32 @@ def panels(
             ctx.remark(op, f"no panels: {problem}")
             continue
         if (b, loop) not in made:
-            made[b, loop] = (
-                _parameter(func, b, layout, width)
-                if frozen and layout is not None
-                else _made(b, views, source, loop, width, kept)
-            )
-        columns = b.type.shape[1]
-        op.attrs = {**op.attrs, "columns": columns}
+            made[b, loop] = _made(func, factor, loop, width, kept)
+        op.attrs = {**op.attrs, "columns": b.type.shape[1]}
         op.set_operand(1, made[b, loop])
-        for view in views:
+        for view in factor.views:
             if view.parent is not None and not view.result.uses:
                 view.erase()
+
+
+class _Factor(NamedTuple):
+    """The second factor of a product: `value` is what `views`, the last one first, see of `source`."""
+
+    value: Value
+    views: list[Op]
+    source: Value
+    constant: bool = False
+    layout: Layout | None = None  # where it stands in a shared variable that the function does not update
+    frozen: bool = False  # nothing else updates that variable either
+
+
+def _factor(func: Func, b: Value) -> _Factor:
+    views, source = _seen_through(b)
+    if not all(of_numbers(v.attrs) for v in views):
+        return _Factor(b, views, source)
+    layout = _layout(func, source, views)
+    frozen = layout is not None and layout.source in func.attrs.get(FROZEN, ())
+    return _Factor(b, views, source, _constant(source), layout, frozen)
 
 
 def _seen_through(b: Value) -> tuple[list[Op], Value]:
@@ -126,6 +128,13 @@ def layouts(func: Func) -> list[Layout]:
     return [Layout(*made) for made in func.attrs.get("panels", ())]
 
 
+def _kept(func: Func, product: Op, factor: _Factor, width: int) -> Value | None:
+    """The parameter for panels of the second factor that stay from call to call, if they do."""
+    if factor.layout is None or factor.frozen or _not_kept(product, factor.layout, width):
+        return None
+    return _parameter(func, factor.value, factor.layout, width)
+
+
 def _not_kept(product: Op, layout: Layout, width: int) -> str:
     """Why panels of the second factor, a part of a variable that stays as it is, are not kept from call to call, or ""."""
     a, b = (v.type for v in product.operands[:2])
@@ -156,7 +165,22 @@ def _unfit(b: Type, width: int) -> str:
     return f"{spare} bytes of them would be zeros" if n <= FEW_COLUMNS and spare > SPARE_BYTES else ""
 
 
-def _problem(product: Op, views: list[Op], least: int) -> str:
+def _problem(
+    product: Op, factor: _Factor, loop: Op | None, bound: set[str], loop_bytes: int, width: int
+) -> str:
+    """Why the second factor has no panels, made once or in front of `loop`, or ""."""
+    if factor.frozen:
+        return _unfit(factor.value.type, width)
+    if factor.constant:
+        return _no_gain(product, factor.views, CONSTANT_BYTES)
+    if loop is None:
+        return "nothing reads its second factor again"
+    if any(guarded(v, bound) for v in factor.views):
+        return "its second factor is safe behind a check alone"
+    return _no_gain(product, factor.views, loop_bytes)
+
+
+def _no_gain(product: Op, views: list[Op], least: int) -> str:
     """Why no product gains from panels of the second factor, which wants `least` bytes, or ""."""
     a, b = (v.type for v in product.operands[:2])
     if b.dtype not in ("f32", "f64") or b.rank != 2:
@@ -184,8 +208,12 @@ def _outermost_loop(op: Op, b: Value) -> Op | None:
     return found
 
 
-def _made(b: Value, views: list[Op], source: Value, loop: Op | None, width: int, kept: Value | None) -> Value:
-    """The panels of `b`: those of a constant are one."""
+def _made(func: Func, factor: _Factor, loop: Op | None, width: int, kept: Value | None) -> Value:
+    """The panels of a factor: a parameter, made in front of `loop`, or, of a constant, a constant."""
+    b, source = factor.value, factor.source
+    if factor.frozen:
+        assert factor.layout is not None
+        return _parameter(func, b, factor.layout, width)
     if loop is not None:
         assert loop.parent is not None
         there = [] if kept is None else [kept]
@@ -193,7 +221,7 @@ def _made(b: Value, views: list[Op], source: Value, loop: Op | None, width: int,
     else:
         assert source.op is not None and source.op.parent is not None
         array = constant(source)
-        for view in reversed(views):
+        for view in reversed(factor.views):
             assert view.defn.ref is not None
             array = view.defn.ref(array, **view.attrs)
         array = panels_ref(array, width)
