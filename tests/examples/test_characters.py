@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from example_runs import run_example
 
-PROGRAM = Path(__file__).parent.parent.parent / "examples" / "characters.py"
 SMALL = ("--units", 24, "--batch", 4, "--steps", 16, "--rate", 0.01, "--write", 40)
 
 
@@ -20,15 +17,6 @@ def text(tmp_path: Path) -> Path:
     path = tmp_path / "text.txt"
     path.write_text("Où es-tu? Là, là, là.\n" * 40, encoding="utf-8")
     return path
-
-
-def write(*arguments: object, threads: int = 1) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, str(PROGRAM), *map(str, arguments)],
-        env={**os.environ, "TCC_THREADS": str(threads), "PYTHONUTF8": "1"},
-        capture_output=True,
-        encoding="utf-8",
-    )
 
 
 def costs(output: str) -> list[float]:
@@ -43,7 +31,20 @@ def saved(path: Path) -> dict[str, bytes]:
 @pytest.mark.parametrize("cell", ["rnn", "lstm", "gru"])
 def test_each_cell_learns_and_writes(text: Path, tmp_path: Path, cell: str) -> None:
     path = tmp_path / "saved" / "network.npz"
-    done = write("--text", text, "--cell", cell, "--epochs", 8, "--save", path, "--seed-text", "Là", *SMALL)
+    done = run_example(
+        "characters.py",
+        "--text",
+        text,
+        "--cell",
+        cell,
+        "--epochs",
+        8,
+        "--save",
+        path,
+        "--seed-text",
+        "Là",
+        *SMALL,
+    )
     assert done.returncode == 0, done.stderr
     found = costs(done.stdout)
     assert len(found) == 8 and found[-1] < 0.6 * found[0]
@@ -55,9 +56,11 @@ def test_each_cell_learns_and_writes(text: Path, tmp_path: Path, cell: str) -> N
 
 def test_training_in_two_parts_is_training_at_once_bit_for_bit(text: Path, tmp_path: Path) -> None:
     whole, parts = tmp_path / "whole.npz", tmp_path / "parts.npz"
-    write("--text", text, "--epochs", 4, "--save", whole, *SMALL)
-    write("--text", text, "--epochs", 2, "--save", parts, *SMALL)
-    done = write("--text", text, "--epochs", 2, "--resume", parts, "--write", 5, threads=2)
+    run_example("characters.py", "--text", text, "--epochs", 4, "--save", whole, *SMALL)
+    run_example("characters.py", "--text", text, "--epochs", 2, "--save", parts, *SMALL)
+    done = run_example(
+        "characters.py", "--text", text, "--epochs", 2, "--resume", parts, "--write", 5, threads=2
+    )
     assert done.returncode == 0, done.stderr
     assert "epoch   4/4" in done.stdout
     assert saved(whole) == saved(parts)
@@ -65,9 +68,10 @@ def test_training_in_two_parts_is_training_at_once_bit_for_bit(text: Path, tmp_p
 
 def test_a_cold_writer_repeats_the_text_it_knows(text: Path, tmp_path: Path) -> None:
     path = tmp_path / "network.npz"
-    write("--text", text, "--epochs", 15, "--save", path, *SMALL)
+    run_example("characters.py", "--text", text, "--epochs", 15, "--save", path, *SMALL)
     cold = [
-        write(
+        run_example(
+            "characters.py",
             "--text",
             text,
             "--epochs",
@@ -92,7 +96,7 @@ def test_a_cold_writer_repeats_the_text_it_knows(text: Path, tmp_path: Path) -> 
     [
         (("--text", "nowhere.txt"), "--text nowhere.txt: No such file"),
         (("--resume", "nowhere.npz"), "--resume nowhere.npz: no such file"),
-        (("--resume", PROGRAM), "not a file that this program saved"),
+        (("--resume", __file__), "not a file that this program saved"),
         (("--seed-text", "Ωmega"), "does not know the characters 'Ω'"),
         (("--seed-text", ""), "wanted one character or more"),
         (("--batch", 100_000), "characters for training"),
@@ -101,11 +105,11 @@ def test_a_cold_writer_repeats_the_text_it_knows(text: Path, tmp_path: Path) -> 
     ],
 )
 def test_wrong_arguments_get_a_message(tmp_path: Path, arguments: tuple[object, ...], words: str) -> None:
-    done = write("--epochs", 0, *arguments)
+    done = run_example("characters.py", "--epochs", 0, *arguments)
     assert done.returncode != 0 and words in done.stderr and "Traceback" not in done.stderr
 
 
 def test_a_text_that_is_not_utf_8_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "latin"
     path.write_bytes("é".encode("latin-1") * 10)
-    assert "not UTF-8 (byte 0)" in write("--text", path).stderr
+    assert "not UTF-8 (byte 0)" in run_example("characters.py", "--text", path).stderr

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import gzip
 import os
-import pickle
 import re
 import subprocess
 import sys
@@ -12,40 +10,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
-ROOT = Path(__file__).parent.parent.parent
-PROGRAM = ROOT / "examples" / "digits.py"
+from example_runs import EXAMPLES, run_example, write_digits
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Ten prototypes and noise, so that a classifier has something to find."""
-    rng = np.random.default_rng(3)
-    prototypes = rng.random((10, 16))
-
-    def part(rows: int) -> tuple[np.ndarray, np.ndarray]:  # type: ignore[type-arg]
-        labels = rng.integers(0, 10, rows)
-        return (prototypes[labels] + 0.1 * rng.standard_normal((rows, 16))).astype(np.float32), labels
-
-    path = tmp_path_factory.mktemp("digits") / "mnist.pkl.gz"
-    with gzip.open(path, "wb", 1) as file:
-        pickle.dump((part(1200), part(250), part(250)), file, protocol=4)
-    return path
-
-
-def demo(*arguments: object, threads: int = 1) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, str(PROGRAM), *map(str, arguments)],
-        env={**os.environ, "TCC_THREADS": str(threads)},
-        capture_output=True,
-        text=True,
-    )
+    return write_digits(tmp_path_factory.mktemp("digits") / "mnist.pkl.gz", 16, (1200, 250, 250))
 
 
 def trained(data: Path, out: Path, *more: object, threads: int = 1) -> list[str]:
     """The lines of a short training run, which leaves its results in `out`."""
     sizes = ("--hidden", 8, "--batch", 100, "--epochs", 20, "--linear-epochs", 20)
-    done = demo("--data", data, "--out", out, *sizes, *more, threads=threads)
+    done = run_example("digits.py", "--data", data, "--out", out, *sizes, *more, threads=threads)
     assert done.returncode == 0, done.stderr
     return done.stdout.strip().splitlines()
 
@@ -90,7 +66,7 @@ def test_another_optimizer_with_clipping_learns(data: Path, tmp_path: Path, opti
     ],
 )
 def test_wrong_arguments_get_a_message(arguments: tuple[str, ...], words: str) -> None:
-    done = demo(*arguments)
+    done = run_example("digits.py", *arguments)
     assert done.returncode != 0 and words in done.stderr and "Traceback" not in done.stderr
 
 
@@ -98,7 +74,7 @@ def test_the_training_step_builds_without_data(tmp_path: Path) -> None:
     program = "import digits; step = digits.train_step(); print(round(float(step(0)), 4), step.name)"
     done = subprocess.run(
         [sys.executable, "-c", program],
-        env={**os.environ, "PYTHONPATH": str(PROGRAM.parent), "XDG_CACHE_HOME": str(tmp_path)},
+        env={**os.environ, "PYTHONPATH": str(EXAMPLES), "XDG_CACHE_HOME": str(tmp_path)},
         capture_output=True,
         text=True,
     )

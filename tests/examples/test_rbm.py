@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import gzip
 import itertools
-import os
-import pickle
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from example_runs import Array, run_example, write_parts
 
 import rbm
 import tcc
 import tcc.tensor as T
-
-PROGRAM = Path(__file__).parent.parent.parent / "examples" / "rbm.py"
 
 
 @pytest.fixture
@@ -27,14 +21,10 @@ def data(tmp_path: Path) -> Path:
     rng = np.random.default_rng(3)
     prototypes = rng.random((10, 64)) < 0.5
 
-    def part(rows: int) -> tuple[np.ndarray, np.ndarray]:  # type: ignore[type-arg]
-        labels = rng.integers(0, 10, rows)
-        return (prototypes[labels] ^ (rng.random((rows, 64)) < 1 / 30)).astype(np.float32), labels
+    def images(labels: Array) -> Array:
+        return prototypes[labels] ^ (rng.random((len(labels), 64)) < 1 / 30)
 
-    path = tmp_path / "mnist.pkl.gz"
-    with gzip.open(path, "wb", 1) as file:
-        pickle.dump((part(1000), part(100), part(100)), file, protocol=4)
-    return path
+    return write_parts(tmp_path / "mnist.pkl.gz", rng, images, (1000, 100, 100))
 
 
 def test_it_learns_and_leaves_pictures(data: Path, tmp_path: Path) -> None:
@@ -42,12 +32,7 @@ def test_it_learns_and_leaves_pictures(data: Path, tmp_path: Path) -> None:
     for threads in (1, 2):
         out = tmp_path / str(threads)
         sizes = ("--hidden", 24, "--epochs", 6, "--samples", 2, "--between", 10, "--steps", 2)
-        done = subprocess.run(
-            [sys.executable, str(PROGRAM), *map(str, ("--data", data, "--out", out, *sizes))],
-            env={**os.environ, "TCC_THREADS": str(threads)},
-            capture_output=True,
-            text=True,
-        )
+        done = run_example("rbm.py", "--data", data, "--out", out, *sizes, threads=threads)
         assert done.returncode == 0, done.stderr
         guesses = [float(g) for g in re.findall(r"pseudo-likelihood (-[\d.]+)", done.stdout)]
         assert len(guesses) == 6 and guesses[-1] > 0.6 * guesses[0]

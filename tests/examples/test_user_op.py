@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
+from example_runs import run_example
 
 import tcc
 import tcc.tensor as T
 import user_op
-
-PROGRAM = Path(__file__).parent.parent.parent / "examples" / "user_op.py"
 
 
 @pytest.mark.parametrize("shape", [(0, 3), (3, 0), (1, 1), (5, 7), (64, 2)])
@@ -53,23 +48,8 @@ def test_rank_correlation() -> None:
 def test_the_reader_learns_and_the_number_of_threads_does_not_matter() -> None:
     outputs = []
     for threads in (1, 2):
-        done = subprocess.run(
-            [
-                sys.executable,
-                str(PROGRAM),
-                "--items",
-                "3",
-                "--width",
-                "2",
-                "--steps",
-                "1200",
-                "--rate",
-                "0.01",
-            ],
-            env={**os.environ, "TCC_THREADS": str(threads)},
-            capture_output=True,
-            text=True,
-        )
+        sizes = ("--items", 3, "--width", 2, "--steps", 1200, "--rate", 0.01)
+        done = run_example("user_op.py", *sizes, threads=threads)
         assert done.returncode == 0, done.stderr
         lines = [line for line in done.stdout.splitlines() if line.startswith("step ")]
         errors = [float(e) for e in re.findall(r"square error ([\d.]+)", done.stdout)]

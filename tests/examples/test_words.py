@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from example_runs import run_example
 
 import words
 from characters import InputError
-
-PROGRAM = Path(__file__).parent.parent.parent / "examples" / "words.py"
 
 
 @pytest.fixture
@@ -32,15 +28,6 @@ def text(tmp_path: Path) -> Path:
     path = tmp_path / "text.txt"
     path.write_text(".\n".join(lines), encoding="utf-8")
     return path
-
-
-def run(*arguments: object, threads: int = 1) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, str(PROGRAM), *map(str, arguments)],
-        env={**os.environ, "TCC_THREADS": str(threads)},
-        capture_output=True,
-        encoding="utf-8",
-    )
 
 
 SMALL = (
@@ -63,7 +50,9 @@ SMALL = (
 def test_words_of_a_kind_are_near_each_other(text: Path, tmp_path: Path, loss: str) -> None:
     saved = [tmp_path / "one.txt", tmp_path / "two.txt"]
     for threads, path in enumerate(saved, 1):
-        done = run("--text", text, "--loss", loss, "--epochs", 8, "--save", path, *SMALL, threads=threads)
+        done = run_example(
+            "words.py", "--text", text, "--loss", loss, "--epochs", 8, "--save", path, *SMALL, threads=threads
+        )
         assert done.returncode == 0, done.stderr
     costs = [float(cost) for cost in re.findall(r"   cost (\d+\.\d+)", done.stdout)]
     assert len(costs) == 8 and costs[-1] < 0.95 * costs[0]
@@ -117,5 +106,5 @@ def test_analogies_of_vectors_made_by_hand(tmp_path: Path) -> None:
     ],
 )
 def test_wrong_arguments_get_a_message(arguments: tuple[object, ...], said: str) -> None:
-    done = run(*arguments)
+    done = run_example("words.py", *arguments)
     assert done.returncode != 0 and said in done.stderr and "Traceback" not in done.stderr

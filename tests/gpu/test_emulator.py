@@ -119,12 +119,14 @@ entry:
   br i1 %low, label %some, label %done
 some:
   call void @tcc.barrier()
+  %p = load ptr, ptr %args
+  store i32 7, ptr %p
   br label %done
 done:
   ret void
 }}
 """
-    run(DeviceKernel("leaving", body, 64, 1), np.zeros(1, np.int32))
+    assert run(DeviceKernel("leaving", body, 64, 1), np.zeros(1, np.int32)) == [7]
 
 
 # -- the table of device ops -----------------------------------------------------------------------------------------
