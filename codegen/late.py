@@ -6,6 +6,7 @@ Python, which takes a smaller block back for it.
 
 from __future__ import annotations
 
+from tcc.codegen.slots import field
 from tcc.codegen.to_python import callee_text
 from tcc.runtime import layout as at
 
@@ -19,8 +20,7 @@ def _enter_text() -> str:
     """A call takes a bag from the record."""
     return f"""
 define void @tcc_late_enter(ptr %ctx) #0 {{
-  %record.at = getelementptr i64, ptr %ctx, i64 {at.CTX_RECORD}
-  %record = load ptr, ptr %record.at
+{field("record", "%ctx", at.CTX_RECORD, "ptr")}
   %bags.at = getelementptr i64, ptr %record, i64 {at.RECORD_LATE}
   %bag = load ptr, ptr %bags.at
   %used.at = getelementptr i64, ptr %ctx, i64 {at.CTX_LATE_USED}
@@ -30,8 +30,7 @@ define void @tcc_late_enter(ptr %ctx) #0 {{
   %none = icmp eq ptr %bag, null
   br i1 %none, label %out, label %take
 take:
-  %next.at = getelementptr i64, ptr %bag, i64 {at.BLOCK_BAG}
-  %next = load ptr, ptr %next.at
+{field("next", "%bag", at.BLOCK_BAG, "ptr")}
   store ptr %next, ptr %bags.at
   br label %out
 out:
@@ -54,8 +53,7 @@ look:
   %end = icmp eq ptr %block, null
   br i1 %end, label %ask, label %weigh
 weigh:
-  %capacity.at = getelementptr i64, ptr %block, i64 {at.BLOCK_CAPACITY}
-  %capacity = load i64, ptr %capacity.at
+{field("capacity", "%block", at.BLOCK_CAPACITY)}
   %fits = icmp uge i64 %capacity, %bytes
   br i1 %fits, label %unlink, label %skip
 skip:
@@ -90,8 +88,7 @@ none:
   ret ptr null
 keep:
   %mine = phi ptr [%block, %unlink], [%made, %leave]
-  %used.at = getelementptr i64, ptr %ctx, i64 {at.CTX_LATE_USED}
-  %used = load ptr, ptr %used.at
+{field("used", "%ctx", at.CTX_LATE_USED, "ptr")}
   store ptr %used, ptr %mine
   store ptr %mine, ptr %used.at
   %memory = getelementptr i8, ptr %mine, i64 {at.BLOCK_HEADER}
@@ -136,10 +133,8 @@ entry:
   %none = icmp eq ptr %bag, null
   br i1 %none, label %out, label %give
 give:
-  %record.at = getelementptr i64, ptr %ctx, i64 {at.CTX_RECORD}
-  %record = load ptr, ptr %record.at
-  %bags.at = getelementptr i64, ptr %record, i64 {at.RECORD_LATE}
-  %bags = load ptr, ptr %bags.at
+{field("record", "%ctx", at.CTX_RECORD, "ptr")}
+{field("bags", "%record", at.RECORD_LATE, "ptr")}
   %next.at = getelementptr i64, ptr %bag, i64 {at.BLOCK_BAG}
   store ptr %bags, ptr %next.at
   store ptr %bag, ptr %bags.at

@@ -13,6 +13,7 @@ that has claimed a piece can rely on the job's fields until it says that the pie
 
 from __future__ import annotations
 
+from tcc.codegen.slots import field, worker
 from tcc.codegen.target import Target
 from tcc.codegen.workers import workers_text
 from tcc.runtime import layout as at
@@ -33,8 +34,7 @@ entry:
   br i1 %empty, label %out, label %some
 some:
   %pool = load ptr, ptr %ctx
-  %asked.at = getelementptr i64, ptr %ctx, i64 {at.CTX_THREADS}
-  %asked = load i64, ptr %asked.at
+{field("asked", "%ctx", at.CTX_THREADS)}
   %unit = call i64 @llvm.smax.i64(i64 %grain, i64 1)
   %most = udiv i64 %units, %unit
   %wanted = call i64 @llvm.umin.i64(i64 %asked, i64 %most)
@@ -48,8 +48,7 @@ claim:
   %mine = extractvalue {{ i32, i1 }} %swap, 1
   br i1 %mine, label %ready, label %alone
 ready:
-  %started.at = getelementptr i64, ptr %pool, i64 {at.POOL_STARTED}
-  %started = load i64, ptr %started.at
+{field("started", "%pool", at.POOL_STARTED)}
   %running = icmp ne i64 %started, 0
   br i1 %running, label %where, label %start
 start:
@@ -58,16 +57,14 @@ start:
 where:
   %cpu32 = call i32 @sched_getcpu()
   %cpu = zext i32 %cpu32 to i64
-  %home.at = getelementptr i64, ptr %pool, i64 {at.POOL_HOME}
-  %home = load i64, ptr %home.at
+{field("home", "%pool", at.POOL_HOME)}
   %still = icmp eq i64 %cpu, %home
   br i1 %still, label %count, label %move
 move:
   call void @tcc_pool_move(ptr %pool, i64 %cpu)
   br label %count
 count:
-  %threads.at = getelementptr i64, ptr %pool, i64 {at.POOL_THREADS}
-  %threads = load i64, ptr %threads.at
+{field("threads", "%pool", at.POOL_THREADS)}
   %team = call i64 @llvm.umin.i64(i64 %wanted, i64 %threads)
   %each = udiv i64 %most, %team
   %pieces = call i64 @llvm.umin.i64(i64 %each, i64 {PIECES})
@@ -108,9 +105,7 @@ head:
   %more = icmp ult i64 %i, %team
   br i1 %more, label %call, label %work
 call:
-  %offset = mul i64 %i, {at.WORKER_SLOTS}
-  %slot = add i64 %offset, {at.POOL_WORKERS}
-  %worker = getelementptr i64, ptr %pool, i64 %slot
+{worker("%i")}
   %turn = atomicrmw add ptr %worker, i32 1 seq_cst
   %asleep.at = getelementptr i64, ptr %worker, i64 {at.WORKER_ASLEEP}
   %asleep = load atomic i32, ptr %asleep.at seq_cst, align 4

@@ -14,6 +14,7 @@ from tcc.codegen.jit import Image, compile_object
 from tcc.codegen.keys import cache_key
 from tcc.codegen.late import late_text
 from tcc.codegen.pool import pool_text
+from tcc.codegen.slots import field
 from tcc.codegen.target import Target, host
 from tcc.codegen.to_python import python_text
 from tcc.codegen.workers import CLOCK_MONOTONIC_COARSE, clock_text
@@ -109,15 +110,12 @@ def _kept_text() -> str:
     and 1 when they are to be made."""
     return f"""
 define ptr @tcc_kept(ptr %container, ptr %panels) #0 {{
-  %now.at = getelementptr i64, ptr %container, i64 {at.SHARED_VERSION}
-  %now = load i64, ptr %now.at
-  %version.at = getelementptr i64, ptr %panels, i64 {at.PANELS_VERSION}
-  %version = load i64, ptr %version.at
+{field("now", "%container", at.SHARED_VERSION)}
+{field("version", "%panels", at.PANELS_VERSION)}
   %fresh = icmp eq i64 %version, %now
   br i1 %fresh, label %there, label %stale
 there:
-  %data.at = getelementptr i64, ptr %panels, i64 {at.PANELS_DATA}
-  %data = load ptr, ptr %data.at
+{field("data", "%panels", at.PANELS_DATA, "ptr")}
   ret ptr %data
 stale:
   %seen.at = getelementptr i64, ptr %panels, i64 {at.PANELS_SEEN}

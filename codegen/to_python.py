@@ -4,6 +4,7 @@ the way of calls that the entry does not take.
 
 from __future__ import annotations
 
+from tcc.codegen.slots import field
 from tcc.runtime import layout as at
 
 POLL_NS = 20_000_000  # between two looks at whether Ctrl-C was pressed
@@ -58,8 +59,7 @@ define void @tcc_gil_release(ptr %ctx) #0 {{
 }}
 
 define void @tcc_gil_acquire(ptr %ctx) #0 {{
-  %state.at = getelementptr i64, ptr %ctx, i64 {at.CTX_THREAD_STATE}
-  %state = load ptr, ptr %state.at
+{field("state", "%ctx", at.CTX_THREAD_STATE, "ptr")}
   %held = icmp eq ptr %state, null
   br i1 %held, label %out, label %take
 take:
@@ -71,8 +71,7 @@ out:
 }}
 
 define internal i1 @tcc_gil_enter(ptr %ctx) #0 {{
-  %state.at = getelementptr i64, ptr %ctx, i64 {at.CTX_THREAD_STATE}
-  %state = load ptr, ptr %state.at
+{field("state", "%ctx", at.CTX_THREAD_STATE, "ptr")}
   %released = icmp ne ptr %state, null
   call void @tcc_gil_acquire(ptr %ctx)
   ret i1 %released
@@ -94,8 +93,7 @@ def _poll_text() -> str:
 define i32 @tcc_poll(ptr %ctx) #0 {{
 entry:
   %now = call i64 @tcc_coarse_clock()
-  %next.at = getelementptr i64, ptr %ctx, i64 {at.CTX_NEXT_POLL}
-  %next = load i64, ptr %next.at
+{field("next", "%ctx", at.CTX_NEXT_POLL)}
   %first = icmp eq i64 %next, 0
   br i1 %first, label %arm, label %look
 look:
@@ -127,16 +125,12 @@ def _host_text() -> str:
 define i32 @tcc_host_call(ptr %ctx, ptr %args, i64 %index) #0 {{
 entry:
   %released = call i1 @tcc_gil_enter(ptr %ctx)
-  %record.at = getelementptr i64, ptr %ctx, i64 {at.CTX_RECORD}
-  %record = load ptr, ptr %record.at
-  %host.at = getelementptr i64, ptr %record, i64 {at.RECORD_HOST}
-  %host = load ptr, ptr %host.at
+{field("record", "%ctx", at.CTX_RECORD, "ptr")}
+{field("host", "%record", at.RECORD_HOST, "ptr")}
   %objects.at = getelementptr i64, ptr %ctx, i64 {at.CTX_OBJECTS}
   %given = load ptr, ptr %objects.at
-  %api.at = getelementptr i64, ptr %record, i64 {at.RECORD_API}
-  %api = load ptr, ptr %api.at
-  %none.at = getelementptr i64, ptr %api, i64 {at.API_NONE}
-  %none = load ptr, ptr %none.at
+{field("api", "%record", at.RECORD_API, "ptr")}
+{field("none", "%api", at.API_NONE, "ptr")}
   %absent = icmp eq ptr %given, null
   %objects = select i1 %absent, ptr %none, ptr %given
   %result = call ptr (ptr, ptr, ...) @PyObject_CallFunction(ptr %host, ptr @tcc_format_host, i64 %index, ptr %args, ptr %objects)
@@ -158,14 +152,10 @@ def _output_text() -> str:
 define ptr @tcc_output(ptr %ctx, i64 %index, i64 %typenum, i64 %rank, ptr %dims) #0 {{
 entry:
   %released = call i1 @tcc_gil_enter(ptr %ctx)
-  %record.at = getelementptr i64, ptr %ctx, i64 {at.CTX_RECORD}
-  %record = load ptr, ptr %record.at
-  %api.at = getelementptr i64, ptr %record, i64 {at.RECORD_API}
-  %api = load ptr, ptr %api.at
-  %type.at = getelementptr i64, ptr %api, i64 {at.API_NDARRAY}
-  %type = load ptr, ptr %type.at
-  %new.at = getelementptr i64, ptr %api, i64 {at.API_ARRAY_NEW}
-  %new = load ptr, ptr %new.at
+{field("record", "%ctx", at.CTX_RECORD, "ptr")}
+{field("api", "%record", at.RECORD_API, "ptr")}
+{field("type", "%api", at.API_NDARRAY, "ptr")}
+{field("new", "%api", at.API_ARRAY_NEW, "ptr")}
   %rank32 = trunc i64 %rank to i32
   %typenum32 = trunc i64 %typenum to i32
   %array = call ptr %new(ptr %type, i32 %rank32, ptr %dims, i32 %typenum32, ptr null, ptr null, i32 0, i32 0, ptr null)
@@ -175,15 +165,13 @@ none:
   call void @tcc_gil_leave(ptr %ctx, i1 %released)
   ret ptr null
 keep:
-  %outputs.at = getelementptr i64, ptr %ctx, i64 {at.CTX_OUTPUTS}
-  %outputs = load ptr, ptr %outputs.at
+{field("outputs", "%ctx", at.CTX_OUTPUTS, "ptr")}
   %place = getelementptr ptr, ptr %outputs, i64 %index
   %old = load ptr, ptr %place
   store ptr %array, ptr %place
   call void @Py_DecRef(ptr %old)
   call void @tcc_gil_leave(ptr %ctx, i1 %released)
-  %data.at = getelementptr i64, ptr %array, i64 2
-  %data = load ptr, ptr %data.at
+{field("data", "%array", 2, "ptr")}
   ret ptr %data
 }}
 
@@ -259,12 +247,9 @@ bad:
   call void @Py_DecRef(ptr %tuple)
   ret ptr null
 call:
-  %record.at = getelementptr i64, ptr %self, i64 {at.OBJECT_RECORD}
-  %record = load ptr, ptr %record.at
-  %api.at = getelementptr i64, ptr %record, i64 {at.RECORD_API}
-  %api = load ptr, ptr %api.at
-  %slow.at = getelementptr i64, ptr %api, i64 {at.API_SLOW}
-  %slow = load ptr, ptr %slow.at
+{field("record", "%self", at.OBJECT_RECORD, "ptr")}
+{field("api", "%record", at.RECORD_API, "ptr")}
+{field("slow", "%api", at.API_SLOW, "ptr")}
   %result = call ptr (ptr, ...) @PyObject_CallFunctionObjArgs(ptr %slow, ptr %self, ptr %tuple, ptr %dict, ptr null)
   call void @Py_DecRef(ptr %dict)
   call void @Py_DecRef(ptr %tuple)
@@ -278,23 +263,18 @@ def _call_text() -> str:
     return f"""
 define ptr @tcc_call(ptr %self, ptr %args, i64 %flagged, ptr %kwnames) #0 {{
 entry:
-  %record.at = getelementptr i64, ptr %self, i64 {at.OBJECT_RECORD}
-  %record = load ptr, ptr %record.at
-  %inputs.at = getelementptr i64, ptr %record, i64 {at.RECORD_INPUTS}
-  %inputs = load i64, ptr %inputs.at
+{field("record", "%self", at.OBJECT_RECORD, "ptr")}
+{field("inputs", "%record", at.RECORD_INPUTS)}
   %count = and i64 %flagged, {2**63 - 1}
   %right = icmp eq i64 %count, %inputs
   %positional = icmp eq ptr %kwnames, null
   %fits = and i1 %right, %positional
   br i1 %fits, label %fast, label %slow
 fast:
-  %to.at = getelementptr i64, ptr %record, i64 {at.RECORD_ENTRY}
-  %to = load ptr, ptr %to.at
+{field("to", "%record", at.RECORD_ENTRY, "ptr")}
   %result = call ptr %to(ptr %self, ptr %record, ptr %args, ptr null)
-  %api.at = getelementptr i64, ptr %record, i64 {at.RECORD_API}
-  %api = load ptr, ptr %api.at
-  %not.at = getelementptr i64, ptr %api, i64 {at.API_NOT_IMPLEMENTED}
-  %not = load ptr, ptr %not.at
+{field("api", "%record", at.RECORD_API, "ptr")}
+{field("not", "%api", at.API_NOT_IMPLEMENTED, "ptr")}
   %refused = icmp eq ptr %result, %not
   br i1 %refused, label %again, label %done
 again:
@@ -337,11 +317,8 @@ define void @tcc_raise(ptr %ctx) #0 {{{callee_text(at.API_RAISE)}{errors}
 def callee_text(slot: int) -> str:
     """Loads the Python function in a slot of the API table, and the function and record that the context is of."""
     return f"""
-  %self.at = getelementptr i64, ptr %ctx, i64 {at.CTX_FUNCTION}
-  %self = load ptr, ptr %self.at
-  %record.at = getelementptr i64, ptr %ctx, i64 {at.CTX_RECORD}
-  %record = load ptr, ptr %record.at
-  %api.at = getelementptr i64, ptr %record, i64 {at.RECORD_API}
-  %api = load ptr, ptr %api.at
+{field("self", "%ctx", at.CTX_FUNCTION, "ptr")}
+{field("record", "%ctx", at.CTX_RECORD, "ptr")}
+{field("api", "%record", at.RECORD_API, "ptr")}
   %callee.at = getelementptr i64, ptr %api, i64 {slot}
   %callee = load ptr, ptr %callee.at"""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tcc.codegen.slots import field, worker
 from tcc.codegen.target import Target
 from tcc.runtime import layout as at
 
@@ -23,8 +24,7 @@ define internal i64 @{name}() #0 {{
   %time = alloca [2 x i64]
   %failed = call i32 @clock_gettime(i32 {clock}, ptr %time)
   %seconds = load i64, ptr %time
-  %rest.at = getelementptr i64, ptr %time, i64 1
-  %rest = load i64, ptr %rest.at
+{field("rest", "%time", 1)}
   %whole = mul i64 %seconds, 1000000000
   %ns = add i64 %whole, %rest
   ret i64 %ns
@@ -71,8 +71,7 @@ def _wait_text(futex: int, pause: str) -> str:
 declare void {declaration}
 define internal i32 @tcc_pool_wait(ptr %pool, ptr %word, i32 %old, ptr %asleep) #0 {{
 entry:
-  %limit.at = getelementptr i64, ptr %pool, i64 {at.POOL_SPIN_NS}
-  %limit = load i64, ptr %limit.at
+{field("limit", "%pool", at.POOL_SPIN_NS)}
   br label %burst
 burst:                                            ; the clock is read once in 64 looks
   %start = phi i64 [0, %entry], [%start2, %look]
@@ -120,8 +119,7 @@ def _worker_text() -> str:
     return f"""
 define internal void @tcc_pool_work(ptr %pool, i64 %self, i64 %job) #0 {{
 entry:
-  %team.at = getelementptr i64, ptr %pool, i64 {at.POOL_TEAM}
-  %team = load i64, ptr %team.at
+{field("team", "%pool", at.POOL_TEAM)}
   %pending = getelementptr i64, ptr %pool, i64 {at.POOL_PENDING}
   br label %next
 next:                                             ; whose pieces: first one's own, then those of the threads behind
@@ -219,8 +217,7 @@ def _placement_text() -> str:
 define internal void @tcc_pool_pin(ptr %pool, ptr %worker) #0 {{
 entry:
   %mask = alloca [{at.POOL_MASK_SLOTS} x i64], align 8
-  %strict.at = getelementptr i64, ptr %pool, i64 {at.POOL_STRICT}
-  %strict = load i64, ptr %strict.at
+{field("strict", "%pool", at.POOL_STRICT)}
   %alone = icmp eq i64 %strict, 1
   br i1 %alone, label %one, label %others
 one:
@@ -247,21 +244,17 @@ flip:                                             ; adds the one CPU to nothing,
   %all = icmp eq i64 %keep, -1
   %new = select i1 %all, i64 %cleared, i64 %added
   store i64 %new, ptr %word.at
-  %thread.at = getelementptr i64, ptr %worker, i64 {at.WORKER_THREAD}
-  %thread = load ptr, ptr %thread.at
+{field("thread", "%worker", at.WORKER_THREAD, "ptr")}
   %failed = call i32 @pthread_setaffinity_np(ptr %thread, i64 {8 * at.POOL_MASK_SLOTS}, ptr %mask)
   ret void
 }}
 
 define internal void @tcc_pool_move(ptr %pool, i64 %cpu) #0 {{
 entry:
-  %home.at = getelementptr i64, ptr %pool, i64 {at.POOL_HOME}
-  %home = load i64, ptr %home.at
+{field("home", "%pool", at.POOL_HOME)}
   store i64 %cpu, ptr %home.at
-  %strict.at = getelementptr i64, ptr %pool, i64 {at.POOL_STRICT}
-  %strict = load i64, ptr %strict.at
-  %threads.at = getelementptr i64, ptr %pool, i64 {at.POOL_THREADS}
-  %threads = load i64, ptr %threads.at
+{field("strict", "%pool", at.POOL_STRICT)}
+{field("threads", "%pool", at.POOL_THREADS)}
   %unpinned = icmp slt i64 %strict, 0
   %outside = icmp ugt i64 %cpu, {64 * at.POOL_MASK_SLOTS - 1}
   %nothing = or i1 %unpinned, %outside
@@ -271,9 +264,7 @@ head:
   %more = icmp ult i64 %i, %threads
   br i1 %more, label %look, label %out
 look:
-  %offset = mul i64 %i, {at.WORKER_SLOTS}
-  %slot = add i64 %offset, {at.POOL_WORKERS}
-  %worker = getelementptr i64, ptr %pool, i64 %slot
+{worker("%i")}
   %cpu.at = getelementptr i64, ptr %worker, i64 {at.WORKER_CPU}
   %theirs = load i64, ptr %cpu.at
   %clash = icmp eq i64 %theirs, %cpu
@@ -307,20 +298,16 @@ entry:
   %r0 = call i32 @pthread_sigmask(i32 {SIG_SETMASK}, ptr %every, ptr %old)
   %started.at = getelementptr i64, ptr %pool, i64 {at.POOL_STARTED}
   store i64 1, ptr %started.at
-  %strict.at = getelementptr i64, ptr %pool, i64 {at.POOL_STRICT}
-  %strict = load i64, ptr %strict.at
+{field("strict", "%pool", at.POOL_STRICT)}
   %pinned = icmp sge i64 %strict, 0
-  %threads.at = getelementptr i64, ptr %pool, i64 {at.POOL_THREADS}
-  %threads = load i64, ptr %threads.at
+{field("threads", "%pool", at.POOL_THREADS)}
   br label %head
 head:
   %i = phi i64 [1, %entry], [%i1, %next]
   %more = icmp ult i64 %i, %threads
   br i1 %more, label %one, label %out
 one:
-  %offset = mul i64 %i, {at.WORKER_SLOTS}
-  %slot = add i64 %offset, {at.POOL_WORKERS}
-  %worker = getelementptr i64, ptr %pool, i64 %slot
+{worker("%i")}
   %pool.at = getelementptr i64, ptr %worker, i64 {at.WORKER_POOL}
   store ptr %pool, ptr %pool.at
   %index.at = getelementptr i64, ptr %worker, i64 {at.WORKER_INDEX}
@@ -354,11 +341,9 @@ declare i32 @pthread_join(ptr, ptr)
 
 define internal void @tcc_pool_stop(ptr %pool) #0 {{
 entry:
-  %started.at = getelementptr i64, ptr %pool, i64 {at.POOL_STARTED}
-  %started = load i64, ptr %started.at
+{field("started", "%pool", at.POOL_STARTED)}
   %running = icmp ne i64 %started, 0
-  %threads.at = getelementptr i64, ptr %pool, i64 {at.POOL_THREADS}
-  %threads = load i64, ptr %threads.at
+{field("threads", "%pool", at.POOL_THREADS)}
   %stop.at = getelementptr i64, ptr %pool, i64 {at.POOL_STOP}
   store atomic i64 1, ptr %stop.at release, align 8
   br i1 %running, label %head, label %out
@@ -367,13 +352,10 @@ head:
   %more = icmp ult i64 %i, %threads
   br i1 %more, label %one, label %out
 one:
-  %offset = mul i64 %i, {at.WORKER_SLOTS}
-  %slot = add i64 %offset, {at.POOL_WORKERS}
-  %worker = getelementptr i64, ptr %pool, i64 %slot
+{worker("%i")}
   %turn = atomicrmw add ptr %worker, i32 1 seq_cst
   call void @tcc_pool_wake(ptr %worker)
-  %thread.at = getelementptr i64, ptr %worker, i64 {at.WORKER_THREAD}
-  %thread = load ptr, ptr %thread.at
+{field("thread", "%worker", at.WORKER_THREAD, "ptr")}
   %failed = call i32 @pthread_join(ptr %thread, ptr null)
   %i1 = add i64 %i, 1
   br label %head
