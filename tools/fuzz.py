@@ -121,7 +121,12 @@ def main(
 ) -> None:
     """Runs random programs, or the FILES that an earlier run kept, by the interpreter and natively."""
     support.load()
-    with tempfile.TemporaryDirectory() as folder:  # keeps the engines of products for all children
+    parent = os.getpid()
+    # a run that is ended from outside removes its folder, which no child of it does
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143) if os.getpid() == parent else os._exit(143))
+    with tempfile.TemporaryDirectory(
+        prefix="tcc-fuzz-"
+    ) as folder:  # keeps the engines of products for all children
         os.environ["TCC_CACHE_DIR"] = folder
         sys.exit(run(seeds, start, keep or Path(tempfile.gettempdir()), shrink, graphs, files) > 0)
 
