@@ -62,7 +62,8 @@ def micro_kernel(
     `cols` is the number of valid columns, more than vectors - 1 full vectors; with `load` != 0 the chains start from C.
     `next` is the place in C of the tile that follows: its rows are fetched one by one in the last steps, for lines fetched
     sooner would be driven from the first-level cache by B, and lines fetched all at once keep B waiting.  The steps before
-    fetch ahead at `stream`, `along` bytes further each time.
+    fetch ahead at `stream`, `along` bytes further each time.  Of vectors that lie across two lines the second is fetched: the tile
+    on the left has fetched the first.
     Without AVX-512, or where they are not `ragged`, the rows of B must be readable to the end of the last vector.  What never
     `resumes` takes `load` for 0; B may be `far`, in memory.
     Loads through masks take time that multiply-adds would have: 4 to 6 % of the wide tile's on Intel's.
@@ -152,7 +153,7 @@ class _Tile:
         rows_ahead = AHEAD_FAR if self.keeps or self.far else AHEAD
         ahead = e.gep(bp, e.value(f"mul i64 %brs, {rows_ahead}"))
         for line in range(0, self.vectors * self.step_bytes, LINE):
-            fetch(e, e.gep(ahead, line), 0)
+            fetch(e, e.gep(ahead, min(line + LINE, self.vectors * self.step_bytes) - 1), 0)
         for j in range(self.vectors if self.keeps else 0):
             store(e, t, b[j], e.gep(at[-1], j * self.step_bytes))
         for i in range(self.rows):
@@ -167,14 +168,16 @@ class _Tile:
         """The freeze hides the induction from loop strength reduction, which would undo the scaled addresses."""
         return self.e.value(f"freeze ptr {self.e.gep(p, by)}")
 
-    def _run(self, count: str, steps: int, fetched: str, pace: str, v: list[str]) -> list[str]:
+    def _run(
+        self, count: str, steps: int, fetched: str, pace: str, v: list[str], within: int = 0
+    ) -> list[str]:
         """`count` rounds of `steps`, each of which fetches a row at `fetched`, `pace` bytes further than the last."""
         e, t, pointers = self.e, self.t, self.pointers
 
         def round(_: str, v: list[str]) -> list[str]:
             at, to, acc = v[:pointers], v[pointers], v[pointers + 1 :]
             for j in range(self.vectors):
-                fetch(e, e.gep(to, j * self.step_bytes), 0)
+                fetch(e, e.gep(to, j * self.step_bytes + within), 0)
             for _step in range(steps):
                 self._step(at, acc)
                 at = [self._moved(p, by) for p, by in zip(at, self.steps_on, strict=True)]
@@ -191,7 +194,7 @@ class _Tile:
         rounds = e.value(f"udiv i64 {e.value(f'sub i64 %kc, {ending}')}, {self.steps}")
         v = self._run(rounds, self.steps, "%stream", "%along", v)
         rest = e.value(f"sub i64 %kc, {e.value(f'mul i64 {rounds}, {self.steps}')}")
-        return self._run(rest, 1, "%next", "%crs", v)[self.pointers :]
+        return self._run(rest, 1, "%next", "%crs", v, self.step_bytes - 1)[self.pointers :]
 
     def _store(self, sums: list[str]) -> None:
         e, t, last = self.e, self.t, self.vectors - 1

@@ -12,7 +12,8 @@ second-level cache it is bound by arithmetic.  What costs is everything else, an
   whole length, and without AVX-512, where all are copied before the tiles run, even few tiles have wide blocks for that.
 - A is read once for each block of columns, C is read and written once for each block of k.  C's lines are fetched a tile
   ahead, one in each of its last steps, and A's rows while the panel before is computed, one by each tile.  C costs more, for
-  it is also written, down to _KC_LEAST, or as far as a panel of A takes no more than _A_SHARE of the first-level cache.
+  it is also written, down to _KC_LEAST, or as far as a panel of A takes no more than _A_SHARE of the first-level cache,
+  or where its lines come from the second as fast as tiles read them.
 - Each panel of A is read by all tiles of its rows: it should stay in the first-level cache, half of it or less.
 - A copy of A that several blocks of columns use is made once, by blocks of rows that the third-level cache holds.
 - Lines a power of two apart share cache sets, lines on many pages miss the table of pages: such operands are copied.
@@ -67,7 +68,6 @@ _FEW_PANELS = (
 )
 _MANY_TILES = 16  # rows of tiles that pay for a copy of B, and that threads share by rows
 _SOME_TILES = 2  # rows of tiles that pay for a copy of B that the first of them makes
-_SET_BYTES = 1024  # lines of memory a multiple of this apart crowd into few sets of the first-level cache
 _WAY_BYTES = 4096  # lines a multiple of this apart are in one set of the first-level cache, of 12 or 8
 _FAR_BYTES = 2048  # lines of memory so far apart are on another page at every second step
 _DOT_COPY = 1 << 16  # elements of the short side that are worth a copy to make them contiguous along k
@@ -79,6 +79,7 @@ _BLOCK_CACHES = (
     4  # the copy of A that all blocks of columns use takes so many times the second-level cache at most
 )
 _LEAST_APART = 8  # panels of columns that are worth reading all of A for
+_LEAST_APART_BLOCK = 32  # and copying a block of it, as each thread would
 _PARALLEL_WORK = 1 << 18  # multiply-adds that pay for a second thread (some microseconds)
 
 Sizes = dict[str, Size]
@@ -138,7 +139,7 @@ def plan(
     `wishes` for some of them go before what the model would choose (tuning.py has those that a product can have).
     """
     copy = _copies(t, target, x, sizes, form["form"], panels, wishes)
-    split = _split(t, target, x, sizes, form["form"], copy["kc_most"], copy["nc_most"])
+    split = _split(t, target, x, sizes, form["form"], copy)
     return copy | {name: wishes.get(name, value) for name, value in split.items()}
 
 
@@ -150,7 +151,13 @@ def most_shared_bytes(t: VecType, target: Target) -> int:
 
 
 def _least_depth(t: VecType, target: Target) -> int:
-    """Of k in one block where a block has many rows."""
+    """Of k in one block where a block has many rows.
+
+    Where the second-level cache hands over lines as fast as tiles read them, half a panel of A may as well come from there, a
+    line in each step: on Intel's with AVX-512, whose tiles then update C half as often (float64 384x384x384 5 %, 512 3 %).
+    """
+    if keeps(target) and not target.scattered_lines:
+        return KC // 2
     panel, share = tile_rows(target)[0] * t.bytes, _A_SHARE_KEPT if keeps(target) else _A_SHARE
     return max(_KC_LEAST, int(share * target.l1_bytes / panel) // t.lanes * t.lanes)
 
@@ -165,10 +172,12 @@ def _copies(
 ) -> Sizes:
     """The blocks of rows, of k and of columns, and whether those of A and B are copied.
 
-    B is copied when its columns are not contiguous, or when it is larger than a quarter of the second-level cache and
-    more than a few rows use the copy.  A block fills half that cache at most; it is as wide as it can be, for all of A is
-    read once for each block of columns.  A B from memory that few rows use streams by, a few rows of it side by side.  Where A's
-    columns are read in place, the tiles that follow find the same lines, two for each step of k, in the first-level cache.
+    B is copied when its columns are not contiguous, or when more than a few rows use the copy, with AVX-512 however small it is:
+    few rows of memory begin at a multiple of a vector (NumPy's arrays seldom do), and a load across two lines is two, which takes
+    a quarter of a tile's time, where the copy takes 2 % of 256x256x256.  A block fills
+    half the second-level cache at most; it is as wide as it can be, for all of A is read once for each block of columns.  A B from
+    memory that few rows use streams by, a few rows of it side by side.  Where A's columns are read in place, the tiles that follow
+    find the same lines, two for each step of k, in the first-level cache.
 
     Where A is copied and more than one block of columns use the copy, it is made once, of as many rows as the third-level
     cache may be asked for, and its lines are fetched a tile's rows ahead.
@@ -180,7 +189,7 @@ def _copies(
     # without AVX-512 the tiles read whole vectors, which only a copy has at the right edge
     many = x.less(_MANY_TILES * tile_rows(target)[0], m)
     some = x.less(_SOME_TILES * tile_rows(target)[0], m)
-    worth = x.both(some, large) if keeps(target) else 1
+    worth = some if keeps(target) else 1
     near = x.less(x.mul(n, k), target.l2_bytes * _NEAR_CACHES // t.bytes + 1)
     # rows that the first tiles would fetch ahead drive each other out where they crowd into one set
     way = _WAY_BYTES // t.bytes
@@ -250,10 +259,11 @@ def _copies(
 def _a_copy(t: VecType, x: Index, sizes: Sizes) -> Size:
     """Whether A is copied, for which there have to be columns enough that use the copy.
 
-    By rows where neighbouring rows fall on the same cache sets.  By columns, where each step of k is on other lines than
-    the last, if there are more steps than the first-level cache and the table of pages hold, or if they lie far apart.
+    By rows where neighbouring rows fall on one cache set; on two or more they fit its ways.  By columns, where each step of k is on
+    other lines than the last, if there are more steps than the first-level cache and the table of pages hold, or if they lie far
+    apart.
     """
-    by_rows, width, sets = x.equal(sizes["acs"], 1), VECTORS * t.lanes, _SET_BYTES // t.bytes
+    by_rows, width, sets = x.equal(sizes["acs"], 1), VECTORS * t.lanes, _WAY_BYTES // t.bytes
     line = x.pick(by_rows, sizes["ars"], sizes["acs"])
     crowded = x.equal(x.mul(x.div(line, sets), sets), line)
     used = x.both(x.less(2 * width, sizes["n"]), x.less(2 * width, sizes["k"]))
@@ -264,15 +274,19 @@ def _a_copy(t: VecType, x: Index, sizes: Sizes) -> Size:
     return x.pick(columns, A_COLUMNS, x.pick(rows, A_ROWS, A_UNPACKED))
 
 
-def _split(t: VecType, target: Target, x: Index, sizes: Sizes, form: Size, kc: Size, nc: Size) -> Sizes:
+def _split(t: VecType, target: Target, x: Index, sizes: Sizes, form: Size, copy: Sizes) -> Sizes:
     """How threads share the work: the least number of units worth a thread of its own (the grains).
 
-    Where there are columns enough, each thread has a product of its own: nobody waits for panels that others make, and the first
-    tiles make them.  Otherwise threads share each block, whose columns are split where there are few rows.  Products of a batch
-    go to one thread each when they are small.
+    Where there are columns enough, more of them where each thread would copy A's blocks for itself, each has a product of its own:
+    nobody waits for panels that others make, and the first tiles make them.  Otherwise threads share each block, whose columns are
+    split where there are few rows, and no more tiles of them than panels.  Products of a batch go to one thread each when they are
+    small.
     """
     m, n, depth, width = sizes["m"], sizes["n"], x.max(sizes["k"], 1), VECTORS * t.lanes
-    by_columns = x.both(x.less(m, _MANY_TILES * tile_rows(target)[0] + 1), x.less(2 * width, n))
+    kc, nc = copy["kc_most"], copy["nc_most"]
+    few = x.both(x.less(m, _MANY_TILES * tile_rows(target)[0] + 1), x.less(2 * width, n))
+    by_columns = x.both(few, x.less(x.ceil_div(m, unit_rows(target)), x.add(x.ceil_div(n, width), 1)))
+    least = x.pick(x.equal(copy["pack_a"], A_BLOCK), _LEAST_APART_BLOCK, _LEAST_APART)
     unit = x.pick(by_columns, x.mul(x.mul(m, depth), width), x.mul(x.mul(n, depth), unit_rows(target)))
     # these wait for memory: a number read from the second-level cache takes the time of three multiply-adds of a tile
     unit = x.pick(x.equal(form, DOT), x.mul(n, x.mul(depth, 3 * DOT_ROWS)), unit)
@@ -286,7 +300,7 @@ def _split(t: VecType, target: Target, x: Index, sizes: Sizes, form: Size, kc: S
         "pack_grain": x.ceil_div(_PARALLEL_WORK // 8, x.mul(kc, width)),
         "batch_grain": x.pick(x.equal(sizes["batch"], 1), 0, alone),
         "apart": x.max(
-            x.max(_LEAST_APART, x.ceil_div(nc, 2 * width)),
+            x.max(least, x.ceil_div(nc, 2 * width)),
             x.ceil_div(_PARALLEL_WORK, x.max(x.mul(x.mul(m, depth), width), 1)),
         ),
     }
