@@ -393,9 +393,14 @@ def _written(x: Any, y: Any, mode: str) -> Any:
 def _through_dimshuffle(made: Apply, y: Any, mode: str) -> Any:
     order, inner = list(made.attrs["order"]), made.operands[0]
     value = dimshuffle(y, *["x"] * (len(order) - y.type.ndim), *range(y.type.ndim))
-    value = addbroadcast(value, *(k for k, a in enumerate(order) if a == -1))
     back = [order.index(a) if a in order else "x" for a in range(inner.type.ndim)]
-    return _written(inner, dimshuffle(value, *back), mode)
+    return _written(inner, _reordered(value, back), mode)
+
+
+def _reordered(value: Any, order: Sequence[Any]) -> Any:
+    """dimshuffle, which drops axes that indexing added; a run checks that they have one element."""
+    dropped = (k for k in range(value.type.ndim) if k not in order)
+    return dimshuffle(addbroadcast(value, *dropped), *order)
 
 
 def write(x: Any, index: Any, y: Any, mode: str) -> Any:
@@ -415,14 +420,14 @@ def write(x: Any, index: Any, y: Any, mode: str) -> Any:
     kind = "Set" if mode == "set" else "Inc"
     if not plan.arrays:
         order = {a: k for k, (how, a) in enumerate(plan.order) if how == "slice"}
-        value = dimshuffle(value, *(order.get(a, "x") for a in range(x.type.ndim)))
+        value = _reordered(value, [order.get(a, "x") for a in range(x.type.ndim)])
         made = node("insert", x, value, start=plan.start, size=plan.size, step=plan.step, mode=mode)
         title = ", ".join(_index_label(i) for i in items)
         made.shown = Shown(f"IncSubtensor{{{kind};{title}}}", (x, y, *variables))
         return made.result
     part = _window(x, plan)
     gathered = _gathered(part, plan).owner
-    value = dimshuffle(value, *_back(plan, target))
+    value = _reordered(value, _back(plan, target))
     made = node("scatter", part, value, *gathered.operands[1:], axes=gathered.attrs["axes"], mode=mode)
     made.shown = Shown(f"AdvancedIncSubtensor{{{kind}}}", (x, y, *variables))
     if plan.whole:

@@ -220,3 +220,21 @@ def test_gradient_of_setting_a_place_twice():
     by_x, by_y = tcc.function([x, y, i], tcc.grad(cost, [x, y]))(np.zeros(4), np.ones(3), [1, 1, 2])
     np.testing.assert_array_equal(by_x, [1, 0, 0, 4])
     np.testing.assert_array_equal(by_y, [2, 2, 3])
+
+
+@pytest.mark.parametrize("op", [T.set_subtensor, T.inc_subtensor])
+def test_what_is_written_has_one_element_along_a_new_axis(op):
+    """Its type need not say so: the call checks."""
+    x, i, v = T.tensor3("x"), T.lvector("i"), T.tensor4("v")
+    whole, at = np.arange(120.0).reshape(4, 5, 6), np.array([3, 0])
+    for cut, shape in ((lambda a, k: a[k, None], (2, 1, 5, 6)), (lambda a, k: a[1:3, :, None], (2, 5, 1, 6))):
+        f = tcc.function([x, i, v], op(cut(x, i), v), on_unused_input="ignore")
+        value, part = (
+            np.random.default_rng(0).normal(size=shape),
+            cut(np.arange(120).reshape(4, 5, 6), at).ravel(),
+        )
+        wanted = whole.copy().ravel()
+        wanted[part] = value.ravel() + (wanted[part] if op is T.inc_subtensor else 0)
+        np.testing.assert_array_equal(f(whole, at, value), wanted.reshape(whole.shape))
+        with pytest.raises(ValueError, match="its size is 3, wanted 1"):
+            f(whole, at, np.repeat(value, 3, axis=shape.index(1)))
