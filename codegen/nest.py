@@ -272,10 +272,14 @@ class Nest(Vectors):
         for byte in range(0, pos.lanes * size, LINE):
             fetch(self.e, self.e.gep(at, ahead * size + byte), 0)
 
+    def row_stride(self, access: Access) -> Size:
+        """From one element of an operand's row to the next, where the row is read."""
+        return access.strides[self.inner]
+
     def _varying(self, node: Node, pos: Position, get: Callable[[Node], str]) -> str:
         if node.kind == "param":
             access = read_access(self.program, node)
-            return self.load(access.dtype, self.bases[access.slot], access.strides[self.inner], pos)
+            return self.load(access.dtype, self.bases[access.slot], self.row_stride(access), pos)
         if node.kind == "index":
             return self.cast("i64", self.lane_index(pos), node.dtype, pos.lanes)
         return self.apply(node, [get(i) for i in node.inputs], pos.lanes)

@@ -12,10 +12,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from tcc.codegen import scalar, streams
+from tcc.codegen.crossing import Crossing
 from tcc.codegen.emit import VecType, constant_mask
 from tcc.codegen.index import Index
 from tcc.codegen.kernel import Kernel, Runtime, Scratch, finish, plus, times
-from tcc.codegen.nest import Fold, Memo, Nest, Position, fold_of, read_access
+from tcc.codegen.nest import Fold, Memo, Position, fold_of, read_access
 from tcc.codegen.program import EXPENSIVE, Access, Node, Program
 from tcc.codegen.target import Target
 from tcc.ir.dims import Size
@@ -26,8 +27,6 @@ AHEAD = 16 << 10  # bytes: the hardware's own streams end at the page that is re
 AHEAD_SHORT = 2 << 10  # of vectors of half a line, where 16 KiB take 1.1 times as long
 PAGE = 4096
 CHUNK = 16384  # elements of a full reduction that make one partial result
-TILE_ROWS = 16  # float32 numbers of a cache line
-TILE_COLUMNS = 16  # cache lines at a time: rows a power of two apart crowd into few sets of the nearest cache
 TOGETHER = 4  # vectors of long chains, at 16 registers
 UNROLLED = 8  # vectors of a row of known size that are kept in registers
 UNROLLED_FLOPS = 256  # most flops a lane in the straight-line text of such a row, which takes long to compile
@@ -38,7 +37,7 @@ def row_kernel(program: Program, target: Target) -> Kernel:
     return Rows(program, target).kernel()
 
 
-class Rows(Nest):
+class Rows(Crossing):
     def __init__(self, program: Program, target: Target) -> None:
         super().__init__(program, target)
         outer = list(range(self.inner))
@@ -63,16 +62,15 @@ class Rows(Nest):
             and self.final == 0
             and all(n in reduces or n.phase == 0 for n in self.results)
         )
-        # a map of what lies across the rows is made tile by tile: a cache line read then serves all its rows
-        self.tiled = (
-            bool(outer)
-            and self.final == 0
-            and not self.unrolled
-            and all(n.kind not in ("reduce", "take") for n in self.all_nodes)
-            and any(a.strides[self.inner] not in (0, 1) and a.strides[outer[-1]] == 1 for a in program.reads)
-        )
+        if self.outer and not self.summed:
+            several = any(n.kind in ("reduce", "take") for n in self.all_nodes)
+            self.turn_reads(self.unrolled or self.final > 0 or several)
         self.vectors: dict[tuple[str, int], Memo] = {}  # of the current row
         self.spill_base = ""
+
+    @property
+    def step(self) -> int:
+        return self.lanes * self.together * self.ways
 
     def _together(self) -> int:
         """Vectors that each operation of the main loop takes: more than one where few registers hold few constants, which several
@@ -141,7 +139,7 @@ class Rows(Nest):
             self.stretch()
         elif self.full:
             self.chunks()
-        elif self.tiled:
+        elif self.crossing:
             self.tiles()
         else:
             self.rows()
@@ -155,8 +153,8 @@ class Rows(Nest):
             units = self.chunk_count(n)
             self.parallel(units, str(CHUNK * self.element_cost))
             self.collect(units)
-        elif self.tiled:
-            cost = times(e, n, str(TILE_ROWS * self.element_cost))
+        elif self.crossing:
+            cost = times(e, n, str(self.tile_rows * self.element_cost))
             self.parallel(
                 times(e, self.count(self.outer[:-1]), self.bands()), e.value(f"add i64 {cost}, 200")
             )
@@ -164,7 +162,12 @@ class Rows(Nest):
             cost = times(e, times(e, self.count(self.summed), n), str(self.element_cost))
             self.parallel(self.count(self.outer), e.value(f"add i64 {cost}, 200"))
         e.end("i32 0")
-        return finish(e, tuple(self.slots.slots), "map" if self.flat else "row", self.spill_bytes())
+        return finish(
+            e,
+            tuple(self.slots.slots),
+            "map" if self.flat else "row",
+            self.spill_bytes() + sum(map(self.tile_bytes, self.crossing)),
+        )
 
     def rows(self) -> None:
         e = self.e
@@ -218,32 +221,6 @@ class Rows(Nest):
         e.branch(after)
         e.at(after)
 
-    def bands(self) -> str:
-        """How many bands of TILE_ROWS rows there are along the last outer axis."""
-        up = self.e.value(f"add i64 {self.size(self.program.sizes[self.outer[-1]])}, {TILE_ROWS - 1}")
-        return self.e.value(f"sdiv i64 {up}, {TILE_ROWS}")
-
-    def tiles(self) -> None:
-        """Each unit is a band of rows, which is walked tile by tile."""
-        e, axis = self.e, self.outer[-1]
-        n, rows, bands = self.size(self.length), self.size(self.program.sizes[axis]), self.bands()
-
-        def least(a: str, b: str) -> str:
-            return e.call("i64", "llvm.smin.i64", ("i64", a), ("i64", b))
-
-        def band(unit: str, _: list[str]) -> None:
-            above = self.unravel(e.value(f"udiv i64 {unit}, {bands}"), self.outer[:-1])
-            first = times(e, e.value(f"urem i64 {unit}, {bands}"), str(TILE_ROWS))
-            last = least(plus(e, first, str(TILE_ROWS)), rows)
-
-            def tile(start: str, _: list[str]) -> None:
-                stop = least(plus(e, start, str(TILE_COLUMNS)), n)
-                e.loop(first, last, 1, lambda row, _: self.row([*above, row], start, stop))
-
-            e.loop(0, n, TILE_COLUMNS, tile)
-
-        e.loop("%begin", "%end", 1, band)
-
     # -- one row --------------------------------------------------------------------------------------------------
 
     def row(self, indices: Sequence[str], start: str, stop: str) -> None:
@@ -292,10 +269,7 @@ class Rows(Nest):
         self.vectors = {}
         self.at_point(indices)
         if self.spills:
-            e = self.e
-            base = e.value(f"load ptr, ptr {e.gep('%ctx', 2, 'i64')}")
-            step = e.value(f"load i64, ptr {e.gep('%ctx', 3, 'i64')}")
-            self.spill_base = e.gep(base, e.value(f"mul i64 %thread, {step}"))
+            self.spill_base = self.scratch()
 
     def spill_bytes(self) -> Size:
         return sum((self.spill_row_bytes(n) for n in self.spills), start=0)
@@ -400,7 +374,7 @@ class Rows(Nest):
         """The folds of the vectors of [start, stop), from their identities."""
         e, lanes, ways = self.e, self.lanes, self.ways
         wide = lanes * self.together
-        step = wide * ways
+        step = self.step
         types = [f.total_type(wide) for f in folds]
         zeros = [f.identity(wide) for f in folds]
         x = Index(e)

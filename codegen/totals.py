@@ -29,6 +29,7 @@ def totals_kernel(program: Program, target: Target) -> Kernel:
 class _Totals(Rows):
     def __init__(self, program: Program, target: Target) -> None:
         super().__init__(program, target)
+        self.crossing = []  # rows are walked one by one
         self.count_of_rows = dims.mul(*(program.sizes[a] for a in self.outer))
         some = dims.floordiv(dims.add(self.count_of_rows, STRETCHES - 1), STRETCHES)
         self.each = dims.maximum(FEWEST, some)

@@ -103,7 +103,7 @@ def compiled(name: str, parameters: Sequence[Parameter], lowered: Lowered, retur
 
     support.load()
     program = program_of(lowered, returns)
-    made = CompiledFunction(name, parameters, program.specialise)
+    made = CompiledFunction(name, parameters, program.specialise, program.turn)
     made.program, made.lowered, made.func = program, lowered, lowered.func
     return made
 

@@ -11,7 +11,7 @@ import re
 import struct
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -19,14 +19,14 @@ import numpy as np
 from tcc.ir import dims, knobs
 from tcc.ir.builder import Builder
 from tcc.ir.clone import clone
-from tcc.ir.core import Block, Func, Op
+from tcc.ir.core import Block, Func, Op, Value
 from tcc.ir.dims import Size, parse_size, size_error
 from tcc.ir.knobs import STAGES
 from tcc.ir.text import print_func
 from tcc.ir.types import FROM_NUMPY, Type, itemsize, memory_dtype, parse_type
 from tcc.runtime.arenas import Claim
 from tcc.runtime.buffers import Container, aligned
-from tcc.runtime.callable import Failure, Function, Variant
+from tcc.runtime.callable import Failure, Function, Orders, Specialise, Variant
 from tcc.runtime.garbage import uncollected
 from tcc.runtime.host import HostCall
 from tcc.runtime.panels import KeptSpec, Layout, kept
@@ -72,6 +72,7 @@ class Program:
     history: list[Compilation] = field(default_factory=list)
     context: Context | None = None  # of the last compile that ran the passes
     timed: list[Op] = field(default_factory=list)  # the ops of a compile with a clock
+    orders: Orders = ()  # in which inputs are given, of their axes; none: all as they are
 
     def specialise(self, function: Function, arrays: Sequence[Array]) -> Variant:
         """Code for these arguments and for what the containers hold.
@@ -92,6 +93,9 @@ class Program:
         artefact, cached = self.artefact({**fixed, **self.alike()})
         variant = artefact.variant(self.containers, self.func.name)
         reason = f"{', '.join(changed)} changed" if changed else "first call"
+        if self.orders:
+            lie = zip(self.inputs(), self.orders, strict=True)
+            reason += "".join(f", axes of {p.name} in the order {order}" for p, order in lie if order)
         self.history.append(
             Compilation(reason, fixed, tuple(sorted(self.varying)), time.perf_counter() - start, cached)
         )
@@ -114,17 +118,31 @@ class Program:
     def bind(self, arrays: Sequence[Array]) -> dict[str, int]:
         """The number behind each size name; a mismatch names the user's line."""
         shared = [p for p in self.func.body.params if p.name in self.containers]
-        inputs = [p for p in self.func.body.params if p.name not in self.containers]
+        orders = self.orders or [()] * len(arrays)
         signature = Signature(
-            tuple(InputSpec(p.type.dtype, p.type.shape, name=p.name) for p in inputs),
+            tuple(
+                InputSpec(p.type.dtype, as_written(p.type.shape, order), name=p.name)
+                for p, order in zip(self.inputs(), orders)
+            ),
             tuple(SharedSpec(p.type.dtype, p.type.shape, name=p.name) for p in shared),
         )
+        shapes = [as_written(a.shape, order) for a, order in zip(arrays, orders)]
         try:
-            return dict(
-                signature.bind([a.shape for a in arrays], [self.containers[p.name].shape for p in shared])
-            )
+            return dict(signature.bind(shapes, [self.containers[p.name].shape for p in shared]))
         except SizeMismatch as e:
             raise self.explain_mismatch(e) from None
+
+    def inputs(self) -> list[Value]:
+        return [p for p in self.func.body.params if p.name not in self.containers]
+
+    def turn(self, orders: Orders) -> Specialise | None:
+        """`specialise` of the program for inputs whose axes are given in these orders; None if loops read one of them."""
+        from tcc.passes.turned import turnable, turned
+
+        if not all(turnable(p) for p, order in zip(self.inputs(), orders, strict=True) if order):
+            return None
+        other = replace(self, func=turned(self.func, orders), orders=orders, seen={}, trail=[])
+        return other.specialise
 
     def artefact(self, fixed: Mapping[str, Size]) -> tuple[Artefact, bool]:
         """The code for a set of known sizes, from the cache or made now."""
@@ -255,6 +273,11 @@ class Program:
         target = chosen()
         text = compiler.full_text(lower(func, target, self.returns), target)
         return text if stage == "llvm" else jit.assembly(text, target)
+
+
+def as_written(sizes: Sequence[Any], order: Sequence[int]) -> tuple[Any, ...]:
+    """Sizes of axes that are given in an order, in the order of the axes."""
+    return tuple(sizes[order.index(axis)] for axis in range(len(order))) if order else tuple(sizes)
 
 
 @dataclass

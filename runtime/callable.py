@@ -27,6 +27,10 @@ from tcc.runtime.tracebacks import shorten
 
 # What an op's failure means: (a, b, c, d) of the error record -> the exception to raise.
 Failure = Callable[[int, int, int, int], Exception]
+Orders = tuple[tuple[int, ...], ...]  # of each argument's axes as memory has them; empty for C order
+TURNED_BYTES = 1 << 18  # of an array in another order, from which on code that reads it so pays
+LEAST_RUN = 8  # of its elements along the axis that is dense
+MOST_ORDERS = 4  # for which a function has code of its own
 PATIENCE = 1000  # tries without progress before the entry and the slow path are taken to disagree
 
 
@@ -207,7 +211,8 @@ def ordered(
 
 
 def converted(name: str, parameter: Parameter, value: Any) -> Any:
-    """One argument as the native entry takes it: an aligned array in C order of the parameter's dtype and rank, or TypeError."""
+    """One argument as the native entry takes it, but for the order of its axes: an aligned array of the parameter's dtype and rank,
+    or TypeError."""
     value = parameter.convert(value)
     if parameter.dtype == "object":
         return value
@@ -217,10 +222,28 @@ def converted(name: str, parameter: Parameter, value: Any) -> Any:
             f"{name}: {parameter.name} must be {dtype} of rank {parameter.rank}, "
             f"got {value.dtype} of rank {value.ndim}"
         )
-    array = np.asarray(value, order="C")
+    array = np.asarray(value)
     if not array.flags.aligned or not array.dtype.isnative:
         array = array.astype(dtype)
     return array if array.dtype is dtype else array.view(dtype)
+
+
+def in_order(array: Array) -> Array:
+    """The same in C order."""
+    return np.asarray(array, order="C")
+
+
+def order_of(array: Array) -> tuple[int, ...]:
+    """The axes of a dense array in the order in which memory has them; empty for C order, and for what is not worth code of its own."""
+    if array.nbytes < TURNED_BYTES or array.flags.c_contiguous:
+        return ()
+    order = tuple(sorted(range(array.ndim), key=lambda axis: -array.strides[axis]))
+    if array.shape[order[-1]] < LEAST_RUN:
+        return ()
+    return order if array.transpose(order).flags.c_contiguous else ()
+
+
+Specialise = Callable[["Function", Sequence[Array]], Variant]
 
 
 class Function(Native):
@@ -228,15 +251,21 @@ class Function(Native):
 
     `specialise(function, arrays)` compiles a Variant for arrays of these sizes; it is asked at the first call, and again
     when the present variant does not fit, and raises SizeMismatch when no code could fit.
+
+    `turn(orders)`, if given, is such a `specialise` for large dense arrays in other orders of their axes, whose transposes in C
+    order it takes, or None where they are better copied.
     """
 
     def __init__(
         self,
         name: str,
         parameters: Sequence[Parameter],
-        specialise: Callable[[Function, Sequence[Array]], Variant],
+        specialise: Specialise,
+        turn: Callable[[Orders], Specialise | None] = lambda orders: None,
     ) -> None:
         self.name, self.parameters = name, tuple(parameters)
+        self.turned: dict[Orders, Function | None] = {}
+        self._turn = turn
         self.variants: list[Variant] = []  # all stay: a call in another thread may be inside an older one
         self._specialise = specialise
         self._compiling = threading.RLock()
@@ -258,16 +287,36 @@ class Function(Native):
             variant.late.trim()
             for panels in variant.panels:
                 panels.free()
+        for turned in self.turned.values():
+            if turned is not None:
+                turned.free()
 
     def call_slowly(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         """The whole meaning of a call: arguments are converted, code is compiled, memory found and locks waited for."""
         given = ordered(self.name, self.parameters, args, kwargs)
         values = [converted(self.name, p, v) for p, v in zip(self.parameters, given, strict=True)]
-        arrays = [v for p, v in zip(self.parameters, values) if p.dtype != "object"]
+        turned, orders = self._for_orders(values)
+        if turned is not None:
+            return turned(*(v.transpose(order) if order else v for v, order in zip(values, orders)))
+        arrays = [in_order(v) for p, v in zip(self.parameters, values) if p.dtype != "object"]
         variant = self.variant or self._compile(None, arrays)
         if variant.objects is None:
             return self._persist(arrays, None)
         return self._with_objects(variant.objects, values, arrays)
+
+    def _for_orders(self, values: Sequence[Any]) -> tuple[Function | None, Orders]:
+        """The function that takes such values turned, if there is one."""
+        orders = tuple(order_of(v) if isinstance(v, np.ndarray) else () for v in values)
+        if not any(orders):
+            return None, orders
+        if orders not in self.turned:
+            with self._compiling:
+                if orders not in self.turned and len(self.turned) < MOST_ORDERS:
+                    specialise = self._turn(orders)
+                    as_they_are = [p._replace(convert=lambda v: v, default=None) for p in self.parameters]
+                    made = specialise and Function(self.name, as_they_are, specialise)
+                    self.turned[orders] = made
+        return self.turned.get(orders), orders
 
     def _persist(self, arrays: Sequence[Array], objects: list[object] | None) -> Any:
         """Tries until the native entry takes the call; everything that can stand in its way is mended here."""

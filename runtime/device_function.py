@@ -13,7 +13,7 @@ import numpy as np
 from tcc.ir.dims import evaluate
 from tcc.ir.types import memory_dtype
 from tcc.runtime.buffers import Array, Container
-from tcc.runtime.callable import Failure, Parameter, converted, ordered
+from tcc.runtime.callable import Failure, Parameter, converted, in_order, ordered
 from tcc.runtime.device_arrays import DeviceArray, is_foreign
 from tcc.runtime.device_graph import CapturedCall, Capturing
 from tcc.runtime.launch import Device, DeviceProgram, StepFailed, execute
@@ -304,7 +304,8 @@ class DeviceFunction:
             if fits and found.ndim == parameter.rank:
                 return found
             value = found.numbers()
-        return converted(self.name, parameter, value)  # type: ignore[no-any-return]
+        value = converted(self.name, parameter, value)
+        return in_order(value) if isinstance(value, np.ndarray) else value
 
     def _fitting(self, arrays: Sequence[Given]) -> DeviceVariant:
         with self._compiling:

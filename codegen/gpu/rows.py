@@ -41,7 +41,7 @@ def row_kernels(program: Program) -> list[GpuKernel]:
 class Teams(Runs, Rows):
     def __init__(self, program: Program) -> None:
         super().__init__(program, LANE)
-        self.unrolled = self.tiled = False
+        self.unrolled = False
         self.ways = 1
         # without vectors, so what is kept between phases lies in scratch rows
         self.targets, self.spills = self._schedule()

@@ -48,3 +48,33 @@ def test_known_sizes() -> None:
         x = np.arange(m * n, dtype=np.float32).reshape(shape)
         (got,) = function(x)
         np.testing.assert_array_equal(got, x.T)
+
+
+@pytest.mark.parametrize("target", ["host", "x86-64-v3", "x86-64-v2", "plain"])
+@pytest.mark.parametrize("dtype", ("u8", "f16", "f32", "f64"))
+@pytest.mark.parametrize("exact", [True, False])
+def test_maps_and_row_kernels_of_what_lies_across_rows(
+    dtype: str, target: str, exact: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Light and costly maps, beside an operand that lies along the rows, and softmax, whose rows are visited again and again."""
+    monkeypatch.setenv("TCC_TARGET", target)
+    text = f"""func @f(%x: {dtype}[a,b], %y: f32[b,a]) -> (f32[b,a], f32[b,a], f32[b,a]) {{
+      %c = cast %x {{dtype = "f32"}} : f32[a,b]
+      %t = dimshuffle %c {{order = [1, 0]}} : f32[b,a]
+      %s = add %t, %y : f32[b,a]
+      %q = exp %t : f32[b,a]
+      %e = add %q, %y : f32[b,a]
+      %r = softmax %t : f32[b,a]
+      yield %s, %e, %r
+    }}"""
+    rng = np.random.default_rng(0)
+    for shape in ((1, 1), (3, 100), (100, 3), (64, 64), (65, 130), (257, 17), (300, 66), (0, 20), (20, 0)):
+        function, _ = compile_native(parse_func(text), {}, exact=exact)
+        x = (rng.random(shape) * 5).astype(numpy_dtype(dtype))
+        y = rng.standard_normal(shape[::-1]).astype("f4")
+        s, q, r = function(x, y)
+        wide = x.T.astype("f8")
+        np.testing.assert_array_equal(s, x.T.astype("f4") + y)
+        np.testing.assert_allclose(q, np.exp(wide) + y, rtol=1e-5, atol=1e-5)
+        powers = np.exp(wide)
+        np.testing.assert_allclose(r, powers / powers.sum(1, keepdims=True), rtol=1e-5)
