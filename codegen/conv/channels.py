@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from tcc.codegen.conv.axes import Axis, Run, known
+from tcc.codegen.conv.pad import write_pad
 from tcc.codegen.conv.plan import ENOUGH, ConvPlan
 from tcc.codegen.conv.text import TILE_END, Number, step_cycles
 from tcc.codegen.conv.tile import ConvTile
@@ -196,7 +197,7 @@ class ByChannels(ConvTile):
         pack = self.reserve(blocks * channels * self.taps * self.lanes * t.bytes)
         each_images, most_images = self.images_at_once(images)
         self.turn = self.helper(copy_transposed(t, self.target), pack_name(t, "turn"))
-        self.write_pad(self.si, self.axes)
+        write_pad(self, self.si, self.axes)
         for tile in sorted({(h, w, b.cols) for b in self.blocks if b for _, _, h, w in b.tiles}):
             self._write_tile(*tile)
         self.write_edge()

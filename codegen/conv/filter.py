@@ -22,6 +22,7 @@ from dataclasses import replace
 
 from tcc.codegen.conv.axes import MOST_TAPS, Axis, ceil_div, forward_axis, known
 from tcc.codegen.conv.filter_out import channels_together, is_turned, scratch_bytes, write_sums_out
+from tcc.codegen.conv.pad import write_pad
 from tcc.codegen.conv.text import ConvText, Number, best_tile, round_bytes
 from tcc.codegen.index import Index
 from tcc.codegen.kernel import Kernel
@@ -177,7 +178,7 @@ class ConvFilter(ConvText):
         else:
             self.padded = self.reserve(mul(self.image, most, self.parts, self.t.bytes))
             self.reserve(mul(self.channel, self.channels_at_once, self.t.bytes))
-            self.write_pad(0, self.axes)
+            write_pad(self, 0, self.axes)
         self.turned = self.reserve(mul(self.turned_image, most, self.parts, self.t.bytes))
         self.write_turn()
         self.write_sum()

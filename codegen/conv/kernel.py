@@ -17,7 +17,7 @@ from __future__ import annotations
 import math
 
 from tcc.codegen.conv.axes import Run, known
-from tcc.codegen.conv.pad import write_spread_pad
+from tcc.codegen.conv.pad import write_pad
 from tcc.codegen.conv.text import Number, needed_mask
 from tcc.codegen.conv.tile import AHEAD, ConvTile
 from tcc.codegen.index import Index
@@ -45,10 +45,8 @@ class Conv(ConvTile):
             most_images = self.merge_images(images)
         else:
             each_images, most_images = self.images_at_once(images)
-        if self.axes[2].spread:
-            write_spread_pad(self, self.si, self.axes)
-        elif not self.in_place:
-            self.write_pad(self.si, self.axes)
+        if not self.in_place:
+            write_pad(self, self.si, self.axes)
         self.write_tile("tile", self.v)
         for v, last in sorted({end for run in self.runs if (end := self.end(run))}):
             self.write_tile(f"end{v}", v, last)

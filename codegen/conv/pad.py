@@ -1,5 +1,5 @@
-"""The copies of images that a convolution reads where the last axis is spread: a plane for each tap, zeros where the image
-has no element."""
+"""The copies of images that a convolution reads: where the last axis is spread, a plane for each tap, zeros where the image
+has no element; and of images that are turned."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from tcc.codegen.conv.axes import Axis, known
 from tcc.codegen.conv.text import ConvText, Number, needed_mask
 from tcc.codegen.emit import VecType
 from tcc.codegen.index import Index
-from tcc.codegen.vectors import load
+from tcc.codegen.products.pack import transposed
+from tcc.codegen.vectors import lane_mask, load, store
 
 
 def write_spread_pad(w: ConvText, source: int, axes: Sequence[Axis]) -> None:
@@ -133,3 +134,71 @@ def _some(w: ConvText, read: str, begin: int, step: int, lanes: Sequence[bool]) 
     whole = load(e, many, at, needed_mask(wanted))
     order = ", ".join(f"i32 {j * step}" for j in range(t.lanes))
     return e.value(f"shufflevector {many} {whole}, {many} poison, <{t.lanes} x i32> <{order}>")
+
+
+def write_pad(w: ConvText, source: int, axes: Sequence[Axis]) -> None:
+    """The body `pad` over (image, channel) for the layout of the axes."""
+    kind = w.types[source]
+    count = kind.shape[1]
+    many = not isinstance(count, int) or count >= w.t.lanes // 2
+    neighbours = many and kind.strides[1] == 1 and kind.strides[-1] != 1
+    if axes[2].spread:
+        write_spread_pad(w, source, axes)
+    elif neighbours and w.target.avx512 and all(a.phases == 1 for a in axes):
+        _write_turned_pad(w, source, axes)
+    else:
+        w.write_pad(source, axes)
+
+
+def _write_turned_pad(w: ConvText, source: int, axes: Sequence[Axis]) -> None:
+    """Of images whose channels are neighbours in memory: a vector of them is read for each pixel, and squares are turned.  The
+    first of as many channels as a vector has does it for all of them."""
+    e = w.begin_body("pad")
+    x, t = Index(e), w.t
+    kind = w.types[source]
+    padded, channels, first = w.scratch(w.padded), w.size(w.channels), w.get("first", "i64")
+    image, channel, slack = (w.size(s) for s in (w.image, w.channel, w.slack))
+    space = [w.size(s) for s in w.three(kind.shape[2:], 1)]
+    steps = [w.size(s) for s in w.three(kind.strides[2:], 0)]
+    los, pitch = [w.size(a.lo) for a in axes], [w.size(a.pitch) for a in axes]
+    sn, from_ = w.size(kind.strides[0]), w.pointer(source)
+
+    def square(read: str, place: str, count: Number, pixels: Number) -> None:
+        last, some = x.sub(pixels, 1), lane_mask(e, t, str(count))
+        rows = [
+            load(e, t, e.gep(read, x.mul(x.min(last, i), steps[2]), t.elem), some) for i in range(t.lanes)
+        ]
+        for i, row in enumerate(transposed(e, t, rows)):
+            there = lane_mask(e, t, str(x.pick(x.less(i, count), pixels, 0)))
+            store(e, t, row, e.gep(place, x.mul(channel, i), t.elem), there)
+
+    def some_channels(i: Number, c: Number) -> None:
+        count = x.min(x.sub(channels, c), t.lanes)
+        place = e.gep(padded, x.add(x.mul(i, image), x.mul(c, channel)), t.elem)
+        read = e.gep(from_, x.add(x.mul(w.image_number(x, first, i), sn), c), t.elem)
+        last = x.equal(x.add(c, count), channels)
+        w.zero(place, x.add(x.mul(count, channel), x.pick(last, slack, 0)))
+
+        def lines(axis: int, read: str, at: Number) -> None:
+            def pixels(k: str, _: list[str]) -> None:
+                here = e.gep(place, x.add(x.mul(at, pitch[2]), x.add(los[2], k)), t.elem)
+                square(e.gep(read, x.mul(k, steps[2]), t.elem), here, count, x.sub(space[2], k))
+
+            def line(k: str, _: list[str]) -> None:
+                z = x.add(x.mul(at, pitch[axis]), x.add(los[axis], k))
+                lines(axis + 1, e.gep(read, x.mul(k, steps[axis]), t.elem), z)
+
+            if axis == 2:
+                e.loop(0, space[2], t.lanes, pixels)
+            else:
+                e.loop(0, space[axis], 1, line)
+
+        lines(0, read, 0)
+
+    def unit(u: str, _: list[str]) -> None:
+        i, c = w.divide(x, u, channels)
+        begins = e.value(f"icmp eq i64 {x.sub(c, x.mul(x.div(c, t.lanes), t.lanes))}, 0")
+        e.when(begins, lambda: some_channels(i, c))
+
+    e.loop("%begin", "%end", 1, unit)
+    e.end()

@@ -204,6 +204,31 @@ def before_a_guarded_page(a: Any) -> tuple[Any, mmap.mmap]:
     return copy, memory
 
 
+@pytest.mark.parametrize("named", ["", "nhijklm"])
+@pytest.mark.parametrize("image", [(2, 37, 5, 19), (3, 16, 1, 4), (1, 9, 6, 33)])
+def test_channels_may_be_neighbours(image: tuple[int, ...], named: str) -> None:
+    """Images whose channels follow one another have the sums of those whose pixels do."""
+    case = (image, (6, image[1], 1, 3), (1, 1), (1, 1, 0, 2), (1, 1), 1)
+    x, w, g = arguments(case, "f32")
+    plain, _ = compile_native(program(case, "f32", named), {}, exact=False)
+    how = dict(zip(FLAGS, case[2:]))
+    func = program(case, "f32", named)
+    types = [p.type for p in func.body.params]
+    n, c, *space = types[0].shape
+    block = Block([Type("f32", (n, *space, c)), *types[1:]], ["x", "w", "g"])
+    b = Builder(block)
+    px, pw, pg = block.params
+    seen = b.dimshuffle(px, order=[0, 3, 1, 2])
+    forward = b.op("conv", seen, pw, attrs=how).result
+    by_filter = b.op("conv_filter", seen, pg, attrs={"size": types[1].shape[2:], **how}).result
+    b.op("yield", forward, by_filter)
+    turned, _ = compile_native(Func("f", block), {}, exact=False)
+    there, _memory = before_a_guarded_page(np.ascontiguousarray(x.transpose(0, 2, 3, 1)))
+    y, _, gw = plain(x, w, g)
+    for a, b_ in zip(turned(there, w, g), (y, gw), strict=True):
+        np.testing.assert_array_equal(a, b_)
+
+
 @pytest.mark.parametrize(
     "name",
     [
