@@ -50,8 +50,9 @@ def grad(
     """d cost / d wrt, as a variable, or a list or tuple like `wrt`.
 
     The cost is a scalar of floats (or None with `known_grads`, which maps variables to their gradients; with a cost they are
-    all of its gradient that flows through these variables).  By integers the gradient is of floats.  DisconnectedInputError if the cost does not depend on a `wrt`, unless `disconnected_inputs` is
-    "ignore" or "warn".  NullTypeGradError where a gradient is not defined; with `null_gradients="return"` its NullType.
+    all of its gradient that flows through these variables).  By integers the gradient is of floats.  DisconnectedInputError
+    if the cost does not depend on a `wrt`, unless `disconnected_inputs` is "ignore" or "warn".  NullTypeGradError where a
+    gradient is not defined; with `null_gradients="return"` its NullType.
     """
     if cost is None and known_grads is None:
         raise ValueError("cost and known_grads can't both be None.")
@@ -59,22 +60,10 @@ def grad(
     for v in asked:
         if not isinstance(v, Variable):
             raise TypeError(f"Expected Variable, got {v!r} of type {type(v)}")
-    seeds: dict[Any, Any] = {}
-    settled = frozenset[Any]()
-    if cost is not None:
-        seeds[_checked_cost(cost)] = _ones(cost)
-        settled = frozenset(known_grads or ())
-    for v, g in (known_grads or {}).items():
-        g = given_gradient(g)
-        if g is None:
-            seeds.pop(v, None)
-            continue
-        if isinstance(g, Undefined):
-            seeds[v] = g
-            continue
-        if g.type.ndim > v.type.ndim:
-            raise TypeError(f"known_grads: the gradient of {v} has {g.type.ndim} axes, {v} has {v.type.ndim}")
-        seeds[v] = g if g.type.ndim == v.type.ndim else build.elementwise("second", *_of_one_dtype(v, g))
+    if null_gradients not in ("raise", "return"):
+        raise ValueError(f"null_gradients must be 'raise' or 'return', got {null_gradients!r}")
+    seeds = _seeds(cost, known_grads or {})
+    settled = frozenset(known_grads or ()) if cost is not None else frozenset[Any]()
     casts: dict[Any, Any] = {}
     if any(isinstance(v, TensorConstant) for v in asked):
         casts = {u: u.origin for u in _constants(seeds) if u.origin in asked}
@@ -82,18 +71,32 @@ def grad(
     for u, v in casts.items():
         if u in grads:
             accumulate(grads, v, grads[u])
-    if null_gradients not in ("raise", "return"):
-        raise ValueError(f"null_gradients must be 'raise' or 'return', got {null_gradients!r}")
     out = [
         _finished(v, grads.get(v), disconnected_inputs, return_disconnected, null_gradients) for v in asked
     ]
     if add_names and cost is not None and cost.name is not None:
         for v, g in zip(asked, out):
-            if v.name is not None and g is not None and isinstance(g, Variable) and g.owner is not None:
+            if v.name is not None and isinstance(g, Variable) and g.owner is not None:
                 g.name = f"(d{cost.name}/d{v.name})"
     if isinstance(wrt, tuple):
         return tuple(out)
     return out if isinstance(wrt, list) else out[0]
+
+
+def _seeds(cost: Any, known: Mapping[Any, Any]) -> dict[Any, Any]:
+    """The gradients that the walk back starts from: of the cost, 1, and those that are known, in their variables' shapes."""
+    seeds: dict[Any, Any] = {} if cost is None else {_checked_cost(cost): _ones(cost)}
+    for v, given in known.items():
+        g = given_gradient(given)
+        if g is None:
+            seeds.pop(v, None)
+        elif isinstance(g, Undefined):
+            seeds[v] = g
+        elif g.type.ndim > v.type.ndim:
+            raise TypeError(f"known_grads: the gradient of {v} has {g.type.ndim} axes, {v} has {v.type.ndim}")
+        else:
+            seeds[v] = g if g.type.ndim == v.type.ndim else build.elementwise("second", *_of_one_dtype(v, g))
+    return seeds
 
 
 def _of_one_dtype(model: Any, g: Any) -> tuple[Any, Any]:
