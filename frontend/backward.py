@@ -55,7 +55,7 @@ def backward(
     nodes = toposort(list(seeds), stop=lambda v: v in constants or v in leaves)
     matters: set[Any] = set(wanted)
     for node in nodes:
-        if any(v in matters for v in node.inputs):
+        if any(v in matters for v in node.sources):
             matters.update(node.results)
     grads: dict[Any, Any] = {}
     for v, g in seeds.items():
@@ -63,11 +63,11 @@ def backward(
     walk = Walk(build.Builder(), matters, constants)
     for node in reversed(nodes):
         flowing = [grads.get(r) for r in node.results]
-        if all(g is None for g in flowing) or not any(v in matters for v in node.inputs):
+        if all(g is None for g in flowing) or not any(v in matters for v in node.sources):
             continue
         with located_at(node.loc):
             made = pulled(walk, node, flowing)
-            for v, g in zip(node.inputs, made):  # of what is in size attributes there is no gradient
+            for v, g in zip(node.sources, made):  # of what is in size attributes there is no gradient
                 if g is not None and v in matters and v not in settled:
                     accumulate(grads, v, g)
     return grads
@@ -84,7 +84,7 @@ def pulled(walk: Walk, node: Apply, flowing: Sequence[Any]) -> Sequence[Any]:
 def _undefined(node: Apply, flowing: Sequence[Any]) -> Sequence[Any] | None:
     """If one gradient by a result is undefined, so are those by all that has influence."""
     found = next((g for g in flowing if isinstance(g, Undefined)), None)
-    return None if found is None else _to_all(node, found, len(node.inputs))
+    return None if found is None else _to_all(node, found, len(node.sources))
 
 
 def _to_all(node: Apply, g: Any, count: int) -> Sequence[Any]:

@@ -341,7 +341,7 @@ def _leaves(results: Sequence[Any], given: set[Variable]) -> list[Any]:
     params: set[Any] = set()
     found: dict[Any, None] = {v: None for v in results if v.owner is None or v in given}
     for node in toposort(results, stop=lambda v: v in given):
-        found.update((v, None) for v in node.inputs if v.owner is None or v in given)
+        found.update((v, None) for v in node.sources if v.owner is None or v in given)
         if node.body is not None:
             params.update(node.body.params)
     return [v for v in found if v not in params]

@@ -237,6 +237,8 @@ def _predicate(row: str, name: str, doc: str) -> Function:
         x = as_variable(x)
         if x.type.dtype in DISCRETE:
             return build.cast(build.Builder().full(0, x), "bool")
+        if x.type.dtype.startswith("complex"):  # one of its parts is
+            return or_(*(build.elementwise(row, build.node(part, x).result) for part in ("real", "imag")))
         return build.elementwise(row, x)
 
     return _named(function, name, doc)

@@ -32,11 +32,11 @@ class FunctionGraph:
 
     @property
     def variables(self) -> set[Variable]:
-        return {*self.inputs, *self.outputs, *(v for n in self.toposort() for v in (*n.inputs, *n.results))}
+        return {*self.inputs, *self.outputs, *(v for n in self.toposort() for v in (*n.sources, *n.results))}
 
     def clients(self, v: Variable) -> list[tuple[Any, int]]:
         """(node, number of the input) for each use of a variable; ("output", number) where it is a result."""
-        used = [(n, k) for n in self.toposort() for k, u in enumerate(n.inputs) if u is v]
+        used = [(n, k) for n in self.toposort() for k, u in enumerate(n.sources) if u is v]
         return [*used, *(("output", k) for k, o in enumerate(self.outputs) if o is v)]
 
 

@@ -158,16 +158,22 @@ class Apply:
         return ShownOp(label(self), self.defn)
 
     @property
-    def inputs(self) -> list[Variable]:
+    def sources(self) -> list[Variable]:
+        """All that its results hang on."""
         return [*self.operands, *self.extra]
+
+    @property
+    def inputs(self) -> list[Variable]:
+        """As the user knows them, and Theano's op of this name has them: the axis of a Join comes first, casts are left out."""
+        return self.sources if self.shown is None else list(self.shown.inputs)
 
     @property
     def outputs(self) -> list[Variable]:
         return list(self.results)
 
     def get_parents(self) -> list[Variable]:
-        """The inputs: what a walk up the graph meets next."""
-        return self.inputs
+        """What a walk up the graph meets next."""
+        return self.sources
 
     @property
     def result(self) -> Variable:
@@ -344,7 +350,7 @@ def ancestors(outputs: Iterable[Variable], blockers: Collection[Variable] = ()) 
     outputs, held = list(outputs), set(blockers)
     found: dict[Variable, None] = {}
     for node in toposort(outputs, stop=lambda v: v in held):
-        found.update(dict.fromkeys(node.inputs))
+        found.update(dict.fromkeys(node.sources))
         found.update(dict.fromkeys(node.results))
     found.update(dict.fromkeys(outputs))
     return list(found)
@@ -355,7 +361,7 @@ def inputs(outputs: Iterable[Variable]) -> list[Variable]:
     outputs = list(outputs)
     found: dict[Variable, None] = {v: None for v in outputs if v.owner is None}
     for node in toposort(outputs):
-        found.update((v, None) for v in node.inputs if v.owner is None)
+        found.update((v, None) for v in node.sources if v.owner is None)
     return list(found)
 
 
@@ -363,7 +369,7 @@ def dependent(body: Body) -> set[Variable]:
     """The variables of a body that hang on its parameters."""
     found = set(body.params)
     for node in toposort(body.results, stop=lambda v: v in found):
-        if any(v in found for v in node.inputs):
+        if any(v in found for v in node.sources):
             found.update(node.results)
     return found
 
@@ -373,7 +379,7 @@ def captures(body: Body) -> list[Variable]:
     inner = dependent(body)
     found: dict[Variable, None] = {v: None for v in body.results if v not in inner}
     for node in toposort(body.results, stop=lambda v: v not in inner):
-        found.update((v, None) for v in node.inputs if v not in inner)
+        found.update((v, None) for v in node.sources if v not in inner)
     return list(found)
 
 
@@ -381,7 +387,7 @@ def rebuild(outputs: Sequence[Variable], replace: Mapping[Variable, Variable]) -
     """`outputs` with variables replaced; what does not hang on a replaced one is kept as it is."""
     new: dict[Variable, Variable] = dict(replace)
     for node in toposort(outputs, stop=lambda v: v in replace):
-        if not any(new.get(v, v) is not v for v in node.inputs):
+        if not any(new.get(v, v) is not v for v in node.sources):
             continue
         copy = copied(node, new)
         for old, fresh in zip(node.results, copy.results):

@@ -85,7 +85,7 @@ class _Reverse(Steps):
         while True:
             reached = set(found)
             for node in nodes:
-                if any(v in reached for v in node.inputs):
+                if any(v in reached for v in node.sources):
                     reached.update(node.results)
             more = {p for p, v in zip(self.states, self.nexts) if v in reached} - found
             if not more:
@@ -277,7 +277,7 @@ class _Reverse(Steps):
         steps = {r for n in nodes if self.stackable(n) for r in n.results}
         inner = self.inner | steps
         nodes = [n for n in nodes if n.results[0] not in steps] if steps else nodes
-        waiting = [v for n in nodes if n.name != "shape_of" for v in n.inputs if v in inner]
+        waiting = [v for n in nodes if n.name != "shape_of" for v in n.sources if v in inner]
         waiting += [v for v in roots if v in inner]
         seen: set[Any] = set()
         while waiting:
@@ -290,7 +290,7 @@ class _Reverse(Steps):
                 found[v] = None
                 continue
             if owner.name != "shape_of":
-                waiting += [x for x in owner.inputs if x in inner]
+                waiting += [x for x in owner.sources if x in inner]
         return list(found)
 
     def stackable(self, node: Apply) -> bool:
@@ -299,7 +299,7 @@ class _Reverse(Steps):
         return (
             bool(node.attrs.get("forward"))
             and not any(v in self.inner or v in self.leaves for v in variables_in(node.attrs))
-            and not any(v in self.ragged for v in node.inputs)
+            and not any(v in self.ragged for v in node.sources)
         )
 
 
@@ -312,7 +312,7 @@ def ragged(body: Body, inner: set[Any]) -> set[Any]:
             if node.operands[0] in found:
                 varying.update(node.results)
             continue
-        if any(v in varying for v in node.inputs):
+        if any(v in varying for v in node.sources):
             varying.update(node.results)
         if any(v in varying for v in variables_in(node.attrs)) or any(v in found for v in node.operands):
             found.update(r for r in node.results if r.type.ndim)

@@ -445,7 +445,7 @@ def _refuse_captures(body: Body, given: Sequence[Any]) -> None:
     """The shared variables that a body uses must be given, or hang on what is."""
     above = set(given)
     used = captures(body)
-    leaves = [*used, *(v for n in toposort(used, stop=lambda v: v in above) for v in n.inputs)]
+    leaves = [*used, *(v for n in toposort(used, stop=lambda v: v in above) for v in n.sources)]
     for v in leaves:
         if isinstance(v, SharedVariable) and v not in above:
             raise MissingInputError(

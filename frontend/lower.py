@@ -390,7 +390,7 @@ def shared_in(nodes: Sequence[Apply], also: Sequence[Variable]) -> dict[int, lis
     """The shared variables that a graph reads, by container; clones share one."""
     found: dict[int, list[SharedVariable]] = {}
     seen: set[Variable] = set()
-    for v in [*(x for node in nodes for x in node.inputs), *also, *_inside(nodes)]:
+    for v in [*(x for node in nodes for x in node.sources), *also, *_inside(nodes)]:
         if isinstance(v, SharedVariable) and v not in seen:
             seen.add(v)
             found.setdefault(id(v.container), []).append(v)

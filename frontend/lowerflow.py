@@ -34,7 +34,7 @@ def eager(nodes: Sequence[Apply], results: Sequence[Variable]) -> list[Apply]:
         if node is None or node in needed or node not in inside:
             continue
         needed.add(node)
-        waiting += [v.owner for v in (node.operands[:1] if node.name == "ifelse" else node.inputs)]
+        waiting += [v.owner for v in (node.operands[:1] if node.name == "ifelse" else node.sources)]
     return [node for node in nodes if node in needed]
 
 

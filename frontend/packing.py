@@ -62,7 +62,7 @@ def is_packed(v: Any) -> bool:
 def needed(nodes: Iterable[Apply]) -> bool:
     """Whether there are packed values in a graph."""
     for node in nodes:
-        if node.defn is PACKED or any(map(is_packed, node.inputs)) or any(map(is_packed, node.results)):
+        if node.defn is PACKED or any(map(is_packed, node.sources)) or any(map(is_packed, node.results)):
             return True
         if node.body is not None:
             inner = dependent(node.body)
@@ -124,7 +124,7 @@ class Unpacking:
             elif any(map(is_packed, node.operands)):
                 bad = next(v for v in node.operands if is_packed(v))
                 raise TypeError(f"{node.name} cannot take {bad}, a {bad.type}")
-            elif any(v in self.new for v in node.inputs):
+            elif any(v in self.new for v in node.sources):
                 self.record(node, copied(node, self.new).results)
 
     def record(self, node: Apply, results: Sequence[Any]) -> None:
@@ -183,7 +183,7 @@ class Unpacking:
         for part in toposort(node.body.results, stop=lambda v: v not in inner):
             self.node(part)
         body = Body(node.body.params, tuple(self.of(v)[0] for v in node.body.results))
-        if body == node.body and not any(v in self.new for v in node.inputs):
+        if body == node.body and not any(v in self.new for v in node.sources):
             return
         attrs = {
             key: with_variables(value, lambda v: self.new.get(v, v)) for key, value in node.attrs.items()

@@ -13,6 +13,7 @@ from tcc.elemwise import (
     DISCRETE,
     TO_FLOAT,
     abs_,
+    add,
     isclose,
     maximum,
     minimum,
@@ -130,8 +131,13 @@ def mean(
 
 
 def var(x: Any, axis: Axes = None, ddof: int = 0, keepdims: bool = False, corrected: bool = False) -> Any:
-    """The variance over `axis`; `ddof` is taken off the count."""
+    """The variance over `axis`; `ddof` is taken off the count.  That of complex numbers is real, the sum of their parts'."""
     x = as_variable(x)
+    if x.type.dtype.startswith("complex"):
+        parts = (node(part, x).result for part in ("real", "imag"))
+        result = add(*(var(part, axis, ddof, keepdims, corrected) for part in parts))
+        result.name = "var"
+        return result
     if x.type.dtype in DISCRETE:
         x = build.cast(x, "float64")
     axes = axes_of(axis, x.type.ndim)

@@ -61,7 +61,7 @@ def _reached(outputs: Sequence[Any], seeds: Mapping[Any, Any]) -> set[Any]:
     for node in toposort(outputs, stop=lambda v: v in seeds):
         if node.name in CUTS or node.name == "call" or node.defn.doc == "DisconnectedGrad":
             continue
-        if any(v in found for v in node.inputs):
+        if any(v in found for v in node.sources):
             found.update(r for r in node.results if not discrete(r))
     return found
 
@@ -81,7 +81,7 @@ def forward(outputs: Sequence[Any], seeds: Mapping[Any, Any]) -> dict[Any, Any]:
     tangents = dict(seeds)
     builder = build.Builder()
     for node in toposort(outputs, stop=lambda v: v in seeds):
-        if all(v not in tangents for v in node.inputs):
+        if all(v not in tangents for v in node.sources):
             continue
         if node.name in CUTS or all(discrete(r) for r in node.results):
             continue

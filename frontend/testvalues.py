@@ -23,7 +23,7 @@ def attach(node: Apply) -> None:
     With the policy "raise" MissingTestValue names the first input that has none.
     """
     values = {}
-    for number, v in enumerate(node.inputs):
+    for number, v in enumerate(node.sources):
         if isinstance(v, Constant):
             continue
         value = value_of(v)
@@ -46,7 +46,7 @@ def complete(outputs: Sequence[Variable]) -> None:
         return value is not None
 
     for node in toposort(outputs, stop=has):
-        for number, v in enumerate(node.inputs):
+        for number, v in enumerate(node.sources):
             if v.owner is None and not has(v):
                 return _missing(node, number, v)
     _compute(known, outputs)

@@ -160,6 +160,8 @@ def permutation(
 ) -> Any:
     """The numbers 0..n-1 in random order along a last axis, for each index of `size`."""
     sizes = [] if size is None or size == () else _sizes(size, ndim)
+    if size is None and ndim not in (None, 1):
+        raise TypeError(f"permutation of no size makes a vector, got ndim={ndim}")
     many = build.as_size(n, "n")
     return draw("permutation", random_state, sizes, [size_variable(many)], dtype, [*sizes, many])
 

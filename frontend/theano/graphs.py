@@ -26,7 +26,7 @@ def clone(
     given = set(i)
     new: dict[Any, Any] = {v: v.clone() if copy_inputs else v for v in i}
     for node in toposort(list(o), stop=lambda v: v in given):
-        for v in node.inputs:
+        for v in node.sources:
             if v.owner is None:
                 new.setdefault(v, v.clone() if orphans else v)
         new.update(zip(node.results, copied(node, new).results))
@@ -88,14 +88,14 @@ def map_variables(
 
     def mapped(outputs: Sequence[Any], params: frozenset[Any]) -> list[Any]:
         for node in toposort(outputs, stop=lambda v: v in params or v in new):
-            for v in node.inputs:
+            for v in node.sources:
                 if v.owner is None and v not in params and v not in new:
                     new[v] = replacer(v)
             body = node.body
             if body is not None:
                 inner = frozenset(body.params)
                 body = Body(body.params, tuple(mapped(body.results, params | inner)))
-            if body != node.body or any(new.get(v, v) is not v for v in node.inputs):
+            if body != node.body or any(new.get(v, v) is not v for v in node.sources):
                 made = copied(node, new, body).results
             else:
                 made = node.results
@@ -149,7 +149,9 @@ def as_string(
     given = set(i)
     nodes = toposort(o, stop=lambda v: v in given)
     uses = collections.Counter(
-        v.owner for v in (*o, *(u for n in nodes for u in n.inputs)) if v.owner is not None and v not in given
+        v.owner
+        for v in (*o, *(u for n in nodes for u in n.sources))
+        if v.owner is not None and v not in given
     )
     shared = {node: number for number, node in enumerate((n for n in nodes if uses[n] > 1), 1)}
     done: set[Any] = set()
@@ -162,7 +164,7 @@ def as_string(
         if node in done and node in shared:
             return f"*{shared[node]}{which}"
         done.add(node)
-        whole = node_formatter(node, [text(u) for u in node.inputs])
+        whole = node_formatter(node, [text(u) for u in node.sources])
         return f"*{shared[node]} -> {whole}" if node in shared else whole
 
     return [text(v) for v in o]

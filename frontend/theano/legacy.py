@@ -92,7 +92,7 @@ def inputs(variable_list: Iterable[Any], blockers: Iterable[Any] | None = None) 
         if v.owner is None or v in stop:
             found[v] = None
         else:
-            left.extend(reversed(v.owner.inputs))
+            left.extend(reversed(v.owner.sources))
     return list(found)
 
 
@@ -101,7 +101,7 @@ def variables(i: Iterable[Any], o: Iterable[Any]) -> list[Any]:
     stop, outputs = set(i), list(o)
     found = dict.fromkeys([*stop, *outputs])
     for node in graph.toposort(outputs, stop=lambda v: v in stop):
-        found.update(dict.fromkeys([*node.inputs, *node.results]))
+        found.update(dict.fromkeys([*node.sources, *node.results]))
     return list(found)
 
 

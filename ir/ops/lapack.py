@@ -232,7 +232,9 @@ def cholesky_grad(b: Any, op: Any, g: Sequence[Any]) -> list[Any]:
     p = b.matmul(upper, triangle(b, g[0], "ge"))
     p = b.sub(triangle(b, p, "ge"), b.mul(triangle(b, p, "eq"), 0.5))
     s = transposed(b, b.solve(upper, p, kind="upper"))
-    return [lower_half(b, b.solve(upper, s, kind="upper"))]
+    made = lower_half(b, b.solve(upper, s, kind="upper"))
+    # all of y is NaN where a matrix is not positive, and so is its gradient
+    return [b.where(b.isnan(y), y, made) if op.attrs["on_error"] == "nan" else made]
 
 
 def factored(x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

@@ -81,6 +81,36 @@ def test_elementwise_and_reductions(dtype: str) -> None:
             np.testing.assert_allclose(got, wanted, rtol=1e-5 if dtype == "complex64" else 1e-12)
 
 
+@pytest.mark.parametrize("dtype", ["complex64", "complex128"])
+def test_spread_is_real_and_a_part_that_is_not_finite_counts(dtype: str) -> None:
+    x, _ = variables(dtype)
+    a = draw(3, 4, dtype=dtype)
+    f = tcc.function(
+        [x], [x.var(axis=0), x.std(), x.var(axis=1, ddof=1, keepdims=True), T.var(x, corrected=True)]
+    )
+    wanted = [a.var(axis=0), a.std(), a.var(axis=1, ddof=1, keepdims=True), a.var()]
+    for got, want in zip(f(a), wanted):
+        assert got.dtype == a.real.dtype and got.shape == want.shape
+        np.testing.assert_allclose(got, want, rtol=1e-5 if dtype == "complex64" else 1e-12)
+    ends = [
+        complex(np.nan, 1),
+        complex(1, np.nan),
+        complex(np.inf, 0),
+        complex(0, -np.inf),
+        complex(np.nan, np.inf),
+    ]
+    a[0], a[1, 0] = ends[:4], ends[4]
+    for ours, theirs in ((T.isnan, np.isnan), (T.isinf, np.isinf)):
+        np.testing.assert_array_equal(tcc.function([x], ours(x))(a), theirs(a))
+    close = tcc.function([x], T.isclose(x, x + 1e-12, equal_nan=True))(a)
+    np.testing.assert_array_equal(close, np.isclose(a, a + 1e-12, equal_nan=True))
+    slope = tcc.grad(x.var(), x)
+    centred = a[2:] - a[2:].mean()
+    np.testing.assert_allclose(
+        tcc.function([x], slope)(a[2:]), 2 * centred / centred.size, rtol=1e-4, atol=1e-6
+    )
+
+
 def test_parts_make_a_complex_number() -> None:
     r, t = T.dvectors("r", "t")
     z, w = tcc.function([r, t], [T.complex(r, t), T.complex_from_polar(r, t)])([1.0, 2.0], [0.5, -3.0])

@@ -41,3 +41,11 @@ def test_a_size_of_a_wrong_length(given):
 
 def test_gradients_of_whole_numbers_are_compared():
     tcc.verify_grad(lambda x: T.argsort(x), [np.array([3.0, 1.0, 2.0])], rng=np.random.RandomState(2))
+
+
+def test_a_permutation_of_no_size_is_a_vector():
+    state = raw_random.random_state_type()
+    for ndim in (1, None):
+        assert raw_random.permutation(state, n=4, ndim=ndim)[1].type.ndim == 1
+    with pytest.raises(TypeError, match="makes a vector, got ndim=2"):
+        raw_random.permutation(state, n=4, ndim=2)

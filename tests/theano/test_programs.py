@@ -77,6 +77,15 @@ def test_a_search_through_a_graph() -> None:
     assert listed == [y, y.owner.inputs[0], x] and reached[x] == [y, y.owner.inputs[0]]
 
 
+def test_inputs_of_a_node_are_those_of_theanos_op() -> None:
+    x, y, n = tt.fmatrix("x"), tt.dmatrix("y"), tt.iscalar("n")
+    axis, *joined = tt.concatenate([x, y], axis=1).owner.inputs
+    assert axis.data == 1 and joined == [x, y]
+    row = x[n]
+    assert row.owner.inputs[0] is x and n in theano.gof.graph.ancestors([row])
+    assert theano.gof.graph.inputs([tt.concatenate([x, y])]) == [x, y]
+
+
 def test_scalar_ops_are_classes_and_elementwise_ops_have_them() -> None:
     scalar, x = theano.scalar, tt.vector("x")
     gammaln = tt.Elemwise(scalar.basic_scipy.GammaLn(scalar.upgrade_to_float, name="gammaln"), name="gammaln")
