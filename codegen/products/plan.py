@@ -177,7 +177,7 @@ def _copies(
     a quarter of a tile's time, where the copy takes 2 % of 256x256x256.  A block fills
     half the second-level cache at most; it is as wide as it can be, for all of A is read once for each block of columns.  A B from
     memory that few rows use streams by, a few rows of it side by side.  Where A's columns are read in place, the tiles that follow
-    find the same lines, two for each step of k, in the first-level cache.
+    find the same lines, two for each step of k, in the first-level cache, beside those fetched ahead and a panel of B.
 
     Where A is copied and more than one block of columns use the copy, it is made once, of as many rows as the third-level
     cache may be asked for, and its lines are fetched a tile's rows ahead.
@@ -228,7 +228,8 @@ def _copies(
     a_copy = wishes.get("pack_a", a_copy)
     most = x.pick(x.equal(a_copy, A_COLUMNS), x.min(most, _a_depth(t, target)), most)
     scattered = x.both(x.equal(a_copy, A_UNPACKED), x.equal(sizes["ars"], 1))
-    most = x.pick(scattered, x.min(most, max(t.lanes, target.l1_bytes // (4 * LINE))), most)
+    share = 4 if target.scattered_lines else 8  # AMD's were measured so
+    most = x.pick(scattered, x.min(most, max(t.lanes, target.l1_bytes // (share * LINE))), most)
     kc = deep(wishes.get("kc_most", most))
     widest = block(kc)
     balanced = x.min(x.round_up(x.ceil_div(columns, x.ceil_div(columns, widest)), width), widest)
@@ -279,13 +280,11 @@ def _split(t: VecType, target: Target, x: Index, sizes: Sizes, form: Size, copy:
 
     Where there are columns enough, more of them where each thread would copy A's blocks for itself, each has a product of its own:
     nobody waits for panels that others make, and the first tiles make them.  Otherwise threads share each block, whose columns are
-    split where there are few rows, and no more tiles of them than panels.  Products of a batch go to one thread each when they are
-    small.
+    split where there are few rows.  Products of a batch go to one thread each when they are small.
     """
     m, n, depth, width = sizes["m"], sizes["n"], x.max(sizes["k"], 1), VECTORS * t.lanes
     kc, nc = copy["kc_most"], copy["nc_most"]
-    few = x.both(x.less(m, _MANY_TILES * tile_rows(target)[0] + 1), x.less(2 * width, n))
-    by_columns = x.both(few, x.less(x.ceil_div(m, unit_rows(target)), x.add(x.ceil_div(n, width), 1)))
+    by_columns = x.both(x.less(m, _MANY_TILES * tile_rows(target)[0] + 1), x.less(2 * width, n))
     least = x.pick(x.equal(copy["pack_a"], A_BLOCK), _LEAST_APART_BLOCK, _LEAST_APART)
     unit = x.pick(by_columns, x.mul(x.mul(m, depth), width), x.mul(x.mul(n, depth), unit_rows(target)))
     # these wait for memory: a number read from the second-level cache takes the time of three multiply-adds of a tile
