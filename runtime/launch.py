@@ -52,11 +52,12 @@ class Address(NamedTuple):
 
 MAP_WORDS = 16
 # what the driver is asked for: numbers of 16 bits, swizzled, with 0 where there are none
-UINT16, NOT_INTERLEAVED, SWIZZLE_128, PROMOTE_256, ZEROS = 1, 0, 3, 3, 0
+UINTS = {1: 0, 2: 1}  # by their bytes
+NOT_INTERLEAVED, SWIZZLE_128, PROMOTE_256, ZEROS = 0, 3, 3, 0
 
 
 class TensorMap(NamedTuple):
-    """An argument of 16 words: how the tile copies of sm_90 see an array of three axes, the first dense, of halves.
+    """An argument of 16 words: how the tile copies of sm_90 see an array of three axes, the first dense, of bytes or halves.
 
     `strides` are those of the outer two, in bytes; a tile is `box` elements along the first two, in rows of 128 bytes that are
     swizzled.  What lies outside of the array is zero in a tile.
@@ -66,6 +67,7 @@ class TensorMap(NamedTuple):
     sizes: tuple[Size, Size, Size]
     strides: tuple[Size, Size]
     box: tuple[int, int]
+    itemsize: int
 
 
 class Launch(NamedTuple):
@@ -461,7 +463,7 @@ class Run:
         inner, outer, count = (self.number(s) for s in map.sizes)
         step, batch = (self.number(s) for s in map.strides)
         aligned = self.at(map.address) % 16 == step % 16 == batch % 16 == 0
-        apart = 2 * inner <= step and outer * step <= batch < MOST_STRIDE
+        apart = map.itemsize * inner <= step and outer * step <= batch < MOST_STRIDE
         return aligned and apart and min(inner, outer, count) > 0
 
     def read(self, source: Address, dtype: str, count: int) -> Array:

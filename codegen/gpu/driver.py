@@ -368,8 +368,9 @@ class _Driver:
             elif isinstance(slot, Status):
                 arguments.append(self.status_address())
             elif isinstance(slot, TileMap):
-                place = self.places[op.operands[slot.index]]
-                arguments.append(launch.TensorMap(place, slot.sizes, slot.strides, slot.box))
+                v = op.operands[slot.index]
+                each = itemsize(v.type.dtype)
+                arguments.append(launch.TensorMap(self.places[v], slot.sizes, slot.strides, slot.box, each))
             else:
                 arguments.append(self.scratch_address(slot.bytes, scratch))
         otherwise = tuple(self.launch(op, other, scratch) for other in kernel.unless)

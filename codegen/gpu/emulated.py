@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tcc.codegen.emit import Emit
 from tcc.codegen.gpu.ops import THREADS
+from tcc.ir.types import itemsize
 
 POINTER = """
 define internal ptr @emu.pointer(i32 %t) alwaysinline {
@@ -217,7 +218,6 @@ define internal void @emu.phase_move(ptr %p, i64 %arrived, i64 %bytes) {
   ret void
 }
 """
-ELEMENT = 2  # bytes of what tiles hold
 
 
 def _in_shared(e: Emit, offset: str) -> str:
@@ -230,16 +230,17 @@ def _in_shared(e: Emit, offset: str) -> str:
 def tile_copy_text() -> str:
     """`i64 @emu.tile_copy(target, map, x, y, z)`: the bytes of a box, zero where the tensor ends.
 
-    A map's words are its address, three sizes, the strides of the outer two in bytes, and two sizes of its box.
+    A map's words are its address, three sizes, the strides of the outer two in bytes, two sizes of its box, and an element's bytes.
     """
     e = Emit()
     e.function("internal i64 @emu.tile_copy(ptr %target, ptr %map, i32 %x, i32 %y, i32 %z)")
-    words = [e.value(f"load i64, ptr {e.gep('%map', i, 'i64')}") for i in range(8)]
-    base, size_x, size_y, size_z, stride_y, stride_z, box_x, box_y = words
+    words = [e.value(f"load i64, ptr {e.gep('%map', i, 'i64')}") for i in range(9)]
+    base, size_x, size_y, size_z, stride_y, stride_z, box_x, box_y, each = words
+    last = e.value(f"sub i64 {each}, 1")
     x, y, z = (e.value(f"sext i32 %{c} to i64") for c in "xyz")
     first = e.value("ptrtoint ptr %target to i64")
     offset = e.value(f"sub i64 {first}, {e.value('ptrtoint ptr @emu.shared to i64')}")
-    bytes = e.value(f"mul i64 {e.value(f'mul i64 {box_x}, {box_y}')}, {ELEMENT}")
+    bytes = e.value(f"mul i64 {e.value(f'mul i64 {box_x}, {box_y}')}, {each}")
     early = _read_now(e, offset, bytes)
 
     def inside(place: str, size: str) -> str:
@@ -251,18 +252,27 @@ def tile_copy_text() -> str:
             there = e.value(f"and i1 {inside(px, size_x)}, {inside(py, size_y)}")
             there = e.value(f"and i1 {there}, {inside(z, size_z)}")
             number = e.value(f"add i64 {e.value(f'mul i64 {j}, {box_x}')}, {i}")
-            place = _in_shared(e, e.value(f"add i64 {offset}, {e.value(f'mul i64 {number}, {ELEMENT}')}"))
-            e.line(f"store i16 0, ptr {place}")
+            first = e.value(f"add i64 {offset}, {e.value(f'mul i64 {number}, {each}')}")
+
+            def put(b: str, _: list[str]) -> None:
+                e.line(f"store i8 0, ptr {_in_shared(e, e.value(f'add i64 {first}, {b}'))}")
+
+            e.loop(0, each, 1, put)
 
             def copy() -> None:
-                at = e.value(f"add i64 {base}, {e.value(f'mul i64 {px}, {ELEMENT}')}")
+                at = e.value(f"add i64 {base}, {e.value(f'mul i64 {px}, {each}')}")
                 at = e.value(f"add i64 {at}, {e.value(f'mul i64 {py}, {stride_y}')}")
                 at = e.value(f"add i64 {at}, {e.value(f'mul i64 {z}, {stride_z}')}")
                 good = e.value(
-                    f"call ptr @emu.check(ptr {e.value(f'inttoptr i64 {at} to ptr')}, i64 {ELEMENT}, i64 {ELEMENT - 1})"
+                    f"call ptr @emu.check(ptr {e.value(f'inttoptr i64 {at} to ptr')}, i64 {each}, i64 {last})"
                 )
-                value = e.value(f"load i16, ptr {good}")
-                e.line(f"store i16 {e.value(f'select i1 {early}, i16 -1, i16 {value}')}, ptr {place}")
+
+                def put(b: str, _: list[str]) -> None:
+                    value = e.value(f"load i8, ptr {e.gep(good, b)}")
+                    place = _in_shared(e, e.value(f"add i64 {first}, {b}"))
+                    e.line(f"store i8 {e.value(f'select i1 {early}, i8 -1, i8 {value}')}, ptr {place}")
+
+                e.loop(0, each, 1, put)
 
             e.when(there, copy)
 
@@ -362,7 +372,7 @@ def _read_now(e: Emit, start: str, bytes: str) -> str:
     return e.value(f"load i1, ptr {found}")
 
 
-TOTALS = "@emu.totals = internal global [128 x float] zeroinitializer\n"
+TOTALS = "@emu.totals = internal global [128 x i32] zeroinitializer\n"
 
 
 def wgmma_text(kind: str) -> str:
@@ -371,7 +381,8 @@ def wgmma_text(kind: str) -> str:
     Descriptors hold, in units of 16 bytes, where a matrix begins, the step from 64 lines to the next (of a turned one) and the step
     from eight rows of 128 bytes to the next.
     """
-    e = Emit()
+    e, each = Emit(), itemsize(kind)
+    total = "i32" if each == 1 else "float"
     e.function(f"internal void @emu.wgmma.{kind}(i64 %a, i64 %b, i64 %groups, i1 %ta, i1 %tb)")
     me = e.value(f"zext i32 {e.value('load i32, ptr @emu.thread')} to i64")
     lane = e.value(f"and i64 {me}, 31")
@@ -405,11 +416,11 @@ def wgmma_text(kind: str) -> str:
         along_k = [
             part(line, "udiv", 8, rows_step),
             part(line, "urem", 8, "128"),
-            part(k, "mul", 1, str(ELEMENT)),
+            part(k, "mul", 1, str(each)),
         ]
         along_lines = [
             part(line, "udiv", 64, lines_step),
-            part(line, "urem", 64, str(ELEMENT)),
+            part(line, "urem", 64, str(each)),
             part(k, "udiv", 8, rows_step),
             part(k, "urem", 8, "128"),
         ]
@@ -420,25 +431,29 @@ def wgmma_text(kind: str) -> str:
                 total = e.value(f"add i64 {total}, {term}")
             offsets.append(total)
         offset = e.value(f"select i1 %t{d}, i64 {offsets[1]}, i64 {offsets[0]}")
+        if each == 1:
+            return e.value(f"sext i8 {e.value(f'load i8, ptr {_in_shared(e, offset)}')} to i32")
         short = e.value(f"load i16, ptr {_in_shared(e, offset)}")
         if kind == "f16":
             return e.value(f"fpext half {e.value(f'bitcast i16 {short} to half')} to float")
         word = e.value(f"shl i32 {e.value(f'zext i16 {short} to i32')}, 16")
         return e.value(f"bitcast i32 {word} to float")
 
+    f = "f" if total == "float" else ""
+
     def group(g: str, _: list[str]) -> None:
         for n in range(4):
             row = e.value(f"add i64 {top}, {8 * (n // 2)}")
             column = e.value(f"add i64 {e.value(f'shl i64 {g}, 3')}, {e.value(f'add i64 {left}, {n % 2}')}")
             index = e.value(f"add i64 {e.value(f'shl i64 {g}, 2')}, {n}")
-            place = e.value(f"getelementptr float, ptr @emu.totals, i64 {index}")
+            place = e.value(f"getelementptr {total}, ptr @emu.totals, i64 {index}")
 
-            def add(k: str, total: list[str], row: str = row, column: str = column) -> list[str]:
-                product = e.value(f"fmul float {number('a', row, k)}, {number('b', column, k)}")
-                return [e.value(f"fadd float {total[0]}, {product}")]
+            def add(k: str, sums: list[str], row: str = row, column: str = column) -> list[str]:
+                product = e.value(f"{f}mul {total} {number('a', row, k)}, {number('b', column, k)}")
+                return [e.value(f"{f}add {total} {sums[0]}, {product}")]
 
-            (total,) = e.loop(0, 16, 1, add, [("float", e.value(f"load float, ptr {place}"))])
-            e.line(f"store float {total}, ptr {place}")
+            (made,) = e.loop(0, 32 // each, 1, add, [(total, e.value(f"load {total}, ptr {place}"))])
+            e.line(f"store {total} {made}, ptr {place}")
 
     e.loop(0, "%groups", 1, group)
     e.end()

@@ -290,7 +290,7 @@ class Emulator:
     def tensor_map(self, address: int, map: launch.TensorMap, sizes: Mapping[str, int]) -> list[int]:
         """As `@emu.tile_copy` reads it."""
         numbers = [evaluate(s, sizes) for s in (*map.sizes, *map.strides)]
-        return [address, *numbers, *map.box, *[0] * 8]
+        return [address, *numbers, *map.box, map.itemsize, *[0] * 7]
 
     def launch(self, kernel: DeviceKernel, grid: tuple[int, int, int], arguments: Sequence[int]) -> None:
         """KernelError for a divergent barrier, an address that is nobody's, and a grid that no device takes."""

@@ -1,9 +1,10 @@
-"""Products of halves, rounded or not, on sm_90a: tiles by the tensor memory accelerator, multiplied by warpgroups, added up in float32.
+"""Products of halves, rounded or not, and of bytes on sm_90a: tiles by the tensor memory accelerator, multiplied by warpgroups,
+added up in float32 and int32.
 
 A block stays and takes tile after tile.  One thread of its first warpgroup has tiles of the operands copied into a ring of stages;
 two warpgroups multiply what has come, 64 rows each, and write the result through the op's block while the next tile's
 stages fill.  A stage's `full` mbarrier counts the bytes that are under way, its `empty` one the warps that are done with it.
-Both operands may lie dense along k or along their lines.
+Operands may lie dense along k or along their lines, but bytes, which the instruction takes along k alone.
 """
 
 from __future__ import annotations
@@ -31,18 +32,20 @@ from tcc.codegen.kernel import plus, times
 from tcc.ir import dims
 from tcc.ir.core import Op
 from tcc.ir.dims import Size
-from tcc.ir.types import HALVES, Type
-from tcc.runtime.launch import MAP_WORDS
+from tcc.ir.types import HALVES, Type, itemsize
+from tcc.runtime.launch import MAP_WORDS, MOST_STRIDE
 
 ROWS = 128  # of a tile
 WIDE = 128  # its columns; products of more have twice as many
-DEPTH = 64  # of a stage along k: rows of 128 bytes
+LINE = 128  # bytes of a stage along k
+DEPTH = 64  # halves of them
 GROUP = 128  # threads
 CONSUMERS = 2
 THREADS = GROUP * (1 + CONSUMERS)
 MULTIPROCESSORS = 132  # of an H100; a grid has no more blocks
 LEAST_TILES = 32  # with fewer, smaller tiles and parts of k keep more of the device busy
 LEAST_ROWS = 64  # with fewer, most of a tile's rows are none
+BYTES = frozenset({"i8"})  # uint8 by int8 asks for PTX 8.4, which drivers before CUDA 12.4 do not take
 SHARED = 227 << 10
 CHUNK = 64  # columns that go through shared memory at once on their way out
 PITCH = CHUNK + 4
@@ -55,7 +58,9 @@ def fits(op: Op) -> bool:
     if op.name not in ("matmul", "matmul_widening"):
         return False
     a, b, c = op.operands[0].type, op.operands[1].type, op.operands[-1].type
-    if a.dtype not in HALVES or c.rank > 3:
+    if a.dtype not in (HALVES | BYTES if op.name == "matmul_widening" else HALVES) or c.rank > 3:
+        return False
+    if a.dtype in BYTES and (a.strides[-1] != 1 or b.strides[-2] != 1):
         return False
     if any(isinstance(s, int) and s <= 0 for s in (*c.shape, a.shape[-1])):
         return False
@@ -85,16 +90,16 @@ def _may_have_map(t: Type) -> bool:
     if 1 not in t.strides[-2:]:
         return False
     inner, outer = (-1, -2) if t.strides[-1] == 1 else (-2, -1)
-    step, size = t.strides[outer], t.shape[inner]
+    step, size, whole = t.strides[outer], t.shape[inner], 16 // itemsize(t.dtype)
     reach = dims.mul(t.shape[outer], step)
     batch = t.strides[0] if t.rank > 2 else reach
 
     def known(*sizes: Size) -> bool:
         return all(isinstance(s, int) for s in sizes)
 
-    if known(step) and step % 8 or known(step, size) and step < size:  # type: ignore[operator]
+    if known(step) and step % whole or known(step, size) and step < size:  # type: ignore[operator]
         return False
-    if known(batch) and (batch % 8 or batch >= 1 << 39):  # type: ignore[operator]
+    if known(batch) and (batch % whole or batch * itemsize(t.dtype) >= MOST_STRIDE):  # type: ignore[operator]
         return False
     return not (known(reach, batch) and reach > batch)  # type: ignore[operator]
 
@@ -114,10 +119,13 @@ class _Hopper(Matmul):
     def __init__(self, op: Op) -> None:
         super().__init__(op)
         self.width = _width(op.operands[-1].type)
-        self.stage_bytes = 2 * DEPTH * (ROWS + self.width)
+        self.each = itemsize(self.types[0].dtype)
+        self.depth = LINE // self.each
+        self.stage_bytes = LINE * (ROWS + self.width)
         self.out_bytes = 4 * 16 * PITCH * CONSUMERS * 4  # sixteen rows of each warp
         self.stages = (SHARED - self.out_bytes - 256) // self.stage_bytes
-        self.totals = hopper_ops.totals(self.width)
+        self.total = str(self.t)  # float or i32
+        self.totals = hopper_ops.totals(self.width, self.total)
 
     # -- heads -----------------------------------------------------------------------------------------------------
 
@@ -129,8 +137,8 @@ class _Hopper(Matmul):
             inner, outer = (-1, -2) if t.strides[-1] == 1 else (-2, -1)
             batch = t.strides[0] if t.rank > 2 else dims.mul(t.shape[outer], t.strides[outer])
             count = t.shape[0] if t.rank > 2 else 1
-            box = (DEPTH, lines) if along_k else (64, DEPTH)
-            steps = dims.mul(2, t.strides[outer]), dims.mul(2, batch)
+            box = (self.depth, lines) if along_k else (64, DEPTH)
+            steps = dims.mul(self.each, t.strides[outer]), dims.mul(self.each, batch)
             made.append(TileMap(i, (t.shape[inner], t.shape[outer], count), steps, box))
         return made
 
@@ -139,7 +147,7 @@ class _Hopper(Matmul):
         self.begin("void @KERNEL_NAME(ptr %args)", [self.m, self.n, self.k, self.batch])
         self.down, self.along = self.parts(self.m, ROWS), self.parts(self.n, self.width)
         self.tiles = times(e, times(e, self.down, self.along), self.size(self.batch))
-        self.slices = self.parts(self.k, DEPTH)
+        self.slices = self.parts(self.k, self.depth)
         self.shared, self.member = e.call("ptr", "tcc.shared"), thread(e)
         self.begin_results(2)
         ring = self.stages * self.stage_bytes
@@ -224,9 +232,9 @@ class _Hopper(Matmul):
                 e.call("void", "tcc.mbarrier_wait", ("ptr", e.gep(self.empty, at)), ("i32", before))
                 full = e.gep(self.full, at)
                 e.call("void", "tcc.mbarrier_expect", ("ptr", full), ("i32", str(self.stage_bytes)))
-                k = times(e, s, str(DEPTH))
+                k = times(e, s, str(self.depth))
                 self.copy(0, base, full, self.row, k, ROWS, self.a_along_k)
-                self.copy(1, e.gep(base, 2 * DEPTH * ROWS), full, self.column, k, self.width, self.b_along_k)
+                self.copy(1, e.gep(base, LINE * ROWS), full, self.column, k, self.width, self.b_along_k)
                 return [plus(e, turn[0], "1")]
 
             return e.loop(0, self.slices, 1, slice, [("i64", turn[0])])
@@ -258,7 +266,7 @@ class _Hopper(Matmul):
         self.lane = e.value(f"and i64 {self.mine}, {WARP - 1}")
         self.leads = e.value(f"icmp eq i64 {self.lane}, 0")
         half = e.value(f"lshr i64 {self.mine}, 7")
-        t = VecType("float")
+        t = VecType(self.total)
 
         def tile(_: str, turn: list[str]) -> list[str]:
             def slice(s: str, carried: list[str]) -> list[str]:
@@ -276,7 +284,9 @@ class _Hopper(Matmul):
             *totals, after = e.loop(0, self.slices, 1, slice, begun)
             e.call("void", "tcc.products_left_0")
             self.release(e.value(f"sub i64 {after}, 1"))
-            settled = e.call(self.totals, f"tcc.settled.{self.width}", *(("float", x) for x in totals))
+            settled = e.call(
+                self.totals, f"tcc.settled.{self.total}.{self.width}", *((self.total, x) for x in totals)
+            )
             self.write_tile(
                 half, [e.value(f"extractvalue {self.totals} {settled}, {i}") for i in range(count)]
             )
@@ -295,16 +305,16 @@ class _Hopper(Matmul):
         e.when(self.leads, arrive)
 
     def multiply_stage(self, base: str, half: str, totals: list[str]) -> list[str]:
-        """Adds the products of a stage, 16 of k at a time."""
+        """Adds the products of a stage, 32 bytes along k at a time."""
         e = self.e
         own = times(e, half, str(64 * 128 if self.a_along_k else LINES_STEP))
         a = self.descriptor(e.gep(base, own))
-        b = self.descriptor(e.gep(base, 2 * DEPTH * ROWS))
-        name = (
-            f"tcc.wgmma.{self.types[0].dtype}.{self.width}.{int(not self.a_along_k)}{int(not self.b_along_k)}"
-        )
-        for step in range(DEPTH // 16):
-            given = [("float", x) for x in totals]
+        b = self.descriptor(e.gep(base, LINE * ROWS))
+        name = f"tcc.wgmma.{self.types[0].dtype}.{self.width}"
+        if self.each == 2:
+            name += f".{int(not self.a_along_k)}{int(not self.b_along_k)}"
+        for step in range(LINE // 32):
+            given = [(self.total, x) for x in totals]
             for start, along_k in ((a, self.a_along_k), (b, self.b_along_k)):
                 bytes = step * (32 if along_k else 2 * ROWS_STEP)
                 given.append(("i64", plus(e, start, str(bytes >> 4))))
@@ -326,25 +336,25 @@ class _Hopper(Matmul):
         area = e.gep(self.staging, times(e, warp, str(16 * PITCH * 4)))
         quad, pair = e.value(f"lshr i64 {self.lane}, 2"), times(e, e.value(f"and i64 {self.lane}, 3"), "2")
         top = plus(e, plus(e, self.row, times(e, half, "64")), times(e, e.value(f"and i64 {warp}, 3"), "16"))
-        double = times(e, self.lane, "2")
+        double, pairs = times(e, self.lane, "2"), VecType(self.total, 2)
         for chunk in range(self.width // CHUNK):
             e.call("void", "tcc.warp_barrier")  # all have read what lay there
             for g in range(CHUNK // 8):
                 for r in (0, 1):
                     at = times(e, plus(e, quad, str(8 * r)), str(PITCH))
-                    place = e.gep(area, plus(e, at, plus(e, pair, str(8 * g))), "float")
+                    place = e.gep(area, plus(e, at, plus(e, pair, str(8 * g))), self.total)
                     index = 4 * (chunk * CHUNK // 8 + g) + 2 * r
-                    two = e.value(f"insertelement <2 x float> poison, float {totals[index]}, i64 0")
-                    two = e.value(f"insertelement <2 x float> {two}, float {totals[index + 1]}, i64 1")
-                    e.line(f"store <2 x float> {two}, ptr {place}, align 8")
+                    two = e.value(f"insertelement {pairs} poison, {self.total} {totals[index]}, i64 0")
+                    two = e.value(f"insertelement {pairs} {two}, {self.total} {totals[index + 1]}, i64 1")
+                    e.line(f"store {pairs} {two}, ptr {place}, align 8")
             e.call("void", "tcc.warp_barrier")
             left = plus(e, plus(e, self.column, str(chunk * CHUNK)), double)
 
             def row(r: str, _: list[str], left: str = left) -> None:
                 at = plus(e, times(e, r, str(PITCH)), double)
-                two = e.value(f"load <2 x float>, ptr {e.gep(area, at, 'float')}, align 8")
+                two = e.value(f"load {pairs}, ptr {e.gep(area, at, self.total)}, align 8")
                 self.enter(self.number)
-                ones = [e.value(f"extractelement <2 x float> {two}, i64 {c}") for c in (0, 1)]
+                ones = [e.value(f"extractelement {pairs} {two}, i64 {c}") for c in (0, 1)]
                 self.finish_run(plus(e, top, r), left, ones)
 
             e.loop(0, 16, 1, row)

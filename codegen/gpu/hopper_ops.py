@@ -2,7 +2,7 @@
 
 On the host an mbarrier is one word: arrivals that are missing (16 bits), those of a phase (16), bytes that are under way (31), and
 the phase's parity.  Copies and products are done when they are called.  But products that nobody has waited for count as under way:
-a tile that is copied over what they read becomes NaN, and so do their totals if they are taken.
+a tile that is copied over what they read becomes NaN (bytes: -1), and so do their totals (a number without meaning) if they are taken.
 """
 
 from __future__ import annotations
@@ -120,60 +120,75 @@ for _n in (40, 232):
     )
 
 
-def totals(width: int) -> str:
-    """The type of a thread's share of 64 rows by `width` columns."""
-    return "{ " + ", ".join(["float"] * (width // 2)) + " }"
+def totals(width: int, total: str) -> str:
+    """The type of a thread's share of 64 rows by `width` columns of float or i32."""
+    return "{ " + ", ".join([total] * (width // 2)) + " }"
 
 
-def _given(width: int) -> str:
-    return ", ".join(f"float %{param(i)}" for i in range(width // 2))
+def _given(width: int, total: str) -> str:
+    return ", ".join(f"{total} %{param(i)}" for i in range(width // 2))
 
 
-def _product(kind: str, width: int, a_turned: int, b_turned: int) -> None:
-    """D[64, width] = A[64, 16] B[16, width] + D of a warpgroup, operands by descriptor; a turned one is dense along lines."""
+def _tied(width: int, total: str, *more: str) -> str:
     count = width // 2
+    return ",".join(["=f" if total == "float" else "=r"] * count + [str(i) for i in range(count)] + [*more])
+
+
+def _product(
+    name: str, shape: str, kind: str, width: int, more: str, turned: tuple[int, int] = (0, 0)
+) -> None:
+    """D[64, width] = A[64, k] B[k, width] + D of a warpgroup for 32 bytes of k, operands by descriptor; a turned one is dense along lines.
+
+    `shape` is the instruction's with its types, of which the first is D's; `more` follows its operands.
+    """
+    count, total = width // 2, "i32" if shape.endswith("s32") else "float"
     registers = ", ".join(f"${i}" for i in range(count))
     text = (
-        f"wgmma.mma_async.sync.aligned.m64n{width}k16.f32.{kind}.{kind} {{{registers}}}, "
-        f"${2 * count}, ${2 * count + 1}, 1, 1, 1, {a_turned}, {b_turned};"
+        f"wgmma.mma_async.sync.aligned.m64n{width}{shape}.{kind} {{{registers}}}, "
+        f"${2 * count}, ${2 * count + 1}, 1{more};"
     )
-    tied = ",".join(["=f"] * count + [str(i) for i in range(count)] + ["l", "l"])
+    made_type, tied = totals(width, total), _tied(width, total, "l", "l")
     a, b = param(count), param(count + 1)
-    body = f'%r = call {totals(width)} asm sideeffect "{text}", "{tied}"({_given(width)}, i64 %{a}, i64 %{b})'
+    body = (
+        f'%r = call {made_type} asm sideeffect "{text}", "{tied}"({_given(width, total)}, i64 %{a}, i64 %{b})'
+    )
     host = [
-        f"%s{i} = getelementptr float, ptr @emu.totals, i32 {i}\nstore float %{param(i)}, ptr %s{i}"
+        f"%s{i} = getelementptr {total}, ptr @emu.totals, i32 {i}\nstore {total} %{param(i)}, ptr %s{i}"
         for i in range(count)
     ]
+    dtype, (a_turned, b_turned) = name.split(".")[1], turned
     host.append(
-        f"call void @emu.wgmma.{kind}(i64 %{a}, i64 %{b}, i64 {width // 8}, i1 {a_turned}, i1 {b_turned})"
+        f"call void @emu.wgmma.{dtype}(i64 %{a}, i64 %{b}, i64 {width // 8}, i1 {a_turned}, i1 {b_turned})"
     )
     previous = "poison"
     for i in range(count):
         made = "%r" if i == count - 1 else f"%v{i}"
-        host.append(f"%l{i} = load float, ptr %s{i}")
-        host.append(f"{made} = insertvalue {totals(width)} {previous}, float %l{i}, {i}")
+        host.append(f"%l{i} = load {total}, ptr %s{i}")
+        host.append(f"{made} = insertvalue {made_type} {previous}, {total} %l{i}, {i}")
         previous = made
-    name = f"wgmma.{kind}.{width}.{a_turned}{b_turned}"
-    define(name, totals(width), ("float",) * count + ("i64", "i64"), body, "\n".join(host))
+    define(name, made_type, (total,) * count + ("i64", "i64"), body, "\n".join(host))
 
 
-def _settled(width: int) -> None:
+def _settled(width: int, total: str) -> None:
     """The totals, for the compiler not to take them before products are waited for."""
-    count = width // 2
-    tied = ",".join(["=f"] * count + [str(i) for i in range(count)])
-    body = f'%r = call {totals(width)} asm sideeffect "", "{tied}"({_given(width)})'
+    count, made_type = width // 2, totals(width, total)
+    body = f'%r = call {made_type} asm sideeffect "", "{_tied(width, total)}"({_given(width, total)})'
+    wrong = "0x7FF8000000000000" if total == "float" else "-1515870811"
     host, previous = ["%open = call i1 @emu.products_open()"], "poison"
     for i in range(count):
         made = "%r" if i == count - 1 else f"%v{i}"
-        host.append(f"%n{i} = select i1 %open, float 0x7FF8000000000000, float %{param(i)}")
-        host.append(f"{made} = insertvalue {totals(width)} {previous}, float %n{i}, {i}")
+        host.append(f"%n{i} = select i1 %open, {total} {wrong}, {total} %{param(i)}")
+        host.append(f"{made} = insertvalue {made_type} {previous}, {total} %n{i}, {i}")
         previous = made
-    define(f"settled.{width}", totals(width), ("float",) * count, body, "\n".join(host))
+    define(f"settled.{total}.{width}", made_type, (total,) * count, body, "\n".join(host))
 
 
 for _width in WIDTHS:
-    _settled(_width)
+    for _total in ("float", "i32"):
+        _settled(_width, _total)
     for _kind in ("bf16", "f16"):
         for _a in (0, 1):
             for _b in (0, 1):
-                _product(_kind, _width, _a, _b)
+                _name, _more = f"wgmma.{_kind}.{_width}.{_a}{_b}", f", 1, 1, {_a}, {_b}"
+                _product(_name, "k16.f32", f"{_kind}.{_kind}", _width, _more, (_a, _b))
+    _product(f"wgmma.i8.{_width}", "k32.s32", "s8.s8", _width, "")

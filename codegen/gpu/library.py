@@ -352,7 +352,7 @@ class _Body:
             row, batch = (self.size(s) for s in map.strides)
             joined = e.value(f"or i64 {e.value(f'or i64 {self.at(map.address)}, {row}')}, {batch}")
             also(f"eq i64 {e.value(f'and i64 {joined}, 15')}, 0")
-            also(f"sle i64 {e.value(f'mul i64 {inner}, 2')}, {row}")
+            also(f"sle i64 {e.value(f'mul i64 {inner}, {map.itemsize}')}, {row}")
             also(f"sle i64 {e.value(f'mul i64 {outer}, {row}')}, {batch}")
             also(f"slt i64 {batch}, {launch.MOST_STRIDE}")
             for some in (inner, outer, count):
@@ -367,7 +367,8 @@ class _Body:
             if isinstance(a, launch.TensorMap):
                 sizes = [self.at(a.address), *map(self.size, (*a.sizes, *a.strides))]
                 given = ", ".join(f"i64 {s}" for s in (*sizes, *a.box))
-                made = f"call i1 @tcc_cu_tile_map(ptr {self.call}, ptr {place}, {given})"
+                kind = f"i32 {launch.UINTS[a.itemsize]}"
+                made = f"call i1 @tcc_cu_tile_map(ptr {self.call}, ptr {place}, {given}, {kind})"
                 self.unless(e.value(made), self.lost)
                 word += launch.MAP_WORDS
                 continue

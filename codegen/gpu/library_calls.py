@@ -27,7 +27,7 @@ from tcc.codegen.gpu.library_layout import (
 )
 from tcc.runtime import layout as at
 from tcc.runtime.dlpack import CUDA
-from tcc.runtime.launch import NOT_INTERLEAVED, PROMOTE_256, SWIZZLE_128, UINT16, ZEROS
+from tcc.runtime.launch import NOT_INTERLEAVED, PROMOTE_256, SWIZZLE_128, ZEROS
 
 DRIVER = (
     "cuInit cuDriverGetVersion cuGetErrorString cuDeviceGetCount cuDeviceGet cuDeviceGetAttribute "
@@ -408,10 +408,10 @@ class DriverCalls:
         e.end("i1 false")
 
     def tile_map(self) -> None:
-        """`tile_map(call, place, address, three sizes, two strides in bytes, two of the box)`: a tensor map of halves."""
+        """`tile_map(call, place, address, three sizes, two strides in bytes, two of the box, the dtype)`: a tensor map."""
         e = self.e
         numbers = ", ".join(f"i64 %n{i}" for i in range(8))
-        e.function(f"internal i1 @tcc_cu_tile_map(ptr %call, ptr %place, {numbers})")
+        e.function(f"internal i1 @tcc_cu_tile_map(ptr %call, ptr %place, {numbers}, i32 %kind)")
         shape, strides = e.value("alloca [3 x i64]"), e.value("alloca [2 x i64]")
         box, steps = e.value("alloca [3 x i32]"), e.value("alloca [3 x i32]")
         for i in range(3):
@@ -424,7 +424,7 @@ class DriverCalls:
         e.line(f"store i32 1, ptr {e.gep(box, 2, 'i32')}")
         how = (f"i32 {x}" for x in (NOT_INTERLEAVED, SWIZZLE_128, PROMOTE_256, ZEROS))
         code = self.driver(
-            TILE_MAP, "ptr %place", f"i32 {UINT16}", "i32 3", "i64 %n0", f"ptr {shape}", f"ptr {strides}", f"ptr {box}",
+            TILE_MAP, "ptr %place", "i32 %kind", "i32 3", "i64 %n0", f"ptr {shape}", f"ptr {strides}", f"ptr {box}",
             f"ptr {steps}", *how,
         )  # fmt: skip
         e.end(f"i1 {e.value(f'call i1 @tcc_cu_bad(ptr %call, i32 {code}, ptr @tcc_name_{TILE_MAP})')}")

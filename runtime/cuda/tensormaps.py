@@ -7,13 +7,13 @@ from collections.abc import Mapping
 
 from tcc.ir.dims import evaluate
 from tcc.runtime.cuda.graphs import GraphError, do
-from tcc.runtime.launch import MAP_WORDS, NOT_INTERLEAVED, PROMOTE_256, SWIZZLE_128, UINT16, ZEROS, TensorMap
+from tcc.runtime.launch import MAP_WORDS, NOT_INTERLEAVED, PROMOTE_256, SWIZZLE_128, UINTS, ZEROS, TensorMap
 
 ALIGNMENT = 64
 
 
 def tensor_map(address: int, map: TensorMap, sizes: Mapping[str, int]) -> list[int]:
-    """The words of a map of halves at `address`; GraphError if the driver takes no such array."""
+    """The words of a map of an array at `address`; GraphError if the driver takes no such array."""
     room = (ctypes.c_uint64 * (MAP_WORDS + ALIGNMENT // 8))()
     start = -(-ctypes.addressof(room) // ALIGNMENT) * ALIGNMENT
     shape = (ctypes.c_uint64 * 3)(*(evaluate(s, sizes) for s in map.sizes))
@@ -23,10 +23,10 @@ def tensor_map(address: int, map: TensorMap, sizes: Mapping[str, int]) -> list[i
     place = ctypes.c_void_p(start)
     at = ctypes.c_void_p(address)
     try:
-        do("cuTensorMapEncodeTiled", place, UINT16, 3, at, shape, strides, box, steps, *how)
+        do("cuTensorMapEncodeTiled", place, UINTS[map.itemsize], 3, at, shape, strides, box, steps, *how)
     except GraphError as e:
         raise GraphError(
-            f"{e}: a tensor map of {list(shape)} halves at {address:#x}, {list(strides)} bytes apart, in tiles of {map.box}, "
-            "which wants an address and strides that are multiples of 16, and tiles of at most 64 by 256"
+            f"{e}: a tensor map of {list(shape)} elements of {map.itemsize} bytes at {address:#x}, {list(strides)} bytes apart, in tiles of {map.box}, "
+            "which wants an address and strides that are multiples of 16, and tiles of at most 128 bytes by 256"
         ) from None
     return list((ctypes.c_int64 * MAP_WORDS).from_address(start))

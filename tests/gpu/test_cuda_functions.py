@@ -196,7 +196,7 @@ for turn in range(3):
         w.set_value(v := f32(72, 264).astype(np.float16))
 print([k.split('_')[1] for k in f.variant.program.kernels], count(GRAPH_LAUNCHES))
 device = tcc.devices.open_device('cuda')
-good = TensorMap(Address(0), (64, 8, 1), (128, 1024), (64, 8))
+good = TensorMap(Address(0), (64, 8, 1), (128, 1024), (64, 8), 2)
 with device:
     place = device.alloc(4096)
     print(len(device.tensor_map(place, good, {})))

@@ -104,6 +104,68 @@ def test_sums_that_are_not_rounded() -> None:
     np.testing.assert_allclose(got, np.exp(args[0] @ args[1].T), rtol=1e-5)
 
 
+def bytes_product(
+    size: Sizes, *, named: bool = False, turned: bool = True, first: str = "i8", rounds: bool = True
+) -> Func:
+    """a @ b.T of bytes, scaled and rounded to bytes if it `rounds`; if not `turned`, a @ b, whose second factor lies along its lines."""
+    m, n, k = (dims.name(s) for s in "mnk") if named else size
+    block = Block()
+    b = Builder(block)
+    x = block.add_param(Type(first, (m, k)), "a")
+    y = block.add_param(Type("i8", (n, k) if turned else (k, n)), "b")
+    wide = b.cast(y, dtype="i32")
+    made = b.matmul(b.cast(x, dtype="i32"), b.dimshuffle(wide, order=[1, 0]) if turned else wide)
+    scaled = b.mul(b.cast(made, dtype="f32"), b.const(1e-5, Type("f32", made.type.shape)))
+    b.op("yield", b.cast(b.rint(scaled), dtype="i8") if rounds else made)
+    return Func("product", block)
+
+
+def some_bytes(func: Func, sizes: dict[str, int]) -> list[Array]:
+    rng = np.random.default_rng(0)
+    shapes = ([dims.evaluate(s, sizes) for s in p.type.shape] for p in func.body.params)
+    return [rng.integers(-128, 128, shape).astype(np.int8) for shape in shapes]
+
+
+@pytest.mark.parametrize(
+    "size, rounds", [((136, 264, 400), True), ((8, 140, 16), False), ((200, 72, 144), False)]
+)
+def test_products_of_bytes(size: Sizes, rounds: bool) -> None:
+    """Exact, in both orders of threads; ragged tiles, more slices of k than stages, a block of several tiles."""
+    func = bytes_product(size, rounds=rounds)
+    args = some_bytes(func, {})
+    program = program_of(func)
+    (launch,) = launches(program)
+    assert launch.kernel.startswith("tcc_warpgroups")
+    (want,) = interpret(func, *args)
+    for descending in (False, True):
+        (got,) = run_program(program, func, args, descending)
+        np.testing.assert_array_equal(got, want)
+
+
+def test_other_bytes_take_other_instructions() -> None:
+    """Those of warpgroups read int8 along k alone."""
+    for func in (bytes_product((136, 264, 64), turned=False), bytes_product((136, 264, 64), first="u8")):
+        assert launches(program_of(func))[-1].kernel.startswith("tcc_matrices")
+
+
+@only_emulated
+def test_bytes_of_sizes_of_run_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows that begin at no multiple of 16 bytes are for the other kernel."""
+    func = bytes_product((0, 0, 0), named=True, rounds=False)
+    program = program_of(func)
+    launched: list[str] = []
+    start = Emulator.launch
+    monkeypatch.setattr(
+        Emulator, "launch", lambda self, k, *more: (launched.append(k.name), start(self, k, *more))
+    )
+    for m, n, k, fit in ((136, 264, 160, True), (16, 136, 40, False)):
+        args = some_bytes(func, {"m": m, "n": n, "k": k})
+        launched.clear()
+        (got,) = run_program(program, func, args)
+        np.testing.assert_array_equal(got, args[0].astype("i4") @ args[1].T.astype("i4"))
+        assert ["_warpgroups_" in name for name in launched] == [fit]
+
+
 NAMED = [
     ((392, 520, 200), (), True),
     ((136, 264, 72), (3,), True),
@@ -220,5 +282,18 @@ def test_they_are_assembled(n: int, turned: str) -> None:
         word in text
         for word in ("wgmma.mma_async", "cp.async.bulk.tensor.3d", "mbarrier.try_wait", "setmaxnreg")
     )
+    assert_overlapped(text)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("n", [128, 4096, 0])
+def test_those_of_bytes_are_assembled(n: int) -> None:
+    program = program_of(bytes_product((4096, n, 4096), named=not n), "sm_90a")
+    text = program.kernels[launches(program)[0].kernel].text
+    assert "k32.s32.s8.s8" in text
+    assert_overlapped(text)
+
+
+def assert_overlapped(text: str) -> None:
     said = assembled(text, "sm_90a")
     assert "error" not in said and "C75" not in said and " 0 bytes spill stores" in said, said

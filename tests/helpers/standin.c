@@ -192,8 +192,8 @@ int cuTensorMapEncodeTiled(P *map, int type, unsigned rank, P address, const P *
         if (i && (strides[i - 1] % 16 || strides[i - 1] >= 1ULL << 40)) return 1;
     }
     if (box[0] * bytes[type] % 16 || (int)(box[0] * bytes[type]) > most[swizzle]) return 1;
-    if (type != 1 || swizzle != 3 || box[2] != 1) return 801; /* other maps are not emulated */
-    P words[16] = {address, sizes[0], sizes[1], sizes[2], strides[0], strides[1], box[0], box[1]};
+    if (type > 1 || swizzle != 3 || box[2] != 1) return 801; /* other maps are not emulated */
+    P words[16] = {address, sizes[0], sizes[1], sizes[2], strides[0], strides[1], box[0], box[1], bytes[type]};
     memcpy(map, words, sizeof words);
     return 0;
 }
