@@ -9,6 +9,8 @@ LIBC = (
     "clock_gettime",
     "fma",  # LLVM's way to fused multiply-adds on CPUs without
     "fmaf",
+    "madvise",
+    "posix_memalign",
     "pthread_create",
     "pthread_setaffinity_np",
     "pthread_sigmask",
@@ -19,7 +21,9 @@ PYTHON = (
     "PyDict_New",
     "PyDict_SetItem",
     "PyErr_CheckSignals",
+    "PyErr_Fetch",
     "PyErr_Occurred",
+    "PyErr_Restore",
     "PyEval_RestoreThread",
     "PyEval_SaveThread",
     "PyList_New",
