@@ -274,27 +274,42 @@ def _given() -> Iterator[tuple[str, str]]:
 
 
 _DEVICE = re.compile(r"(?:cuda|gpu)(\d*)")
+_DEVICES = "cpu, cuda0 (cuda1, ...), emulator"
 
 
 def contexts_of(text: str) -> dict[str, str]:
-    """The names that `config.contexts` gives to devices; ValueError if it cannot be read."""
+    """The names that `config.contexts` gives to devices; ValueError if it cannot be read, or if a name is given twice, to what is no
+    device, or to another device than it says."""
     pairs = [item.split("->") for item in text.split(";") if item.strip()]
     if any(len(pair) != 2 for pair in pairs):
         raise ValueError(f"contexts are written dev0->cuda0;dev1->cuda1, got {text!r}")
-    return {name.strip(): device.strip() for name, device in pairs}
+    given: dict[str, str] = {}
+    for name, device in ((name.strip(), device.strip()) for name, device in pairs):
+        real = _real_device(device)
+        if real is None:
+            raise ValueError(f"contexts: no device {device!r} for {name!r} (there are {_DEVICES})")
+        if given.get(name, device) != device:
+            raise ValueError(f"contexts: {name!r} is both {given[name]!r} and {device!r}")
+        if _real_device(name) not in (None, real):
+            raise ValueError(f"contexts: {name!r} is a device itself, so it cannot name {device!r}")
+        given[name] = device
+    return given
 
 
 def device_name(name: str, contexts: str | None = None) -> str:
     """`cpu`, `emulator` or `cuda` with a number, for what the user may write; ValueError for a name that means no device."""
     given = contexts_of(config.contexts if contexts is None else contexts)
-    real = given.get(name, name)
-    if real in ("cpu", "emulator"):
-        return real
-    found = _DEVICE.fullmatch(real)
-    if found is None:
-        known = ["cpu", "cuda0 (cuda1, ...)", "emulator", *given]
-        raise ValueError(f"no device {name!r} (there are {', '.join(known)})")
-    return f"cuda{found[1] or 0}"
+    real = _real_device(given.get(name, name))
+    if real is None:
+        raise ValueError(f"no device {name!r} (there are {', '.join((_DEVICES, *given))})")
+    return real
+
+
+def _real_device(name: str) -> str | None:
+    if name in ("cpu", "emulator"):
+        return name
+    found = _DEVICE.fullmatch(name)
+    return f"cuda{found[1] or 0}" if found else None
 
 
 def wanted_device(name: str | None, targets: Sequence[str | None] = ()) -> str:

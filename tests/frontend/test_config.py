@@ -137,3 +137,24 @@ def test_theanos_groups_within_groups():
     tcc.config.dnn.conv.algo_bwd = "deterministic"
     assert tcc.config.dnn.conv.algo_bwd == "deterministic"
     tcc.config.dnn.conv.algo_bwd = "none"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("dev0", "contexts are written dev0->cuda0;dev1->cuda1, got 'dev0'"),
+        ("dev0->nope", r"no device 'nope' for 'dev0' \(there are cpu, cuda0"),
+        ("dev0->cuda0;dev0->cuda1", "'dev0' is both 'cuda0' and 'cuda1'"),
+        ("cpu->cuda0", "'cpu' is a device itself, so it cannot name 'cuda0'"),
+    ],
+)
+def test_contexts_that_name_no_device_are_refused(text, message):
+    before = tcc.config.contexts
+    with pytest.raises(ValueError, match=message):
+        tcc.config.contexts = text
+    assert tcc.config.contexts == before
+
+
+def test_contexts_may_name_a_device_as_itself():
+    with tcc.change_flags([("contexts", "cuda->cuda0; gpu1->cuda1;")]):
+        assert tcc.config.contexts == "cuda->cuda0; gpu1->cuda1;"
