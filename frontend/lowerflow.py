@@ -155,9 +155,8 @@ def told(lowering: Lowering, block: Block, sizes: Sequence[Size]) -> Block:
             bound[str(op.attrs["size"])] = dims.name(f"s{lowering.fresh}")
     needed = set(bound) & set().union(*map(dims.names_of, sizes))
     made = clone_block(block, {}, bound) if needed else Block()
-    for first, second in zip(
-        made.ops, block.ops
-    ):  # not in loops: of their steps, the last one's results would be kept
+    # not in loops: of their steps, the last one's results would be kept
+    for first, second in zip(made.ops, block.ops):
         run_once(first, second)
     for op in list(made.walk()):
         if op.name == "call" and isinstance(getattr(op.attrs["function"], "__self__", None), Print):

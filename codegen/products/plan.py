@@ -174,10 +174,10 @@ def _copies(
 
     B is copied when its columns are not contiguous, or when more than a few rows use the copy, with AVX-512 however small it is:
     few rows of memory begin at a multiple of a vector (NumPy's arrays seldom do), and a load across two lines is two, which takes
-    a quarter of a tile's time, where the copy takes 2 % of 256x256x256.  A block fills
-    half the second-level cache at most; it is as wide as it can be, for all of A is read once for each block of columns.  A B from
-    memory that few rows use streams by, a few rows of it side by side.  Where A's columns are read in place, the tiles that follow
-    find the same lines, two for each step of k, in the first-level cache, beside those fetched ahead and a panel of B.
+    a quarter of a tile's time, where the copy takes 2 % of 256x256x256.  A block fills half the second-level cache at most; it is
+    as wide as it can be, for all of A is read once for each block of columns.  A B from memory that few rows use streams by, a few
+    rows of it side by side.  Where A's columns are read in place, the tiles that follow find the same lines, two for each step of
+    k, in the first-level cache, beside those fetched ahead and a panel of B.
 
     Where A is copied and more than one block of columns use the copy, it is made once, of as many rows as the third-level
     cache may be asked for, and its lines are fetched a tile's rows ahead.

@@ -13,8 +13,8 @@ from tcc.runtime import layout as at
 # Forms: register tiles; sums along k in lanes; one row of C as a sum of rows; no product, but C as the panels of B; one row of C
 # from panels.
 FORMS = TILES, DOT, ROW, PANELS, ROW_PANELS = range(5)
-# How B's panels are made: not at all, where B is read in place or is such panels itself; by the first tiles that read them (by rows before them, where more than one thread reads a panel), by
-# rows, by columns, an element at a time.
+# How B's panels are made: not at all, where B is read in place or is such panels itself; by the first tiles that read them (by rows
+# before them, where more than one thread reads a panel), by rows, by columns, an element at a time.
 PACKS_B = UNPACKED, PACK_FIRST, PACK_ROWS, PACK_TURN, PACK_EACH = range(5)
 # How A's rows are copied: a tile at a time, by rows or by columns, or a block of rows, which all blocks of columns use.
 PACKS_A = A_UNPACKED, A_ROWS, A_COLUMNS, A_BLOCK = range(4)
