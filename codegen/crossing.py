@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tcc.codegen import scalar
-from tcc.codegen.kernel import plus, times
+from tcc.codegen.kernel import least, plus, times
 from tcc.codegen.nest import Nest
 from tcc.codegen.program import Access, Program
 from tcc.codegen.target import Target
@@ -85,16 +85,13 @@ class Crossing(Nest):
             self.bands(),
         )
 
-        def least(a: str, b: str) -> str:
-            return e.call("i64", "llvm.smin.i64", ("i64", a), ("i64", b))
-
         def band(unit: str, _: list[str]) -> None:
             above = self.unravel(e.value(f"udiv i64 {unit}, {bands}"), self.outer[:-1])
             first = times(e, e.value(f"urem i64 {unit}, {bands}"), str(self.tile_rows))
-            last = least(plus(e, first, str(self.tile_rows)), rows)
+            last = least(e, plus(e, first, str(self.tile_rows)), rows)
 
             def tile(start: str, _: list[str]) -> None:
-                stop = least(plus(e, start, str(self.tile_columns)), n)
+                stop = least(e, plus(e, start, str(self.tile_columns)), n)
                 self.turn(above, first, last, start, stop)
                 e.loop(first, last, 1, lambda row, _: self.row([*above, row], start, stop))
 

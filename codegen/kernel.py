@@ -192,6 +192,12 @@ def plus(e: Emit, a: str, b: str) -> str:
     return e.once(f"add nsw i64 {a}, {b}")
 
 
+def least(e: Emit, a: str, b: str) -> str:
+    if is_number(a) and is_number(b):
+        return str(min(int(a), int(b)))
+    return e.call("i64", "llvm.smin.i64", ("i64", a), ("i64", b))
+
+
 def is_number(text: str) -> bool:
     return text.lstrip("-").isdigit()
 

@@ -6,7 +6,7 @@ A unit of parallel work is a strip of the blocks of tcc.codegen.turning.
 from __future__ import annotations
 
 from tcc.codegen import scalar
-from tcc.codegen.kernel import Kernel, finish, plus, times
+from tcc.codegen.kernel import Kernel, finish, least, plus, times
 from tcc.codegen.nest import Nest
 from tcc.codegen.program import Program
 from tcc.codegen.target import Target
@@ -57,13 +57,13 @@ class _Transpose(Nest):
             at = [*outer[: self.across], "0", *outer[self.across :]]
             source, target = self.base(self.read, at), self.base(self.write, at)
             first = times(e, e.value(f"urem i64 {u}, {blocks}"), str(BLOCK))
-            last = self.least(plus(e, first, str(BLOCK)), m)
+            last = least(e, plus(e, first, str(BLOCK)), m)
             e.loop(
                 0,
                 n,
                 BLOCK,
                 lambda j, _: turning.block(
-                    source, target, first, last, j, self.least(plus(e, j, str(BLOCK)), n)
+                    source, target, first, last, j, least(e, plus(e, j, str(BLOCK)), n)
                 ),
             )
 
@@ -77,6 +77,3 @@ class _Transpose(Nest):
 
     def blocks(self, size: Size) -> str:
         return self.e.value(f"sdiv i64 {plus(self.e, self.size(size), str(BLOCK - 1))}, {BLOCK}")
-
-    def least(self, a: str, b: str) -> str:
-        return self.e.call("i64", "llvm.smin.i64", ("i64", a), ("i64", b))

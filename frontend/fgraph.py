@@ -35,8 +35,16 @@ class FunctionGraph:
         return {*self.inputs, *self.outputs, *(v for n in self.toposort() for v in (*n.sources, *n.results))}
 
     def clients(self, v: Variable) -> list[tuple[Any, int]]:
-        """(node, number of the input) for each use of a variable; ("output", number) where it is a result."""
-        used = [(n, k) for n in self.toposort() for k, u in enumerate(n.sources) if u is v]
+        """(node, number of the input) for each use of a variable; ("output", number) where it is a result.
+
+        What a node reads and does not show, the result of a cast of its input, counts by its place among the node's `sources`.
+        """
+
+        def uses(node: Apply) -> list[int]:
+            shown = [k for k, u in enumerate(node.inputs) if u is v]
+            return shown or [k for k, u in enumerate(node.sources) if u is v]
+
+        used = [(n, k) for n in self.toposort() for k in uses(n)]
         return [*used, *(("output", k) for k, o in enumerate(self.outputs) if o is v)]
 
 

@@ -21,7 +21,7 @@ PY_TP_CALL, PY_TP_MEMBERS = 50, 72  # slot numbers of CPython's stable ABI
 T_PYSSIZET, READONLY = 19, 1
 FLAG_BASETYPE, FLAG_VECTORCALL, FLAG_VERSION_TAG = 1 << 10, 1 << 11, 1 << 18
 TYPE_FLAGS_OFFSET, TYPE_VECTORCALL_OFFSET = 168, 56  # in PyTypeObject
-# in NumPy's C-API table, the same since NumPy 1
+# in NumPy's C-API table: the first two since NumPy 1, the others since 1.22
 NUMPY_ARRAY_TYPE, NUMPY_ARRAY_NEW, NUMPY_SET_HANDLER, NUMPY_DEFAULT_HANDLER = 2, 93, 304, 306
 
 _provided: dict[str, int] = {}

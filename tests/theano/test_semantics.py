@@ -183,6 +183,11 @@ def test_the_graph_of_a_function_can_be_looked_at() -> None:
     (exp,) = [n for n in graph.toposort() if n.name == "exp"]
     assert exp in graph.apply_nodes and graph.clients(x) == [(exp, 0)] and exp.out in graph.variables
     assert graph.clients(graph.outputs[0]) == [("output", 0)]
+    a, b = T.dmatrix(), T.imatrix()  # a Join shows its axis first, and not the cast of its input
+    graph = tcc.function([a, b], T.concatenate([a, b], axis=1)).maker.fgraph
+    for v in (a, b):
+        ((_, k),) = [(n, k) for n, k in graph.clients(v) if n is graph.outputs[0].owner]
+        assert graph.outputs[0].owner.inputs[k] is v
 
 
 def test_classes_of_branches_and_of_pooling_along_one_axis() -> None:
