@@ -342,8 +342,10 @@ class _Entry:
             return
         for axis, size in enumerate(spec.shape):
             self.store("%dims", axis, self.size(size), "i64")
+        kind, new = self.load("%api", at.API_NDARRAY), self.load("%api", at.API_ARRAY_NEW)
         array = e.value(
-            f"call ptr @tcc_array(ptr %api, i64 {len(spec.shape)}, ptr %dims, i64 {TYPENUMS[spec.dtype]})"
+            f"call ptr {new}(ptr {kind}, i32 {len(spec.shape)}, ptr %dims, i32 {TYPENUMS[spec.dtype]}, "
+            "ptr null, ptr null, i32 0, i32 0, ptr null)"
         )
         self.store("%outputs", index, array)
         made = e.label()

@@ -30,8 +30,6 @@ DECLARATIONS: dict[str, str] = {
     "tcc_fail": "declare void @tcc_fail(ptr, i64, i64, i64, i64, i64)",
     "tcc_poll": "declare i32 @tcc_poll(ptr)",
     "tcc_host_call": "declare i32 @tcc_host_call(ptr, ptr, i64)",
-    "tcc_array": "declare ptr @tcc_array(ptr, i64, ptr, i64)",
-    "tcc_malloc": "declare ptr @tcc_malloc(ptr, i64)",
     "tcc_output": "declare ptr @tcc_output(ptr, i64, i64, i64, ptr)",
     "tcc_grant": "declare i32 @tcc_grant(ptr, i64, i64)",
     "tcc_late_alloc": "declare ptr @tcc_late_alloc(ptr, i64, i64)",

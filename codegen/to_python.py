@@ -4,14 +4,10 @@ the way of calls that the entry does not take.
 
 from __future__ import annotations
 
-import mmap
-
 from tcc.codegen.slots import field
 from tcc.runtime import layout as at
 
 POLL_NS = 20_000_000  # between two looks at whether Ctrl-C was pressed
-LARGE = 1 << 14  # elements of an array that is worth 0.3 us for its place in memory
-HUGE = 1 << 22  # bytes from which NumPy, too, asks for huge pages
 
 
 def python_text() -> str:
@@ -22,7 +18,6 @@ def python_text() -> str:
             _gil_text(),
             _poll_text(),
             _host_text(),
-            _array_text(),
             _output_text(),
             _slow_text(),
             _call_text(),
@@ -37,10 +32,6 @@ declare void @PyEval_RestoreThread(ptr)
 declare i32 @PyErr_CheckSignals()
 declare void @Py_IncRef(ptr)
 declare void @Py_DecRef(ptr)
-declare void @PyErr_Fetch(ptr, ptr, ptr)
-declare void @PyErr_Restore(ptr, ptr, ptr)
-declare i32 @posix_memalign(ptr, i64, i64)
-declare i32 @madvise(ptr, i64, i32)
 declare ptr @PyTuple_New(i64)
 declare i32 @PyTuple_SetItem(ptr, i64, ptr)
 declare ptr @PyTuple_GetItem(ptr, i64)
@@ -156,87 +147,6 @@ out:
 """
 
 
-def _array_text() -> str:
-    """`tcc_array(api, rank, dims, typenum)`: a new array, at a multiple of 64 bytes unless it is small.
-
-    NumPy's own memory lies 16 bytes after such a multiple, where each vector of 64 bytes that a kernel stores is part of two
-    lines.  The array owns its memory, which NumPy's `free` takes back.
-    """
-    return f"""
-define ptr @tcc_array(ptr %api, i64 %rank, ptr %dims, i64 %typenum) #0 {{
-entry:
-{field("type", "%api", at.API_NDARRAY, "ptr")}
-{field("new", "%api", at.API_ARRAY_NEW, "ptr")}
-  %rank32 = trunc i64 %rank to i32
-  %typenum32 = trunc i64 %typenum to i32
-  br label %head
-head:
-  %i = phi i64 [0, %entry], [%i1, %axis]
-  %count = phi i64 [1, %entry], [%more, %axis]
-  %going = icmp slt i64 %i, %rank
-  br i1 %going, label %axis, label %counted
-axis:
-  %size.at = getelementptr i64, ptr %dims, i64 %i
-  %size = load i64, ptr %size.at
-  %more = mul i64 %count, %size
-  %i1 = add i64 %i, 1
-  br label %head
-counted:
-  %large = icmp sge i64 %count, {LARGE}
-  br i1 %large, label %aligned, label %plain
-plain:
-  %small = call ptr %new(ptr %type, i32 %rank32, ptr %dims, i32 %typenum32, ptr null, ptr null, i32 0, i32 0, ptr null)
-  ret ptr %small
-aligned:
-{field("set", "%api", at.API_SET_HANDLER, "ptr")}
-{field("handler", "%api", at.API_HANDLER, "ptr")}
-  %before = call ptr %set(ptr %handler)
-  %refused = icmp eq ptr %before, null
-  br i1 %refused, label %none, label %make
-none:
-  ret ptr null
-make:
-  %array = call ptr %new(ptr %type, i32 %rank32, ptr %dims, i32 %typenum32, ptr null, ptr null, i32 0, i32 0, ptr null)
-  %kind = alloca ptr
-  %value = alloca ptr
-  %trace = alloca ptr
-  call void @PyErr_Fetch(ptr %kind, ptr %value, ptr %trace)
-  %ours = call ptr %set(ptr %before)
-  call void @Py_DecRef(ptr %before)
-  call void @Py_DecRef(ptr %ours)
-  %kind.was = load ptr, ptr %kind
-  %value.was = load ptr, ptr %value
-  %trace.was = load ptr, ptr %trace
-  call void @PyErr_Restore(ptr %kind.was, ptr %value.was, ptr %trace.was)
-  ret ptr %array
-}}
-
-define ptr @tcc_malloc(ptr %unused, i64 %bytes) #0 {{
-  %place = alloca ptr
-  %failed = call i32 @posix_memalign(ptr %place, i64 {at.BLOCK_HEADER}, i64 %bytes)
-  %made = icmp eq i32 %failed, 0
-  br i1 %made, label %some, label %none
-some:
-  %memory = load ptr, ptr %place
-  %huge = icmp uge i64 %bytes, {HUGE}
-  br i1 %huge, label %advise, label %out
-advise:
-  %from = ptrtoint ptr %memory to i64
-  %up = add i64 %from, 4095
-  %page = and i64 %up, -4096
-  %end = add i64 %from, %bytes
-  %length = sub i64 %end, %page
-  %first = inttoptr i64 %page to ptr
-  %advised = call i32 @madvise(ptr %first, i64 %length, i32 {mmap.MADV_HUGEPAGE})
-  br label %out
-out:
-  ret ptr %memory
-none:
-  ret ptr null
-}}
-"""
-
-
 def _output_text() -> str:
     return f"""
 define ptr @tcc_output(ptr %ctx, i64 %index, i64 %typenum, i64 %rank, ptr %dims) #0 {{
@@ -244,7 +154,11 @@ entry:
   %released = call i1 @tcc_gil_enter(ptr %ctx)
 {field("record", "%ctx", at.CTX_RECORD, "ptr")}
 {field("api", "%record", at.RECORD_API, "ptr")}
-  %array = call ptr @tcc_array(ptr %api, i64 %rank, ptr %dims, i64 %typenum)
+{field("type", "%api", at.API_NDARRAY, "ptr")}
+{field("new", "%api", at.API_ARRAY_NEW, "ptr")}
+  %rank32 = trunc i64 %rank to i32
+  %typenum32 = trunc i64 %typenum to i32
+  %array = call ptr %new(ptr %type, i32 %rank32, ptr %dims, i32 %typenum32, ptr null, ptr null, i32 0, i32 0, ptr null)
   %failed = icmp eq ptr %array, null
   br i1 %failed, label %none, label %keep
 none:

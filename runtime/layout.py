@@ -141,8 +141,6 @@ API_RAISE = 7  # raise_error(function, record, op, a, b, c, d)
 API_ADOPT = 8  # adopt(function, record, container, array)
 API_GRANT = 9  # grant(function, record, claim, bytes)
 API_LATE = 10  # late(function, record, claim, bytes, old) -> the address of a block of memory
-API_SET_HANDLER = 11  # PyDataMem_SetHandler
-API_HANDLER = 12  # the capsule of what makes the memory of large results
 API_DTYPES = 16  # for each dtype of DTYPES: its descriptor, then its scalar type
 
 DTYPES = (

@@ -21,8 +21,7 @@ PY_TP_CALL, PY_TP_MEMBERS = 50, 72  # slot numbers of CPython's stable ABI
 T_PYSSIZET, READONLY = 19, 1
 FLAG_BASETYPE, FLAG_VECTORCALL, FLAG_VERSION_TAG = 1 << 10, 1 << 11, 1 << 18
 TYPE_FLAGS_OFFSET, TYPE_VECTORCALL_OFFSET = 168, 56  # in PyTypeObject
-# in NumPy's C-API table: the first two since NumPy 1, the others since 1.22
-NUMPY_ARRAY_TYPE, NUMPY_ARRAY_NEW, NUMPY_SET_HANDLER, NUMPY_DEFAULT_HANDLER = 2, 93, 304, 306
+NUMPY_ARRAY_TYPE, NUMPY_ARRAY_NEW = 2, 93  # in NumPy's C-API table, the same since NumPy 1
 
 _provided: dict[str, int] = {}
 _kept: list[object] = []  # what native code points to for as long as the process lives
@@ -131,38 +130,6 @@ def array_api() -> Callable[[int], int]:
     return lambda slot: int(table[slot] or 0)
 
 
-class _Handler(ctypes.Structure):
-    """NumPy's PyDataMem_Handler: who makes, moves and frees the memory of arrays."""
-
-    _fields_ = [
-        ("name", ctypes.c_char * 127),
-        ("version", ctypes.c_uint8),
-        ("ctx", ctypes.c_void_p),
-        ("malloc", ctypes.c_void_p),
-        ("calloc", ctypes.c_void_p),
-        ("realloc", ctypes.c_void_p),
-        ("free", ctypes.c_void_p),
-    ]
-
-
-def _memory_handler(default: int) -> object:
-    """A capsule: the handler that `default` points to, NumPy's own, but for where new memory lies, which `tcc_malloc` says."""
-    api = ctypes.pythonapi
-    pointer = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.py_object, ctypes.c_char_p)(
-        ("PyCapsule_GetPointer", api)
-    )
-    capsule = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p)(
-        ("PyCapsule_New", api)
-    )
-    name = b"mem_handler"
-    numpys = ctypes.cast(default, ctypes.POINTER(ctypes.py_object)).contents.value
-    ours = _Handler.from_buffer_copy(_Handler.from_address(pointer(numpys, name)))
-    ours.name, ours.malloc = b"tcc", provided("tcc_malloc")
-    for thing in (ours, name):
-        _keep(thing)
-    return capsule(ctypes.addressof(ours), name, None)
-
-
 @functools.cache
 def api_table(
     slow: Callable[..., Any],
@@ -185,7 +152,6 @@ def api_table(
         at.API_ADOPT: adopt,
         at.API_GRANT: grant,
         at.API_LATE: late,
-        at.API_HANDLER: _memory_handler(numpy_slot(NUMPY_DEFAULT_HANDLER)),
     }
     for index, name in enumerate(at.DTYPES):
         dtype = memory_dtype(name)
@@ -195,5 +161,4 @@ def api_table(
         _keep(thing)
         table[slot] = id(thing)
     table[at.API_ARRAY_NEW] = numpy_slot(NUMPY_ARRAY_NEW)
-    table[at.API_SET_HANDLER] = numpy_slot(NUMPY_SET_HANDLER)
     return table

@@ -9,8 +9,6 @@ LIBC = (
     "clock_gettime",
     "fma",  # LLVM's way to fused multiply-adds on CPUs without
     "fmaf",
-    "madvise",
-    "posix_memalign",
     "pthread_create",
     "pthread_setaffinity_np",
     "pthread_sigmask",
@@ -21,9 +19,7 @@ PYTHON = (
     "PyDict_New",
     "PyDict_SetItem",
     "PyErr_CheckSignals",
-    "PyErr_Fetch",
     "PyErr_Occurred",
-    "PyErr_Restore",
     "PyEval_RestoreThread",
     "PyEval_SaveThread",
     "PyList_New",
