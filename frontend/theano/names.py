@@ -480,7 +480,7 @@ TREE: dict[str, Entry] = {
 INTERNAL = frozenset(
     "gof.callcache gof.cc gof.compiledir gof.cutils gof.destroyhandler "
     "gof.lazylinker_c gof.link gof.params_type gof.sched gof.toolbox gof.unify gof.vm "
-    "gpuarray.elemwise gpuarray.fp16_help gpuarray.subtensor sandbox.cuda.scalar.sharedvar scan_module.scan_opt "
+    "gpuarray.elemwise gpuarray.fp16_help gpuarray.subtensor scalar.sharedvar scan_module.scan_opt "
     "scan_module.scan_perform_ext scan_module.scan_views tensor.blas tensor.blas_c tensor.blas_scipy tensor.nnet.opt "
     "tensor.opt_uncanonicalize".split()
 )
