@@ -155,9 +155,8 @@ def told(lowering: Lowering, block: Block, sizes: Sequence[Size]) -> Block:
             bound[str(op.attrs["size"])] = dims.name(f"s{lowering.fresh}")
     needed = set(bound) & set().union(*map(dims.names_of, sizes))
     made = clone_block(block, {}, bound) if needed else Block()
-    # not in loops: of their steps, the last one's results would be kept
-    for first, second in zip(made.ops, block.ops):
-        run_once(first, second)
+    if made.last is not None:
+        run_once(made, block)
     for op in list(made.walk()):
         if op.name == "call" and isinstance(getattr(op.attrs["function"], "__self__", None), Print):
             op.result.replace_by(op.operands[0])  # the branch itself prints it
@@ -169,8 +168,19 @@ def told(lowering: Lowering, block: Block, sizes: Sequence[Size]) -> Block:
     return made
 
 
-def run_once(first: Op, second: Op) -> None:
-    """A user-written op that two blocks have, one before the other, runs in the first."""
+def run_once(first: Block, second: Block) -> None:
+    """User-written ops that a block and its copy have, one before the other, run in the first.
+
+    Those in loops run in both: of their steps, the last one's results would be kept.
+    """
+    for one, two in zip(first.ops, second.ops, strict=True):
+        _run_in_first(one, two)
+        if one.name == "ifelse":
+            for branch, again in zip(one.blocks, two.blocks, strict=True):
+                run_once(branch, again)
+
+
+def _run_in_first(first: Op, second: Op) -> None:
     function: Any = first.attrs.get("function")
     probed = getattr(function, "__self__", None)
     if not isinstance(probed, Probed):

@@ -230,9 +230,13 @@ class Probed:
         return made
 
     def asked_twice(self, question: Any) -> tuple[Any, Any]:
-        """Who asks first and who asks second, where what asks `question`, or runs the function, is there twice."""
+        """Who asks first and who asks second, where what asks `question`, or calls the function itself, is there twice."""
+        if question in (self.sizes_kept, self.results_kept):
+            return question, question
         if question == self.sizes:
             return self.sizes, self.sizes_kept
+        if question == self.run:  # `results` comes later
+            return self.run, self.results_kept
         if question == self.results:
             return self.results_kept, self.results
         return self.run, self.results
