@@ -99,8 +99,9 @@ class Crossing(Nest):
 
         e.loop("%begin", "%end", 1, band)
 
-    def turn(self, at: Sequence[str], first: str, last: str, start: str, stop: str) -> None:
-        """Copies elements [start, stop) of the rows [first, last) at `at` of each such operand into scratch memory."""
+    def turn(self, above: Sequence[str], first: str, last: str, start: str, stop: str) -> None:
+        """Copies elements [start, stop) of the rows [first, last), at the outer indices `above`, of each such operand into scratch
+        memory."""
         e = self.e
         offset = self.spill_bytes()
         for access in self.crossing:
@@ -108,7 +109,7 @@ class Crossing(Nest):
             buffer = e.gep(self.scratch(), self.size(offset))
             offset = offset + self.tile_bytes(access)
             stride, pitch = self.size(access.strides[self.inner]), str(self.tile_columns)
-            source = e.gep(self.base(access, [*at, first]), times(e, start, stride), elem)
+            source = e.gep(self.base(access, [*above, first]), times(e, start, stride), elem)
             rows, columns = e.value(f"sub i64 {last}, {first}"), e.value(f"sub i64 {stop}, {start}")
             turning = Turning(e, elem, tile_lanes(access.dtype, self.target), stride, pitch)
             turning.block(source, buffer, "0", rows, "0", columns)

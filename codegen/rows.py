@@ -63,8 +63,8 @@ class Rows(Crossing):
             and all(n in reduces or n.phase == 0 for n in self.results)
         )
         if self.outer and not self.summed:
-            several = any(n.kind in ("reduce", "take") for n in self.all_nodes)
-            self.turn_reads(self.unrolled or self.final > 0 or several)
+            revisits = any(n.kind in ("reduce", "take") for n in self.all_nodes)
+            self.turn_reads(whole_rows=self.unrolled or revisits)
         self.vectors: dict[tuple[str, int], Memo] = {}  # of the current row
         self.spill_base = ""
 

@@ -54,11 +54,8 @@ def fold_op(op: Op, limit: int) -> Value | None:
         return None
     try:
         return _const(op, _evaluate(op, known))
-    except (
-        ValueError,
-        IndexError,
-    ):  # which a call raises, if it comes there: a singular matrix, an index out of bounds
-        return None
+    except (ValueError, IndexError):
+        return None  # a call raises it, if it comes there: a singular matrix, an index out of bounds
 
 
 def constant(v: Value) -> np.ndarray[Any, Any] | np.generic:

@@ -62,8 +62,8 @@ class Variant:
     """One compilation of a function: its code, its record, its arenas.  `entry` is the address of what codegen/entry.py
     writes; `image` keeps it in memory.
 
-    `containers` go with `signature.shared` one to one, each only once, `panels` with `signature.kept`.  `failures` maps op ids to exceptions; `claims` says
-    what the memory is for.
+    `containers` go with `signature.shared` one to one, each only once, `panels` with `signature.kept`.  `failures` maps op ids to
+    exceptions; `claims` says what the memory is for.
     """
 
     def __init__(
@@ -234,7 +234,8 @@ def in_order(array: Array) -> Array:
 
 
 def order_of(array: Array) -> tuple[int, ...]:
-    """The axes of a dense array in the order in which memory has them; empty for C order, and for what is not worth code of its own."""
+    """The axes of a dense array in the order in which memory has them; empty for C order, and for what is not worth code of its
+    own."""
     if array.nbytes < TURNED_BYTES or array.flags.c_contiguous:
         return ()
     order = tuple(sorted(range(array.ndim), key=lambda axis: -array.strides[axis]))

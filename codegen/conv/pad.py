@@ -147,7 +147,7 @@ def write_pad(w: ConvText, source: int, axes: Sequence[Axis]) -> None:
     elif neighbours and w.target.avx512 and all(a.phases == 1 for a in axes):
         _write_turned_pad(w, source, axes)
     else:
-        w.write_pad(source, axes)
+        w.write_plain_pad(source, axes)
 
 
 def _write_turned_pad(w: ConvText, source: int, axes: Sequence[Axis]) -> None:

@@ -380,7 +380,7 @@ class ConvText:
                 done.append(e.call(t, f"llvm.fma.{t.suffix}", (t, a), (t, b), (t, acc[i * len(vectors) + j])))
         return done
 
-    def write_pad(self, source: int, axes: Sequence[Any]) -> None:
+    def write_plain_pad(self, source: int, axes: Sequence[Any]) -> None:
         """Body over (image, channel): zeros, then the channel's elements where the phases of the strides have them."""
         e = self.begin_body("pad")
         x, t = Index(e), self.t
