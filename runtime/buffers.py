@@ -212,6 +212,10 @@ class Container(Storage):
                     panels.forget()
             return self._array
 
+    def overlaps(self, array: Array) -> bool:
+        """Whether an array lies in the buffer's memory, by their ends; the buffer is not lent for that."""
+        return np.may_share_memory(array, self._array)
+
     @property
     def own(self) -> Array | None:
         """The buffer, to be read by a caller that holds the container; None if others may write into it."""

@@ -298,8 +298,10 @@ class Function(Native):
         values = [converted(self.name, p, v) for p, v in zip(self.parameters, given, strict=True)]
         turned, orders = self._for_orders(values)
         if turned is not None:
-            return turned(*(v.transpose(order) if order else v for v, order in zip(values, orders)))
-        arrays = [in_order(v) for p, v in zip(self.parameters, values) if p.dtype != "object"]
+            given = [v.transpose(order) if order else v for v, order in zip(values, orders)]
+            if not turned.writes_what_it_reads(given):
+                return turned(*given)
+        arrays = self._arrays(values)
         variant = self.variant or self._compile(None, arrays)
         if variant.objects is None:
             return self._persist(arrays, None)
@@ -318,6 +320,21 @@ class Function(Native):
                     made = specialise and Function(self.name, as_they_are, specialise)
                     self.turned[orders] = made
         return self.turned.get(orders), orders
+
+    def _arrays(self, values: Sequence[Any]) -> list[Array]:
+        return [in_order(v) for p, v in zip(self.parameters, values) if p.dtype != "object"]
+
+    def writes_what_it_reads(self, values: Sequence[Any]) -> bool:
+        """Whether one of these arguments lies in the memory of a shared variable that the function updates, as a transposed view
+        that was borrowed from it does: it must be copied, for it is not read element by element as it is written."""
+        arrays = self._arrays(values)
+        variant = self.variant or self._compile(None, arrays)
+        return any(
+            container.overlaps(array)
+            for spec, container in zip(variant.signature.shared, variant.containers)
+            if spec.written
+            for array in arrays
+        )
 
     def _persist(self, arrays: Sequence[Array], objects: list[object] | None) -> Any:
         """Tries until the native entry takes the call; everything that can stand in its way is mended here."""

@@ -168,3 +168,17 @@ def test_the_same_bits_for_any_number_of_threads():
     finally:
         pool.limit = before
     assert found[0] == found[1]
+
+
+def test_a_borrowed_view_of_what_is_updated_is_copied():
+    start = RNG.uniform(size=(300, 300))
+    x, unread = T.matrix(), tcc.shared(start.copy(), borrow=True)
+    w = tcc.shared(start.copy(), borrow=True)
+    f = tcc.function([x], unread.sum(), updates=[(w, w * 2 + x)])
+    for _ in range(2):
+        before = w.get_value()
+        f(w.get_value(borrow=True).T)
+        np.testing.assert_array_equal(w.get_value(), before * 2 + before.T)
+    before = w.get_value()
+    f(unread.get_value(borrow=True).T)  # which the function only reads
+    np.testing.assert_array_equal(w.get_value(), before * 2 + start.T)
