@@ -16,6 +16,7 @@ import numpy as np
 from tcc.ir import knobs
 from tcc.runtime import cache, machine
 from tcc.runtime.cuda import driver
+from tcc.runtime.devices import DeviceError
 from tcc.tools.describe import columns, knobs_table
 from tcc.tools.toolchain import linkers
 
@@ -43,11 +44,12 @@ def report() -> tuple[str, list[str]]:
     rows = [
         *versions(),
         *processor(problems),
-        *accelerator(),
+        *accelerator(problems),
         ("linker", ", ".join(linkers()) or "none; needed for nothing but shared libraries"),
         *cache_rows(problems),
     ]
-    rows.append(("compiles and runs", trial(problems)))
+    worked = trial(problems)
+    rows.append(("compiles and runs", f"{worked} ({sys.executable})" if worked == "yes" else worked))
     return f"{columns(rows)}\n\nsettings\n{knobs_table()}", problems
 
 
@@ -101,13 +103,17 @@ def _or_error(problems: list[str]) -> int | str:
         return str(e)
 
 
-def accelerator() -> list[tuple[str, str]]:
-    """Driver, devices and what assembles for them.  A machine without a GPU is no problem."""
+def accelerator(problems: list[str]) -> list[tuple[str, str]]:
+    """Driver, devices, whether they work, and what assembles for them.  A machine without a GPU is no problem."""
     found = driver.look()
     rows = [("gpu driver", f"CUDA {driver.spelt(found.driver)}")] if found.driver else []
-    rows += [(f"cuda{number}", name) for number, name in enumerate(found.devices)]
-    if found.problem:
-        rows.append(("gpu", found.problem))
+    names = [(f"cuda{number}", name) for number, name in enumerate(found.devices)]
+    try:
+        driver.load()
+    except DeviceError as e:
+        rows += [*names, ("gpu", str(e))]
+    else:
+        rows += [(device, f"{name}; compiles and runs: {trial(problems, device)}") for device, name in names]
     tools = [shutil.which(name) for name in ("ptxas", "nvcc")]
     rows.append(("cuda toolkit", ", ".join(filter(None, tools)) or "none; needed for nothing but CUDA C"))
     return rows
@@ -136,17 +142,19 @@ def _writable(folder: Path) -> bool:
         return False
 
 
-def trial(problems: list[str]) -> str:
-    """Compiles x + 1, and looks at what it gives."""
+def trial(problems: list[str], device: str = "cpu") -> str:
+    """Compiles x + 1, and looks at what it gives: yes, no, or why a device cannot be used."""
     try:
         from tcc import compiling, tensor
 
         x = tensor.vector("x", dtype="float32")
-        got = compiling.function([x], x + 1, name="doctor")(np.array([1, 2, 3], np.float32))
+        got = compiling.function([x], x + 1, name="doctor", device=device)(np.array([1, 2, 3], np.float32))
+    except DeviceError as e:
+        return f"no; {e}"
     except Exception as e:
         problems.append(f"compiling fails: {type(e).__name__}: {e}")
         return "no"
     if not np.array_equal(got, [2, 3, 4]):
-        problems.append(f"x + 1 of [1, 2, 3] gave {got}")
+        problems.append(f"x + 1 of [1, 2, 3] gave {got} on {device}")
         return "no"
-    return f"yes ({sys.executable})"
+    return "yes"

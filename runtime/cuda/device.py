@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from tcc.runtime.cuda import driver
-from tcc.runtime.cuda.graphs import Graph, GraphError, capture
+from tcc.runtime.cuda.graphs import Graph, GraphError, capture, do
 from tcc.runtime.cuda.tensormaps import tensor_map
 from tcc.runtime.devices import DeviceError, DeviceLost, DeviceMemoryError, Pool
 from tcc.runtime.dlpack import CUDA
@@ -66,32 +66,55 @@ class CudaDevice:
         self.dlpack = CUDA, number
         self._cuda = cuda = driver.load()
         self._device = driver.check_device(cuda, number)
-        self._context = self._device.retain_primary_context()
         self._lock, self._depth = threading.RLock(), 0
         self.lost = ""
         self.inherited = False  # whether the context is a parent process's
         major, minor = self._device.compute_capability()
         self.sm = 10 * major + minor
         self.driver = int(cuda.get_driver_version())
-        with self:
-            self._stream = cuda.Stream(
-                1
-            )  # CU_STREAM_NON_BLOCKING: torch's default stream does not hold it up
-            self._staging = [_Staging(cuda) for _ in range(2)]
-            self._segments: dict[int, Any] = {}
-            self._pinned: dict[int, Array] = {}  # by address
-            self._unpinned: dict[int, list[int]] = {}  # bytes -> addresses that nobody uses
-            self._kernels: dict[str, Any] = {}
-            self._sources: dict[str, str] = {}
-            self._modules: list[Any] = []
-            self._graphs: weakref.WeakSet[Graph] = weakref.WeakSet()
-            self._capturing: Graph | None = None
-            self._recording = False  # whether there is a capture, which must not be waited for
-            self.pool = Pool(self._reserve, self._release, preallocate >= 0)
-            if preallocate > 0:
-                _, total = cuda.mem_get_info()
-                self.pool.preallocate(int(preallocate * (total if preallocate < 1 else 1 << 20)))
+        self._stream: Any = None
+        self._staging: list[_Staging] = []
+        self._segments: dict[int, Any] = {}
+        self._pinned: dict[int, Array] = {}  # by address
+        self._unpinned: dict[int, list[int]] = {}  # bytes -> addresses that nobody uses
+        self._kernels: dict[str, Any] = {}
+        self._sources: dict[str, str] = {}
+        self._modules: list[Any] = []
+        self._graphs: weakref.WeakSet[Graph] = weakref.WeakSet()
+        self._capturing: Graph | None = None
+        self._recording = False  # whether there is a capture, which must not be waited for
+        self.pool = Pool(self._reserve, self._release, preallocate >= 0)
+        self._context = self._primary_context()
+        try:
+            self._begin(preallocate)
+        except BaseException:
+            self.close()
+            raise
         atexit.register(self.close)  # behind pycuda's own hook, so it runs first
+
+    def _primary_context(self) -> Any:
+        try:
+            return self._device.retain_primary_context()
+        except self._cuda.MemoryError as e:
+            raise DeviceMemoryError(self._short()) from e
+        except self._cuda.Error as e:
+            raise DeviceError(
+                f"{self.name}, {self._device.name()}, cannot be opened ({e}): see with nvidia-smi whether another program has it "
+                f"for itself, and whether it is in order, {driver.OTHERWISE}"
+            ) from e
+
+    def _begin(self, preallocate: float) -> None:
+        with self:
+            # CU_STREAM_NON_BLOCKING: torch's default stream does not hold it up
+            self._stream = self._cuda.Stream(1)
+            self._staging += [_Staging(self._cuda) for _ in range(2)]
+            if preallocate <= 0:
+                return
+            _, total = self._cuda.mem_get_info()
+            try:
+                self.pool.preallocate(int(preallocate * (total if preallocate < 1 else 1 << 20)))
+            except DeviceMemoryError as e:
+                raise DeviceMemoryError(f"{e}. gpuarray.preallocate={preallocate:g} asks for it") from e
 
     # -- the context -----------------------------------------------------------------------------------------------
 
@@ -352,9 +375,7 @@ class CudaDevice:
     def wait_for(self, stream: int) -> None:
         """Waits for another framework's stream; 1 and 2 are CUDA's default ones."""
         with self:
-            status = driver.library().cuStreamSynchronize(ctypes.c_void_p(stream))
-            if status:
-                raise DeviceError(f"{self.name}: the stream {stream} cannot be waited for (error {status})")
+            do("cuStreamSynchronize", ctypes.c_void_p(stream))
 
     def owns(self, address: int) -> bool:
         """Whether it is an address of this device's memory."""

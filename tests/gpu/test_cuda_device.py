@@ -213,10 +213,51 @@ def test_the_assemblers_log_names_the_kernel() -> None:
     )
 
 
-def test_doctor_shows_driver_and_devices() -> None:
-    program = "from tcc.tools.doctor import accelerator\nfor row in accelerator(): print(*row)"
+def test_memory_that_cannot_be_preallocated_lets_the_device_go() -> None:
+    program = """
+for share in (512, 64):
+    try:
+        print(open_device(0, share).name, count(4) >> 20)
+    except DeviceMemoryError as e:
+        print(e, count(4))
+"""
+    refused, opened = standin.run(OPEN + program, STANDIN_MEMORY=str(1 << 28)).splitlines()
+    assert refused.endswith("gpuarray.preallocate=512 asks for it 0") and opened == "cuda0 64"
+
+
+def test_a_context_that_is_refused() -> None:
+    full = failing("open_device(0)", STANDIN_FAULT="cuDevicePrimaryCtxRetain:2")
+    assert full.startswith("DeviceMemoryError cuda0 is out of memory: memory is wanted, how much is free")
+    taken = failing("open_device(0)", STANDIN_FAULT="cuDevicePrimaryCtxRetain:46")
+    assert taken.startswith("DeviceError cuda0, stand-in 0, cannot be opened (") and "nvidia-smi" in taken
+    pinned = failing("open_device(0)", STANDIN_FAULT="cuMemHostAlloc:2")
+    assert pinned.startswith("DeviceMemoryError cuda0 is out of memory")
+
+
+DOCTOR = (
+    "from tcc.tools.doctor import accelerator\nproblems = []\nfor row in accelerator(problems): print(*row)\n"
+)
+
+
+def test_doctor_tries_each_device() -> None:
+    program = "from standin_kernels import *\n" + DOCTOR + "assert not problems"
     got = standin.run(program, STANDIN_DEVICES="2")
-    assert got.startswith("gpu driver CUDA 13.0\ncuda0 stand-in 0\ncuda1 stand-in 1\ncuda toolkit")
-    assert "finds no GPU" in standin.run(program, STANDIN_DEVICES="0")
+    assert got.startswith(
+        "gpu driver CUDA 13.0\ncuda0 stand-in 0; compiles and runs: yes\ncuda1 stand-in 1; compiles and runs: yes\ncuda toolkit"
+    )
+    old = standin.run(program, STANDIN_SM="61")
+    assert "cuda0 stand-in 0; compiles and runs: no; cuda0, stand-in 0, has compute capability 6.1" in old
+    lost = standin.run(program, STANDIN_FAULT="cuLaunchKernel:719")
+    assert "cuda0 stand-in 0; compiles and runs: no; cuda0 is lost" in lost
+
+
+def test_doctor_says_what_is_missing() -> None:
+    assert "finds no GPU" in standin.run(DOCTOR, STANDIN_DEVICES="0")
+    assert "is for CUDA 11.4, and 11.8 is the least" in standin.run(DOCTOR, STANDIN_DRIVER="11040")
+    hide = "import sys; sys.modules['pycuda'] = sys.modules['pycuda.driver'] = None\n"
+    got = standin.run(hide + DOCTOR)
+    assert got.startswith(
+        "gpu driver CUDA 13.0\ncuda0 stand-in 0\ngpu pycuda is not installed: `pip install tcc[cuda]`"
+    )
     hide = "from tcc.runtime.cuda import driver\n" + NO_DRIVER
-    assert "there is no NVIDIA driver" in standin.run(hide + program, library=False)
+    assert "there is no NVIDIA driver" in standin.run(hide + DOCTOR, library=False)

@@ -129,7 +129,7 @@ int cuMemFreeHost(void *p) { /* what still reads it gets junk */
     memset(p, 0xCD, *made);
     return 0;
 }
-int cuMemGetInfo_v2(size_t *a, size_t *b) { CALL *b = setting("STANDIN_MEMORY", 1L << 34); *a = *b - used; return 0; }
+int cuMemGetInfo_v2(size_t *a, size_t *b) { HERE *b = setting("STANDIN_MEMORY", 1L << 34); *a = *b - used; return 0; }
 int cuMemcpyHtoD_v2(P d, const void *s, size_t n) { HERE ++copies_in; memcpy((void *)d, s, n); return 0; }
 int cuMemcpyDtoH_v2(void *d, P s, size_t n) { HERE ++copies_out; memcpy(d, (void *)s, n); return 0; }
 
