@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 
 
 def eager(nodes: Sequence[Apply], results: Sequence[Variable]) -> list[Apply]:
-    """Of `nodes`, in order, those that `results` need whichever branches run."""
-    if not any(node.name == "ifelse" for node in nodes):
+    """Of `nodes`, in order, those that `results` need whichever branches run, and if loops take no step."""
+    risky = may_raise(nodes) if any(node.name == "scan" for node in nodes) else set()
+    if not risky and not any(node.name == "ifelse" for node in nodes):
         return list(nodes)
     inside = set(nodes)
     needed: set[Apply] = set()
@@ -34,12 +35,35 @@ def eager(nodes: Sequence[Apply], results: Sequence[Variable]) -> list[Apply]:
         if node is None or node in needed or node not in inside:
             continue
         needed.add(node)
-        waiting += [v.owner for v in (node.operands[:1] if node.name == "ifelse" else node.sources)]
+        read = node.operands[:1] if node.name == "ifelse" else node.sources
+        owners = [v.owner for v in read]
+        if node.name == "scan" and not has_steps(node):
+            owners = [v.owner for v in node.operands] + [o for o in owners if o not in risky]
+        waiting += owners
     return [node for node in nodes if node in needed]
 
 
+def may_raise(nodes: Sequence[Apply]) -> set[Apply]:
+    """Those that refuse some values, and what is made of these: without effects and checks, so that steps may make them."""
+    found: set[Apply] = set()
+    kept: set[Apply] = set()
+    for node in nodes:
+        owners = {v.owner for v in node.sources}
+        if not node.defn.pure or node.defn.fails or node.body is not None or owners & kept:
+            kept.add(node)
+        elif node.defn.raises or owners & found:
+            found.add(node)
+    return found
+
+
+def has_steps(node: Apply) -> bool:
+    length = node.attrs["length"]
+    return isinstance(length, int) and length > 0
+
+
 def scan(lowering: Lowering, node: Apply) -> None:
-    """The body is lowered where it stands: what hangs on its parameters goes into the block, all else is around it."""
+    """The body is lowered where it stands: what hangs on its parameters goes into the block, and so does what may raise, which
+    only steps ask for (`hoist` moves it out behind a test).  All else is around it."""
     assert node.body is not None
     operands = [lowering.value(v) for v in node.operands]
     seqs, carries = node.attrs["seqs"], node.attrs["carries"]
@@ -51,7 +75,7 @@ def scan(lowering: Lowering, node: Apply) -> None:
     scope = Scope(GraphBuilder(block, lowering.sizes, lambda: lowering.current))
     scope.values.update(zip(node.body.params, block.params))
     lowering.scopes.append(scope)
-    nodes = toposort(node.body.results, stop=lambda v: v not in inner)
+    nodes = toposort(node.body.results, stop=lambda v: v not in inner and is_made(lowering, v))
     for part in eager(nodes, node.body.results):
         lowering.node(part)
     results = [lowering.value(v) for v in node.body.results]
@@ -121,7 +145,7 @@ def branch(lowering: Lowering, results: Sequence[Variable]) -> Block:
     outside = dict(lowering.exact), dict(lowering.keys), lowering.sizes.lazy
     lowering.sizes.lazy = True
     lowering.scopes.append(scope)
-    nodes = toposort(results, stop=lambda v: v in lowering.exact or lowering.find(v) is not None)
+    nodes = toposort(results, stop=lambda v: is_made(lowering, v))
     for part in eager(nodes, results):
         lowering.node(part)
     scope.builder.op("yield", *map(lowering.value, results))
@@ -129,6 +153,10 @@ def branch(lowering: Lowering, results: Sequence[Variable]) -> Block:
     lowering.exact, lowering.keys, lowering.sizes.lazy = outside
     resolve_block(block, lowering.sizes)
     return block
+
+
+def is_made(lowering: Lowering, v: Variable) -> bool:
+    return v in lowering.exact or lowering.find(v) is not None
 
 
 def joined_shapes(lowering: Lowering, condition: Value, blocks: Sequence[Block]) -> list[list[Size]]:

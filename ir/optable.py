@@ -69,6 +69,7 @@ class OpDef:
     commutes: bool = False
     pure: bool = True  # may be merged, moved and dropped
     fails: bool = False  # may end the run with an error
+    raises: bool = False  # refuses some values: it runs only where it is asked for
     blocks: int = 0
     samples: tuple[Sample, ...] = ()
 

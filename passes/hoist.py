@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from tcc.ir.builder import Builder
+from tcc.ir.clone import clone_op
 from tcc.ir.core import Block, Func, Op, Value
+from tcc.ir.dims import nonnegative, sub
 from tcc.passes.checks import guarded, names_bound
 from tcc.passes.cse import repeatable
 from tcc.passes.manager import Context
@@ -12,7 +15,8 @@ LOOPS = frozenset({"scan", "for"})
 
 
 def hoist(func: Func, ctx: Context) -> None:
-    """Moves what does not change from step to step out of loops; what is safe behind a check alone stays behind it."""
+    """Moves what does not change from step to step out of loops; what is safe behind a check alone stays behind it, and what
+    may raise runs only if there is a step."""
     _visit(func.body, names_bound(func.body))
 
 
@@ -34,8 +38,26 @@ def _hoist(loop: Op, body: Block, bound: set[str]) -> None:
         moves = repeatable(op) and not _reads(op, inside) and not names & op_names(op)
         if moves and not (checked and guarded(op, bound)):
             loop.parent.move(op, before=loop)
+            if _raises(op) and not nonnegative(sub(loop.attrs["length"], 1)):
+                _if_there_are_steps(loop, op)
         else:
             inside.update(op.results)
+
+
+def _raises(op: Op) -> bool:
+    return op.defn.raises or any(_raises(o) for b in op.blocks for o in b.ops)
+
+
+def _if_there_are_steps(loop: Op, op: Op) -> None:
+    """`op`, which stands before `loop`, for a loop that takes a step; else its results, which nobody reads, are zeros."""
+    assert loop.parent is not None
+    then, otherwise = Block(), Block()
+    Builder(then).op("yield", *then.append(clone_op(op, {}, {})).results)
+    zeros = Builder(otherwise, loc=op.loc)
+    zeros.op("yield", *(zeros.full(0, r) for r in op.results))
+    b = Builder(loop.parent, before=op, loc=op.loc)
+    some = b.gt(b.size_value(loop.attrs["length"]), 0)
+    op.replace_by(b.op("ifelse", some, blocks=[then, otherwise]).results)
 
 
 def _reads(op: Op, inside: set[Value]) -> bool:

@@ -58,6 +58,7 @@ def op_text(row: OpDef) -> str:
         ("result may take the memory of", ", ".join(map(row.operand_name, row.reuse))),
         ("result is a view of", row.operand_name(row.view) if row.view is not None else ""),
         ("may end the run with an error", "yes" if row.fails else ""),
+        ("refuses some values", "yes" if row.raises else ""),
         ("must not be merged or dropped", "" if row.pure else "yes"),
         ("operands commute", "yes" if row.commutes else ""),
         ("sample operands", "; ".join(", ".join(s.types) or "none" for s in row.samples)),

@@ -140,6 +140,7 @@ host_row(
     inv_grad,
     inv_rop,
     expand=expand_inverse,
+    raises=True,
 )
 host_row(
     "det",
@@ -179,6 +180,7 @@ host_row(
     "The pseudo-inverse of Moore and Penrose.",
     (Sample(("f64[3,2]",)), Sample(("f64[2,3]",)), Sample(("f32[2,2]",))),
     pinv_grad,
+    raises=True,
 )
 
 # -- solutions -------------------------------------------------------------------------------------------------------
@@ -223,6 +225,7 @@ host_row(
     solve_grad,
     attrs={"kind": "general"},
     expand=expand_solve,
+    raises=True,
 )
 
 
@@ -270,6 +273,7 @@ host_row(
     cholesky_grad,
     attrs={"on_error": "raise"},
     expand=expand_cholesky,
+    raises=True,
 )
 
 # -- decompositions --------------------------------------------------------------------------------------------------
@@ -303,6 +307,7 @@ host_row(
     "The eigenvalues, ascending, and eigenvectors of a symmetric matrix, of which only the lower triangle is read.",
     (Sample(("f64[3,3]",)), Sample(("f32[2,2]",))),
     eigh_grad,
+    raises=True,
 )
 
 
@@ -396,6 +401,7 @@ host_row(
     ),
     svd_grad,
     attrs={"full_matrices": False},
+    raises=True,
 )
 
 
@@ -423,6 +429,7 @@ host_row(
     "The singular values, descending.",
     (Sample(("f64[3,2]",)), Sample(("f64[2,3]",))),
     values_grad,
+    raises=True,
 )
 
 
@@ -509,6 +516,7 @@ host_row(
     "The eigenvalues, all of which must be real, and eigenvectors of length 1.",
     (Sample(("f64[1,1]",)), Sample(("f64[2,2]",), low=0.1)),
     eig_grad,
+    raises=True,
 )
 
 # -- the exponential -------------------------------------------------------------------------------------------------
@@ -552,4 +560,6 @@ def expm_grad(b: Any, op: Any, g: Sequence[Any]) -> list[Any]:
     return [b.slice(whole, start=start, size=list(b.shape(x)), step=[1] * rank)]
 
 
-host_row("expm", "x", square("expm"), expm_ref, "The exponential of a matrix.", SQUARES, expm_grad)
+host_row(
+    "expm", "x", square("expm"), expm_ref, "The exponential of a matrix.", SQUARES, expm_grad, raises=True
+)

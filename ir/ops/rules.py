@@ -159,9 +159,10 @@ def host_row(
     attrs: Attrs | None = None,
     flops: int = 100,
     expand: Expansion | None = None,
+    raises: bool = False,
 ) -> OpDef:
     """Defines a row that `ref` computes at run time, on the host, or what it expands into where that is better; `flops` are those
-    of an element of the first operand."""
+    of an element of the first operand, and it `raises` if there are values that it refuses."""
 
     def rule(types: Sequence[Type], given: Attrs, blocks: Sequence[Block]) -> list[Type]:
         return infer([t.value for t in types], given)
@@ -179,6 +180,7 @@ def host_row(
             expand=expand,
             kernel=True,
             host=True,
+            raises=raises,
             flops=per_operand_element(flops),
             samples=tuple(samples),
         )

@@ -344,3 +344,28 @@ def test_a_constant_matrix_without_inverse_is_an_error_only_where_it_is_wanted(m
     np.testing.assert_array_equal(f(np.zeros((2, 2))), np.zeros((2, 2)))
     with pytest.raises(np.linalg.LinAlgError, match="Singular matrix(.|\n)*test_linalg.py"):
         f(np.ones((2, 2)))
+
+
+def test_a_loop_of_no_steps_refuses_no_matrix():
+    a, x = T.dmatrices("a", "x")
+    chol = slinalg.cholesky(a)
+    inverse = nlinalg.matrix_inverse(a) + 1
+
+    def step(row, h):
+        return h + row.dot(inverse).sum() + slinalg.solve_lower_triangular(chol, row).sum()
+
+    steps, _ = tcc.scan(step, x, T.zeros(()))
+    within, _ = tcc.scan(lambda row: tcc.scan(lambda v: (v + inverse).sum(), row)[0], x)
+    f = tcc.function([a, x], [steps, within])
+    good, bad, some, none = 2 * np.eye(3), np.zeros((3, 3)), np.ones((2, 3)), np.ones((0, 3))
+    for _ in range(2):  # of other lengths: compiled for any
+        one = 9 + 1.5 + 3 / np.sqrt(2)
+        assert np.allclose(f(good, some)[0], [one, 2 * one]) and f(good, some)[1].shape == (2, 3)
+        assert [m.shape for m in f(bad, none)] == [(0,), (0, 3)]
+    with pytest.raises(np.linalg.LinAlgError):
+        f(bad, some)
+    outside = tcc.function(
+        [a, x], [steps, inverse]
+    )  # what is asked for beside the loop is made whatever the loop does
+    with pytest.raises(np.linalg.LinAlgError):
+        outside(bad, none)
