@@ -177,7 +177,7 @@ def _copies(
     a quarter of a tile's time, where the copy takes 2 % of 256x256x256.  A block fills half the second-level cache at most; it is
     as wide as it can be, for all of A is read once for each block of columns.  A B from memory that few rows use streams by, a few
     rows of it side by side.  Where A's columns are read in place, the tiles that follow find the same lines, two for each step of
-    k, in the first-level cache, beside those fetched ahead and a panel of B.
+    k, in the first-level cache, beside those fetched ahead, if rows are many, and a panel of B.
 
     Where A is copied and more than one block of columns use the copy, it is made once, of as many rows as the third-level
     cache may be asked for, and its lines are fetched a tile's rows ahead.
@@ -222,14 +222,15 @@ def _copies(
         fit = x.div(x.div(half, kc), width)
         return x.max(x.mul(x.pick(broad, fit, x.min(fit, _FEW_PANELS)), width), _LEAST_PANELS * width)
 
-    a_copy = _a_copy(t, x, sizes)
+    a_copy = _a_copy(t, target, x, sizes)
     used_again = x.both(x.less(block(deep(most)), n), x.sub(1, unpacked))
     a_copy = x.pick(x.both(x.less(A_UNPACKED, a_copy), used_again), A_BLOCK, a_copy)
     a_copy = wishes.get("pack_a", a_copy)
     most = x.pick(x.equal(a_copy, A_COLUMNS), x.min(most, _a_depth(t, target)), most)
     scattered = x.both(x.equal(a_copy, A_UNPACKED), x.equal(sizes["ars"], 1))
-    share = 4 if target.scattered_lines else 8  # AMD's were measured so
-    most = x.pick(scattered, x.min(most, max(t.lanes, target.l1_bytes // (share * LINE))), most)
+    quarter, eighth = (max(t.lanes, target.l1_bytes // (share * LINE)) for share in (4, 8))
+    beside = quarter if target.scattered_lines else x.pick(many, eighth, quarter)
+    most = x.pick(scattered, x.min(most, beside), most)
     kc = deep(wishes.get("kc_most", most))
     widest = block(kc)
     balanced = x.min(x.round_up(x.ceil_div(columns, x.ceil_div(columns, widest)), width), widest)
@@ -257,12 +258,12 @@ def _copies(
     }
 
 
-def _a_copy(t: VecType, x: Index, sizes: Sizes) -> Size:
+def _a_copy(t: VecType, target: Target, x: Index, sizes: Sizes) -> Size:
     """Whether A is copied, for which there have to be columns enough that use the copy.
 
     By rows where neighbouring rows fall on one cache set; on two or more they fit its ways.  By columns, where each step of k is on
-    other lines than the last, if there are more steps than the first-level cache and the table of pages hold, or if they lie far
-    apart.
+    other lines than the last: if rows are more than a few, since numbers of a tile's rows lie on two or three lines where one or two
+    would do; on AMD's if there are more steps than the first-level cache and the table of pages hold, or if they lie far apart.
     """
     by_rows, width, sets = x.equal(sizes["acs"], 1), VECTORS * t.lanes, _WAY_BYTES // t.bytes
     line = x.pick(by_rows, sizes["ars"], sizes["acs"])
@@ -270,7 +271,10 @@ def _a_copy(t: VecType, x: Index, sizes: Sizes) -> Size:
     used = x.both(x.less(2 * width, sizes["n"]), x.less(2 * width, sizes["k"]))
     deep = x.less(_KC_LEAST - 1, sizes["k"])
     far = x.both(x.less(_FAR_BYTES // t.bytes - 1, sizes["acs"]), x.less(4 * width - 1, sizes["n"]))
-    columns = x.both(x.both(x.equal(sizes["ars"], 1), used), x.either(deep, far))
+    rather = x.either(deep, far)
+    if not target.scattered_lines:
+        rather = x.either(rather, x.less(_SOME_TILES * tile_rows(target)[0], sizes["m"]))
+    columns = x.both(x.both(x.equal(sizes["ars"], 1), used), rather)
     rows = x.both(x.both(by_rows, used), crowded)
     return x.pick(columns, A_COLUMNS, x.pick(rows, A_ROWS, A_UNPACKED))
 

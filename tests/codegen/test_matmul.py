@@ -23,7 +23,15 @@ from tcc.codegen.products.matmul import Epilogue, Matmul, matmul_kernel, matmul_
 from tcc.codegen.products.microkernel import VECTORS, micro_kernel, tile_rows
 from tcc.codegen.products.plan import choose_form, plan
 from tcc.codegen.products.quick import quick_engine
-from tcc.codegen.products.record import A_BLOCK, PACK_FIRST, PACK_ROWS, engine_name, keeps
+from tcc.codegen.products.record import (
+    A_BLOCK,
+    A_COLUMNS,
+    A_UNPACKED,
+    PACK_FIRST,
+    PACK_ROWS,
+    engine_name,
+    keeps,
+)
 from tcc.codegen.target import KNOWN, Target, host, plain
 from tcc.ir.ops.linalg import panels_ref
 from tcc.runtime import layout as at
@@ -544,3 +552,19 @@ def test_one_depth_of_blocks_for_the_caches_of_each_machine() -> None:
     for target, deep in ((v3, 344), (v4, 512), (amd, 256), (amd._replace(l1_bytes=48 << 10), 512)):
         a, b, c = (np.empty((n, n), np.float32) for _ in range(3))
         assert _plan(exact("f32", a, b, c), target)["kc_most"] == deep
+
+
+def test_columns_of_a_are_copied_where_enough_tiles_read_the_copy() -> None:
+    """Not for few rows, nor few columns; what is read in place has half the depth where its rows are many."""
+    intel, amd = KNOWN[1], KNOWN[1]._replace(cpu="znver4")
+    cases = (
+        (intel, (128, 128, 128), (A_COLUMNS, 128)),
+        (intel, (28, 128, 128), (A_UNPACKED, 128)),
+        (intel, (128, 128, 40), (A_UNPACKED, 128)),
+        (intel, (600, 128, 40), (A_UNPACKED, 64)),
+        (amd, (128, 128, 128), (A_UNPACKED, 128)),
+    )
+    for target, (m, k, n), want in cases:
+        a, b, c = np.empty((k, m), np.float32).T, np.empty((k, n), np.float32), np.empty((m, n), np.float32)
+        chosen = _plan(exact("f32", a, b, c), target)
+        assert (chosen["pack_a"], chosen["kc_most"]) == want, (target.cpu, m, k, n)
