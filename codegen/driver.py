@@ -76,6 +76,15 @@ class Lowered:
         """What its kernels share with those of other functions: names and dtypes."""
         return {name: dtype for k in self.kernels.values() for name, dtype in k.engines.items()}
 
+    def forms(self) -> dict[str, frozenset[int]]:
+        """Of its products, by the dtypes of their engines."""
+        found: dict[str, frozenset[int]] = {}
+        for kernel in self.kernels.values():
+            for dtype in kernel.engines.values():
+                assert kernel.reach is not None
+                found[dtype] = found.get(dtype, frozenset()) | kernel.reach().forms
+        return found
+
     def control_text(self) -> str:
         """`run`, with what it calls declared."""
         return "\n".join([*self.declares, self.text])

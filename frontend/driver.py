@@ -183,17 +183,18 @@ class Program:
         from tcc.codegen.products import engines
 
         require_native(func)
-        products = (op.result.type.dtype for op in func.body.walk() if op.name == "matmul")
-        engines.prepare(products, target)
         self.measure_plans(func, self.run_passes(func))
         lowered = lower(func, target, self.returns, clock)
         self.timed = lowered.timed
+        forms = lowered.forms()
+        engines.prepare(forms, target)
         compiled = compiler.compile_lowered(lowered, target)
         failures = {number: failure_record(op) for number, op in lowered.ops.items()}
         return Artefact(
             compiled.code,
             compiled.entry,
-            dict(compiled.engines),
+            dict(lowered.engines),
+            forms,
             lowered.signature,
             lowered.constants,
             failures,
@@ -287,6 +288,7 @@ class Artefact:
     code: Sequence[bytes]
     entry: str
     engines: dict[str, str]
+    forms: dict[str, frozenset[int]]  # of products, by dtype
     signature: Signature
     constants: list[Array]
     failures: dict[int, dict[str, str]]
@@ -298,7 +300,7 @@ class Artefact:
         from tcc.codegen.image import Compiled, load
         from tcc.codegen.target import chosen
 
-        image, entry = load(Compiled(self.code, self.entry, self.engines), chosen())
+        image, entry = load(Compiled(self.code, self.entry, self.engines, self.forms), chosen())
         own = [
             containers[s.name]
             for s in self.signature.shared[: len(self.signature.shared) - len(self.constants)]
@@ -320,6 +322,7 @@ class Artefact:
         head = {
             "entry": self.entry,
             "engines": self.engines,
+            "forms": {dtype: sorted(forms) for dtype, forms in self.forms.items()},
             "inputs": [[i.dtype, list(map(str, i.shape)), i.name] for i in s.inputs],
             "shared": [[i.dtype, list(map(str, i.shape)), i.written, i.name, i.constant] for i in s.shared],
             "outputs": [[o.dtype, list(map(str, o.shape)), o.late, o.adopt] for o in s.outputs],
@@ -371,7 +374,8 @@ class Artefact:
         )
         failures = {int(k): v for k, v in head["failures"].items()}
         claims = [Claim(p, None if b is None else parse_size(b)) for p, b in head["claims"]]
-        return cls(code, head["entry"], head["engines"], signature, constants, failures, claims)
+        forms = {dtype: frozenset(found) for dtype, found in head["forms"].items()}
+        return cls(code, head["entry"], head["engines"], forms, signature, constants, failures, claims)
 
 
 _PLACE = re.compile(r"<place (\d+)>")

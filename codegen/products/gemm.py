@@ -98,8 +98,8 @@ def parts_of(
         name = tile_name(t, tile_rows(target)[0], vectors, True)
         if keeps(target, reach) and not reach.small and name not in parts:
             parts[name] = micro_kernel(t, tile_rows(target)[0], vectors, target, True, ragged=ragged)
-    if reach.small:
-        highest = tile_rows(target)[0]
+    highest = tile_rows(target)[0]
+    if reach.small and tile_name(t, highest, VECTORS) not in parts:
         parts[tile_name(t, highest, VECTORS)] = micro_kernel(
             t,
             highest,

@@ -9,7 +9,7 @@ import pytest
 
 from tcc.codegen import support
 from tcc.codegen.products import engines
-from tcc.codegen.products.record import engine_name
+from tcc.codegen.products.record import ALL, DOT, TILES, engine_name
 from tcc.codegen.target import host
 from tcc.runtime import cache
 
@@ -18,19 +18,26 @@ def test_the_whole_engine_takes_over(tmp_path: Path, monkeypatch: pytest.MonkeyP
     engines.wait()  # an engine that is still being compiled would land in this test's cache
     monkeypatch.setattr(cache, "_default", [cache.Cache(tmp_path)])
     monkeypatch.setattr(engines, "_loaded", {})
+    monkeypatch.setattr(engines, "_quick", {})
     monkeypatch.setattr(engines, "_unfinished", [])
     support.load()
     name = engine_name(engines.vector("f32", host()))
-    quick = engines._image("f32", host())
-    now = ctypes.c_void_p.from_address(quick.address(name + "_now"))
-    assert now.value == quick.address(name + "_quick")
-    assert engines._image("f32", host()) is quick
+    tiles, more = frozenset({TILES}), frozenset({DOT})
+    first = engines._image("f32", host(), tiles)
+    assert engines._image("f32", host(), tiles) is first
+    second = engines._image("f32", host(), more)
+    assert second is not first
+    assert all(engines._image("f32", host(), forms) is second for forms in (tiles, ALL.forms))
+    pointers = [ctypes.c_void_p.from_address(quick.address(name + "_now")) for quick in (first, second)]
+    assert [p.value for p in pointers] == [quick.address(name + "_quick") for quick in (first, second)]
     engines.finish()
     engines.wait()
-    assert now.value == engines._whole[-1].address(name)
+    whole = engines._image("f32", host(), ALL.forms)
+    assert whole not in (first, second)
+    assert {p.value for p in pointers} == {whole.address(name)}
 
     monkeypatch.setattr(engines, "_loaded", {})
-    kept = engines._image("f32", host())
+    kept = engines._image("f32", host(), ALL.forms)
     assert kept.address(name)
     with pytest.raises(RuntimeError):
         kept.address(name + "_now")
