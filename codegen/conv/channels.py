@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from tcc.codegen.conv.axes import Axis, Run, known
 from tcc.codegen.conv.pad import write_pad
 from tcc.codegen.conv.plan import ENOUGH, ConvPlan
+from tcc.codegen.conv.rounds import Do, ImageRounds
 from tcc.codegen.conv.text import TILE_END, Number, step_cycles
 from tcc.codegen.conv.tile import ConvTile
 from tcc.codegen.index import Index
@@ -195,7 +196,7 @@ class ByChannels(ConvTile):
         channels = known(self.depth_channels)
         blocks = 0 if self.part else self.groups * self.filter_blocks
         pack = self.reserve(blocks * channels * self.taps * self.lanes * t.bytes)
-        each_images, most_images = self.images_at_once(images)
+        rounds = ImageRounds(self, images)
         self.turn = self.helper(copy_transposed(t, self.target), pack_name(t, "turn"))
         write_pad(self, self.si, self.axes)
         for tile in sorted({(h, w, b.cols) for b in self.blocks if b for _, _, h, w in b.tiles}):
@@ -204,20 +205,13 @@ class ByChannels(ConvTile):
         self._write_filters(tables)
         for number, block in enumerate(self.blocks):
             if block:
-                self._write_chunks(number, block, most_images)
+                self._write_chunks(number, block, rounds.room)
 
-        e = self.begin_kernel()
-        x = Index(e)
-        most = self.round_images(x, each_images, most_images)
-        self.put("pack", self.scratch(pack))
+        x = Index(self.e)
         turned = channels * self.taps * self.v * 8 * _TURN
-        self.parallel("filters", max(blocks, 1), turned if blocks else 0)
 
-        def round(first: str, _: list[str]) -> None:
-            count = x.min(x.sub(self.size(images), first), most)
-            self.put("first", first)
-            self.put("count", count)
-            self.parallel("pad", x.mul(count, self.size(self.channels)), x.mul(self.size(self.copied), 8))
+        def round(count: Number, do: Do) -> None:
+            do("pad", x.mul(count, self.size(self.channels)), x.mul(self.size(self.copied), 8))
             for number, block in enumerate(self.blocks):
                 if block is None:
                     continue
@@ -226,15 +220,20 @@ class ByChannels(ConvTile):
                 cost = known(self.depths[number]) * self.v * block.pixels * 8
                 units: Number = self.groups * self.filter_blocks
                 if self.part:
-                    self.parallel(f"chunks{number}", units, x.add(x.mul(x.mul(count, chunks), cost), turned))
+                    do(f"chunks{number}", units, x.add(x.mul(x.mul(count, chunks), cost), turned))
                 else:
-                    self.parallel(f"chunks{number}", x.mul(count, chunks * int(units)), cost)
+                    do(f"chunks{number}", x.mul(count, chunks * int(units)), cost)
 
-        e.loop(0, self.size(images), most, round)
+        if not self.part:
+            rounds.write_own(round)
+        self.begin_kernel()
+        self.put("pack", self.scratch(pack))
+        self.parallel("filters", max(blocks, 1), turned if blocks else 0)
+        rounds.make(round, shared=bool(self.part))
         most_pixels = max((b.pixels for b in self.blocks if b), default=0)
         each = most_pixels
         if self.part and self.blocks[0]:
-            each = known(most_images) * self._chunks(0, self.blocks[0]) * most_pixels + self.part * self.taps
+            each = known(rounds.room) * self._chunks(0, self.blocks[0]) * most_pixels + self.part * self.taps
         return self.finish(self.op.name, thread_scratch=(each + self.width) * self.lanes * t.bytes)
 
     def _steps_at_once(self, k: int) -> int:
@@ -396,7 +395,7 @@ class ByChannels(ConvTile):
             self.get("table"),
             self.get("pack"),
         )
-        padded, result = self.scratch(self.padded), self.pointer(2)
+        padded, result = self.get("padded"), self.pointer(2)
         plane, image = self.size(self.plane), self.size(self.image)
         chunks, k = self._chunks(number, block) // max(known(d.count), 1), known(self.depths[number])
         lines = self.thread_scratch()

@@ -189,6 +189,8 @@ class ConvFilter(ConvText):
         part, parts, units = self.size(self.part), self.size(self.parts), self.size(self.units)
         i = Index(e)
 
+        if not self.in_place:
+            self.put("padded", self.scratch(self.padded))
         at_once: Number = 1
         if self.parts != 1:
             threads = e.value(f"load i64, ptr {e.gep('%ctx', at.CTX_THREADS, 'i64')}")
@@ -202,6 +204,7 @@ class ConvFilter(ConvText):
                 """Some images of each of these parts."""
                 count = i.min(i.sub(part, first), self.size(most))
                 self.put("first", first)
+                self.put("fresh", i.equal(i.add(first, first_part), 0))
                 self.put("count", count)
                 copies = i.mul(count, here)
                 if not self.in_place:

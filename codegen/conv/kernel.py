@@ -18,6 +18,7 @@ import math
 
 from tcc.codegen.conv.axes import Run, known
 from tcc.codegen.conv.pad import write_pad
+from tcc.codegen.conv.rounds import Do, ImageRounds, each_round
 from tcc.codegen.conv.text import Number, needed_mask
 from tcc.codegen.conv.tile import AHEAD, ConvTile
 from tcc.codegen.index import Index
@@ -39,12 +40,13 @@ class Conv(ConvTile):
         for k in self.depths:
             tables.append(self.reserve(mul(add(k, AHEAD), 8)))
             packs.append(self.reserve(mul(self.groups, self.tiles, k, h * self.t.bytes)))
+        rounds = None
         if self.in_place:
             most_images, (self.image, self.plane) = maximum(images, 1), self.source.strides[:2]
         elif self.merged:
             most_images = self.merge_images(images)
         else:
-            each_images, most_images = self.images_at_once(images)
+            rounds = ImageRounds(self, images)
         if not self.in_place:
             write_pad(self, self.si, self.axes)
         self.write_tile("tile", self.v)
@@ -55,47 +57,48 @@ class Conv(ConvTile):
         for number, phase in enumerate(self.phases):
             self.write_pack(number, phase, table_too=not self.panel)
             _Tiles(self, number, phase).write()
+        x = Index(self.e)
 
-        e = self.begin_kernel()
-        x = Index(e)
-        most = self.size(most_images)
-        if not self.merged and not self.in_place:
-            most = self.round_images(x, each_images, most_images)
+        def round(count: Number, do: Do) -> None:
+            if not self.in_place:
+                do("pad", x.mul(count, self.size(self.channels)), x.mul(self.size(self.copied), 8))
+            for number in range(len(self.phases)):
+                self.put("table", self.scratch(tables[number]))
+                self.put("pack", self.scratch(packs[number]))
+                do(f"tiles{number}", *self._units(number, count))
+
+        if rounds:
+            rounds.write_own(round)
+
+        self.begin_kernel()
         for number in range(len(self.phases)):
             self.put("table", self.scratch(tables[number]))
             self.put("pack", self.scratch(packs[number]))
             units = x.mul(self.size(self.tiles), self.groups)
             self.parallel(f"pack{number}", units, x.mul(self.size(self.depths[number]), h * 32))
-
-        def round(first: str, _: list[str]) -> None:
-            count = x.min(x.sub(self.size(images), first), most)
-            self.put("first", first)
-            self.put("count", count)
+        if rounds:
+            rounds.make(round)
+        else:
             if not self.in_place:
-                self.parallel("pad", x.mul(count, self.size(self.channels)), x.mul(self.size(self.copied), 8))
-            for number, (d, _rows, cols) in enumerate(self.phases):
-                self.put("table", self.scratch(tables[number]))
-                self.put("pack", self.scratch(packs[number]))
-                run = self.runs[number]
-                if self.merged:
-                    pixels = x.mul(count, self.size(run))
-                    units = x.mul(x.div(x.add(pixels, width - 1), width), self.groups)
-                else:
-                    each = width * max(self.panel, 1)
-                    blocks = mul(
-                        floordiv(add(run, each - 1), each), minimum(cols.count, 1), d.count, self.groups
-                    )
-                    units = x.mul(count, self.size(blocks))
-                cost = x.mul(
-                    self.size(mul(self.tiles, self.depths[number])), h * self.v * 8 * max(self.panel, 1)
-                )
-                self.parallel(
-                    f"tiles{number}", units, x.add(cost, x.mul(self.size(self.tiles), h * self.v * 64))
-                )
-
-        e.loop(0, self.size(images), most, round)
+                self.put("padded", self.scratch(self.padded))
+            each_round(self, 0, self.size(images), self.size(most_images), round, self.parallel)
         lines = add(h, mul(self.panel, self.depths[0]))
         return self.finish(self.op.name, thread_scratch=mul(lines, width, self.t.bytes))
+
+    def _units(self, number: int, count: Number) -> tuple[Number, Number]:
+        """(how many, cost) of the body of a phase for so many images."""
+        x, width = Index(self.e), self.width
+        (d, _, cols), run = self.phases[number], self.runs[number]
+        if self.merged:
+            pixels = x.mul(count, self.size(run))
+            units = x.mul(x.div(x.add(pixels, width - 1), width), self.groups)
+        else:
+            each = width * max(self.panel, 1)
+            blocks = mul(floordiv(add(run, each - 1), each), minimum(cols.count, 1), d.count, self.groups)
+            units = x.mul(count, self.size(blocks))
+        tile = self.h * self.v
+        cost = x.mul(self.size(mul(self.tiles, self.depths[number])), tile * 8 * max(self.panel, 1))
+        return units, x.add(cost, x.mul(self.size(self.tiles), tile * 64))
 
 
 class _Tiles:
@@ -122,7 +125,7 @@ class _Tiles:
             c.get("pack"),
             c.get("first", "i64"),
         )
-        self.padded = c.pointer(c.si) if c.in_place else c.scratch(c.padded)
+        self.padded = c.pointer(c.si) if c.in_place else c.get("padded")
         self.tile = c.thread_scratch()
         self.plane, self.image, self.cols = c.size(c.plane), c.size(c.image), c.size(cols.count)
         self.firsts = [c.size(r.first) for r in phase]

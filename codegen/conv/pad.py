@@ -18,12 +18,12 @@ def write_spread_pad(w: ConvText, source: int, axes: Sequence[Axis]) -> None:
     e = w.begin_body("pad")
     x, t = Index(e), w.t
     kind = w.types[source]
-    padded, channels, first = w.scratch(w.padded), w.size(w.channels), w.get("first", "i64")
+    padded, channels, first = w.get("padded"), w.size(w.channels), w.get("first", "i64")
     image, channel, slack = (w.size(s) for s in (w.image, w.channel, w.slack))
     space = [known(s) for s in w.three(kind.shape[2:], 1)]
     steps = [w.size(s) for s in w.three(kind.strides[2:], 0)]
     sn, sc = w.size(kind.strides[0]), w.size(kind.strides[1])
-    plane, from_ = w.size(w.plane), w.pointer(source)
+    plane, from_, fresh = w.size(w.plane), w.pointer(source), w.fresh()
 
     def unit(u: str, _: list[str]) -> None:
         i, c = w.divide(x, u, channels)
@@ -33,7 +33,7 @@ def write_spread_pad(w: ConvText, source: int, axes: Sequence[Axis]) -> None:
         def behind(at: Number) -> None:
             w.zero(e.gep(padded, x.add(at, x.mul(channels, channel)), t.elem), slack)
 
-        last = e.value(f"icmp eq i64 {x.add(c, 1)}, {channels}")
+        last = e.value(f"icmp eq i64 {x.pick(x.equal(x.add(c, 1), channels), w.get('fresh', 'i64'), 0)}, 1")
         if all(a.spread for a in axes):  # images that are laid out as one have one end
             once = e.value(f"icmp eq i64 {i}, 0")
             e.when(e.value(f"and i1 {last}, {once}"), lambda: behind(0))
@@ -52,7 +52,7 @@ def write_spread_pad(w: ConvText, source: int, axes: Sequence[Axis]) -> None:
                     _row(w, a, read, heads, space[2], steps[2])
                     return
                 e.when(valid, lambda: _row(w, a, read, heads, space[2], steps[2]))
-                none = e.value(f"xor i1 {valid}, true")
+                none = e.value(f"select i1 {fresh}, i1 {e.value(f'xor i1 {valid}, true')}, i1 false")
                 e.when(none, lambda: _row(w, a, read, heads, 0, steps[2]))
                 return
 
@@ -156,12 +156,12 @@ def _write_turned_pad(w: ConvText, source: int, axes: Sequence[Axis]) -> None:
     e = w.begin_body("pad")
     x, t = Index(e), w.t
     kind = w.types[source]
-    padded, channels, first = w.scratch(w.padded), w.size(w.channels), w.get("first", "i64")
+    padded, channels, first = w.get("padded"), w.size(w.channels), w.get("first", "i64")
     image, channel, slack = (w.size(s) for s in (w.image, w.channel, w.slack))
     space = [w.size(s) for s in w.three(kind.shape[2:], 1)]
     steps = [w.size(s) for s in w.three(kind.strides[2:], 0)]
     los, pitch = [w.size(a.lo) for a in axes], [w.size(a.pitch) for a in axes]
-    sn, from_ = w.size(kind.strides[0]), w.pointer(source)
+    sn, from_, fresh = w.size(kind.strides[0]), w.pointer(source), w.fresh()
 
     def square(read: str, place: str, count: Number, pixels: Number) -> None:
         last, some = x.sub(pixels, 1), lane_mask(e, t, str(count))
@@ -177,7 +177,7 @@ def _write_turned_pad(w: ConvText, source: int, axes: Sequence[Axis]) -> None:
         place = e.gep(padded, x.add(x.mul(i, image), x.mul(c, channel)), t.elem)
         read = e.gep(from_, x.add(x.mul(w.image_number(x, first, i), sn), c), t.elem)
         last = x.equal(x.add(c, count), channels)
-        w.zero(place, x.add(x.mul(count, channel), x.pick(last, slack, 0)))
+        e.when(fresh, lambda: w.zero(place, x.add(x.mul(count, channel), x.pick(last, slack, 0))))
 
         def lines(axis: int, read: str, at: Number) -> None:
             def pixels(k: str, _: list[str]) -> None:

@@ -72,9 +72,11 @@ class ConvPlan(ConvText):
         self.width = self.v * self.t.lanes
         self.heads = self.v if self.whole_rows else 1  # addresses of a tile's vectors
         lines, longer = self._lines()
-        read = mul(lines, add(self.width, longer), self.t.bytes)
-        self.far = isinstance(read, int) and read > target.l1_bytes
         self.tiles = ceil_div(self.m, self.h)
+        read = mul(lines, add(self.width, longer), self.t.bytes)
+        # the next block finds nothing in the first-level cache where all filters pass through it meanwhile
+        through = add(read, mul(self.tiles, self.h, deepest, self.t.bytes))
+        self.far = isinstance(through, int) and known(read) >= 0 and through > target.l1_bytes
         # rows of results follow one another in memory, and tiles go on from row to row
         step = len(self.phases) == 1 and self.phases[0][1].step == self.phases[0][2].step == 1
         self.gapless = step and (self.whole_rows or pitch == cols) and self._dense_rows()

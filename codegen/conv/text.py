@@ -20,7 +20,7 @@ from tcc.ir.types import Type, dense_strides
 from tcc.runtime import layout as at
 
 Number = int | str
-FIELDS = ("args", "first", "table", "pack", "count", "part", "chunk")
+FIELDS = ("args", "first", "table", "pack", "count", "part", "chunk", "padded", "fresh")
 _ALIGN = 64
 PAGE = 4096
 STRAIGHT = 8  # vectors that are moved one by one in the text
@@ -55,7 +55,8 @@ def best_tile(
     `ends`, columns left over have a tile of fewer vectors.
     With `taps`, each row's element meets the vectors of so many steps, with an accumulator for each.
     The vectors of all steps lie in `lines`: (how many, by how many elements each is longer than a tile is wide), or apart.
-    Where they do not stay in the first-level cache for the next rows, each line of it takes a cycle of the loads' time.
+    Where they and the rows' elements do not fit the first-level cache, so that the next rows do not find them there, each
+    line of it takes a cycle of the loads' time.
     """
     registers = 32 if target.avx512 else 16
     m = rows if isinstance(rows, int) else 1 << 10
@@ -67,7 +68,7 @@ def best_tile(
         """Of a tile."""
         apart = k * v * t.lanes
         read = (min(count * (v * t.lanes + longer), apart) if min(count, longer) >= 0 else apart) * t.bytes
-        far = read / (max(k, 1) * LINE) if read > target.l1_bytes else 0
+        far = read / (max(k, 1) * LINE) if read + k * h * t.bytes > target.l1_bytes else 0
         loads = h + v * (1 if aligned else 2) + 2 * far
         return k * step_cycles(target, h * v * taps, loads) + TILE_END + 3 * h * v
 
@@ -145,22 +146,6 @@ class ConvText:
         self.channel: Size = mul(self.plane, *(a.phases for a in axes))
         self.copied = self.channel  # of an image
         self.image: Size = add(mul(channels, self.channel), slack)
-
-    def images_at_once(self, images: Size) -> tuple[Size, Size]:
-        """(how many of the padded images are a thread's in a round, how many there is room for): a thread's fit an eighth of
-        the second-level cache, for what the tiles read and write passes through it too."""
-        each = self.fitting(images, self.image, self.target.l2_bytes // 8)
-        room = maximum(
-            self.fitting(images, self.image, ROUND_ROOM * round_bytes(self.target)),
-            minimum(images, ROUND_ROOM),
-        )
-        self.padded = self.reserve(mul(self.image, room, self.t.bytes))
-        return each, room
-
-    def round_images(self, x: Index, each: Size, room: Size) -> Number:
-        """Of a round: threads share the images, so that each finds its own in its caches."""
-        threads = self.e.value(f"load i64, ptr {self.e.gep('%ctx', at.CTX_THREADS, 'i64')}")
-        return x.min(x.mul(x.max(threads, 1), self.size(each)), self.size(room))
 
     def fitting(self, images: Size, elements: Size, most: int) -> Size:
         """As many of the images, which take so many elements of scratch, as fit `most` bytes, but at least one."""
@@ -245,11 +230,15 @@ class ConvText:
         return self._head("load ptr, ptr {}", self.slots.index(Operand(2 + number)))
 
     def put(self, field: str, value: Number) -> None:
-        kind = "ptr" if field in ("table", "pack") else "i64"
+        kind = "ptr" if field in ("args", "table", "pack", "padded") else "i64"
         self.e.line(f"store {kind} {value}, ptr {self.e.gep(self.record, FIELDS.index(field), 'i64')}")
 
     def get(self, field: str, kind: str = "ptr") -> str:
         return self.e.value(f"load {kind}, ptr {self.e.gep('%rec', FIELDS.index(field), 'i64')}")
+
+    def fresh(self) -> str:
+        """Whether zeros are to be written around what is copied: later rounds find those of the first."""
+        return self.e.value(f"icmp ne i64 {self.get('fresh', 'i64')}, 0")
 
     def call(self, name: str, *args: tuple[str, Number]) -> None:
         self.call_by(f"@KERNEL_NAME.{name}", *args)
@@ -386,7 +375,7 @@ class ConvText:
         x, t = Index(e), self.t
         kind = self.types[source]
         padded, channels, first = (
-            self.scratch(self.padded),
+            self.get("padded"),
             self.size(self.channels),
             self.get("first", "i64"),
         )
@@ -397,6 +386,7 @@ class ConvText:
         los = [self.size(a.lo) for a in axes]
         pitch = [self.size(a.pitch) for a in axes]
         plane, from_ = self.size(self.plane), self.pointer(source)
+        fresh = self.fresh()
         # the hardware's own streams end at the page that is read
         ahead = x.mul(sc, max(1, PAGE // max(sc * t.bytes, 1)) if isinstance(sc, int) else 1)
 
@@ -405,7 +395,7 @@ class ConvText:
             place = e.gep(padded, x.add(x.mul(i, image), x.mul(c, channel)), t.elem)
             read = e.gep(from_, x.add(x.mul(self.image_number(x, first, i), sn), x.mul(c, sc)), t.elem)
             fill = x.add(channel, x.pick(x.equal(x.add(c, 1), channels), slack, 0))
-            self.zero(place, fill)
+            e.when(fresh, lambda: self.zero(place, fill))
 
             def lines(axis: int, read: str, phase: Number, at: Number) -> None:
                 if axis == 2:
@@ -490,14 +480,26 @@ class ConvText:
         e, t = self.e, self.t
         many = VecType(t.elem, t.lanes * s)
 
+        def parts(whole: str, heads: Sequence[str], there: Sequence[str | None]) -> None:
+            for k, (head, mask) in enumerate(zip(heads, there, strict=True)):
+                lanes = ", ".join(f"i32 {k + s * j}" for j in range(t.lanes))
+                part = e.value(f"shufflevector {many} {whole}, {many} poison, <{t.lanes} x i32> <{lanes}>")
+                store(e, t, part, head, mask)
+
+        if isinstance(count, int) and count <= STRAIGHT * many.lanes:
+            for i in range(0, count, many.lanes):
+                inside = [i + j < count for j in range(many.lanes)]
+                whole = load(e, many, e.gep(read, i, t.elem), needed_mask(inside))
+                to = [e.gep(head, i // s, t.elem) for head in heads]
+                parts(whole, to, [needed_mask(inside[k::s]) for k in range(s)])
+            return
+
         def split(i: str, p: list[str]) -> list[str]:
             left = x.sub(count, i)
             whole = load(e, many, e.gep(read, i, t.elem), lane_mask(e, many, str(left)))
-            for k in range(s):
-                lanes = ", ".join(f"i32 {k + s * j}" for j in range(t.lanes))
-                part = e.value(f"shufflevector {many} {whole}, {many} poison, <{t.lanes} x i32> <{lanes}>")
-                some = x.div(x.add(x.max(x.sub(left, k), 0), s - 1), s)
-                store(e, t, part, p[k], lane_mask(e, t, str(some)))
+
+            counts = [x.div(x.add(x.max(x.sub(left, k), 0), s - 1), s) for k in range(s)]
+            parts(whole, p, [lane_mask(e, t, str(some)) for some in counts])
             return [e.gep(q, t.lanes, t.elem) for q in p]
 
         e.loop(0, count, many.lanes, split, [("ptr", q) for q in heads])

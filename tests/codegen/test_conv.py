@@ -526,6 +526,36 @@ def test_channels_as_lanes_give_the_same_bits(
         np.testing.assert_allclose(got, wide * g + g, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("way", ["pixels", "channels"])
+@pytest.mark.parametrize("name", ["padded", "stride 2", "groups", "strides past filters", "rank 3, borders"])
+def test_images_of_many_rounds_give_the_same_bits(
+    name: str, way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Borders are written in the first; many images are each thread's own, few are shared."""
+    if way == "channels":
+        by_channels(monkeypatch)
+    (_, *image), *rest = CASES[name]
+    runs: dict[int, list[Any]] = {5: [], 17: []}
+    for some in (False, True):
+        if some:
+            monkeypatch.setattr(
+                "tcc.codegen.conv.text.ConvText.fitting",
+                lambda self, n, *_: dims.maximum(dims.minimum(n, 2), 1),
+            )
+        for images, found in runs.items():
+            case = ((images, *image), *rest)
+            args = arguments(case, "f32")
+            for named in ("", "n"):
+                function, _ = compile_native(program(case, "f32", named), {}, exact=not named)
+                found += [function(*args) for _ in numbers_of_threads()]
+            for got, want in zip(found[0], meaning(case, args), strict=True):
+                np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-4)
+    for found in runs.values():
+        for other in found[1:]:
+            for a, b in zip(found[0], other, strict=True):
+                np.testing.assert_array_equal(a, b)
+
+
 @pytest.mark.parametrize("name", ["lenet", "padded", "stride 2", "groups", "strides past filters", "rank 3"])
 def test_images_that_tiles_meet_a_few_lines_at_a_time_give_the_same_bits(
     name: str, monkeypatch: pytest.MonkeyPatch
