@@ -139,6 +139,8 @@ class DeviceSource(Program):
         """The function at one of STAGES, or as `ptx`; `plan` is what a call does, with its copies."""
         if stage not in ("plan", "llvm", "ptx"):
             return super().text(stage, sizes)
+        from tcc.codegen.gpu.kernel import one_file
+
         func = clone(self.func, sizes or {})
         if stage == "plan":
             return plan_text(self.device_program(func))
@@ -148,8 +150,11 @@ class DeviceSource(Program):
             kernels = self.device_program(func).kernels.values()
         finally:
             self.arch = arch
-        mark = "//" if stage == "ptx" else ";"
-        return "\n".join(f"{mark} {k.name}: {k.what}\n{k.text}" for k in kernels)
+        return (
+            one_file(kernels)
+            if stage == "ptx"
+            else "\n".join(f"; {k.name}: {k.what}\n{k.text}" for k in kernels)
+        )
 
 
 def check_arch(arch: str) -> None:

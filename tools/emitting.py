@@ -11,6 +11,7 @@ from tcc.ahead import library
 from tcc.codegen.aot import library as aot
 from tcc.codegen.aot.features import required
 from tcc.codegen.aot.freestanding import is_freestanding
+from tcc.codegen.gpu.kernel import one_file
 from tcc.codegen.target import Target
 from tcc.exporting import Model
 from tcc.ir import safetensors
@@ -117,7 +118,7 @@ class Emitter:
             return print_module(self.model.module)
         if kind == "ptx":
             assert self.library.device is not None
-            return "\n".join(f"// {k.name}: {k.what}\n{k.text}" for k in self.library.device.kernels.values())
+            return one_file(self.library.device.kernels.values())
         if kind == "asm":
             return aot.library_assembly(self.library)
         return f'target triple = "{self.target.triple}"\n' + aot.library_text(self.library)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import llvmlite
@@ -19,7 +19,7 @@ from tcc.codegen.kernel import PLACEHOLDER, Slot, is_number, times
 from tcc.ir import dims
 from tcc.ir.dims import Size
 from tcc.runtime import cache
-from tcc.runtime.launch import MAP_WORDS
+from tcc.runtime.launch import MAP_WORDS, DeviceKernel
 
 BLOCK = 128  # threads of a block, unless a kernel says otherwise
 MOST_BLOCKS = 1 << 16
@@ -230,6 +230,17 @@ def ptx(kernel: GpuKernel, chip: Chip) -> str:
         data = _assembled(text, chip).encode()
         cache.put(key, data)
     return data.decode()
+
+
+def one_file(kernels: Iterable[DeviceKernel]) -> str:
+    """The PTX of kernels for one chip as a module that ptxas takes: what each of theirs begins with stands there once."""
+    begins: dict[str, None] = {}
+    entries: list[str] = []
+    for k in kernels:
+        head, entry, body = k.text.partition(".visible .entry")
+        begins |= dict.fromkeys(line for line in head.splitlines() if line.startswith("."))
+        entries.append(f"\n// {k.name}: {k.what}\n{entry}{body.rstrip()}\n")
+    return "\n".join(begins) + "\n" + "".join(entries)
 
 
 def _assembled(text: str, chip: Chip) -> str:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from emulated import assembled
 
 from tcc.codegen.gpu import kernel
 from tcc.runtime import cache
@@ -45,6 +46,13 @@ def test_ptx_is_for_the_architecture(tmp_path: Path) -> None:
     assert ".target sm_80" in dump(tmp_path, "--stage", "ptx", "--gpu-arch", "sm_80")
     assert "no code is made for 'sm_1'" in dump(tmp_path, "--gpu-arch", "sm_1")
     assert "--target cuda has no asm" in dump(tmp_path, "--stage", "asm")
+
+
+@pytest.mark.parametrize("arch", ["sm_80", "sm_90", "sm_90a"])
+def test_the_ptx_of_all_kernels_is_one_file_for_ptxas(tmp_path: Path, arch: str) -> None:
+    text = dump(tmp_path, "--stage", "ptx", "--gpu-arch", arch)
+    assert text.count(".version") == 1 and text.count(".visible .entry") > 5
+    assert "error" not in assembled(text, arch)
 
 
 def test_ptx_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
