@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tcc.codegen import scalar
-from tcc.codegen.kernel import least, plus, times
+from tcc.codegen.emit import at_most
+from tcc.codegen.kernel import plus, times
 from tcc.codegen.nest import Nest
 from tcc.codegen.program import Access, Program
 from tcc.codegen.target import Target
@@ -88,10 +89,10 @@ class Crossing(Nest):
         def band(unit: str, _: list[str]) -> None:
             above = self.unravel(e.value(f"udiv i64 {unit}, {bands}"), self.outer[:-1])
             first = times(e, e.value(f"urem i64 {unit}, {bands}"), str(self.tile_rows))
-            last = least(e, plus(e, first, str(self.tile_rows)), rows)
+            last = at_most(e, plus(e, first, str(self.tile_rows)), rows)
 
             def tile(start: str, _: list[str]) -> None:
-                stop = least(e, plus(e, start, str(self.tile_columns)), n)
+                stop = at_most(e, plus(e, start, str(self.tile_columns)), n)
                 self.turn(above, first, last, start, stop)
                 e.loop(first, last, 1, lambda row, _: self.row([*above, row], start, stop))
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from tcc.codegen import scalar
-from tcc.codegen.emit import Emit, VecType
+from tcc.codegen.emit import Emit, VecType, at_most
 from tcc.codegen.kernel import Kernel, Operand, OpId, Slots, finish, memo_sizes, plus, times
 from tcc.codegen.nest import PARALLEL_WORK, Position, iota
 from tcc.codegen.target import Target
@@ -318,7 +318,7 @@ def _gather_runs(w: Places, axes: Sequence[int], rest: Sequence[int]) -> Kernel:
         if flat:
             start = times(e, u, str(RUN))
             left = e.value(f"sub i64 {w.count(index.shape)}, {start}")
-            count = e.call("i64", "llvm.smin.i64", ("i64", left), ("i64", str(RUN)))
+            count = at_most(e, left, str(RUN))
             at = [
                 e.gep(w.pointers[i], start, scalar.memory_elem(w.types[i].dtype)) for i in range(1, last + 1)
             ]

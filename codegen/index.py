@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tcc.codegen.emit import Emit
+from tcc.codegen.emit import Emit, at_least, at_most
 
 Size = int | str
 
@@ -63,16 +63,10 @@ class Index:
         return a & -step if isinstance(a, int) else self.e.value(f"and i64 {a}, {-step}")
 
     def min(self, a: Size, b: Size) -> Size:
-        a, b = known(a), known(b)
-        if isinstance(a, int) and isinstance(b, int):
-            return min(a, b)
-        return str(self.e.call("i64", "llvm.smin.i64", ("i64", str(a)), ("i64", str(b))))
+        return known(at_most(self.e, str(a), str(b)))
 
     def max(self, a: Size, b: Size) -> Size:
-        a, b = known(a), known(b)
-        if isinstance(a, int) and isinstance(b, int):
-            return max(a, b)
-        return str(self.e.call("i64", "llvm.smax.i64", ("i64", str(a)), ("i64", str(b))))
+        return known(at_least(self.e, str(a), str(b)))
 
     def less(self, a: Size, b: Size) -> Size:
         """1 where a < b, else 0: conditions are sizes too, `both` joins them, `pick` chooses by them."""

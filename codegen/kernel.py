@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from tcc.codegen.emit import Emit, declaration, reachable, scalar_const
+from tcc.codegen.emit import Emit, declaration, is_number, reachable, scalar_const
 from tcc.codegen.products.record import Reach
 from tcc.ir import dims
 from tcc.ir.dims import Size
@@ -190,16 +190,6 @@ def plus(e: Emit, a: str, b: str) -> str:
     if is_number(a) and is_number(b):
         return str(int(a) + int(b))
     return e.once(f"add nsw i64 {a}, {b}")
-
-
-def least(e: Emit, a: str, b: str) -> str:
-    if is_number(a) and is_number(b):
-        return str(min(int(a), int(b)))
-    return e.call("i64", "llvm.smin.i64", ("i64", a), ("i64", b))
-
-
-def is_number(text: str) -> bool:
-    return text.lstrip("-").isdigit()
 
 
 def size_text(e: Emit, size: Size, names: Mapping[str, str]) -> str:

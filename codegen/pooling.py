@@ -14,9 +14,9 @@ from math import prod
 from typing import NamedTuple
 
 from tcc.codegen import scalar
-from tcc.codegen.emit import VecType, constant_mask
+from tcc.codegen.emit import VecType, at_least, at_most, constant_mask, is_number
 from tcc.codegen.gather import Places
-from tcc.codegen.kernel import Kernel, is_number, plus, times
+from tcc.codegen.kernel import Kernel, plus, times
 from tcc.codegen.nest import Fold, Position, Vectors
 from tcc.codegen.target import Target
 from tcc.ir.core import Op
@@ -93,17 +93,6 @@ class Pooling:
         return w.finish(self.op.name)
 
     # -- small texts ----------------------------------------------------------------------------------------------
-
-    def least(self, a: str, b: str) -> str:
-        return self._extreme("smin", a, b)
-
-    def most(self, a: str, b: str) -> str:
-        return self._extreme("smax", a, b)
-
-    def _extreme(self, name: str, a: str, b: str) -> str:
-        if is_number(a) and is_number(b):
-            return str((min if name == "smin" else max)(int(a), int(b)))
-        return self.e.call("i64", f"llvm.{name}.i64", ("i64", a), ("i64", b))
 
     def minus(self, a: str, b: str) -> str:
         if is_number(b):
@@ -237,14 +226,14 @@ class Forward(Pooling):
             return
         low, high = "0", windows
         if not a.whole:
-            low = self.least(self.over(str(a.pad + a.stride - 1), a.stride), windows)
-            fitting = self.over(self.most(plus(e, n, str(a.pad - a.ws + a.stride)), "0"), a.stride)
-            high = self.most(low, self.least(windows, fitting))
+            low = at_most(self.e, self.over(str(a.pad + a.stride - 1), a.stride), windows)
+            fitting = self.over(at_least(self.e, plus(e, n, str(a.pad - a.ws + a.stride)), "0"), a.stride)
+            high = at_least(self.e, low, at_most(self.e, windows, fitting))
             e.loop("0", low, 1, one)
         lanes = self.lanes
         whole_loads = self.over(plus(e, n, str(a.pad)), a.stride)
-        last = self.least(high, plus(e, whole_loads, str(1 - a.reach)))
-        count = self.most(self.minus(last, low), "0")
+        last = at_most(self.e, high, plus(e, whole_loads, str(1 - a.reach)))
+        count = at_least(self.e, self.minus(last, low), "0")
         count = str(int(count) & -lanes) if is_number(count) else e.value(f"and i64 {count}, {-lanes}")
         middle = plus(e, low, count)
         self.strips(low, middle, lambda o: emit(Position(o, lanes), True))
@@ -258,8 +247,8 @@ class Forward(Pooling):
         start = plus(e, times(e, o, str(axis.stride)), str(-axis.pad))
         if axis.whole:
             return start, "0", str(axis.ws)
-        low = self.most("0", e.value(f"sub i64 0, {start}")) if axis.pad else "0"
-        return start, low, self.least(str(axis.ws), self.minus(self.w.size(axis.elements), start))
+        low = at_least(self.e, "0", e.value(f"sub i64 0, {start}")) if axis.pad else "0"
+        return start, low, at_most(self.e, str(axis.ws), self.minus(self.w.size(axis.elements), start))
 
     def element(self, parts: Sequence[str], y: str, lanes: int) -> str:
         if len(parts) == 1:
@@ -410,7 +399,7 @@ class Backward(Pooling):
             e.loop("0", n, 1, one)
             return
 
-        limit = self.least(windows, self.over(plus(e, n, str(a.pad)), a.stride))
+        limit = at_most(self.e, windows, self.over(plus(e, n, str(a.pad)), a.stride))
         early = max(a.reach - 1, -(-a.pad // a.stride))
 
         def either(o: str) -> None:
@@ -444,9 +433,9 @@ class Backward(Pooling):
     def holders(self, axis: Axis, i: str) -> tuple[str, str]:
         """The windows that hold element `i`: from, to before."""
         e = self.e
-        low = self.over(self.most(plus(e, i, str(axis.pad - axis.ws + axis.stride)), "0"), axis.stride)
+        low = self.over(at_least(self.e, plus(e, i, str(axis.pad - axis.ws + axis.stride)), "0"), axis.stride)
         last = self.over(plus(e, i, str(axis.pad)), axis.stride)
-        return low, self.least(plus(e, last, "1"), self.w.size(axis.windows))
+        return low, at_most(self.e, plus(e, last, "1"), self.w.size(axis.windows))
 
     def spread(self, v: int, k: int, parts: Sequence[str], xs: Sequence[str], total: str) -> str:
         """Adds to the v-th vector of elements what the k-th last window that holds each brings."""

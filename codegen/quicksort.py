@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from tcc.codegen.emit import Emit, VecType
+from tcc.codegen.emit import Emit, VecType, at_least
 from tcc.codegen.target import Target
 from tcc.codegen.vectors import lane_mask, load, splat, store
 
@@ -86,7 +86,7 @@ class Quicksort:
         masks: list[str | None] = [None] * sure
         for i in range(sure, vectors):
             left = e.value(f"sub i64 %n, {i * t.lanes}")
-            masks.append(lane_mask(e, t, e.call("i64", "llvm.smax.i64", ("i64", left), ("i64", "0"))))
+            masks.append(lane_mask(e, t, at_least(e, left, "0")))
         v = [self.load(self.at("%from", i * t.lanes), mask) for i, mask in enumerate(masks)]
         for i, j in odd_even_pairs(vectors):
             v[i], v[j] = self.ordered(v[i], v[j])

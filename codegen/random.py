@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tcc.codegen import scalar
-from tcc.codegen.emit import VecType
+from tcc.codegen.emit import VecType, at_least, at_most
 from tcc.codegen.gather import Places
 from tcc.codegen.kernel import Kernel, plus, times
 from tcc.codegen.lanes import Lanes
@@ -103,12 +103,12 @@ def mrg_kernel(op: Op, target: Target) -> Kernel:
     streams, count = w.size(state.shape[0]), w.size(out.shape[0])
     busy = streams
     if state.strides == after.strides == (WORDS, 1):
-        busy = e.call("i64", "llvm.smin.i64", ("i64", streams), ("i64", count))
+        busy = at_most(e, streams, count)
     units = e.value(f"sdiv i64 {plus(e, busy, str(lanes - 1))}, {lanes}")
     if busy != streams:
         taken = times(e, units, str(lanes))
-        keep_idle(w, lanes, e.call("i64", "llvm.smin.i64", ("i64", taken), ("i64", streams)), streams)
-    some = e.call("i64", "llvm.smax.i64", ("i64", streams), ("i64", "1"))
+        keep_idle(w, lanes, at_most(e, taken, streams), streams)
+    some = at_least(e, streams, "1")
     each = e.value(f"add i64 {e.value(f'sdiv i64 {count}, {some}')}, 8")
     w.parallel(units, times(e, each, str(4 * lanes)))
     e.end("i32 0")
@@ -137,11 +137,11 @@ class _Draws:
         # steps that every lane takes, then those that only some do
         end = plus(e, first, str(lanes))
         rest = e.value(f"sub i64 {plus(e, self.count, streams)}, {end}")
-        whole = e.value(f"sdiv i64 {e.call('i64', 'llvm.smax.i64', ('i64', rest), ('i64', '0'))}, {streams}")
+        whole = e.value(f"sdiv i64 {at_least(e, rest, '0')}, {streams}")
         ragged = e.value(f"icmp sgt i64 {end}, {streams}")
         whole = e.value(f"select i1 {ragged}, i64 0, i64 {whole}")
         up = e.value(f"sub i64 {plus(e, self.count, streams)}, {plus(e, first, '1')}")
-        steps = e.value(f"sdiv i64 {e.call('i64', 'llvm.smax.i64', ('i64', up), ('i64', '0'))}, {streams}")
+        steps = e.value(f"sdiv i64 {at_least(e, up, '0')}, {streams}")
         x = e.loop(0, whole, 1, lambda k, x: self._draw(first, k, x, None), [(vector, t) for t in x])
         if lanes > 1:
             x = e.loop(whole, steps, 1, lambda k, x: self._draw(first, k, x, own), [(vector, t) for t in x])

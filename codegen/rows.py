@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 
 from tcc.codegen import scalar, streams
 from tcc.codegen.crossing import Crossing
-from tcc.codegen.emit import VecType, constant_mask
+from tcc.codegen.emit import VecType, at_most, constant_mask
 from tcc.codegen.index import Index
 from tcc.codegen.kernel import Kernel, Runtime, Scratch, finish, plus, times
 from tcc.codegen.nest import Fold, Memo, Position, fold_of, read_access
@@ -196,7 +196,7 @@ class Rows(Crossing):
         start, end = times(e, "%begin", str(FLAT_UNIT)), times(e, "%end", str(FLAT_UNIT))
 
         def until(end: str) -> str:
-            return e.call("i64", "llvm.smin.i64", ("i64", end), ("i64", n))
+            return at_most(e, end, n)
 
         if not streams.streamable(self.program, self.target, self.lanes):
             self.row([], start, until(end))
@@ -521,7 +521,7 @@ class Rows(Crossing):
 
         def body(unit: str, _: list[str]) -> None:
             start = times(e, unit, str(CHUNK))
-            stop = e.call("i64", "llvm.smin.i64", ("i64", plus(e, start, str(CHUNK))), ("i64", n))
+            stop = at_most(e, plus(e, start, str(CHUNK)), n)
             self.enter([])
             totals = self.phase(0, start, stop, None)
             for node, pointer in zip(nodes, pointers):

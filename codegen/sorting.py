@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from tcc.codegen.emit import VecType
+from tcc.codegen.emit import VecType, at_most
 from tcc.codegen.kernel import Kernel, Scratch, times
 from tcc.codegen.nest import Position
 from tcc.codegen.quicksort import Quicksort
@@ -52,14 +52,14 @@ def topk_kernel(op: Op, target: Target) -> Kernel:
 
         def few(places: list[str], areas: Areas) -> None:
             n, found = w.size(w.length), w.below(places, areas, least)
-            count = e.call("i64", "llvm.smin.i64", ("i64", n), ("i64", str(least)))
+            count = at_most(e, n, str(least))
             w.write(places, w.sorted(areas, areas.first, areas.second, found), count)
 
         return w.kernel(few)
 
     def line(places: list[str], areas: Areas) -> None:
         n = w.size(w.length)
-        count = e.call("i64", "llvm.smin.i64", ("i64", n), ("i64", w.size(k)))
+        count = at_most(e, n, w.size(k))
         w.build(places, areas.first, n)
         e.line(
             f"call void @KERNEL_NAME.select(ptr {areas.first}, ptr {areas.second}, ptr {areas.counts}, "
@@ -184,7 +184,7 @@ class QuickLines(Lines):
 
         def together() -> None:
             many = times(e, threads, str(SHARES))
-            shares = e.call("i64", "llvm.smin.i64", ("i64", many), ("i64", str(MOST_SHARES)))
+            shares = at_most(e, many, str(MOST_SHARES))
             call = f"call void @KERNEL_NAME.shared(ptr %ctx, ptr %args, i64 {shares}, i64"
             e.loop(0, lines, 1, lambda u, _: e.line(f"{call} {u})"))
 

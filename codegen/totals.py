@@ -7,6 +7,7 @@ threads.  float32 is added up in float64.
 
 from __future__ import annotations
 
+from tcc.codegen.emit import at_most
 from tcc.codegen.kernel import Kernel, Scratch, finish, plus, times
 from tcc.codegen.nest import Fold, Position
 from tcc.codegen.program import Access, Program
@@ -86,7 +87,7 @@ class _Totals(Rows):
 
         def stretch(unit: str, _: list[str]) -> None:
             first = times(e, unit, each)
-            last = e.call("i64", "llvm.smin.i64", ("i64", plus(e, first, each)), ("i64", rows))
+            last = at_most(e, plus(e, first, each), rows)
             self.places = self.totals_of(unit)
             self.visit_range("0", n, [], clear, None)
             e.loop(first, last, 1, lambda row, _: self.row(self.unravel(row, self.outer), "0", n))
@@ -123,7 +124,7 @@ class _Totals(Rows):
 
         def strip(unit: str, _: list[str]) -> None:
             start = times(e, unit, str(STRIP))
-            stop = e.call("i64", "llvm.smin.i64", ("i64", plus(e, start, str(STRIP))), ("i64", n))
+            stop = at_most(e, plus(e, start, str(STRIP)), n)
             e.loop(start, stop, lanes, lambda at, _: some(Position(at, lanes, self.tail_mask(at, stop))))
 
         e.loop("%begin", "%end", 1, strip)

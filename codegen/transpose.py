@@ -6,7 +6,8 @@ A unit of parallel work is a strip of the blocks of tcc.codegen.turning.
 from __future__ import annotations
 
 from tcc.codegen import scalar
-from tcc.codegen.kernel import Kernel, finish, least, plus, times
+from tcc.codegen.emit import at_most
+from tcc.codegen.kernel import Kernel, finish, plus, times
 from tcc.codegen.nest import Nest
 from tcc.codegen.program import Program
 from tcc.codegen.target import Target
@@ -57,13 +58,13 @@ class _Transpose(Nest):
             at = [*outer[: self.across], "0", *outer[self.across :]]
             source, target = self.base(self.read, at), self.base(self.write, at)
             first = times(e, e.value(f"urem i64 {u}, {blocks}"), str(BLOCK))
-            last = least(e, plus(e, first, str(BLOCK)), m)
+            last = at_most(e, plus(e, first, str(BLOCK)), m)
             e.loop(
                 0,
                 n,
                 BLOCK,
                 lambda j, _: turning.block(
-                    source, target, first, last, j, least(e, plus(e, j, str(BLOCK)), n)
+                    source, target, first, last, j, at_most(e, plus(e, j, str(BLOCK)), n)
                 ),
             )
 

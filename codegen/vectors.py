@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from tcc.codegen.emit import Emit, VecType, constant_mask
+from tcc.codegen.emit import Emit, VecType, at_most, constant_mask
 from tcc.codegen.index import Index, Size, known
 from tcc.codegen.target import Target
 
@@ -23,7 +23,7 @@ def lane_mask(e: Emit, t: VecType, count: str) -> str:
     if isinstance(known(count), int):
         return constant_mask([i < int(count) for i in range(t.lanes)])
     wide = t.of(f"i{8 * t.bytes}")
-    few = e.call("i64", "llvm.smin.i64", ("i64", count), ("i64", str(t.lanes)))
+    few = at_most(e, count, str(t.lanes))
     if wide.elem != "i64":
         few = e.value(f"trunc i64 {few} to {wide.elem}")
     lanes = ", ".join(f"{wide.elem} {i}" for i in range(t.lanes))

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from tcc.codegen import scalar
-from tcc.codegen.emit import VecType
+from tcc.codegen.emit import VecType, at_most
 from tcc.codegen.gpu.chips import LANE, WARP
 from tcc.codegen.gpu.kernel import GpuKernel, barrier, block_index, ceil_div, finish, grid_size, thread
 from tcc.codegen.gpu.maps import WIDE, Threads
@@ -113,13 +113,7 @@ class Columns(Threads):
         self.begin_columns()
         rows = self.size(self.rows)
         first = "0" if whole else times(e, block_index(e, "y"), self.size(self.stretch))
-        last = (
-            rows
-            if whole
-            else e.call(
-                "i64", "llvm.smin.i64", ("i64", plus(e, first, self.size(self.stretch))), ("i64", rows)
-            )
-        )
+        last = rows if whole else at_most(e, plus(e, first, self.size(self.stretch)), rows)
 
         def place(number: str, kept: list[str], start: str) -> None:
             totals, columns = self.stretch_of(kept, start, plus(e, first, self.down), last)

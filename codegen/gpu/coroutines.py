@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from tcc.codegen.emit import Emit
+from tcc.codegen.emit import Emit, at_most
 from tcc.codegen.gpu.ops import SLOTS, THREADS, used
 
 WARP_WAIT, DONE, PHASE_WAIT, BLOCK_WAIT = 1, 2, 4, 16
@@ -242,7 +242,7 @@ class _Scheduler:
         """A warp goes on if all its live threads wait for it."""
         e = self.e
         end = e.value(f"add i64 {first}, 32")
-        last = e.call("i64", "llvm.smin.i64", ("i64", end), ("i64", "%threads"))
+        last = at_most(e, end, "%threads")
         low, high = self.extremes(first, last)
         waits = e.value(f"icmp eq i32 {low}, {WARP_WAIT}")
         same = e.value(f"icmp eq i32 {low}, {high}")

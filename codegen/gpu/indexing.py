@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tcc.codegen import scalar
-from tcc.codegen.emit import Emit, VecType
+from tcc.codegen.emit import Emit, VecType, at_least, at_most
 from tcc.codegen.gather import Places
 from tcc.codegen.gpu.chips import LANE
 from tcc.codegen.gpu.kernel import (
@@ -34,8 +34,8 @@ FEW = 1 << 10  # indices that one block checks
 def clamped(e: Emit, index: str, bound: str) -> str:
     """The nearest index that is within."""
     last = e.value(f"sub i64 {bound}, 1")
-    low = e.call("i64", "llvm.smin.i64", ("i64", index), ("i64", last))
-    return e.call("i64", "llvm.smax.i64", ("i64", low), ("i64", "0"))
+    low = at_most(e, index, last)
+    return at_least(e, low, "0")
 
 
 def unless_empty(w: Vectors | Places, count: str, bounds: Sequence[Size]) -> str:

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 
 import llvmlite
 
-from tcc.codegen.emit import Emit, VecType
+from tcc.codegen.emit import Emit, VecType, at_least, is_number
 from tcc.codegen.gpu.chips import TRIPLE, Chip
 from tcc.codegen.gpu.ops import least_sm, used
-from tcc.codegen.kernel import PLACEHOLDER, Slot, is_number, times
+from tcc.codegen.kernel import PLACEHOLDER, Slot, times
 from tcc.ir import dims
 from tcc.ir.dims import Size
 from tcc.runtime import cache
@@ -145,14 +145,11 @@ class Divider:
 
     def __init__(self, e: Emit, sizes: dict[Size, str]) -> None:
         self.e = e
-        self.factors = {
-            text: e.value(f"add i64 {e.value(f'udiv i64 -1, {self.most(text)}')}, 1")
-            for size, text in sizes.items()
-            if not isinstance(size, int)
-        }
+        self.factors = {text: self._factor(text) for size, text in sizes.items() if not isinstance(size, int)}
 
-    def most(self, text: str) -> str:
-        return self.e.call("i64", "llvm.smax.i64", ("i64", text), ("i64", "1"))
+    def _factor(self, by: str) -> str:
+        e, divisor = self.e, at_least(self.e, by, "1")
+        return e.value(f"add i64 {e.value(f'udiv i64 -1, {divisor}')}, 1")
 
     def split(self, number: str, by: str, small: bool) -> tuple[str, str]:
         """Quotient and remainder."""

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from tcc.codegen import scalar
-from tcc.codegen.emit import VecType
+from tcc.codegen.emit import VecType, at_most
 from tcc.codegen.gpu.chips import LANE
 from tcc.codegen.gpu.kernel import (
     BLOCK,
@@ -164,7 +164,7 @@ class Product(Results):
             if self.stretches != 1:
                 self.k_first = times(e, s, self.size(self.stretch))
                 end = plus(e, self.k_first, self.size(self.stretch))
-                self.k_last = e.call("i64", "llvm.smin.i64", ("i64", end), ("i64", self.k_last))
+                self.k_last = at_most(e, end, self.k_last)
             one()
 
         e.loop(block_index(e, "y"), times(e, self.size(self.batch), stretches), grid_size(e, "y"), part)

@@ -4,7 +4,7 @@ written as they lie."""
 from __future__ import annotations
 
 from tcc.codegen import scalar
-from tcc.codegen.emit import VecType
+from tcc.codegen.emit import VecType, at_most
 from tcc.codegen.gather import Places
 from tcc.codegen.gpu.chips import LANE
 from tcc.codegen.gpu.kernel import (
@@ -52,7 +52,7 @@ def stream_kernel(op: Op) -> GpuKernel:
             e.line(f"store i32 {value}, ptr {e.gep(target, k, 'i32')}")
 
         left = e.value(f"sub i64 {all_words}, {first}")
-        stop = e.call("i64", "llvm.smin.i64", ("i64", left), ("i64", str(WORDS * BLOCK)))
+        stop = at_most(e, left, str(WORDS * BLOCK))
         e.loop(member, stop, BLOCK, one)
 
     def group(number: str, _: list[str]) -> None:

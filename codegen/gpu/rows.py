@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from tcc.codegen import scalar
-from tcc.codegen.emit import VecType
+from tcc.codegen.emit import VecType, at_most
 from tcc.codegen.gpu.chips import LANE, WARP
 from tcc.codegen.gpu.indexing import clamped, unless_empty
 from tcc.codegen.gpu.kernel import GpuKernel, barrier, block_index, finish, grid_size, shuffle, thread
@@ -133,7 +133,7 @@ class Teams(Runs, Rows):
         n = self.size(self.length)
         chunk, _ = self.teams()
         start = times(e, chunk, str(CHUNK))
-        stop = e.call("i64", "llvm.smin.i64", ("i64", plus(e, start, str(CHUNK))), ("i64", n))
+        stop = at_most(e, plus(e, start, str(CHUNK)), n)
         self.enter([])
         totals = self.phase(0, start, stop, None)
         for node in self.reduce_nodes():

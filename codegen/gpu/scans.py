@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tcc.codegen import scalar
-from tcc.codegen.emit import VecType
+from tcc.codegen.emit import VecType, at_most
 from tcc.codegen.gather import Places
 from tcc.codegen.gpu.chips import LANE, WARP
 from tcc.codegen.gpu.kernel import (
@@ -174,7 +174,7 @@ class _Scan(Prefix):
             if self.stretches != 1:
                 line, number = e.value(f"udiv i64 {u}, {stretches}"), e.value(f"urem i64 {u}, {stretches}")
                 begin = times(e, number, str(STRETCH))
-                last = e.call("i64", "llvm.smin.i64", ("i64", plus(e, begin, str(STRETCH))), ("i64", n))
+                last = at_most(e, plus(e, begin, str(STRETCH)), n)
             total = self.stretch(self.unravel(line, self.kept), begin, last, team)
             if self.stretches != 1:
                 several = e.value(f"icmp sgt i64 {stretches}, 1")
@@ -303,7 +303,7 @@ class _Scan(Prefix):
 
             (carry,) = e.loop(0, number, 1, add, [(self.t, self.start)])
             begin = times(e, number, str(STRETCH))
-            last = e.call("i64", "llvm.smin.i64", ("i64", plus(e, begin, str(STRETCH))), ("i64", n))
+            last = at_most(e, plus(e, begin, str(STRETCH)), n)
 
             def one(at: str, _: list[str]) -> None:
                 place = self.place(1, places, at)

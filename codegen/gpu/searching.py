@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tcc.codegen import scalar
-from tcc.codegen.emit import VecType
+from tcc.codegen.emit import VecType, at_most
 from tcc.codegen.extremes import Extremes
 from tcc.codegen.gpu.chips import LANE, WARP
 from tcc.codegen.gpu.kernel import (
@@ -50,7 +50,7 @@ class _Positions(Prefix):
 
         def unit(s: str, _: list[str]) -> None:
             begin = times(e, s, str(STRETCH))
-            last = e.call("i64", "llvm.smin.i64", ("i64", plus(e, begin, str(STRETCH))), ("i64", n))
+            last = at_most(e, plus(e, begin, str(STRETCH)), n)
             (self.tally if counts else self.place)(s, begin, last)
 
         e.loop(block_index(e), self.size(self.stretches), grid_size(e), unit)

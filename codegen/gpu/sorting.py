@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from tcc.codegen.emit import VecType
+from tcc.codegen.emit import VecType, at_least, at_most
 from tcc.codegen.gather import Places
 from tcc.codegen.gpu.chips import LANE
 from tcc.codegen.gpu.kernel import (
@@ -149,8 +149,8 @@ class Records(Places):
     def power(self, n: str) -> str:
         """The least power of two that is not less than n, from 1 to TILE."""
         e = self.e
-        low = e.call("i64", "llvm.smin.i64", ("i64", n), ("i64", str(TILE)))
-        low = e.call("i64", "llvm.smax.i64", ("i64", low), ("i64", "1"))
+        low = at_most(e, n, str(TILE))
+        low = at_least(e, low, "1")
         bits = e.call("i64", "llvm.ctlz.i64", ("i64", e.value(f"sub i64 {low}, 1")), ("i1", "false"))
         return e.value(f"shl i64 1, {e.value(f'sub i64 64, {bits}')}")
 
@@ -274,9 +274,9 @@ class Records(Places):
         the end, and the one behind it."""
         e = self.e
         b = self.record_at(a, run)
-        a_count = e.call("i64", "llvm.smin.i64", ("i64", run), ("i64", left))
+        a_count = at_most(e, run, left)
         rest = e.value(f"sub i64 {left}, {a_count}")
-        b_count = e.call("i64", "llvm.smin.i64", ("i64", rest), ("i64", run))
+        b_count = at_most(e, rest, run)
         i = self.split(a, b, a_count, b_count, diagonal)
         own = e.value(f"sub i64 {self.split(a, b, a_count, b_count, plus(e, diagonal, str(TILE)))}, {i}")
         first, second = self.record_at(a, i), self.record_at(b, e.value(f"sub i64 {diagonal}, {i}"))
@@ -314,8 +314,8 @@ class Records(Places):
         """How many of the first `diagonal` results are of a; of equal records those of a come first."""
         e = self.e
         below = e.value(f"sub i64 {diagonal}, {b_count}")
-        low = e.call("i64", "llvm.smax.i64", ("i64", below), ("i64", "0"))
-        high = e.call("i64", "llvm.smin.i64", ("i64", diagonal), ("i64", a_count))
+        low = at_least(e, below, "0")
+        high = at_most(e, diagonal, a_count)
         before, head, inside, after = e.current, e.label(), e.label(), e.label()
         e.branch(head)
         e.at(head)

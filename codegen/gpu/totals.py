@@ -8,6 +8,7 @@ of the stretches, as it does for sums over rows (columns.py).
 from __future__ import annotations
 
 from tcc.codegen import scalar
+from tcc.codegen.emit import at_most
 from tcc.codegen.gpu.chips import LANE
 from tcc.codegen.gpu.columns import Columns
 from tcc.codegen.gpu.indexing import unless_empty
@@ -89,7 +90,7 @@ class _Stretches(Teams):
 
         def stretch(unit: str, _: list[str]) -> None:
             start = times(e, unit, each)
-            stop = e.call("i64", "llvm.smin.i64", ("i64", plus(e, start, each)), ("i64", rows))
+            stop = at_most(e, plus(e, start, each), rows)
             row = times(e, times(e, unit, pitch), "8")
             far = [e.gep(area, row) for area in areas]
             self.places = dict(zip(self.totals, near or far))

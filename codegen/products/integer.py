@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from tcc.codegen import scalar
-from tcc.codegen.emit import Emit, VecType
+from tcc.codegen.emit import Emit, VecType, at_most
 from tcc.codegen.gather import Places
 from tcc.codegen.kernel import Kernel, plus, times
 from tcc.codegen.target import Target
@@ -53,7 +53,7 @@ class _Product:
         def unit(u: str, _: list[str]) -> None:
             at = w.unravel(e.value(f"udiv i64 {u}, {tiles}"), batch)
             top = times(e, e.value(f"urem i64 {u}, {tiles}"), str(_ROWS))
-            end = e.call("i64", "llvm.smin.i64", ("i64", plus(e, top, str(_ROWS))), ("i64", high))
+            end = at_most(e, plus(e, top, str(_ROWS)), high)
 
             def rows(row: str, height: int) -> None:
                 lines = [[*at, plus(e, row, str(i))] for i in range(height)]

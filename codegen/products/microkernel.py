@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tcc.codegen.emit import Emit, VecType
+from tcc.codegen.emit import Emit, VecType, at_most
 from tcc.codegen.target import Target
 from tcc.codegen.vectors import LINE, fetch, lane_mask, load, splat, store, store_first
 
@@ -197,7 +197,7 @@ class _Tile:
         e = self.e
         if self.plain:
             return self._run("%kc", 1, "%stream", "%along", v)[self.pointers :]
-        ending = e.call("i64", "llvm.smin.i64", ("i64", "%kc"), ("i64", str(self.rows)))
+        ending = at_most(e, "%kc", str(self.rows))
         rounds = e.value(f"udiv i64 {e.value(f'sub i64 %kc, {ending}')}, {self.steps}")
         v = self._run(rounds, self.steps, "%stream", "%along", v)
         rest = e.value(f"sub i64 %kc, {e.value(f'mul i64 {rounds}, {self.steps}')}")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from tcc.codegen.emit import Emit, VecType
+from tcc.codegen.emit import Emit, VecType, at_most
 from tcc.codegen.products.microkernel import AHEAD, AHEAD_FAR, VECTORS, begin_tile, tile_rows
 from tcc.codegen.products.record import Reach
 from tcc.codegen.products.record import keeps as copies_b
@@ -71,7 +71,7 @@ def open_tile(t: VecType, vectors: int, target: Target, reach: Reach) -> Emit:
         return [*moved, e.gep(fetched, pace[0]), *acc]
 
     pace = [""]
-    ending = e.call("i64", "llvm.smin.i64", ("i64", "%kc"), ("i64", "%rows"))
+    ending = at_most(e, "%kc", "%rows")
     before = e.value(f"sub i64 %kc, {ending}")
 
     def phase(number: str, v: list[str]) -> list[str]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from tcc.codegen.emit import at_least, at_most
 from tcc.codegen.gather import Places
 from tcc.codegen.kernel import Kernel, finish, plus, times
 from tcc.codegen.products.integer import ceil_div, integer_product_kernel, pieces
@@ -86,24 +87,21 @@ class _Product:
         e.end()
         w.begin_kernel()
         across, down = ceil_div(e, w.size(n), self.wide), ceil_div(e, w.size(m), self.high)
-        points = times(e, self._least(w.size(m), self.high), self._least(w.size(n), self.wide))
+        points = times(e, at_most(e, w.size(m), str(self.high)), at_most(e, w.size(n), str(self.wide)))
         steps = times(e, ceil_div(e, w.size(self.a.shape[-1]), f.step), "8")
         cost = e.value(f"sdiv i64 {times(e, points, steps)}, {f.products_at_once}")
         w.parallel(times(e, w.count(batch), times(e, across, down)), cost)
         e.end("i32 0")
 
-    def _least(self, a: str, b: int | str) -> str:
-        return self.e.call("i64", "llvm.smin.i64", ("i64", a), ("i64", str(b)))
-
     def _unit(self, batch: Sequence[str], top: str, left: str, scratch: str) -> None:
         w, e, f = self.w, self.e, self.f
         m, n, k = (w.size(s) for s in (*self.c.shape[-2:], self.a.shape[-1]))
-        end = self._least(plus(e, top, str(self.high)), m)
-        cols = self._least(e.value(f"sub i64 {n}, {left}"), self.wide)
+        end = at_most(e, plus(e, top, str(self.high)), m)
+        cols = at_most(e, e.value(f"sub i64 {n}, {left}"), str(self.wide))
         sums = e.gep(scratch, self.sums)
 
         def depth(k0: str, _: list[str]) -> None:
-            kc = self._least(e.value(f"sub i64 {k}, {k0}"), f.depth)
+            kc = at_most(e, e.value(f"sub i64 {k}, {k0}"), str(f.depth))
             steps = ceil_div(e, kc, f.step)
 
             by_rows, apart = "0", columns_by_rows(self.target, f)  # columns that are copied along B's rows
@@ -119,7 +117,7 @@ class _Product:
 
             def copy(j: str, _: list[str]) -> None:
                 to = panel_of(j)
-                count = self._least(e.value(f"sub i64 {cols}, {j}"), f.wide.lanes)
+                count = at_most(e, e.value(f"sub i64 {cols}, {j}"), str(f.wide.lanes))
                 copy_b(w, self.target, f, w.address(1, [*batch, k0, plus(e, left, j)]), to, kc, count)
 
             def start(j: str, _: list[str]) -> None:
@@ -151,7 +149,7 @@ class _Product:
             whole, half = f.heights
 
             def block(i: str, _: list[str]) -> None:
-                there = self._least(e.value(f"sub i64 {end}, {i}"), whole)
+                there = at_most(e, e.value(f"sub i64 {end}, {i}"), str(whole))
                 many = e.value(f"icmp sgt i64 {there}, {half}")
                 e.when(many, lambda: tiles(i, whole, there))
                 e.when(e.value(f"xor i1 {many}, true"), lambda: tiles(i, half, there))
@@ -159,7 +157,7 @@ class _Product:
             e.loop(top, end, whole, block)
 
         # k = 0 still writes zeros: at least one round
-        e.loop(0, e.call("i64", "llvm.smax.i64", ("i64", k), ("i64", "1")), f.depth, depth)
+        e.loop(0, at_least(e, k, "1"), f.depth, depth)
 
     def _lines(
         self, batch: Sequence[str], i: str, k0: str, kc: str, height: int, there: str, rows: str

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tcc.codegen.emit import Emit, VecType
+from tcc.codegen.emit import Emit, VecType, at_least
 from tcc.codegen.target import Target
 from tcc.codegen.vectors import lane_mask, load, splat, store
 
@@ -130,7 +130,7 @@ def _begin(e: Emit, height: int) -> None:
 def _masks(e: Emit, t: VecType) -> list[str]:
     """The columns that exist, for each vector of the tile."""
     left = [e.value(f"sub i64 %cols, {v * t.lanes}") for v in range(_VECTORS)]
-    return [lane_mask(e, t, e.call("i64", "llvm.smax.i64", ("i64", n), ("i64", "0"))) for n in left]
+    return [lane_mask(e, t, at_least(e, n, "0")) for n in left]
 
 
 def vector_tile(e: Emit, f: Form, height: int, target: Target) -> None:
