@@ -20,3 +20,10 @@ def merged_batch(type: Type) -> tuple[Size, Size] | None:
             return None
         count = count * size
     return count, stride
+
+
+def batch_axis(type: Type) -> tuple[Size, Size]:
+    """As `merged_batch`, of a place: placement copies what no stride walks."""
+    merged = merged_batch(type)
+    assert merged is not None, f"placement left batch axes that no stride walks: {type}"
+    return merged

@@ -12,18 +12,21 @@ from tcc.codegen.kernel import Kernel, Operand, Runtime, Slot, plus, times
 from tcc.codegen.products.integer import integer_product_kernel
 from tcc.codegen.products.matmul import Epilogue, Matmul, matmul_kernel, matmul_scratch, matmul_slots
 from tcc.codegen.products.panels import check_width
+from tcc.codegen.products.small import is_small, small_product_kernel
 from tcc.codegen.target import Target
+from tcc.codegen.vectors import splat
 from tcc.ir import dims
 from tcc.ir.core import Op, Value
 from tcc.ir.dims import Size
-from tcc.ir.types import Type
-from tcc.passes.batchaxes import merged_batch
+from tcc.passes.batchaxes import batch_axis
 
 
 def product_kernel(op: Op, target: Target) -> Kernel:
     """A placed `matmul a, b, *extras, result`: float products through the engine."""
     if op.operands[0].type.dtype not in ("f32", "f64"):
         return integer_product_kernel(op, target)
+    if is_small(op, target):
+        return small_product_kernel(op, target, *(_block(op) if op.blocks else (None, {})))
     spec, fixed, sizes = _described(op, target)
     slots = tuple(fixed[n] if n in fixed else Runtime(sizes[n]) for n in matmul_slots(spec))
     key = hashlib.sha256(repr(spec).encode()).hexdigest()[:20]
@@ -47,7 +50,7 @@ def product_spec(op: Op, target: Target) -> Matmul:
 def _described(op: Op, target: Target) -> tuple[Matmul, dict[str, Slot], dict[str, Size]]:
     """A product, the slots that are no sizes, and what its sizes are."""
     a, b, c = op.operands[0].type, op.operands[1].type, op.operands[-1].type
-    (batch, batch_a), (_, batch_b), (_, batch_c) = _batch(a), _batch(b), _batch(c)
+    (batch, batch_a), (_, batch_b), (_, batch_c) = batch_axis(a), batch_axis(b), batch_axis(c)
     panels, kept = op.attrs.get("columns") is not None, bool(op.attrs.get("kept"))
     if panels or kept:
         check_width(op.operands[-2].type if kept else b, target)
@@ -66,8 +69,7 @@ def _described(op: Op, target: Target) -> tuple[Matmul, dict[str, Slot], dict[st
         "batch_c": batch_c,
     }
     known = {name: s if isinstance(s, int) else None for name, s in sizes.items()}
-    extras = list(range(2, len(op.operands) - 1 - kept))
-    epilogue, more = _epilogue(op, extras) if op.blocks else (None, {})
+    epilogue, more = _block(op) if op.blocks else (None, {})
     loop = _loop_around(op) if 1 in c.shape[-2:] else None
     spec = Matmul(
         c.dtype,
@@ -102,14 +104,9 @@ def _loop_around(op: Op) -> Op | None:
     return around if isinstance(around, Op) and around.name == "for" else None
 
 
-def _batch(type: Type) -> tuple[Size, Size]:
-    merged = merged_batch(type)
-    assert merged is not None, f"placement left batch axes that no stride walks: {type}"
-    return merged
-
-
-def _epilogue(op: Op, extras: Sequence[int]) -> tuple[Epilogue, dict[str, Slot]]:
+def _block(op: Op) -> tuple[Epilogue, dict[str, Slot]]:
     """The op's block over the finished elements; extras are read by their maps over (batch.., row, column)."""
+    extras = range(2, len(op.operands) - 1 - bool(op.attrs.get("kept")))
     rank = op.operands[-1].type.rank
     slots: list[tuple[str, str]] = []
     fixed: dict[str, Slot] = {}
@@ -154,7 +151,7 @@ def _epilogue(op: Op, extras: Sequence[int]) -> tuple[Epilogue, dict[str, Slot]]
             base = e.gep(values[f"x{k}"], offset, elem)
             if sc == "0":
                 one = scalar.load(e, target, dtype, 1, base, None)
-                env[p] = _splat(e, VecType(scalar.elem(dtype), t.lanes), one)
+                env[p] = splat(e, VecType(scalar.elem(dtype), t.lanes), one)
             else:
                 assert sc == "1", "an epilogue reads along contiguous columns"
                 env[p] = scalar.load(e, target, dtype, t.lanes, e.gep(base, col, elem), mask)
@@ -166,8 +163,3 @@ def _epilogue(op: Op, extras: Sequence[int]) -> tuple[Epilogue, dict[str, Slot]]
 def _key(op: Op, strides: Sequence[tuple[Size, Size, Size]]) -> str:
     """Text that is equal for epilogues that are equal but for run-time strides."""
     return f"{[[s if isinstance(s, int) else '?' for s in t] for t in strides]};{key_text(op.block)}"
-
-
-def _splat(e: Emit, t: VecType, value: str) -> str:
-    one = e.value(f"insertelement {t} poison, {t.elem} {value}, i64 0")
-    return e.value(f"shufflevector {t} {one}, {t} poison, <{t.lanes} x i32> zeroinitializer")

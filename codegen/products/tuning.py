@@ -35,6 +35,7 @@ from tcc.codegen.products.record import (
     UNPACKED,
     keeps,
 )
+from tcc.codegen.products.small import is_small
 from tcc.codegen.target import Target
 from tcc.codegen.vectors import LINE
 from tcc.ir.core import Func, Op
@@ -65,7 +66,7 @@ def tune(
         if op.name != "matmul" or op.attrs.get("plan") or op.operands[0].type.dtype not in ("f32", "f64"):
             continue
         spec = product_spec(op, target)
-        why = not_tuned(spec, target)
+        why = "it is small" if is_small(op, target) else not_tuned(spec, target)
         if why:
             remark(op, f"plan not measured: {why}")
             continue
