@@ -45,6 +45,7 @@ _new.restype, _new.argtypes = ctypes.py_object, [ctypes.c_void_p, ctypes.c_char_
 _is_valid = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_char_p)(("PyCapsule_IsValid", _api))
 _pointer = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p, ctypes.c_char_p)(("PyCapsule_GetPointer", _api))
 _rename = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_char_p)(("PyCapsule_SetName", _api))
+_clear = ctypes.PYFUNCTYPE(None)(("PyErr_Clear", _api))
 _given: dict[int, tuple[object, ...]] = {}  # what lent memory needs until its borrower calls the deleter
 _USED = b"used_dltensor"
 
@@ -54,7 +55,9 @@ def _give_back(managed: Any) -> None:
 
 
 def _drop(capsule: int) -> None:
-    """Of a capsule that nobody took."""
+    """Of a capsule that nobody took.  Who refused it may have set an error, with which nothing here could be called, and which no
+    callback can leave set: Python then reports a SystemError in its place."""
+    _clear()
     if _is_valid(capsule, _NAME):
         _given.pop(_pointer(capsule, _NAME), None)
 

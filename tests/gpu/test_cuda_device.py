@@ -121,6 +121,21 @@ print(d.pool.used)
     assert standin.run(OPEN + program) == "True True (2, 0)\n[[0.0, 1.0, 2.0], [3.0, 4.0, 5.0]] True\n0"
 
 
+def test_memory_that_a_framework_refuses_is_given_back() -> None:
+    program = """
+from tcc.runtime.device_arrays import DeviceArray
+d = open_device(0)
+a = DeviceArray.of(d, np.arange(3.0))
+try:
+    np.from_dlpack(a)
+except (RuntimeError, SystemError):  # of another device's array
+    print(np.asarray(a), d.pool.used > 0)
+del a
+print(d.pool.used)
+"""
+    assert standin.run(OPEN + program) == "[0. 1. 2.] True\n0"
+
+
 NO_DRIVER = """
 import ctypes
 def missing(name, *more, **even_more): raise OSError(name)
