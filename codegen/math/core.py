@@ -256,15 +256,22 @@ class Math:
         biased = self._int_max(biased, 0)
         return self.from_bits(self.int_op("shl", biased, self.mantissa))
 
-    def scale(self, x: str, z: str, n: str, shift: int = 0) -> str:
-        """x * 2^(n + shift), rounded once if it is denormal, for |x| near 1 and n within twice the exponent range."""
+    def scale(self, x: str, z: str, n: str, shift: int = 0, lost: bool = True) -> str:
+        """x * 2^(n + shift), rounded once if it is denormal, for |x| near 1 and n within twice the exponent range.
+
+        Intel's CPUs take a hundred cycles for a result that is lost below the denormal numbers, as a mask's exp(-1e9) is: where
+        n tells so, 0 is not computed.  `lost` says whether there may be such.
+        """
+        least = float(1 - self.bias - self.mantissa - 2)  # beyond the least denormal number, since |x| < 4
+        kept = self.compare("uge", n, least - shift) if lost else None
         if self.native:
-            return self.scalef(x, self.add(n, float(shift)) if shift else n)
+            return self.scalef(x, self.add(n, float(shift)) if shift else n, kept)
         whole = self.int_op("sub", self.to_bits(z), self._magic_bits - shift)
         half = self.int_op("ashr", whole, 1)
         for part in (half, self.int_op("sub", whole, half)):
             biased = self.int_op("add", part, self.bias)
-            x = self.mul(x, self.from_bits(self.int_op("shl", biased, self.mantissa)))
+            factor = self.from_bits(self.int_op("shl", biased, self.mantissa))
+            x = self.mul(x, factor if kept is None or part is half else self.select(kept, factor, 0.0))
         return x
 
     @property
@@ -304,21 +311,26 @@ class Math:
 
     # AVX-512
 
-    def scalef(self, x: Operand, n: str) -> str:
-        return self.avx512("scalef", x, n)
+    def scalef(self, x: Operand, n: str, kept: str | None = None) -> str:
+        """x * 2^floor(n); 0 where `kept` is false."""
+        return self.avx512("scalef", x, n, kept=kept)
 
-    def avx512(self, name: str, *args: Operand, immediate: int | None = None) -> str:
-        """`llvm.x86.avx512.mask.<name>` without a mask, on each 512 bits of the operands."""
+    def avx512(self, name: str, *args: Operand, immediate: int | None = None, kept: str | None = None) -> str:
+        """`llvm.x86.avx512.mask.<name>` on each 512 bits of the operands; lanes where `kept` is false are 0, at no cost."""
         lanes = 512 // self.bits
         piece = VecType(self.t.elem, lanes)
         kind = "ps" if self.single else "pd"
-        mask = ("i16", "-1") if self.single else ("i8", "-1")
+        whole = f"i{lanes}"
         parts: list[str] = []
         for start in range(0, self.t.lanes, lanes):
             inputs: list[tuple[VecType | str, str]] = []
             for a in args:
                 inputs.append((piece, self._lanes(a, start, lanes)))
-            passthrough = inputs[0]
+            passthrough, mask = inputs[0], (whole, "-1")
+            if kept is not None:
+                some = self._lanes(kept, start, lanes, "i1")
+                passthrough = (piece, piece.const(0.0))
+                mask = (whole, self.e.value(f"bitcast {VecType('i1', lanes)} {some} to {whole}"))
             if immediate is not None:
                 inputs.append(("i32", str(immediate)))
             current_rounding = ("i32", "4")
@@ -326,13 +338,14 @@ class Math:
             parts.append(self.e.call(piece, f"llvm.x86.avx512.mask.{name}.{kind}.512", *operands))
         return self._join(parts, lanes)
 
-    def _lanes(self, x: Operand, start: int, count: int) -> str:
+    def _lanes(self, x: Operand, start: int, count: int, elem: str | None = None) -> str:
+        t = self.t.of(elem or self.t.elem)
         if not isinstance(x, str):
-            return VecType(self.t.elem, count).const(x)
-        if count == self.t.lanes:
+            return VecType(t.elem, count).const(x)
+        if count == t.lanes:
             return x
         index = ", ".join(f"i32 {start + i}" for i in range(count))
-        return self.e.value(f"shufflevector {self.t} {x}, {self.t} poison, <{count} x i32> <{index}>")
+        return self.e.value(f"shufflevector {t} {x}, {t} poison, <{count} x i32> <{index}>")
 
     def _join(self, parts: list[str], lanes: int) -> str:
         while len(parts) > 1:

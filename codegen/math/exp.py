@@ -87,7 +87,7 @@ def exp_times(m: Math, x: str, shift: int) -> str:
 
 
 def exp2(m: Math, x: str) -> str:
-    x = m.clamp(-151.0, x, 129.0) if m.single else m.clamp(-1076.0, x, 1025.0)
+    x = m.clamp(-153.0, x, 129.0) if m.single else m.clamp(-1078.0, x, 1025.0)
     z, n = m.nearest(x, 1.0)
     return m.scale(exp_small(m, m.mul(m.sub(x, n), LN2)), z, n)
 
@@ -100,7 +100,7 @@ def expm1_times(m: Math, x: str, shift: int) -> str:
     """(exp(x) - 1) * 2^shift; for -0 the sign is lost."""
     r = reduce(m, m.clamp(-18.0, x, 91.0) if m.single else m.clamp(-38.0, x, 712.0))
     one_less = m.sub(1.0, m.inverse_pow2(r.z, r.n))
-    return m.scale(m.add(r.p, one_less), r.z, r.n, shift)
+    return m.scale(m.add(r.p, one_less), r.z, r.n, shift, lost=False)
 
 
 def tanh(m: Math, x: str) -> str:
@@ -123,10 +123,12 @@ def sigmoid(m: Math, x: str) -> str:
 
     The denominator is a sum of two and the quotient is corrected by its remainder, so that only the last operation rounds.
     c = 2^-24 or 2^-54, a factor on both sides, keeps the denominator finite while the quotient is still a denormal number.
+    Where the result is 0, or 1 long since, a = 40 is computed instead, which makes no denormal numbers on the way.
     """
     shift = -24 if m.single else -54
     c = 2.0**shift
-    a = m.at_most(104.0 if m.single else 746.0, m.abs(x))
+    zero = m.compare("olt", x, -104.0 if m.single else -746.0)
+    a = m.select(zero, 40.0, m.abs(m.at_most(40.0, x)))
     r = reduce(m, a)
     power = m.pow2(r.z, r.n, shift)
     power_and_c = m.add(power, c)
@@ -136,7 +138,7 @@ def sigmoid(m: Math, x: str) -> str:
     quotient = m.div(c, denominator)
     rest = m.fma(m.neg(quotient), low, m.fma(m.neg(quotient), denominator, c))
     y = m.fma(rest, m.mul(quotient, 1.0 / c), quotient)
-    return m.select(m.compare("olt", x, 0.0), y, m.sub(1.0, y))
+    return m.select(m.compare("olt", x, 0.0), m.select(zero, 0.0, y), m.sub(1.0, y))
 
 
 def cosh(m: Math, x: str) -> str:

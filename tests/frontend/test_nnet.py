@@ -38,6 +38,23 @@ def test_softmax_takes_vectors_and_matrices_of_floats():
         T.nnet.softmax(T.imatrix())
 
 
+@pytest.mark.parametrize("axis", (-1, 0, 1, -3))
+def test_softmax_along_an_axis(axis):
+    x = np.random.default_rng(0).normal(size=(3, 5, 4))
+    e = np.exp(x - x.max(axis, keepdims=True))
+    wanted = e / e.sum(axis, keepdims=True)
+    np.testing.assert_allclose(run(lambda v: T.nnet.softmax(v, axis=axis), x), wanted)
+    np.testing.assert_allclose(run(lambda v: T.nnet.logsoftmax(v, axis=axis), x), np.log(wanted))
+    T.verify_grad(lambda v: T.nnet.softmax(v, axis=axis), [x], rng=np.random.RandomState(1))
+
+
+def test_softmax_says_how_to_take_more_axes_and_which_there_are():
+    with pytest.raises(ValueError, match=r"softmax\(x, axis=-1\)"):
+        T.nnet.softmax(T.tensor3())
+    with pytest.raises(ValueError, match="2 axes, got axis=2"):
+        T.nnet.softmax(T.matrix(), axis=2)
+
+
 def test_pointwise():
     v = X[0]
     np.testing.assert_allclose(run(T.nnet.sigmoid, v), 1 / (1 + np.exp(-v)))

@@ -10,7 +10,7 @@ from tcc.elemwise import sub as _sub
 from tcc.graph import Shown
 from tcc.opfunction import OpFunction
 from tcc.reductions import sum as _sum
-from tcc.shapes import dimshuffle
+from tcc.shapes import dimshuffle, moveaxis
 from tcc.variable import as_variable
 
 SELU_ALPHA, SELU_SCALE = 1.6732632423543772848170429916717, 1.0507009873554804934193349852946
@@ -85,23 +85,33 @@ def softsign(x: Any) -> Any:
     return true_div(x, add(1.0, abs_(x)))
 
 
-def softmax(c: Any) -> Any:
-    """The softmax of each row; a vector gives a row."""
-    return _rows("softmax", c)
+def softmax(c: Any, axis: int | None = None) -> Any:
+    """exp(c) over its sum, along `axis` of floats with any number of axes; without `axis` of each row of a matrix (Theano's
+    form, where a vector gives a row).  ValueError for an axis that is not there."""
+    return _rows("softmax", c, axis)
 
 
-def logsoftmax(c: Any) -> Any:
-    """The logarithm of the softmax of each row."""
-    return _rows("log_softmax", c)
+def logsoftmax(c: Any, axis: int | None = None) -> Any:
+    """The logarithm of the softmax, without overflow; of what, as for `softmax`."""
+    return _rows("log_softmax", c, axis)
 
 
-def _rows(row: str, c: Any) -> Any:
+def _rows(row: str, c: Any, axis: int | None) -> Any:
     c = as_variable(c)
-    if c.type.ndim not in (1, 2) or c.type.dtype in TO_FLOAT:
-        raise ValueError(f"{row}: x must be 1-d or 2-d tensor of floats. Got {c.type}")
-    x = dimshuffle(c, "x", 0) if c.type.ndim == 1 else c
-    title = "Softmax" if row == "softmax" else "LogSoftmax"
-    return build.node(row, x, shown=Shown(title, (x,))).result
+    ndim = c.type.ndim
+    if c.type.dtype in TO_FLOAT or axis is None and ndim not in (1, 2):
+        several = ndim > 2 and c.type.dtype not in TO_FLOAT
+        hint = f".  Say along which axis: {row.replace('_', '')}(x, axis=-1)" if several else ""
+        raise ValueError(f"{row}: x must be 1-d or 2-d tensor of floats. Got {c.type}{hint}")
+    if axis is None:
+        x = dimshuffle(c, "x", 0) if ndim == 1 else c
+        title = "Softmax" if row == "softmax" else "LogSoftmax"
+        return build.node(row, x, shown=Shown(title, (x,))).result
+    if not -ndim <= axis < ndim:
+        raise ValueError(f"{row}: x has {ndim} axes, got axis={axis}")
+    if axis % ndim == ndim - 1:
+        return build.node(row, c).result
+    return moveaxis(build.node(row, moveaxis(c, axis, -1)).result, -1, axis)
 
 
 def categorical_crossentropy(coding_dist: Any, true_dist: Any) -> Any:
