@@ -12,6 +12,7 @@ from dataclasses import replace as with_fields
 from typing import TYPE_CHECKING, Any
 
 from tcc.ir.optable import OpDef
+from tcc.opfunction import OpFunction
 from tcc.settings import config
 
 if TYPE_CHECKING:
@@ -30,9 +31,12 @@ class Body:
     results: tuple[Variable, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class ShownOp:
-    """What stands for an operation, or for several, under Theano's name, `Subtensor{int64}`; `defn` is the row of the last."""
+    """What stands for an operation, or for several, under Theano's name, `Subtensor{int64}`; `defn` is the row of the last.
+
+    It equals the function that applies it, if that is an op in Theano: `v.owner.op == T.exp`.
+    """
 
     label: str
     defn: OpDef
@@ -49,8 +53,18 @@ class ShownOp:
             raise AttributeError(f"{self.label} is no elementwise op")
         return self
 
+    @property
+    def function(self) -> str:
+        """The name of the function of numbers that is applied; else the label."""
+        return self.label[9:-1].removesuffix(",no_inplace") if self.kind == "Elemwise" else self.label
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, OpFunction):
+            return self.function == other.__name__
+        return type(other) is type(self) and (self.label, self.defn) == (other.label, other.defn)
+
     def __hash__(self) -> int:
-        return hash((self.label, self.defn.name))
+        return hash(self.function)
 
     def __repr__(self) -> str:
         return self.label

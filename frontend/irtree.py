@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from tcc.graph import ShownOp
 from tcc.ir.core import Block, Func, Op, Value
 from tcc.passes.epilogue import WITH_EPILOGUE
 from tcc.printing import INFIX, THEANO_NAMES, TITLES
@@ -63,6 +64,34 @@ def clients(value: Value, order: Mapping[Op, int], ident: Callable[[Any], str]) 
         ("output", "") if op.name == "yield" else (ident(op), order.get(op, "")) for op, _ in value.uses
     ]
     return f" clients:{readers}"
+
+
+class Operation:
+    """An operation as a monitor sees it: its `op`, its `inputs` and `outputs`, its `name` in the IR and the user's line, `loc`."""
+
+    def __init__(self, ir_op: Op) -> None:
+        self.ir_op = ir_op
+        self.name, self.loc = ir_op.name, ir_op.loc
+        self.inputs, self.outputs = list(ir_op.reads), list(ir_op.results)
+
+    @property
+    def op(self) -> Any:
+        """The user's op, or what stands for a row under Theano's name."""
+        function = self.ir_op.attrs.get("function")
+        probed = getattr(function, "__self__", None)  # an op that is run early, to tell its sizes
+        own = getattr(getattr(probed, "function", function), "op", None)
+        return ShownOp(op_label(self.ir_op), self.ir_op.defn) if own is None else own
+
+    def __str__(self) -> str:
+        return f"{self.op}({', '.join(map(value_text, self.inputs))})"
+
+
+def value_text(value: Value) -> str:
+    """A value by its name, or by what made it."""
+    op = value.op
+    if op is not None and op.name == "const":
+        return constant_text(op)
+    return value.name or ("?" if op is None else f"{op_label(op)}.{value.index}")
 
 
 def constant_text(op: Op) -> str:

@@ -11,7 +11,7 @@ from tcc.ir import dims
 from tcc.ir.dims import Size
 from tcc.ir.types import Type
 from tcc.printing import label
-from tcc.user_op import Probed
+from tcc.user_op import Op, Probed
 from tcc.variable import TensorConstant, Variable
 
 if TYPE_CHECKING:
@@ -148,9 +148,15 @@ def argtopk(lowering: Lowering, node: Apply) -> None:
 
 
 def call(lowering: Lowering, node: Apply) -> None:
-    """A Python function.  Sizes that only it can tell are asked for first."""
+    """A Python function.  Sizes that only it can tell are asked for first.  Of equal ops of equal inputs one is called."""
     function, name = node.attrs["function"], node.attrs["name"]
     operands = [lowering.value(v) for v in node.operands]
+    key = (node.attrs.get("op"), *operands, *(r.type for r in node.results))
+    mergeable = isinstance(key[0], Op)
+    for scope in lowering.scopes if mergeable else ():
+        if key in scope.calls:
+            lowering.define(node, scope.calls[key])
+            return
     given = iter(node.attrs["sizes"])
     shapes = [[next(given) for _ in r.type.shape] for r in node.results]
     if any(s is None for shape in shapes for s in shape):
@@ -165,6 +171,8 @@ def call(lowering: Lowering, node: Apply) -> None:
     ]
     op = lowering.builder.op("call", *operands, attrs={"name": name, "types": types, "function": function})
     lowering.define(node, op.results)
+    if mergeable:
+        lowering.scopes[-1].calls[key] = op.results
 
 
 def conv(lowering: Lowering, node: Apply) -> None:

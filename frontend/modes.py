@@ -14,6 +14,7 @@ import numpy as np
 from tcc.callables import InterpretedFunction, compiled, explained
 from tcc.ir import interpret
 from tcc.ir.core import Op, Value
+from tcc.irtree import Operation
 from tcc.lower import Lowered
 from tcc.runtime.buffers import Container
 from tcc.runtime.callable import Function as NativeFunction
@@ -133,7 +134,7 @@ class NanGuardMode(Mode):
 class MonitorMode(Mode):
     """Interprets, and calls `pre_func(i, node, fn)` before and `post_func(i, node, fn)` behind each operation.
 
-    i counts operations; `node` is the operation, whose text and `loc` say what and where it is; `fn.inputs` and
+    i counts operations; `node` is the operation (`irtree.Operation`), whose `op` and `loc` say what and where it is; `fn.inputs` and
     `fn.outputs` are lists of one-element lists of arrays, as Theano's are.
     """
 
@@ -158,12 +159,13 @@ class MonitorMode(Mode):
                     return super().op(op)
                 seen = Cells([[self.env[v]] for v in op.reads], [[None] for _ in op.results])
                 number, self.count = self.count, self.count + 1
+                node = Operation(op)
                 if mode.pre_func is not None:
-                    mode.pre_func(number, op, seen)
+                    mode.pre_func(number, node, seen)
                 super().op(op)
                 seen.outputs = [[self.env[v]] for v in op.results]
                 if mode.post_func is not None:
-                    mode.post_func(number, op, seen)
+                    mode.post_func(number, node, seen)
 
         return InterpretedFunction(name, parameters, lowered, returns, Monitor)
 

@@ -26,6 +26,9 @@ class OpFunction(Generic[P, R]):
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         return self._function(*args, **kwargs)
 
+    def __hash__(self) -> int:
+        return hash(self.__name__)  # that of what it applies, which equals it (`graph.ShownOp`)
+
     def __repr__(self) -> str:
         return f"<function {self.__module__}.{self.__qualname__}>"
 

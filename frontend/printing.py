@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from tcc.graph import Apply, shown_inputs, toposort
-from tcc.ir.core import Op
 from tcc.variable import Constant, TensorConstant, Variable, as_variable
 
 # Names of elementwise rows in Theano where they differ.
@@ -269,7 +268,8 @@ def debugprint(
     shown: dict[Any, str] = {} if done is None else done
     scans: list[Apply] = []
     optimised = getattr(obj, "optimised", None)
-    if optimised is not None or isinstance(obj, Op):
+    operation: Any = getattr(obj, "ir_op", None)  # of what a monitor is told
+    if optimised is not None or operation is not None:
         from tcc.irtree import tree, trees
 
         def ident(key: Any) -> str:
@@ -278,7 +278,7 @@ def debugprint(
         if optimised is not None:
             lines = tree(optimised(), ident, depth, print_type, print_clients)
         else:
-            lines = trees(obj.results, {}, ident, depth, print_type)
+            lines = trees(operation.results, {}, ident, depth, print_type)
         out.write("".join(line + "\n" for line in lines))
         obj = []
     for root, order in _roots(obj):

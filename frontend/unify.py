@@ -194,9 +194,12 @@ def resolve_block(block: Block, sizes: Sizes) -> None:
 
 
 class Scope:
-    """One block being filled: what is visible from its start on, and the sizes bound in it."""
+    """One block being filled: what is visible from its start on, the sizes bound and the user-written ops called in it."""
 
     def __init__(self, builder: GraphBuilder) -> None:
         self.builder = builder
         self.values: dict[Variable, Value] = {}
         self.bound: dict[Any, Size] = {}
+        self.calls: dict[
+            Any, Sequence[Value]
+        ] = {}  # the results of user-written ops, by op, operands and types

@@ -23,6 +23,7 @@ from tcc.elemwise import true_div as truediv
 from tcc.gradient import DisconnectedType
 from tcc.loops import scan
 from tcc.modes import get_mode
+from tcc.printing import debugprint
 from tcc.reductions import axes_of
 from tcc.runtime.devices import DeviceError
 from tcc.settings import config
@@ -226,7 +227,7 @@ def detect_nan(i: int, node: Any, fn: Any) -> None:
         value = np.asarray(output[0])
         if value.dtype.kind == "f" and np.isnan(value).any():
             print("*** NaN detected ***")
-            print(node)
+            debugprint(node)
             print(f"Inputs : {[x[0] for x in fn.inputs]}")
             print(f"Outputs: {[x[0] for x in fn.outputs]}")
             break

@@ -114,6 +114,19 @@ def test_a_monitor_sees_each_operation() -> None:
     assert seen[-1][2][0] == [1.0] and seen[0][3] is None
 
 
+def test_a_monitor_is_told_what_runs_and_of_what() -> None:
+    @tcc.as_op(itypes=[T.dvector], otypes=[T.dvector])
+    def twice(v: Any) -> Any:
+        return v * 2
+
+    ran: list[Any] = []
+    monitor = MonitorMode(lambda i, node, fn: ran.append((str(node), node.op)))
+    tcc.function([x], twice(5 * T.exp(x)), mode=monitor)([0.0])
+    texts, ops = zip(*(r for r in ran if "broadcast" not in r[0]))
+    assert texts[0] == "Elemwise{exp}(x)" and texts[-1] == "FromFunctionOp{twice}(Elemwise{mul}.0)"
+    assert ops[0] == T.exp and ops[0] != T.log and ops[-1] == twice
+
+
 def test_debug_mode_compares_with_compiled_code(monkeypatch: pytest.MonkeyPatch) -> None:
     w = tcc.shared(np.ones(2), "w")
     f = tcc.function([x], T.exp(x).sum(), updates=[(w, w + x)], mode=DebugMode())
@@ -132,3 +145,17 @@ def test_debug_mode_looks_for_what_is_not_finite() -> None:
     f = tcc.function([x], T.log(x), mode=DebugMode(check_isfinite=True))
     with pytest.raises(InvalidValueError, match="Inf detected"):
         f([0.0])
+
+
+def test_ops_equal_the_functions_that_apply_them() -> None:
+    m = T.dmatrix("m")
+    for function, made in {
+        T.exp: T.exp(m),
+        T.add: m + 1,
+        T.switch: T.switch(m > 0, m, 0),
+        T.nnet.sigmoid: T.nnet.sigmoid(m),
+        T.nlinalg.matrix_inverse: T.nlinalg.matrix_inverse(m),
+    }.items():
+        op = made.owner.op
+        assert op == function and function == op and {function: 1}[op] == 1
+        assert op != T.log and op != "exp"

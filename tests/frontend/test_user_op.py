@@ -165,3 +165,32 @@ def test_inside_a_loop():
     m = T.dmatrix("m")
     made, _ = tcc.scan(lambda row: AXPB(2, 1)(row), sequences=m)
     assert made.eval({m: X}).tolist() == [[3, 5]]
+
+
+def test_equal_ops_of_equal_inputs_are_called_once():
+    calls = []
+
+    class Scaled(tcc.Op):
+        __props__ = ("factor",)
+
+        def __init__(self, factor):
+            self.factor = factor
+
+        def make_node(self, x):
+            return tcc.Apply(self, [x], [x.type()])
+
+        def perform(self, node, inputs, output_storage):
+            calls.append(self.factor)
+            output_storage[0][0] = inputs[0] * self.factor
+
+    class Unlike(Scaled):
+        __props__ = None
+
+    x, c = T.dvector("x"), T.scalar("c")
+    steps, _ = tcc.scan(lambda v: v + Scaled(2)(x), x)
+    total = Scaled(2)(x) + Scaled(2)(x) + Scaled(3)(x) + Unlike(4)(x) + Unlike(4)(x) + steps.sum(0)
+    f = tcc.function([x, c], tcc.ifelse(c > 0, Scaled(2)(x) * total, Scaled(5)(x)))
+    assert f([1.0, 1.0], 1.0).tolist() == [2 * (2 + 2 + 3 + 4 + 4 + 6)] * 2
+    assert sorted(calls) == [2, 3, 4, 4]
+    calls.clear()
+    assert f([1.0, 1.0], 0.0).tolist() == [5, 5] and calls == [5]
