@@ -308,6 +308,7 @@ def _check_inputs(given: Sequence[Variable], results: Sequence[Any], on_unused: 
     used |= set(
         ancestors([v.sized for v in used if isinstance(v, TensorConstant) and v.sized is not None], given)
     )
+    used.update([i for v in used for i in v.moved_by])
     above = set(given)
     leaves = [v for v in _leaves(results, above) if not isinstance(v, Constant | SharedVariable)]
     missing = [v for v in leaves if v not in above]

@@ -9,12 +9,12 @@ from tcc import build
 from tcc.adjoints import DisconnectedInputError, NullTypeGradError, discrete, fitted, zeros
 from tcc.backward import CUTS, backward
 from tcc.branches import ifelse
-from tcc.graph import Apply, Body, located_at, toposort
+from tcc.graph import Apply, Body, inputs, located_at, toposort
 from tcc.ir.optable import Undefined
 from tcc.loopgrad import Steps, like_state, scan_node
 from tcc.loops import element_like
 from tcc.types import tensor_type
-from tcc.variable import Variable, as_variable
+from tcc.variable import Constant, SharedVariable, Variable, as_variable
 
 
 def Rop(
@@ -50,6 +50,9 @@ def Rop(
         else _finished(v, tangents.get(v), disconnected_outputs, return_disconnected)
         for v in outputs
     ]
+    for v, t in zip(outputs, made):
+        if t is not None and t.owner is not None:
+            t.moved_by = tuple(i for i in inputs([v]) if not isinstance(i, Constant | SharedVariable))
     if isinstance(f, tuple):
         return tuple(made)
     return made if isinstance(f, list) else made[0]

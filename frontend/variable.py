@@ -26,6 +26,9 @@ class Variable:
     """A node of the graph: an input, or result `index` of the node `owner`.  Identity is the object."""
 
     __count__ = itertools.count()
+    moved_by: tuple[
+        Variable, ...
+    ] = ()  # of what `Rop` makes: the inputs of what it differentiates, which functions may take
 
     def __init__(
         self, type: Type, owner: Apply | None = None, index: int | None = None, name: str | None = None

@@ -13,6 +13,7 @@ from tcc.runtime.layout import Frame
 from tcc.runtime.panels import KeptSpec
 
 Returns = Literal["array", "list", "none"]
+SHOWN = 12  # arrays whose shapes a message gives, inputs first
 
 
 class SizeMismatch(ValueError):
@@ -130,7 +131,9 @@ class Signature:
                 wanted = evaluate(size, known)
                 if wanted == got:
                     continue
-                shapes = ", ".join(f"{_label(s, k)} {tuple(g)}" for k, (s, g) in enumerate(specs) if g)
+                seen = [f"{_label(s, k)} {tuple(g)}" for k, (s, g) in enumerate(specs) if g]
+                more = [f"and {len(seen) - SHOWN} more"] if len(seen) > SHOWN else []
+                shapes = ", ".join([*seen[:SHOWN], *more])
                 reason = "; ".join(f"{n} = {known[n]} is from {giver[n]}" for n in sorted(names_of(size)))
                 if isinstance(size, int):
                     wish = f"{size}"

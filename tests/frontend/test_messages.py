@@ -303,3 +303,10 @@ def test_another_llvmlite():
     assert "found 0.47.0 in" in said(ImportError, check_llvmlite, "0.47.0")
     pyproject = Path(__file__).parents[2] / "pyproject.toml"
     assert f'"llvmlite>={LLVMLITE},<' in pyproject.read_text()
+
+
+def test_a_message_gives_the_shapes_of_few_arrays():
+    x, many = T.dmatrix("x"), [tcc.shared(np.ones(3), f"w{k}") for k in range(40)]
+    with pytest.raises(ValueError) as e:
+        tcc.function([x], sum(many, x.sum(0)))(np.ones((2, 4)))
+    assert "Shapes: x (2, 4), w0 (3,)" in str(e.value) and "w10 (3,), and 29 more" in str(e.value)

@@ -116,3 +116,16 @@ def test_subgraph_grad():
     assert behind[0].eval({w1: 2.0}) == 0
     with pytest.raises(ValueError, match="must be specified"):
         tcc.subgraph_grad([w1], [x])
+
+
+def test_a_function_may_take_what_a_derivative_does_not_read():
+    w, v, x = T.dmatrix("w"), T.dmatrix("v"), T.dvector("x")
+    along = T.Rop(T.dot(x, w), w, v)
+    for inputs, values in (([w, v, x], [[[1, 1], [1, 1]]]), ([v, x], [])):  # theano's tutorial takes w
+        assert tcc.function(inputs, along)(*values, [[2, 2], [2, 2]], [0, 1]).tolist() == [2, 2]
+    product = tcc.OpFromGraph([x, w], [T.dot(x, w)])
+    one, d = T.dvector("one"), T.dvector("d")
+    f = tcc.function([one, w, d], 2 * T.Rop(product(one, w), one, d))
+    assert f([9, 9], [[1, 2], [3, 4]], [1, 1]).tolist() == [8, 12]
+    with pytest.raises(tcc.compiling.UnusedInputError):
+        tcc.function([v, x, w, d], along)
