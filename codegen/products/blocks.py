@@ -11,6 +11,7 @@ from tcc.codegen.products.record import (
     A_BLOCK,
     A_COLUMNS,
     A_ROWS,
+    A_UNPACKED,
     BLOCK_UNIT,
     BODY,
     GROUP,
@@ -213,12 +214,16 @@ class _Block:
         """How A is copied, where and in what strides it is read, and what is fetched ahead of it."""
         e, x, r, t, kc, ways = self.e, self.x, self.r, self.t, self.kc, self.reach.packs_a
         mode = r["pack_a"]
-        self.by_rows, self.by_cols, block = (
+        by_rows, self.by_cols, block = (
             e.value(f"icmp eq i64 {mode}, {m}") if m in ways else "false"
             for m in (A_ROWS, A_COLUMNS, A_BLOCK)
         )
         by_cols = self.by_cols
-        copies = e.value(f"or i1 {self.by_rows}, {by_cols}") if ways & {A_ROWS, A_COLUMNS} else "false"
+        self.fill = "false" if block == "false" else e.value(f"icmp ne i64 {r['fill']}, 0")
+        self.by_rows = by_rows if block == "false" else e.value(f"or i1 {by_rows}, {self.fill}")
+        if block != "false":
+            block = e.value(f"and i1 {block}, {e.value(f'xor i1 {self.fill}, true')}")
+        copies = e.value(f"or i1 {self.by_rows}, {by_cols}") if ways - {A_UNPACKED} else "false"
         self.ars, self.acs = (
             select(e, block, "i64", yes, no) for yes, no in ((r["block_row"], r["ars"]), (t.bytes, r["acs"]))
         )
@@ -280,10 +285,19 @@ class _Block:
         e, x, t, kc = self.e, self.x, self.t, self.kc
         start = at
         to = ("ptr", self.scratch)
-        if A_ROWS in self.reach.packs_a:
-            lines = (("ptr", at), ("i64", self.ars), to, ("i64", self.along), ("i64", rows), ("i64", kc))
+        if self.by_rows != "false":
+            to_block = e.gep(self.r["block"], x.mul(x.sub(row, self.top), self.along))
+            copy = select(e, self.fill, "ptr", to_block, self.scratch)
+            lines = (
+                ("ptr", at),
+                ("i64", self.ars),
+                ("ptr", copy),
+                ("i64", self.along),
+                ("i64", rows),
+                ("i64", kc),
+            )
             e.when(self.by_rows, lambda: call_part(e, pack_name(t, "rows"), *lines))
-            start = e.value(f"select i1 {self.by_rows}, ptr {self.scratch}, ptr {start}")
+            start = e.value(f"select i1 {self.by_rows}, ptr {copy}, ptr {start}")
         if A_COLUMNS in self.reach.packs_a:
             done = x.sub(row, self.first)
             in_group = x.sub(done, x.mul(x.div(done, self.group), self.group))

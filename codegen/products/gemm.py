@@ -4,7 +4,8 @@ One set of functions serves every product of its dtype.  What a call needs stand
 
     for each run of columns, if there are enough that each thread has one of its own, else for all columns:
     for each block of MC rows, for each block of KC of k:
-        copy A's block, if more than one block of columns uses it     (threads share the copies, each makes a part)
+        copy A's block, if more than one block of columns uses it     (threads share the copies, each makes a part; rows are
+                                                                      copied as the first block of columns comes to them)
         for each block of NC columns:
             copy B's block into panels of one tile's columns
             for each run of tile rows, split over threads:            (or the columns are split, when there are few rows)
@@ -178,8 +179,10 @@ class _Product:
         self.accumulate, self.base = r["accumulate"], r["panels"]
         self.threads = e.value(f"load i64, ptr {e.gep('%ctx', at.CTX_THREADS, 'i64')}")
         # whoever makes panels is their only reader
-        lone = x.either(r["by_columns"], x.either(x.less(0, r["serial"]), x.less(self.threads, 2)))
-        self.own: Size = lone if reach.threads else 1
+        alone = x.either(x.less(0, r["serial"]), x.less(self.threads, 2))
+        self.own: Size = x.either(r["by_columns"], alone) if reach.threads else 1
+        # whoever reads rows of A reads them for all columns
+        self.whole_rows: Size = x.either(x.equal(r["by_columns"], 0), alone) if reach.threads else 1
         copies = bool(reach.packs_b - {UNPACKED})
         packed = self.packed = e.value(f"icmp ne i64 {r['pack_b']}, {UNPACKED}") if copies else "false"
         self.by_columns, self.grain, self.pack_grain, self.epilogue = (
@@ -283,8 +286,10 @@ class _Product:
         r["panel_column"] = select(e, self.packed, "i64", panel_bytes, self.bcs)
         if A_BLOCK in self.reach.packs_a:
             r["block_row"] = a_row_bytes(t, kc, x)
-            block = e.value(f"icmp eq i64 {r['pack_a']}, {A_BLOCK}")
-            e.when(block, lambda: self._parallel("_rows", x.ceil_div(r["mc"], BLOCK_UNIT), 1))
+            block, fills = x.equal(r["pack_a"], A_BLOCK), x.both(x.equal(r["acs"], t.bytes), self.whole_rows)
+            r["fill"] = x.both(block, fills)
+            before = e.value(f"icmp ne i64 {x.both(block, x.sub(1, fills))}, 0")
+            e.when(before, lambda: self._parallel("_rows", x.ceil_div(r["mc"], BLOCK_UNIT), 1))
         e.loop(0, self.n, self.nc_most, self._columns)
 
     def _columns(self, jc: str, _: list[str]) -> None:
@@ -300,6 +305,7 @@ class _Product:
             e.when(before, lambda: self._parallel("_pack", count, self.pack_grain))
         units = x.pick(self.by_columns, count, x.ceil_div(r["mc"], unit_rows(self.target)))
         self._parallel("_block", units, self.grain)
+        r["fill"] = 0
 
 
 def _own_record(e: Emit) -> str:

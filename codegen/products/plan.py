@@ -76,7 +76,7 @@ _NEAR_CACHES = (
 )
 _THIRD_CACHES = 16  # what takes so many times the second-level cache at most may be in the third
 _BLOCK_CACHES = (
-    4  # the copy of A that all blocks of columns use takes so many times the second-level cache at most
+    8  # the copy of A that all blocks of columns use takes so many times the second-level cache at most
 )
 _LEAST_APART = 8  # panels of columns that are worth reading all of A for
 _LEAST_APART_BLOCK = 32  # and copying a block of it, as each thread would
@@ -261,20 +261,23 @@ def _copies(
 def _a_copy(t: VecType, target: Target, x: Index, sizes: Sizes) -> Size:
     """Whether A is copied, for which there have to be columns enough that use the copy.
 
-    By rows where neighbouring rows fall on one cache set; on two or more they fit its ways.  By columns, where each step of k is on
-    other lines than the last: if rows are more than a few, since numbers of a tile's rows lie on two or three lines where one or two
-    would do; on AMD's if there are more steps than the first-level cache and the table of pages hold, or if they lie far apart.
+    By rows where neighbouring rows fall on one cache set, or on two, of which a tile's take nearly all ways, if more columns use the
+    copy.  By columns, where each step of k is on other lines than the last: if rows are more than a few, since numbers of a tile's
+    rows lie on two or three lines where one or two would do; on AMD's if there are more steps than the first-level cache and the
+    table of pages hold, or if they lie far apart.
     """
-    by_rows, width, sets = x.equal(sizes["acs"], 1), VECTORS * t.lanes, _WAY_BYTES // t.bytes
+    by_rows, width, way = x.equal(sizes["acs"], 1), VECTORS * t.lanes, _WAY_BYTES // t.bytes
     line = x.pick(by_rows, sizes["ars"], sizes["acs"])
-    crowded = x.equal(x.mul(x.div(line, sets), sets), line)
+    on_one, on_two = (x.equal(x.mul(x.div(line, step), step), line) for step in (way, way // 2))
     used = x.both(x.less(2 * width, sizes["n"]), x.less(2 * width, sizes["k"]))
+    wide = x.less(4 * width - 1, sizes["n"])
     deep = x.less(_KC_LEAST - 1, sizes["k"])
-    far = x.both(x.less(_FAR_BYTES // t.bytes - 1, sizes["acs"]), x.less(4 * width - 1, sizes["n"]))
+    far = x.both(x.less(_FAR_BYTES // t.bytes - 1, sizes["acs"]), wide)
     rather = x.either(deep, far)
     if not target.scattered_lines:
         rather = x.either(rather, x.less(_SOME_TILES * tile_rows(target)[0], sizes["m"]))
     columns = x.both(x.both(x.equal(sizes["ars"], 1), used), rather)
+    crowded = x.either(on_one, x.both(on_two, wide))
     rows = x.both(x.both(by_rows, used), crowded)
     return x.pick(columns, A_COLUMNS, x.pick(rows, A_ROWS, A_UNPACKED))
 

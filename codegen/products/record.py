@@ -22,7 +22,7 @@ PACKS_A = A_UNPACKED, A_ROWS, A_COLUMNS, A_BLOCK = range(4)
 # Strides are in bytes.  turned: the record describes the transposed product.  index: which of the batch is being computed.
 # apart: panels of columns that a thread may take as a product of its own, at least.  left: columns that lie left of those.
 # shared_bytes: of each thread's scratch, the first part, for B's panels and, from b_bytes on, A's block, whose rows are
-# block_row bytes apart.  keep: the first tiles make B's panels.  panel_row, panel_column: bytes from one to the next in
+# block_row bytes apart.  keep: the first tiles make B's panels.  fill: the tiles of the first block of columns make A's block.  panel_row, panel_column: bytes from one to the next in
 # B's panels.  backwards: rows of DOT, and panels of ROW_PANELS, are taken from the last one on, for the step of a loop before has
 # left that in the nearest cache.  resume: the tiles start from C.  finish: the epilogue once the sums are complete, else null.
 FIELDS = {
@@ -33,7 +33,7 @@ FIELDS = {
         m n k ars acs brs bcs crs ccs accumulate
         batch batch_a batch_b batch_c
         form turned mc_most kc_most nc_most pack_a pack_b by_columns grain pack_grain batch_grain apart shared_bytes b_bytes
-        serial index left backwards panels panel_row panel_column keep block block_row ic mc jc nc pc kc resume finish
+        serial index left backwards panels panel_row panel_column keep block block_row fill ic mc jc nc pc kc resume finish
         """.split()
     )
 }

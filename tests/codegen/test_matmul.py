@@ -26,6 +26,7 @@ from tcc.codegen.products.quick import quick_engine
 from tcc.codegen.products.record import (
     A_BLOCK,
     A_COLUMNS,
+    A_ROWS,
     A_UNPACKED,
     PACK_FIRST,
     PACK_ROWS,
@@ -568,3 +569,20 @@ def test_columns_of_a_are_copied_where_enough_tiles_read_the_copy() -> None:
         a, b, c = np.empty((k, m), np.float32).T, np.empty((k, n), np.float32), np.empty((m, n), np.float32)
         chosen = _plan(exact("f32", a, b, c), target)
         assert (chosen["pack_a"], chosen["kc_most"]) == want, (target.cpu, m, k, n)
+
+
+def test_rows_of_a_that_share_cache_sets_are_copied() -> None:
+    """4096 bytes apart, or 2048 where more columns use the copy; for several blocks of columns once."""
+    for stride, n, want in (
+        (1024, 65, A_ROWS),
+        (1024, 512, A_BLOCK),
+        (512, 100, A_UNPACKED),
+        (512, 200, A_ROWS),
+        (520, 512, A_UNPACKED),
+    ):
+        a, b, c = (
+            np.empty((200, stride), np.float32)[:, :512],
+            np.empty((512, n), np.float32),
+            np.empty((200, n), np.float32),
+        )
+        assert _plan(exact("f32", a, b, c), KNOWN[1])["pack_a"] == want, (stride, n)
