@@ -16,7 +16,7 @@ from tcc.codegen.vectors import LINE, fetch, gather, quick, spread
 from tcc.ir.dims import Size, product
 from tcc.ir.types import FLOATS, TOTALS, itemsize
 
-PARALLEL_WORK = 640_000  # sixteenths of a cycle that a thread should have at least
+PARALLEL_WORK = 160_000  # sixteenths of a cycle that pay for a second thread: microseconds
 
 
 class Position(NamedTuple):

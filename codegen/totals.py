@@ -1,6 +1,6 @@
 """Row kernels that add up columns too, such as layer normalisation's gradients: one visit to memory for both.
 
-Rows are dealt out in stretches, whose number depends on the sizes alone.  Each has totals of its own, which stay in the nearest cache while
+Rows are dealt out in stretches, whose number depends on the sizes alone.  Each has totals of its own, which stay in the nearest caches while
 its rows go by in order; at the end those of the stretches are added up in order.  So the order of adding does not depend on the number of
 threads.  float32 is added up in float64.
 """

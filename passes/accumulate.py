@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from tcc.ir.builder import Builder
 from tcc.ir.core import Func, Op, Value
 from tcc.ir.types import HALVES
@@ -51,9 +53,15 @@ def _add_into(step: Op, change: Value, old: Value, ctx: Context) -> None:
         return
     assert step.parent is not None
     b = Builder(step.parent, before=step, loc=step.loc)
-    if scale is not None:
-        operands[k] = b.mul(operands[k], _filled(b, scale, operands[k]))
-    if step.name == "sub":
+    number, less = splat(scale) if scale is not None else None, step.name == "sub"
+    if number is not None:
+        operands[k] = b.mul(
+            operands[k], b.full((np.negative(number) if less else number).item(), operands[k])
+        )
+    elif scale is not None:
+        scalar = b.broadcast(resolve(scale, ()).value, shape=list(operands[k].type.shape))
+        operands[k] = b.mul(operands[k], scalar)
+    if less and number is None:
         operands[k] = b.neg(operands[k])
     elif scale is None:
         return  # it is a plain sum already
@@ -62,15 +70,6 @@ def _add_into(step: Op, change: Value, old: Value, ctx: Context) -> None:
 
 def _uniform(v: Value) -> bool:
     return splat(v) is not None or resolve(v, identity(v.type.rank)).axes == ()
-
-
-def _filled(b: Builder, scale: Value, like: Value) -> Value:
-    """The number that fills `scale`, in the shape of `like`."""
-    number = splat(scale)
-    if number is not None:
-        return b.full(number.item(), like)
-    result: Value = b.broadcast(resolve(scale, ()).value, shape=list(like.type.shape))
-    return result
 
 
 def _elements(v: Value) -> int:

@@ -23,8 +23,10 @@ def fuse(
     max_operands: int = 24,
     epilogues: str = "matmul conv conv_input",
     columns: bool = False,
+    most_totals: int = 8192,
 ) -> None:
     """Groups elementwise operations, reductions and what they read, so that fewer bytes move.  `epilogues` names the products that may carry a block; with `columns` a matrix times one column may, too.
+    Row kernels add up `most_totals` columns at most, whose totals in float64 then take little of the second-level cache.
 
     Afterwards no elementwise operation and no reduction stands outside a `fuse` op.
     """
@@ -32,7 +34,7 @@ def fuse(
     updates: dict[str, int] = func.attrs.get("updates", {})
     updated = {func.body.yields[i]: params[name] for name, i in updates.items()}
     bound = frozenset(names_bound(func.body))
-    limits = Limits(max_ops, max_operands)
+    limits = Limits(max_ops, max_operands, most_totals)
     _visit(func.body, limits, Carriers(frozenset(epilogues.split()), columns), bound, updated, ctx)
 
 

@@ -19,7 +19,6 @@ from tcc.passes.pattern import is_complex
 
 REDUCTIONS = frozenset({"sum", "prod", "max", "min", "any", "all"})
 LONGEST_SINGLE_ROW = 65536  # elements; a longer row that is the only one is better reduced in parallel
-MOST_TOTALS = 4096  # columns whose totals stay in the nearest cache while rows go by
 FEWEST_ROWS = 64  # below, rows dealt out in stretches keep few threads busy
 
 
@@ -28,6 +27,7 @@ class Limits(NamedTuple):
 
     ops: int
     operands: int
+    totals: int  # columns that a row kernel adds up
 
 
 # operations with what they read; what is generated in place is left out
@@ -145,18 +145,18 @@ def judge(members: Members, dims: tuple[Size, ...], limits: Limits) -> Verdict:
     if len(read) > limits.operands:
         return Verdict(f"{len(read)} operands (the limit is {limits.operands})")
     if across and across in reduced and (row or totalled):
-        problem = _judge_totals(dims)
+        problem = _judge_totals(dims, limits.totals)
         if problem:
             return Verdict(problem)
         reduced = reduced - {across}
     return _judge_row(dims, reduced, back) if row or totalled else Verdict()
 
 
-def _judge_totals(dims: tuple[Size, ...]) -> str:
+def _judge_totals(dims: tuple[Size, ...], most: int) -> str:
     """Why columns are not added up in a row kernel, which keeps the totals of a stretch of rows."""
     rows = product(dims[:-1])
-    if isinstance(dims[-1], int) and dims[-1] > MOST_TOTALS:
-        return f"totals of {dims[-1]} columns do not stay in the nearest cache"
+    if isinstance(dims[-1], int) and dims[-1] > most:
+        return f"totals of {dims[-1]} columns do not stay in a near cache"
     if isinstance(rows, int) and rows < FEWEST_ROWS:
         return f"{rows} rows are too few to be dealt out in stretches"
     return ""

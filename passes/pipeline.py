@@ -40,9 +40,9 @@ VALUES: list[Step] = [
     Step(dce, {}),
     Step(hoist, {}),
     Step(lift, {}),
-    Step(accumulate, {}),
     Step(expand, {}),
     Step(canonicalize, {"composites": False}),
+    Step(accumulate, {}),  # `lift` leaves transposes and sums with 0 around the products of all steps
     Step(fold, {}),
     Step(cse, {}),
     Step(dce, {}),
@@ -56,7 +56,11 @@ CPU: list[Step] = [*VALUES, Step(panels, {}), Step(place, {}), Step(plan, {})]
 # A GPU has its own products of halves and bytes.
 _ON_GPU: dict[str, dict[str, Any]] = {
     "expand": {"half_products": True, "widening": "i8 u8 bf16 f16", "lapack": "always"},
-    "fuse": {"epilogues": "matmul matmul_widening conv conv_input", "columns": True},
+    "fuse": {
+        "epilogues": "matmul matmul_widening conv conv_input",
+        "columns": True,
+        "most_totals": 4096,  # what a block has shared memory for
+    },
 }
 GPU: list[Step] = [Step(s.function, {**s.options, **_ON_GPU.get(s.name, {})}) for s in CPU]
 GPU.append(Step(transfer, {}))

@@ -202,7 +202,7 @@ class ConvText:
         # finds in its caches what it copied
         x = Index(e)
         work = self.size(floordiv(self.op.defn.flops(self.op), 2))
-        self.share = x.pick(x.less(work, 4 * PARALLEL_WORK), PARALLEL_WORK, PARALLEL_WORK // 16)
+        self.share = x.pick(x.less(work, 16 * PARALLEL_WORK), 4 * PARALLEL_WORK, PARALLEL_WORK // 4)
         return e
 
     def _head(self, text: str, slot: int) -> str:

@@ -78,7 +78,13 @@ def test_pipelines_that_cannot_be_read(text: str, words: str) -> None:
 
 def test_every_pass_says_what_it_does() -> None:
     assert all(p.__doc__ for p in PASSES.values())
-    assert pass_options(PASSES["fuse"]).keys() == {"max_ops", "max_operands", "epilogues", "columns"}
+    assert pass_options(PASSES["fuse"]).keys() == {
+        "max_ops",
+        "max_operands",
+        "epilogues",
+        "columns",
+        "most_totals",
+    }
 
 
 def test_a_failure_tells_how_to_rerun_it() -> None:
