@@ -12,7 +12,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tcc.codegen.conv.axes import Axis, Run, known
 from tcc.codegen.conv.pad import write_pad
@@ -37,15 +37,17 @@ _MOST_COLS = 1 << 10  # of a row of results, whose tiles stand in the text one b
 
 @dataclass(frozen=True)
 class _Block:
-    """How results of a phase are cut: tiles of up to tile[0] x tile[1] pixels in chunks of some rows."""
+    """How results of a phase are cut: tiles of up to tile[0] x tile[1] pixels in chunks of some rows, which are `apart` in a
+    chunk's copy."""
 
     tile: tuple[int, int]
     rows: int
     cols: int
+    apart: int
 
     @property
     def pixels(self) -> int:
-        return self.rows * self.cols
+        return self.rows * self.apart
 
     @property
     def tiles(self) -> list[tuple[int, int, int, int]]:
@@ -111,6 +113,18 @@ class ByChannels(ConvTile):
             cycles, blocks = self._cut(v)
             if cycles < self.whole_cycles:
                 self.whole_cycles, self.v, self.blocks = cycles, v, blocks
+        self.woven = self._woven()
+        # phases that a chunk makes, in the order of their results in a row
+        self.together = [
+            sorted(range(n, n + self.woven), key=lambda k: known(self.phases[k][2].base))
+            for n in range(0, len(self.phases), self.woven)
+        ]
+        if self.woven > 1:
+            for numbers in self.together:
+                some = [b for k in numbers if (b := self.blocks[k])]
+                rows, apart = min(b.rows for b in some), max(b.cols for b in some)
+                for k, b in zip(numbers, some, strict=True):
+                    self.blocks[k] = replace(b, rows=rows, apart=apart)
         self.lanes = self.v * self.t.lanes
         self.filter_blocks = -(-m // self.lanes)
         self.part = self._channels_at_once()
@@ -118,6 +132,19 @@ class ByChannels(ConvTile):
         self.filters_cycles = _TURN * self.groups * m * known(self.depth_channels) * self.taps / self.t.lanes
         most = max((b.pixels for b in self.blocks if b), default=0)
         self.width = -(-most // self.t.lanes) * self.t.lanes  # of a channel's results that are turned
+        self.woven_apart = self.width * self.lanes
+
+    def _woven(self) -> int:
+        """How many phases of the last axis, whose results take turns in a row, are written together: as whole vectors, where
+        each phase alone would write every second or fourth element of the row's lines."""
+        s = self.strides[2]
+        if self.forward or s not in (2, 4) or self.t.lanes <= s or self.op.blocks or not all(self.blocks):
+            return 1
+        dense = self.three(self.result.strides[2:], 0)[2] == 1
+        return s if dense and s <= known(self.result.shape[-1]) else 1
+
+    def _step(self) -> Number:
+        return super()._step() if self.woven == 1 else 1
 
     def _channels_at_once(self) -> int:
         """How many channels of a block of filters are turned for all images before the tiles meet them; 0 where all filters are
@@ -130,7 +157,7 @@ class ByChannels(ConvTile):
         depth, apart = self.steps[0]
         if self.forward and depth > 1 and apart != self.taps:  # channels are not runs of a filter
             return 0
-        chunks = images * self._chunks(0, self.blocks[0])
+        chunks = images * self._chunks(0)
         if chunks * self.blocks[0].pixels * self.lanes * self.t.bytes > self.target.l2_bytes // 4:
             return 0
         each = self.taps * self.lanes * self.t.bytes
@@ -185,44 +212,42 @@ class ByChannels(ConvTile):
         fit = max(CHUNK_BYTES // (cols * v * self.t.lanes * self.t.bytes), h)
         chunks = -(-rows // fit)
         each = -(-rows // chunks)
-        return _Block((h, w), min(-(-each // h) * h, rows), cols)
+        return _Block((h, w), min(-(-each // h) * h, rows), cols, cols)
 
     # -- text ----------------------------------------------------------------------------------------------------
 
     def kernel(self) -> Kernel:
         t, images = self.t, self.source.shape[0]
         self.lay_out(self.axes, mul(self.groups, self.depth_channels), slack=add(self.axes[2].share, t.lanes))
-        tables = [self.reserve(mul(k, 16)) for k in self.depths]
+        self.tables = [self.reserve(mul(k, 16)) for k in self.depths]
         channels = known(self.depth_channels)
         blocks = 0 if self.part else self.groups * self.filter_blocks
         pack = self.reserve(blocks * channels * self.taps * self.lanes * t.bytes)
         rounds = ImageRounds(self, images)
         self.turn = self.helper(copy_transposed(t, self.target), pack_name(t, "turn"))
         write_pad(self, self.si, self.axes)
-        for tile in sorted({(h, w, b.cols) for b in self.blocks if b for _, _, h, w in b.tiles}):
+        for tile in sorted({(h, w, b.apart) for b in self.blocks if b for _, _, h, w in b.tiles}):
             self._write_tile(*tile)
         self.write_edge()
-        self._write_filters(tables)
-        for number, block in enumerate(self.blocks):
-            if block:
-                self._write_chunks(number, block, rounds.room)
+        self._write_filters()
+        made = [numbers for numbers in self.together if self.blocks[numbers[0]]]
+        for numbers in made:
+            self._write_chunks(numbers, rounds.room)
 
         x = Index(self.e)
         turned = channels * self.taps * self.v * 8 * _TURN
 
         def round(count: Number, do: Do) -> None:
             do("pad", x.mul(count, self.size(self.channels)), x.mul(self.size(self.copied), 8))
-            for number, block in enumerate(self.blocks):
-                if block is None:
-                    continue
-                self.put("table", self.scratch(tables[number]))
-                chunks = self._chunks(number, block)
-                cost = known(self.depths[number]) * self.v * block.pixels * 8
+            for numbers in made:
+                chunks, block = self._chunks(numbers[0]), self.blocks[numbers[0]]
+                assert block
+                cost = sum(known(self.depths[n]) for n in numbers) * self.v * block.pixels * 8
                 units: Number = self.groups * self.filter_blocks
                 if self.part:
-                    do(f"chunks{number}", units, x.add(x.mul(x.mul(count, chunks), cost), turned))
+                    do(f"chunks{numbers[0]}", units, x.add(x.mul(x.mul(count, chunks), cost), turned))
                 else:
-                    do(f"chunks{number}", x.mul(count, chunks * int(units)), cost)
+                    do(f"chunks{numbers[0]}", x.mul(count, chunks * int(units)), cost)
 
         if not self.part:
             rounds.write_own(round)
@@ -233,8 +258,9 @@ class ByChannels(ConvTile):
         most_pixels = max((b.pixels for b in self.blocks if b), default=0)
         each = most_pixels
         if self.part and self.blocks[0]:
-            each = known(rounds.room) * self._chunks(0, self.blocks[0]) * most_pixels + self.part * self.taps
-        return self.finish(self.op.name, thread_scratch=(each + self.width) * self.lanes * t.bytes)
+            each = known(rounds.room) * self._chunks(0) * most_pixels + self.part * self.taps
+        scratch = (each + self.woven * self.width) * self.lanes * t.bytes
+        return self.finish(self.op.name, thread_scratch=scratch)
 
     def _steps_at_once(self, k: int) -> int:
         """Of k, that all tiles of a chunk take before they take more: as many as have their filters in a part of the
@@ -244,17 +270,19 @@ class ByChannels(ConvTile):
         parts = -(-bytes // part) if bytes > 2 * part else 1
         return max(-(-k // parts), 1)
 
-    def _chunks(self, number: int, block: _Block) -> int:
-        d, rows, _ = self.phases[number]
+    def _chunks(self, number: int) -> int:
+        """Of a phase of an image."""
+        (d, rows, _), block = self.phases[number], self.blocks[number]
+        assert block
         return -(-known(rows.count) // block.rows) * known(d.count)
 
-    def _write_filters(self, tables: Sequence[Size]) -> None:
+    def _write_filters(self) -> None:
         """Body over (group, block of filters): for each step of k, neighbouring filters' elements; the first also writes the
         tables."""
         e = self.begin_body("filters")
         x, t = Index(e), self.t
         pack = self.get("pack")
-        places = [self.scratch(table) for table in tables]
+        places = [self.scratch(table) for table in self.tables]
 
         def all_tables() -> None:
             for place, phase in zip(places, self.phases):
@@ -379,8 +407,11 @@ class ByChannels(ConvTile):
             store(e, t, value, e.gep("%c", place, t.elem))
         e.end()
 
-    def _write_chunks(self, number: int, block: _Block, most_images: Size) -> None:
-        """Body over (group, block of filters, image, depth, chunk), or (group, block of filters): its results to their places."""
+    def _write_chunks(self, numbers: Sequence[int], most_images: Size) -> None:
+        """Body over (group, block of filters, image, depth, chunk), or (group, block of filters), of phases that are made
+        together: their results to their places."""
+        number, block = numbers[0], self.blocks[numbers[0]]
+        assert block
         e = self.begin_body(f"chunks{number}")
         x, t, lanes = Index(e), self.t, self.lanes
         d, rows, cols = self.phases[number]
@@ -389,24 +420,21 @@ class ByChannels(ConvTile):
         sd, sh, sw = (known(s) for s in self.three(out.strides[2:], 0))
         pitch_h, pitch = (known(a.pitch) for a in self.axes[1:])
         planes = math.prod(a.phases for a in self.axes)
-        first, count, table, pack = (
-            self.get("first", "i64"),
-            self.get("count", "i64"),
-            self.get("table"),
-            self.get("pack"),
-        )
+        first, count, pack = self.get("first", "i64"), self.get("count", "i64"), self.get("pack")
         padded, result = self.get("padded"), self.pointer(2)
         plane, image = self.size(self.plane), self.size(self.image)
-        chunks, k = self._chunks(number, block) // max(known(d.count), 1), known(self.depths[number])
+        chunks = self._chunks(number) // max(known(d.count), 1)
         lines = self.thread_scratch()
-        tiles = e.gep(lines, self.width * lanes, t.elem)
+        tiles = e.gep(lines, self.woven * self.woven_apart, t.elem)
         together = rows.step == cols.step == 1 and sh == block.cols * sw
 
         def first_row(chunk: Number) -> Number:
             return x.min(x.mul(chunk, block.rows), known(rows.count) - block.rows)
 
-        def tile_steps(chunk: _Chunk, tile: str, b: str, begin: Number, steps: Number) -> None:
-            """Of all tiles of a chunk."""
+        def tile_steps(n: int, chunk: _Chunk, tile: str, b: str, begin: Number, steps: Number) -> None:
+            """Of all tiles of a chunk of a phase."""
+            (d, rows, cols), block = self.phases[n], self.blocks[n]
+            assert block
             at = x.add(
                 x.mul(x.add(known(d.first), chunk.z), pitch_h), x.add(known(rows.first), first_row(chunk.y))
             )
@@ -414,30 +442,33 @@ class ByChannels(ConvTile):
             at = x.add(at, x.mul(x.mul(chunk.group, depth * planes), plane))
             a = e.gep(padded, x.add(at, x.mul(chunk.i, image)), t.elem)
             for row, col, height, width in block.tiles:
-                name = f"pixels{height}x{width}in{block.cols}"
+                name = f"pixels{height}x{width}in{block.apart}"
                 places = (
                     ("ptr", "%args"),
                     ("ptr", e.gep(a, row * pitch + col, t.elem)),
-                    ("ptr", e.gep(table, x.mul(begin, 2), "i64")),
+                    ("ptr", e.gep(self.scratch(self.tables[n]), x.mul(begin, 2), "i64")),
                     ("ptr", b),
                 )
-                to = e.gep(tile, (row * block.cols + col) * lanes, t.elem)
+                to = e.gep(tile, (row * block.apart + col) * lanes, t.elem)
                 resume = [("i64", begin)] if self.in_parts else []
                 self.call(name, *places, ("ptr", to), ("i64", steps), *resume)
 
-        def results(chunk: _Chunk, tile: str) -> None:
-            """Of a chunk, to their places."""
-            y, z = first_row(chunk.y), chunk.z
+        def turn(tile: str, place: int) -> None:
+            """A phase's results, to lines of the channels."""
             self.call_by(
                 self.turn,
                 ("ptr", tile),
                 ("i64", lanes * t.bytes),
-                ("ptr", lines),
+                ("ptr", e.gep(lines, place * self.woven_apart, t.elem)),
                 ("i64", self.width * t.bytes),
                 ("i64", block.pixels),
                 ("i64", lanes),
                 ("i64", 0),
             )
+
+        def write(chunk: _Chunk) -> None:
+            """The turned results of a chunk, to their places."""
+            y, z = first_row(chunk.y), chunk.z
             in_group = x.mul(chunk.filters, lanes)
             channel = x.add(x.mul(chunk.group, m), in_group)
             some = x.min(x.sub(m, in_group), lanes)
@@ -452,7 +483,7 @@ class ByChannels(ConvTile):
                 place = x.add(deep, x.mul(x.add(known(rows.base), x.mul(x.add(y, row), rows.step)), sh))
                 place = x.add(place, known(cols.base) * sw)
                 pixel = x.mul(x.add(x.mul(z, known(rows.count)), x.add(y, row)), block.cols)
-                source = e.gep(lines, x.mul(row, block.cols), t.elem)
+                source = e.gep(lines, x.mul(row, block.apart), t.elem)
                 sizes = (length, some, number, channel, pixel)
                 ends = (("ptr", "%args"), ("ptr", source), ("ptr", e.gep(to, place, t.elem)))
                 self.call("edge", *ends, *(("i64", s) for s in sizes))
@@ -460,7 +491,17 @@ class ByChannels(ConvTile):
             if together:
                 line(done, x.mul(x.sub(block.rows, done), block.cols))
             else:
-                e.loop(done, block.rows, 1, lambda row, _: line(row, block.cols))
+                length = sum(known(self.phases[n][2].count) for n in numbers)
+                e.loop(done, block.rows, 1, lambda row, _: line(row, length))
+
+        def all_steps(n: int, chunk: _Chunk, b: str) -> None:
+            k = known(self.depths[n])
+            part = self._steps_at_once(k)
+
+            def some(begin: Number, _: Sequence[str]) -> None:
+                tile_steps(n, chunk, tiles, b, begin, x.min(x.sub(k, begin), part))
+
+            e.loop(0, max(k, 1), part, some)
 
         def unit(u: str, _: list[str]) -> None:
             rest, y = self.divide(x, u, chunks)
@@ -468,13 +509,10 @@ class ByChannels(ConvTile):
             rest, i = self.divide(x, rest, count)
             chunk = _Chunk(*self.divide(x, rest, self.filter_blocks), i, z, y)
             b = e.gep(pack, x.mul(rest, depth * self.taps * lanes), t.elem)
-            part = self._steps_at_once(k)
-
-            def some_steps(begin: Number, _: Sequence[str]) -> None:
-                tile_steps(chunk, tiles, b, begin, x.min(x.sub(k, begin), part))
-
-            e.loop(0, max(k, 1), part, some_steps)
-            results(chunk, tiles)
+            for place, n in enumerate(numbers):
+                all_steps(n, chunk, b)
+                turn(tiles, place)
+            write(chunk)
 
         def block_of_filters(u: str, _: list[str]) -> None:
             """All that a block of filters meets, a part of its channels after the other."""
@@ -500,9 +538,16 @@ class ByChannels(ConvTile):
                 begin = x.mul(channel, self.taps)
                 # the table's distances are those in a copy of all channels
                 b = e.gep(turned, x.mul(begin, -lanes), t.elem)
-                each_chunk(lambda chunk, tile: tile_steps(chunk, tile, b, begin, x.mul(here, self.taps)))
+                each_chunk(
+                    lambda chunk, tile: tile_steps(number, chunk, tile, b, begin, x.mul(here, self.taps))
+                )
 
             e.loop(0, max(depth, 1), max(self.part, 1), some_channels)
+
+            def results(chunk: _Chunk, tile: str) -> None:
+                turn(tile, 0)
+                write(chunk)
+
             each_chunk(results)
 
         e.loop("%begin", "%end", 1, block_of_filters if self.part else unit)

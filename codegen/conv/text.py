@@ -55,8 +55,7 @@ def best_tile(
     `ends`, columns left over have a tile of fewer vectors.
     With `taps`, each row's element meets the vectors of so many steps, with an accumulator for each.
     The vectors of all steps lie in `lines`: (how many, by how many elements each is longer than a tile is wide), or apart.
-    Where they and the rows' elements do not fit the first-level cache, so that the next rows do not find them there, each
-    line of it takes a cycle of the loads' time.
+    Where they do not stay in the first-level cache for the next rows, each line of it takes a cycle of the loads' time.
     """
     registers = 32 if target.avx512 else 16
     m = rows if isinstance(rows, int) else 1 << 10
@@ -67,8 +66,12 @@ def best_tile(
     def cycles(h: int, v: int) -> float:
         """Of a tile."""
         apart = k * v * t.lanes
-        read = (min(count * (v * t.lanes + longer), apart) if min(count, longer) >= 0 else apart) * t.bytes
-        far = read / (max(k, 1) * LINE) if read + k * h * t.bytes > target.l1_bytes else 0
+        read, beside = apart * t.bytes, 0
+        if (
+            min(count, longer) >= 0
+        ):  # taps share them, and find them again if the rows' panel leaves them there
+            read, beside = min(read, count * (v * t.lanes + longer) * t.bytes), k * h * t.bytes
+        far = read / (max(k, 1) * LINE) if read + beside > target.l1_bytes else 0
         loads = h + v * (1 if aligned else 2) + 2 * far
         return k * step_cycles(target, h * v * taps, loads) + TILE_END + 3 * h * v
 
@@ -395,7 +398,12 @@ class ConvText:
             place = e.gep(padded, x.add(x.mul(i, image), x.mul(c, channel)), t.elem)
             read = e.gep(from_, x.add(x.mul(self.image_number(x, first, i), sn), x.mul(c, sc)), t.elem)
             fill = x.add(channel, x.pick(x.equal(x.add(c, 1), channels), slack, 0))
-            e.when(fresh, lambda: self.zero(place, fill))
+            if any(
+                a.phases > 1 for a in axes
+            ):  # whose lines are there then when parts of rows go to several of them
+                self.zero(place, fill)
+            else:
+                e.when(fresh, lambda: self.zero(place, fill))
 
             def lines(axis: int, read: str, phase: Number, at: Number) -> None:
                 if axis == 2:
@@ -480,26 +488,14 @@ class ConvText:
         e, t = self.e, self.t
         many = VecType(t.elem, t.lanes * s)
 
-        def parts(whole: str, heads: Sequence[str], there: Sequence[str | None]) -> None:
-            for k, (head, mask) in enumerate(zip(heads, there, strict=True)):
-                lanes = ", ".join(f"i32 {k + s * j}" for j in range(t.lanes))
-                part = e.value(f"shufflevector {many} {whole}, {many} poison, <{t.lanes} x i32> <{lanes}>")
-                store(e, t, part, head, mask)
-
-        if isinstance(count, int) and count <= STRAIGHT * many.lanes:
-            for i in range(0, count, many.lanes):
-                inside = [i + j < count for j in range(many.lanes)]
-                whole = load(e, many, e.gep(read, i, t.elem), needed_mask(inside))
-                to = [e.gep(head, i // s, t.elem) for head in heads]
-                parts(whole, to, [needed_mask(inside[k::s]) for k in range(s)])
-            return
-
         def split(i: str, p: list[str]) -> list[str]:
             left = x.sub(count, i)
             whole = load(e, many, e.gep(read, i, t.elem), lane_mask(e, many, str(left)))
-
-            counts = [x.div(x.add(x.max(x.sub(left, k), 0), s - 1), s) for k in range(s)]
-            parts(whole, p, [lane_mask(e, t, str(some)) for some in counts])
+            for k in range(s):
+                lanes = ", ".join(f"i32 {k + s * j}" for j in range(t.lanes))
+                part = e.value(f"shufflevector {many} {whole}, {many} poison, <{t.lanes} x i32> <{lanes}>")
+                some = x.div(x.add(x.max(x.sub(left, k), 0), s - 1), s)
+                store(e, t, part, p[k], lane_mask(e, t, str(some)))
             return [e.gep(q, t.lanes, t.elem) for q in p]
 
         e.loop(0, count, many.lanes, split, [("ptr", q) for q in heads])

@@ -21,6 +21,11 @@ TOGETHER = (3, 5, 2)  # steps of a tile in a round, the first that divides their
 
 
 class ConvTile(ConvPlan):
+    woven, woven_apart = (
+        1,
+        0,
+    )  # lines of a tile's copy whose elements take turns in a row of results, and their distance
+
     def write_tile(self, name: str, v: int, last: int = 0) -> None:
         """`name(args, a, table, b.., c, k, out, rows, image, channel, pixel)`: [h, v vectors] are the sums over k of a[k, h]
         times the vectors at b + table[k], of which each has its own b where rows are whole vectors.  They go through the
@@ -238,7 +243,11 @@ class ConvTile(ConvPlan):
             channel = x.add("%channel", r)
 
             def vector(i: str, mask: str | None, _: list[str]) -> list[str]:
-                value = load(e, t, e.gep(p[0], i, t.elem), mask)
+                value = (
+                    self._woven_vector(p[0], i)
+                    if self.woven > 1
+                    else load(e, t, e.gep(p[0], i, t.elem), mask)
+                )
                 (value,) = self._finished([value], [mask], "%image", channel, [x.add("%pixel", i)])
                 store(e, t, value, e.gep(p[1 if step == 1 else 0], i, t.elem), mask)
                 return []
@@ -251,6 +260,26 @@ class ConvTile(ConvPlan):
 
         e.loop(0, "%rows", 1, row, [("ptr", "%tile"), ("ptr", "%out")])
         e.end()
+
+    def _woven_vector(self, lines: str, i: Number) -> str:
+        """Of elements that lines take turns with."""
+        e, t = self.e, self.t
+        part = VecType(t.elem, t.lanes // self.woven)
+        at = Index(e).div(i, self.woven)
+        parts = [
+            load(e, part, e.gep(e.gep(lines, at, t.elem), n * self.woven_apart, t.elem))
+            for n in range(self.woven)
+        ]
+        while len(parts) > 1:  # the first half's with the second's
+            half = len(parts) // 2
+            order = ", ".join(f"i32 {j + k * part.lanes}" for j in range(part.lanes) for k in range(2))
+            pairs = zip(parts[:half], parts[half:], strict=True)
+            parts = [
+                e.value(f"shufflevector {part} {a}, {part} {b}, <{2 * part.lanes} x i32> <{order}>")
+                for a, b in pairs
+            ]
+            part = VecType(t.elem, 2 * part.lanes)
+        return parts[0]
 
     def _step(self) -> Number:
         """From a result of a tile to its neighbour's place, in elements."""
