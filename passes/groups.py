@@ -115,18 +115,17 @@ def judge(members: Members, dims: tuple[Size, ...], limits: Limits) -> Verdict:
     their space is `dims` without the last axis."""
     if len(members) > limits.ops:
         return Verdict(f"{len(members)} operations (the limit is {limits.ops})")
-    reduced = {tuple(sorted(o.attrs["axes"])) for o in members if o.name in REDUCTIONS}
-    across = tuple(range(len(dims) - 1))  # the axes of columns
-    totalled = len(reduced) > 1 and reduced == {across, (len(dims) - 1,)}
+    rank = len(dims)
+    across = tuple(range(rank - 1))  # the axes of columns
+    reduced = {_reduced_axes(o) for o in members if o.name in REDUCTIONS}
+    totalled = len(reduced) > 1 and reduced == {across, (rank - 1,)}
     if len(reduced) > 1 and not totalled:
         return Verdict("its reductions are over different axes")
-    full, prefix = identity(len(dims)), identity(max(len(dims) - 1, 0))
     read: set[Access] = set()
     row = back = False
-    rank = len(dims)
     for op, reads in members.items():
         whole = len(space(op)) == rank
-        if not whole and op.name in (*REDUCTIONS, "gather"):
+        if not whole and _is_fold(op):
             return Verdict(f"a {op.name} over the rows' numbers")
         row = row or not whole or op.name == "gather"
         for a in reads:
@@ -134,12 +133,10 @@ def judge(members: Members, dims: tuple[Size, ...], limits: Limits) -> Verdict:
             if source is None or source not in members:
                 read.add(a.whole)
                 continue
-            of_rows = source.name in REDUCTIONS or source.name == "gather" or len(space(source)) < rank
-            if not of_rows and (not whole or a.axes != full):
-                return Verdict(f"%{a.value.name} is read at another place than it is made")
-            of_columns = source.name in REDUCTIONS and tuple(sorted(source.attrs["axes"])) == across
-            if of_rows and (a.axes != prefix or of_columns or op.name in REDUCTIONS):
-                return Verdict(f"%{a.value.name} is not one number for each row")
+            of_rows = _is_fold(source) or len(space(source)) < rank
+            problem = _misread_row(op, a, source, across) if of_rows else _misread(a, whole, rank)
+            if problem:
+                return Verdict(f"%{a.value.name} {problem}")
             row = row or of_rows
             back = back or (of_rows and whole)
     if len(read) > limits.operands:
@@ -150,6 +147,27 @@ def judge(members: Members, dims: tuple[Size, ...], limits: Limits) -> Verdict:
             return Verdict(problem)
         reduced = reduced - {across}
     return _judge_row(dims, reduced, back) if row or totalled else Verdict()
+
+
+def _is_fold(op: Op) -> bool:
+    """Whether it makes one number of a row or column."""
+    return op.name in REDUCTIONS or op.name == "gather"
+
+
+def _reduced_axes(op: Op) -> tuple[int, ...]:
+    return tuple(sorted(op.attrs["axes"]))
+
+
+def _misread(a: Access, whole: bool, rank: int) -> str:
+    """What is wrong with reading an element that the nest makes, by an operation over its `whole` space or not."""
+    return "" if whole and a.axes == identity(rank) else "is read at another place than it is made"
+
+
+def _misread_row(op: Op, a: Access, source: Op, across: tuple[int, ...]) -> str:
+    """What is wrong with `op` reading what the nest makes of rows: the axes before the last, `across`, count them."""
+    of_columns = source.name in REDUCTIONS and _reduced_axes(source) == across
+    wrong = a.axes != across or of_columns or op.name in REDUCTIONS
+    return "is not one number for each row" if wrong else ""
 
 
 def _judge_totals(dims: tuple[Size, ...], most: int) -> str:

@@ -14,37 +14,26 @@ def sink_updates(
     body: Block, params: Mapping[str, Value], updates: Mapping[str, int], ctx: Context
 ) -> set[Value]:
     """Moves ops that make updates behind the last op that can fail; returns the updates made in place."""
-    yields = body.yields
     assert body.last is not None
-    wanted: dict[Op, list[tuple[Value, Value]]] = {}
-    times = Counter(yields)
-    for name, index in updates.items():
-        value, target = yields[index], params[name]
-        op = value.op
-        if op is None or op.parent is not body or not can_write(op, value, target) or times[value] > 1:
-            continue
-        wanted.setdefault(op, []).append((value, target))
+    wanted = _writers(body, params, updates)
     order = {op: i for i, op in enumerate(body.ops)}
     last_failure = max((i for op, i in order.items() if may_fail(op)), default=-1)
     aliases = alias_classes(body)
-    results: dict[Value, list[int]] = {}  # of each yielded value, its positions
-    for i, y in enumerate(yields):
-        results.setdefault(y, []).append(i)
     readers_of = {
         op: {u for _, target in pairs for a in aliases[target] for u in a.users if u in wanted} - {op}
         for op, pairs in wanted.items()
     }  # other updates that still read what this one overwrites
+    returned: dict[Value, set[int]] = {}  # of each yielded value, its positions
+    for i, y in enumerate(body.yields):
+        returned.setdefault(y, set()).add(i)
     in_place: set[Value] = set()
     moved: list[Op] = []
     for op, in_turn in _in_turn(readers_of):
         late = order[op] > last_failure
         only_updates = all(u is body.last for r in op.results for u in r.users)
         for value, target in wanted[op]:
-            kept = any(
-                a is not target or i != updates[target.name]
-                for a in aliases[target]
-                for i in results.get(a, ())
-            )
+            old = {(a, i) for a in aliases[target] for i in returned.get(a, ())}
+            kept = old - {(target, updates[target.name])}
             if kept or not in_turn or not (late or only_updates):
                 ctx.remark(op, f"%{target.name} is not updated in place")
                 continue
@@ -57,6 +46,21 @@ def sink_updates(
     for op in moved:
         body.move(op, before=body.last)
     return in_place
+
+
+def _writers(
+    body: Block, params: Mapping[str, Value], updates: Mapping[str, int]
+) -> dict[Op, list[tuple[Value, Value]]]:
+    """The ops that could write updates where the old values stand: of each its (new value, variable)."""
+    found: dict[Op, list[tuple[Value, Value]]] = {}
+    yields = body.yields
+    times = Counter(yields)
+    for name, index in updates.items():
+        value, target = yields[index], params[name]
+        op = value.op
+        if op is not None and op.parent is body and can_write(op, value, target) and times[value] == 1:
+            found.setdefault(op, []).append((value, target))
+    return found
 
 
 def _in_turn(readers_of: Mapping[Op, set[Op]]) -> Iterator[tuple[Op, bool]]:
