@@ -1,6 +1,6 @@
 """argmax and argmin along one axis: the first extreme, or the first NaN; 0 of nothing.
 
-Along a dense axis the extreme is found first and then looked for, in a row that is still in the nearest cache.  Otherwise
+Along a dense axis the extreme is found first and then looked for, in the stretch of the row that has it.  Otherwise
 each lane keeps the best of its own line, where the lanes are neighbours along a dense axis that is kept.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tcc.codegen import scalar
-from tcc.codegen.emit import VecType
+from tcc.codegen.emit import VecType, at_most, is_number
 from tcc.codegen.gather import Places
 from tcc.codegen.kernel import Kernel, plus, times
 from tcc.codegen.nest import Fold, identity_value
@@ -21,6 +21,7 @@ from tcc.ir.dims import product
 from tcc.ir.types import itemsize
 
 WAYS = 4  # accumulators of a dense row
+STRETCH = 1 << 13  # elements of a row that are looked through again: they are still near
 
 
 def arg_kernel(op: Op, target: Target) -> Kernel:
@@ -63,7 +64,9 @@ class Extremes(Places):
         def unit(u: str, _: list[str]) -> None:
             places = self.unravel(u, shape)
             row, n = self.address(0, self.at(places, "0")), self.size(self.t.shape[self.axis])
-            self.store(1, places, self.first_of(row, n, *self.extreme(row, n)))
+            start, count, extreme, nan = self.stretch(row, n)
+            first = e.gep(row, start, scalar.memory_elem(self.dtype))
+            self.store(1, places, plus(e, start, self.first_of(first, count, extreme, nan)))
 
         e.loop("%begin", "%end", 1, unit)
         e.end()
@@ -71,6 +74,32 @@ class Extremes(Places):
         self.parallel(self.count(shape), times(e, self.size(self.t.shape[self.axis]), "8"))
         e.end("i32 0")
         return self.finish(self.op.name)
+
+    def stretch(self, row: str, n: str) -> tuple[str, str, str, str]:
+        """Where the first stretch of n neighbours with the extreme, or a NaN, starts, its length, and what `extreme` says of it."""
+        e, t = self.e, VecType(scalar.elem(self.dtype))
+        if is_number(n) and int(n) <= STRETCH:
+            return ("0", n, *self.extreme(row, n))
+
+        def one(i: str, carried: list[str]) -> list[str]:
+            start, best, had_nan = carried
+            count = at_most(e, e.value(f"sub i64 {n}, {i}"), str(STRETCH))
+            value, nan = self.extreme(e.gep(row, i, scalar.memory_elem(self.dtype)), count)
+            sign = ">" if self.fold.how == "max" else "<"
+            operands = {"a": (self.dtype, value), "b": (self.dtype, best)}
+            better = scalar.emit_scalar(e, self.target, f"a {sign} b", operands, lanes=1, result="bool")
+            better = e.value(f"or i1 {better}, {nan}")
+            better = e.value(f"and i1 {better}, {e.value(f'xor i1 {had_nan}, true')}")
+            return [
+                e.value(f"select i1 {better}, i64 {i}, i64 {start}"),
+                e.value(f"select i1 {better}, {t} {value}, {t} {best}"),
+                e.value(f"or i1 {had_nan}, {nan}"),
+            ]
+
+        # nothing is better than the worst there is, and the first stretch is right for a row of those
+        worst = t.const(identity_value(self.fold.how, self.dtype))
+        start, best, nan = e.loop(0, n, STRETCH, one, [("i64", "0"), (t, worst), ("i1", "false")])
+        return start, at_most(e, e.value(f"sub i64 {n}, {start}"), str(STRETCH)), best, nan
 
     def extreme(self, row: str, n: str) -> tuple[str, str]:
         """The largest (or smallest) of n neighbours, and whether one is NaN, which the first does not tell then."""

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from native import check
 
+from tcc.codegen.extremes import STRETCH
 from tcc.ir.types import numpy_dtype
 
 SHAPES = [(1,), (130,), (3, 0), (7, 131), (3, 5, 70)]
@@ -62,4 +63,15 @@ def test_the_first_nan_wins_and_infinities_count(dtype: str) -> None:
     x[np.random.default_rng(0).random(x.shape) < 0.02] = np.nan
     x[3], x[:, 5], x[4] = -np.inf, np.inf, -0.0
     x[4, ::2] = 0.0
+    both_along_every_axis(dtype, x)
+
+
+@pytest.mark.parametrize("dtype", ["f32", "f16", "i8"])
+def test_rows_of_several_stretches(dtype: str) -> None:
+    n = 2 * STRETCH + 77
+    x = np.tile(values(dtype, (1, n)), (6, 1))
+    x[1, [STRETCH - 1, STRETCH, n - 1]] = x.max() + 1
+    x[2, n - 1] = x.min() - 1
+    if dtype != "i8":
+        x[2, [5, STRETCH + 5]], x[3, [STRETCH, n - 1]], x[4], x[5, STRETCH:] = np.nan, np.nan, -np.inf, np.inf
     both_along_every_axis(dtype, x)
