@@ -42,6 +42,12 @@ ON_DEVICES = {
 COMPILERS = ("tcc", "jax", "pytensor", "torch.compile")
 
 
+def page_of(results: Path) -> Path:
+    """Where the page of a file of results is: those of VERSION-CPU.json have one of their own."""
+    _, _, cpu = results.stem.partition("-")
+    return PAGE.with_stem(f"{PAGE.stem}-{cpu}") if cpu else PAGE
+
+
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",
@@ -71,7 +77,12 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--json", metavar="FILE", type=Path, help="write the medians there; rows of other cases stay"
     )
-    parser.add_argument("--page", metavar="FILE", type=Path, help=f"write {PAGE.name} from this file and end")
+    parser.add_argument(
+        "--page",
+        metavar="FILE",
+        type=Path,
+        help=f"write {PAGE.name} from this file, or that of its CPU for VERSION-CPU.json, and end",
+    )
     parser.add_argument(
         "--fastest", action="store_true", help="show the fastest runs, not the medians: for a busy machine"
     )
@@ -164,7 +175,7 @@ def main() -> int:
                 print(f"{case.name}\n{profiled(case, count)}\n")
         return 0
     if options.page:
-        PAGE.write_text(page(Results.load(options.page), options.page.stem))
+        page_of(options.page).write_text(page(Results.load(options.page), options.page.stem))
         return 0
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # stopped by another program: as by Ctrl-C
     versions: dict[str, str] = {}

@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from benchmarks.__main__ import PAGE
+from benchmarks.__main__ import PAGE, page_of
 from benchmarks.case import Array
 from benchmarks.cases import CASES, function_of, named
 from benchmarks.measure import disagreement, measure
@@ -115,10 +115,12 @@ def test_a_file_takes_the_rows_of_several_runs(tmp_path: Path) -> None:
         both.merged(Results("1", facts, {}, []))
 
 
-def test_the_page_is_of_the_latest_results() -> None:
-    """`python -m benchmarks --page benchmarks/results/VERSION.json` writes it."""
-    latest = max((ROOT / "benchmarks" / "results").glob("*.json"), key=lambda path: path.name)
-    assert PAGE.read_text() == page(Results.load(latest), latest.stem)
+def test_the_pages_are_of_the_latest_results() -> None:
+    """`python -m benchmarks --page benchmarks/results/VERSION.json` writes one, VERSION-CPU.json that of another CPU."""
+    latest = {page_of(path): path for path in sorted((ROOT / "benchmarks" / "results").glob("*.json"))}
+    assert PAGE in latest
+    for where, path in latest.items():
+        assert where.read_text() == page(Results.load(path), path.stem)
 
 
 def test_results_name_the_cpu_and_neither_host_nor_path() -> None:
