@@ -19,8 +19,9 @@ second-level cache it is bound by arithmetic.  What costs is everything else, an
 - Lines a power of two apart share cache sets, lines on many pages miss the table of pages: such operands are copied.
 - Few rows use a large B once: it streams from memory.  Where lines from beyond the second-level cache come as fast in any order
   (`Target.scattered_lines`), best in place, from memory with few of its rows side by side; from the third-level cache its blocks
-  come as fast as they are used, and short chains would only read and write C more often.  Elsewhere each row has to be read
-  along some of its length, which is what a copy does.
+  come as fast as they are used, and short chains would only read and write C more often.  Elsewhere so is a B that the
+  third-level cache likely has, but the first tiles copy it if others read it; from memory each row has to be read along some of
+  its length, which is what a copy does.
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ from tcc.codegen.vectors import LINE
 KC = 1024  # the most of k in one block: long chains make the updates of C rare
 _KC_STREAMED = 32  # the least where B is read in place from memory: few of its rows side by side
 _KC_FEW = KC // 2  # the most where few rows use B, from nearer: a panel of A in half the first-level cache
-_STREAM_ROWS = 3  # that pay for a copy of a B from beyond the second-level cache
+_STREAM_ROWS = 3  # that pay for a copy of a B from memory
 _KC_LEAST = 256  # shorter blocks of k would read and write C too often
 _A_SHARE = 9 / 32  # of the first-level cache that a panel of A may always take, for the same reason
 _A_SHARE_KEPT = 19 / 32  # where tiles are higher, and their panels have so many fewer steps of k
@@ -71,9 +72,7 @@ _SOME_TILES = 2  # rows of tiles that pay for a copy of B that the first of them
 _WAY_BYTES = 4096  # lines a multiple of this apart are in one set of the first-level cache, of 12 or 8
 _FAR_BYTES = 2048  # lines of memory so far apart are on another page at every second step
 _DOT_COPY = 1 << 16  # elements of the short side that are worth a copy to make them contiguous along k
-_NEAR_CACHES = (
-    8  # B's rows are read a panel at a time if B takes so many times the second-level cache at most
-)
+_NEAR_CACHES = 8  # B's rows are read a panel at a time, or in place, if B takes so many times the second-level cache at most
 _THIRD_CACHES = 16  # what takes so many times the second-level cache at most may be in the third
 _BLOCK_CACHES = (
     8  # the copy of A that all blocks of columns use takes so many times the second-level cache at most
@@ -190,16 +189,17 @@ def _copies(
     many = x.less(_MANY_TILES * tile_rows(target)[0], m)
     some = x.less(_SOME_TILES * tile_rows(target)[0], m)
     worth = some if keeps(target) else 1
-    near = x.less(x.mul(n, k), target.l2_bytes * _NEAR_CACHES // t.bytes + 1)
+    close = x.less(x.mul(n, k), target.l2_bytes * _NEAR_CACHES // t.bytes + 1)
     # rows that the first tiles would fetch ahead drive each other out where they crowd into one set
     way = _WAY_BYTES // t.bytes
     crowded = x.equal(x.mul(x.div(sizes["brs"], way), way), sizes["brs"])
-    near = x.both(near, x.sub(1, x.both(crowded, x.less(target.l2_bytes // t.bytes - 1, x.mul(n, k)))))
+    near = x.both(close, x.sub(1, x.both(crowded, x.less(target.l2_bytes // t.bytes - 1, x.mul(n, k)))))
     straight = x.pick(worth, x.pick(near, PACK_FIRST, PACK_ROWS), UNPACKED)
     if keeps(target) and not target.scattered_lines:
         beyond = x.less(target.l2_bytes // t.bytes, x.mul(n, k))
-        along = x.both(x.both(x.less(_STREAM_ROWS - 1, m), x.sub(1, some)), beyond)
-        straight = x.pick(along, PACK_ROWS, straight)
+        few = x.both(x.both(x.less(_STREAM_ROWS - 1, m), x.sub(1, some)), beyond)
+        again = x.pick(x.less(tile_rows(target)[0], m), PACK_FIRST, UNPACKED)
+        straight = x.pick(few, x.pick(close, again, PACK_ROWS), straight)
     pack = x.pick(x.equal(sizes["bcs"], 1), straight, x.pick(x.equal(sizes["brs"], 1), PACK_TURN, PACK_EACH))
     pack = wishes.get("pack_b", pack)
     unpacked: Size = x.equal(pack, UNPACKED)

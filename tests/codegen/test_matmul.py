@@ -30,6 +30,7 @@ from tcc.codegen.products.record import (
     A_UNPACKED,
     PACK_FIRST,
     PACK_ROWS,
+    UNPACKED,
     engine_name,
     keeps,
 )
@@ -586,3 +587,14 @@ def test_rows_of_a_that_share_cache_sets_are_copied() -> None:
             np.empty((200, n), np.float32),
         )
         assert _plan(exact("f32", a, b, c), KNOWN[1])["pack_a"] == want, (stride, n)
+
+
+def test_few_rows_copy_b_from_memory_but_not_from_the_third_level_cache() -> None:
+    """From there only the tiles that come first do, if there are others."""
+    for m, k, n, want in (
+        (20, 650, 2600, PACK_FIRST),
+        (10, 650, 2600, UNPACKED),
+        (20, 1300, 2600, PACK_ROWS),
+    ):
+        a, b, c = np.empty((m, k), np.float32), np.empty((k, n), np.float32), np.empty((m, n), np.float32)
+        assert _plan(exact("f32", a, b, c), KNOWN[1])["pack_b"] == want, (m, k, n)
