@@ -25,16 +25,25 @@ FILL = 14  # sixteenths of what fits the registers that a range there is to have
 class Quicksort:
     """Writes `quick` and what it needs; what is sorted is taken for signed integers, `elem`.
 
-    `finish` turns sorted vectors into what is left in the result (None: themselves); `stable_time` names a function
+    What is sorted has `length` elements, if that is known: of a few, only `few` is written.  `finish` turns sorted vectors into what is left in the result (None: themselves); `stable_time` names a function
     `void (ptr from, ptr to, ptr spare, i64 n)` whose time hangs on n alone, which finishes too.
     """
 
     def __init__(
-        self, e: Emit, target: Target, elem: str, finish: Callable[[str], str] | None, stable_time: str
+        self,
+        e: Emit,
+        target: Target,
+        elem: str,
+        length: int | None,
+        finish: Callable[[str], str] | None,
+        stable_time: str,
     ) -> None:
         self.e, self.t, self.finish, self.stable_time = e, target.vector(elem), finish, stable_time
         most = target.registers // 2
         self.networks = (most // 4, most // 2, most)  # vectors that are sorted in registers
+        enough = [v for v in self.networks if length is not None and length <= v * self.t.lanes]
+        self.used = enough[:1] or self.networks
+        self.is_few = bool(enough)
         self.samples = (
             self.networks[0],
             most,
@@ -47,9 +56,11 @@ class Quicksort:
         return self.networks[-1] * self.t.lanes
 
     def write(self) -> None:
-        for vectors in self.networks:
+        for vectors in self.used:
             self.write_network(vectors)
         self.write_few()
+        if self.is_few:
+            return
         self.write_cut()
         self.write_pivot()
         self.write_sort()
@@ -165,14 +176,14 @@ class Quicksort:
         e, t = self.e, self.t
         e.function("internal void @KERNEL_NAME.few(ptr %from, ptr %to, i64 %n)")
         after = e.label()
-        for vectors in self.networks:
+        for vectors in self.used:
             here, larger = e.label(), e.label()
-            if vectors != self.networks[-1]:
+            if vectors != self.used[-1]:
                 e.branch_if(e.value(f"icmp sle i64 %n, {vectors * t.lanes}"), here, larger)
                 e.at(here)
             e.line(f"call void @KERNEL_NAME.network{vectors}(ptr %from, ptr %to, i64 %n)")
             e.branch(after)
-            e.at(larger if vectors != self.networks[-1] else after)
+            e.at(larger if vectors != self.used[-1] else after)
         self.finished("%to", "%n")
         e.end()
 

@@ -89,10 +89,14 @@ class QuickLines(Lines):
 
     def quick_kernel(self) -> Kernel:
         e = self.e
-        self.write_sort()
         finish = None if self.dtype[0] == "i" and not self.positions else self.finished
-        Quicksort(e, self.target, self.vector.elem, finish, "@KERNEL_NAME.steady").write()
-        self.write_steady()
+        length = self.length if isinstance(self.length, int) else None
+        sort = Quicksort(e, self.target, self.vector.elem, length, finish, "@KERNEL_NAME.steady")
+        sort.write()
+        self.few = sort.is_few
+        if not self.few:
+            self.write_sort()
+            self.write_steady()
         self.write_body(self.line)
         if self.long:
             self.write_split()
@@ -117,6 +121,9 @@ class QuickLines(Lines):
 
     def sort_records(self, to: str, spare: str, n: str) -> None:
         e = self.e
+        if self.few:
+            e.line(f"call void @KERNEL_NAME.few(ptr {to}, ptr {to}, i64 {n})")
+            return
         zeros = e.call("i64", "llvm.ctlz.i64", ("i64", n), ("i1", "false"))
         depth = e.value(f"mul i64 {e.value(f'sub i64 64, {zeros}')}, {DEPTH}")
         e.line(f"call void @KERNEL_NAME.quick(ptr {to}, ptr {to}, ptr {spare}, i64 {n}, i64 {depth})")

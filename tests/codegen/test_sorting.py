@@ -62,6 +62,15 @@ def test_lines_of_many_lengths(target: str, dtype: str, monkeypatch: pytest.Monk
     check(dtype, [numbers(dtype, (3, n), n) for n in (0, 1, 2, 31, 32, 33, 257, 1009)], 1)
 
 
+@pytest.mark.parametrize("target", ["host", "x86-64-v3"])
+@pytest.mark.parametrize("dtype", ["f32", "i64", "bool"])
+def test_known_lengths(target: str, dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On both sides of what each network sorts in registers, of 4 to 16 vectors with AVX-512, half as many without."""
+    monkeypatch.setenv("TCC_TARGET", target)
+    for n in (1, 5, 16, 17, 33, 64, 65, 128, 129, 257):
+        check(dtype, [numbers(dtype, (3, n), n)], 1, exact=True)
+
+
 @pytest.mark.parametrize("shape, axis", [((7, 5, 3), 0), ((7, 50, 3), 1), ((1, 67, 1), 1), ((40, 0, 3), 0)])
 def test_any_axis(shape: tuple[int, ...], axis: int) -> None:
     for dtype in ("f32", "i64"):
