@@ -16,10 +16,10 @@ from typing import NamedTuple
 
 from tcc.codegen import jit
 from tcc.codegen.driver import Lowered, kernels_text
-from tcc.codegen.emit import merge
+from tcc.codegen.emit import declaration, merge, reachable
 from tcc.codegen.entry import entry_text
 from tcc.codegen.image import Compiled
-from tcc.codegen.kernel import all_quick, apart
+from tcc.codegen.kernel import Kernel, all_quick, apart
 from tcc.codegen.keys import cache_key
 from tcc.codegen.products import engines
 from tcc.codegen.target import Target
@@ -34,6 +34,7 @@ def compile_lowered(lowered: Lowered, target: Target) -> Compiled:
     """Object code of a function with its entry."""
     helpers = dict.fromkeys(text for k in lowered.kernels.values() for text in k.helpers.values())
     kernels = [replace(k, helpers={}) for k in lowered.kernels.values()]
+    kernels, functions = _without_functions(kernels)
     control = [lowered.control_text(), _entry_text(lowered)]
     work = lowered.signature.work
     aside = len(lowered.text) > LONG or (isinstance(work, int) and work > LASTING_NS)
@@ -44,7 +45,7 @@ def compile_lowered(lowered: Lowered, target: Target) -> Compiled:
         control += [head for _, head in pairs]
     shared = [k for k in kernels if len(k.text) >= SHARED]
     parts: list[_Part] = [
-        _Kept(merge([text]).replace("define internal", "define"), target) for text in helpers
+        _Kept(merge([text]).replace("define internal", "define"), target) for text in (*helpers, *functions)
     ]
     parts += [_Kept(merge([kernels_text([k])]), target) for k in shared]
     small = kernels_text([k for k in kernels if k not in shared])
@@ -52,6 +53,17 @@ def compile_lowered(lowered: Lowered, target: Target) -> Compiled:
     parts += [_Part(text, target, 0 if all_quick(text) else 2) for text in own]
     parts.sort(key=lambda part: -len(part.text))  # so that threads end at about one time
     return Compiled(jit.side_by_side([part.code for part in parts]), _entry(lowered), lowered.engines)
+
+
+def _without_functions(kernels: list[Kernel]) -> tuple[list[Kernel], list[str]]:
+    """The kernels with the one-line functions among what they declare only declared, and the text of these, if there are any."""
+    declares = {d for k in kernels for d in k.declares}
+    heads = {d: declaration(d[: d.index(" #0 {")]) for d in declares if d.startswith("define ")}
+    if not heads:
+        return kernels, []
+    names = sorted(head[head.index("@") + 1 : head.index("(")] for head in heads.values())
+    kernels = [replace(k, declares=frozenset(heads.get(d, d) for d in k.declares)) for k in kernels]
+    return kernels, [reachable("\n".join(sorted(declares)), names)]
 
 
 class _Part(NamedTuple):

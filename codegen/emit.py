@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+_PARAMETER = re.compile(r"\s*(<.*?>|\S+)")
 _DECLARE, _SYMBOL = re.compile(r"@([\w.]+)\("), re.compile(r"@([\w.]+)")
 LoopBody = Callable[[str, list[str]], "Sequence[str] | None"]
 
@@ -244,7 +245,8 @@ def _carried(new: Sequence[str] | None, carried: Sequence[object]) -> list[str]:
 def declaration(head: str) -> str:
     """What declares the function whose definition begins with the line `head`."""
     kind, _, rest = head.removeprefix("define ").removeprefix("internal ").partition("(")
-    return f"declare {kind}({', '.join(p.split()[0] for p in rest[: rest.rindex(')')].split(','))})"
+    types = (_PARAMETER.match(p) for p in rest[: rest.rindex(")")].split(","))
+    return f"declare {kind}({', '.join(t[1] for t in types if t)})"
 
 
 def merge(texts: Iterable[str]) -> str:
