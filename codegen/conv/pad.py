@@ -14,7 +14,8 @@ from tcc.codegen.vectors import lane_mask, load, store
 
 
 def write_spread_pad(w: ConvText, source: int, axes: Sequence[Axis]) -> None:
-    """Body over (image, channel): every row of every plane, and zeros behind the last one."""
+    """Body over (image, channel): every row of every plane that meets the source; zeros in the others, and behind the last
+    plane, if there are none yet."""
     e = w.begin_body("pad")
     x, t = Index(e), w.t
     kind = w.types[source]

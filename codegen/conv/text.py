@@ -67,9 +67,8 @@ def best_tile(
         """Of a tile."""
         apart = k * v * t.lanes
         read, beside = apart * t.bytes, 0
-        if (
-            min(count, longer) >= 0
-        ):  # taps share them, and find them again if the rows' panel leaves them there
+        # taps share them, and find them again if the rows' panel leaves them there
+        if min(count, longer) >= 0:
             read, beside = min(read, count * (v * t.lanes + longer) * t.bytes), k * h * t.bytes
         far = read / (max(k, 1) * LINE) if read + beside > target.l1_bytes else 0
         loads = h + v * (1 if aligned else 2) + 2 * far
@@ -373,7 +372,8 @@ class ConvText:
         return done
 
     def write_plain_pad(self, source: int, axes: Sequence[Any]) -> None:
-        """Body over (image, channel): zeros, then the channel's elements where the phases of the strides have them."""
+        """Body over (image, channel): the channel's elements where the phases of the strides have them, among zeros, which
+        are written first if there are none yet."""
         e = self.begin_body("pad")
         x, t = Index(e), self.t
         kind = self.types[source]
@@ -398,9 +398,8 @@ class ConvText:
             place = e.gep(padded, x.add(x.mul(i, image), x.mul(c, channel)), t.elem)
             read = e.gep(from_, x.add(x.mul(self.image_number(x, first, i), sn), x.mul(c, sc)), t.elem)
             fill = x.add(channel, x.pick(x.equal(x.add(c, 1), channels), slack, 0))
-            if any(
-                a.phases > 1 for a in axes
-            ):  # whose lines are there then when parts of rows go to several of them
+            # lines of several phases are near then when parts of rows go to them
+            if any(a.phases > 1 for a in axes):
                 self.zero(place, fill)
             else:
                 e.when(fresh, lambda: self.zero(place, fill))

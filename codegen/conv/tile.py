@@ -21,10 +21,8 @@ TOGETHER = (3, 5, 2)  # steps of a tile in a round, the first that divides their
 
 
 class ConvTile(ConvPlan):
-    woven, woven_apart = (
-        1,
-        0,
-    )  # lines of a tile's copy whose elements take turns in a row of results, and their distance
+    woven = 1  # lines of a tile's copy whose elements take turns in a row of results
+    woven_apart = 0  # elements from one of these to the next
 
     def write_tile(self, name: str, v: int, last: int = 0) -> None:
         """`name(args, a, table, b.., c, k, out, rows, image, channel, pixel)`: [h, v vectors] are the sums over k of a[k, h]
