@@ -200,6 +200,5 @@ class Scope:
         self.builder = builder
         self.values: dict[Variable, Value] = {}
         self.bound: dict[Any, Size] = {}
-        self.calls: dict[
-            Any, Sequence[Value]
-        ] = {}  # the results of user-written ops, by op, operands and types
+        # the results of user-written ops, by op, operands and types
+        self.calls: dict[Any, Sequence[Value]] = {}

@@ -26,9 +26,8 @@ class Variable:
     """A node of the graph: an input, or result `index` of the node `owner`.  Identity is the object."""
 
     __count__ = itertools.count()
-    moved_by: tuple[
-        Variable, ...
-    ] = ()  # of what `Rop` makes: the inputs of what it differentiates, which functions may take
+    # of what `Rop` makes: the inputs of what it differentiates, which functions may take
+    moved_by: tuple[Variable, ...] = ()
 
     def __init__(
         self, type: Type, owner: Apply | None = None, index: int | None = None, name: str | None = None

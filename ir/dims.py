@@ -461,3 +461,9 @@ def parse_size(text: str) -> Size:
     if tokens[pos]:
         raise ValueError(f"not a size: {text!r}")
     return result
+
+
+def known(size: Size) -> int:
+    """A size that must be a number."""
+    assert isinstance(size, int), f"{size} is not known"
+    return size

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from tcc.codegen.emit import VecType
 from tcc.codegen.target import Target
-from tcc.ir.dims import Size, add, floordiv, maximum, mul, sub
+from tcc.ir.dims import Size, add, floordiv, known, maximum, mul, sub
 
 MOST_TAPS = 11  # of a spread axis, or that share what they read
 MOST_VECTORS = 64  # of a row of all its planes, which are written one by one
@@ -24,12 +24,6 @@ MOST_VECTORS = 64  # of a row of all its planes, which are written one by one
 
 def ceil_div(a: Size, b: int) -> Size:
     return floordiv(add(a, b - 1), b)
-
-
-def known(size: Size) -> int:
-    """A size that must be a number."""
-    assert isinstance(size, int), f"{size} is not known"
-    return size
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from tcc.codegen.conv.axes import Axis, Run, known
+from tcc.codegen.conv.axes import Axis, Run
 from tcc.codegen.conv.pad import write_pad
 from tcc.codegen.conv.plan import ENOUGH, ConvPlan
 from tcc.codegen.conv.rounds import Do, ImageRounds
@@ -26,7 +26,7 @@ from tcc.codegen.products.pack import copy_transposed, pack_name
 from tcc.codegen.target import Target
 from tcc.codegen.vectors import load, store
 from tcc.ir.core import Op
-from tcc.ir.dims import Size, add, mul
+from tcc.ir.dims import Size, add, known, mul
 
 CHUNK_BYTES = 1 << 15  # of results that take the same steps and are turned at a time
 _TURN = 6  # cycles for a vector that is turned and copied

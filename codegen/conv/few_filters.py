@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from tcc.codegen.conv.axes import ceil_div, known
+from tcc.codegen.conv.axes import ceil_div
 from tcc.codegen.conv.filter import ConvFilter
 from tcc.codegen.conv.text import Number
 from tcc.codegen.emit import VecType
@@ -20,7 +20,7 @@ from tcc.codegen.products.dot import sum_lanes
 from tcc.codegen.target import Target
 from tcc.codegen.vectors import load, store
 from tcc.ir.core import Op
-from tcc.ir.dims import Size, add, floordiv, mul, sub
+from tcc.ir.dims import Size, add, floordiv, known, mul, sub
 
 
 def conv_filter_kernel(op: Op, target: Target) -> Kernel:

@@ -20,7 +20,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from tcc.codegen.conv.axes import MOST_TAPS, Axis, ceil_div, forward_axis, known
+from tcc.codegen.conv.axes import MOST_TAPS, Axis, ceil_div, forward_axis
 from tcc.codegen.conv.filter_out import channels_together, is_turned, scratch_bytes, write_sums_out
 from tcc.codegen.conv.pad import write_pad
 from tcc.codegen.conv.text import ConvText, Number, best_tile, round_bytes
@@ -30,7 +30,7 @@ from tcc.codegen.products.pack import copy_elements, copy_transposed, pack_name
 from tcc.codegen.target import Target
 from tcc.codegen.vectors import load, splat, store
 from tcc.ir.core import Op
-from tcc.ir.dims import Size, add, floordiv, maximum, minimum, mul, sub
+from tcc.ir.dims import Size, add, floordiv, known, maximum, minimum, mul, sub
 from tcc.ir.types import Place, Type, dense_strides
 from tcc.runtime import layout as at
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from tcc.codegen.conv.axes import ceil_div, known
+from tcc.codegen.conv.axes import ceil_div
 from tcc.codegen.conv.text import Number
 from tcc.codegen.index import Index
 from tcc.codegen.products.pack import copy_transposed, pack_name
 from tcc.codegen.vectors import load, store
-from tcc.ir.dims import Size, mul
+from tcc.ir.dims import Size, known, mul
 from tcc.ir.types import dense_strides
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ import itertools
 import math
 from collections.abc import Sequence
 
-from tcc.codegen.conv.axes import Run, known
+from tcc.codegen.conv.axes import Run
 from tcc.codegen.conv.channels import ByChannels, by_channels_is_possible
 from tcc.codegen.conv.kernel import Conv
 from tcc.codegen.conv.plan import ConvPlan
@@ -26,6 +26,7 @@ from tcc.codegen.products.pack import copy_transposed, pack_name
 from tcc.codegen.target import Target
 from tcc.codegen.vectors import load, store
 from tcc.ir.core import Op
+from tcc.ir.dims import known
 from tcc.ir.types import dense_strides
 
 MOST_ENTRIES = 1 << 12  # of the table of taps

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 
-from tcc.codegen.conv.axes import Run, known
+from tcc.codegen.conv.axes import Run
 from tcc.codegen.conv.pad import write_pad
 from tcc.codegen.conv.rounds import Do, ImageRounds, each_round
 from tcc.codegen.conv.text import Number, needed_mask
@@ -24,7 +24,7 @@ from tcc.codegen.conv.tile import AHEAD, ConvTile
 from tcc.codegen.index import Index
 from tcc.codegen.kernel import Kernel
 from tcc.codegen.vectors import LINE, load, store
-from tcc.ir.dims import add, floordiv, maximum, minimum, mul
+from tcc.ir.dims import add, floordiv, known, maximum, minimum, mul
 
 ROWS_AHEAD = 8  # whose first two lines are fetched, after which the hardware has the row's others come
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tcc.codegen.conv.axes import Axis, known
+from tcc.codegen.conv.axes import Axis
 from tcc.codegen.conv.text import ConvText, Number, needed_mask
 from tcc.codegen.emit import VecType
 from tcc.codegen.index import Index
 from tcc.codegen.products.pack import transposed
 from tcc.codegen.vectors import lane_mask, load, store
+from tcc.ir.dims import known
 
 
 def write_spread_pad(w: ConvText, source: int, axes: Sequence[Axis]) -> None:

@@ -8,14 +8,13 @@ from tcc.codegen.conv.axes import (
     best_axes,
     ceil_div,
     forward_axis,
-    known,
     spread_axis,
     whole_rows,
 )
 from tcc.codegen.conv.text import MOST_ROWS, ConvText, best_tile
 from tcc.codegen.target import Target
 from tcc.ir.core import Op
-from tcc.ir.dims import Size, add, floordiv, maximum, mul, sub
+from tcc.ir.dims import Size, add, floordiv, known, maximum, mul, sub
 from tcc.passes.epilogue import cheap
 
 ENOUGH = 16  # pieces of work that threads share

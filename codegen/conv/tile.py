@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from tcc.codegen import scalar
-from tcc.codegen.conv.axes import Run, known
+from tcc.codegen.conv.axes import Run
 from tcc.codegen.conv.plan import ConvPlan
 from tcc.codegen.conv.text import Number, needed_mask
 from tcc.codegen.emit import VecType
@@ -13,6 +13,7 @@ from tcc.codegen.epilogue import emit_block
 from tcc.codegen.index import Index
 from tcc.codegen.vectors import LINE, each_vector, fetch, load, splat, store
 from tcc.ir.core import Value
+from tcc.ir.dims import known
 
 AT_ONCE = 32  # lines that a core fetches with little delay: what asks for more at a time waits, and all that follows it
 AHEAD = 6  # steps of a tile by which vectors that lie beyond the first-level cache are fetched before they are read

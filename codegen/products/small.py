@@ -18,7 +18,7 @@ from tcc.codegen.products.matmul import Epilogue
 from tcc.codegen.target import Target
 from tcc.codegen.vectors import gather, load, pieces, splat, store
 from tcc.ir.core import Op
-from tcc.ir.dims import Size
+from tcc.ir.dims import known
 from tcc.passes.batchaxes import batch_axis
 
 _STEPS = 512  # vectors of multiply-adds of one product
@@ -201,11 +201,6 @@ class _Product:
             return self.w.size(slot.size)
         assert isinstance(slot, Operand)
         return self.w.pointers[slot.index]
-
-
-def known(size: Size) -> int:
-    assert isinstance(size, int), f"{size} is a run-time size"
-    return size
 
 
 def _sums(target: Target) -> int:
