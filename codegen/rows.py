@@ -38,6 +38,8 @@ def row_kernel(program: Program, target: Target) -> Kernel:
 
 
 class Rows(Crossing):
+    spilling = True  # whether long rows keep what was expensive for a later phase in scratch memory
+
     def __init__(self, program: Program, target: Target) -> None:
         super().__init__(program, target)
         outer = list(range(self.inner))
@@ -109,7 +111,7 @@ class Rows(Crossing):
                 targets[node.phase - 1].append(node)
         targets[self.final] += dict.fromkeys(self._stored())
         spills: dict[Node, None] = {}
-        if not self.unrolled:
+        if self.spilling and not self.unrolled:
             for phase in range(self.final, -1, -1):
                 seen: set[Node] = set()
 

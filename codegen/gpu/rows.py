@@ -3,6 +3,9 @@
 What is computed in which phase is the CPU's (tcc.codegen.rows).  Thread t of the team takes runs of 16 bytes t, t + team, ... where
 rows are long enough, then one element of what is left; totals are folded by lanes of the run, then by shuffles within a warp, then those of the warps in order through shared memory, so the order depends on the row's
 length alone.  A short row has one warp, and needs no barrier.  One long row is cut into chunks whose totals a second kernel adds up in order.
+
+Rows that are visited several times, of a known length that has room there, are read once, into registers, all of a thread's runs at once.
+Others are read again in each phase, and what was computed is computed again: on a GPU memory is what they wait for.
 """
 
 from __future__ import annotations
@@ -15,8 +18,8 @@ from tcc.codegen.gpu.chips import LANE, WARP
 from tcc.codegen.gpu.indexing import clamped, unless_empty
 from tcc.codegen.gpu.kernel import GpuKernel, barrier, block_index, finish, grid_size, shuffle, thread
 from tcc.codegen.gpu.maps import WIDE, Runs
-from tcc.codegen.kernel import Scratch, plus, times
-from tcc.codegen.nest import Fold, Position, fold_of
+from tcc.codegen.kernel import plus, times
+from tcc.codegen.nest import Fold, Memo, Position, fold_of
 from tcc.codegen.program import Node, Program
 from tcc.codegen.rows import CHUNK, Rows
 from tcc.ir import dims
@@ -26,6 +29,8 @@ from tcc.ir.types import itemsize
 LONG = 256  # threads of a row's team
 SHORT = 512  # most elements of a row that one warp takes
 MOST_ROWS = 1 << 16  # blocks
+HELD = 64  # most registers that a thread keeps of what it reads of a row
+HELD_FLOPS = 1 << 10  # most flops in the straight-line text that takes
 
 
 def row_kernels(program: Program) -> list[GpuKernel]:
@@ -39,20 +44,22 @@ def row_kernels(program: Program) -> list[GpuKernel]:
 
 
 class Teams(Runs, Rows):
+    spilling = False
+
     def __init__(self, program: Program) -> None:
         super().__init__(program, LANE)
-        self.unrolled = False
+        self.unrolled = False  # while a row that is held is being written
         self.ways = 1
-        # without vectors, so what is kept between phases lies in scratch rows
-        self.targets, self.spills = self._schedule()
         short = isinstance(self.length, int) and self.length <= SHORT and not self.full and not self.summed
         self.team = WARP if short else LONG
         self.block_threads = 128 if short else LONG
         moved = [a for a in [*program.reads, *program.writes] if a.varies(self.inner) and not a.reduce]
         self.dense = [a for a in moved if a.strides[self.inner] == 1]
         self.run = self.run_length(max((itemsize(a.dtype) for a in moved), default=WIDE))
-        self.lane = self.member = ""
-        self.shared = ""
+        self.member = self.shared = ""
+        self.held: list[Position] = []  # a thread's runs of a row that it holds
+        self.inside: dict[str, str] = {}  # by their offsets, whether they are there, of those that may not be
+        self.later: list[Callable[[], object]] = []  # the stores of a phase of such a row
 
     def run_length(self, widest: int) -> int:
         """Elements that a thread takes at once; one where not all of the team would have some."""
@@ -66,9 +73,6 @@ class Teams(Runs, Rows):
         e = self.e
         e.function("void @KERNEL_NAME(ptr %args)")
         self.load_arguments()
-        if self.spills:
-            at = self.slots.index(self.spill_slot())
-            self.spill_area = e.value(f"load ptr, ptr {e.gep('%args', at, 'i64')}")
         self.member = thread(e)
         if self.team == WARP:
             self.member = e.value(f"and i64 {self.member}, {WARP - 1}")
@@ -88,27 +92,15 @@ class Teams(Runs, Rows):
     def grid(self) -> tuple[Size, Size, Size]:
         rows = dims.mul(*(self.program.sizes[a] for a in self.outer))
         each = self.block_threads // self.team
-        return dims.minimum(dims.floordiv(dims.add(rows, each - 1), each), self.most_blocks), 1, 1
-
-    @property
-    def most_blocks(self) -> int:
-        return 1 << 12 if self.spills else MOST_ROWS
-
-    def spill_slot(self) -> Scratch:
-        blocks, _, _ = self.grid()
-        return Scratch(dims.mul(blocks, self.block_threads // self.team, self.spill_bytes()))
+        return dims.minimum(dims.floordiv(dims.add(rows, each - 1), each), MOST_ROWS), 1, 1
 
     def begin_rows(self) -> tuple[str, str]:
         """Loads sizes ahead of the loop, and gives `teams`."""
         self.begin()
-        self.team_number, step = self.teams()
         for size in (self.length, *(self.program.sizes[a] for a in self.outer)):
             self.size(size)
-        if self.spills:
-            self.size(self.spill_bytes())
-            for node in self.spills:
-                self.size(self.spill_offset(node))
-        return self.team_number, step
+        self.hold_runs()
+        return self.teams()
 
     def row_kernel(self) -> GpuKernel:
         e = self.e
@@ -191,6 +183,25 @@ class Teams(Runs, Rows):
 
     def row(self, indices: Sequence[str], start: str, stop: str) -> None:
         self.enter(indices)
+        if not self.held:
+            self.phases(start, stop)
+            return
+        e = self.e
+        if self.run == 1:
+            self.held_phases(start, stop)
+            return
+        quick, slow, after = e.label(), e.label(), e.label()
+        e.branch_if(self.all_aligned(start), quick, slow)
+        e.at(quick)
+        self.held_phases(start, stop)
+        e.branch(after)
+        e.at(slow)
+        self.scalars, self.splats = {}, {}  # what was made of them is not there
+        self.phases(start, stop)
+        e.branch(after)
+        e.at(after)
+
+    def phases(self, start: str, stop: str) -> None:
         for phase in range(self.final + 1):
             if phase == self.final:
                 taken = [n for n in self.all_nodes if n.kind == "take" and n.phase <= phase]
@@ -202,6 +213,79 @@ class Teams(Runs, Rows):
             for node, total in totals.items():
                 self.scalars[node] = self.across(fold_of(node), total)
         self.store_scalars()
+
+    # -- rows that are held ------------------------------------------------------------------------------------------
+
+    def hold_runs(self) -> None:
+        """Finds the runs that a thread holds, if it can hold them."""
+        if not isinstance(self.length, int) or self.final == 0 or self.summed or self.length % self.run:
+            return
+        runs = self.length // self.run
+        each = -(-runs // self.team)  # of a thread
+        words = sum(max(1, itemsize(n.dtype) // 4) for n in self.revisited())
+        if each * self.run * words > HELD or each * self.run * self.program.flops > HELD_FLOPS:
+            return
+        e = self.e
+        for k in range(each):
+            number = plus(e, self.member, str(k * self.team))
+            if (k + 1) * self.team > runs:  # another one stands for one that is not there
+                inside = e.value(f"icmp slt i64 {number}, {runs}")
+                number = e.value(f"select i1 {inside}, i64 {number}, i64 0")
+            offset = e.value(f"mul i64 {number}, {self.run}")
+            if (k + 1) * self.team > runs:
+                self.inside[offset] = inside
+            self.held.append(Position(offset, self.run))
+
+    def revisited(self) -> set[Node]:
+        """The operands along the row that reductions read: what comes after those reads them once more, or nothing that is left."""
+        found: set[Node] = set()
+        waiting = [n for n in self.all_nodes if n.kind == "reduce"]
+        while waiting:
+            node = waiting.pop()
+            if node not in found:
+                found.add(node)
+                waiting += node.inputs
+        return {n for n in found if n.varies and n.kind == "param"}
+
+    def held_phases(self, start: str, stop: str) -> None:
+        self.unrolled = True
+        self.phases(start, stop)
+        self.unrolled, self.vectors = False, {}
+
+    def unrolled_block(
+        self, folds: list[Fold], visit: Callable[[Position, list[str]], list[str]]
+    ) -> list[str]:
+        """This thread's share as `block` takes it, in straight-line text: what was made at a place is there in later phases."""
+        e, run = self.e, self.run
+        totals = [f.identity(run) for f in folds]
+        lanes, splats = self.lanes, self.splats
+        self.lanes, self.splats = run, {}
+        for pos in self.held:
+            made = visit(pos, totals)
+            inside = self.inside.get(pos.offset)
+            if inside is not None:
+                types = [f.total_type(run) for f in folds]
+                made = [
+                    e.value(f"select i1 {inside}, {t} {new}, {t} {old}")
+                    for t, new, old in zip(types, made, totals)
+                ]
+            totals = made
+        for store in self.later:
+            store()
+        self.later = []
+        self.lanes, self.splats = lanes, splats
+        return totals if run == 1 else [f.wide.across(e, LANE, t, run) for f, t in zip(folds, totals)]
+
+    def write(self, node: Node, phase: int, pos: Position, memo: Memo, spills: dict[Node, str]) -> None:
+        """Of a row that is held all is read and computed before the first store, behind which no load could be begun."""
+        if not self.unrolled:
+            super().write(node, phase, pos, memo, spills)
+            return
+        store, inside = super().write, self.inside.get(pos.offset)
+        if inside is None:
+            self.later.append(lambda: store(node, phase, pos, memo, spills))
+        else:
+            self.later.append(lambda: self.e.when(inside, lambda: store(node, phase, pos, memo, spills)))
 
     def summed_rows(self, indices: Sequence[str], start: str, stop: str) -> None:
         reduces = self.reduce_nodes()
@@ -316,25 +400,9 @@ class Teams(Runs, Rows):
             whole = e.value(f"and i1 {whole}, {e.value(f'icmp eq i64 {odd}, 0')}")
         return whole
 
-    def enter(self, indices: Sequence[str]) -> None:
-        self.vectors = {}
-        self.at_point(indices)
-        if self.spills:
-            e = self.e
-            offset = times(e, self.team_number, self.size(self.spill_bytes()))
-            self.spill_base = e.gep(self.spill_area, offset)
-
     def place_in_row(self, index: Node) -> str:
         """Within the row: an index that is not has been noted by its check."""
         return clamped(self.e, super().place_in_row(index), self.size(self.length))
-
-    def spill_offset(self, node: Node) -> Size:
-        offset: Size = 0
-        for n in self.spills:
-            if n is node:
-                break
-            offset = offset + self.spill_row_bytes(n)
-        return offset
 
     # -- teams -----------------------------------------------------------------------------------------------------
 

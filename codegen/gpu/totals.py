@@ -13,7 +13,7 @@ from tcc.codegen.gpu.chips import LANE
 from tcc.codegen.gpu.columns import Columns
 from tcc.codegen.gpu.indexing import unless_empty
 from tcc.codegen.gpu.kernel import GpuKernel, ceil_div, finish, thread
-from tcc.codegen.gpu.rows import SHORT, Teams
+from tcc.codegen.gpu.rows import MOST_ROWS, SHORT, Teams
 from tcc.codegen.kernel import Scratch, plus, times
 from tcc.codegen.nest import Position
 from tcc.codegen.program import Access, Program
@@ -64,7 +64,7 @@ class _Stretches(Teams):
         return self.block_threads // self.team
 
     def grid(self) -> tuple[Size, Size, Size]:
-        return dims.minimum(ceil_div(self.dealt.count, self.teams_of_block), self.most_blocks), 1, 1
+        return dims.minimum(ceil_div(self.dealt.count, self.teams_of_block), MOST_ROWS), 1, 1
 
     def shared_bytes(self) -> int:
         return super().shared_bytes() + self.near

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from emulated import assembled, emulated, program_of, run_program
+from sectors import SECTOR, Counting
 
 from tcc.codegen.gpu.chips import chip
 from tcc.codegen.gpu.driver import lower
@@ -160,6 +161,37 @@ def test_rows_of_any_length(length: int) -> None:
     check(named, "row", False, args)
     a, b = (run_program(program_of(f, args, exact=f is known), f, args)[0] for f in (known, named))
     assert a.tobytes() == b.tobytes()
+
+
+def weighted(length: Size, dtype: str = "f32", first: int = 0) -> Func:
+    """softmax(x) * y of rows that begin so many elements into an array."""
+
+    def body(b: Builder, given: Sequence[Value]) -> list[Value]:
+        x, y = given
+        if first:
+            x = b.op("slice", x, attrs={"start": (first,), "size": (3 * length,), "step": (1,)}).result  # type: ignore[operator]
+            x = b.op("reshape", x, attrs={"shape": [3, length]}).result
+        return [b.mul(b.op("softmax", x).result, y)]
+
+    shape = (3 * length + first,) if first else (3, length)  # type: ignore[operator]
+    return function(body, Type(dtype, shape), Type(dtype, (3, length)))
+
+
+@pytest.mark.parametrize("length, dtype", [(10, "f32"), (512, "f32"), (2048, "f32"), (1088, "f16")])
+def test_rows_of_a_known_length_are_read_once(length: int, dtype: str) -> None:
+    """With the bits of those of a length of run time, and of ones that are not aligned."""
+    known = weighted(length, dtype)
+    args = arguments(known)
+    if dtype == "f32":
+        check(known, "row")
+    device = Counting()
+    (whole,) = run_program(program_of(known, args, exact=True), known, args, device=device)
+    (traffic,) = device.traffic.values()
+    assert traffic.touched <= 1.2 * 3 * args[0].nbytes / SECTOR + 12
+    (named,) = emulated(weighted(dims.name("n"), dtype), args, exact=False)
+    moved = weighted(length, dtype, 1)
+    (shifted,) = emulated(moved, [np.concatenate([[0], args[0].ravel()]).astype(args[0].dtype), args[1]])
+    assert whole.tobytes() == named.tobytes() == shifted.tobytes()
 
 
 @pytest.mark.parametrize("shape", [(9, 8), (9, 7), (9, 3)])
