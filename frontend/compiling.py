@@ -5,13 +5,12 @@ from __future__ import annotations
 import copy
 import sys
 import time
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tcc.build import cast
 from tcc.functions import DictFunction, In, Recipe, left_behind, with_updates
-from tcc.graph import ancestors, place, rebuild, shown_inputs, toposort
+from tcc.graph import ancestors, place, rebuild, shown_inputs, toposort, warn
 from tcc.modes import get_mode
 from tcc.printing import visible
 from tcc.settings import config, device_name
@@ -324,7 +323,7 @@ def _check_inputs(given: Sequence[Variable], results: Sequence[Any], on_unused: 
             f"of {v.type}, created at {place(v.loc)}.\n"
         )
         if on_unused == "warn":
-            warnings.warn(text, stacklevel=3)
+            warn(text)
             continue
         if on_unused != "raise":
             raise ValueError(f"on_unused_input must be raise, warn or ignore, got {on_unused!r}")

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import threading
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from tcc.callables import Specialised, explained
 from tcc.devicecode import DeviceCode
 from tcc.driver import Program, refuse_certain_failures, without_places
+from tcc.graph import warn
 from tcc.ir.clone import clone
 from tcc.ir.dims import Size
 from tcc.lower import Lowered
@@ -85,7 +85,7 @@ def chosen(name: str | None, targets: Sequence[str | None] = ()) -> Device | Non
     except DeviceError as e:
         if not name.startswith("gpu"):
             raise
-        warnings.warn(f"device={name}: {e}; functions run on the CPU", stacklevel=2)
+        warn(f"device={name}: {e}; functions run on the CPU")
         return None
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from typing import Any, NamedTuple
@@ -17,7 +16,7 @@ from tcc.adjoints import NullTypeGradError as NullTypeGradError
 from tcc.backward import backward
 from tcc.creation import arange
 from tcc.elemwise import clip
-from tcc.graph import Shown, inputs, place
+from tcc.graph import Shown, inputs, place, warn
 from tcc.ir.optable import OpDef, Undefined
 from tcc.loops import scan
 from tcc.settings import config
@@ -156,7 +155,7 @@ def _disconnected(v: Any, policy: str) -> None:
     if policy == "raise":
         raise DisconnectedInputError(message)
     if policy == "warn":
-        warnings.warn(message, stacklevel=4)
+        warn(message)
     elif policy != "ignore":
         raise ValueError(
             "Invalid value for keyword 'disconnected_inputs', valid values are 'ignore', 'warn' and 'raise'."

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import sys
 import threading
+import warnings
 import weakref
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from dataclasses import replace as with_fields
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from tcc.ir.optable import OpDef
@@ -234,13 +236,25 @@ def user_location() -> Location:
     """The file and line of the innermost frame that is not tcc's own."""
     if _override.inner:
         return _override.inner[-1]
-    frame = sys._getframe(1)
+    frame, _ = _users_frame(sys._getframe(1))
+    return NOWHERE if frame is None else (frame.f_code.co_filename, frame.f_lineno)
+
+
+def warn(message: str, kind: type[Warning] = UserWarning) -> None:
+    """A warning at the line of the innermost frame that is not tcc's own."""
+    _, inside = _users_frame(sys._getframe(1))
+    warnings.warn(message, kind, stacklevel=2 + inside)
+
+
+def _users_frame(frame: FrameType | None) -> tuple[FrameType | None, int]:
+    """The innermost frame that is not tcc's own, from this one on, and how many are inside of it."""
+    inside = 0
     while frame is not None:
         module = frame.f_globals.get("__name__", "")
         if not module.startswith("tcc.") and module != "tcc":
-            return frame.f_code.co_filename, frame.f_lineno
-        frame = frame.f_back  # type: ignore[assignment]
-    return NOWHERE
+            break
+        frame, inside = frame.f_back, inside + 1
+    return frame, inside
 
 
 class located_at:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import builtins
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,7 +19,7 @@ from tcc.build import (
     size_variable,
     static_size,
 )
-from tcc.graph import Apply, Shown
+from tcc.graph import Apply, Shown, warn
 from tcc.ir.dims import size_error
 from tcc.types import promote, tensor_type
 from tcc.variable import TensorConstant, Variable, as_variable, scalar_constant
@@ -338,9 +337,7 @@ def stack(*tensors: Any, axis: int = 0, **named: Any) -> Any:
         list(tensors[0]) if len(tensors) == 1 and isinstance(tensors[0], list | tuple) else list(tensors)
     )
     if len(tensors) > 1:
-        warnings.warn(
-            "stack(*tensors) is deprecated: use stack([*tensors])", DeprecationWarning, stacklevel=2
-        )
+        warn("stack(*tensors) is deprecated: use stack([*tensors])", DeprecationWarning)
     if not parts:
         raise Exception("theano.tensor.stack(tensors, axis) needs at least one tensor")
     values = [as_variable(p) for p in parts]

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tcc.graph import Apply, toposort
+from tcc.graph import Apply, toposort, warn
 from tcc.settings import config
 from tcc.sharedvar import TensorSharedVariable
 from tcc.types import Packed
@@ -93,7 +92,7 @@ def _missing(node: Apply, number: int, v: Variable) -> None:
     if config.compute_test_value == "raise":
         raise MissingTestValue(message)
     if config.compute_test_value == "warn":
-        warnings.warn(message, stacklevel=5)
+        warn(message)
 
 
 class untested:

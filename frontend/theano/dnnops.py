@@ -5,10 +5,10 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 from tcc import build, elemwise
+from tcc.graph import warn
 from tcc.tensor.nnet import abstract_conv, bn, separable
 from tcc.tensor.nnet import basic as nnet
 from tcc.tensor.signal import pool
@@ -138,7 +138,7 @@ def _algorithm(workmem: Any, algo: Any) -> None:
     if workmem is not None:
         if algo is not None:
             raise ValueError("You can't use both algo and workmem")
-        warnings.warn("workmem is deprecated, use algo instead", stacklevel=3)
+        warn("workmem is deprecated, use algo instead")
 
 
 def dnn_conv(

@@ -5,14 +5,13 @@ from __future__ import annotations
 import builtins
 import collections
 import hashlib
-import warnings
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
 from tcc import equality
-from tcc.graph import Body, copied, toposort
+from tcc.graph import Body, copied, toposort, warn
 from tcc.settings import config
 from tcc.testvalues import value_of
 from tcc.variable import Constant, Variable, as_variable
@@ -212,14 +211,14 @@ def missing_test_message(msg: str) -> None:
     if config.compute_test_value == "raise":
         raise AttributeError(msg)
     if config.compute_test_value == "warn":
-        warnings.warn(msg, stacklevel=2)
+        warn(msg)
 
 
 def debug_error_message(msg: str) -> None:
     """ValueError for wrong test values, or with config.compute_test_value = "warn" a warning."""
     if config.compute_test_value != "warn":
         raise ValueError(msg)
-    warnings.warn(msg, stacklevel=2)
+    warn(msg)
 
 
 def get_debug_values(*args: Any) -> list[Any]:

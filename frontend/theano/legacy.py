@@ -6,7 +6,6 @@ import builtins
 import functools
 import importlib.util
 import struct
-import warnings
 from collections.abc import Iterable
 from typing import Any
 
@@ -21,6 +20,7 @@ from tcc.elemwise import abs_ as abs
 from tcc.elemwise import int_div as intdiv
 from tcc.elemwise import true_div as truediv
 from tcc.gradient import DisconnectedType
+from tcc.graph import warn
 from tcc.loops import scan
 from tcc.modes import get_mode
 from tcc.printing import debugprint
@@ -330,7 +330,7 @@ def use_gpu(device: str, *_: Any, **__: Any) -> None:
     try:
         found = chosen(device)
     except DeviceError as e:
-        warnings.warn(f"{device} was asked for: {e}; functions run on the CPU", stacklevel=2)
+        warn(f"{device} was asked for: {e}; functions run on the CPU")
     else:
         if found is not None:  # which `gpu` is, with a warning, where there is none
             config.device = device

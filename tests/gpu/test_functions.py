@@ -345,8 +345,9 @@ def test_theanos_words_fall_back_where_there_is_no_gpu() -> None:
 
     if not look().problem:
         pytest.skip("there is a GPU")
-    with pytest.warns(UserWarning, match="functions run on the CPU"):
+    with pytest.warns(UserWarning, match="functions run on the CPU") as caught:
         f = doubling(device="gpu0")
+    assert [w.filename for w in caught] == [__file__]
     assert f(vector([1])).tolist() == [2]
     with pytest.raises(tcc.devices.DeviceError, match="run on the CPU"):
         doubling(device="cuda")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -14,7 +13,7 @@ from tcc import build
 from tcc.build import Size, as_size, size_arithmetic, size_of, static_size
 from tcc.creation import arange
 from tcc.elemwise import TO_FLOAT
-from tcc.graph import Shown
+from tcc.graph import Shown, warn
 from tcc.ir.optable import complete_attrs
 from tcc.settings import config
 from tcc.shapes import as_sizes, concatenate, reshape, specify_shape
@@ -219,7 +218,7 @@ def conv2d(
     the dtype of `input`.
     """
     if kwargs:
-        warnings.warn(f"conv2d: {', '.join(kwargs)} mean nothing here and are ignored", stacklevel=2)
+        warn(f"conv2d: {', '.join(kwargs)} mean nothing here and are ignored")
     if image_shape is not None:
         if input_shape is not None:
             raise ValueError("input_shape and image_shape should not be provided at the same time.")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,7 +10,7 @@ import numpy as np
 from tcc import build
 from tcc.creation import arange
 from tcc.elemwise import TO_FLOAT, add, and_, ge, int_div, lt, maximum, minimum, mul, sub, switch
-from tcc.graph import Shown
+from tcc.graph import Shown, warn
 from tcc.indexing import take
 from tcc.reductions import max as largest
 from tcc.reductions import sum as total
@@ -97,10 +96,9 @@ def pool_nd(
     if mode not in MODES:
         raise ValueError(f"Pool mode parameter only support {', '.join(MODES)}. Got {mode!r}")
     if ignore_border is None:
-        warnings.warn(
+        warn(
             f"pool_{rank}d() will have the parameter ignore_border default value changed to True (currently False). "
-            "To have consistent behavior with all Theano versions, explicitly add the parameter ignore_border.",
-            stacklevel=3,
+            "To have consistent behavior with all Theano versions, explicitly add the parameter ignore_border."
         )
         ignore_border = False
     ws = _sizes("ws", ws, rank)
