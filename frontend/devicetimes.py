@@ -30,6 +30,7 @@ class Clocked:
 
     def __init__(self, device: Any) -> None:
         self.device, self.name, self.dlpack = device, device.name, device.dlpack
+        self.multiprocessors = device.multiprocessors
         self.least: dict[str, float] = {}
         self.launches: dict[str, int] = {}
         self.alloc, self.free, self.copy = device.alloc, device.free, device.copy

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from tcc.runtime.launch import Device
 
 Array = np.ndarray[Any, Any]
+DEFAULT_STREAM, NO_STREAM = 1, -1  # in DLPack's terms
 
 
 class DeviceArray:
@@ -185,11 +186,14 @@ class DeviceArray:
     def __dlpack__(
         self, *, stream: Any = None, max_version: Any = None, dl_device: Any = None, copy: Any = None
     ) -> Any:
+        """A capsule, which the consumer's `stream` may read at once: what makes the values comes before in it (None: in the
+        default stream; -1: nowhere, as its caller sees to that)."""
         if dl_device is not None and tuple(dl_device) != self.device.dlpack:
             raise BufferError(f"an array of {self.device.name} does not move by itself")
-        self.device.synchronise()  # so that it may be read in any stream
         source = self.copy() if copy else self
         if self.device.dlpack[0] == dlpack.CUDA:
+            if stream != NO_STREAM:
+                self.device.precede(DEFAULT_STREAM if stream is None else int(stream))  # type: ignore[attr-defined]
             source._lend()
         return dlpack.lend(source.address, self.dtype, self.shape, self.device.dlpack, source, self.bfloat)
 
@@ -212,10 +216,11 @@ def _borrowed(device: Any, other: Any) -> dlpack.Borrowed:
     """Another framework's memory, ready for the device's stream."""
     if hasattr(other, "__dlpack__"):
         return dlpack.borrow(other.__dlpack__(stream=device.stream))
+    found = dlpack.exposed(other)
     stream = other.__cuda_array_interface__.get("stream")
     if stream is not None:
-        device.wait_for(stream)
-    return dlpack.exposed(other)
+        device.follow(stream)
+    return found
 
 
 def _dense(shape: tuple[int, ...], strides: tuple[int, ...] | None) -> bool:

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from tcc.ir import dims
 from tcc.ir.dims import Size, evaluate
 from tcc.ir.types import memory_dtype
 from tcc.runtime.host import HostCall, perform
@@ -23,6 +24,7 @@ from tcc.runtime.signature import Signature
 Array = np.ndarray[Any, Any]
 STATUS_WORDS = 5
 MOST_STRIDE = 1 << 40  # bytes, of a tensor map
+MULTIPROCESSORS = dims.name("device.multiprocessors")  # a size that each device says when it runs
 
 
 class DeviceKernel(NamedTuple):
@@ -307,11 +309,13 @@ def is_captured(step: Step) -> bool:
 class Device(Protocol):
     """What runs a program.  Calls are taken in order; only `to_host` and `synchronise` wait.
 
-    Inside `with device:` it is one thread's.  `dlpack` is its kind and number in DLPack's terms.
+    Inside `with device:` it is one thread's.  `dlpack` is its kind and number in DLPack's terms; a grid may hang on how many
+    `multiprocessors` it has.
     """
 
     name: str
     dlpack: tuple[int, int]
+    multiprocessors: int
 
     def __enter__(self) -> Any: ...
     def __exit__(self, *error: Any) -> None: ...
@@ -368,6 +372,10 @@ class Run:
     poll: Callable[[], None] = lambda: None
     owned: list[tuple[int, int]] = field(default_factory=list)  # buffer, address
     hosts: dict[int, Array] = field(default_factory=dict)  # the host's arrays
+
+    def __post_init__(self) -> None:
+        (name,) = MULTIPROCESSORS.names
+        self.sizes[name] = self.device.multiprocessors
 
     def number(self, size: Size) -> int:
         return evaluate(size, self.sizes)

@@ -262,6 +262,8 @@ class KernelError(RuntimeError):
 class Emulator:
     """A `Device` (tcc.runtime.launch) whose memory and threads are the host's; calls are done when they return."""
 
+    multiprocessors = 2  # few, so that blocks that stay take several tiles
+
     def __init__(self, *, descending: bool = False) -> None:
         self.descending = descending
         self.blocks: dict[int, Array] = {}

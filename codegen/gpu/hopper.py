@@ -33,6 +33,7 @@ from tcc.ir import dims
 from tcc.ir.core import Op
 from tcc.ir.dims import Size
 from tcc.ir.types import HALVES, Type, itemsize
+from tcc.runtime import launch
 from tcc.runtime.launch import MAP_WORDS, MOST_STRIDE
 
 ROWS = 128  # of a tile
@@ -42,7 +43,9 @@ DEPTH = 64  # halves of them
 GROUP = 128  # threads
 CONSUMERS = 2
 THREADS = GROUP * (1 + CONSUMERS)
-MULTIPROCESSORS = 132  # of an H100; a grid has no more blocks
+MULTIPROCESSORS = (
+    132  # of an H100, for which widths are chosen; a grid has as many blocks as the device that it runs on
+)
 LEAST_TILES = 32  # with fewer, smaller tiles and parts of k keep more of the device busy
 LEAST_ROWS = 64  # with fewer, most of a tile's rows are none
 BYTES = frozenset({"i8"})  # uint8 by int8 asks for PTX 8.4, which drivers before CUDA 12.4 do not take
@@ -188,7 +191,9 @@ class _Hopper(Matmul):
         slots = [*self.slots.slots, *self.maps()]
         bytes = ring + self.out_bytes + 16 * self.stages
         tiles = dims.mul(ceil_div(self.m, ROWS), ceil_div(self.n, self.width), self.batch)
-        return finish(e, "warpgroups", slots, (dims.minimum(tiles, MULTIPROCESSORS), 1, 1), THREADS, bytes)
+        return finish(
+            e, "warpgroups", slots, (dims.minimum(tiles, launch.MULTIPROCESSORS), 1, 1), THREADS, bytes
+        )
 
     def parts(self, size: Size, each: int) -> str:
         """How many of `each` hold a size, that is not 0."""

@@ -18,6 +18,7 @@ from tcc.codegen.aot.layout import CALL_CONTEXT, CALL_INPUTS, CTX_DEVICE
 from tcc.codegen.emit import Emit
 from tcc.codegen.gpu.library_layout import (
     CAPTURED,
+    COUNT,
     HERE,
     LAUNCHED,
     LOST,
@@ -105,6 +106,8 @@ class _Body:
         self.begun, self.failed, self.lost = e.value("alloca i1"), e.label(), e.label()
         e.line(f"store i1 false, ptr {self.begun}")
         self.env = {n: e.value(f"load i64, ptr {e.gep('%frame', frame.size(n), 'i64')}") for n in frame.sizes}
+        (count,) = launch.MULTIPROCESSORS.names
+        self.env[count] = e.value(f"load i64, ptr {self.slot(COUNT)}")
         entered = e.value(f"call i1 @tcc_cu_enter(ptr {self.call}, ptr {self.record})")
         out, inside = e.label(), e.label()
         e.branch_if(entered, inside, out)

@@ -2,6 +2,7 @@
 
 BUSY          1 while a call runs
 CONTEXT       the driver's; NUMBER, STREAM
+COUNT         of the device's multiprocessors
 ASIDE         a stream that waits for none, on which graphs are captured
 CAPTURING     the address of the graph that is being captured
 functions     of the kernels, then their modules
@@ -22,7 +23,7 @@ from tcc.codegen.gpu.chips import Chip
 from tcc.runtime import launch
 from tcc.runtime.launch import DeviceKernel, DeviceProgram, Step, walk
 
-_BUSY, CONTEXT, NUMBER, STREAM, ASIDE, CAPTURING, FIRST = range(7)  # slots of a device record
+_BUSY, CONTEXT, NUMBER, STREAM, ASIDE, CAPTURING, COUNT, FIRST = range(8)  # slots of a device record
 HERE, NEWER = 1, 2
 WAYS = 4
 GRAPH, KNOWN, KEYS = range(3)  # slots of a graph, behind which its keys stand

@@ -9,6 +9,7 @@ from tcc.codegen.gpu.library_calls import DRIVER, NAMES, NON_BLOCKING, DriverCal
 from tcc.codegen.gpu.library_layout import (
     ASIDE,
     CONTEXT,
+    COUNT,
     FIRST,
     HERE,
     KEYS,
@@ -21,7 +22,7 @@ from tcc.codegen.gpu.library_layout import (
 )
 
 NO_DEVICE = 100
-MAJOR, MINOR = 75, 76  # attributes: of the compute capability
+MULTIPROCESSORS, MAJOR, MINOR = 16, 75, 76  # attributes: their count, and the compute capability
 SHARED_BYTES = 8  # a function's attribute: dynamic shared memory
 LOG, LOG_BYTES = 5, 6  # options of the assembler
 LARGE = 48 << 10  # bytes of shared memory that must be asked for
@@ -127,6 +128,8 @@ class _Runtime(DriverCalls):
         self.leave_if(no_memory, lambda: f"i32 {self.said('memory', str(bytes), status='memory')}")
         e.line(f"call void @llvm.memset.p0.i64(ptr {record}, i8 0, i64 {bytes}, i1 false)")
         e.line(f"store i64 {self.wide(device)}, ptr {e.gep(record, NUMBER, 'i64')}")
+        count = f"ptr {e.gep(record, COUNT, 'i64')}"  # four bytes of zeros
+        self.driver("cuDeviceGetAttribute", count, f"i32 {MULTIPROCESSORS}", f"i32 {device}")
         retained = self.driver(
             "cuDevicePrimaryCtxRetain", f"ptr {e.gep(record, CONTEXT, 'i64')}", f"i32 {device}"
         )

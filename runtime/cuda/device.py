@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from tcc.runtime.cuda import driver
+from tcc.runtime.cuda.assembling import cubin
 from tcc.runtime.cuda.graphs import Graph, GraphError, capture, do
 from tcc.runtime.cuda.tensormaps import tensor_map
 from tcc.runtime.devices import DeviceError, DeviceLost, DeviceMemoryError, Pool
@@ -25,6 +26,7 @@ from tcc.runtime.launch import DeviceKernel, TensorMap
 
 Array = np.ndarray[Any, Any]
 STAGING = 4 << 20  # bytes of each of the two pinned buffers
+UNTIMED = 2  # CU_EVENT_DISABLE_TIMING
 
 _open: dict[int, CudaDevice] = {}
 _opening = threading.Lock()
@@ -71,8 +73,10 @@ class CudaDevice:
         self.inherited = False  # whether the context is a parent process's
         major, minor = self._device.compute_capability()
         self.sm = 10 * major + minor
+        self.multiprocessors = int(self._device.multiprocessor_count)
         self.driver = int(cuda.get_driver_version())
         self._stream: Any = None
+        self._mark = ctypes.c_void_p()  # an event: where a stream is that another one is to wait for
         self._staging: list[_Staging] = []
         self._segments: dict[int, Any] = {}
         self._pinned: dict[int, Array] = {}  # by address
@@ -188,6 +192,8 @@ class CudaDevice:
                     self._stream.synchronize()
                 for graph in list(self._graphs):
                     graph.close()
+                if self._mark:
+                    do("cuEventDestroy_v2", self._mark)
             except RuntimeError:
                 pass  # the device is lost, and its memory with it
             self._kernels.clear()
@@ -330,8 +336,9 @@ class CudaDevice:
         def note(compiled: bool, info: str, errors: str) -> None:
             log.extend(text for text in (errors, info) if text)
 
+        code = cubin(kernel.text, self.sm, self.driver) or kernel.text.encode() + b"\0"
         try:
-            module = self._cuda.module_from_buffer(kernel.text.encode() + b"\0", message_handler=note)
+            module = self._cuda.module_from_buffer(code, message_handler=note)
         except self._cuda.Error as e:
             said = "\n".join(log).strip() or str(e)
             raise DeviceError(
@@ -367,15 +374,31 @@ class CudaDevice:
         with self:
             self._stream.synchronize()
 
+    def wait(self) -> None:
+        """The same, within `with device:`."""
+        self._stream.synchronize()
+
     def settle(self) -> None:
         """Waits for all streams of the context, other frameworks' among them."""
         with self:
             self._context.synchronize()
 
-    def wait_for(self, stream: int) -> None:
-        """Waits for another framework's stream; 1 and 2 are CUDA's default ones."""
+    def follow(self, stream: int) -> None:
+        """What the device is given from now on waits for another framework's stream; 1 and 2 are CUDA's default ones."""
+        self._order(stream, self.stream)
+
+    def precede(self, stream: int) -> None:
+        """What another framework's stream is given from now on waits for what the device was given before."""
+        self._order(self.stream, stream)
+
+    def _order(self, first: int, then: int) -> None:
         with self:
-            do("cuStreamSynchronize", ctypes.c_void_p(stream))
+            if not self._mark:
+                do("cuEventCreate", ctypes.byref(self._mark), UNTIMED)
+            do("cuEventRecord", self._mark, ctypes.c_void_p(first))
+            do(
+                "cuStreamWaitEvent", ctypes.c_void_p(then), self._mark, 0
+            )  # for this record, not for later ones
 
     def owns(self, address: int) -> bool:
         """Whether it is an address of this device's memory."""
@@ -416,8 +439,7 @@ class CudaDevice:
         grid: tuple[int, int, int],
         arguments: Sequence[int],
     ) -> None:
-        with self:
-            graph.patch(number, grid, (ctypes.c_int64 * len(arguments))(*arguments))
+        graph.patch(number, grid, arguments)
 
     def replay(self, graph: Graph) -> None:
         """Within `with device:`."""

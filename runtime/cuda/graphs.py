@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -53,7 +53,8 @@ class Graph:
         self._run, self._stream = ctypes.c_void_p(), ctypes.c_void_p(stream)
         self._made = ctypes.c_void_p()
         self.nodes: list[int] = []
-        self._launch = library().cuGraphLaunch
+        self._patches: dict[int, _Patch] = {}
+        self._launch, self._set = library().cuGraphLaunch, library().cuGraphExecKernelNodeSetParams
 
     def launch(self) -> None:
         status = self._launch(self._run, self._stream)
@@ -68,16 +69,17 @@ class Graph:
         do("cuStreamGetCaptureInfo_v2", self._stream, *places)
         self.nodes.append(int(nodes[count.value - 1] or 0))
 
-    def patch(self, number: int, grid: tuple[int, int, int], words: ctypes.Array[ctypes.c_int64]) -> None:
+    def patch(self, number: int, grid: tuple[int, int, int], arguments: Sequence[int]) -> None:
         """Another grid and other arguments for a launch."""
-        node, params = ctypes.c_void_p(self.nodes[number]), KernelNode()
-        do("cuGraphKernelNodeGetParams", node, ctypes.byref(params))
-        size = ctypes.c_size_t(ctypes.sizeof(words))
-        places = (ctypes.addressof(words), BUFFER_SIZE, ctypes.addressof(size), END)
-        extra = (ctypes.c_void_p * 5)(BUFFER_POINTER, *places)
-        params.grid[:] = grid
-        params.parameters, params.extra = None, extra
-        do("cuGraphExecKernelNodeSetParams", self._run, node, ctypes.byref(params))
+        made = self._patches.get(number)
+        if made is None:
+            made = self._patches[number] = _Patch(self.nodes[number], len(arguments))
+        made.words[:] = list(arguments)
+        if made.grid is not grid:
+            made.grid = made.params.grid[:] = grid
+        status = self._set(self._run, made.node, made.pointer)
+        if status:
+            _failed("cuGraphExecKernelNodeSetParams", status)
 
     def __del__(self) -> None:
         with suppress(GraphError):
@@ -90,6 +92,20 @@ class Graph:
         made, self._made = self._made, ctypes.c_void_p()
         if made:
             do("cuGraphDestroy", made)
+
+
+class _Patch:
+    """What the driver is given of a launch of a graph, whose grid and words may be changed."""
+
+    def __init__(self, node: int, words: int) -> None:
+        self.node, self.params = ctypes.c_void_p(node), KernelNode()
+        self.grid: tuple[int, int, int] | None = None
+        self.pointer = ctypes.byref(self.params)
+        do("cuGraphKernelNodeGetParams", self.node, self.pointer)
+        self.words = (ctypes.c_int64 * words)()
+        self._size = ctypes.c_size_t(ctypes.sizeof(self.words))
+        places = (ctypes.addressof(self.words), BUFFER_SIZE, ctypes.addressof(self._size), END)
+        self.params.parameters, self.params.extra = None, (ctypes.c_void_p * 5)(BUFFER_POINTER, *places)
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 /* A CUDA driver without a GPU: memory is the host's, and kernels are run by a function that the test registers. A stream does its work
    as late as it may, when it is waited for: what does not wait where it should meets old values, and junk where memory was freed or
-   filled anew. What a driver leaves undefined, or refuses in some cases only, is refused. STANDIN_DEVICES, STANDIN_DRIVER, STANDIN_SM and STANDIN_MEMORY say what it claims to be;
+   filled anew. What a driver leaves undefined, or refuses in some cases only, is refused. STANDIN_DEVICES, STANDIN_DRIVER, STANDIN_SM,
+   STANDIN_MULTIPROCESSORS and STANDIN_MEMORY say what it claims to be;
    STANDIN_FAULT=cuName:code makes calls of cuName fail with that code, for ever when code is 700 or more. */
 #include <stddef.h>
 #include <stdio.h>
@@ -35,6 +36,11 @@ static int fault(const char *name) {
 }
 #define CALL { int failed = fault(__func__); if (failed) return failed; }
 #define HERE { CALL if (!depth) return 201; } /* needs a context */
+/* What was asked of contexts, streams and modules, a line for each call: its name, and two of its arguments. */
+static char trace[1 << 16];
+static size_t traced;
+const char *standin_trace(void) { trace[traced] = 0; traced = 0; return trace; }
+#define NOTE(a, b) { if (traced < sizeof trace - 99) traced += sprintf(trace + traced, "%s %lx %lx\n", __func__, (long)(a), (long)(b)); }
 /* Waiting is nothing that a graph could do later: it spoils the capture. */
 #define WAIT(last) { HERE if (capturing) { spoilt = 1; return 900; } return drain(last); }
 
@@ -53,7 +59,7 @@ int cuDeviceComputeCapability(int *a, int *b, int d) { int sm = setting("STANDIN
 int cuDeviceTotalMem_v2(size_t *b, int d) { *b = setting("STANDIN_MEMORY", 1L << 34); return 0; }
 int cuDeviceGetAttribute(int *v, int a, int d) {
     int sm = setting("STANDIN_SM", 90);
-    *v = a == 75 ? sm / 10 : a == 76 ? sm % 10 : a == 16 ? 132 : a == 97 ? 232448 : a == 10 ? 32 : 1024;
+    *v = a == 75 ? sm / 10 : a == 76 ? sm % 10 : a == 16 ? setting("STANDIN_MULTIPROCESSORS", 132) : a == 97 ? 232448 : a == 10 ? 32 : 1024;
     return 0;
 }
 
@@ -64,8 +70,8 @@ static int spoilt;
 
 static __thread void *stack[64];
 static char primary[16][8];
-int cuDevicePrimaryCtxRetain(void **c, int d) { CALL *c = primary[d]; return 0; }
-int cuDevicePrimaryCtxRelease_v2(int d) { return 0; }
+int cuDevicePrimaryCtxRetain(void **c, int d) { CALL NOTE(d, 0) *c = primary[d]; return 0; }
+int cuDevicePrimaryCtxRelease_v2(int d) { NOTE(d, 0) return 0; }
 int cuCtxPushCurrent_v2(void *c) { stack[depth++] = c; return 0; }
 int cuCtxPopCurrent_v2(void **c) { if (!depth) return 201; --depth; if (c) *c = stack[depth]; return 0; }
 int cuCtxGetCurrent(void **c) { *c = depth ? stack[depth - 1] : 0; return 0; }
@@ -73,7 +79,7 @@ int cuCtxGetDevice(int *d) { *d = 0; return 0; }
 int cuCtxDetach(void *c) { return 0; }
 int cuCtxAttach(void **c, unsigned f) { *c = depth ? stack[depth - 1] : 0; return 0; }
 int cuCtxGetApiVersion(void *c, unsigned *v) { *v = 13000; return 0; }
-int cuCtxSynchronize(void) { WAIT(-1) }
+int cuCtxSynchronize(void) { NOTE(0, 0) WAIT(-1) }
 
 /* A header stands before the memory, in a list of all. What is allocated is full of junk. */
 struct block { size_t bytes; struct block *next, **back; };
@@ -133,8 +139,28 @@ int cuMemGetInfo_v2(size_t *a, size_t *b) { HERE *b = setting("STANDIN_MEMORY", 
 int cuMemcpyHtoD_v2(P d, const void *s, size_t n) { HERE ++copies_in; memcpy((void *)d, s, n); return 0; }
 int cuMemcpyDtoH_v2(void *d, P s, size_t n) { HERE ++copies_out; memcpy(d, (void *)s, n); return 0; }
 
-int cuModuleLoadDataEx(void **m, const void *image, unsigned n, int *options, void **values) {
+/* Linking: what comes out is called a cubin, and holds the PTX. */
+struct link { char *text; };
+int cuLinkCreate_v2(unsigned n, int *options, void **values, struct link **made) { HERE *made = calloc(1, sizeof **made); return 0; }
+int cuLinkAddData_v2(struct link *l, int type, char *data, size_t bytes, char *name, unsigned n, int *options, void **values) {
     HERE
+    if (type != 1 || !bytes || data[bytes - 1]) return 1; /* PTX ends in a zero */
+    if (strstr(data, "STANDIN_REFUSES")) return 218;
+    l->text = malloc(bytes + 8);
+    sprintf(l->text, "\177ELF%s", data);
+    return 0;
+}
+int cuLinkComplete(struct link *l, void **cubin, size_t *bytes) {
+    HERE
+    NOTE(0, 0)
+    *cubin = l->text;
+    *bytes = strlen(l->text) + 1;
+    return 0;
+}
+int cuLinkDestroy(struct link *l) { free(l->text); free(l); return 0; }
+int cuModuleLoadDataEx(void **m, const char *image, unsigned n, int *options, void **values) {
+    HERE
+    NOTE(*image == '\177', 0) /* a cubin */
     if (strstr(image, "STANDIN_REFUSES")) {
         for (unsigned i = 0; i < n; i++) /* CU_JIT_ERROR_LOG_BUFFER is 5, its size 6 */
             if (options[i] == 5) strcpy(values[i], "ptxas: line 1; error: unknown opcode");
@@ -167,14 +193,14 @@ int cuFuncSetAttribute(struct function *f, int a, int v) {
 
 /* A stream's memory says whether it waits for the default one; an event's, how much work had been given when it was recorded. */
 static long given;
-int cuStreamCreate(void **s, unsigned f) { HERE *s = calloc(1, 8); *(unsigned *)*s = f; return 0; }
+int cuStreamCreate(void **s, unsigned f) { HERE *s = calloc(1, 8); *(unsigned *)*s = f; NOTE(*s, f) return 0; }
 int cuStreamDestroy_v2(void *s) { drain(-1); free(s); return 0; }
-int cuStreamSynchronize(void *s) { WAIT(-1) }
+int cuStreamSynchronize(void *s) { NOTE(s, 0) WAIT(-1) }
 int cuStreamQuery(void *s) { return 0; }
-int cuStreamWaitEvent(void *s, void *e, unsigned f) { return 0; }
+int cuStreamWaitEvent(void *s, void *e, unsigned f) { HERE NOTE(s, e) return 0; }
 int cuEventCreate(void **s, unsigned f) { HERE *s = calloc(1, sizeof(long)); return 0; }
 int cuEventDestroy_v2(void *s) { free(s); return 0; }
-int cuEventRecord(long *e, void *s) { HERE *e = given; return 0; }
+int cuEventRecord(long *e, void *s) { HERE NOTE(e, s) *e = given; return 0; }
 int cuEventSynchronize(long *e) { WAIT(*e) }
 int cuEventQuery(void *e) { return 0; }
 int cuEventElapsedTime_v2(float *t, void *a, void *b) { *t = 1.0f; return 0; }
@@ -235,6 +261,7 @@ static int give(struct step s) {
 }
 int cuStreamBeginCapture_v2(unsigned *stream, int mode) {
     HERE
+    NOTE(stream, mode)
     if (*stream != 1) return 900; /* of a stream that waits for the default one: who uses that meanwhile spoils it, and fails */
     capturing = malloc(sizeof *capturing);
     capturing->first = 0;
@@ -255,6 +282,7 @@ int cuGraphExecDestroy(void *e) {
 }
 int cuGraphLaunch(void *e, void *stream) {
     HERE
+    NOTE(stream, 0)
     ++graph_launches;
     for (struct step *s = e; s; s = s->next) give(*s);
     return 0;
@@ -281,19 +309,23 @@ int cuGraphExecKernelNodeSetParams(void *e, struct step *s, struct node *n) { /*
 }
 int cuMemcpyDtoDAsync_v2(P d, P s, size_t n, void *st) {
     HERE
+    NOTE(st, n)
     return inside(d, n) && inside(s, n) ? give((struct step){.to = d, .from = s, .bytes = n}) : 1;
 }
 int cuMemcpyHtoDAsync_v2(P d, const void *s, size_t n, void *st) {
     HERE
+    NOTE(st, n)
     return inside(d, n) ? give((struct step){.to = d, .from = (P)s, .bytes = n, .counts = &copies_in}) : 1;
 }
 int cuMemcpyDtoHAsync_v2(void *d, P s, size_t n, void *st) {
     HERE
+    NOTE(st, n)
     return inside(s, n) ? give((struct step){.to = (P)d, .from = s, .bytes = n, .counts = &copies_out}) : 1;
 }
 int cuLaunchKernel(struct function *f, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz,
                    unsigned shared, void *stream, void **params, void **extra) {
     HERE
+    NOTE(stream, gx)
     if (!gx || !gy || !gz || gx > 0x7fffffffu || gy > 65535 || gz > 65535 || bx * by * bz > 1024 || shared > f->most_shared) return 1;
     return give((struct step){f, {gx, gy, gz, bx, by, bz}, shared, extra[1], *(size_t *)extra[3]});
 }

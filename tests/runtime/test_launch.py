@@ -38,7 +38,7 @@ from tcc.runtime.signature import Signature
 class Memory:
     """A device whose kernels add their second argument to the f32 at their first, once a block."""
 
-    name, dlpack = "memory", (1, 0)
+    name, dlpack, multiprocessors = "memory", (1, 0), 1
 
     def __init__(self) -> None:
         self.blocks: dict[int, Any] = {}
