@@ -241,14 +241,19 @@ class Container(Storage):
             self._copied = self.version
         return self._copy
 
+    def grasp(self) -> threading.RLock:
+        """Keeps other threads from the device's copy, until what it gives is released: less than `hold`, for who needs no more.
+
+        Native calls do not know of the copy: they turn to `wait` while it is the newest, and may change the buffer, and with it
+        the version, while it is not.
+        """
+        self._mutex.acquire()
+        return self._mutex
+
     def is_at(self, address: int) -> bool:
-        """Whether the newest value lies there on a device, for a caller that holds the container."""
+        """Whether the newest value lies there on a device, for a caller that holds or grasps the container."""
         copy = self._copy
         return copy is not None and copy.address == address and (self._away or self._copied == self.version)
-
-    def left_there(self) -> None:
-        """A device has written the value again where it has the newest one."""
-        self._touched()
 
     @property
     def away(self) -> bool:
@@ -275,6 +280,7 @@ class Container(Storage):
                 if buffer.shape != self._copy.shape or not buffer.flags.writeable:
                     buffer, self._lent = aligned_empty(self._copy.shape, self.dtype), False
                 self._copy.get(buffer)
+                self._touched()  # which the device may have written many times
                 self._point_to(buffer)
                 self._forget_device(keep=True)
 

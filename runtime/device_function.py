@@ -22,6 +22,7 @@ from tcc.runtime.tracebacks import shorten
 
 Given = Array | DeviceArray
 MOST_GRAPHS = 4  # of a function's variant
+MOST_COUNT = 1 << 31  # below which each integer that counts something is one of its dtype
 MOST_KEPT = 1 << 28  # bytes of memory that those which may not be launched again have of their own
 
 
@@ -49,6 +50,7 @@ class DeviceVariant:
                 written[output.adopt] = True
         self._locked = sorted(zip(self.containers, written), key=lambda p: p[0].record)
         self._written = [n for n, s in enumerate(self.signature.shared) if s.written]
+        self._updated = [self.containers[n] for n in self._written]
         self.returned = sum(o.adopt is None for o in self.signature.outputs)  # the others come last
         self._replaced = self.returned < len(self.signature.outputs)
         self._fit: list[tuple[int, ...]] = []  # shapes that are known to fit
@@ -86,27 +88,27 @@ class DeviceVariant:
     def again(self, arrays: Sequence[Any], stay: frozenset[int]) -> list[Given] | None:
         """A captured call once more: the quick way of `run`.  None where anything is not as it was."""
         graphs = [] if self._replaced else [g for g in reversed(self.graphs) if g.takes(arrays, stay)]
-        if not graphs or any(type(a) is DeviceArray and a.is_borrowed for a in arrays):
+        if not graphs:
             return None
-        held: list[Container] = []
-        try:
-            for container, write in self._locked:
-                container.hold(write)
-                held.append(container)
-            graphs = [g for g in graphs if all(map(Container.is_at, self.containers, g.values))]
-            if not all(self.containers[number].away for number in self._written):
+        for n in graphs[0].here:
+            if arrays[n].is_borrowed:
                 return None
+        grasped = []
+        try:
+            for container, _ in self._locked:
+                grasped.append(container.grasp())
+            for container in self._updated:
+                if not container.away:
+                    return None
             with self.device:
-                graph = self._ready(graphs, arrays)
+                graph = self._ready([g for g in graphs if g.stands(self.containers)], arrays)
                 if graph is None:
                     return None
                 made = graph.run(arrays)
-                for number in self._written:
-                    self.containers[number].left_there()
                 return made if graph.brings_all else [self._brought(n, o, stay) for n, o in enumerate(made)]
         finally:
-            for container in reversed(held):
-                container.let_go()
+            for mutex in grasped:
+                mutex.release()
 
     def _brought(self, number: int, output: Given, stay: frozenset[int]) -> Given:
         return output.get() if isinstance(output, DeviceArray) and number not in stay else output
@@ -261,6 +263,8 @@ class DeviceFunction:
         self._exact = [
             (p, None if p.dtype == "object" else memory_dtype(p.dtype), p.rank) for p in self.parameters
         ]
+        # numbers of those that a Python number may be given for, such as a minibatch's, and their dtypes
+        self._counts = [(n, exact[1]) for n, exact in enumerate(self._exact) if _counts(exact[1], exact[2])]
         self._compiling = threading.RLock()
 
     @property
@@ -274,7 +278,7 @@ class DeviceFunction:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if self.variants and not kwargs:
-            results = self.variants[-1].again(args, self.stay)
+            results = self.variants[-1].again(self._counted(args), self.stay)
             if results is not None:
                 return results[0] if self.returns == "array" else results
         try:
@@ -282,6 +286,15 @@ class DeviceFunction:
         except Exception as e:
             shorten(e)
             raise
+
+    def _counted(self, args: Sequence[Any]) -> Sequence[Any]:
+        """With Python's integers as the arrays that the slow way would make of them."""
+        made = args
+        for n, dtype in self._counts:
+            if n < len(args) and type(args[n]) is int and abs(args[n]) < MOST_COUNT:
+                made = list(args) if made is args else made
+                made[n] = np.array(args[n], dtype)  # type: ignore[index]
+        return made
 
     def _call_slowly(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         given = ordered(self.name, self.parameters, args, kwargs)
@@ -319,6 +332,10 @@ class DeviceFunction:
                     raise problem
                 self.variants.append(variant)
             return variant
+
+
+def _counts(dtype: Any, rank: int) -> bool:
+    return rank == 0 and dtype is not None and dtype.kind == "i" and dtype.itemsize >= 4
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
@@ -37,14 +37,14 @@ from tcc.runtime.launch import (
 )
 
 if TYPE_CHECKING:
+    from tcc.runtime.buffers import Container
     from tcc.runtime.device_function import DeviceVariant, Given
 
 Array = np.ndarray[Any, Any]
 Like = tuple[tuple[int, ...], np.dtype[Any]]
-MOST_KNOWN = 1 << 16  # values of scalars whose sizes are kept
+MOST_KNOWN = 1 << 12  # values of scalars whose sizes, and the arguments that follow, are kept
 # bytes of arrays that a graph copies itself; larger ones travel in parts while they are being copied
 MOST_PINNED = 1 << 20
-COPIED, HANDED, AS_IT_IS = range(3)
 GRAIN = 256  # bytes; what arrays of one block lie at multiples of
 
 
@@ -57,6 +57,10 @@ class Capturing(Device, Protocol):
     """
 
     def prepare(self, kernel: DeviceKernel) -> Any: ...
+    def wait(self) -> None:
+        """As `synchronise`, within `with device:`."""
+        ...
+
     def captured(self, patched: bool = False) -> AbstractContextManager[Any]: ...
     def replay(self, graph: Any) -> None: ...
     def pin(self, bytes: int) -> Array: ...
@@ -76,7 +80,7 @@ class Capturing(Device, Protocol):
         grid: tuple[int, int, int],
         arguments: Sequence[int],
     ) -> None:
-        """Another grid and other arguments for one of them, from the next launch of the graph on."""
+        """Another grid and other arguments for one of them, from the next launch of the graph on; within `with device:`."""
         ...
 
 
@@ -122,21 +126,32 @@ class _Following:
         self.graph, self.number, self.step, self.names, self.run = graph, number, step, names, run
         self.kernel, self.grid = run.program.kernels[step.kernel], run.grid(step)
         self.arguments = run.arguments(step)
+        self.known: dict[
+            tuple[int, ...], list[int]
+        ] = {}  # arguments by the scalars that the sizes are made of
         maps = any(isinstance(a, TensorMap) for a in step.arguments)  # which are several words
         self.changing = (
             None if maps else [n for n, a in enumerate(step.arguments) if _argument_names(a) & names]
         )
 
-    def patch(self) -> None:
-        """For the sizes that `run` has now."""
+    def patch(self, scalars: tuple[int, ...]) -> None:
+        """For the sizes that `run` has now, which were made of some scalars."""
+        found = self.known.get(scalars)
+        if found is None:
+            found = self.made()
+            if len(self.known) < MOST_KNOWN:
+                self.known[scalars] = found
+        self.run.device.patch(self.graph, self.number, self.kernel, self.grid, found)  # type: ignore[attr-defined]
+
+    def made(self) -> list[int]:
         run = self.run
         if self.changing is None:
-            self.arguments = run.arguments(self.step)
-        else:
-            for n in self.changing:
-                a = self.step.arguments[n]
-                self.arguments[n] = run.at(a) if isinstance(a, Address) else run.number(a)  # type: ignore[arg-type]
-        run.device.patch(self.graph, self.number, self.kernel, self.grid, self.arguments)  # type: ignore[attr-defined]
+            return run.arguments(self.step)
+        found = list(self.arguments)
+        for n in self.changing:
+            a = self.step.arguments[n]
+            found[n] = run.at(a) if isinstance(a, Address) else run.number(a)  # type: ignore[arg-type]
+        return found
 
 
 class CapturedCall:
@@ -164,6 +179,7 @@ class CapturedCall:
         self.values = [v.address for v in values]
         self.stay, self.expected = stay, [(type(a), a.shape, a.dtype) for a in arrays]
         here = {n for n, a in enumerate(arrays) if isinstance(a, DeviceArray)}
+        self.here = sorted(here)  # the inputs that lie on the device
         types: dict[int, Like] = {n: (a.shape, a.dtype) for n, a in enumerate(arrays)}
         made = variant.output_types(sizes)
         brought = [n for n in made if n not in stay and n < variant.returned]
@@ -171,14 +187,15 @@ class CapturedCall:
         fetched = sum(math.prod(made[n][0]) * made[n][1].itemsize for n in brought)
         self.direct = bool(brought) and given + fetched <= MOST_PINNED
         self.sent = _Block(device, {n: t for n, t in types.items() if n not in here}, self.direct)
+        self.filled = list(self.sent.views.items())
         self.fetched = _Block(device, {n: made[n] for n in brought}, self.direct)
         self.lent = _Block(device, {n: t for n, t in made.items() if n not in brought}, False)
         self.own = _Block(device, {n: types[n] for n in sorted(here) if copies_in}, False)
         self.read = [(n, arrays[n].address) for n in sorted(here - self.own.arrays.keys())]  # type: ignore[union-attr]
         placed = self.sent.arrays | self.own.arrays
         self.copied = [(n, a) for n, a in sorted(placed.items()) if n in here or not self.direct]
-        # an output, what a call makes it of, and how
-        self.made = [self._how(n, 0 if copies_out else variant.returned) for n in sorted(made)]
+        # what makes a call's outputs
+        self.made = [self._maker(n, not copies_out and n < variant.returned) for n in sorted(made)]
         self.handed: dict[int, weakref.ref[DeviceArray]] = {}
         inputs: list[Any] = [placed.get(n, a) for n, a in enumerate(arrays)]
         bound = variant.bound(inputs, values, self.fetched.arrays | self.lent.arrays)
@@ -206,12 +223,16 @@ class CapturedCall:
         self.waits = self.parts[-1] is not None and self.direct  # which the last check does otherwise
         self.running = False  # whether the device may still read what is pinned
 
-    def _how(self, n: int, returned: int) -> tuple[int, Any, int]:
+    def _maker(self, n: int, handed: bool) -> Callable[[], Given]:
         if n in self.fetched.views:
-            return n, self.fetched.views[n], COPIED
+            return self.fetched.views[n].copy
         if n in self.fetched.arrays:
-            return n, self.fetched.arrays[n], AS_IT_IS
-        return n, self.lent.arrays[n], HANDED if n < returned else COPIED
+            array = self.fetched.arrays[n]
+            return lambda: array
+        if not handed:
+            return self.lent.arrays[n].copy
+        lent, weak = self.lent.arrays[n], weakref.ref(self)  # nothing of its own is to keep it
+        return lambda: weak().hand_out(n, lent)  # type: ignore[union-attr]
 
     def capture(
         self, bound: Mapping[int, int], segments: Sequence[tuple[Step, ...] | CheckStatus]
@@ -256,7 +277,7 @@ class CapturedCall:
         """Whether it is for the sizes that these inputs mean, or has been made to be; within `with device:`."""
         if not self.early:
             return True
-        given = tuple(int(arrays[n]) for n in self.scalars)
+        given = tuple([arrays[n].item() for n in self.scalars])
         now = self.known.get(given)
         if now is None:
             now = [size.of(arrays) for size in self.early]
@@ -264,14 +285,16 @@ class CapturedCall:
                 self.known[given] = now
         if now == self.now:
             return True
-        changed = {s.name for s, old, new in zip(self.early, self.now, now) if old != new}
-        if changed & self.fixed or min(now) < 0:
+        if min(now) < 0:
             return False
-        self.state.sizes.update(zip((s.name for s in self.early), now))
+        for size, old, new in zip(self.early, self.now, now) if self.fixed else ():
+            if old != new and size.name in self.fixed:
+                return False
+        for size, new in zip(self.early, now):
+            self.state.sizes[size.name] = new
         self.now = now
         for launch in self.following:
-            if launch.names & changed:
-                launch.patch()
+            launch.patch(given)
         return True
 
     def __del__(self) -> None:
@@ -288,7 +311,17 @@ class CapturedCall:
 
     def reads(self, arrays: Sequence[Any]) -> bool:
         """Whether inputs lie where they are read."""
-        return all(arrays[n].address == address for n, address in self.read)
+        for n, address in self.read:
+            if arrays[n].address != address:
+                return False
+        return True
+
+    def stands(self, containers: Sequence[Container]) -> bool:
+        """Whether the newest values of shared variables, which the caller grasps, lie where it reads and writes them."""
+        for container, address in zip(containers, self.values):
+            if not container.is_at(address):
+                return False
+        return True
 
     @property
     def bytes(self) -> int:
@@ -313,12 +346,12 @@ class CapturedCall:
         """The outputs: new arrays, of the host if they are small; what else is brought there is this call's until the next one."""
         device = self.device
         if self.running:
-            device.synchronise()
+            device.wait()
         for found in self.handed.values():
             kept = found()
             if kept is not None:
                 kept.move_out()
-        for number, view in self.sent.views.items():
+        for number, view in self.filled:
             view[...] = arrays[number]
         for number, place in self.copied:
             array = arrays[number]
@@ -333,22 +366,19 @@ class CapturedCall:
             else:
                 self.look()
         if self.waits:
-            device.synchronise()
+            device.wait()
         self.running = False
-        return [self.output(*how) for how in self.made]
+        return [make() for make in self.made]
 
-    def output(self, number: int, array: Any, how: int) -> Given:
-        if how == COPIED:
-            return array.copy()  # type: ignore[no-any-return]
-        if how == HANDED:
-            whole = self.lent.whole
-            array = DeviceArray.within(whole, array.address - whole.address, array.shape, array.dtype)
-            self.handed[number] = weakref.ref(array)
-        return array  # type: ignore[no-any-return]
+    def hand_out(self, number: int, array: DeviceArray) -> DeviceArray:
+        whole = self.lent.whole
+        made = DeviceArray.within(whole, array.address - whole.address, array.shape, array.dtype)
+        self.handed[number] = weakref.ref(made)
+        return made
 
     def look(self) -> None:
         """Raises what a check has found."""
-        self.device.synchronise()
+        self.device.wait()
         assert self.status is not None
         failed, *values, op = self.status.view(np.int64).tolist()
         if failed:

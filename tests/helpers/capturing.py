@@ -77,6 +77,9 @@ class Capturing(_Turns, Emulator):
             land()
         self.landing.clear()
 
+    def wait(self) -> None:
+        self.synchronise()
+
     def to_host(self, target: Array, address: int) -> None:
         self.synchronise()
         super().to_host(target, address)
