@@ -80,10 +80,11 @@ def peak(device: Any, arch: str | None, dtype: str) -> float:
     from tcc.codegen.gpu.kernel import ptx
     from tcc.codegen.gpu.peaks import peak_kernel
 
-    kernel, operations = peak_kernel(dtype)
-    text = kernel.text if arch is None else ptx(kernel, chip(arch))
+    own = None if arch is None else chip(arch)
+    kernel, operations = peak_kernel(dtype, own is not None and own.specific)
+    text = kernel.text if own is None else ptx(kernel, own)
     blocks, rounds = (1, 64) if arch is None else (PEAK_BLOCKS, PEAK_ROUNDS)
-    loaded = DeviceKernel(kernel.name, text, kernel.block, len(kernel.slots), 0, "peak")
+    loaded = DeviceKernel(kernel.name, text, kernel.block, len(kernel.slots), kernel.shared, "peak")
     memory = device.alloc(8 * blocks * kernel.block)
     try:
         work = [memory, rounds]

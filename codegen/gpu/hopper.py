@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from tcc.codegen.emit import VecType
+from tcc.codegen.emit import Emit, VecType
 from tcc.codegen.gpu import hopper_ops, tensorcore
 from tcc.codegen.gpu.chips import WARP
 from tcc.codegen.gpu.kernel import (
@@ -105,6 +105,12 @@ def _may_have_map(t: Type) -> bool:
     if known(batch) and (batch % whole or batch * itemsize(t.dtype) >= MOST_STRIDE):  # type: ignore[operator]
         return False
     return not (known(reach, batch) and reach > batch)  # type: ignore[operator]
+
+
+def descriptor(e: Emit, pointer: str) -> str:
+    """What a product is told of an operand that begins at a place of shared memory."""
+    start = e.call("i64", "tcc.matrix_place", ("ptr", pointer))
+    return e.value(f"or i64 {start}, {SWIZZLED | (ROWS_STEP >> 4) << 32 | (LINES_STEP >> 4) << 16}")
 
 
 def kernel(op: Op) -> GpuKernel:
@@ -328,9 +334,7 @@ class _Hopper(Matmul):
         return totals
 
     def descriptor(self, pointer: str) -> str:
-        e = self.e
-        start = e.call("i64", "tcc.matrix_place", ("ptr", pointer))
-        return e.value(f"or i64 {start}, {SWIZZLED | (ROWS_STEP >> 4) << 32 | (LINES_STEP >> 4) << 16}")
+        return descriptor(self.e, pointer)
 
     # -- the result --------------------------------------------------------------------------------------------------
 

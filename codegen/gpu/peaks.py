@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tcc.codegen.emit import Emit, VecType
+from tcc.codegen.gpu import hopper, hopper_ops
 from tcc.codegen.gpu.kernel import GpuKernel, finish, global_thread
 from tcc.codegen.gpu.ops import mma_result
 from tcc.codegen.kernel import Operand, Slots
@@ -15,20 +16,23 @@ CHAINS = 8  # of a thread, independent of each other
 ROUNDS = dims.name("rounds")
 
 
-def peak_kernel(dtype: str) -> tuple[GpuKernel, int]:
+def peak_kernel(dtype: str, specific: bool = False) -> tuple[GpuKernel, int]:
     """A kernel over (memory of eight bytes a thread, rounds), and the operations of a thread in one round.
 
-    float32 and float64 go through FMA; products of halves through the warp's matrix instruction.
+    float32 and float64 go through FMA; products of halves through the warp's matrix instruction or, on sm_90a (`specific`), the
+    warpgroup's, whose operands are whatever lies in shared memory.
     """
     e, slots = Emit(), Slots()
     e.function("void @KERNEL_NAME(ptr %args)")
     memory, rounds = slots.pointer(e, Operand(0)), slots.size(e, ROUNDS)
     here, _ = global_thread(e, BLOCK)
-    make = _matrix if dtype in HALVES else _single
+    halves = dtype in HALVES
+    make = _warpgroup if halves and specific else _matrix if halves else _single
     t, total, operations = make(e, dtype, here, rounds)
     e.line(f"store {t} {total}, ptr {e.gep(memory, here, 'i64')}")
     e.end()
-    return finish(e, "peak", slots.slots, (1, 1, 1), BLOCK), operations
+    shared = hopper.LINE * (64 + 2 * hopper.WIDE) if make is _warpgroup else 0
+    return finish(e, "peak", slots.slots, (1, 1, 1), BLOCK, shared), operations
 
 
 def _single(e: Emit, dtype: str, here: str, rounds: str) -> tuple[VecType, str, int]:
@@ -44,6 +48,32 @@ def _single(e: Emit, dtype: str, here: str, rounds: str) -> tuple[VecType, str, 
     for s in sums[1:]:
         total = e.value(f"fadd {t} {total}, {s}")
     return t, total, 2 * CHAINS
+
+
+def _warpgroup(e: Emit, dtype: str, here: str, rounds: str) -> tuple[VecType, str, int]:
+    t, width, chain = VecType("float"), 2 * hopper.WIDE, 4
+    made_type = hopper_ops.totals(width, "float")
+    shared = e.call("ptr", "tcc.shared")
+    a, b = (hopper.descriptor(e, e.gep(shared, start)) for start in (0, 64 * hopper.LINE))
+
+    def taken(made: str) -> list[str]:
+        return [e.value(f"extractvalue {made_type} {made}, {i}") for i in range(width // 2)]
+
+    def one(_: str, sums: list[str]) -> list[str]:
+        e.call("void", "tcc.products_fence")
+        for _link in range(chain):
+            given = [("float", s) for s in sums]
+            sums = taken(e.call(made_type, f"tcc.wgmma.{dtype}.{width}.00", *given, ("i64", a), ("i64", b)))
+        e.call("void", "tcc.products_begun")
+        e.call("void", "tcc.products_left_1")
+        return sums
+
+    sums = e.loop(0, rounds, 1, one, [(t, t.const(0))] * (width // 2))
+    e.call("void", "tcc.products_left_0")
+    total, *rest = taken(e.call(made_type, f"tcc.settled.float.{width}", *(("float", s) for s in sums)))
+    for s in rest:
+        total = e.value(f"fadd float {total}, {s}")
+    return t, total, chain * 2 * 64 * width * 16 // hopper.GROUP
 
 
 def _matrix(e: Emit, dtype: str, here: str, rounds: str) -> tuple[VecType, str, int]:

@@ -84,3 +84,13 @@ def test_the_kernel_that_only_multiplies_and_adds(dtype: str) -> None:
     assert not np.isnan(found.view(np.float32 if dtype != "f64" else np.float64)[::2]).all()
     assert operations == (1024 if "16" in dtype else 16)
     assembled(text, "sm_90")
+
+
+@pytest.mark.parametrize("dtype", ["f16", "bf16"])
+def test_that_of_a_warpgroups_products(dtype: str) -> None:
+    kernel, operations = peak_kernel(dtype, specific=True)
+    assert operations * 128 == 4 * 2 * 64 * 256 * 16
+    text = ptx(kernel, chip("sm_90a"))
+    assert text.count("wgmma.mma_async") >= 4
+    said = assembled(text, "sm_90a")
+    assert "error" not in said and "C75" not in said and " 0 bytes spill stores" in said, said
