@@ -7,8 +7,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import tcc
-from tcc.driver import failure_record
 from tcc.exporting import Model, is_kernel
+from tcc.failures import failure_record
 from tcc.ir import dims, safetensors
 from tcc.ir.clone import clone
 from tcc.ir.core import Func, Op

@@ -8,8 +8,8 @@ from typing import Any
 from tcc import build
 from tcc.creation import zeros
 from tcc.elemwise import lt, switch
+from tcc.joining import join
 from tcc.loops import OrderedUpdates, as_list, scan
-from tcc.shapes import join
 from tcc.variable import as_variable
 
 

@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from tcc.driver import failure, failure_record, places_for_numbers, places_from_numbers
+from tcc.artefact import places_for_numbers, places_from_numbers
+from tcc.failures import failure, failure_record
 from tcc.ir import dims
 from tcc.runtime import launch, signature
 from tcc.runtime.buffers import Container

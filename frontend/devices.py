@@ -12,9 +12,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from tcc.artefact import without_places
 from tcc.callables import Specialised, explained
 from tcc.devicecode import DeviceCode
-from tcc.driver import Program, refuse_certain_failures, without_places
+from tcc.driver import Program
+from tcc.failures import refuse_certain_failures
 from tcc.graph import warn
 from tcc.ir.clone import clone
 from tcc.ir.dims import Size

@@ -6,9 +6,6 @@ time; so a function is compiled at most once more than it has sizes that vary.
 
 from __future__ import annotations
 
-import json
-import re
-import struct
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -16,21 +13,18 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from tcc.artefact import Artefact, without_places
+from tcc.failures import failure_record, refuse_certain_failures
 from tcc.ir import dims, knobs
-from tcc.ir.builder import Builder
 from tcc.ir.clone import clone
-from tcc.ir.core import Block, Func, Op, Value
-from tcc.ir.dims import Size, parse_size, size_error
+from tcc.ir.core import Func, Op, Value
+from tcc.ir.dims import Size
 from tcc.ir.knobs import STAGES
 from tcc.ir.text import print_func
-from tcc.ir.types import FROM_NUMPY, Type, itemsize, memory_dtype, parse_type
-from tcc.runtime.arenas import Claim
-from tcc.runtime.buffers import Container, aligned
-from tcc.runtime.callable import Failure, Function, Orders, Specialise, Variant
+from tcc.runtime.buffers import Container
+from tcc.runtime.callable import Function, Orders, Specialise, Variant
 from tcc.runtime.garbage import uncollected
-from tcc.runtime.host import HostCall
-from tcc.runtime.panels import KeptSpec, Layout, kept
-from tcc.runtime.signature import InputSpec, OutputSpec, Returns, SharedSpec, Signature, SizeMismatch
+from tcc.runtime.signature import InputSpec, Returns, SharedSpec, Signature, SizeMismatch
 
 if TYPE_CHECKING:
     from tcc.codegen.target import Target
@@ -279,225 +273,3 @@ class Program:
 def as_written(sizes: Sequence[Any], order: Sequence[int]) -> tuple[Any, ...]:
     """Sizes of axes that are given in an order, in the order of the axes."""
     return tuple(sizes[order.index(axis)] for axis in range(len(order))) if order else tuple(sizes)
-
-
-@dataclass
-class Artefact:
-    """Everything that running a compiled function takes; `pack` and `unpack` carry it through the cache."""
-
-    code: Sequence[bytes]
-    entry: str
-    engines: dict[str, str]
-    forms: dict[str, frozenset[int]]  # of products, by dtype
-    signature: Signature
-    constants: list[Array]
-    failures: dict[int, dict[str, str]]
-    claims: list[Claim]
-    host_calls: Sequence[HostCall] = ()
-
-    def variant(self, containers: Mapping[str, Container], name: str) -> Variant:
-        """The code in memory, bound to its containers."""
-        from tcc.codegen.image import Compiled, load
-        from tcc.codegen.target import chosen
-
-        image, entry = load(Compiled(self.code, self.entry, self.engines, self.forms), chosen())
-        own = [
-            containers[s.name]
-            for s in self.signature.shared[: len(self.signature.shared) - len(self.constants)]
-        ]
-        return Variant(
-            self.signature,
-            entry,
-            image,
-            containers=[*own, *(Container(c, borrow=True) for c in self.constants)],
-            panels=[kept(own[spec.source], spec.layout, spec.width) for spec in self.signature.kept],
-            failures={number: failure(record) for number, record in self.failures.items()},
-            host_calls=self.host_calls,
-            claims=self.claims,
-        )
-
-    def pack(self, locs: Sequence[str]) -> bytes:
-        """As bytes, with the user's places in `locs` by their numbers."""
-        s = self.signature
-        head = {
-            "entry": self.entry,
-            "engines": self.engines,
-            "forms": {dtype: sorted(forms) for dtype, forms in self.forms.items()},
-            "inputs": [[i.dtype, list(map(str, i.shape)), i.name] for i in s.inputs],
-            "shared": [[i.dtype, list(map(str, i.shape)), i.written, i.name, i.constant] for i in s.shared],
-            "outputs": [[o.dtype, list(map(str, o.shape)), o.late, o.adopt] for o in s.outputs],
-            "returns": s.returns,
-            "sizes": [str(s.arena), str(s.scratch), str(s.work)],
-            "late": s.late,
-            "kept": s.kept,
-            "claims": [[c.purpose, None if c.bytes is None else str(c.bytes)] for c in self.claims],
-            "constants": [f"{_dtype_name(c)}[{','.join(map(str, c.shape))}]" for c in self.constants],
-            "failures": self.failures,
-            "code": list(map(len, self.code)),
-        }
-        text = places_for_numbers(json.dumps(head), locs).encode()
-        return (
-            struct.pack("<q", len(text))
-            + text
-            + b"".join([*self.code, *(c.tobytes() for c in self.constants)])
-        )
-
-    @classmethod
-    def unpack(cls, data: bytes, locs: Sequence[str]) -> Artefact:
-        """What `pack` made of equal IR, which may stand at other places of the user's program."""
-        (length,) = struct.unpack_from("<q", data)
-        text = data[8 : 8 + length].decode()
-        head = json.loads(places_from_numbers(text, locs))
-        at = 8 + length
-        code: list[bytes] = []
-        for size in head["code"]:
-            code.append(data[at : at + size])
-            at += size
-        constants: list[Array] = []
-        for text in head["constants"]:
-            t = parse_type(text)
-            shape = [int(str(n)) for n in t.shape]
-            count = int(np.prod(shape, dtype=np.int64))
-            constants.append(aligned(np.frombuffer(data, memory_dtype(t.dtype), count, at).reshape(shape)))
-            at += count * itemsize(t.dtype)
-        arena, scratch, work = (parse_size(t) for t in head["sizes"])
-        signature = Signature(
-            tuple(InputSpec(d, _shape(s), name=n) for d, s, n in head["inputs"]),
-            tuple(SharedSpec(d, _shape(s), *more) for d, s, *more in head["shared"]),
-            tuple(OutputSpec(d, _shape(s), late, adopt) for d, s, late, adopt in head["outputs"]),
-            head["returns"],
-            arena,
-            scratch,
-            work,
-            head["late"],
-            tuple(KeptSpec(source, Layout(*layout), width) for source, layout, width in head["kept"]),
-        )
-        failures = {int(k): v for k, v in head["failures"].items()}
-        claims = [Claim(p, None if b is None else parse_size(b)) for p, b in head["claims"]]
-        forms = {dtype: frozenset(found) for dtype, found in head["forms"].items()}
-        return cls(code, head["entry"], head["engines"], forms, signature, constants, failures, claims)
-
-
-_PLACE = re.compile(r"<place (\d+)>")
-_LOC = re.compile(r' loc ("(?:[^"\\]|\\.)*")')
-
-
-def without_places(func: Func) -> tuple[str, list[str]]:
-    """The text of a function as the cache's key wants it, without names and lines of the user's program, and these lines.
-
-    A guess at sizes, and the reasons why sizes are equal, are left out too: they change no result.
-    """
-    attrs = {k: v for k, v in func.attrs.items() if k not in ("why", "hints")}
-    locs: dict[str, int] = {}
-    bare = Func("f", func.body, attrs)
-    text = _LOC.sub(lambda m: f" loc {locs.setdefault(json.loads(m[1]), len(locs))}", print_func(bare))
-    func.body.parent = func
-    return text, list(locs)
-
-
-def places_for_numbers(text: str, locs: Sequence[str]) -> str:
-    """JSON in which places of the user's program are their numbers in `locs`."""
-    for loc in sorted(filter(None, locs), key=len, reverse=True):
-        text = text.replace(json.dumps(loc)[1:-1], f"<place {locs.index(loc)}>")
-    return text
-
-
-def places_from_numbers(text: str, locs: Sequence[str]) -> str:
-    return _PLACE.sub(lambda m: json.dumps(locs[int(m[1])])[1:-1], text)
-
-
-def _dtype_name(array: Array) -> str:
-    return FROM_NUMPY[array.dtype.name]
-
-
-def _shape(texts: Sequence[str]) -> tuple[Size, ...]:
-    return tuple(parse_size(t) for t in texts)
-
-
-def refuse_certain_failures(func: Func) -> None:
-    """Raises what a check would raise that fails for these very sizes: behind it the types contradict each other.
-
-    A branch in which a check fails so is cut off there, for it may never be taken.
-    """
-    _refuse(func.body)
-
-
-def _refuse(block: Block) -> None:
-    for op in block.ops:
-        if op.name == "ifelse":
-            for branch in op.blocks:
-                _cut(branch, [r.type for r in op.results])
-            continue
-        for inner in op.blocks:
-            _refuse(inner)
-        error = certain_failure(op)
-        if error is not None:
-            raise error
-
-
-def _cut(branch: Block, types: Sequence[Type]) -> None:
-    """Behind a check that is certain to fail in it a branch yields anything of its types."""
-    ops = list(branch.ops)
-    first = next((k for k, op in enumerate(ops) if certain_failure(op) is not None), None)
-    if first is None:
-        _refuse(branch)
-        return
-    for op in reversed(ops[first + 1 :]):
-        op.erase()
-    b = Builder(branch)
-    b.op("yield", *(b.const(0, t) for t in types))
-
-
-def certain_failure(op: Op) -> Exception | None:
-    """What a check raises that fails for these very sizes."""
-    if op.name == "check_size":
-        left, right = op.attrs["left"], op.attrs["right"]
-        if isinstance(left, int) and isinstance(right, int) and left != right:
-            return failure(failure_record(op))(left, right, 0, 0)
-    elif op.name == "check_index":
-        made, bound = op.operands[0].op, op.attrs["bound"]
-        at = made.attrs["value"] if made is not None and made.name in ("size", "const") else None
-        if isinstance(at, int) and isinstance(bound, int) and not -bound <= at < bound:
-            return failure(failure_record(op))(at, bound, 0, 0)
-    return None
-
-
-def failure_record(op: Any) -> dict[str, str]:
-    """What a message about an op that can fail needs."""
-    record = {"op": op.name, "loc": op.loc}
-    if op.name == "check_size":
-        record |= {k: str(op.attrs[k]) for k in ("left", "right", "message")}
-    if op.name == "check_pivots":
-        record |= {k: str(op.attrs[k]) for k in ("message", "of")}
-        record["batch"] = " of matrix number" if op.operands[0].type.rank else ""
-    if op.name == "bind":
-        record["size"] = str(op.attrs["size"])
-    if op.name == "check_index":
-        record["bound"] = str(op.attrs["bound"])
-        record["of"] = f" of {op.operands[0].name}" if op.operands[0].op is None else ""
-    return record
-
-
-def _side(size: str, number: int) -> str:
-    return size if size == str(number) else f"{size} = {number}"
-
-
-def failure(record: Mapping[str, str]) -> Failure:
-    """The exception for an op's failure, made from the integers of the error record."""
-    where = f"\nwritten at {record['loc']}" if record["loc"] else ""
-
-    def make(a: int, b: int, c: int, d: int) -> Exception:
-        if record["op"] == "check_index":
-            which = f"index number {c}{record['of']}"
-            return IndexError(f"index {a} is out of bounds for an axis of size {b} ({which}){where}")
-        if record["op"] == "check_size":
-            sides = " against ".join(_side(record[k], n) for k, n in (("left", a), ("right", b)))
-            return size_error(f"{record['message']} ({sides}){where}")
-        if record["op"] == "check_pivots":
-            which = f"pivot {a}" + (f"{record['batch']} {c}" if record["batch"] else "")
-            return np.linalg.LinAlgError(f"{record['message']} ({which})\nin {record['of']}{where}")
-        if record["op"] == "bind":
-            return ValueError(f"a size must not be negative, got {a}{where}")
-        return RuntimeError(f"{record['op']} failed with {(a, b, c, d)}{where}")
-
-    return make

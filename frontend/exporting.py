@@ -16,6 +16,7 @@ from tcc.ir import safetensors
 from tcc.ir.clone import clone
 from tcc.ir.core import Func, Module, Op
 from tcc.ir.dims import Size, names_of
+from tcc.ir.ops.control import called
 from tcc.ir.safetensors import Tensor, tensor
 from tcc.ir.text import large_constants, print_module
 from tcc.ir.types import COMPILED, COMPLEX, memory_dtype
@@ -200,7 +201,7 @@ def _shape(type: Any) -> tuple[int | str, ...]:
 
 def is_kernel(op: Op) -> bool:
     """Whether it is a GPU kernel of the user's (tcc.kernels)."""
-    return getattr(op.attrs.get("function"), "kernels", None) is not None
+    return called(op.attrs.get("function")).kernels is not None
 
 
 def _portable(entry: str, func: Func, kernels: bool = False) -> Func:

@@ -58,7 +58,10 @@ class ShownOp:
     @property
     def function(self) -> str:
         """The name of the function of numbers that is applied; else the label."""
-        return self.label[9:-1].removesuffix(",no_inplace") if self.kind == "Elemwise" else self.label
+        if self.kind != "Elemwise":
+            return self.label
+        _, _, options = self.label.removesuffix("}").partition("{")
+        return options.removesuffix(",no_inplace")
 
     def __eq__(self, other: object) -> bool:
         if isinstance(other, OpFunction):

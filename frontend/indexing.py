@@ -17,9 +17,10 @@ from tcc import build
 from tcc.build import Size, as_size, cast, node, shape_of, size_arithmetic, size_of, static_size
 from tcc.elemwise import clip, switch
 from tcc.graph import Apply, Shown
+from tcc.joining import stack
 from tcc.operators import TensorOperators
 from tcc.selecting import stage, written_where
-from tcc.shapes import addbroadcast, dimshuffle, flatten, reshape, scalars_of, stack
+from tcc.shapes import addbroadcast, dimshuffle, flatten, reshape, scalars_of
 from tcc.types import tensor_type
 from tcc.variable import TensorConstant, Variable, as_variable
 

@@ -7,8 +7,10 @@ from typing import Any
 
 from tcc.graph import ShownOp
 from tcc.ir.core import Block, Func, Op, Value
+from tcc.ir.ops.control import called
 from tcc.passes.epilogue import WITH_EPILOGUE
 from tcc.printing import INFIX, THEANO_NAMES, TITLES
+from tcc.user_op import probed_by
 
 FILLED = 20  # characters of a constant before it is cut
 
@@ -78,8 +80,8 @@ class Operation:
     def op(self) -> Any:
         """The user's op, or what stands for a row under Theano's name."""
         function = self.ir_op.attrs.get("function")
-        probed = getattr(function, "__self__", None)  # an op that is run early, to tell its sizes
-        own = getattr(getattr(probed, "function", function), "op", None)
+        early = probed_by(function)  # to tell its sizes
+        own = called(function if early is None else early.function).op
         return ShownOp(op_label(self.ir_op), self.ir_op.defn) if own is None else own
 
     def __str__(self) -> str:

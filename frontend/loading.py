@@ -15,8 +15,8 @@ from tcc.callables import InterpretedFunction, compiled
 from tcc.functions import DictFunction, In, InputContainer, parameter
 from tcc.graph import NOWHERE, located_at
 from tcc.ir.core import Func, Module
-from tcc.ir.parser import ParseError, parse
 from tcc.ir.safetensors import Tensor, tensor
+from tcc.ir.text import ParseError, parse
 from tcc.ir.types import Type
 from tcc.ir.verify import VerifyError, verify
 from tcc.lower import Lowered, carried

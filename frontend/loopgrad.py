@@ -16,8 +16,8 @@ from tcc.creation import zeros as filled
 from tcc.elemwise import eq, switch
 from tcc.graph import Apply, Body, Shown, captures, dependent, rebuild, toposort, variables_in
 from tcc.ir.optable import Undefined
+from tcc.joining import join
 from tcc.loops import cut_to, element_like, with_test_value
-from tcc.shapes import join
 from tcc.testvalues import complete, untested
 from tcc.types import tensor_type
 from tcc.variable import Variable

@@ -98,26 +98,12 @@ def scan(
     gradient walks back, -1 for all.  With `strict` all shared variables that `fn` uses must be in `non_sequences`; a single
     output comes as a list with `return_list`.  ValueError and TypeError say what does not fit.
     """
-    steps = None if n_steps is None else build.as_size(n_steps, "n_steps")
-    if isinstance(steps, int) and steps < 0:
-        steps, go_backwards = -steps, not go_backwards
-    seqs = [_sequence(s, go_backwards) for s in as_list(sequences)]
-    others = [as_variable(v) if not isinstance(v, Variable) else v for v in as_list(non_sequences)]
-    cuts = [c for s in seqs for c in s.cuts]
-    length = _length(cuts, steps)
-    cuts = [cut_to(c, length) for c in cuts]
-    elements = [element_like(c, n) for c, n in zip(cuts, [n for s in seqs for n in s.names])]
-    infos = as_list(outputs_info) or None
-    states = [_state(info, k) for k, info in enumerate(infos)] if infos is not None else []
+    cuts, elements, length = _walked(sequences, n_steps, go_backwards)
+    others = [v if isinstance(v, Variable) else as_variable(v) for v in as_list(non_sequences)]
+    states = [_state(info, k) for k, info in enumerate(as_list(outputs_info))]
     prior = [s.params[t] for s in states for t in s.taps]
     outputs, updates, condition = _returned(_called(fn, elements, prior, others))
-    if infos is None:
-        states = [State() for _ in outputs]
-    if len(states) != len(outputs):
-        raise ValueError(
-            "Please provide None as outputs_info for any output that does not feed back into scan (i.e. it behaves like a "
-            f"map): fn returned {len(outputs)} outputs, outputs_info has {len(states)}"
-        )
+    states = _states_of(outputs, states)
     if static_size(length) != 1 or condition is not None:  # a single step has no next one
         outputs = [_checked(o, s, k) for k, (o, s) in enumerate(zip(outputs, states))]
     updates += default_updates(outputs, updates, {}, False, [v for v in others if v.owner is not None])
@@ -125,12 +111,21 @@ def scan(
         cuts, elements, states, outputs, updates, length, name, strict, others, truncate_gradient, condition
     )
     _default_updates_outside(made, {*elements, *prior})
-    result: Any = stacks
-    if len(stacks) == 1 and not return_list:
-        result = stacks[0]
     if not stacks:
-        result = None
-    return result, made
+        return None, made
+    return (stacks if return_list or len(stacks) > 1 else stacks[0]), made
+
+
+def _states_of(outputs: Sequence[Any], states: list[State]) -> list[State]:
+    """One for each output: `states`, or where outputs_info says nothing those of a map."""
+    if not states:
+        return [State() for _ in outputs]
+    if len(states) != len(outputs):
+        raise ValueError(
+            "Please provide None as outputs_info for any output that does not feed back into scan (i.e. it behaves like a "
+            f"map): fn returned {len(outputs)} outputs, outputs_info has {len(states)}"
+        )
+    return states
 
 
 def _default_updates_outside(made: OrderedUpdates, params: set[Any]) -> None:
@@ -176,6 +171,18 @@ def _sequence(given: Any, backwards: bool) -> Sequence_:
         suffix = "[t]" if k == 0 else f"[t{k:+d}]"
         names.append(whole.name + suffix if whole.name else None)
     return Sequence_(cuts, names)
+
+
+def _walked(sequences: Any, n_steps: Any, backwards: bool) -> tuple[list[Any], list[Any], Size]:
+    """What is walked along, its elements in a step, and the number of steps."""
+    steps = None if n_steps is None else build.as_size(n_steps, "n_steps")
+    if isinstance(steps, int) and steps < 0:
+        steps, backwards = -steps, not backwards
+    seqs = [_sequence(s, backwards) for s in as_list(sequences)]
+    cuts = [c for s in seqs for c in s.cuts]
+    length = _length(cuts, steps)
+    cuts = [cut_to(c, length) for c in cuts]
+    return cuts, [element_like(c, n) for c, n in zip(cuts, [n for s in seqs for n in s.names])], length
 
 
 def _length(cuts: Sequence[Any], steps: Size | None) -> Size:

@@ -11,11 +11,12 @@ from tcc.ir.builder import Builder
 from tcc.ir.clone import clone_block
 from tcc.ir.core import Block, Op, Value
 from tcc.ir.dims import Size
+from tcc.ir.ops.control import called
 from tcc.ir.types import Type
 from tcc.printing import Print, label
 from tcc.stacking import bind_before, bound_in, sized, told_by_steps
 from tcc.unify import GraphBuilder, Scope, resolve_block
-from tcc.user_op import Probed
+from tcc.user_op import Probed, probed_by
 from tcc.variable import Variable
 
 if TYPE_CHECKING:
@@ -210,11 +211,10 @@ def run_once(first: Block, second: Block) -> None:
 
 def _run_in_first(first: Op, second: Op) -> None:
     function: Any = first.attrs.get("function")
-    probed = getattr(function, "__self__", None)
-    if not isinstance(probed, Probed):
-        if getattr(function, "op", None) is None or any(
-            getattr(function, name, None) is not None for name in ("kernels", "on_device", "want")
-        ):
+    probed, known = probed_by(function), called(function)
+    if probed is None:
+        compiled = any(form is not None for form in (known.kernels, known.on_device, known.want))
+        if known.op is None or compiled:
             return
         probed = Probed(function)
     first.attrs["function"], second.attrs["function"] = probed.asked_twice(function)

@@ -11,10 +11,11 @@ from tcc import build
 from tcc.build import Size, as_size, node, shape_of, size_arithmetic, size_of, size_product, size_variable
 from tcc.elemwise import cast, eq, mul, switch, true_div
 from tcc.indexing import set_subtensor, take
+from tcc.joining import join
 from tcc.products import batched_dot, dot
 from tcc.reductions import mean
 from tcc.reductions import sum as total
-from tcc.shapes import diagonal, dimshuffle, flatten, join, rebroadcast, reshape, shape_padleft, two_axes
+from tcc.shapes import diagonal, dimshuffle, flatten, rebroadcast, reshape, shape_padleft, two_axes
 from tcc.types import promote
 from tcc.variable import Constant, as_variable, scalar_constant
 

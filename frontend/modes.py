@@ -14,13 +14,14 @@ import numpy as np
 from tcc.callables import InterpretedFunction, compiled, explained
 from tcc.ir import interpret
 from tcc.ir.core import Op, Value
+from tcc.ir.ops.control import called
 from tcc.irtree import Operation
 from tcc.lower import Lowered
 from tcc.runtime.buffers import Container
 from tcc.runtime.callable import Function as NativeFunction
 from tcc.runtime.callable import Parameter
 from tcc.settings import OPTIMIZERS, config
-from tcc.user_op import Probed
+from tcc.user_op import probed_by
 
 Array = np.ndarray[Any, Any]
 LINKERS = (
@@ -255,10 +256,10 @@ class DebugMode(Mode):
                 before = [a.copy() for a in arrays]
                 results = function(*arrays)
                 made: Any = results
-                probed = getattr(function, "__self__", None)
-                if isinstance(probed, Probed):  # whose sizes are asked first, which runs it
+                probed = probed_by(function)
+                if probed is not None:  # whose sizes are asked first, which runs it
                     function, made = probed.function, getattr(probed.kept, "results", ())
-                op = getattr(function, "op", None)
+                op = called(function).op
                 if op is not None:
                     look_at_inputs(name, op, before, arrays, made)
                 return results

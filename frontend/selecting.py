@@ -13,9 +13,10 @@ from tcc import build
 from tcc.build import Size, as_size, node, shape_of, size_of, size_product, size_variable
 from tcc.elemwise import cast, switch, truth
 from tcc.graph import Shown
+from tcc.joining import stack
 from tcc.operators import TensorOperators
 from tcc.reductions import sum as total
-from tcc.shapes import dimshuffle, flatten, reshape, stack
+from tcc.shapes import dimshuffle, flatten, reshape
 from tcc.types import tensor_type
 from tcc.variable import TensorConstant, Variable, as_variable, scalar_constant
 

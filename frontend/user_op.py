@@ -14,6 +14,7 @@ import numpy as np
 
 from tcc import graph
 from tcc.build import row, shape_of
+from tcc.ir.ops.control import Called
 from tcc.settings import config
 from tcc.testvalues import attach
 from tcc.types import TensorType, Type
@@ -153,25 +154,28 @@ class Op:
     __repr__ = __str__
 
 
-class Performing:
+class Performing(Called):
     """perform as a function from arrays to arrays of the declared types."""
 
     def __init__(self, op: Any, node: Apply) -> None:
-        self.op, self.node = op, node
+        self._op, self.node = op, node
+
+    @property
+    def op(self) -> Any:
+        return self._op
 
     @property
     def on_device(self) -> Callable[..., bool] | None:
-        """What a device is asked first (tcc.cuda_op)."""
+        """Of a tcc.cuda_op."""
         return getattr(self.op, "device_perform", None)
 
     @property
     def kernels(self) -> Callable[..., Any] | None:
-        """What makes the kernels of an op that is one (tcc.kernels)."""
+        """Of a tcc.kernel."""
         return getattr(self.op, "kernels", None)
 
     @property
     def want(self) -> Callable[..., None] | None:
-        """The op's rule for the sizes of its operands."""
         return getattr(self.op, "want", None)
 
     def __call__(self, *arrays: Array) -> list[Array]:
@@ -240,6 +244,12 @@ class Probed:
         if question == self.results:
             return self.results_kept, self.results
         return self.run, self.results
+
+
+def probed_by(function: Any) -> Probed | None:
+    """That of which a called function is one of the questions."""
+    owner = getattr(function, "__self__", None)
+    return owner if isinstance(owner, Probed) else None
 
 
 def call(

@@ -256,7 +256,7 @@ def as_variable(x: Any, name: str | None = None, ndim: int | None = None) -> Any
     if isinstance(x, Variable):
         raise AsTensorError("Variable type field must be a TensorType.", x, x.type)
     if isinstance(x, list | tuple) and _holds_variable(x):
-        from tcc.shapes import stack
+        from tcc.joining import stack
 
         return as_variable(stack([as_variable(item) for item in x]), name, ndim)
     return constant(x, name, ndim)

@@ -18,12 +18,10 @@ number has no name of its own.  A block's operands stand on the line of the oper
 from __future__ import annotations
 
 import bisect
-import difflib
-import json
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any
 
 import numpy as np
 
@@ -34,24 +32,10 @@ from tcc.ir.core import Attrs, Block, Func, Module, Op, Value
 from tcc.ir.dims import Size
 from tcc.ir.optable import GENERAL_ATTRS, TABLE, OpDef, complete_attrs
 from tcc.ir.printer import WORDS, element_dtype
+from tcc.ir.tokens import ParseError, Token, Tokens, error_at, nearest
 from tcc.ir.types import COMPLEX, DTYPES, FLOATS, INTEGERS, Place, Type, numpy_dtype
 
-DEEPEST = 100  # blocks, lists and parentheses within one another
 LONGEST_NUMBER = 40  # digits; the widest integer has 20
-
-T = TypeVar("T")
-
-
-class ParseError(Exception):
-    """Text that is not IR, and where: `path`, `line` and `col` (from 1), `message`, `source` (the line)."""
-
-    def __init__(self, path: str, line: int, col: int, message: str, source: str) -> None:
-        super().__init__(message)
-        self.path, self.line, self.col, self.message, self.source = path, line, col, message, source
-
-    def __str__(self) -> str:
-        caret = "".join("\t" if c == "\t" else " " for c in self.source[: self.col - 1]) + "^"
-        return f"{self.path}:{self.line}:{self.col}: error: {self.message}\n{self.source}\n{caret}"
 
 
 def parse(
@@ -70,7 +54,7 @@ def parse(
         source = text if isinstance(text, str) else text.decode()
     except UnicodeDecodeError as e:
         before = e.object[: e.start].decode()
-        raise _error(path, before, len(before), "not UTF-8") from None
+        raise error_at(path, before, len(before), "not UTF-8") from None
     parser = Parser(source, path, constants or {}, beside)
     module = parser.module()
     if positions is not None:
@@ -89,126 +73,15 @@ def parse_func(text: str | bytes, constants: Mapping[str, Array] | None = None) 
     return next(iter(module.values()))
 
 
-class Token(NamedTuple):
-    kind: str
-    text: str
-    at: int
-    fresh: bool  # first on its line
-
-
-_TOKEN = re.compile(
-    r"""
-    (?P<space>\s+ | (?<!\S)//[^\n]*)
-  | (?P<value>(?<![\w)])%(?:[\w.]+|"(?:[^"\\\n]|\\.)*"))
-  | (?P<symbol>@sha256:[0-9a-f]+ | @(?:[\w.]+|"(?:[^"\\\n]|\\.)*"))
-  | (?P<string>"(?:[^"\\\n]|\\.)*")
-  | (?P<number>[0-9]+(?:\.[0-9]*)?(?:[eE][-+]?[0-9]+)?)
-  | (?P<name>[A-Za-z_][\w.]*)
-  | (?P<punct>->|//|[-+*%(){}=:,;&\[\]])
-    """,
-    re.X,
-)
-_KINDS = {"value": "a value like %x", "symbol": "a name like @f", "string": "a string", "name": "a name"}
-
-
-def _error(path: str, text: str, at: int, message: str) -> ParseError:
-    start = text.rfind("\n", 0, at) + 1
-    source = text[start:].split("\n", 1)[0]
-    return ParseError(path, text.count("\n", 0, at) + 1, at - start + 1, message, source)
-
-
-def _nearest(word: str, words: Iterable[str]) -> str:
-    found = difflib.get_close_matches(word, list(words), 1)
-    return f" (did you mean {found[0]}?)" if found else ""
-
-
-class Parser:
-    """Recursive descent over tokens; `scope` maps what is visible, and a block takes its names back when it ends."""
+class Parser(Tokens):
+    """Recursive descent; `scope` maps what is visible, and a block takes its names back when it ends."""
 
     def __init__(self, text: str, path: str, constants: Mapping[str, Array], beside: bool) -> None:
-        self.text, self.path, self.constants, self.beside = text, path, constants, beside
-        self.pos = self.depth = 0
+        super().__init__(text, path)
+        self.constants, self.beside = constants, beside
         self.scope: dict[str, Value] = {}
         self.visible: list[str] = []  # the names in `scope`, oldest first
         self.begins: dict[Op, int] = {}  # where in the text each operation stands
-        self.tokens: list[Token] = []
-        self.tokenize()
-
-    def tokenize(self) -> None:
-        at, end, fresh = 0, 0, True
-        while at < len(self.text):
-            m = _TOKEN.match(self.text, at)
-            if m is None:
-                what = "unterminated string" if '"' in self.text[at : at + 2] else "unexpected character"
-                raise _error(self.path, self.text, at, f"{what} {self.text[at]!r}")
-            kind = str(m.lastgroup)
-            if kind != "space":
-                self.tokens.append(Token(kind, m[0], at, fresh))
-                fresh, end = False, m.end()
-            elif "\n" in m[0]:
-                fresh = True
-            at = m.end()
-        self.tokens.append(Token("end", "", end, fresh))
-
-    # -- tokens --------------------------------------------------------------------------------------------------
-
-    @property
-    def token(self) -> Token:
-        return self.tokens[self.pos]
-
-    def fail(self, message: str, at: Token | None = None) -> ParseError:
-        return _error(self.path, self.text, (at or self.token).at, message)
-
-    def peek(self, text: str, ahead: int = 0) -> bool:
-        token = self.tokens[min(self.pos + ahead, len(self.tokens) - 1)]
-        return token.text == text and token.kind != "string"
-
-    def accept(self, text: str) -> bool:
-        if self.peek(text):
-            self.pos += 1
-            return True
-        return False
-
-    def expect(self, text: str) -> Token:
-        token = self.token
-        if not self.accept(text):
-            raise self.fail(f"expected {text}, found {token.text or 'the end of the text'}")
-        return token
-
-    def take(self, kind: str) -> Token:
-        token = self.token
-        if token.kind != kind:
-            raise self.fail(f"expected {_KINDS[kind]}, found {token.text or 'the end of the text'}")
-        self.pos += 1
-        return token
-
-    def listed(self, item: Callable[[], T], close: str) -> list[T]:
-        """Items between commas up to and including `close`; a comma may stand before it."""
-        out: list[T] = []
-        while not self.accept(close):
-            out.append(item())
-            if not self.accept(","):
-                self.expect(close)
-                break
-        return out
-
-    def deeper(self, rule: Callable[[], T]) -> T:
-        if self.depth >= DEEPEST:
-            raise self.fail(f"nested deeper than {DEEPEST}")
-        self.depth += 1
-        result = rule()
-        self.depth -= 1
-        return result
-
-    def unquoted(self, token: Token, skip: int = 0) -> str:
-        """The text of a string, or of a name that may be quoted, behind `skip` characters."""
-        text = token.text[skip:]
-        if not text.startswith('"'):
-            return text
-        try:
-            return str(json.loads(text))
-        except ValueError:
-            raise self.fail(f"cannot read the string {text}", token) from None
 
     # -- functions, blocks, operations ---------------------------------------------------------------------------
 
@@ -274,7 +147,7 @@ class Parser:
         token = self.take("name")
         defn = TABLE.get(token.text)
         if defn is None:
-            raise self.fail(f"no op named {token.text}{_nearest(token.text, TABLE)}", token)
+            raise self.fail(f"no op named {token.text}{nearest(token.text, TABLE)}", token)
         operands = [self.use(t) for t in (self.values() if not self.token.fresh else [])]
         attrs = self.attrs(defn) if self.peek("{") else {}
         blocks: list[Block] = []
@@ -313,7 +186,7 @@ class Parser:
     def use(self, token: Token) -> Value:
         value = self.scope.get(token.text)
         if value is None:
-            raise self.fail(f"{token.text} is not defined here{_nearest(token.text, self.scope)}", token)
+            raise self.fail(f"{token.text} is not defined here{nearest(token.text, self.scope)}", token)
         return value
 
     # -- attributes ----------------------------------------------------------------------------------------------
@@ -332,7 +205,7 @@ class Parser:
             if key in out:
                 raise self.fail(f"{key} is given twice", token)
             if defn is not None and key not in defn.attrs and key not in GENERAL_ATTRS:
-                near = _nearest(str(key), [*defn.attrs, *GENERAL_ATTRS])
+                near = nearest(str(key), [*defn.attrs, *GENERAL_ATTRS])
                 raise self.fail(f"{defn.name} has no attribute {key}{near}", token)
             self.expect("=")
             out[key] = self.deeper(self.attr)
@@ -461,7 +334,7 @@ class Parser:
         placed = self.accept("&")
         token = self.take("name")
         if token.text not in DTYPES:
-            raise self.fail(f"no dtype named {token.text}{_nearest(token.text, DTYPES)}", token)
+            raise self.fail(f"no dtype named {token.text}{nearest(token.text, DTYPES)}", token)
         self.expect("[")
         shape, strides = self.sizes(), None
         if self.accept(";"):

@@ -7,8 +7,9 @@ from pathlib import Path
 from tcc.ir.arrays import write_safetensors
 from tcc.ir.core import Func, Module
 from tcc.ir.files import replacing
-from tcc.ir.parser import ParseError, parse, parse_func
+from tcc.ir.parser import parse, parse_func
 from tcc.ir.printer import LARGEST_INLINE, Printer, large_constants, print_func, print_module, window
+from tcc.ir.tokens import ParseError
 
 __all__ = [
     "LARGEST_INLINE",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tcc.ir.core import Block, Func, Op, Value
+from tcc.ir.ops.control import called
 from tcc.ir.optable import TABLE, complete_attrs
 from tcc.passes.manager import Context
 from tcc.passes.writes import on_host
@@ -19,8 +20,8 @@ def transfer(func: Func, ctx: Context) -> None:
 
 def stays_on_host(op: Op) -> bool:
     """Whether Python runs it on arrays of the host: a function with a form for devices is given what lies there."""
-    function = op.attrs.get("function")
-    return on_host(op) and all(getattr(function, n, None) is None for n in ("kernels", "on_device"))
+    known = called(op.attrs.get("function"))
+    return on_host(op) and known.kernels is None and known.on_device is None
 
 
 class _Transfers:

@@ -27,6 +27,7 @@ from tcc.ir import dims
 from tcc.ir.arrays import in_memory
 from tcc.ir.core import Block, Func, Op, Value
 from tcc.ir.dims import Size
+from tcc.ir.ops.control import called
 from tcc.ir.types import itemsize
 from tcc.passes.checks import guarded
 from tcc.passes.transfer import stays_on_host
@@ -63,7 +64,7 @@ def lower(
 
 def user_kernels(op: Op) -> Callable[..., list[GpuKernel]] | None:
     """Of a call of a kernel that is written in Python, what makes its kernels for types of operands and results."""
-    return getattr(op.attrs.get("function"), "kernels", None) if op.name == "call" else None
+    return called(op.attrs.get("function")).kernels
 
 
 def unclamped(op: Op) -> bool:

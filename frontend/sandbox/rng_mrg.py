@@ -16,10 +16,11 @@ from tcc.elemwise import add as add_
 from tcc.elemwise import cast, cos, eq, invert, log, lt, mul, neq, sin, sqrt, sub, switch, true_div
 from tcc.ir.ops.random import M1, M2
 from tcc.ir.types import FROM_NUMPY
+from tcc.joining import join
 from tcc.random import common_sizes, counts_of, sizes_of
 from tcc.reductions import cumsum
 from tcc.settings import config
-from tcc.shapes import addbroadcast, join, reshape
+from tcc.shapes import addbroadcast, reshape
 from tcc.sharedvar import shared
 from tcc.types import dtype_name, promote
 from tcc.variable import TensorConstant, Variable, as_variable, scalar_constant

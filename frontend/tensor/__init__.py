@@ -128,6 +128,7 @@ from tcc.elemwise import (
     xor,
 )
 from tcc.indexing import inc_subtensor, set_subtensor, subtensor, take
+from tcc.joining import concatenate, join, roll, split, stack, stacklists, tile
 from tcc.matrices import (
     NotScalarConstantError,
     Rebroadcast,
@@ -171,30 +172,23 @@ from tcc.reductions import (
 from tcc.selecting import flatnonzero, nonzero, nonzero_values
 from tcc.shapes import (
     addbroadcast,
-    concatenate,
     diagonal,
     dimshuffle,
     expand_dims,
     flatten,
     get_vector_length,
     get_vector_length_or_none,
-    join,
     moveaxis,
     patternbroadcast,
     reshape,
-    roll,
     shape,
     shape_padaxis,
     shape_padleft,
     shape_padright,
     size,
     specify_shape,
-    split,
     squeeze,
-    stack,
-    stacklists,
     swapaxes,
-    tile,
     transpose,
     unbroadcast,
 )

@@ -13,6 +13,8 @@ from tcc.debug import Assert
 from tcc.elemwise import DISCRETE, and_, cast, eq, ge, invert, isnan, le, maximum, neq, or_, switch
 from tcc.graph import Apply
 from tcc.indexing import inc_subtensor, set_subtensor, take
+from tcc.joining import join
+from tcc.joining import repeat as repeat_evenly
 from tcc.ordering import argsort
 from tcc.reductions import all as every
 from tcc.reductions import cumsum
@@ -20,8 +22,7 @@ from tcc.reductions import max as largest
 from tcc.reductions import sum as total
 from tcc.selecting import nonzero
 from tcc.settings import config
-from tcc.shapes import as_sizes, dimshuffle, flatten, join, shape_padright
-from tcc.shapes import repeat as repeat_evenly
+from tcc.shapes import as_sizes, dimshuffle, flatten, shape_padright
 from tcc.types import promote, tensor_type
 from tcc.user_op import call
 from tcc.variable import as_variable, scalar_constant

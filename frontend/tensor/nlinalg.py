@@ -10,12 +10,13 @@ from tcc.build import node, shape_of, size_of, size_product
 from tcc.creation import identity_like, tensor, zeros
 from tcc.elemwise import DISCRETE, abs_, add, cast, mul, neq, pow, sqr, sqrt, sub
 from tcc.gradient import DisconnectedType, Lop
+from tcc.joining import concatenate
 from tcc.matrices import alloc_diag, diag, trace
 from tcc.opfunction import OpFunction
 from tcc.products import dot, outer
 from tcc.reductions import axes_of, max, min
 from tcc.reductions import sum as total
-from tcc.shapes import concatenate, dimshuffle, reshape
+from tcc.shapes import dimshuffle, reshape
 from tcc.types import promote
 from tcc.user_op import Apply, Op
 from tcc.variable import Variable, as_variable

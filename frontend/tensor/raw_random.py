@@ -14,9 +14,9 @@ from tcc import build
 from tcc.build import Size, node, size_of, size_variable
 from tcc.ir.ops import legacy
 from tcc.ir.types import FROM_NUMPY
+from tcc.joining import stack
 from tcc.random import common_sizes, sizes_of
 from tcc.settings import config
-from tcc.shapes import stack
 from tcc.types import TensorType, dtype_name, promote, tensor_type
 from tcc.variable import TensorConstant, as_variable
 

@@ -21,6 +21,7 @@ from tcc.elemwise import int_div as intdiv
 from tcc.elemwise import true_div as truediv
 from tcc.gradient import DisconnectedType
 from tcc.graph import warn
+from tcc.joining import stacklists as stacklist
 from tcc.loops import scan
 from tcc.modes import get_mode
 from tcc.printing import debugprint
@@ -28,7 +29,6 @@ from tcc.reductions import axes_of
 from tcc.runtime.devices import DeviceError
 from tcc.settings import config
 from tcc.shapes import dimshuffle
-from tcc.shapes import stacklists as stacklist
 from tcc.theano import matrixops
 from tcc.theano import ops as ops_of
 from tcc.theano.tree import module

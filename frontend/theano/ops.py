@@ -13,6 +13,7 @@ from tcc import (
     creation,
     debug,
     elemwise,
+    joining,
     matrices,
     ordering,
     reductions,
@@ -108,7 +109,7 @@ class MakeVector(LegacyOp):
                 raise TypeError(f"MakeVector takes scalars that fit {self.dtype}, got {v.type}")
         if not values:
             return creation.zeros([0], self.dtype)
-        return shaping.stack([build.cast(v, self.dtype) for v in values])
+        return joining.stack([build.cast(v, self.dtype) for v in values])
 
 
 class Alloc(LegacyOp):
@@ -152,7 +153,7 @@ class Tile(LegacyOp):
     options = {"ndim": None}
 
     def apply(self, x: Any, reps: Any) -> Any:
-        return shaping.tile(x, reps, self.ndim)
+        return joining.tile(x, reps, self.ndim)
 
 
 class Join(LegacyOp):
@@ -160,14 +161,14 @@ class Join(LegacyOp):
     rows = ("concat",)
 
     def apply(self, axis: Any, *tensors: Any) -> Any:
-        return shaping.join(axis, *tensors)
+        return joining.join(axis, *tensors)
 
 
 class Split(LegacyOp):
     options = {"len_splits": None}
 
     def apply(self, x: Any, axis: Any, sizes: Any) -> Any:
-        return shaping.split(x, sizes, self.len_splits, axis)
+        return joining.split(x, sizes, self.len_splits, axis)
 
 
 class ExtractDiag(LegacyOp):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from tcc.ir.core import Attrs, Block
 from tcc.ir.dims import Size
@@ -112,9 +113,39 @@ define(
 # -- call ------------------------------------------------------------------------------------------------------------
 
 
+class Called:
+    """What may be known of the function that a `call` runs, beyond that it takes arrays and returns a list of them."""
+
+    @property
+    def op(self) -> Any:
+        """The user's op, whose work it does."""
+        return None
+
+    @property
+    def want(self) -> Callable[[Sequence[Type]], None] | None:
+        """The rule of its operands' sizes; SizeMismatch."""
+        return None
+
+    @property
+    def kernels(self) -> Callable[..., Any] | None:
+        """What makes a GPU's kernels for operands and results of some types."""
+        return None
+
+    @property
+    def on_device(self) -> Callable[..., bool] | None:
+        """What a device is asked first, with addresses and arrays that lie there."""
+        return None
+
+
+NOTHING = Called()
+
+
+def called(function: Any) -> Called:
+    return function if isinstance(function, Called) else NOTHING
+
+
 def call_type(types: Sequence[Type], attrs: Attrs, blocks: Sequence[Block]) -> list[Type]:
-    """A function that has rules for its operands' sizes has them in `want`."""
-    want = getattr(attrs["function"], "want", None)
+    want = called(attrs["function"]).want
     if want is not None:
         want(types)
     return list(attrs["types"])

@@ -59,7 +59,7 @@ def test_constants_begin_where_vectors_do(monkeypatch: pytest.MonkeyPatch) -> No
         at.append(value.ctypes.data % 64)
         return Container(value, **more)
 
-    monkeypatch.setattr("tcc.driver.Container", container)
+    monkeypatch.setattr("tcc.artefact.Container", container)
     rng = np.random.default_rng(0)
     weights = [rng.normal(size=(n, m)).astype("float32") for n, m in ((5, 67), (67, 131), (131, 3))]
     for _ in range(2):

@@ -21,8 +21,8 @@ with atheris.instrument_imports(include=["tcc", "json", "zipfile", "ast"]):
 
     from tcc.ir import safetensors
     from tcc.ir.dims import parse_size
-    from tcc.ir.parser import ParseError, parse
     from tcc.ir.printer import print_module
+    from tcc.ir.text import ParseError, parse
     from tcc.ir.verify import VerifyError, verify
     from tcc.loading import module_of
     from tcc.runtime import bundle, weights

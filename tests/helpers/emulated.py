@@ -16,7 +16,7 @@ from tcc.codegen.gpu.chips import chip
 from tcc.codegen.gpu.driver import lower
 from tcc.codegen.gpu.emulator import Emulator
 from tcc.devices import arch_of, open_device
-from tcc.driver import failure, failure_record
+from tcc.failures import failure, failure_record
 from tcc.ir.arrays import as_numbers, in_memory
 from tcc.ir.clone import clone
 from tcc.ir.core import Func

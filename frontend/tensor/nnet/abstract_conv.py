@@ -15,8 +15,9 @@ from tcc.creation import arange
 from tcc.elemwise import TO_FLOAT
 from tcc.graph import Shown, warn
 from tcc.ir.optable import complete_attrs
+from tcc.joining import concatenate
 from tcc.settings import config
-from tcc.shapes import as_sizes, concatenate, reshape, specify_shape
+from tcc.shapes import as_sizes, reshape, specify_shape
 from tcc.tensor.nnet import unshared as local
 from tcc.tensor.signal.pool import numbers
 from tcc.types import tensor_type

@@ -10,7 +10,8 @@ from tcc.creation import zeros
 from tcc.graph import Shown
 from tcc.indexing import set_subtensor
 from tcc.ir.dims import size_error
-from tcc.shapes import as_sizes, concatenate, dimshuffle, reshape
+from tcc.joining import concatenate
+from tcc.shapes import as_sizes, dimshuffle, reshape
 from tcc.tensor.nnet.abstract_conv import with_shape
 from tcc.tensor.signal.pool import numbers
 from tcc.types import tensor_type

@@ -9,9 +9,10 @@ from tcc.creation import arange, zeros_like
 from tcc.elemwise import TO_FLOAT, add, cast, eq, int_div, lt, mod, mul, neg, sub, true_div
 from tcc.graph import Shown
 from tcc.indexing import inc_subtensor
+from tcc.joining import concatenate
 from tcc.products import dot, tensordot
 from tcc.reductions import argmax, max_and_argmax, sum
-from tcc.shapes import concatenate, dimshuffle, flatten, reshape
+from tcc.shapes import dimshuffle, flatten, reshape
 from tcc.tensor.extra_ops import checked_index, unique
 from tcc.tensor.nnet.basic import softmax
 from tcc.tensor.nnet.blocksparse import sparse_block_dot
