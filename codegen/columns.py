@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from tcc.codegen.kernel import Kernel, finish, plus, times
+from tcc.codegen.index import plus, times
+from tcc.codegen.kernel import Kernel, finish
 from tcc.codegen.nest import Fold, Memo, Nest, Position, read_access
 from tcc.codegen.program import Node, Program
 from tcc.codegen.target import Target

@@ -10,8 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tcc.codegen import scalar
-from tcc.codegen.emit import at_most
-from tcc.codegen.kernel import plus, times
+from tcc.codegen.index import at_most, plus, times
 from tcc.codegen.nest import Nest
 from tcc.codegen.program import Access, Program
 from tcc.codegen.target import Target

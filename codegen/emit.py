@@ -313,19 +313,5 @@ def _without_strings(text: str) -> str:
     return text if 'c"' not in text else re.sub(r'c"[^"]*"', "", text)
 
 
-def at_most(e: Emit, a: str, b: str) -> str:
-    """The smaller of two i64."""
-    if is_number(a) and is_number(b):
-        return str(min(int(a), int(b)))
-    return e.call("i64", "llvm.smin.i64", ("i64", a), ("i64", b))
-
-
-def at_least(e: Emit, a: str, b: str) -> str:
-    """The larger of two i64."""
-    if is_number(a) and is_number(b):
-        return str(max(int(a), int(b)))
-    return e.call("i64", "llvm.smax.i64", ("i64", a), ("i64", b))
-
-
 def is_number(text: str) -> bool:
     return text.lstrip("-").isdigit()

@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tcc.codegen import scalar
-from tcc.codegen.emit import VecType, at_most, is_number
+from tcc.codegen.emit import VecType, is_number
 from tcc.codegen.gather import Places
-from tcc.codegen.kernel import Kernel, plus, times
+from tcc.codegen.index import at_most, plus, times
+from tcc.codegen.kernel import Kernel
 from tcc.codegen.nest import Fold, identity_value
 from tcc.codegen.rows import AHEAD_SHORT
 from tcc.codegen.target import Target

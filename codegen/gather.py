@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from tcc.codegen import scalar
-from tcc.codegen.emit import Emit, VecType, at_most
-from tcc.codegen.kernel import Kernel, Operand, OpId, Slots, finish, memo_sizes, plus, times
+from tcc.codegen.emit import Emit, VecType
+from tcc.codegen.index import at_most, plus, times
+from tcc.codegen.kernel import Kernel, Operand, OpId, Slots, finish, memo_sizes
 from tcc.codegen.nest import PARALLEL_WORK, Position, iota
 from tcc.codegen.target import Target
 from tcc.codegen.vectors import each_vector, gather, lane_mask, splat

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from tcc.codegen.emit import Emit, declaration, is_number, reachable, scalar_const
+from tcc.codegen.index import at_least, at_most, plus, times
 from tcc.codegen.products.record import Reach
 from tcc.ir import dims
 from tcc.ir.dims import Size
@@ -169,29 +170,6 @@ def memo_sizes(slots: Slots, e: Emit) -> Callable[[Size], str]:
     return get
 
 
-def times(e: Emit, a: str, b: str) -> str:
-    """`a * b` of i64 texts, folded when both are numbers."""
-    if a == "0" or b == "0":
-        return "0"
-    if a == "1":
-        return b
-    if b == "1":
-        return a
-    if is_number(a) and is_number(b):
-        return str(int(a) * int(b))
-    return e.once(f"mul nsw i64 {a}, {b}")
-
-
-def plus(e: Emit, a: str, b: str) -> str:
-    if a == "0":
-        return b
-    if b == "0":
-        return a
-    if is_number(a) and is_number(b):
-        return str(int(a) + int(b))
-    return e.once(f"add nsw i64 {a}, {b}")
-
-
 def size_text(e: Emit, size: Size, names: Mapping[str, str]) -> str:
     """A size computed in LLVM text from the texts of its names; `//` and `%` are of non-negative sizes."""
     if isinstance(size, int):
@@ -247,8 +225,7 @@ def _atom_text(e: Emit, atom: dims.Atom, names: Mapping[str, str]) -> str:
         return names[atom.name]
     a, b = (size_text(e, x, names) for x in atom.args)
     if atom.kind in ("min", "max"):
-        e.declare(f"declare i64 @llvm.s{atom.kind}.i64(i64, i64)")
-        return e.once(f"call i64 @llvm.s{atom.kind}.i64(i64 {a}, i64 {b})")
+        return at_most(e, a, b) if atom.kind == "min" else at_least(e, a, b)
     if is_number(b) and int(b) > 0 and int(b) & (int(b) - 1) == 0:  # rounded down, whatever the sign
         return e.once(
             f"ashr i64 {a}, {int(b).bit_length() - 1}" if atom.kind == "//" else f"and i64 {a}, {int(b) - 1}"

@@ -8,7 +8,8 @@ from typing import NamedTuple
 
 from tcc.codegen import scalar
 from tcc.codegen.emit import Emit, VecType, constant_mask, is_number
-from tcc.codegen.kernel import Operand, Slots, memo_sizes, plus, times
+from tcc.codegen.index import plus, times
+from tcc.codegen.kernel import Operand, Slots, memo_sizes
 from tcc.codegen.lanes import Lanes
 from tcc.codegen.program import Access, Node, Program
 from tcc.codegen.target import Target

@@ -14,9 +14,10 @@ from math import prod
 from typing import NamedTuple
 
 from tcc.codegen import scalar
-from tcc.codegen.emit import VecType, at_least, at_most, constant_mask, is_number
+from tcc.codegen.emit import VecType, constant_mask, is_number
 from tcc.codegen.gather import Places
-from tcc.codegen.kernel import Kernel, plus, times
+from tcc.codegen.index import at_least, at_most, plus, times
+from tcc.codegen.kernel import Kernel
 from tcc.codegen.nest import Fold, Position, Vectors
 from tcc.codegen.target import Target
 from tcc.ir.core import Op

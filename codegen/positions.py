@@ -5,7 +5,8 @@ from __future__ import annotations
 from tcc.codegen import scalar
 from tcc.codegen.emit import VecType
 from tcc.codegen.gather import Places
-from tcc.codegen.kernel import Kernel, plus, times
+from tcc.codegen.index import plus, times
+from tcc.codegen.kernel import Kernel
 from tcc.codegen.nest import iota
 from tcc.codegen.target import Target
 from tcc.codegen.vectors import gather, lane_mask, splat, store

@@ -13,7 +13,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from tcc.codegen.emit import Emit, VecType, at_least
+from tcc.codegen.emit import Emit, VecType
+from tcc.codegen.index import at_least
 from tcc.codegen.target import Target
 from tcc.codegen.vectors import lane_mask, load, splat, store
 

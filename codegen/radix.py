@@ -14,7 +14,8 @@ from collections.abc import Callable, Sequence
 
 from tcc.codegen.emit import VecType
 from tcc.codegen.gather import Places
-from tcc.codegen.kernel import Kernel, finish, plus, times
+from tcc.codegen.index import plus, times
+from tcc.codegen.kernel import Kernel, finish
 from tcc.codegen.nest import Position, Vectors, iota
 from tcc.codegen.target import Target
 from tcc.codegen.vectors import splat

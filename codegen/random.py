@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from tcc.codegen import scalar
-from tcc.codegen.emit import VecType, at_least, at_most
+from tcc.codegen.emit import VecType
 from tcc.codegen.gather import Places
-from tcc.codegen.kernel import Kernel, plus, times
+from tcc.codegen.index import at_least, at_most, plus, times
+from tcc.codegen.kernel import Kernel
 from tcc.codegen.lanes import Lanes
 from tcc.codegen.nest import iota
 from tcc.codegen.target import Target

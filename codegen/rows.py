@@ -13,11 +13,12 @@ from collections.abc import Callable, Sequence
 
 from tcc.codegen import scalar, streams
 from tcc.codegen.crossing import Crossing
-from tcc.codegen.emit import VecType, at_most, constant_mask
-from tcc.codegen.index import Index
-from tcc.codegen.kernel import Kernel, Runtime, Scratch, finish, plus, times
+from tcc.codegen.emit import VecType, constant_mask
+from tcc.codegen.index import Index, at_most, plus, times
+from tcc.codegen.kernel import Kernel, Runtime, Scratch, finish
 from tcc.codegen.nest import Fold, Memo, Position, fold_of, read_access
 from tcc.codegen.program import EXPENSIVE, Access, Node, Program
+from tcc.codegen.schedule import Schedule, starts
 from tcc.codegen.target import Target
 from tcc.ir.dims import Size
 from tcc.ir.types import itemsize
@@ -46,27 +47,14 @@ class Rows(Crossing):
         self.outer = [a for a in outer if not program.reduced[a]]
         self.summed = [a for a in outer if program.reduced[a]]
         self.length: Size = program.sizes[self.inner]
-        self.results = _with_reductions(program)
-        self.all_nodes = self._all_nodes()
-        reduces = [n for n in self.all_nodes if n.kind == "reduce"]
-        self.final = max([n.phase - 1 for n in reduces] + [n.phase for n in self._stored()], default=0)
         self.together = self._together()
         self.ways = 1 if self.together > 1 else 4 if self.light else 2
-        vectors = -(-self.length // self.lanes) if isinstance(self.length, int) else UNROLLED + 1
-        self.unrolled = vectors <= UNROLLED and vectors * program.flops <= UNROLLED_FLOPS
-        self.targets, self.spills = self._schedule()
-        self.flat = not outer and not reduces
-        self.streaming = False  # whether whole registers are stored past the caches
+        self.unrolled = self.is_unrolled()
+        self.plan = Schedule(program, self.spilling and not self.unrolled)
+        self.flat = not outer and not self.plan.reduces
         # one axis that is only reduced may be cut into chunks
-        self.full = (
-            not outer
-            and bool(reduces)
-            and self.final == 0
-            and all(n in reduces or n.phase == 0 for n in self.results)
-        )
-        if self.outer and not self.summed:
-            revisits = any(n.kind in ("reduce", "take") for n in self.all_nodes)
-            self.turn_reads(whole_rows=self.unrolled or revisits)
+        self.full = not outer and self.plan.only_reduces
+        self.streaming = False  # whether whole registers are stored past the caches
         self.vectors: dict[tuple[str, int], Memo] = {}  # of the current row
         self.spill_base = ""
 
@@ -81,61 +69,17 @@ class Rows(Crossing):
         dense = all(a.strides[self.inner] in (0, 1) for a in [*self.program.reads, *self.program.writes])
         return TOGETHER if self.lanes > 1 and self.target.registers < 32 and long and dense else 1
 
-    # -- what is computed when ------------------------------------------------------------------------------------
-
-    def _all_nodes(self) -> list[Node]:
-        found: dict[Node, None] = {}
-
-        def visit(node: Node) -> None:
-            if node not in found:
-                found[node] = None
-                for i in node.inputs:
-                    visit(i)
-
-        for r in self.results:
-            visit(r)
-        return list(found)
-
-    def _stored(self) -> list[Node]:
-        """The results that are written element by element."""
-        return [n for n, a in zip(self.results, self.program.writes) if self.of_elements(n, a)]
-
-    def of_elements(self, node: Node, access: Access) -> bool:
-        return node.varies or access.varies(self.inner)
-
-    def _schedule(self) -> tuple[list[list[Node]], list[Node]]:
-        """For each phase the varying nodes to be computed in it, and the nodes that are kept in scratch rows."""
-        targets: list[list[Node]] = [[] for _ in range(self.final + 1)]
-        for node in self.all_nodes:
-            if node.kind == "reduce":
-                targets[node.phase - 1].append(node)
-        targets[self.final] += dict.fromkeys(self._stored())
-        spills: dict[Node, None] = {}
-        if self.spilling and not self.unrolled:
-            for phase in range(self.final, -1, -1):
-                seen: set[Node] = set()
-
-                def visit(node: Node) -> None:
-                    if node in seen or not node.varies:
-                        return
-                    seen.add(node)
-                    if node.kind == "op" and node.phase < phase and node.chain >= EXPENSIVE:
-                        if node not in spills:
-                            spills[node] = None
-                            targets[node.phase].append(node)
-                        return
-                    for i in node.inputs:
-                        visit(i)
-
-                for t in targets[phase]:
-                    for start in t.inputs if t.kind == "reduce" else [t]:
-                        visit(start)
-        return targets, list(spills)
+    def is_unrolled(self) -> bool:
+        """Whether a row stays in registers."""
+        vectors = -(-self.length // self.lanes) if isinstance(self.length, int) else UNROLLED + 1
+        return vectors <= UNROLLED and vectors * self.program.flops <= UNROLLED_FLOPS
 
     # -- the kernel -----------------------------------------------------------------------------------------------
 
     def kernel(self) -> Kernel:
         e = self.e
+        if self.outer and not self.summed:
+            self.turn_reads(whole_rows=self.unrolled or self.plan.revisits)
         self.begin_body()
         if self.flat:
             self.stretch()
@@ -228,10 +172,10 @@ class Rows(Crossing):
     def row(self, indices: Sequence[str], start: str, stop: str) -> None:
         """All phases over [start, stop) of the row at `indices`, and the stores of what does not vary along it."""
         self.enter(indices)
-        for phase in range(self.final + 1):
-            if phase == self.final:
+        for phase in range(self.plan.final + 1):
+            if phase == self.plan.final:
                 # a result may lie where an operand lies: read single elements before any is overwritten
-                for node in self.all_nodes:
+                for node in self.plan.nodes:
                     single = node.kind == "take" or (node.kind == "param" and not node.varies)
                     if single and node.phase <= phase:
                         self.scalar(node)
@@ -242,7 +186,7 @@ class Rows(Crossing):
 
     def summed_rows(self, indices: Sequence[str], start: str, stop: str) -> None:
         """A reduction along the row and along outer axes too: the totals go from row to row."""
-        reduces = [n for n in self.targets[0] if n.kind == "reduce"]
+        reduces = self.reduce_nodes()
         folds = [fold_of(n) for n in reduces]
         types = [f.total_type(self.lanes) for f in folds]
 
@@ -261,8 +205,8 @@ class Rows(Crossing):
         self.store_scalars()
 
     def store_scalars(self) -> None:
-        pairs = zip(self.results, self.program.writes)
-        left = [(n, access) for n, access in pairs if not self.of_elements(n, access)]
+        pairs = zip(self.plan.results, self.program.writes)
+        left = [(n, access) for n, access in pairs if not self.plan.of_elements(n, access)]
         values = [self.scalar(node) for node, _ in left]
         for (_, access), value in zip(left, values):
             self.store(access.dtype, value, self.bases[access.slot], 1, Position("0", 1))
@@ -270,11 +214,11 @@ class Rows(Crossing):
     def enter(self, indices: Sequence[str]) -> None:
         self.vectors = {}
         self.at_point(indices)
-        if self.spills:
+        if self.plan.spills:
             self.spill_base = self.scratch()
 
     def spill_bytes(self) -> Size:
-        return sum((self.spill_row_bytes(n) for n in self.spills), start=0)
+        return sum((self.spill_row_bytes(n) for n in self.plan.spills), start=0)
 
     def spill_row_bytes(self, node: Node) -> Size:
         """Rounded up to whole vectors and cache lines."""
@@ -282,7 +226,7 @@ class Rows(Crossing):
 
     def spill_pointer(self, node: Node) -> str:
         offset: Size = 0
-        for n in self.spills:
+        for n in self.plan.spills:
             if n is node:
                 break
             offset = offset + self.spill_row_bytes(n)
@@ -290,20 +234,22 @@ class Rows(Crossing):
 
     def phase(self, phase: int, start: str, stop: str, carried: dict[Node, str] | None) -> dict[Node, str]:
         """One visit: stores and spills what is due, and gives the totals of the reductions that end here."""
-        targets = self.targets[phase]
+        targets = self.plan.targets[phase]
         if not targets:
             return {}
         reduces = [n for n in targets if n.kind == "reduce"]
         others = [n for n in targets if n.kind != "reduce"]
         self.prepare(phase, targets)
         spills = {
-            n: self.spill_pointer(n) for n in self.spills if n in others or self.spilled_before(n, phase)
+            n: self.spill_pointer(n)
+            for n in self.plan.spills
+            if n in others or self.plan.spilled_before(n, phase)
         }
 
         def visit(pos: Position, accumulators: list[str]) -> list[str]:
             memo = self.vectors.setdefault((pos.offset, pos.lanes), {}) if self.unrolled else {}
             for n, pointer in spills.items():
-                if self.spilled_before(n, phase):
+                if self.plan.spilled_before(n, phase):
                     memo[n] = self.load(n.dtype, pointer, 1, pos)
             new = []
             for node, acc in zip(reduces, accumulators, strict=True):
@@ -321,17 +267,14 @@ class Rows(Crossing):
         )
         return dict(zip(reduces, totals))
 
-    def spilled_before(self, node: Node, phase: int) -> bool:
-        return node in self.spills and node.phase < phase
-
     def write(self, node: Node, phase: int, pos: Position, memo: Memo, spills: dict[Node, str]) -> None:
         value = self.vector(node, pos, memo)
         if node in spills and node.phase == phase:
             self.store(node.dtype, value, spills[node], 1, pos)
-        if phase != self.final:
+        if phase != self.plan.final:
             return
-        for result, access in zip(self.results, self.program.writes):
-            if result is node and self.of_elements(node, access):
+        for result, access in zip(self.plan.results, self.program.writes):
+            if result is node and self.plan.of_elements(node, access):
                 self.put(access, value, pos)
 
     def put(self, access: Access, value: str, pos: Position) -> None:
@@ -446,14 +389,13 @@ class Rows(Crossing):
             if not node.varies:
                 self.splatted(node)
                 return
-            if self.spilled_before(node, phase):
+            if self.plan.spilled_before(node, phase):
                 return
             for i in node.inputs:
                 visit(i)
 
-        for t in targets:
-            for start in t.inputs if t.kind == "reduce" else [t]:
-                visit(start)
+        for start in starts(targets):
+            visit(start)
 
     def _scalar(self, node: Node) -> str:
         if node.kind != "take":
@@ -500,7 +442,7 @@ class Rows(Crossing):
     # -- full reductions -------------------------------------------------------------------------------------------
 
     def reduce_nodes(self) -> list[Node]:
-        return [n for n in self.targets[0] if n.kind == "reduce"]
+        return [n for n in self.plan.targets[0] if n.kind == "reduce"]
 
     def partial_pointer(self, node: Node) -> str:
         n = (self.length + CHUNK - 1) // CHUNK * 8
@@ -553,13 +495,3 @@ class Rows(Crossing):
             (total,) = e.loop(0, units, 1, add, [(fold.total_type(1), fold.identity(1))])
             self.scalars[node] = fold.narrow(e, self.target, total, 1)
         self.store_scalars()
-
-
-def _with_reductions(program: Program) -> list[Node]:
-    """The results' nodes, those that are reduced outside the body turned into reduction nodes along the row."""
-    out: list[Node] = []
-    for node, access in zip(program.results, program.writes, strict=True):
-        if access.reduce and program.reduced[-1]:
-            node = Node("reduce", access.dtype, False, node.phase + 1, [node], how=access.reduce)
-        out.append(node)
-    return out

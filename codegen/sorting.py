@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from tcc.codegen.emit import VecType, at_most
-from tcc.codegen.kernel import Kernel, Scratch, times
+from tcc.codegen.emit import VecType
+from tcc.codegen.index import at_most, times
+from tcc.codegen.kernel import Kernel, Scratch
 from tcc.codegen.nest import Position
 from tcc.codegen.quicksort import Quicksort
 from tcc.codegen.radix import BUCKETS, FEW, Areas, Lines

@@ -10,7 +10,8 @@ from math import prod
 
 from tcc.codegen import scalar
 from tcc.codegen.emit import VecType
-from tcc.codegen.kernel import Kernel, times
+from tcc.codegen.index import times
+from tcc.codegen.kernel import Kernel
 from tcc.codegen.nest import Position
 from tcc.codegen.pooling import Backward
 from tcc.codegen.target import Target

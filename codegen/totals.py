@@ -7,8 +7,8 @@ threads.  float32 is added up in float64.
 
 from __future__ import annotations
 
-from tcc.codegen.emit import at_most
-from tcc.codegen.kernel import Kernel, Scratch, finish, plus, times
+from tcc.codegen.index import at_most, plus, times
+from tcc.codegen.kernel import Kernel, Scratch, finish
 from tcc.codegen.nest import Fold, Position
 from tcc.codegen.program import Access, Program
 from tcc.codegen.rows import Rows
@@ -30,7 +30,6 @@ def totals_kernel(program: Program, target: Target) -> Kernel:
 class _Totals(Rows):
     def __init__(self, program: Program, target: Target) -> None:
         super().__init__(program, target)
-        self.crossing = []  # rows are walked one by one
         self.count_of_rows = dims.mul(*(program.sizes[a] for a in self.outer))
         some = dims.floordiv(dims.add(self.count_of_rows, STRETCHES - 1), STRETCHES)
         self.each = dims.maximum(FEWEST, some)
@@ -76,7 +75,7 @@ class _Totals(Rows):
         """Each unit is a stretch of rows."""
         e = self.e
         n, each, rows = self.size(self.length), self.size(self.each), self.size(self.count_of_rows)
-        sizes = [self.pitch, *self.offsets.values(), *(self.spill_row_bytes(s) for s in self.spills)]
+        sizes = [self.pitch, *self.offsets.values(), *(self.spill_row_bytes(s) for s in self.plan.spills)]
         for size in sizes:  # loaded ahead of the loops
             self.size(size)
 

@@ -6,8 +6,8 @@ A unit of parallel work is a strip of the blocks of tcc.codegen.turning.
 from __future__ import annotations
 
 from tcc.codegen import scalar
-from tcc.codegen.emit import at_most
-from tcc.codegen.kernel import Kernel, finish, plus, times
+from tcc.codegen.index import at_most, plus, times
+from tcc.codegen.kernel import Kernel, finish
 from tcc.codegen.nest import Nest
 from tcc.codegen.program import Program
 from tcc.codegen.target import Target

@@ -8,7 +8,7 @@ side, is still in the nearest caches when the second one comes.
 from __future__ import annotations
 
 from tcc.codegen.emit import Emit, VecType
-from tcc.codegen.kernel import plus, times
+from tcc.codegen.index import plus, times
 from tcc.codegen.target import Target
 from tcc.ir.types import itemsize
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from tcc.codegen.emit import Emit, VecType, at_most, constant_mask
-from tcc.codegen.index import Index, Size, known
+from tcc.codegen.emit import Emit, VecType, constant_mask
+from tcc.codegen.index import Index, Size, at_most, known
 from tcc.codegen.target import Target
 
 LINE = 64  # bytes of a cache line

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from tcc.codegen.emit import VecType
 from tcc.codegen.factors.tile import Acc, Tiles
-from tcc.codegen.kernel import Kernel, finish, plus, times
+from tcc.codegen.index import plus, times
+from tcc.codegen.kernel import Kernel, finish
 from tcc.codegen.target import Target
 from tcc.codegen.vectors import each_vector, load, store
 from tcc.ir import dims

@@ -12,7 +12,8 @@ from dataclasses import replace
 
 from tcc.codegen.emit import VecType
 from tcc.codegen.factors.triangular import Columns, Group, Substitution, Triangle
-from tcc.codegen.kernel import Kernel, finish, plus, times
+from tcc.codegen.index import plus, times
+from tcc.codegen.kernel import Kernel, finish
 from tcc.codegen.nest import iota
 from tcc.codegen.target import Target
 from tcc.codegen.vectors import load, store

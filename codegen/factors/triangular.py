@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from tcc.codegen.emit import VecType
 from tcc.codegen.factors.tile import Tiles
-from tcc.codegen.kernel import Kernel, finish, plus, times
+from tcc.codegen.index import plus, times
+from tcc.codegen.kernel import Kernel, finish
 from tcc.codegen.target import Target
 from tcc.codegen.vectors import store
 from tcc.ir import dims

@@ -11,11 +11,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from tcc.codegen import scalar
-from tcc.codegen.emit import VecType, at_most
+from tcc.codegen.emit import VecType
 from tcc.codegen.gpu.chips import LANE, WARP
 from tcc.codegen.gpu.kernel import GpuKernel, barrier, block_index, ceil_div, finish, grid_size, thread
 from tcc.codegen.gpu.maps import WIDE, Threads
-from tcc.codegen.kernel import Scratch, plus, times
+from tcc.codegen.index import at_most, plus, times
+from tcc.codegen.kernel import Scratch
 from tcc.codegen.nest import Fold, Memo, Position
 from tcc.codegen.program import Access, Program
 from tcc.ir import dims

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from tcc.codegen.gpu.kernel import Divider, GpuKernel
 from tcc.codegen.gpu.products import Product
 from tcc.codegen.gpu.results import dense_axes
-from tcc.codegen.kernel import plus, times
+from tcc.codegen.index import plus, times
 from tcc.ir import dims
 from tcc.ir.core import Op
 from tcc.ir.dims import Size

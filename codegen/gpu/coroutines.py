@@ -10,8 +10,9 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from tcc.codegen.emit import Emit, at_most
+from tcc.codegen.emit import Emit
 from tcc.codegen.gpu.ops import SLOTS, THREADS, used
+from tcc.codegen.index import at_most
 
 WARP_WAIT, DONE, PHASE_WAIT, BLOCK_WAIT = 1, 2, 4, 16
 WAITS = {"warp": WARP_WAIT, "block": BLOCK_WAIT, "phase": PHASE_WAIT}

@@ -28,7 +28,7 @@ from tcc.codegen.gpu.kernel import (
     tile_at,
 )
 from tcc.codegen.gpu.products import Matmul
-from tcc.codegen.kernel import plus, times
+from tcc.codegen.index import plus, times
 from tcc.ir import dims
 from tcc.ir.core import Op
 from tcc.ir.dims import Size

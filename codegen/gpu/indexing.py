@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tcc.codegen import scalar
-from tcc.codegen.emit import Emit, VecType, at_least, at_most
+from tcc.codegen.emit import Emit, VecType
 from tcc.codegen.gather import Places
 from tcc.codegen.gpu.chips import LANE
 from tcc.codegen.gpu.kernel import (
@@ -19,7 +19,8 @@ from tcc.codegen.gpu.kernel import (
     global_thread,
 )
 from tcc.codegen.gpu.maps import WIDE
-from tcc.codegen.kernel import OpId, plus, times
+from tcc.codegen.index import at_least, at_most, plus, times
+from tcc.codegen.kernel import OpId
 from tcc.codegen.nest import Vectors
 from tcc.ir import dims
 from tcc.ir.core import Op

@@ -12,10 +12,11 @@ from dataclasses import dataclass
 
 import llvmlite
 
-from tcc.codegen.emit import Emit, VecType, at_least, is_number
+from tcc.codegen.emit import Emit, VecType, is_number
 from tcc.codegen.gpu.chips import TRIPLE, Chip
 from tcc.codegen.gpu.ops import least_sm, used
-from tcc.codegen.kernel import PLACEHOLDER, Slot, times
+from tcc.codegen.index import at_least, times
+from tcc.codegen.kernel import PLACEHOLDER, Slot
 from tcc.ir import dims
 from tcc.ir.dims import Size
 from tcc.runtime import cache

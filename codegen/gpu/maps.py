@@ -12,7 +12,7 @@ from tcc.codegen import scalar
 from tcc.codegen.emit import VecType
 from tcc.codegen.gpu.chips import LANE
 from tcc.codegen.gpu.kernel import BLOCK, GpuKernel, blocks_for, ceil_div, finish, global_thread
-from tcc.codegen.kernel import plus, times
+from tcc.codegen.index import plus, times
 from tcc.codegen.lanes import from_memory, to_memory
 from tcc.codegen.nest import Nest, Position
 from tcc.codegen.program import Program

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from tcc.codegen import scalar
-from tcc.codegen.emit import VecType, at_most
+from tcc.codegen.emit import VecType
 from tcc.codegen.gpu.chips import LANE
 from tcc.codegen.gpu.kernel import (
     BLOCK,
@@ -27,7 +27,7 @@ from tcc.codegen.gpu.kernel import (
     tile_at,
 )
 from tcc.codegen.gpu.results import Results
-from tcc.codegen.kernel import plus, times
+from tcc.codegen.index import at_most, plus, times
 from tcc.ir import dims
 from tcc.ir.core import Op
 from tcc.ir.dims import Size

@@ -4,7 +4,7 @@ written as they lie."""
 from __future__ import annotations
 
 from tcc.codegen import scalar
-from tcc.codegen.emit import VecType, at_most
+from tcc.codegen.emit import VecType
 from tcc.codegen.gather import Places
 from tcc.codegen.gpu.chips import LANE
 from tcc.codegen.gpu.kernel import (
@@ -17,7 +17,7 @@ from tcc.codegen.gpu.kernel import (
     grid_size,
     thread,
 )
-from tcc.codegen.kernel import plus, times
+from tcc.codegen.index import at_most, plus, times
 from tcc.codegen.random import WORDS, Streams
 from tcc.ir import dims
 from tcc.ir.core import Op

@@ -14,7 +14,8 @@ from tcc.codegen.gather import Places
 from tcc.codegen.gpu.chips import LANE
 from tcc.codegen.gpu.kernel import ceil_div
 from tcc.codegen.gpu.maps import WIDE
-from tcc.codegen.kernel import Scratch, plus, times
+from tcc.codegen.index import plus, times
+from tcc.codegen.kernel import Scratch
 from tcc.ir import dims
 from tcc.ir.core import Op, Value
 from tcc.ir.dims import Size

@@ -13,12 +13,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from tcc.codegen import scalar
-from tcc.codegen.emit import VecType, at_most
+from tcc.codegen.emit import VecType
 from tcc.codegen.gpu.chips import LANE, WARP
 from tcc.codegen.gpu.indexing import clamped, unless_empty
 from tcc.codegen.gpu.kernel import GpuKernel, barrier, block_index, finish, grid_size, shuffle, thread
 from tcc.codegen.gpu.maps import WIDE, Runs
-from tcc.codegen.kernel import plus, times
+from tcc.codegen.index import at_most, plus, times
 from tcc.codegen.nest import Fold, Memo, Position, fold_of
 from tcc.codegen.program import Node, Program
 from tcc.codegen.rows import CHUNK, Rows
@@ -48,7 +48,6 @@ class Teams(Runs, Rows):
 
     def __init__(self, program: Program) -> None:
         super().__init__(program, LANE)
-        self.unrolled = False  # while a row that is held is being written
         self.ways = 1
         short = isinstance(self.length, int) and self.length <= SHORT and not self.full and not self.summed
         self.team = WARP if short else LONG
@@ -60,6 +59,10 @@ class Teams(Runs, Rows):
         self.held: list[Position] = []  # a thread's runs of a row that it holds
         self.inside: dict[str, str] = {}  # by their offsets, whether they are there, of those that may not be
         self.later: list[Callable[[], object]] = []  # the stores of a phase of such a row
+
+    def is_unrolled(self) -> bool:
+        """Not but while a row that is held is being written."""
+        return False
 
     def run_length(self, widest: int) -> int:
         """Elements that a thread takes at once; one where not all of the team would have some."""
@@ -111,7 +114,7 @@ class Teams(Runs, Rows):
         def body(unit: str, _: list[str]) -> None:
             row(self.unravel(unit, self.outer), "0", n)
 
-        picks = any(n.kind == "take" for n in self.all_nodes)
+        picks = any(n.kind == "take" for n in self.plan.nodes)
         e.loop(first, unless_empty(self, self.count(self.outer), [self.length] if picks else []), step, body)
         e.end()
         return finish(e, "row", self.slots.slots, self.grid(), self.block_threads, self.shared_bytes())
@@ -202,9 +205,9 @@ class Teams(Runs, Rows):
         e.at(after)
 
     def phases(self, start: str, stop: str) -> None:
-        for phase in range(self.final + 1):
-            if phase == self.final:
-                taken = [n for n in self.all_nodes if n.kind == "take" and n.phase <= phase]
+        for phase in range(self.plan.final + 1):
+            if phase == self.plan.final:
+                taken = [n for n in self.plan.nodes if n.kind == "take" and n.phase <= phase]
                 for node in taken:
                     self.scalar(node)
                 if taken:
@@ -218,7 +221,7 @@ class Teams(Runs, Rows):
 
     def hold_runs(self) -> None:
         """Finds the runs that a thread holds, if it can hold them."""
-        if not isinstance(self.length, int) or self.final == 0 or self.summed or self.length % self.run:
+        if not isinstance(self.length, int) or self.plan.final == 0 or self.summed or self.length % self.run:
             return
         runs = self.length // self.run
         each = -(-runs // self.team)  # of a thread
@@ -239,7 +242,7 @@ class Teams(Runs, Rows):
     def revisited(self) -> set[Node]:
         """The operands along the row that reductions read: what comes after those reads them once more, or nothing that is left."""
         found: set[Node] = set()
-        waiting = [n for n in self.all_nodes if n.kind == "reduce"]
+        waiting = list(self.plan.reduces)
         while waiting:
             node = waiting.pop()
             if node not in found:
@@ -307,8 +310,8 @@ class Teams(Runs, Rows):
         self.store_scalars()
 
     def store_scalars(self) -> None:
-        stored = self._stored()
-        left = [(n, access) for n, access in zip(self.results, self.program.writes) if n not in stored]
+        pairs = zip(self.plan.results, self.program.writes)
+        left = [(n, access) for n, access in pairs if n not in self.plan.stored]
         values = [self.scalar(node) for node, _ in left]
         if not left:
             return

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tcc.codegen import scalar
-from tcc.codegen.emit import VecType, at_most
+from tcc.codegen.emit import VecType
 from tcc.codegen.gather import Places
 from tcc.codegen.gpu.chips import LANE, WARP
 from tcc.codegen.gpu.kernel import (
@@ -25,7 +25,8 @@ from tcc.codegen.gpu.kernel import (
     thread,
 )
 from tcc.codegen.gpu.maps import WIDE
-from tcc.codegen.kernel import Scratch, plus, times
+from tcc.codegen.index import at_most, plus, times
+from tcc.codegen.kernel import Scratch
 from tcc.ir import dims
 from tcc.ir.core import Op
 from tcc.ir.dims import Size

@@ -23,7 +23,7 @@ from tcc.codegen.gpu.kernel import (
     thread,
 )
 from tcc.codegen.gpu.sorting import Records
-from tcc.codegen.kernel import plus, times
+from tcc.codegen.index import plus, times
 from tcc.ir import dims
 from tcc.ir.core import Op
 from tcc.ir.dims import Size

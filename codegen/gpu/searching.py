@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tcc.codegen import scalar
-from tcc.codegen.emit import VecType, at_most
+from tcc.codegen.emit import VecType
 from tcc.codegen.extremes import Extremes
 from tcc.codegen.gpu.chips import LANE, WARP
 from tcc.codegen.gpu.kernel import (
@@ -18,7 +18,8 @@ from tcc.codegen.gpu.kernel import (
     thread,
 )
 from tcc.codegen.gpu.scans import LONG, SHORT, Prefix
-from tcc.codegen.kernel import Scratch, plus, times
+from tcc.codegen.index import at_most, plus, times
+from tcc.codegen.kernel import Scratch
 from tcc.codegen.nest import identity_value
 from tcc.ir import dims
 from tcc.ir.core import Op

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from tcc.codegen.emit import VecType, at_least, at_most
+from tcc.codegen.emit import VecType
 from tcc.codegen.gather import Places
 from tcc.codegen.gpu.chips import LANE
 from tcc.codegen.gpu.kernel import (
@@ -25,7 +25,8 @@ from tcc.codegen.gpu.kernel import (
     grid_size,
     thread,
 )
-from tcc.codegen.kernel import Runtime, Scratch, plus, times
+from tcc.codegen.index import at_least, at_most, plus, times
+from tcc.codegen.kernel import Runtime, Scratch
 from tcc.codegen.radix import Lines
 from tcc.ir import dims
 from tcc.ir.core import Op

@@ -18,7 +18,7 @@ from tcc.codegen.gpu.convolutions import Conv, ConvFilter, ConvInput
 from tcc.codegen.gpu.kernel import GpuKernel, barrier, finish, thread
 from tcc.codegen.gpu.ops import MMA64, WORDS, mma_result
 from tcc.codegen.gpu.products import Matmul, Product
-from tcc.codegen.kernel import plus, times
+from tcc.codegen.index import plus, times
 from tcc.ir.core import Op
 from tcc.ir.dims import Size
 

@@ -8,13 +8,13 @@ of the stretches, as it does for sums over rows (columns.py).
 from __future__ import annotations
 
 from tcc.codegen import scalar
-from tcc.codegen.emit import at_most
 from tcc.codegen.gpu.chips import LANE
 from tcc.codegen.gpu.columns import Columns
 from tcc.codegen.gpu.indexing import unless_empty
 from tcc.codegen.gpu.kernel import GpuKernel, ceil_div, finish, thread
 from tcc.codegen.gpu.rows import MOST_ROWS, SHORT, Teams
-from tcc.codegen.kernel import Scratch, plus, times
+from tcc.codegen.index import at_most, plus, times
+from tcc.codegen.kernel import Scratch
 from tcc.codegen.nest import Position
 from tcc.codegen.program import Access, Program
 from tcc.codegen.totals import fold
@@ -73,7 +73,7 @@ class _Stretches(Teams):
         e, dealt = self.e, self.dealt
         first, step = self.begin_rows()
         n, pitch, each = self.size(self.length), self.size(dealt.pitch), self.size(dealt.each)
-        picks = any(node.kind == "take" for node in self.all_nodes)
+        picks = any(node.kind == "take" for node in self.plan.nodes)
         rows = unless_empty(self, self.count(self.outer), [self.length] if picks else [])
         areas = [self.slots.pointer(e, dealt.area(k)) for k in range(len(self.totals))]
         near: list[str] = []

@@ -23,7 +23,7 @@ from tcc.codegen.gpu.kernel import (
     thread,
 )
 from tcc.codegen.gpu.maps import WIDE, Threads
-from tcc.codegen.kernel import plus, times
+from tcc.codegen.index import plus, times
 from tcc.codegen.lanes import from_memory
 from tcc.codegen.nest import Position, read_access
 from tcc.codegen.program import Access, Node, Program

@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from tcc.codegen import scalar
-from tcc.codegen.emit import Emit, VecType, at_most
+from tcc.codegen.emit import Emit, VecType
 from tcc.codegen.gather import Places
-from tcc.codegen.kernel import Kernel, plus, times
+from tcc.codegen.index import at_most, plus, times
+from tcc.codegen.kernel import Kernel
 from tcc.codegen.target import Target
 from tcc.codegen.vectors import lane_mask, splat
 from tcc.ir.core import Op

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tcc.codegen.emit import Emit, VecType, at_most
+from tcc.codegen.emit import Emit, VecType
+from tcc.codegen.index import at_most
 from tcc.codegen.target import Target
 from tcc.codegen.vectors import LINE, fetch, lane_mask, load, splat, store, store_first
 

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from tcc.codegen import scalar
 from tcc.codegen.emit import Emit, VecType
 from tcc.codegen.epilogue import emit_block, key_text
-from tcc.codegen.kernel import Kernel, Operand, Runtime, Slot, plus, times
+from tcc.codegen.index import plus, times
+from tcc.codegen.kernel import Kernel, Operand, Runtime, Slot
 from tcc.codegen.products.integer import integer_product_kernel
 from tcc.codegen.products.matmul import Epilogue, Matmul, matmul_kernel, matmul_scratch, matmul_slots
 from tcc.codegen.products.panels import check_width

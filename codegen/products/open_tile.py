@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from tcc.codegen.emit import Emit, VecType, at_most
+from tcc.codegen.emit import Emit, VecType
+from tcc.codegen.index import at_most
 from tcc.codegen.products.microkernel import AHEAD, AHEAD_FAR, VECTORS, begin_tile, tile_rows
 from tcc.codegen.products.record import Reach
 from tcc.codegen.products.record import keeps as copies_b

@@ -12,7 +12,8 @@ from typing import NamedTuple
 from tcc.codegen import scalar
 from tcc.codegen.emit import VecType, constant_mask
 from tcc.codegen.gather import Places
-from tcc.codegen.kernel import Kernel, Operand, Runtime, Slot, plus, times
+from tcc.codegen.index import plus, times
+from tcc.codegen.kernel import Kernel, Operand, Runtime, Slot
 from tcc.codegen.nest import iota
 from tcc.codegen.products.matmul import Epilogue
 from tcc.codegen.target import Target

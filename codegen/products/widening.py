@@ -11,9 +11,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tcc.codegen.emit import at_least, at_most
 from tcc.codegen.gather import Places
-from tcc.codegen.kernel import Kernel, finish, plus, times
+from tcc.codegen.index import at_least, at_most, plus, times
+from tcc.codegen.kernel import Kernel, finish
 from tcc.codegen.products.integer import ceil_div, integer_product_kernel, pieces
 from tcc.codegen.products.widening_copies import (
     columns_by_rows,

@@ -6,7 +6,7 @@ import functools
 
 from tcc.codegen.emit import Emit, VecType
 from tcc.codegen.gather import Places
-from tcc.codegen.kernel import plus, times
+from tcc.codegen.index import plus, times
 from tcc.codegen.products.pack import transposed
 from tcc.codegen.products.widening_tiles import Form, multiply_add
 from tcc.codegen.target import Target

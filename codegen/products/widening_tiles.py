@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tcc.codegen.emit import Emit, VecType, at_least
+from tcc.codegen.emit import Emit, VecType
+from tcc.codegen.index import at_least
 from tcc.codegen.target import Target
 from tcc.codegen.vectors import lane_mask, load, splat, store
 
