@@ -102,6 +102,14 @@ class Records(Places):
     def record_at(self, base: str, index: str) -> str:
         return self.e.gep(base, index, self.record_type.elem)
 
+    def cell(self, index: str) -> str:
+        """A record's place in the tile.  Threads that exchange records some power of two apart have numbers with one bit missing:
+        every second group of as many as the banks hold lies backwards, so that no two of these meet in a bank."""
+        e, group = self.e, max(1, 128 // self.bytes)
+        odd = e.value(f"and i64 {index}, {group}")
+        flipped = e.value(f"sub i64 {odd}, {e.value(f'lshr i64 {odd}, {group.bit_length() - 1}')}")
+        return self.record_at(self.shared, e.value(f"xor i64 {index}, {flipped}"))
+
     def read_record(self, pointer: str) -> str:
         return self.e.value(f"load {self.record_type}, ptr {pointer}, align {self.bytes}")
 
@@ -129,7 +137,7 @@ class Records(Places):
 
             def load(t: str, _: list[str]) -> None:
                 record = self.record_within(source, plus(e, start, t), n)
-                self.keep_record(record, self.record_at(self.shared, t))
+                self.keep_record(record, self.cell(t))
 
             e.loop(self.member, power, THREADS, load)
             barrier(e)
@@ -177,7 +185,7 @@ class Records(Places):
                 def exchange(p: str, _: list[str]) -> None:
                     low = e.value(f"and i64 {p}, {e.value(f'sub i64 {stride}, 1')}")
                     first = plus(e, times(e, e.value(f"sub i64 {p}, {low}"), "2"), low)
-                    a, b = (self.record_at(self.shared, x) for x in (first, plus(e, first, stride)))
+                    a, b = (self.cell(x) for x in (first, plus(e, first, stride)))
                     x, y = self.read_record(a), self.read_record(b)
                     up = e.value(f"icmp eq i64 {e.value(f'and i64 {first}, {size}')}, 0")
                     over = e.value(f"icmp ugt {self.record_type} {x}, {y}")
@@ -221,9 +229,7 @@ class Records(Places):
 
         def one(t: str, _: list[str]) -> None:
             at = plus(e, plus(e, times(e, line, self.size(self.pitch)), start), t)
-            self.keep_record(
-                self.read_record(self.record_at(self.shared, t)), self.record_at(self.areas[0], at)
-            )
+            self.keep_record(self.read_record(self.cell(t)), self.record_at(self.areas[0], at))
 
         e.loop(self.member, power, THREADS, one)
 
@@ -378,7 +384,7 @@ class _Sort(Records, Lines):
         e, several = self.e, super().leave
 
         def result(t: str, _: list[str]) -> None:
-            self.put_result(places, t, self.read_record(self.record_at(self.shared, t)))
+            self.put_result(places, t, self.read_record(self.cell(t)))
 
         def whole() -> None:
             e.loop(self.member, self.size(self.found), THREADS, result)

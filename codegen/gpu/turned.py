@@ -31,6 +31,7 @@ from tcc.ir import dims
 from tcc.ir.types import itemsize
 
 RUNS = 16  # of a tile's row, and of its column
+WORD = 4  # bytes of a bank
 LONGEST = 8  # elements of a run
 BLOCK = RUNS * RUNS
 LEAST = 16  # elements of both axes, where they are known: less would leave most of a tile empty
@@ -74,9 +75,12 @@ class _Turned(Threads):
         self.shift = self.run.bit_length() - 1
         self.areas: dict[int, int] = {}
         self.shared_bytes = 0
+        self.apart = False  # whether elements come one by one
         for access in self.turned:
             self.areas[access.slot] = self.shared_bytes
-            self.shared_bytes += self.side * self.side * itemsize(access.dtype)
+            self.shared_bytes += self.side * (
+                self.side * itemsize(access.dtype) + max(WORD, itemsize(access.dtype))
+            )
         self.outer = [a for a in range(self.inner) if a != across]
 
     def kernel(self) -> GpuKernel:
@@ -147,19 +151,25 @@ class _Turned(Threads):
         self.lanes = 1
         e.branch(after)
         e.at(single)
+        self.apart = True
         self.one_by_one(outer, top, left)
+        self.apart = False
         e.branch(after)
         e.at(after)
 
     # -- shared memory -----------------------------------------------------------------------------------------------
 
     def place(self, access: Access, row: str, column: str) -> str:
-        """The address of an element of the tile: its row's runs are permuted by the row's own number among runs."""
+        """The address of an element of the tile: its row's runs are permuted by the row's own number among runs, or, where elements
+        come one by one, rows are a word longer."""
         e = self.e
+        area = e.gep(self.shared, self.areas[access.slot])
+        if self.apart:
+            pitch = self.side + max(1, WORD // itemsize(access.dtype))
+            return e.gep(area, plus(e, times(e, row, str(pitch)), column), scalar.memory_elem(access.dtype))
         run = e.value(f"xor i64 {self.over(column)}, {e.value(f'and i64 {self.over(row)}, {RUNS - 1}')}")
         within = e.value(f"and i64 {column}, {self.run - 1}")
         index = plus(e, times(e, row, str(self.side)), plus(e, times(e, run, str(self.run)), within))
-        area = e.gep(self.shared, self.areas[access.slot])
         return e.gep(area, index, scalar.memory_elem(access.dtype))
 
     def over(self, number: str) -> str:

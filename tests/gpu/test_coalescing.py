@@ -1,4 +1,5 @@
-"""How warps meet memory: no kernel touches more sectors than is stated here, relative to the fewest that could hold what is asked for."""
+"""How warps meet memory: no kernel touches more sectors than is stated here, relative to the fewest that could hold what is asked for,
+nor takes more waves of shared memory's banks."""
 
 from __future__ import annotations
 
@@ -8,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from emulated import program_of, run_program
-from sectors import Counting, Traffic, counted
+from sectors import Counting, Traffic, counted, served
 
 import tcc
 import tcc.tensor as T
@@ -85,6 +86,15 @@ CASES: dict[str, tuple[list[Any], Any, float]] = {
     "random": ([], MRG_RandomStreams(3).uniform((40, 100)), LINE),
 }
 
+# of shared memory, where some threads of a warp meet in a bank: those that put pieces of operands down, and random streams' jumps
+WAVES = {
+    "product": 1.05,
+    "convolution": 1.05,
+    "product of halves": 1.65,
+    "product of bytes": 2,
+    "random": 1.55,
+}
+
 
 def arrays(inputs: list[Any]) -> list[Any]:
     rng = np.random.default_rng(0)
@@ -106,6 +116,21 @@ def test_warps_waste_little(name: str) -> None:
         program.kernels[k].what: k_.waste for k, k_ in device.traffic.items() if k_.touched > COVER * whole
     }
     assert found and {what: waste for what, waste in found.items() if waste > most} == {}
+    for waves in device.waves.values():
+        assert waves.touched <= WAVES.get(name, 1) * waves.least
+
+
+def test_what_waves_are() -> None:
+    def warp(address: Callable[[int], int], bytes: int = 4) -> Traffic:
+        return served([(1, 0, lane, address(lane), bytes) for lane in range(32)])
+
+    assert warp(lambda k: 4 * k) == (1, 1)
+    assert warp(lambda k: 0) == (1, 1)  # one word for all
+    assert warp(lambda k: 8 * k) == (2, 1)
+    assert warp(lambda k: 128 * k) == (32, 1)
+    assert warp(lambda k: 132 * k) == (1, 1)
+    assert warp(lambda k: 16 * k, 16) == (4, 4)
+    assert warp(lambda k: 32 * k, 16) == (8, 4)
 
 
 def test_what_is_counted() -> None:
