@@ -36,6 +36,11 @@ class Windows:
         self.roots[value] = self.roots[source]
         return value
 
+    def element(self, b: Builder, whole: Value, type: Type, at: Size) -> Value:
+        """Number `at` of what lies side by side in `whole`, along its first axis."""
+        first, *rest = whole.type.strides
+        return self.window(b, whole, type, dims.mul(at, first), tuple(rest))
+
     def part(self, b: Builder, whole: Value, type: Type, start: Sequence[Size], step: Sequence[int]) -> Value:
         """Every `step`-th element of `whole` from `start` on, as many as `type` has."""
         offset: Size = 0
@@ -64,6 +69,9 @@ class Destinations:
         self.known = known  # whether a type's sizes are known from the beginning, as those of all places here
         self.places: dict[Value, Value] = {}
         self.parts: dict[Value, Part] = {}
+        self.behind: dict[
+            Value, Value
+        ] = {}  # of those that are made behind what another value holds, this one
         self.strides: dict[Value, tuple[Size, ...]] = {}  # of those that are parts
         self.through: set[Value] = set()  # views whose places are those of their operands, seen otherwise
         self.wholes: dict[Op, Value] = {}  # the places of concats of which a part is made
@@ -71,6 +79,11 @@ class Destinations:
     def want(self, value: Value, place: Value) -> None:
         """Asks that `value`, if an op of the block makes it, be made in `place`; who asks first gets it."""
         self._settle(self._chain(value, place.type), place)
+
+    def want_behind(self, value: Value, old: Value, place: Value) -> None:
+        """Asks for `place`, a window of memory beside the one that `old` has of it."""
+        self.behind[source_of(value)] = old
+        self.want(value, place)
 
     def want_parts(self, concat: Op) -> list[Value]:
         """Asks that what is put together be made where it will stand; returns those whose makers can write there."""
@@ -101,14 +114,12 @@ class Destinations:
         return self.places.get(value)
 
     def apart(self, a: Value, b: Value) -> bool:
-        """Whether the values are wanted in different parts of one whole."""
-        one, other = self.parts.get(source_of(a)), self.parts.get(source_of(b))
-        return (
-            one is not None
-            and other is not None
-            and one.concat is other.concat
-            and one.number != other.number
-        )
+        """Whether the values are wanted in different parts of one whole, or `a` beside `b`."""
+        a, b = source_of(a), source_of(b)
+        one, other = self.parts.get(a), self.parts.get(b)
+        if one is None or other is None:
+            return self.behind.get(a) is b
+        return one.concat is other.concat and one.number != other.number
 
     def _settle(self, chain: Sequence[tuple[Value, Type]], place: Value) -> None:
         if any(v in self.places for v, _ in chain):

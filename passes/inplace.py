@@ -1,9 +1,9 @@
-"""Which updates of shared variables are made where the old value stands."""
+"""Which updates of shared variables, and carries of loops, are made where the old value stands."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from tcc.ir.core import Block, Op, Value
 from tcc.passes.manager import Context
@@ -94,4 +94,21 @@ def alias_classes(body: Block) -> dict[Value, set[Value]]:
         if op.name in VIEWS and op.operands[0] in root:
             root[op.result] = root[op.operands[0]]
             found[root[op.result]].add(op.result)
+    return found
+
+
+def carries_in_place(body: Block, seqs: int, carries: Sequence[int]) -> list[int]:
+    """Those of a loop's `carries` whose next value is made after the last reader of the old one, and may overwrite it."""
+    order = {o: i for i, o in enumerate(body.ops)}
+    aliases = alias_classes(body)
+    found: list[int] = []
+    for k in carries:
+        v, param = body.yields[k], body.params[seqs + k]
+        op = v.op
+        if op is None or op.parent is not body:
+            continue
+        readers = [order[top_op(u, body)] for a in aliases[param] for u in a.users]
+        yielded = any(y in aliases[param] for y in body.yields)
+        if not yielded and all(r <= order[op] for r in readers) and can_write(op, v, param):
+            found.append(k)
     return found

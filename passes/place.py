@@ -25,12 +25,12 @@ from tcc.passes.access import PARTS
 from tcc.passes.complexes import Complex
 from tcc.passes.destinations import Destinations, Windows, starts
 from tcc.passes.epilogue import WITH_EPILOGUE
-from tcc.passes.inplace import alias_classes, sink_updates
+from tcc.passes.inplace import carries_in_place, sink_updates
 from tcc.passes.manager import Context
+from tcc.passes.tracks import Track, stacked_carries
 from tcc.passes.writes import (
     VIEWS,
     added_operand,
-    can_write,
     inner_fuse,
     may_take,
     moved_blocks,
@@ -38,7 +38,6 @@ from tcc.passes.writes import (
     product_reads,
     same_window,
     source_of,
-    top_op,
     window_of,
 )
 
@@ -418,14 +417,20 @@ class _Placement:
     # -- scan -----------------------------------------------------------------------------------------------------
 
     def scan(self, op: Op, scope: _Scope) -> None:
-        """A native loop: elements are windows, carries have memory of their own, outputs are made in their rows."""
+        """A native loop: elements are windows, carries have memory of their own, or rows of their stacks, outputs are made in
+        their rows."""
         b, body = scope.builder, op.block
         seqs, carries = int(op.attrs["seqs"]), int(op.attrs["carries"])
         length: Size = op.attrs["length"]
         index = dims.name(f"i{self.loops}")
         self.loops += 1
+        tracks = self.tracks(op, scope)
+        tracked = {j for track in tracks.values() for j in track.stacks}
         outs: list[Value] = []
         for k, r in enumerate(op.results):
+            if r in self.places:
+                outs.append(self.places[r])
+                continue
             target = self.wanted(scope, r)
             if target is None or self.roots[target] is not target:
                 target = self.alloc(b, r.type, r.name)
@@ -438,34 +443,67 @@ class _Placement:
         inner = Block()
         at = dims.sub(dims.sub(length, 1), index) if op.attrs["reverse"] else index
         inside = self.scope(inner, body)
+        following: list[Value] = []  # where the next values of the carries have to be
         for k, p in enumerate(body.params):
             if k < seqs:
                 whole = self.places[op.operands[k]]
-                self.bind(p, self.element(inside.builder, whole, p.type, at), self.roots[whole])
+                self.bind(p, self.windows.element(inside.builder, whole, p.type, at), self.roots[whole])
+            elif (track := tracks.get(k - seqs)) is not None:
+                old, new = (
+                    self.windows.element(inside.builder, track.whole, p.type, n) for n in track.rows(at)
+                )
+                self.bind(p, old, self.roots[track.whole])
+                following.append(new)
             else:
                 self.bind(p, outs[k - seqs], self.roots[outs[k - seqs]])
-        rows: list[Value] = []
+                following.append(outs[k - seqs])
+        rows: list[tuple[Value, Value]] = []
         ends = len(op.results) - bool(op.attrs["until"])
-        for k, v in enumerate(body.yields[carries:ends]):
-            rows.append(self.element(inside.builder, outs[carries + k], v.type, at))
-            inside.wishes.want(v, rows[-1])
-        self.carry_in_place(body, carries, seqs, outs, inside)
+        for k in range(carries, ends):
+            if k not in tracked:
+                v = body.yields[k]
+                rows.append((v, self.windows.element(inside.builder, outs[k], v.type, at)))
+                inside.wishes.want(*rows[-1])
+        for k in tracks:
+            inside.wishes.want_behind(body.yields[k], body.params[seqs + k], following[k])
+        changed = carries_in_place(body, seqs, [k for k in range(carries) if k not in tracks])
+        for k in changed:
+            inside.wishes.places.setdefault(body.yields[k], following[k])
         self.block(body, inside)
-        for v, row in zip(body.yields[carries:ends], rows):
+        for v, row in rows:
             self.start_from(inside.builder, self.places[v], row, op.loc)
         stop: list[Value] = []
         if op.attrs["until"]:
             stop.append(self.alloc(b, Type("bool"), ""))
             self.copy(inside.builder, self.places[body.yields[-1]], stop[0], op.loc)
             self.fill(inside.builder, outs[-1], dims.add(index, 1), op.loc)
-        self.commit(inside.builder, list(zip(body.yields[:carries], outs[:carries])))
+        self.commit(inside.builder, list(zip(body.yields[:carries], following)))
         inside.builder.op("yield")
         b.op("for", *stop, attrs={"index": index, "length": length}, blocks=[inner], loc=op.loc)
 
-    def element(self, b: Builder, whole: Value, type: Type, at: Size) -> Value:
-        """Number `at` of what lies side by side in `whole`, along its first axis."""
-        first, *rest = whole.type.strides
-        return self.windows.window(b, whole, type, dims.mul(at, first), tuple(rest))
+    def tracks(self, op: Op, scope: _Scope) -> dict[int, Track]:
+        """The carries whose values lie in rows, of which the stacks of old and of new values are windows; those of
+        them that are made elsewhere, such as in an output, are not.  The results are bound."""
+        b, seqs = scope.builder, int(op.attrs["seqs"])
+        found: dict[int, Track] = {}
+        for k, stacks in stacked_carries(op).items():
+            wishes = {j: self.wanted(scope, op.results[j]) for j in stacks}
+            stacks = {j: n for j, n in stacks.items() if (w := wishes[j]) is None or self.roots[w] is not w}
+            if not stacks:
+                continue
+            first, last = op.operands[seqs + k], op.results[k]
+            t = last.type
+            whole = self.alloc(b, t.with_shape(dims.add(op.attrs["length"], 1), *t.shape), last.name)
+            track = found[k] = Track(whole, stacks, bool(op.attrs["reverse"]))
+            begin, end = track.ends(op.attrs["length"])
+            self.copy(b, self.places[first], self.windows.element(b, whole, t, begin), op.loc)
+            self.bind(last, self.windows.element(b, whole, t, end), self.roots[whole])
+            for j, row in stacks.items():
+                stack = op.results[j]
+                offset = dims.mul(row, whole.type.strides[0])
+                window = self.windows.window(b, whole, stack.type, offset, whole.type.strides, stack.name)
+                self.bind(stack, window, self.roots[whole])
+        return found
 
     def fill(self, b: Builder, target: Value, value: Size, loc: str) -> None:
         """A number, or a size, everywhere in a place."""
@@ -502,19 +540,3 @@ class _Placement:
             inside.builder.op("yield")
             blocks.append(inside.builder.block)
         b.op("ifelse", self.places[op.operands[0]], blocks=blocks, loc=op.loc)
-
-    def carry_in_place(
-        self, body: Block, carries: int, seqs: int, outs: Sequence[Value], inside: _Scope
-    ) -> None:
-        """A carry whose next value is made after the last reader of the old one is overwritten where it stands."""
-        order = {o: i for i, o in enumerate(body.ops)}
-        aliases = alias_classes(body)
-        for k, v in enumerate(body.yields[:carries]):
-            param = body.params[seqs + k]
-            op = v.op
-            if op is None or op.parent is not body or v in inside.wishes.places:
-                continue
-            readers = [order[top_op(u, body)] for a in aliases[param] for u in a.users]
-            yielded = any(y in aliases[param] for y in body.yields)
-            if not yielded and all(r <= order[op] for r in readers) and can_write(op, v, param):
-                inside.wishes.places[v] = outs[k]
