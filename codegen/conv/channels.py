@@ -20,6 +20,7 @@ from tcc.codegen.conv.plan import ENOUGH, ConvPlan
 from tcc.codegen.conv.rounds import Do, ImageRounds
 from tcc.codegen.conv.text import TILE_END, Number, step_cycles
 from tcc.codegen.conv.tile import ConvTile
+from tcc.codegen.conv.walk import Place
 from tcc.codegen.index import Index
 from tcc.codegen.kernel import Kernel
 from tcc.codegen.products.pack import copy_transposed, pack_name
@@ -128,7 +129,7 @@ class ByChannels(ConvTile):
         self.lanes = self.v * self.t.lanes
         self.filter_blocks = -(-m // self.lanes)
         self.part = self._channels_at_once()
-        self.in_parts = bool(self.part) or any(self._steps_at_once(k) < k for k in map(known, self.depths))
+        self.in_parts = bool(self.part) or any(self._parts(known(k)) > 1 for k in self.depths)
         self.filters_cycles = _TURN * self.groups * m * known(self.depth_channels) * self.taps / self.t.lanes
         most = max((b.pixels for b in self.blocks if b), default=0)
         self.width = -(-most // self.t.lanes) * self.t.lanes  # of a channel's results that are turned
@@ -226,7 +227,15 @@ class ByChannels(ConvTile):
         rounds = ImageRounds(self, images)
         self.turn = self.helper(copy_transposed(t, self.target), pack_name(t, "turn"))
         write_pad(self, self.si, self.axes)
-        for tile in sorted({(h, w, b.apart) for b in self.blocks if b for _, _, h, w in b.tiles}):
+        self.find_walks()
+        for tile in sorted(
+            {
+                (self.walk_of(n), h, w, b.apart)
+                for n, b in enumerate(self.blocks)
+                if b
+                for _, _, h, w in b.tiles
+            }
+        ):
             self._write_tile(*tile)
         self.write_edge()
         self._write_filters()
@@ -262,13 +271,18 @@ class ByChannels(ConvTile):
         scratch = (each + self.woven * self.width) * self.lanes * t.bytes
         return self.finish(self.op.name, thread_scratch=scratch)
 
-    def _steps_at_once(self, k: int) -> int:
-        """Of k, that all tiles of a chunk take before they take more: as many as have their filters in a part of the
-        first-level cache, where the next tile finds them."""
+    def _parts(self, k: int) -> int:
+        """In how many parts all tiles of a chunk take k steps: each has its filters in a part of the first-level cache, where the
+        next tile finds them."""
         bytes = k * self.lanes * self.t.bytes
         part = self.target.l1_bytes * 3 // 8
-        parts = -(-bytes // part) if bytes > 2 * part else 1
-        return max(-(-k // parts), 1)
+        return -(-bytes // part) if bytes > 2 * part else 1
+
+    def _steps_at_once(self, number: int) -> int:
+        """Of a phase, in whole rounds."""
+        k, walk = known(self.depths[number]), self.walks[number]
+        round = walk.steps_of_round if walk else 1
+        return max(-(-k // (self._parts(k) * round)) * round, 1)
 
     def _chunks(self, number: int) -> int:
         """Of a phase of an image."""
@@ -285,8 +299,9 @@ class ByChannels(ConvTile):
         places = [self.scratch(table) for table in self.tables]
 
         def all_tables() -> None:
-            for place, phase in zip(places, self.phases):
-                self._write_steps(place, phase)
+            for place, phase, walk in zip(places, self.phases, self.walks, strict=True):
+                if not walk:
+                    self._write_steps(place, phase)
 
         e.when(e.value("icmp eq i64 %begin, 0"), all_tables)
         depth = known(self.depth_channels)
@@ -349,9 +364,13 @@ class ByChannels(ConvTile):
 
         steps(0, source, 0)
 
-    def _place(self, channel: Number, taps: Sequence[Number]) -> Number:
-        """Which of a block's steps, in the order of its copy, is that of a tap of a channel."""
+    def _channels_together(self) -> Size:
+        return math.gcd(known(self.depth_channels), self.part)
+
+    def _place_of(self, phase: tuple[Run, ...], channel: Number, at: Sequence[Number]) -> Number:
+        """Which of a block's steps, in the order of its copy, is that of a tap of a phase and a channel."""
         x = Index(self.e)
+        taps = [x.add(run.t0, x.mul(i, run.tstep)) for run, i in zip(phase, at)]
         axes = [(n, s, i) for (n, s), i in zip(self.steps[1:], taps[3 - len(self.steps[1:]) :])]
         if not self.turned:
             k = channel
@@ -372,37 +391,57 @@ class ByChannels(ConvTile):
         e, x = self.e, Index(self.e)
 
         def entry(c: str, at: list[str], k: Number) -> None:
-            where = self.distance(phase, c, at)
-            taps = [x.add(run.t0, x.mul(i, run.tstep)) for run, i in zip(phase, at)]
             to = e.gep(table, x.mul(k, 2), "i64")
-            e.line(f"store i64 {x.mul(where, self.t.bytes)}, ptr {to}")
-            e.line(
-                f"store i64 {x.mul(self._place(c, taps), self.lanes * self.t.bytes)}, ptr {e.gep(to, 1, 'i64')}"
-            )
+            e.line(f"store i64 {x.mul(self.distance(phase, c, at), self.t.bytes)}, ptr {to}")
+            there = x.mul(self._place_of(phase, c, at), self.lanes * self.t.bytes)
+            e.line(f"store i64 {there}, ptr {e.gep(to, 1, 'i64')}")
 
         self.each_step(phase, entry)
 
-    def _write_tile(self, rows: int, cols: int, apart: int) -> None:
+    def _places(self, phase: tuple[Run, ...]) -> list[Place]:
+        """Of the operands of a tile's step: the pixels' elements, and the vectors of filters."""
+        x = Index(self.e)
+
+        def pixels(channel: int, taps: Sequence[int]) -> Number:
+            return x.mul(self.distance(phase, channel, taps), self.t.bytes)
+
+        def filters(channel: int, taps: Sequence[int]) -> Number:
+            return x.mul(self._place_of(phase, channel, taps), self.lanes * self.t.bytes)
+
+        return [pixels, filters]
+
+    def _write_tile(self, number: int, rows: int, cols: int, apart: int) -> None:
         """`pixels(args, a, table, b, c, k, resume)`: c[pixel, v vectors] (+)= the sums over k of a's element for each pixel times
-        the vectors of b, both at the distances in the table; rows of pixels are `apart` in c."""
+        the vectors of b, both at the distances in the table; rows of pixels are `apart` in c.  Where the distances of the
+        phase `number` are regular they stand in the text, and k counts rounds."""
         e, t, v = self.e, self.t, self.v
         places = ("ptr noalias readonly %a", "ptr noalias readonly %table", "ptr noalias readonly %b")
         resume = ["i64 %resume"] if self.in_parts else []
-        self.begin_function(f"pixels{rows}x{cols}in{apart}", *places, "ptr noalias %c", "i64 %k", *resume)
+        name = f"pixels{number}of{rows}x{cols}in{apart}"
+        self.begin_function(name, *places, "ptr noalias %c", "i64 %k", *resume)
         pitch = known(self.axes[2].pitch)
         pixels = [(y, x) for y in range(rows) for x in range(cols)]
 
-        def step(_: str, s: list[str]) -> list[str]:
-            entry, acc = s[0], s[1:]
-            where = [e.value(f"load i64, ptr {e.gep(entry, i, 'i64')}") for i in range(2)]
-            a, b = (e.gep(p, w) for p, w in zip(("%a", "%b"), where))
+        def step(_: Number, places: list[str], sums: list[str]) -> list[str]:
+            a, b = places
             vectors = [load(e, t, e.gep(b, j * t.lanes, t.elem)) for j in range(v)]
-            elements = [e.gep(a, y * pitch + x, t.elem) for y, x in pixels]
-            return [e.gep(entry, 2, "i64"), *self.multiply(elements, vectors, acc)]
+            return self.multiply([e.gep(a, y * pitch + x, t.elem) for y, x in pixels], vectors, sums)
+
+        def by_table(k: str, s: list[str]) -> list[str]:
+            entry, sums = s[0], s[1:]
+            where = [e.value(f"load i64, ptr {e.gep(entry, i, 'i64')}") for i in range(2)]
+            return [
+                e.gep(entry, 2, "i64"),
+                *step(k, [e.gep(p, w) for p, w in zip(("%a", "%b"), where)], sums),
+            ]
 
         at = [(y * apart + x) * self.lanes + j * t.lanes for y, x in pixels for j in range(v)]
         sums = self.resumed(at) if self.in_parts else ["zeroinitializer"] * len(at)
-        done = e.loop(0, "%k", 1, step, [("ptr", "%table"), *((t, q) for q in sums)])[1:]
+        start = [(t, q) for q in sums]
+        if walk := self.walks[number]:
+            done = walk.through(e, "%k", [(0, "%a"), (1, "%b")], start, step)
+        else:
+            done = e.loop(0, "%k", 1, by_table, [("ptr", "%table"), *start])[1:]
         for place, value in zip(at, done, strict=True):
             store(e, t, value, e.gep("%c", place, t.elem))
         e.end()
@@ -441,12 +480,16 @@ class ByChannels(ConvTile):
             at = x.add(x.mul(at, pitch), known(cols.first))
             at = x.add(at, x.mul(x.mul(chunk.group, depth * planes), plane))
             a = e.gep(padded, x.add(at, x.mul(chunk.i, image)), t.elem)
+            table = e.gep(self.scratch(self.tables[n]), x.mul(begin, 2), "i64")
+            if walk := self.walks[n]:
+                round, steps = x.div(begin, walk.steps_of_round), x.div(steps, walk.steps_of_round)
+                a, b = (e.gep(p, x.mul(round, d)) for p, d in zip((a, b), walk.levels[0][1]))
             for row, col, height, width in block.tiles:
-                name = f"pixels{height}x{width}in{block.apart}"
+                name = f"pixels{self.walk_of(n)}of{height}x{width}in{block.apart}"
                 places = (
                     ("ptr", "%args"),
                     ("ptr", e.gep(a, row * pitch + col, t.elem)),
-                    ("ptr", e.gep(self.scratch(self.tables[n]), x.mul(begin, 2), "i64")),
+                    ("ptr", table),
                     ("ptr", b),
                 )
                 to = e.gep(tile, (row * block.apart + col) * lanes, t.elem)
@@ -496,7 +539,7 @@ class ByChannels(ConvTile):
 
         def all_steps(n: int, chunk: _Chunk, b: str) -> None:
             k = known(self.depths[n])
-            part = self._steps_at_once(k)
+            part = self._steps_at_once(n)
 
             def some(begin: Number, _: Sequence[str]) -> None:
                 tile_steps(n, chunk, tiles, b, begin, x.min(x.sub(k, begin), part))

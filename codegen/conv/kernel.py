@@ -3,7 +3,8 @@
 A copy of the image in scratch has zeros around it, rows of a constant pitch, and a plane for each phase of the strides or
 for each tap along a row (`conv/axes.py`).  So the elements that a tap meets for a run of neighbouring results are a run
 too, at a distance that is the tap's alone: a register tile of `rows` channels by some vectors of pixels takes its vectors
-at the offsets of a table.  Each element is one chain of fused multiply-adds over channels, then taps, whatever the tile.
+at constant distances (`conv/walk.py`), or at those of a table.  Each element is one chain of fused multiply-adds over
+channels, then taps, whatever the tile.
 A filter of one tap meets runs of the image itself, which many filters read from panels: copies of some blocks of pixels.
 
 Where results follow one another in memory as in the copy, a tile goes from registers to its place, through the op's block;
@@ -49,13 +50,16 @@ class Conv(ConvTile):
             rounds = ImageRounds(self, images)
         if not self.in_place:
             write_pad(self, self.si, self.axes)
-        self.write_tile("tile", self.v)
-        for v, last in sorted({end for run in self.runs if (end := self.end(run))}):
-            self.write_tile(f"end{v}", v, last)
+        self.find_walks()
+        ends = {(self.walk_of(n), *end) for n in range(len(self.phases)) if (end := self.end(self.runs[n]))}
+        for number in sorted({self.walk_of(n) for n in range(len(self.phases))}):
+            self.write_tile(f"tile{number}", number, self.v)
+        for number, v, last in sorted(ends):
+            self.write_tile(f"end{number}of{v}", number, v, last)
         self.write_edge()
         # the table and the packed filters of each phase
         for number, phase in enumerate(self.phases):
-            self.write_pack(number, phase, table_too=not self.panel)
+            self.write_pack(number, phase, table_too=not self.panel and not self.walks[number])
             _Tiles(self, number, phase).write()
         x = Index(self.e)
 
@@ -170,11 +174,12 @@ class _Tiles:
         self.heads = [copy] if copy else self._heads(block)
         self.y0: Number = 0 if self.one_line else x.div(self.q0, self.apart)
         self.y1: Number = 1 if self.one_line else x.add(x.div(x.sub(self.q1, 1), self.apart), 1)
-        self.function = "@KERNEL_NAME.tile"
+        walk = c.walk_of(self.number)
+        self.function = f"@KERNEL_NAME.tile{walk}"
         if self.end:
             full = e.value(f"icmp sle i64 {x.add(self.q0, c.width)}, {self.long}")
             self.function = e.value(
-                f"select i1 {full}, ptr {self.function}, ptr @KERNEL_NAME.end{self.end[0]}"
+                f"select i1 {full}, ptr {self.function}, ptr @KERNEL_NAME.end{walk}of{self.end[0]}"
             )
         self.whole: str | None = None  # whether the block goes straight to its places, where that hangs on it
         if c.direct and not self.never_cut:

@@ -8,28 +8,65 @@ from tcc.codegen import scalar
 from tcc.codegen.conv.axes import Run
 from tcc.codegen.conv.plan import ConvPlan
 from tcc.codegen.conv.text import Number, needed_mask
+from tcc.codegen.conv.walk import Place, Step, Walk, regular_walk
 from tcc.codegen.emit import VecType
 from tcc.codegen.epilogue import emit_block
 from tcc.codegen.index import Index
 from tcc.codegen.vectors import LINE, each_vector, fetch, load, splat, store
 from tcc.ir.core import Value
-from tcc.ir.dims import known
+from tcc.ir.dims import Size, known
 
 AT_ONCE = 32  # lines that a core fetches with little delay: what asks for more at a time waits, and all that follows it
 AHEAD = 6  # steps of a tile by which vectors that lie beyond the first-level cache are fetched before they are read
 LONG_BLOCK = 64  # ops of a tile's block for all of its vectors, past which they are written once, in a loop over the rows
-TOGETHER = (3, 5, 2)  # steps of a tile in a round, the first that divides their number
 
 
 class ConvTile(ConvPlan):
     woven = 1  # lines of a tile's copy whose elements take turns in a row of results
     woven_apart = 0  # elements from one of these to the next
 
-    def write_tile(self, name: str, v: int, last: int = 0) -> None:
+    def find_walks(self) -> None:
+        """How the tiles of each phase go through their steps, by numbers or by the table; once images have their layout."""
+        self.walks = [self._walk(phase) for phase in self.phases]
+
+    def _walk(self, phase: tuple[Run, ...]) -> Walk | None:
+        sizes = [self.plane, *(a.pitch for a in self.axes), *(s for r in phase for s in (r.start, r.taps))]
+        if self.target.avx512 or not all(isinstance(s, int) for s in sizes):
+            return None
+        return regular_walk(self._channels_together(), [r.taps for r in phase], self._places(phase))
+
+    def _channels_together(self) -> Size:
+        """What a tile goes through in whole rounds."""
+        return self.depth_channels
+
+    def _places(self, phase: tuple[Run, ...]) -> list[Place]:
+        """Of the operands of a tile's step: the filters' elements, and the vectors of pixels."""
+        bytes, x = self.t.bytes, Index(self.e)
+
+        def filters(channel: int, taps: Sequence[int]) -> Number:
+            k = channel
+            for run, i in zip(phase, taps, strict=True):
+                k = k * known(run.taps) + i
+            return k * self.h * bytes
+
+        def pixels(channel: int, taps: Sequence[int]) -> Number:
+            return (
+                channel * self.width * bytes
+                if self.panel
+                else x.mul(self.distance(phase, channel, taps), bytes)
+            )
+
+        return [filters, pixels]
+
+    def walk_of(self, number: int) -> int:
+        """The first phase whose tiles go through their steps as those of this one do."""
+        return self.walks.index(self.walks[number])
+
+    def write_tile(self, name: str, number: int, v: int, last: int = 0) -> None:
         """`name(args, a, table, b.., c, k, out, rows, image, channel, pixel)`: [h, v vectors] are the sums over k of a[k, h]
         times the vectors at b + table[k], of which each has its own b where rows are whole vectors.  They go through the
         block to `rows` channels at `out`, or as they are to c where that is null.  Of the last vector only `last` lanes are
-        results."""
+        results.  The distances of the phase `number` stand in the text where they are regular."""
         e, t, h = self.e, self.t, self.h
         params = [
             "ptr noalias readonly %a",
@@ -44,18 +81,19 @@ class ConvTile(ConvPlan):
         x = Index(e)
         counts = [*[t.lanes] * (v - 1), last or t.lanes]
         reads = self._lane_masks(counts) if self.in_place and not self.panel else [None] * v
-        together = self._steps_together()
         fetch_some = self._fetch_results(v) if self.direct else None
 
-        def steps(k: str, s: list[str]) -> list[str]:
-            for i in range(together):
-                if fetch_some:
-                    fetch_some(x.add(k, i))
-                s = self._tile_step(str(x.add(k, i)), s, reads)
-            return s
+        def step(k: Number, places: list[str], sums: list[str]) -> list[str]:
+            if fetch_some:
+                fetch_some(k)
+            return self._tile_step(places[0], places[1:], sums, reads)
 
-        start = [(t, "zeroinitializer")] * (h * v)
-        done = e.loop(0, "%k", together, steps, [("ptr", "%a"), *start])[1:]
+        start: list[tuple[VecType, str]] = [(t, "zeroinitializer")] * (h * v)
+        if walk := self.walks[number]:
+            pointers = [(0, "%a"), *((1, f"%b{j}") for j in range(self.heads))]
+            done = walk.through(e, walk.levels[0][0], pointers, start, step)
+        else:
+            done = self._by_table(start, step)
 
         def aside() -> None:
             for i, value in enumerate(done):
@@ -83,26 +121,37 @@ class ConvTile(ConvPlan):
         """Of vectors with so many lanes each."""
         return [needed_mask([j < count for j in range(self.t.lanes)]) for count in counts]
 
-    def _tile_step(self, k: str, s: list[str], reads: Sequence[str | None]) -> list[str]:
-        """Of (a, sums): one k, whose vectors are read with these masks."""
-        e, t, h, v = self.e, self.t, self.h, len(reads)
-        x, a, acc = Index(e), s[0], s[1:]
-        where: Number
-        if self.panel:
-            where = x.mul(k, self.width * t.bytes)
-        else:
-            where = e.value(f"load i64, ptr {e.gep('%table', k, 'i64')}")
-        if self.far and not self.panel:
-            soon = e.value(f"load i64, ptr {e.gep('%table', x.add(k, AHEAD), 'i64')}")
-            for j in range(min(v, self.heads)):
-                self.fetch(e.gep(f"%b{j}", soon), v // self.heads * t.lanes * t.bytes)
-        vectors = []
+    def _by_table(self, start: Sequence[tuple[VecType, str]], step: Step) -> list[str]:
+        """The sums after %k steps, whose distances are the table's."""
+        e, x = self.e, Index(self.e)
+        heads = [f"%b{j}" for j in range(self.heads)]
+
+        def one(k: str, s: list[str]) -> list[str]:
+            where: Number
+            if self.panel:
+                where = x.mul(k, self.width * self.t.bytes)
+            else:
+                where = e.value(f"load i64, ptr {e.gep('%table', k, 'i64')}")
+            if self.far and not self.panel:
+                soon = e.value(f"load i64, ptr {e.gep('%table', x.add(k, AHEAD), 'i64')}")
+                for b in heads:
+                    self.fetch(
+                        e.gep(b, soon), len(start) // self.h // self.heads * self.t.lanes * self.t.bytes
+                    )
+            done = step(k, [s[0], *(e.gep(b, where) for b in heads)], s[1:])
+            return [e.gep(s[0], self.h, self.t.elem), *done]
+
+        return e.loop(0, "%k", 1, one, [("ptr", "%a"), *start])[1:]
+
+    def _tile_step(
+        self, a: str, heads: Sequence[str], sums: list[str], reads: Sequence[str | None]
+    ) -> list[str]:
+        """The sums after one step, whose filters' elements are at `a`; the vectors are read with these masks."""
+        e, t, vectors = self.e, self.t, []
         for j, mask in enumerate(reads):
             head, vector = (j, 0) if self.whole_rows else (0, j)
-            b = e.gep(e.gep(f"%b{head}", where), vector * t.lanes, t.elem)
-            vectors.append(load(e, t, b, mask))
-        rows = [e.gep(a, i, t.elem) for i in range(h)]
-        return [e.gep(a, h, t.elem), *self.multiply(rows, vectors, acc)]
+            vectors.append(load(e, t, e.gep(heads[head], vector * t.lanes, t.elem), mask))
+        return self.multiply([e.gep(a, i, t.elem) for i in range(self.h)], vectors, sums)
 
     def _fetch_results(self, v: int) -> Callable[[Number], None] | None:
         """The result's lines, and those that the block reads, arrive while the sums are made: asked for at once, where they
@@ -148,13 +197,6 @@ class ConvTile(ConvPlan):
             return [e.gep(place, sc, t.elem), e.gep(tile, self.width, t.elem)]
 
         e.loop(0, "%rows", 1, row, [("ptr", "%out"), ("ptr", "%c")])
-
-    def _steps_together(self) -> int:
-        """Of a tile, in a round of its loop: tiles of few registers are short, and so is what a round may cost beside them."""
-        if self.target.avx512:
-            return 1
-        whole = [n for n in TOGETHER if all(isinstance(k, int) and k % n == 0 for k in self.depths)]
-        return whole[0] if whole else 1
 
     def _finished(
         self,
@@ -350,7 +392,7 @@ class ConvTile(ConvPlan):
 
         e.loop(0, self.size(self.depth_channels), 1, channel)
 
-    def distance(self, phase: tuple[Run, ...], c: str, taps: Sequence[str]) -> Number:
+    def distance(self, phase: tuple[Run, ...], c: Number, taps: Sequence[Number]) -> Number:
         """In elements of the padded image, of what a tap of a phase meets of channel c."""
         x = Index(self.e)
         plane: Number = c

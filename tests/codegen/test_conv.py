@@ -332,7 +332,7 @@ def test_tiles_ask_for_few_lines_at_a_time() -> None:
         run(func, cpu_pipeline(), Context())
         (op,) = (op for op in func.body.walk() if op.name == "conv")
         functions = conv_kernel(op, host()).text.split("\n}")
-        asked = [f.count("call void @llvm.prefetch") for f in functions if ".tile(" in f.split("{")[0]]
+        asked = [f.count("call void @llvm.prefetch") for f in functions if ".tile0(" in f.split("{")[0]]
         assert asked and 0 < asked[0] <= 32
 
 
@@ -495,7 +495,7 @@ def test_channels_as_lanes_give_the_same_bits(
 ) -> None:
     made = by_channels(monkeypatch)
     if name in ("padded", "stride 2", "groups"):  # filters that do not stay in the first-level cache
-        monkeypatch.setattr("tcc.codegen.conv.channels.ByChannels._steps_at_once", lambda self, k: 5)
+        monkeypatch.setattr("tcc.codegen.conv.channels.ByChannels._parts", lambda self, k: 3)
     case = CASES[name]
     args = arguments(case, dtype)
     runs = []
