@@ -20,6 +20,7 @@ from tcc.codegen.program import Program, build, copy_program
 from tcc.codegen.random import mrg_kernel
 from tcc.codegen.rows import row_kernel
 from tcc.codegen.sorting import sort_kernel, topk_kernel
+from tcc.codegen.sparse import csr_dot_kernel, csr_sample_kernel, csr_tdot_kernel
 from tcc.codegen.target import Target
 from tcc.codegen.tiled_pooling import max_pool_grad_kernel, unpool_kernel
 from tcc.codegen.totals import totals_kernel
@@ -58,6 +59,7 @@ KERNELS = {
     "scatter": scatter_kernel,
     "check_index": check_index_kernel,
     "check_pivots": check_index_kernel,
+    "check_sparse": check_index_kernel,
     "cholesky_factor": cholesky_kernel,
     "lu_pivots": lu_pivots_kernel,
     "lu_solve": lu_solve_kernel,
@@ -75,5 +77,8 @@ KERNELS = {
     "argsort": sort_kernel,
     "argtopk": topk_kernel,
     "positions": positions_kernel,
+    "csr_dot": csr_dot_kernel,
+    "csr_tdot": csr_tdot_kernel,
+    "csr_sample": csr_sample_kernel,
     "searchsorted": searchsorted_kernel,
 }

@@ -161,6 +161,8 @@ def message(op: Op) -> str:
         return f"index %d is out of bounds for an axis of size %d (index number %d){where}"
     if record["op"] == "check_size":
         return f"{record['message']} (%d, which is {record['left']}, against %d, which is {record['right']}){where}"
+    if record["op"] == "check_sparse":
+        return f"{record['message']}{where}"
     if record["op"] == "check_pivots":
         return f"{record['message']} (pivot %d of {record['of']}){where}"
     if record["op"] == "bind":

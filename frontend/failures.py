@@ -67,6 +67,8 @@ def failure_record(op: Any) -> dict[str, str]:
     record = {"op": op.name, "loc": op.loc}
     if op.name == "check_size":
         record |= {k: str(op.attrs[k]) for k in ("left", "right", "message")}
+    if op.name == "check_sparse":
+        record["message"] = f"sparse: {op.attrs['message']}"
     if op.name == "check_pivots":
         record |= {k: str(op.attrs[k]) for k in ("message", "of")}
         record["batch"] = " of matrix number" if op.operands[0].type.rank else ""
@@ -96,6 +98,8 @@ def failure(record: Mapping[str, str]) -> Failure:
         if record["op"] == "check_pivots":
             which = f"pivot {a}" + (f"{record['batch']} {c}" if record["batch"] else "")
             return np.linalg.LinAlgError(f"{record['message']} ({which})\nin {record['of']}{where}")
+        if record["op"] == "check_sparse":
+            return ValueError(f"{record['message']}{where}")
         if record["op"] == "bind":
             return ValueError(f"a size must not be negative, got {a}{where}")
         return RuntimeError(f"{record['op']} failed with {(a, b, c, d)}{where}")

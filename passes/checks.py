@@ -8,13 +8,14 @@ import numpy as np
 
 from tcc.ir import dims
 from tcc.ir.core import Block, Func, Op, Value
+from tcc.ir.ops.sparse import PRODUCTS as SPARSE
 from tcc.passes.access import identity, resolve
 from tcc.passes.fold import constant
 from tcc.passes.manager import Context
 from tcc.passes.rules import WIDER
 from tcc.passes.sizes import op_names
 
-INDEXED = frozenset({"gather", "scatter", "xent"})
+INDEXED = frozenset({"gather", "scatter", "xent"}) | SPARSE
 
 
 def checks(func: Func, ctx: Context) -> None:

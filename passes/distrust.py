@@ -26,7 +26,11 @@ def distrust(func: Func) -> None:
     """Adds the checks to a verified function.  VerifyError for what is not of the values' level, on which others rest."""
     for op in func.body.walk():
         odd = (
-            op.name in LATER or op.into or op.attrs.get("accumulate") or (op.blocks and op.name not in BLOCKS)
+            op.name in LATER
+            or op.into
+            or op.attrs.get("accumulate")
+            or op.attrs.get("checked")
+            or (op.blocks and op.name not in BLOCKS)
         )
         if odd or any(v.type.place for v in (*op.operands, *op.results)):
             raise VerifyError(func, op, "is not of the values' level, and only passes may make it")

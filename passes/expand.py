@@ -10,6 +10,8 @@ import numpy as np
 from tcc.ir.arrays import as_numbers, in_memory
 from tcc.ir.builder import Builder
 from tcc.ir.core import Block, Func, Op, Value
+from tcc.ir.ops.sparse import PRODUCTS as SPARSE
+from tcc.ir.ops.sparse import check_matrix
 from tcc.ir.types import HALVES, Type, numpy_dtype
 from tcc.passes.indexing import picks
 from tcc.passes.manager import Context
@@ -76,6 +78,9 @@ def _visit(block: Block, half_products: bool, widening: frozenset[str], lapack: 
         stays = half_products and (product or op.name in CONVOLUTIONS)
         b = Builder(block, before=op, loc=op.loc)
         results: Sequence[Value] | None = None
+        if op.name in SPARSE and not op.attrs["checked"] and not on_host(op):
+            check_matrix(b, op)
+            op.attrs["checked"] = True
         if op.name == "matmul_widening":
             if op.operands[0].type.dtype not in widening:
                 assert op.defn.expand is not None

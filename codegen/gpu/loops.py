@@ -92,6 +92,7 @@ OWN: dict[str, Callable[[Op], list[GpuKernel]]] = {
     "scatter": scatter_kernels,
     "check_index": check_index_kernels,
     "check_pivots": check_index_kernels,
+    "check_sparse": check_index_kernels,
     "positions": position_kernels,
     "sort": sort_kernels,
     "argsort": sort_kernels,

@@ -1,4 +1,4 @@
-"""Products with matrices in compressed rows, through SciPy on the host.
+"""Products with matrices in compressed rows, and, through SciPy on the host, their patterns.
 
 A matrix of m rows is data[nnz], indices[nnz] (the column of each) and indptr[m+1] (where each row starts and ends).  Compressed
 columns are the same of the transpose.  csr_dot, csr_tdot and csr_sample are closed under differentiation.
@@ -6,19 +6,20 @@ columns are the same of the transpose.  csr_dot, csr_tdot and csr_sample are clo
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from tcc.ir import dims
-from tcc.ir.core import Attrs
+from tcc.ir.core import Attrs, Block, Op
 from tcc.ir.dims import Size
 from tcc.ir.ops.rules import NUMBERS, host_row, want_dtype, want_rank, want_same_dtype, want_size
-from tcc.ir.optable import REQUIRED
-from tcc.ir.types import Type
+from tcc.ir.optable import REQUIRED, GradRule, OpDef, Sample, define
+from tcc.ir.types import INTEGERS, Type
 
 INDEX = frozenset({"i32"})
+PRODUCTS = frozenset({"csr_dot", "csr_tdot", "csr_sample"})
 
 
 def scipy_sparse() -> Any:
@@ -128,34 +129,119 @@ def sample_grad(b: Any, op: Any, g: Sequence[Any]) -> list[Any]:
     return [None, None, b.csr_dot(g[0], indices, indptr, y), by_y]
 
 
-host_row(
+def _product(
+    name: str,
+    operands: str,
+    infer: Callable[[Sequence[Type], Attrs], list[Type]],
+    ref: Callable[..., Any],
+    grad: GradRule,
+    doc: str,
+    attrs: Attrs | None = None,
+) -> None:
+    """A row with a kernel, for which the pass `expand` puts a check of the matrix's arrays before it."""
+    dense = operands.split(", ").index("x")
+    define(
+        OpDef(
+            name,
+            operands,
+            lambda types, attrs, blocks: infer([t.value for t in types], attrs),
+            lambda *arrays, checked, **attrs: ref(*arrays, **attrs),
+            {"checked": False, **(attrs or {})},
+            doc=f"{doc}  What is no matrix raises, unless it is `checked`.",
+            grad=grad,
+            kernel=True,
+            raises=True,
+            flops=lambda op: dims.mul(
+                dims.mul(2, op.operands[dense - 2].type.size), op.operands[dense].type.shape[1]
+            ),
+        )
+    )
+
+
+_product(
     "csr_dot",
     "data, indices, indptr, x",
     dot_type,
     dot_ref,
+    dot_grad,
     "a @ x of a matrix a in compressed rows.",
-    grad=dot_grad,
-    flops=2,
 )
-host_row(
+_product(
     "csr_tdot",
     "data, indices, indptr, x",
     tdot_type,
     tdot_ref,
+    tdot_grad,
     "a' @ x of a matrix a in compressed rows, which has `columns` columns.",
-    grad=tdot_grad,
-    attrs={"columns": REQUIRED},
-    flops=2,
+    {"columns": REQUIRED},
 )
-host_row(
+_product(
     "csr_sample",
     "indices, indptr, x, y",
     sample_type,
     sample_ref,
+    sample_grad,
     "The elements of x @ y' at the places of a matrix in compressed rows.",
-    grad=sample_grad,
-    flops=2,
 )
+
+# -- the check ---------------------------------------------------------------------------------------------------------
+
+NOT_ASCENDING = "indptr must ascend from 0 to the number of elements"
+OUTSIDE = "an index is not one of a column"
+
+
+def check_type(types: Sequence[Type], attrs: Attrs, blocks: Sequence[Block]) -> list[Type]:
+    want_dtype("check_sparse", "failed", types[0], INTEGERS)
+    return []
+
+
+def check_ref(failed: Any, message: str) -> tuple[()]:
+    if np.any(np.asarray(failed)):
+        raise ValueError(f"sparse: {message}")
+    return ()
+
+
+define(
+    OpDef(
+        "check_sparse",
+        "failed",
+        check_type,
+        check_ref,
+        {"message": OUTSIDE},
+        doc="ValueError with the message if an element is not 0.",
+        kernel=True,
+        pure=False,
+        fails=True,
+        samples=(Sample(("i64[]",), high=0.0, low=0.0),),
+    )
+)
+
+
+def columns_of(op: Op) -> Size:
+    """Of the matrix that a product reads."""
+    if op.name == "csr_tdot":
+        columns: Size = op.attrs["columns"]
+        return columns
+    return op.operands[3].type.shape[0]
+
+
+def check_matrix(b: Any, op: Op) -> None:
+    """Writes the check of a product's matrix."""
+    indices, indptr = op.operands[:2] if op.name == "csr_sample" else op.operands[1:3]
+    either = getattr(b, "or")
+    # as unsigned numbers, of which negative ones are large
+    most = b.cast(b.size_value(dims.minimum(columns_of(op), 1 << 31)), dtype="u32")
+    outside = b.ge(b.cast(indices, dtype="u32"), b.broadcast(most, shape=indices.type.shape))
+    (count,), (starts,) = indices.type.shape, indptr.type.shape
+    rows = dims.add(starts, -1)
+    low, high = (b.slice(indptr, start=[s], size=[rows], step=[1]) for s in (0, 1))
+    first, last = (b.slice(indptr, start=[s], size=[1], step=[1]) for s in (0, rows))
+    end = b.broadcast(b.cast(b.size_value(count), dtype="i32"), shape=[1])
+    ends = either(b.ne(first, b.full(0, first)), b.ne(last, end))
+    falls = either(b.any(b.lt(high, low), axes=(0,)), b.any(ends, axes=(0,)))
+    for failed, message in ((falls, NOT_ASCENDING), (b.any(outside, axes=(0,)), OUTSIDE)):
+        b.check_sparse(b.cast(failed, dtype="i64"), message=message)
+
 
 # -- patterns ----------------------------------------------------------------------------------------------------------
 
