@@ -1,20 +1,27 @@
 """Reductions over outer axes with the inner axis kept, such as the sum of a matrix over its rows.
 
-Each unit of work is a strip of the inner axis whose accumulators stay in registers while the outer axes go by in order.
-float32 is added up in float64.
+Each unit of work is a strip of the inner axis whose accumulators stay in registers while the outer axes go by in order, or,
+where rows come from far away, a longer stretch of it, whose accumulators stay in the nearest cache: then memory is read in
+runs, some rows at a time.  Both add up in the same order.  float32 is added up in float64.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from tcc.codegen.index import plus, times
+from tcc.codegen import scalar
+from tcc.codegen.emit import VecType
+from tcc.codegen.index import Index, at_most, plus, times
 from tcc.codegen.kernel import Kernel, finish
 from tcc.codegen.nest import Fold, Memo, Nest, Position, read_access
 from tcc.codegen.program import Node, Program
 from tcc.codegen.target import Target
+from tcc.codegen.vectors import each_vector
 
 ROWS_AHEAD = 16  # the hardware does not follow strides of pages
+STRETCH = 1024  # elements of the inner axis whose accumulators are in memory
+ROWS = 4  # that are added to them at a time
+WORD = 8  # bytes of an accumulator
 
 
 def column_kernel(program: Program, target: Target) -> Kernel:
@@ -36,9 +43,14 @@ class _Columns(Nest):
         self.reduces = [(n, w) for n, w in pairs if w.reduce]
         self.maps = [(n, w) for n, w in pairs if not w.reduce]
         self.folds = [Fold(w.reduce, w.dtype) for _, w in self.reduces]
+        known = isinstance(n, int) and n >= 4 * self.lanes
+        # (with 32 registers strips are long enough, and lines are fetched ahead)
+        self.stretches = known and self.light and self.far() and target.registers < 32 and self.lanes > 1
 
     def kernel(self) -> Kernel:
         e = self.e
+        if self.stretches:
+            return self.kernel_of_stretches()
         strip = self.lanes * self.ways
         self.begin_body()
         n = self.size(self.program.sizes[self.inner])
@@ -61,12 +73,7 @@ class _Columns(Nest):
             )
             e.branch(after)
             e.at(rest)
-            e.loop(
-                start,
-                n,
-                self.lanes,
-                lambda at, _: self.strip(kept, [Position(at, self.lanes, self.tail_mask(at, n))]),
-            )
+            self.ragged_strip(kept, start, n)
             e.branch(after)
             e.at(after)
 
@@ -78,6 +85,26 @@ class _Columns(Nest):
         self.parallel(times(e, self.count(self.kept), strips), cost)
         e.end("i32 0")
         return finish(e, tuple(self.slots.slots), "columns")
+
+    def ragged_strip(self, kept: Sequence[str], start: str, n: str) -> None:
+        """The last strip, which is no whole one: all of it at once where its length is known."""
+        length = self.program.sizes[self.inner]
+        if isinstance(length, int):
+            left, lanes = length % (self.lanes * self.ways), self.lanes
+            places = range(0, left, lanes)
+            masks = ["" if at + lanes <= left else self.tail_mask(str(at), str(left)) for at in places]
+            positions = [
+                Position(plus(self.e, start, str(at)), lanes, mask) for at, mask in zip(places, masks)
+            ]
+            if positions:
+                self.strip(kept, positions)
+            return
+        self.e.loop(
+            start,
+            n,
+            self.lanes,
+            lambda at, _: self.strip(kept, [Position(at, self.lanes, self.tail_mask(at, n))]),
+        )
 
     def strips(self, n: str) -> str:
         strip = self.lanes * self.ways
@@ -111,8 +138,99 @@ class _Columns(Nest):
                 value = self.folds[k].narrow(e, self.target, totals[w * count + k], self.lanes)
                 self.store(access.dtype, value, base, access.strides[self.inner], pos)
 
+    # -- accumulators in memory -----------------------------------------------------------------------------------
+
+    def kernel_of_stretches(self) -> Kernel:
+        e = self.e
+        self.begin_body()
+        n = self.size(self.program.sizes[self.inner])
+        pieces = self.pieces(n)
+
+        def unit(u: str, _: list[str]) -> None:
+            kept = self.unravel(e.value(f"udiv i64 {u}, {pieces}"), self.kept) if self.kept else []
+            start = times(e, e.value(f"urem i64 {u}, {pieces}"), str(STRETCH))
+            count = at_most(e, e.value(f"sub i64 {n}, {start}"), str(STRETCH))
+            self.stretch(kept, start, count)
+
+        e.loop("%begin", "%end", 1, unit)
+        e.end()
+        self.begin_kernel()
+        pieces = self.pieces(self.size(self.program.sizes[self.inner]))
+        cost = times(e, self.count(self.summed), str(STRETCH * self.element_cost))
+        self.parallel(times(e, self.count(self.kept), pieces), cost)
+        e.end("i32 0")
+        return finish(e, tuple(self.slots.slots), "columns", len(self.folds) * STRETCH * WORD)
+
+    def pieces(self, n: str) -> str:
+        return self.e.value(f"sdiv i64 {plus(self.e, n, str(STRETCH - 1))}, {STRETCH}")
+
+    def stretch(self, kept: Sequence[str], start: str, count: str) -> None:
+        """All reduced axes for `count` neighbours along the inner axis from `start` on."""
+        e, lanes = self.e, self.lanes
+        memory = self.scratch()
+        totals = [e.gep(memory, k * STRETCH * WORD) for k in range(len(self.folds))]
+        t = VecType(scalar.memory_elem(self.program.writes[0].dtype), lanes)
+
+        def at(k: int, offset: str) -> str:
+            return e.gep(totals[k], offset, scalar.memory_elem(self.folds[k].total_dtype))
+
+        def keep(offset: str, values: Sequence[str]) -> None:
+            for k, (fold, value) in enumerate(zip(self.folds, values, strict=True)):
+                scalar.store(e, self.target, fold.total_dtype, lanes, value, at(k, offset))
+
+        def kept_at(offset: str) -> list[str]:
+            dtypes = [fold.total_dtype for fold in self.folds]
+            return [scalar.load(e, self.target, d, lanes, at(k, offset)) for k, d in enumerate(dtypes)]
+
+        def each(body: Callable[[str, Position], None]) -> None:
+            def vector(offset: str, mask: str | None, _: list[str]) -> list[str]:
+                body(offset, Position(plus(e, start, offset), lanes, mask or ""))
+                return []
+
+            each_vector(e, t, self.target, count, vector)
+
+        def rows(outer: list[str], first: str, many: int) -> None:
+            points = [self.point([*kept, *outer, plus(e, first, str(r))]) for r in range(many)]
+
+            def add(offset: str, pos: Position) -> None:
+                values = kept_at(offset)
+                for point in points:
+                    self.indices, self.bases, self.scalars, self.splats = point
+                    values = self.visit(pos, values)
+                keep(offset, values)
+
+            each(add)
+
+        def nest(axes: list[int], outer: list[str]) -> None:
+            end = self.size(self.program.sizes[axes[0]])
+            if len(axes) > 1:
+                e.loop(0, end, 1, lambda i, _: nest(axes[1:], [*outer, i]))
+                return
+            whole = str(Index(e).round_down(end, ROWS))
+            e.loop(0, whole, ROWS, lambda i, _: rows(outer, i, ROWS))
+            e.loop(whole, end, 1, lambda i, _: rows(outer, i, 1))
+
+        each(lambda offset, _: keep(offset, [f.identity(lanes) for f in self.folds]))
+        nest(self.summed, [])
+        bases = [self.base(access, [*kept, *["0"] * len(self.summed)]) for _, access in self.reduces]
+
+        def leave(offset: str, pos: Position) -> None:
+            for (_, access), fold, base, value in zip(self.reduces, self.folds, bases, kept_at(offset)):
+                made = fold.narrow(e, self.target, value, lanes)
+                self.store(access.dtype, made, base, access.strides[self.inner], pos)
+
+        each(leave)
+
+    def point(self, at: Sequence[str]) -> tuple[list[str], dict[int, str], Memo, Memo]:
+        """What a row's loop needs, made ahead of it: indices, addresses, and what does not vary."""
+        self.at_point(at)
+        for node in self.program.nodes:
+            if not node.varies:
+                self.splatted(node)
+        return self.indices, dict(self.bases), self.scalars, self.splats
+
     def _varying(self, node: Node, pos: Position, get: Callable[[Node], str]) -> str:
-        if node.kind == "param" and not pos.mask and self.far():
+        if node.kind == "param" and not pos.mask and not self.stretches and self.far():
             access = read_access(self.program, node)
             ahead = access.strides[self.summed[-1]] * ROWS_AHEAD
             if access.strides[self.inner] == 1 and isinstance(ahead, int):

@@ -17,7 +17,6 @@ from tcc.codegen.target import Target
 from tcc.codegen.turning import BLOCK, Turning, tile_lanes
 from tcc.ir.dims import Size
 from tcc.ir.types import itemsize
-from tcc.runtime import layout as at
 
 BAND_ROWS = 16  # of a row kernel: float32 numbers of a cache line
 
@@ -63,13 +62,6 @@ class Crossing(Nest):
     def spill_bytes(self) -> Size:
         """What the rows themselves keep in scratch memory."""
         raise NotImplementedError
-
-    def scratch(self) -> str:
-        """The thread's scratch memory: rows that are kept, then tiles that are turned."""
-        e = self.e
-        base = e.value(f"load ptr, ptr {e.gep('%ctx', at.CTX_SCRATCH, 'i64')}")
-        step = e.value(f"load i64, ptr {e.gep('%ctx', at.CTX_SCRATCH_BYTES, 'i64')}")
-        return e.gep(base, e.value(f"mul i64 %thread, {step}"))
 
     def bands(self) -> str:
         """How many bands of `tile_rows` there are along the last outer axis."""

@@ -16,6 +16,7 @@ from tcc.codegen.target import Target
 from tcc.codegen.vectors import LINE, fetch, gather, quick, spread
 from tcc.ir.dims import Size, product
 from tcc.ir.types import FLOATS, TOTALS, itemsize
+from tcc.runtime import layout
 
 PARALLEL_WORK = 160_000  # sixteenths of a cycle that pay for a second thread: microseconds
 
@@ -154,6 +155,13 @@ class Nest(Vectors):
     def element_cost(self) -> int:
         """Sixteenths of a cycle an element, roughly."""
         return max(2 * (len(self.program.reads) + len(self.program.writes)), self.program.flops) + 1
+
+    def scratch(self) -> str:
+        """The thread's scratch memory."""
+        e = self.e
+        base = e.value(f"load ptr, ptr {e.gep('%ctx', layout.CTX_SCRATCH, 'i64')}")
+        step = e.value(f"load i64, ptr {e.gep('%ctx', layout.CTX_SCRATCH_BYTES, 'i64')}")
+        return e.gep(base, e.value(f"mul i64 %thread, {step}"))
 
     # -- addresses -------------------------------------------------------------------------------------------------
 

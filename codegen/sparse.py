@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from tcc.codegen import scalar
-from tcc.codegen.emit import VecType, at_most
+from tcc.codegen.emit import VecType
 from tcc.codegen.gather import Places
-from tcc.codegen.index import Index
-from tcc.codegen.kernel import Kernel, plus, times
+from tcc.codegen.index import Index, at_most, plus, times
+from tcc.codegen.kernel import Kernel
 from tcc.codegen.nest import Fold
 from tcc.codegen.target import Target
 from tcc.codegen.vectors import each_vector, lane_mask, splat

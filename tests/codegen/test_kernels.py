@@ -7,7 +7,7 @@ import pytest
 from native import check
 
 from tcc.ir.text import parse_func
-from tcc.tools.compare import run_native, same_bits
+from tcc.tools.compare import disagreement, run_native, same_bits
 
 RNG = np.random.default_rng(0)
 
@@ -240,3 +240,19 @@ func @f(%x: f32[m,n]) -> (f32[m], f32[m,n]) {
     assert all(same_bits(a, b) for a, b in zip(known, unknown, strict=True))
     np.testing.assert_allclose(known[0], e.sum(1), rtol=1e-6)
     np.testing.assert_allclose(known[1], e / e.sum(1, keepdims=True), rtol=1e-5)
+
+
+def test_columns_from_far_away_add_up_as_near_ones():
+    """More rows than fit a cache, which go to accumulators in memory some at a time: the bits are those of run-time sizes, whose
+    accumulators are in registers.  A ragged end on both axes, a factor for each row, several reductions, two reduced axes."""
+    func = parse_func("""func @f(%x: f64[p,q,n], %w: f64[p,q]) -> (f64[n], f64[n], f64[p,n]) {
+      %c = dimshuffle %w {order = [0, 1, -1]} : f64[p,q,1]
+      %b = broadcast %c {shape = [p, q, n]} : f64[p,q,n]
+      %y = mul %x, %b : f64[p,q,n]
+      %s = sum %y {axes = [0, 1]} : f64[n]
+      %m = max %x {axes = [0, 1]} : f64[n]
+      %t = sum %x {axes = [1]} : f64[p,n]
+      yield %s, %m, %t
+    }""")
+    rng = np.random.default_rng(0)
+    assert disagreement(func, [rng.standard_normal((3, 87, 1029)), rng.standard_normal((3, 87))]) == ""
