@@ -172,6 +172,8 @@ ALGEBRA: list[AnyRule] = [
     rule("pow(x, -1)", "reciprocal(x)", stable, when=floats, low=0.2),
     rule("pow(x, -2)", "reciprocal(sqr(x))", stable, when=floats, low=0.2),
     rule("pow(x, -0.5)", "reciprocal(sqrt(x))", stable, low=0.2),
+    rule("pow(x, 1.5)", "x * sqrt(x)", stable, low=0.2),
+    rule("pow(x, -1.5)", "reciprocal(x * sqrt(x))", stable, low=0.2),
     rule("maximum(x, x)", "x"),
     rule("minimum(x, x)", "x"),
     rule("identity(x)", "x"),

@@ -203,12 +203,6 @@ class Math:
         i = self.integer
         return self.e.value(f"select {i.of('i1')} {cond}, {i} {a}, {i} {b}")
 
-    def to_int(self, x: str) -> str:
-        return self.e.value(f"fptosi {self.t} {x} to {self.integer}")
-
-    def from_int(self, x: str) -> str:
-        return self.e.value(f"sitofp {self.integer} {x} to {self.t}")
-
     def flip_sign(self, x: str, bit: str) -> str:
         """x with its sign flipped where the integer `bit` is odd."""
         return self.from_bits(self.int_op("xor", self.to_bits(x), self.int_op("shl", bit, self.bits - 1)))
@@ -236,7 +230,7 @@ class Math:
         """2^n, a normal number, for an integer n held as a float."""
         if self.native:
             return self.scalef(1.0, n)
-        biased = self.int_op("add", self.to_int(n), self.bias)
+        biased = self.to_bits(self.add(n, self.magic + self.bias))
         return self.from_bits(self.int_op("shl", biased, self.mantissa))
 
     def split_fraction(self, x: str) -> tuple[str, Callable[[str], str]]:
@@ -266,12 +260,12 @@ class Math:
         kept = self.compare("uge", n, least - shift) if lost else None
         if self.native:
             return self.scalef(x, self.add(n, float(shift)) if shift else n, kept)
-        whole = self.int_op("sub", self.to_bits(z), self._magic_bits - shift)
-        half = self.int_op("ashr", whole, 1)
-        for part in (half, self.int_op("sub", whole, half)):
-            biased = self.int_op("add", part, self.bias)
+        # twice biased, so that the halves are the exponents of two factors (and none is negative)
+        whole = self.int_op("sub", self.to_bits(z), self._magic_bits - shift - 2 * self.bias)
+        half = self.int_op("lshr", whole, 1)
+        for biased in (half, self.int_op("sub", whole, half)):
             factor = self.from_bits(self.int_op("shl", biased, self.mantissa))
-            x = self.mul(x, factor if kept is None or part is half else self.select(kept, factor, 0.0))
+            x = self.mul(x, factor if kept is None or biased is half else self.select(kept, factor, 0.0))
         return x
 
     @property
@@ -293,12 +287,16 @@ class Math:
             return m, self.sub(self.avx512("getexp", x), self.avx512("getexp", m))
         tiny = self.compare("olt", x, 2.0 ** (1 - self.bias))
         x = self.select(tiny, self.mul(x, 2.0**self.mantissa), x)
-        bits = self.to_bits(x)
         three_quarters = 0x3F400000 if self.single else 0x3FE8000000000000
-        k = self.int_op("ashr", self.int_op("sub", bits, three_quarters), self.mantissa)
-        m = self.from_bits(self.int_op("sub", bits, self.int_op("shl", k, self.mantissa)))
-        k = self.from_int(k)
-        return m, self.select(tiny, self.sub(k, float(self.mantissa)), k)
+        one = self.bias << self.mantissa
+        # the exponent, biased, over the mantissa's distance from 0.75
+        bits = self.int_op("add", self.to_bits(x), one - three_quarters)
+        distance = self.int_op("and", bits, (1 << self.mantissa) - 1)
+        m = self.from_bits(self.int_op("add", distance, three_quarters))
+        # as the low bits of a large number, since integers of 64 bits have no conversion before AVX-512
+        k = self.from_bits(self.int_op("or", self.int_op("lshr", bits, self.mantissa), self._magic_bits))
+        bias = self.magic + self.bias
+        return m, self.sub(k, self.select(tiny, bias + self.mantissa, bias))
 
     def log_edges(self, x: str, y: str) -> str:
         """A logarithm's value y put right at 0, inf, NaN and negative x, where `split_exponent` did not."""
