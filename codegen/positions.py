@@ -13,27 +13,63 @@ from tcc.codegen.vectors import gather, lane_mask, splat, store
 from tcc.ir.core import Op
 from tcc.ir.types import FLOATS
 
+AT_ONCE = 4  # elements that are looked at in a round
+
 
 def positions_kernel(op: Op, target: Target) -> Kernel:
     """One thread walks the elements and packs the indices of those that hold."""
     w = Places(op, target)
+    w.begin_kernel()
+    dense = all(t.strides[0] == 1 for t in w.types)
+    found, start = "0", "0"
+    if target.avx512 and dense:
+        found, start = _compressed(w)
+    _one_by_one(w, start, found)
+    w.e.end("i32 0")
+    return w.finish("positions")
+
+
+def _one_by_one(w: Places, start: str, found: str) -> None:
+    """Writes each index where the next one found belongs, which those that do not hold do not move on.  No branch hangs on an
+    element; the walk ends where all are found, as the next place is beyond the result's end."""
     e = w.e
-    c, out = w.types
+    ends = [w.size(t.shape[0]) for t in w.types]
+    for step in (AT_ONCE, 1):
+        before, head, more, inside, after = e.current, *(e.label() for _ in range(4))
+        i, place, next_i = e.fresh("i"), e.fresh("n"), e.fresh("i")
+        last = [e.value(f"sub i64 {end}, {step}") for end in ends]
+        e.branch(head)
+        e.at(head)
+        slot = len(e.lines)
+        e.line("")
+        e.branch_if(e.value(f"icmp sle i64 {i}, {last[0]}"), more, after)
+        e.at(more)
+        e.branch_if(e.value(f"icmp sle i64 {place}, {last[1]}"), inside, after)
+        e.at(inside)
+        at = place
+        for k in range(step):
+            index = plus(e, i, str(k))
+            w.store(1, [at], index)
+            at = e.value(f"add i64 {at}, {e.value(f'zext i1 {w.load(0, [index])} to i64')}")
+        e.line(f"{next_i} = add i64 {i}, {step}")
+        e.branch(head)
+        e.lines[slot] = (
+            f"  {i} = phi i64 [{start}, %{before}], [{next_i}, %{inside}]\n"
+            f"  {place} = phi i64 [{found}, %{before}], [{at}, %{inside}]"
+        )
+        e.at(after)
+        start, found = i, place
+
+
+def _compressed(w: Places) -> tuple[str, str]:
+    """A vector of indices at a time, by an instruction that stores some lanes; how many were found, and where the rest begins."""
+    e, target = w.e, w.target
     lanes = target.vector("i64").lanes
     vector, mask_type, bits = VecType("i64", lanes), VecType("i1", lanes), f"i{lanes}"
-    w.begin_kernel()
-    n = w.size(c.shape[0])
-
-    def one(i: str, found: list[str]) -> list[str]:
-        holds = w.load(0, [i])
-        e.when(holds, lambda: w.store(1, found, i))
-        return [e.value(f"add i64 {found[0]}, {e.value(f'zext i1 {holds} to i64')}")]
 
     def several(i: str, found: list[str]) -> list[str]:
         mask = scalar.load(e, target, "bool", lanes, w.address(0, [i]), None)
-        start = e.value(f"insertelement {vector} poison, i64 {i}, i64 0")
-        splat = e.value(f"shufflevector {vector} {start}, {vector} poison, <{lanes} x i32> zeroinitializer")
-        index = e.value(f"add {vector} {splat}, {iota(lanes)}")
+        index = e.value(f"add {vector} {splat(e, vector, i)}, {iota(lanes)}")
         e.call(
             "void",
             f"llvm.masked.compressstore.{vector.suffix}",
@@ -45,13 +81,9 @@ def positions_kernel(op: Op, target: Target) -> Kernel:
         many = e.call(bits, f"llvm.ctpop.{bits}", (bits, packed))
         return [e.value(f"add i64 {found[0]}, {e.value(f'zext {bits} {many} to i64')}")]
 
-    found, whole = ["0"], "0"
-    if c.strides[0] == 1 and out.strides[0] == 1 and lanes > 1:
-        whole = e.value(f"and i64 {n}, {-lanes}")
-        found = e.loop(0, whole, lanes, several, [("i64", "0")])
-    e.loop(whole, n, 1, one, [("i64", found[0])])
-    e.end("i32 0")
-    return w.finish("positions")
+    whole = e.value(f"and i64 {w.size(w.types[0].shape[0])}, {-lanes}")
+    (found,) = e.loop(0, whole, lanes, several, [("i64", "0")])
+    return found, whole
 
 
 def searchsorted_kernel(op: Op, target: Target) -> Kernel:

@@ -77,9 +77,11 @@ def repeat(x: Any, repeats: Any, axis: int | None = None) -> Any:
     axis %= x.type.ndim
     many = build.cast(repeats, "int64")
     many = node("second", _line(size_of(x, axis)), many).result  # must have x's size
-    ends = cumsum(many)
-    where = searchsorted(ends, _line(build.as_size(total(many))), side="right")
-    return take(x, where, axis)
+    # as many elements end at or before a place as have been passed there
+    count = build.as_size(total(many))
+    marks = build.broadcast_to(scalar_constant(0, "int64"), [build.size_arithmetic("add", count, 1)])
+    passed = inc_subtensor(marks[cumsum(many)], scalar_constant(1, "int64"))
+    return take(x, cumsum(passed[:-1]), axis)
 
 
 def bincount(x: Any, weights: Any = None, minlength: Any = None, assert_nonneg: bool = False) -> Any:
