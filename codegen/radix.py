@@ -65,7 +65,8 @@ class Lines(Places):
 
     @property
     def digits(self) -> int:
-        return self.bits // 8
+        """Bytes of what records are sorted by."""
+        return min(self.bits, self.width - self.shift) // 8
 
     def kernel(self, line: Callable[[list[str], Areas], None], more: Sequence[Size] = ()) -> Kernel:
         self.write_sort()
@@ -126,22 +127,24 @@ class Lines(Places):
 
     def build(self, places: Sequence[str], records: str, end: str, start: str = "0") -> None:
         """The line's records; what lies behind them up to a whole vector is written too."""
-        e, base = self.e, self.at(0, places)
-        stride = self.types[0].strides[self.axis]
-        record = VecType(f"i{self.width}", self.lanes)
+        base, stride = self.at(0, places), self.types[0].strides[self.axis]
 
         def vector(pos: Position) -> None:
             key = self.key(self.vectors.load(self.raw, base, stride, pos))
             if self.positions:
-                wide = e.value(f"zext {VecType(f'i{self.bits}', self.lanes)} {key} to {record}")
-                wide = e.value(f"shl {record} {wide}, {record.const(self.shift)}")
-                index = self.vectors.lane_index(pos)
-                if self.width > 64:
-                    index = e.value(f"zext {VecType('i64', self.lanes)} {index} to {record}")
-                key = e.value(f"or {record} {wide}, {index}")
+                key = self.with_positions(key, self.vectors.lane_index(pos))
             self.keep_records(key, records, pos)
 
         self.each_vector(end, vector, start)
+
+    def with_positions(self, keys: str, index: str) -> str:
+        """Vectors of keys, and of the elements' positions, as records."""
+        e, record = self.e, VecType(f"i{self.width}", self.lanes)
+        wide = e.value(f"zext {VecType(f'i{self.bits}', self.lanes)} {keys} to {record}")
+        wide = e.value(f"shl {record} {wide}, {record.const(self.shift)}")
+        if self.width > 64:
+            index = e.value(f"zext {VecType('i64', self.lanes)} {index} to {record}")
+        return e.value(f"or {record} {wide}, {index}")
 
     def keep_records(self, records: str, base: str, pos: Position) -> None:
         record = VecType(f"i{self.width}", self.lanes)
@@ -218,9 +221,9 @@ class Lines(Places):
         e.at(after)
         return at
 
-    def key(self, bits: str) -> str:
+    def key(self, bits: str, lanes: int = 0) -> str:
         """Elements as unsigned integers in their order, or, of the largest first, in the opposite one."""
-        e, t = self.e, VecType(f"i{self.bits}", self.lanes)
+        e, t = self.e, VecType(f"i{self.bits}", lanes or self.lanes)
         top = -(1 << (self.bits - 1))
 
         def op(name: str, a: str, b: str | int) -> str:
@@ -322,28 +325,10 @@ class Lines(Places):
         e.line("%from.at = alloca ptr")
         e.line("%to.at = alloca ptr")
 
-        def insert(i: str) -> None:
-            record = self.load("%a", i)
-            before, head, look, move, place = e.current, *(e.label() for _ in range(4))
-            j, lower = e.fresh("j"), e.fresh("j")
-            e.branch(head)
-            e.at(head)
-            e.line(f"{j} = phi i64 [{i}, %{before}], [{lower}, %{move}]")
-            e.line(f"{lower} = sub i64 {j}, 1")
-            e.branch_if(e.value(f"icmp sgt i64 {j}, 0"), look, place)
-            e.at(look)
-            previous = self.load("%a", lower)
-            e.branch_if(e.value(f"icmp ugt i{self.width} {previous}, {record}"), move, place)
-            e.at(move)
-            self.put(previous, "%a", j)
-            e.branch(head)
-            e.at(place)
-            self.put(record, "%a", j)
-
         few, many = e.label(), e.label()
         e.branch_if(e.value(f"icmp sle i64 %n, {INSERTION}"), few, many)
         e.at(few)
-        e.loop(1, "%n", 1, lambda i, _: insert(i))
+        self.insertion("%a", "%n")
         e.line("ret ptr %a")
         e.at(many)
 
@@ -361,6 +346,30 @@ class Lines(Places):
         for p, table in enumerate(tables):
             self.write_pass(p, table)
         e.end("ptr " + e.value("load ptr, ptr %from.at"))
+
+    def insertion(self, records: str, n: str) -> None:
+        """Sorts a few records where they are."""
+        e = self.e
+
+        def insert(i: str, _: list[str]) -> None:
+            record = self.load(records, i)
+            before, head, look, move, place = e.current, *(e.label() for _ in range(4))
+            j, lower = e.fresh("j"), e.fresh("j")
+            e.branch(head)
+            e.at(head)
+            e.line(f"{j} = phi i64 [{i}, %{before}], [{lower}, %{move}]")
+            e.line(f"{lower} = sub i64 {j}, 1")
+            e.branch_if(e.value(f"icmp sgt i64 {j}, 0"), look, place)
+            e.at(look)
+            previous = self.load(records, lower)
+            e.branch_if(e.value(f"icmp ugt i{self.width} {previous}, {record}"), move, place)
+            e.at(move)
+            self.put(previous, records, j)
+            e.branch(head)
+            e.at(place)
+            self.put(record, records, j)
+
+        e.loop(1, n, 1, insert)
 
     def write_pass(self, p: int, table: str) -> None:
         """Moves the records by one byte of their keys, unless all have the same."""

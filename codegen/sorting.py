@@ -9,7 +9,7 @@ from tcc.codegen.index import at_most, times
 from tcc.codegen.kernel import Kernel, Scratch
 from tcc.codegen.nest import Position
 from tcc.codegen.quicksort import Quicksort
-from tcc.codegen.radix import BUCKETS, FEW, Areas, Lines
+from tcc.codegen.radix import BUCKETS, FEW, INSERTION, Areas, Lines
 from tcc.codegen.target import Target
 from tcc.codegen.vectors import load, store
 from tcc.ir import dims
@@ -32,8 +32,9 @@ ENTRY = 2  # where some elements are, and their number
 def sort_kernel(op: Op, target: Target) -> Kernel:
     """`sort` and `argsort`."""
     w = Lines(op, target, positions=op.name == "argsort")
-    if target.permutes and w.width in (32, 64):
-        return QuickLines(op, target, positions=w.positions).quick_kernel()
+    if target.permutes and w.bits in (32, 64):
+        lines = HalvedLines if w.width > 64 else QuickLines
+        return lines(op, target, positions=w.positions).quick_kernel()
 
     def line(places: list[str], areas: Areas) -> None:
         n = w.size(w.length)
@@ -90,7 +91,7 @@ class QuickLines(Lines):
 
     def quick_kernel(self) -> Kernel:
         e = self.e
-        finish = None if self.dtype[0] == "i" and not self.positions else self.finished
+        finish = None if self.settled_later else self.finished
         length = self.length if isinstance(self.length, int) else None
         sort = Quicksort(e, self.target, self.vector.elem, length, finish, "@KERNEL_NAME.steady")
         sort.write()
@@ -98,6 +99,7 @@ class QuickLines(Lines):
         if not self.few:
             self.write_sort()
             self.write_steady()
+        self.write_more()
         self.write_body(self.line)
         if self.long:
             self.write_split()
@@ -116,9 +118,21 @@ class QuickLines(Lines):
         n = self.size(self.length)
         to = self.at(1, places) if self.dense else areas.first
         self.build(places, to, n)
-        self.sort_records(to, areas.second, n)
+        self.sort_range(places, to, areas.second, n)
         if not self.dense:
             self.leave(places, to, n)
+
+    @property
+    def settled_later(self) -> bool:
+        """Whether sorted records are not turned into what the result holds as they are left; of signed integers they are it."""
+        return self.dtype[0] == "i" and not self.positions
+
+    def write_more(self) -> None:
+        """Functions besides those that sort records."""
+
+    def sort_range(self, places: Sequence[str], to: str, spare: str, n: str) -> None:
+        """Records of a line, or all of a range of values, to what the result holds."""
+        self.sort_records(to, spare, n)
 
     def sort_records(self, to: str, spare: str, n: str) -> None:
         e = self.e
@@ -305,9 +319,10 @@ class QuickLines(Lines):
         def sort(number: str) -> None:
             start, end = bounds(number)
             to, spare = (e.gep(self.job(name), start, elem) for name in ("to", "spare"))
-            self.sort_records(to, spare, e.value(f"sub i64 {end}, {start}"))
+            places = self.unravel(self.job("line"), self.kept)
+            self.sort_range(places, to, spare, e.value(f"sub i64 {end}, {start}"))
             if not self.dense:
-                self.leave(self.unravel(self.job("line"), self.kept), self.job("to"), end, start)
+                self.leave(places, self.job("to"), end, start)
 
         for name, body in (("make", make), ("cuts", cut), ("collect", collect), ("sorts", sort)):
             phase(name, body)
@@ -359,6 +374,10 @@ class QuickLines(Lines):
         phase("sorts")
         e.end()
 
+    def bound_of(self, record: str) -> str:
+        """The lowest record of the range of values that one begins."""
+        return record
+
     def pivots(self, records: str, n: str, samples: str, other: str) -> str:
         """The records between ranges of values: quantiles of samples at equal distances."""
         e, elem = self.e, self.vector.elem
@@ -367,7 +386,7 @@ class QuickLines(Lines):
 
         def sample(i: str, _: list[str]) -> None:
             record = e.value(f"load {elem}, ptr {e.gep(records, e.value(f'mul i64 {i}, {step}'), elem)}")
-            unsigned = e.value(f"xor {elem} {record}, {self.top}")
+            unsigned = self.bound_of(e.value(f"xor {elem} {record}, {self.top}"))
             e.line(f"store {elem} {unsigned}, ptr {e.gep(samples, i, elem)}")
 
         e.loop(0, count, 1, sample)
@@ -382,3 +401,116 @@ class QuickLines(Lines):
 
         e.loop(0, e.value("sub i64 %shares, 1"), 1, pivot)
         return made
+
+
+class HalvedLines(QuickLines):
+    """argsort of 64 bits: records of the upper half of a key and the position, then, where several have the same upper half, of
+    the lower one."""
+
+    def __init__(self, op: Op, target: Target, *, positions: bool) -> None:
+        super().__init__(op, target, positions=positions)
+        self.width, self.shift = 64, 32
+        self.vector, self.top = VecType("i64", self.lanes), -(1 << 63)
+        self.low = (1 << 32) - 1
+
+    @property
+    def settled_later(self) -> bool:
+        return True
+
+    def with_positions(self, keys: str, index: str) -> str:
+        upper = self.e.value(f"and {self.vector} {keys}, {self.vector.const(~self.low)}")
+        return self.e.value(f"or {self.vector} {upper}, {index}")
+
+    def finished(self, records: str) -> str:
+        return records
+
+    def bound_of(self, record: str) -> str:
+        return self.e.value(f"and i64 {record}, {~self.low}")
+
+    def sort_range(self, places: Sequence[str], to: str, spare: str, n: str) -> None:
+        self.sort_records(to, spare, n)
+        stride = self.size(self.types[0].strides[self.axis])
+        call = f"call void @KERNEL_NAME.settle(ptr {to}, ptr {spare}, i64 {n}"
+        self.e.line(f"{call}, ptr {self.at(0, places)}, i64 {stride})")
+
+    def write_more(self) -> None:
+        """`void settle(ptr to, ptr spare, i64 n, ptr line, i64 stride)`: sorted records become positions."""
+        e = self.e
+        e.function("internal void @KERNEL_NAME.settle(ptr %to, ptr %spare, i64 %n, ptr %line, i64 %stride)")
+        head, look, single, run, extend, whole, after, done = (e.label() for _ in range(8))
+        i, next_i, j, next_j = (e.fresh("i") for _ in range(4))
+        e.branch(head)
+        e.at(head)
+        slot = len(e.lines)
+        e.line("")
+        e.branch_if(e.value(f"icmp slt i64 {i}, %n"), look, done)
+        e.at(look)
+        record = self.load("%to", i)
+        self.put(e.value(f"and i64 {record}, {self.low}"), "%to", i)
+        e.line(f"{next_i} = add i64 {i}, 1")
+        e.branch_if(e.value(f"icmp slt i64 {next_i}, %n"), single, done)
+        e.at(single)
+        e.branch_if(self.same_upper(record, self.load("%to", next_i)), run, head)
+        e.at(run)
+        e.branch(extend)
+        e.at(extend)
+        e.line(f"{j} = phi i64 [{next_i}, %{run}], [{next_j}, %{whole}]")
+        e.line(f"{next_j} = add i64 {j}, 1")
+        e.branch_if(e.value(f"icmp slt i64 {next_j}, %n"), whole, after)
+        e.at(whole)
+        e.branch_if(self.same_upper(record, self.load("%to", next_j)), extend, after)
+        e.at(after)
+        self.settle_run(i, next_j)
+        latch = e.current
+        e.branch(head)
+        e.lines[slot] = f"  {i} = phi i64 [0, %entry], [{next_i}, %{single}], [{next_j}, %{latch}]"
+        e.at(done)
+        e.end()
+
+    def same_upper(self, a: str, b: str) -> str:
+        return self.e.value(f"icmp ule i64 {self.e.value(f'xor i64 {a}, {b}')}, {self.low}")
+
+    def settle_run(self, start: str, end: str) -> None:
+        """Records from `start` on to before `end`, whose upper halves are equal, become positions in the order of the lower ones."""
+        e = self.e
+        first, count = e.gep("%to", start, "i64"), e.value(f"sub i64 {end}, {start}")
+
+        def position(k: str) -> str:
+            return e.value(f"and i64 {self.load(first, k)}, {self.low}")
+
+        def lower(at: str) -> str:
+            element = e.gep("%line", e.value(f"mul i64 {at}, %stride"), "i64")
+            return e.value(f"shl i64 {self.key(e.value(f'load i64, ptr {element}'), 1)}, 32")
+
+        def make(k: str, state: list[str]) -> list[str]:
+            at = position(k)
+            low = lower(at)
+            self.put(e.value(f"or i64 {low}, {at}"), "%spare", k)
+            self.put(at, first, k)  # right if all lower halves are equal
+            return [e.value(f"or i64 {state[0]}, {e.value(f'xor i64 {low}, {state[1]}')}"), low]
+
+        differ, _ = e.loop(0, count, 1, make, [("i64", "0"), ("i64", lower(position("0")))])
+
+        def turn(pos: Position) -> None:
+            at, mask = e.gep("%spare", pos.offset, "i64"), pos.mask or None
+            store(e, self.vector, self.turned(load(e, self.vector, at, mask)), at, mask)
+
+        def sort() -> None:
+            few = e.value(f"icmp sle i64 {count}, {INSERTION}")
+            short, long, after = e.label(), e.label(), e.label()
+            e.branch_if(few, short, long)
+            e.at(short)
+            self.insertion("%spare", count)
+            e.branch(after)
+            e.at(long)
+            self.each_vector(count, turn)
+            self.sort_records("%spare", first, count)
+            e.branch(after)
+            e.at(after)
+
+            def leave(k: str, _: list[str]) -> None:
+                self.put(e.value(f"and i64 {self.load('%spare', k)}, {self.low}"), first, k)
+
+            e.loop(0, count, 1, leave)
+
+        e.when(e.value(f"icmp ne i64 {differ}, 0"), sort)

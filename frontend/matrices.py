@@ -116,7 +116,14 @@ def pad(x: Any, pad_width: Any, mode: str = "constant", constant_values: Any = 0
         length = size_arithmetic("add", size_arithmetic("add", before, n), behind)
         line = node("iota", shape=[length], axis=0, dtype="i64").result
         at = line - build.cast(size_variable(before), "int64")
-        x = take(x, PADDING[mode](at, build.cast(size_variable(n), "int64")), axis)
+        source = PADDING[mode](at, build.cast(size_variable(n), "int64"))
+        inside = size_arithmetic("add", before, n)
+        parts = [x]
+        if before != 0:
+            parts.insert(0, take(x, source[:before], axis))
+        if behind != 0:
+            parts.append(take(x, source[inside:], axis))
+        x = join(axis, *parts)
     return x
 
 

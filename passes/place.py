@@ -29,9 +29,12 @@ from tcc.passes.inplace import carries_in_place, sink_updates
 from tcc.passes.manager import Context
 from tcc.passes.tracks import Track, stacked_carries
 from tcc.passes.writes import (
+    LINES,
     VIEWS,
     added_operand,
     inner_fuse,
+    lies_across,
+    lies_around,
     may_take,
     moved_blocks,
     on_host,
@@ -42,9 +45,13 @@ from tcc.passes.writes import (
 )
 
 
-def place(func: Func, ctx: Context) -> None:
-    """Rewrites `func` to level 3: ops carry `into`, results are parameters in @output or updates of @shared."""
-    _Placement(func, ctx).run()
+def place(func: Func, ctx: Context, *, pieces: bool = True) -> None:
+    """Rewrites `func` to level 3: ops carry `into`, results are parameters in @output or updates of @shared.
+
+    With `pieces` there are more copies that take less time: lines to be sorted that lie across memory are turned on their way in
+    and out, and one number is written around a window alone.
+    """
+    _Placement(func, ctx, pieces).run()
 
 
 @dataclass
@@ -58,8 +65,8 @@ class _Scope:
 
 
 class _Placement:
-    def __init__(self, func: Func, ctx: Context) -> None:
-        self.func, self.ctx = func, ctx
+    def __init__(self, func: Func, ctx: Context, pieces: bool) -> None:
+        self.func, self.ctx, self.pieces = func, ctx, pieces
         self.places: dict[Value, Value] = {}  # value -> its place in the new body
         self.windows = Windows()
         self.roots = self.windows.roots
@@ -231,6 +238,12 @@ class _Placement:
             taken.add(self.roots[target])
             places.append(target)
             self.bind(r, target, self.roots[target])
+        targets = list(places)
+        if self.pieces and op.name in LINES:
+            axis = int(op.attrs["axis"])
+            if lies_across(reads[0].type, axis):
+                reads = [self.copy(b, reads[0], self.lines(b, reads[0].type, axis), op.loc)]
+            places = [self.lines(b, p.type, axis) if lies_across(p.type, axis) else p for p in places]
         attrs, blocks = dict(op.attrs), moved_blocks(op)
         if places:
             attrs["into"] = len(places)
@@ -243,6 +256,15 @@ class _Placement:
         if op.name == "scatter":
             self.start_from(b, reads[0], places[0], op.loc)
         b.block.append(new)
+        for made, target in zip(places, targets):
+            self.start_from(b, made, target, op.loc)
+
+    def lines(self, b: Builder, type: Type, axis: int) -> Value:
+        """New memory for a value, in which it is dense along `axis`."""
+        order = [*(a for a in range(type.rank) if a != axis), axis]
+        memory = self.alloc(b, Type(type.dtype, tuple(type.shape[a] for a in order)), "")
+        strides = dict(zip(order, memory.type.strides))
+        return self.windows.window(b, memory, type.value, 0, tuple(strides[a] for a in range(type.rank)))
 
     def part(self, op: Op, scope: _Scope) -> None:
         """A part of complex numbers that something other than a kernel reads: a map."""
@@ -253,8 +275,15 @@ class _Placement:
         self.map_of([source], op, body, scope)
 
     def created(self, op: Op, scope: _Scope) -> None:
-        """A value made of nothing, which no kernel took in: a map without operands."""
+        """A value made of nothing, which no kernel took in: a map without operands; one number that is only to lie around windows is
+        there once."""
         t = op.result.type
+        if self.pieces and op.name == "const" and all(lies_around(u, op.result) for u in op.result.users):
+            b = scope.builder
+            number = self.alloc(b, Type(t.dtype), "")
+            self.fill(b, number, op.attrs["value"], op.loc)
+            self.bind(op.result, self.windows.window(b, number, t, 0, (0,) * t.rank), number)
+            return
         body = Block()
         inner = Builder(body, loc=op.loc)
         attrs: dict[str, Any] = {**op.attrs, "shape": []} if op.name == "iota" else dict(op.attrs)
@@ -397,7 +426,10 @@ class _Placement:
         value = self.places[v]
         if self.roots[value] is self.roots[target]:
             value = self.copy(b, value, self.alloc(b, v.type, ""), op.loc)
-        self.start_from(b, source, target, op.loc)
+        if lies_around(op, x) and not any(source.type.strides) and self.pieces:
+            self.copy_around(b, source, target, op)
+        else:
+            self.start_from(b, source, target, op.loc)
         self.bind(op.result, target, self.roots[target])
         window = self.windows.part(b, target, v.type, op.attrs["start"], op.attrs["step"])
         if op.attrs["mode"] == "set":
@@ -413,6 +445,22 @@ class _Placement:
             inner.op("yield", inner.add(*block.params))
         fuse = inner_fuse([window, value, window], v.type, block, op.loc)
         b.block.append(fuse)
+
+    def copy_around(self, b: Builder, source: Value, target: Value, op: Op) -> None:
+        """What lies outside the window that `op` writes: of the first axis before and behind it, then of the next one beside it."""
+        sizes = list(source.type.shape)
+        start: list[Size] = [0] * len(sizes)
+        for axis, (at, count) in enumerate(zip(op.attrs["start"], op.operands[1].type.shape)):
+            end = dims.add(at, count)
+            for first, left in ((0, at), (end, dims.sub(sizes[axis], end))):
+                start[axis], shape = first, [*sizes[:axis], left, *sizes[axis + 1 :]]
+                if 0 not in shape:
+                    type = Type(source.type.dtype, tuple(shape))
+                    outside, there = (
+                        self.windows.part(b, p, type, start, [1] * len(start)) for p in (source, target)
+                    )
+                    self.copy(b, outside, there, op.loc)
+            start[axis], sizes[axis] = at, count
 
     # -- scan -----------------------------------------------------------------------------------------------------
 
@@ -505,14 +553,14 @@ class _Placement:
                 self.bind(stack, window, self.roots[whole])
         return found
 
-    def fill(self, b: Builder, target: Value, value: Size, loc: str) -> None:
+    def fill(self, b: Builder, target: Value, value: Size | float, loc: str) -> None:
         """A number, or a size, everywhere in a place."""
         t = target.type
         body = Block()
         inner = Builder(body, loc=loc)
         made = (
             inner.const(value, Type(t.dtype))
-            if isinstance(value, int)
+            if not isinstance(value, dims.Expr)
             else inner.op("size", attrs={"value": value}).result
         )
         inner.op("yield", made)

@@ -27,6 +27,26 @@ MOVES = VIEWS | frozenset(
 )
 
 
+LINES = frozenset({"sort", "argsort", "argtopk"})  # what works on one line along an axis at a time
+
+
+def lies_across(type: Type, axis: int) -> bool:
+    """Whether neighbours along an axis lie apart in memory, and others beside each other."""
+    beside = (n != 1 and s == 1 for n, s in zip(type.shape, type.strides))
+    return type.strides[axis] != 1 and type.shape[axis] != 1 and any(beside)
+
+
+def lies_around(op: Op, value: Value) -> bool:
+    """Whether `op` writes a window, every element of it, into what is a copy of `value` otherwise."""
+    return (
+        op.name == "insert"
+        and op.operands[0] is value
+        and op.operands[1] is not value
+        and op.attrs["mode"] == "set"
+        and all(s == 1 for s in op.attrs["step"])
+    )
+
+
 def on_host(op: Op) -> bool:
     """Whether Python runs it, on dense arrays: rows that say so, and what computes with complex numbers as a whole."""
     return op.defn.host or (op.name not in MOVES and is_complex(op))

@@ -71,6 +71,18 @@ def test_known_lengths(target: str, dtype: str, monkeypatch: pytest.MonkeyPatch)
         check(dtype, [numbers(dtype, (3, n), n)], 1, exact=True)
 
 
+@pytest.mark.parametrize("dtype", ["f64", "i64", "u64"])
+def test_keys_that_differ_in_their_lower_halves(dtype: str) -> None:
+    """Runs of two, of a few, and of more than are sorted by insertion, within lines of any length and over all of one."""
+    rng = np.random.default_rng(0)
+    lines = []
+    for n, apart in ((9, 3), (100, 40), (3000, 500), (3000, 3)):
+        upper = np.sort(rng.integers(1, apart, n))
+        x = (upper * 2**32 + rng.integers(0, 2**20, n)).astype("u8")
+        lines.append(rng.permutation(x.view("f8") if dtype == "f64" else x.astype(numpy_dtype(dtype))))
+    check(dtype, lines)
+
+
 @pytest.mark.parametrize("shape, axis", [((7, 5, 3), 0), ((7, 50, 3), 1), ((1, 67, 1), 1), ((40, 0, 3), 0)])
 def test_any_axis(shape: tuple[int, ...], axis: int) -> None:
     for dtype in ("f32", "i64"):
