@@ -15,7 +15,6 @@ from tcc.callables import InterpretedFunction, compiled, explained
 from tcc.ir import interpret
 from tcc.ir.core import Op, Value
 from tcc.ir.ops.control import called
-from tcc.irtree import Operation
 from tcc.lower import Lowered
 from tcc.runtime.buffers import Container
 from tcc.runtime.callable import Function as NativeFunction
@@ -150,6 +149,8 @@ class MonitorMode(Mode):
         self.pre_func, self.post_func = pre_func, post_func
 
     def make(self, name: str, parameters: Sequence[Parameter], lowered: Lowered, returns: str) -> Any:
+        from tcc.irtree import Operation  # with the passes, which no function that the cache has needs
+
         mode = self
 
         class Monitor(interpret.Frame):

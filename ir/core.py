@@ -215,11 +215,24 @@ class Block:
         self.append(op, before)
 
     def walk(self) -> Iterator[Op]:
-        """Every operation, outer before inner, in order."""
-        for op in self.ops:
+        """Every operation, outer before inner, in order; as with `ops`, the one just yielded may be erased."""
+        op = self.first
+        while op is not None:
+            following = op.next
             yield op
             for b in op.blocks:
                 yield from b.walk()
+            op = following
+
+    def count(self) -> int:
+        """The number of operations, inner ones too."""
+        total, op = 0, self.first
+        while op is not None:
+            total += 1
+            for b in op.blocks:
+                total += b.count()
+            op = op.next
+        return total
 
     @property
     def parent_block(self) -> Block | None:

@@ -91,7 +91,7 @@ def run(func: Func, pipeline: Sequence[Step], ctx: Context) -> None:
             raise
         finally:
             ctx.current = ""
-        ctx.times.append(Timing(step.name, time.perf_counter() - start, sum(1 for _ in func.body.walk())))
+        ctx.times.append(Timing(step.name, time.perf_counter() - start, func.body.count()))
         if ctx.dump is not None and (not ctx.dump_after or step.name in ctx.dump_after):
             ctx.dump.mkdir(parents=True, exist_ok=True)
             (ctx.dump / f"{i:02d}-{step.name}.tcir").write_text(print_func(func) + "\n")

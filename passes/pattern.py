@@ -254,7 +254,11 @@ def is_complex(op: Op) -> bool:
     """Whether it computes with complex numbers as a whole, for which the algebra of the rules does not hold."""
     if op.name in ("real", "imag", "complex"):
         return False
-    return any(v.type.dtype in COMPLEX for v in (*op.operands, *op.results))
+    for values in (op.operands, op.results):
+        for v in values:
+            if v.type.dtype in COMPLEX:
+                return True
+    return False
 
 
 # What may rewrite an op of a name: rules, each with the facts that it needs, and the ops of which one has to make an operand.
@@ -290,7 +294,7 @@ def apply_rules(func: Func, rules: Index) -> dict[str, int]:
         if (
             op.parent is None
             or len(op.results) != 1
-            or (repeatable(op) and not op.result.uses)
+            or (not op.result.uses and repeatable(op))
             or is_complex(op)
         ):
             continue

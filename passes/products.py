@@ -39,13 +39,9 @@ class Product:
 def factors(v: Value, depth: int = DEPTH) -> Product:
     """`v` as a product."""
     op = v.op
-    if op is None or depth == 0:
+    if op is None or depth == 0 or op.name not in PRODUCTS:
         return Product([v])
-    inner = (
-        [factors(x, depth - 1) for x in op.operands]
-        if op.name in ("mul", "div", "neg", "reciprocal", "sqr")
-        else []
-    )
+    inner = [factors(x, depth - 1) for x in op.operands]
     if sum(len(p.over) + len(p.under) for p in inner) > MOST:
         return Product([v])
     match op.name:

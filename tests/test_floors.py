@@ -94,11 +94,15 @@ def test_import_is_lazy(module: str, absent: tuple[str, ...]) -> None:
     assert child(program) == "[]"
 
 
-def test_a_function_for_the_cpu_loads_nothing_of_devices() -> None:
+def test_a_function_for_the_cpu_loads_nothing_of_devices_nor_passes_if_the_cache_has_it(
+    tmp_path: Path,
+) -> None:
     program = (
-        "import sys, tcc; x = tcc.tensor.vector(); tcc.function([x], x + 1)([1.0]); "
-        "print([name for name in ('tcc.devices', 'tcc.runtime.launch') if name in sys.modules])"
+        f"import os, sys, tcc; os.environ['TCC_CACHE_DIR'] = {str(tmp_path)!r}; "
+        "x = tcc.tensor.vector(); tcc.function([x], x + 1)([1.0]); "
+        "print([name for name in ('tcc.devices', 'tcc.runtime.launch', 'tcc.passes.rules') if name in sys.modules])"
     )
+    assert child(program) == "['tcc.passes.rules']"
     assert child(program) == "[]"
 
 
