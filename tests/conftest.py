@@ -10,23 +10,28 @@ from filetest import FileTest
 from guarded import guarded
 
 from tcc.codegen import jit
-from tcc.codegen.target import Target, host, plain
+from tcc.codegen.target import Target, chosen, host, plain
 from tcc.runtime import arenas, cache
 
 
 def compiled_once() -> None:
     """Many tests make the same modules: a process compiles each once, whatever a test's cache is.
 
-    The portable form, which nobody runs on this machine, is compiled in LLVM's quick way: tests of it are about its text.
+    Other forms of its code that TCC_TARGET asks for run on this machine too: those with the same text have its object, unless it
+    has instructions of its own, and others are compiled in LLVM's quick way: tests of them are about their text.
     """
-    compile_object, made = jit.compile_object, dict[tuple[bytes, Target, int], bytes]()
+    compile_object, made = jit.compile_object, dict[tuple[object, ...], bytes]()
 
     def once(text: str, target: Target, level: int = 2) -> bytes:
-        level = 0 if target != host() and target in (plain(128), plain(256)) else level
-        key = hashlib.sha256(text.encode()).digest(), target, level
-        if key not in made:
-            made[key] = compile_object(text, target, level)
-        return made[key]
+        other = target != host() and target in (chosen(), plain(128), plain(256))
+        if other:
+            level = 0
+        shared = (other or target == host()) and "@llvm.x86." not in text
+        key = hashlib.sha256(text.encode()).digest(), target.fma if shared else target
+        code = made.get((*key, 2)) or made.get((*key, level))
+        if code is None:
+            code = made[*key, level] = compile_object(text, target, level)
+        return code
 
     jit.compile_object = once
 
