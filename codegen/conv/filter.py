@@ -458,7 +458,19 @@ class ConvFilter(ConvText):
             ("ptr", e.gep(b, (taps - 1) * self.width, t.elem)),
         ]
         values = [(t, w) for w in (*(b for some in near for b in some), *acc)]
-        done = e.loop(taps - 1, count, 1, pixel, [*start, *values])
+        # after as many pixels as taps the vectors are where they began: those need not be moved
+        inside = count - taps + 1
+        together = 1 if self.target.avx512 or inside < 2 * taps else taps
+        whole = inside // together * together
+
+        def pixels(q: str, s: list[str]) -> list[str]:
+            for _ in range(together):
+                s = pixel(q, s)
+            return s
+
+        done = e.loop(0, whole, together, pixels, [*start, *values])
+        for _ in range(inside - whole):
+            done = pixel("", done)
         old, acc = done[2 : 2 + v * (taps - 1)], done[2 + v * (taps - 1) :]
         near = [old[k : k + v] for k in range(0, len(old), v)]
         for q in range(taps - 1):
