@@ -40,9 +40,10 @@ class Runtime:
 
 @dataclass(frozen=True, slots=True)
 class Scratch:
-    """Slot: the address of `bytes` bytes that only this call uses."""
+    """Slot: the address of `bytes` bytes that only this call uses.  Kernels of one op that name the same bytes and number mean the same ones."""
 
     bytes: Size
+    number: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -189,7 +189,12 @@ def as_pairs(type: Type) -> Type:
 
 def copy_program(op: Op) -> Program:
     """`copy source, target` as a map with an empty body."""
-    source, target = (v.type for v in op.operands)
+    source, target = op.operands
+    return copies(source.type, target.type)
+
+
+def copies(source: Type, target: Type) -> Program:
+    """A map with an empty body from one place to another one."""
     if source.dtype in COMPLEX:
         source, target = as_pairs(source), as_pairs(target)
     sizes = list(target.shape)

@@ -58,18 +58,30 @@ UINTS = {1: 0, 2: 1}  # by their bytes
 NOT_INTERLEAVED, SWIZZLE_128, PROMOTE_256, ZEROS = 0, 3, 3, 0
 
 
-class TensorMap(NamedTuple):
-    """An argument of 16 words: how the tile copies of sm_90 see an array of three axes, the first dense, of bytes or halves.
+class Walk(NamedTuple):
+    """How a tile takes pixels of images, as a convolution does (the driver's im2col mode): along the width `steps` apart from its
+    place `lower` to before its end moved by `upper`, then so along the height, then image by image.  Each pair is of width and height.
+    """
 
-    `strides` are those of the outer two, in bytes; a tile is `box` elements along the first two, in rows of 128 bytes that are
-    swizzled.  What lies outside of the array is zero in a tile.
+    lower: tuple[int, int]
+    upper: tuple[int, int]
+    steps: tuple[int, int]
+
+
+class TensorMap(NamedTuple):
+    """An argument of 16 words: how the tile copies of sm_90 see an array, whose first axis is dense, of bytes or halves.
+
+    `strides` are those of the outer axes, in bytes; a tile is `box` elements along the first two of three axes, in rows of 128 bytes
+    that are swizzled.  With a `walk` the axes are channels, width, height and images, and `box` is of channels and of pixels.
+    What lies outside of the array is zero in a tile.
     """
 
     address: Address
-    sizes: tuple[Size, Size, Size]
-    strides: tuple[Size, Size]
+    sizes: tuple[Size, ...]
+    strides: tuple[Size, ...]
     box: tuple[int, int]
     itemsize: int
+    walk: Walk | None = None
 
 
 class Launch(NamedTuple):
@@ -468,11 +480,10 @@ class Run:
 
     def has_map(self, map: TensorMap) -> bool:
         """Whether the axes of an array lie as a tensor map wants: at multiples of 16 bytes, apart, and not too far."""
-        inner, outer, count = (self.number(s) for s in map.sizes)
-        step, batch = (self.number(s) for s in map.strides)
-        aligned = self.at(map.address) % 16 == step % 16 == batch % 16 == 0
-        apart = map.itemsize * inner <= step and outer * step <= batch < MOST_STRIDE
-        return aligned and apart and min(inner, outer, count) > 0
+        sizes, strides = [self.number(s) for s in map.sizes], [self.number(s) for s in map.strides]
+        aligned = not any(n % 16 for n in (self.at(map.address), *strides))
+        apart = all(n * step <= beyond for n, step, beyond in zip(sizes, (map.itemsize, *strides), strides))
+        return aligned and apart and strides[-1] < MOST_STRIDE and min(sizes) > 0
 
     def read(self, source: Address, dtype: str, count: int) -> Array:
         found = np.empty(count, memory_dtype(dtype))

@@ -13,7 +13,7 @@ from tcc.codegen.gpu.kernel import GpuKernel, Status, TileMap, ptx
 from tcc.codegen.gpu.layers import MOST_WORDS, Region, independent, layered, may_be_layered, regions
 from tcc.codegen.gpu.loops import kernels_of
 from tcc.codegen.kernel import Operand as OperandSlot
-from tcc.codegen.kernel import OpId, Runtime
+from tcc.codegen.kernel import OpId, Runtime, Scratch
 from tcc.codegen.placed import (
     is_kernel,
     kernel_key,
@@ -96,7 +96,7 @@ class _Driver:
         self.arena = self.status = -1
         self.pending = False  # whether checks have been made that nobody has looked at
         self.lengths: dict[str, Size] = {}  # of loops, by their indices
-        self.scratch: dict[Size, int] = {}
+        self.scratch: list[int] = []  # buffers that ops take turns with
         self.hosts: dict[Value, int] = {}  # the host's arrays
 
     def lower(self) -> DeviceProgram:
@@ -335,7 +335,7 @@ class _Driver:
             sm, tf32 = self.chip.sm if self.chip else NEWEST, bool(self.func.attrs.get("tf32"))
             self.written[key] = kernels_of(op, sm, self.specific, tf32)
         steps: list[Step] = []
-        scratch: dict[Size, Address] = {}
+        scratch: dict[Scratch, Address] = {}
         for kernel in self.written[key]:
             steps.append(self.launch(op, kernel, scratch))
         self.pending = self.pending or op.defn.fails
@@ -352,7 +352,7 @@ class _Driver:
             self.written[key] = make(*([v.type.value for v in vs] for vs in (op.reads, op.places)))
         return [self.launch(op, kernel, {}) for kernel in self.written[key]]
 
-    def launch(self, op: Op, kernel: GpuKernel, scratch: dict[Size, Address]) -> launch.Launch:
+    def launch(self, op: Op, kernel: GpuKernel, scratch: dict[Scratch, Address]) -> launch.Launch:
         self.kernels.setdefault(kernel.name, (op, kernel))
         maps = sum(isinstance(s, TileMap) for s in kernel.slots)
         gap = kernel.words - MAP_WORDS * maps - (len(kernel.slots) - maps)
@@ -360,40 +360,46 @@ class _Driver:
         for number, slot in enumerate(kernel.slots):
             if maps and number == len(kernel.slots) - maps:
                 arguments += [0] * gap
-            if isinstance(slot, OperandSlot):
-                arguments.append(self.places[op.operands[slot.index]])
-            elif isinstance(slot, Runtime):
+            if isinstance(slot, Runtime):
                 arguments.append(slot.size)
             elif isinstance(slot, OpId):
                 arguments.append(self.op_id(op))
             elif isinstance(slot, Status):
                 arguments.append(self.status_address())
             elif isinstance(slot, TileMap):
-                v = op.operands[slot.index]
-                each = itemsize(v.type.dtype)
-                arguments.append(launch.TensorMap(self.places[v], slot.sizes, slot.strides, slot.box, each))
+                at = self.address(op, slot.array, scratch)
+                how = (slot.sizes, slot.strides, slot.box, slot.itemsize, slot.walk)
+                arguments.append(launch.TensorMap(at, *how))
             else:
-                arguments.append(self.scratch_address(slot.bytes, scratch))
+                arguments.append(self.address(op, slot, scratch))
         otherwise = tuple(self.launch(op, other, scratch) for other in kernel.unless)
         return launch.Launch(
             kernel.name, kernel.grid, tuple(arguments), self.op_id(op), otherwise, kernel.needs
         )
+
+    def address(self, op: Op, slot: OperandSlot | Scratch, scratch: dict[Scratch, Address]) -> Address:
+        if isinstance(slot, Scratch):
+            return self.scratch_address(slot, scratch)
+        return self.places[op.operands[slot.index]]
 
     def status_address(self) -> Address:
         if self.status < 0:
             self.status = self.buffer("scratch", bytes=STATUS_BYTES)
         return Address(self.status)
 
-    def scratch_address(self, bytes: Size, scratch: dict[Size, Address]) -> Address:
-        """Memory of one op: kernels of it that name the same number of bytes mean the same memory."""
-        if bytes not in scratch:
-            entry = frozenset().union(
-                *(dims.names_of(s) for p in self.func.body.params for s in p.type.shape)
-            )
-            if dims.names_of(bytes) <= entry:
-                if bytes not in self.scratch:
-                    self.scratch[bytes] = self.buffer("scratch", bytes=bytes)
-                scratch[bytes] = Address(self.scratch[bytes])
-            else:
-                scratch[bytes] = Address(self.buffer("late", bytes=bytes))
-        return scratch[bytes]
+    def scratch_address(self, slot: Scratch, scratch: dict[Scratch, Address]) -> Address:
+        """Memory of one op.  Ops follow each other, so what is known at the entry lies in the same buffers, one for each slot of an op."""
+        if slot in scratch:
+            return scratch[slot]
+        entry = frozenset().union(*(dims.names_of(s) for p in self.func.body.params for s in p.type.shape))
+        if dims.names_of(slot.bytes) <= entry:
+            number = sum(a.buffer in self.scratch for a in scratch.values())
+            if number == len(self.scratch):
+                self.scratch.append(self.buffer("scratch"))
+            buffer = self.buffers[self.scratch[number]]
+            bytes = dims.maximum(buffer.bytes, slot.bytes)
+            self.buffers[self.scratch[number]] = buffer._replace(bytes=bytes)
+            scratch[slot] = Address(self.scratch[number])
+        else:
+            scratch[slot] = Address(self.buffer("late", bytes=slot.bytes))
+        return scratch[slot]

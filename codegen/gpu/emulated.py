@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tcc.codegen.emit import Emit
+from tcc.codegen.gpu.emulated_tiles import in_shared
 from tcc.codegen.gpu.ops import THREADS
 from tcc.ir.types import itemsize
 
@@ -220,69 +221,6 @@ define internal void @emu.phase_move(ptr %p, i64 %arrived, i64 %bytes) {
 """
 
 
-def _in_shared(e: Emit, offset: str) -> str:
-    """The address of a byte of shared memory under the 128-byte swizzle: bits 4 to 6 are turned by bits 7 to 9."""
-    row = e.value(f"and i64 {e.value(f'lshr i64 {offset}, 7')}, 7")
-    at = e.value(f"xor i64 {offset}, {e.value(f'shl i64 {row}, 4')}")
-    return e.value(f"getelementptr i8, ptr @emu.shared, i64 {at}")
-
-
-def tile_copy_text() -> str:
-    """`i64 @emu.tile_copy(target, map, x, y, z)`: the bytes of a box, zero where the tensor ends.
-
-    A map's words are its address, three sizes, the strides of the outer two in bytes, two sizes of its box, and an element's bytes.
-    """
-    e = Emit()
-    e.function("internal i64 @emu.tile_copy(ptr %target, ptr %map, i32 %x, i32 %y, i32 %z)")
-    words = [e.value(f"load i64, ptr {e.gep('%map', i, 'i64')}") for i in range(9)]
-    base, size_x, size_y, size_z, stride_y, stride_z, box_x, box_y, each = words
-    last = e.value(f"sub i64 {each}, 1")
-    x, y, z = (e.value(f"sext i32 %{c} to i64") for c in "xyz")
-    first = e.value("ptrtoint ptr %target to i64")
-    offset = e.value(f"sub i64 {first}, {e.value('ptrtoint ptr @emu.shared to i64')}")
-    bytes = e.value(f"mul i64 {e.value(f'mul i64 {box_x}, {box_y}')}, {each}")
-    early = _read_now(e, offset, bytes)
-
-    def inside(place: str, size: str) -> str:
-        return e.value(f"icmp ult i64 {place}, {size}")  # below 0 is far above
-
-    def row(j: str, _: list[str]) -> None:
-        def one(i: str, _: list[str]) -> None:
-            px, py = e.value(f"add i64 {x}, {i}"), e.value(f"add i64 {y}, {j}")
-            there = e.value(f"and i1 {inside(px, size_x)}, {inside(py, size_y)}")
-            there = e.value(f"and i1 {there}, {inside(z, size_z)}")
-            number = e.value(f"add i64 {e.value(f'mul i64 {j}, {box_x}')}, {i}")
-            first = e.value(f"add i64 {offset}, {e.value(f'mul i64 {number}, {each}')}")
-
-            def put(b: str, _: list[str]) -> None:
-                e.line(f"store i8 0, ptr {_in_shared(e, e.value(f'add i64 {first}, {b}'))}")
-
-            e.loop(0, each, 1, put)
-
-            def copy() -> None:
-                at = e.value(f"add i64 {base}, {e.value(f'mul i64 {px}, {each}')}")
-                at = e.value(f"add i64 {at}, {e.value(f'mul i64 {py}, {stride_y}')}")
-                at = e.value(f"add i64 {at}, {e.value(f'mul i64 {z}, {stride_z}')}")
-                good = e.value(
-                    f"call ptr @emu.check(ptr {e.value(f'inttoptr i64 {at} to ptr')}, i64 {each}, i64 {last})"
-                )
-
-                def put(b: str, _: list[str]) -> None:
-                    value = e.value(f"load i8, ptr {e.gep(good, b)}")
-                    place = _in_shared(e, e.value(f"add i64 {first}, {b}"))
-                    e.line(f"store i8 {e.value(f'select i1 {early}, i8 -1, i8 {value}')}, ptr {place}")
-
-                e.loop(0, each, 1, put)
-
-            e.when(there, copy)
-
-        e.loop(0, box_x, 1, one)
-
-    e.loop(0, box_y, 1, row)
-    e.end("i64 " + bytes)
-    return e.text()
-
-
 GROUPS = 8  # of products under way that are remembered for a thread
 # A thread's groups: how many, then for each where A and B begin in shared memory and B's bytes; the last is not yet begun.
 UNDER_WAY_PRODUCTS = f"""
@@ -346,32 +284,6 @@ declare void @llvm.memmove.p0.p0.i64(ptr, ptr, i64, i1)
 """
 
 
-def _read_now(e: Emit, start: str, bytes: str) -> str:
-    """Whether products that are under way read some of shared memory."""
-    found = e.value("alloca i1")
-    e.line(f"store i1 false, ptr {found}")
-    end = e.value(f"add i64 {start}, {bytes}")
-
-    def thread(t: str, _: list[str]) -> None:
-        count = e.value(f"load i64, ptr {e.value(f'call ptr @emu.group_word(i64 {t}, i64 0)')}")
-
-        def group(g: str, _: list[str]) -> None:
-            at = e.value(f"mul i64 {g}, 3")
-            words = []
-            for w in (1, 2, 3):
-                place = e.value(f"call ptr @emu.group_word(i64 {t}, i64 {e.value(f'add i64 {at}, {w}')})")
-                words.append(e.value(f"load i64, ptr {place}"))
-            for first, size in ((words[0], "8192"), (words[1], words[2])):
-                below = e.value(f"icmp ult i64 {first}, {end}")
-                above = e.value(f"icmp ugt i64 {e.value(f'add i64 {first}, {size}')}, {start}")
-                e.when(e.value(f"and i1 {below}, {above}"), lambda: e.line(f"store i1 true, ptr {found}"))
-
-        e.loop(0, count, 1, group)
-
-    e.loop(0, THREADS, 1, thread)
-    return e.value(f"load i1, ptr {found}")
-
-
 TOTALS = "@emu.totals = internal global [128 x i32] zeroinitializer\n"
 
 
@@ -432,8 +344,8 @@ def wgmma_text(kind: str) -> str:
             offsets.append(total)
         offset = e.value(f"select i1 %t{d}, i64 {offsets[1]}, i64 {offsets[0]}")
         if each == 1:
-            return e.value(f"sext i8 {e.value(f'load i8, ptr {_in_shared(e, offset)}')} to i32")
-        short = e.value(f"load i16, ptr {_in_shared(e, offset)}")
+            return e.value(f"sext i8 {e.value(f'load i8, ptr {in_shared(e, offset)}')} to i32")
+        short = e.value(f"load i16, ptr {in_shared(e, offset)}")
         if kind == "f16":
             return e.value(f"fpext half {e.value(f'bitcast i16 {short} to half')} to float")
         word = e.value(f"shl i32 {e.value(f'zext i16 {short} to i32')}, 16")

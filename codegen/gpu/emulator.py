@@ -35,9 +35,9 @@ from tcc.codegen.gpu.emulated import (
     UNDER_WAY_PRODUCTS,
     mma64_text,
     mma_text,
-    tile_copy_text,
     wgmma_text,
 )
+from tcc.codegen.gpu.emulated_tiles import pixel_copy_text, tile_copy_text
 from tcc.codegen.gpu.ops import THREADS, used
 from tcc.codegen.keys import cache_key
 from tcc.codegen.target import Target, host
@@ -188,7 +188,10 @@ def host_text(kernel: DeviceKernel) -> tuple[str, bool]:
     phases = any(op.wait == "phase" for op in ops)
     if phases:
         kinds = dict.fromkeys(op.name.split(".")[1] for op in ops if op.name.startswith("wgmma."))
-        parts += [PHASES, PHASE_WAITS, TOTALS, UNDER_WAY_PRODUCTS, tile_copy_text(), *map(wgmma_text, kinds)]
+        parts += [PHASES, PHASE_WAITS, TOTALS, UNDER_WAY_PRODUCTS]
+        parts += [tile_copy_text(), *map(wgmma_text, kinds)]
+    if any(op.name == "pixel_copy" for op in ops):
+        parts.append(pixel_copy_text())
     parts += [scheduler(kernel.name, phases) if waits else plain_block(kernel.name), launch_text()]
     lines: dict[str, None] = {}
     text: list[str] = []
@@ -290,9 +293,13 @@ class Emulator:
     def synchronise(self) -> None: ...
 
     def tensor_map(self, address: int, map: launch.TensorMap, sizes: Mapping[str, int]) -> list[int]:
-        """As `@emu.tile_copy` reads it."""
+        """As `@emu.tile_copy` and `@emu.pixel_copy` read it."""
         numbers = [evaluate(s, sizes) for s in (*map.sizes, *map.strides)]
-        return [address, *numbers, *map.box, map.itemsize, *[0] * 7]
+        if map.walk is None:
+            return [address, *numbers, *map.box, map.itemsize, *[0] * 7]
+        channels, pixels = map.box
+        corners = [n for pair in map.walk for n in pair]
+        return [address, *numbers, *corners, pixels << 32 | channels, map.itemsize]
 
     def launch(self, kernel: DeviceKernel, grid: tuple[int, int, int], arguments: Sequence[int]) -> None:
         """KernelError for a divergent barrier, an address that is nobody's, and a grid that no device takes."""

@@ -79,6 +79,23 @@ define(
     %less = sub i64 0, %moved
     call void @emu.phase_move(ptr %b, i64 0, i64 %less)""",
 )
+# A tile of pixels of images at (channel, column, row, image), where a filter's first tap lies, for the tap so far right and down from it.
+define(
+    "pixel_copy",
+    "void",
+    ("ptr", "ptr", "ptr", "i32", "i32", "i32", "i32", "i32", "i32"),
+    _shared("s", "a")
+    + _shared("t", "b")
+    + """%to = ptrtoint ptr addrspace(3) %s to i32
+    %bar = ptrtoint ptr addrspace(3) %t to i32
+    %map = ptrtoint ptr %c to i64
+    %right = trunc i32 %h to i16
+    %down = trunc i32 %i to i16
+    call void asm sideeffect "cp.async.bulk.tensor.4d.shared::cluster.global.im2col.mbarrier::complete_tx::bytes [$0], [$1, {$3, $4, $5, $6}], [$2], {$7, $8};", "r,l,r,r,r,r,r,h,h,~{memory}"(i32 %to, i64 %map, i32 %bar, i32 %d, i32 %e, i32 %f, i32 %g, i16 %right, i16 %down)""",
+    """%moved = call i64 @emu.pixel_copy(ptr %a, ptr %c, i32 %d, i32 %e, i32 %f, i32 %g, i32 %h, i32 %i)
+    %less = sub i64 0, %moved
+    call void @emu.phase_move(ptr %b, i64 0, i64 %less)""",
+)
 define(
     "matrix_place",  # of a product's descriptor: an address in shared memory, in units of 16 bytes
     "i64",

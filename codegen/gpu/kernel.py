@@ -16,11 +16,11 @@ from tcc.codegen.emit import Emit, VecType, is_number
 from tcc.codegen.gpu.chips import TRIPLE, Chip
 from tcc.codegen.gpu.ops import least_sm, used
 from tcc.codegen.index import at_least, times
-from tcc.codegen.kernel import PLACEHOLDER, Slot
+from tcc.codegen.kernel import PLACEHOLDER, Operand, Scratch, Slot
 from tcc.ir import dims
 from tcc.ir.dims import Size
 from tcc.runtime import cache
-from tcc.runtime.launch import MAP_WORDS, DeviceKernel
+from tcc.runtime.launch import MAP_WORDS, DeviceKernel, Walk
 
 BLOCK = 128  # threads of a block, unless a kernel says otherwise
 MOST_BLOCKS = 1 << 16
@@ -34,12 +34,14 @@ class Status:
 
 @dataclass(frozen=True, slots=True)
 class TileMap:
-    """Slot of 16 words: a `launch.TensorMap` of operand number `index`."""
+    """Slot of 16 words: a `launch.TensorMap` of what has elements of some bytes."""
 
-    index: int
-    sizes: tuple[Size, Size, Size]
-    strides: tuple[Size, Size]
+    array: Operand | Scratch
+    sizes: tuple[Size, ...]
+    strides: tuple[Size, ...]
     box: tuple[int, int]
+    itemsize: int
+    walk: Walk | None = None
 
 
 GpuSlot = Slot | Status | TileMap

@@ -351,15 +351,16 @@ class _Body:
         for size, least in step.needs:
             also(f"sge i64 {self.size(size)}, {least}")
         for map in (a for a in step.arguments if isinstance(a, launch.TensorMap)):
-            inner, outer, count = (self.size(s) for s in map.sizes)
-            row, batch = (self.size(s) for s in map.strides)
-            joined = e.value(f"or i64 {e.value(f'or i64 {self.at(map.address)}, {row}')}, {batch}")
+            sizes, strides = [self.size(s) for s in map.sizes], [self.size(s) for s in map.strides]
+            joined = self.at(map.address)
+            for pitch in strides:
+                joined = e.value(f"or i64 {joined}, {pitch}")
             also(f"eq i64 {e.value(f'and i64 {joined}, 15')}, 0")
-            also(f"sle i64 {e.value(f'mul i64 {inner}, {map.itemsize}')}, {row}")
-            also(f"sle i64 {e.value(f'mul i64 {outer}, {row}')}, {batch}")
-            also(f"slt i64 {batch}, {launch.MOST_STRIDE}")
-            for some in (inner, outer, count):
-                also(f"sgt i64 {some}, 0")
+            for count, each, beyond in zip(sizes, (str(map.itemsize), *strides), strides):
+                also(f"sle i64 {e.value(f'mul i64 {count}, {each}')}, {beyond}")
+            also(f"slt i64 {strides[-1]}, {launch.MOST_STRIDE}")
+            for count in sizes:
+                also(f"sgt i64 {count}, 0")
         return holds
 
     def start_one(self, step: launch.Launch) -> None:
@@ -369,9 +370,12 @@ class _Body:
             place = e.gep(self.arguments, word, "i64")
             if isinstance(a, launch.TensorMap):
                 sizes = [self.at(a.address), *map(self.size, (*a.sizes, *a.strides))]
-                given = ", ".join(f"i64 {s}" for s in (*sizes, *a.box))
-                kind = f"i32 {launch.UINTS[a.itemsize]}"
-                made = f"call i1 @tcc_cu_tile_map(ptr {self.call}, ptr {place}, {given}, {kind})"
+                words = [f"i64 {s}" for s in (*sizes, *a.box)]
+                if a.walk is not None:
+                    words += [f"i32 {n}" for pair in a.walk for n in pair]
+                words.append(f"i32 {launch.UINTS[a.itemsize]}")
+                name = "tile_map" if a.walk is None else "pixel_map"
+                made = f"call i1 @tcc_cu_{name}(ptr {self.call}, ptr {place}, {', '.join(words)})"
                 self.unless(e.value(made), self.lost)
                 word += launch.MAP_WORDS
                 continue

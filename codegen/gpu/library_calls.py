@@ -5,7 +5,7 @@ A function gives true, or the address 0, when it has refused: then the call's st
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from tcc.codegen.aot.messages import refuse
 from tcc.codegen.emit import Emit
@@ -39,8 +39,11 @@ DRIVER = (
 GRAPHS = (  # which drivers before CUDA 11.4 lack, whose calls are launched kernel by kernel
     "cuStreamBeginCapture_v2 cuStreamEndCapture cuGraphInstantiateWithFlags cuGraphLaunch cuGraphDestroy cuGraphExecDestroy"
 ).split()
-TILE_MAP = "cuTensorMapEncodeTiled"  # of CUDA 12.0, which drivers for sm_90a have
-NAMES = [*DRIVER, *GRAPHS, TILE_MAP]
+TILE_MAP, PIXEL_MAP = (
+    "cuTensorMapEncodeTiled",
+    "cuTensorMapEncodeIm2col",
+)  # of CUDA 12.0, which drivers for sm_90a have
+NAMES = [*DRIVER, *GRAPHS, TILE_MAP, PIXEL_MAP]
 NON_BLOCKING = 1  # of a stream: it does not wait for the default one
 RELAXED = 2  # other threads and allocations are not in a capture's way
 NO_MEMORY = 2
@@ -412,22 +415,41 @@ class DriverCalls:
         e = self.e
         numbers = ", ".join(f"i64 %n{i}" for i in range(8))
         e.function(f"internal i1 @tcc_cu_tile_map(ptr %call, ptr %place, {numbers}, i32 %kind)")
-        shape, strides = e.value("alloca [3 x i64]"), e.value("alloca [2 x i64]")
-        box, steps = e.value("alloca [3 x i32]"), e.value("alloca [3 x i32]")
-        for i in range(3):
-            e.line(f"store i64 %n{i + 1}, ptr {e.gep(shape, i, 'i64')}")
-            e.line(f"store i32 1, ptr {e.gep(steps, i, 'i32')}")
-        for i in range(2):
-            e.line(f"store i64 %n{i + 4}, ptr {e.gep(strides, i, 'i64')}")
-            short = e.value(f"trunc i64 %n{i + 6} to i32")
-            e.line(f"store i32 {short}, ptr {e.gep(box, i, 'i32')}")
-        e.line(f"store i32 1, ptr {e.gep(box, 2, 'i32')}")
+        box = self.short(["%n6", "%n7"])
+        self._map(
+            TILE_MAP, 3, [f"ptr {self.array('i32', [*box, '1'])}", f"ptr {self.array('i32', ['1'] * 3)}"]
+        )
+
+    def pixel_map(self) -> None:
+        """`pixel_map(call, place, address, four sizes, three strides in bytes, channels and pixels, a walk, the dtype)`: one of images."""
+        e = self.e
+        numbers = ", ".join([*(f"i64 %n{i}" for i in range(10)), *(f"i32 %w{i}" for i in range(6))])
+        e.function(f"internal i1 @tcc_cu_pixel_map(ptr %call, ptr %place, {numbers}, i32 %kind)")
+        lower, upper = (self.array("i32", [f"%w{i}", f"%w{i + 1}"]) for i in (0, 2))
+        box = [f"i32 {n}" for n in self.short(["%n8", "%n9"])]
+        steps = self.array("i32", ["1", "%w4", "%w5", "1"])
+        self._map(PIXEL_MAP, 4, [f"ptr {lower}", f"ptr {upper}", *box, f"ptr {steps}"])
+
+    def short(self, numbers: Sequence[str]) -> list[str]:
+        return [self.e.value(f"trunc i64 {n} to i32") for n in numbers]
+
+    def array(self, t: str, values: Sequence[str]) -> str:
+        """Where the values lie one after another."""
+        place = self.e.value(f"alloca [{len(values)} x {t}]")
+        for i, value in enumerate(values):
+            self.e.line(f"store {t} {value}, ptr {self.e.gep(place, i, t)}")
+        return place
+
+    def _map(self, name: str, rank: int, own: Sequence[str]) -> None:
+        """The end of a function whose numbers are an address, `rank` sizes and the strides of all but the first; `own` follow them."""
+        e = self.e
+        shape = self.array("i64", [f"%n{1 + i}" for i in range(rank)])
+        strides = self.array("i64", [f"%n{1 + rank + i}" for i in range(rank - 1)])
         how = (f"i32 {x}" for x in (NOT_INTERLEAVED, SWIZZLE_128, PROMOTE_256, ZEROS))
         code = self.driver(
-            TILE_MAP, "ptr %place", "i32 %kind", "i32 3", "i64 %n0", f"ptr {shape}", f"ptr {strides}", f"ptr {box}",
-            f"ptr {steps}", *how,
+            name, "ptr %place", "i32 %kind", f"i32 {rank}", "i64 %n0", f"ptr {shape}", f"ptr {strides}", *own, *how
         )  # fmt: skip
-        e.end(f"i1 {e.value(f'call i1 @tcc_cu_bad(ptr %call, i32 {code}, ptr @tcc_name_{TILE_MAP})')}")
+        e.end(f"i1 {e.value(f'call i1 @tcc_cu_bad(ptr %call, i32 {code}, ptr @tcc_name_{name})')}")
 
     def launch(self) -> None:
         e = self.e

@@ -61,7 +61,7 @@ class _Runtime(DriverCalls):
     def text(self) -> str:
         for make in (
             self.open, self.close, self.enter, self.leave, self.bad, self.room, self.here, self.input, self.result,
-            self.value, self.copy, self.read, self.wait, self.home, self.launch, self.tile_map, self.replay, self.captured, self.state_home, self.state_stale,
+            self.value, self.copy, self.read, self.wait, self.home, self.launch, self.tile_map, self.pixel_map, self.replay, self.captured, self.state_home, self.state_stale,
         ):  # fmt: skip
             make()
         return DECLARES + self.tables() + self.e.text()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from tcc.codegen.gpu import hopper, tensorcore
+from tcc.codegen.gpu import hopper, hopper_convolutions, tensorcore
 from tcc.codegen.gpu.chips import LANE
 from tcc.codegen.gpu.columns import column_kernels
 from tcc.codegen.gpu.convolutions import conv_kernels
@@ -39,6 +39,8 @@ def kernels_of(op: Op, sm: int, specific: bool, tf32: bool = False) -> list[GpuK
     """
     if specific and hopper.fits(op):
         return [hopper.kernel(op)]
+    if specific and hopper_convolutions.fits(op):
+        return hopper_convolutions.kernels(op)
     if op.name in PRODUCTS and tensorcore.multiplies(op, sm, tf32):
         return tensorcore.matrix_kernels(op)
     if op.name in ("cumsum", "cumprod") and scans(op):

@@ -31,7 +31,7 @@ def peak_kernel(dtype: str, specific: bool = False) -> tuple[GpuKernel, int]:
     t, total, operations = make(e, dtype, here, rounds)
     e.line(f"store {t} {total}, ptr {e.gep(memory, here, 'i64')}")
     e.end()
-    shared = hopper.LINE * (64 + 2 * hopper.WIDE) if make is _warpgroup else 0
+    shared = hopper.LINE * (64 + hopper.WIDE.columns) if make is _warpgroup else 0
     return finish(e, "peak", slots.slots, (1, 1, 1), BLOCK, shared), operations
 
 
@@ -51,7 +51,7 @@ def _single(e: Emit, dtype: str, here: str, rounds: str) -> tuple[VecType, str, 
 
 
 def _warpgroup(e: Emit, dtype: str, here: str, rounds: str) -> tuple[VecType, str, int]:
-    t, width, chain = VecType("float"), 2 * hopper.WIDE, 4
+    t, width, chain = VecType("float"), hopper.WIDE.columns, 4
     made_type = hopper_ops.totals(width, "float")
     shared = e.call("ptr", "tcc.shared")
     a, b = (hopper.descriptor(e, e.gep(shared, start)) for start in (0, 64 * hopper.LINE))

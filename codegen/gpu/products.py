@@ -104,7 +104,11 @@ class Product(Results):
     def kernels(self) -> list[GpuKernel]:
         """One, and one that adds up the parts in order if k is cut; of run-time sizes it is not launched if k is not."""
         made = [self.kernel()]
-        return made if self.stretches == 1 else [*made, type(self)(self.op).fold_kernel()]
+        return made if self.stretches == 1 else [*made, self.again().fold_kernel()]
+
+    def again(self) -> Product:
+        """Itself, with nothing written yet."""
+        return type(self)(self.op)
 
     def all_sizes(self) -> list[Size]:
         return [self.m, self.n, self.k, self.batch, self.stretches, self.stretch, *self.more_sizes()]
@@ -122,7 +126,9 @@ class Product(Results):
         def element(u: str, _: list[str]) -> None:
             z, i, j = self.unravel(u, [self.batch, self.m, self.n])
             self.enter(z)
+            e.when(self.in_columns(j), lambda: total_of(z, i, j))
 
+        def total_of(z: str, i: str, j: str) -> None:
             def add(s: str, totals: list[str]) -> list[str]:
                 part = plus(e, times(e, z, self.size(self.stretches)), s)
                 one = scalar.load(e, LANE, self.sum_dtype, 1, self.partial_at(part, i, j), None)

@@ -53,6 +53,10 @@ class Results(Places):
         """Elements from the beginnings of rows of C to those of others, in the result; None if rows do not lie dense."""
         raise NotImplementedError
 
+    def in_columns(self, j: str) -> str:
+        """Whether the result has column j of C, which has more if some are padding (an i1)."""
+        return self.e.value(f"icmp slt i64 {j}, {self.size(self.n)}")
+
     # -- parts of k --------------------------------------------------------------------------------------------------
 
     @property
@@ -172,7 +176,7 @@ class Results(Places):
             at = self.place(i, j)
             self.store(self.out, at, self.made(at, total))
 
-        e.when(e.value(f"icmp slt i64 {j}, {self.size(self.n)}"), finish)
+        e.when(self.in_columns(j), finish)
 
     def finish_parts(self, i: str, j: str, totals: Sequence[str]) -> None:
         e = self.e

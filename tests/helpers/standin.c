@@ -224,6 +224,27 @@ int cuTensorMapEncodeTiled(P *map, int type, unsigned rank, P address, const P *
     return 0;
 }
 
+/* One of pixels: the same, and that corners are of a byte, and the words that pixel copies read. */
+int cuTensorMapEncodeIm2col(P *map, int type, unsigned rank, P address, const P *sizes, const P *strides, const int *lower,
+                            const int *upper, unsigned channels, unsigned pixels, const unsigned *steps, int interleave,
+                            int swizzle, int promotion, int fill) {
+    CALL
+    if (type != 1 || interleave || swizzle != 3 || promotion < 0 || promotion > 3) return 801; /* other maps are not emulated */
+    if ((P)map % 64 || rank != 4 || address % 16 || fill < 0 || fill > 1 || steps[0] != 1 || steps[3] != 1) return 1;
+    for (unsigned i = 0; i < rank; i++) {
+        if (!sizes[i] || sizes[i] > 1ULL << 32 || !steps[i] || steps[i] > 8) return 1;
+        if (i && (strides[i - 1] % 16 || strides[i - 1] >= 1ULL << 40)) return 1;
+    }
+    for (int i = 0; i < 2; i++)
+        if (lower[i] < -128 || lower[i] > 127 || upper[i] < -128 || upper[i] > 127 ||
+            (long long)sizes[1 + i] + upper[i] <= lower[i]) return 1;
+    if (!channels || channels * 2 % 16 || channels * 2 > 128 || !pixels || pixels > 1024) return 1;
+    P words[16] = {address, sizes[0], sizes[1], sizes[2], sizes[3], strides[0], strides[1], strides[2], lower[0], lower[1],
+                   upper[0], upper[1], steps[1], steps[2], (P)pixels << 32 | channels, 2};
+    memcpy(map, words, sizeof words);
+    return 0;
+}
+
 /* Work, that of a stream or of a graph: copies and launches with their parameters. */
 static struct graph queue = {0, &queue.first};
 static long taken;
