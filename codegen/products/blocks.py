@@ -25,9 +25,11 @@ from tcc.codegen.products.record import (
     a_row_bytes,
     begin_part,
     call_part,
+    copies_edge,
     end_part,
     engine_name,
     keeps,
+    made_widths,
     select,
     thread_scratch,
     unit_rows,
@@ -35,7 +37,7 @@ from tcc.codegen.products.record import (
 from tcc.codegen.target import Target
 
 
-def pack_body(t: VecType, reach: Reach) -> Emit:
+def pack_body(t: VecType, target: Target, reach: Reach) -> Emit:
     """Body over panels: copies B's block [kc, nc] into them."""
     e, width = Emit(), VECTORS * t.lanes
     begin_part(e, t, "_pack", BODY)
@@ -58,7 +60,8 @@ def pack_body(t: VecType, reach: Reach) -> Emit:
 
         def turned() -> None:
             squares = (("ptr", src), ("i64", bcs), ("ptr", dst), ("i64", row), ("i64", cols), ("i64", kc))
-            call_part(e, pack_name(t, "turn"), *squares, ("i64", 0))
+            ahead = 0 if target.avx512 else x.mul(bcs, t.lanes)  # the rows of the strip that follows
+            call_part(e, pack_name(t, "turn"), *squares, ("i64", ahead))
 
         if PACK_EACH in reach.packs_b:
             e.when(each, one_by_one)
@@ -117,43 +120,58 @@ def panel_body(t: VecType, target: Target, reach: Reach) -> Emit:
     panels, column, finish = (r[name] for name in ("panels", "panel_column", "finish"))
     resume = r["resume"] if reach.resume else 0
     b, brs, b_column = panels, r["panel_row"], column
-    if keeps(target, reach):
+    if keeps(reach):
         itself = e.gep(r["b"], x.add(x.mul(r["pc"], r["brs"]), x.mul(jc, t.bytes)))
         b, brs, b_column = (
             e.value(f"select i1 %first, {kind} {yes}, {kind} {no}")
             for kind, yes, no in (("ptr", itself, b), ("i64", r["brs"], brs), ("i64", t.bytes, b_column))
         )
     # wide tiles read whole vectors, which B itself may not have at its right edge: two narrow ones are there
-    halved = target.avx512 and not reach.small
-    in_place = e.value(f"icmp eq i64 {b_column}, {t.bytes}") if halved else ""
+    halved, copied = target.avx512 and not reach.small, copies_edge(target, reach)
+    in_place = e.value(f"icmp eq i64 {b_column}, {t.bytes}") if halved or copied else ""
     c = e.gep(r["c"], x.add(x.mul("%i", crs), x.mul(jc, t.bytes)))
     fused = e.value(f"icmp ne ptr {finish}, null")
     args, index, left_of = r["args"], r["index"], r["left"] if reach.threads else 0
 
     below = e.gep(c, x.add(x.mul("%rows", crs), x.mul("%j0", t.bytes)))
 
+    def wide(left: Size) -> str:
+        """The wide tile: of columns that are copied already, none that keeps them."""
+        if not copied or not keeps(reach) or reach.small:
+            return "%wide"
+        short = e.value(f"and i1 %first, {e.value(f'icmp slt i64 {left}, {width}')}")
+        return e.value(f"select i1 {short}, ptr @{tile_name(t, unit_rows(target), VECTORS)}, ptr %wide")
+
     def next_tile(j: str, v: list[str]) -> list[str]:
-        left, function = x.sub("%j1", j), "%wide"
+        left = x.sub("%j1", j)
         step: Size = width
+        function = wide(left)
         if reach.narrow:
             few = e.value(f"icmp sle i64 {left}, {t.lanes}")
             if halved:
                 ragged = e.value(f"icmp slt i64 {left}, {width}")
                 few = e.value(f"or i1 {few}, {e.value(f'and i1 {in_place}, {ragged}')}")
                 step = e.value(f"select i1 {few}, i64 {t.lanes}, i64 {width}")
-            function = e.value(f"select i1 {few}, ptr %narrow, ptr %wide")
+            function = e.value(f"select i1 {few}, ptr %narrow, ptr {function}")
         cols = x.min(left, step)
         panel: Size = e.value(f"and i64 {j}, {-width}") if halved else j
         within = x.mul(x.sub(j, panel), t.bytes) if halved else 0
-        bp, cp = e.gep(b, x.add(x.mul(panel, b_column), within)), e.gep(c, j, t.elem)
+        bp, cp, row = e.gep(b, x.add(x.mul(panel, b_column), within)), e.gep(c, j, t.elem), brs
+        makes = "%first"
+        if copied:
+            short = e.value(f"icmp slt i64 {left}, {width}")
+            at_edge = e.value(f"and i1 {in_place}, {short}")
+            bp = e.value(f"select i1 {at_edge}, ptr {r['edge']}, ptr {bp}")
+            row = e.value(f"select i1 {at_edge}, i64 {width * t.bytes}, i64 {brs}")
+            makes = e.value(f"and i1 %first, {e.value(f'xor i1 {short}, true')}")
         keep = "null"
-        if keeps(target, reach):
+        if keeps(reach):
             made = e.gep(panels, x.add(x.mul(panel, column), within))
-            keep = e.value(f"select i1 %first, ptr {made}, ptr null")
+            keep = e.value(f"select i1 {makes}, ptr {made}, ptr null")
         last = e.value(f"icmp sge i64 {x.add(j, step)}, %j1")
         following = e.value(f"select i1 {last}, ptr {below}, ptr {e.gep(cp, step, t.elem)}")
         e.line(
-            f"call void {function}(ptr %a, i64 %ars, i64 %acs, ptr {bp}, i64 {brs}, ptr {cp}, i64 {crs}, "
+            f"call void {function}(ptr %a, i64 %ars, i64 %acs, ptr {bp}, i64 {row}, ptr {cp}, i64 {crs}, "
             f"ptr {following}, ptr {v[0]}, i64 %pace, i64 {kc}, i64 {cols}, i64 {resume}, ptr {keep}, i64 %rows)"
         )
         e.when(
@@ -190,8 +208,8 @@ class _Block:
         self._take_share(mc, nc)
         self.scratch = e.gep(thread_scratch(e, x, "%thread"), r["shared_bytes"])
         self._find_a()
-        self.makes_panels = e.value(f"icmp ne i64 {r['keep']}, 0") if keeps(target, reach) else "false"
-        self.fetches_b = keeps(target, reach) and not reach.small
+        self.makes_panels = e.value(f"icmp ne i64 {r['keep']}, 0") if keeps(reach) else "false"
+        self.fetches_b = keeps(reach) and not reach.small
         if self.fetches_b:
             self.low = e.value(f"icmp sle i64 {self.kc}, {target.l1_bytes // 2 // (self.width * t.bytes)}")
             self.b = e.gep(r["b"], x.add(x.mul(r["pc"], r["brs"]), x.mul(r["jc"], t.bytes)))
@@ -330,7 +348,8 @@ class _Block:
             (kind, e.value(f"select i1 {other}, {kind} {yes}, {kind} {no}"))
             for (kind, no), yes in zip(stream, beside, strict=True)
         ]
-        makers = [f"@{tile_name(t, self.sizes[0], n, True)}" for n in (VECTORS, 1)]
+        kept = made_widths(self.target)
+        makers = [f"@{tile_name(t, self.sizes[0], n, n in kept)}" for n in (VECTORS, 1)]
         return fetched, [
             e.value(f"select i1 {makes}, ptr {a}, ptr {b}") for a, b in zip(makers, tiles, strict=True)
         ]

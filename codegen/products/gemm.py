@@ -59,9 +59,11 @@ from tcc.codegen.products.record import (
     a_row_bytes,
     begin_part,
     call_part,
+    copies_edge,
     end_part,
     engine_name,
     keeps,
+    made_widths,
     packs_before,
     select,
     thread_scratch,
@@ -97,7 +99,7 @@ def parts_of(
                     else open_tile(t, vectors, target, reach)
                 )
         name = tile_name(t, tile_rows(target)[0], vectors, True)
-        if keeps(target, reach) and not reach.small and name not in parts:
+        if vectors in made_widths(target) and keeps(reach) and not reach.small and name not in parts:
             parts[name] = micro_kernel(t, tile_rows(target)[0], vectors, target, True, ragged=ragged)
     highest = tile_rows(target)[0]
     if reach.small and tile_name(t, highest, VECTORS) not in parts:
@@ -119,7 +121,7 @@ def parts_of(
         pack_name(t, "block"): copy_block(t, VECTORS, target),
         pack_name(t, "each"): copy_elements(t),
         pack_name(t, "group"): copy_group(t, tile_rows(target)[0], GROUP, target),
-        engine_name(t, "_pack"): pack_body(t, reach),
+        engine_name(t, "_pack"): pack_body(t, target, reach),
         engine_name(t, "_rows"): rows_body(t),
         engine_name(t, "_panel"): panel_body(t, target, reach),
         engine_name(t, "_block"): block_body(t, target, reach),
@@ -265,7 +267,7 @@ class _Product:
         mc = x.min(self.mc_most, x.sub(m, ic)) if A_BLOCK in self.reach.packs_a else m
         r["ic"], r["mc"] = ic, mc
         high = x.less(unit_rows(self.target) - 1, r["mc"])
-        if keeps(self.target, self.reach):
+        if keeps(self.reach):
             r["keep"] = x.both(x.both(self.own, x.equal(r["pack_b"], PACK_FIRST)), high)
         else:
             r["keep"] = 0
@@ -303,9 +305,33 @@ class _Product:
             before = e.value(f"icmp eq i64 {r['keep']}, 0")
             before = e.value(f"and i1 {self.packed}, {before}")
             e.when(before, lambda: self._parallel("_pack", count, self.pack_grain))
+        if copies_edge(self.target, self.reach):
+            self._copy_edge(nc)
         units = x.pick(self.by_columns, count, x.ceil_div(r["mc"], unit_rows(self.target)))
         self._parallel("_block", units, self.grain)
         r["fill"] = 0
+
+    def _copy_edge(self, nc: Size) -> None:
+        """The block's last columns, if they are fewer than a tile's and B is read in place: where its panel would be, or alone."""
+        e, x, r, t = self.e, self.x, self.r, self.t
+        whole = x.mul(x.div(nc, self.width), self.width)
+        rest = x.sub(nc, whole)
+        panel = e.gep(self.base, x.mul(whole, r["panel_column"]))
+        r["edge"] = edge = select(e, self.packed, "ptr", panel, self.base)
+        there = x.add(x.mul(r["pc"], r["brs"]), x.mul(x.add(r["jc"], whole), t.bytes))
+        in_place = e.value(f"icmp eq i64 {self.bcs}, {t.bytes}")
+        in_place = e.value(f"and i1 {in_place}, {e.value(f'icmp ne i64 {rest}, 0')}")
+        made = e.value(f"xor i1 {self.packed}, true")
+        if keeps(self.reach):
+            made = e.value(f"or i1 {made}, {e.value('icmp ne i64 ' + r['keep'] + ', 0')}")
+        lines = (
+            ("ptr", e.gep(r["b"], there)),
+            ("i64", r["brs"]),
+            ("ptr", edge),
+            ("i64", self.width * t.bytes),
+        )
+        copy = (*lines, ("i64", r["kc"]), ("i64", rest))
+        e.when(e.value(f"and i1 {in_place}, {made}"), lambda: call_part(e, pack_name(t, "panel"), *copy))
 
 
 def _own_record(e: Emit) -> str:

@@ -62,9 +62,9 @@ def micro_kernel(
     """LLVM text of `void @tile(a, ars, acs, b, brs, c, crs, next, stream, along, kc, cols, load, keep, rows)`; strides in bytes.
 
     `cols` is the number of valid columns, more than vectors - 1 full vectors; with `load` != 0 the chains start from C.
-    `next` is the place in C of the tile that follows: its rows are fetched one by one in the last steps, for lines fetched
-    sooner would be driven from the first-level cache by B, and lines fetched all at once keep B waiting.  The steps before
-    fetch ahead at `stream`, `along` bytes further each time.  Of vectors that lie across two lines the second is fetched: the tile
+    `next` is the place in C of the tile that follows: its rows are fetched one by one, since lines fetched all at once keep B
+    waiting.  With AVX-512 in the last steps, for lines fetched sooner would be driven from the first-level cache by B; lower
+    tiles, of half as many bytes, in the first, so that lines from the third-level cache have come.  The other steps fetch ahead at `stream`, `along` bytes further each time.  Of vectors that lie across two lines the second is fetched: the tile
     on the left has fetched the first.
     Without AVX-512, or where they are not `ragged`, the rows of B must be readable to the end of the last vector.  What never
     `resumes` takes `load` for 0; B may be `far`, in memory.
@@ -97,6 +97,7 @@ class _Tile:
         self.t, self.rows, self.vectors, self.target = t, rows, vectors, target
         self.keeps, self.resumes, self.far = keeps, resumes, far
         self.steps, self.plain = steps, plain
+        self.early = not target.avx512
         self.step_bytes = t.lanes * t.bytes
         self.e = Emit()
         begin_tile(self.e, t, rows, vectors, keeps)
@@ -182,8 +183,8 @@ class _Tile:
 
         def round(_: str, v: list[str]) -> list[str]:
             at, to, acc = v[:pointers], v[pointers], v[pointers + 1 :]
-            for j in range(self.vectors):
-                fetch(e, e.gep(to, j * self.step_bytes + within), 0)
+            for line in range(0, self.vectors * self.step_bytes, LINE):
+                fetch(e, e.gep(to, min(line + within, self.vectors * self.step_bytes - 1)), 0)
             for _step in range(steps):
                 self._step(at, acc)
                 at = [self._moved(p, by) for p, by in zip(at, self.steps_on, strict=True)]
@@ -194,15 +195,17 @@ class _Tile:
         return after[:pointers] + after[pointers + 1 :]
 
     def _all_steps(self, v: list[str]) -> list[str]:
-        """The accumulators after all k: rounds that fetch at `stream`, then about as many steps as rows, which fetch those of `next`."""
+        """The accumulators after all k: rounds that fetch at `stream`, and about as many steps as rows, which fetch those of `next`."""
         e = self.e
         if self.plain:
             return self._run("%kc", 1, "%stream", "%along", v)[self.pointers :]
         ending = at_most(e, "%kc", str(self.rows))
         rounds = e.value(f"udiv i64 {e.value(f'sub i64 %kc, {ending}')}, {self.steps}")
-        v = self._run(rounds, self.steps, "%stream", "%along", v)
         rest = e.value(f"sub i64 %kc, {e.value(f'mul i64 {rounds}, {self.steps}')}")
-        return self._run(rest, 1, "%next", "%crs", v, self.step_bytes - 1)[self.pointers :]
+        phases = [(rounds, self.steps, "%stream", "%along", 0), (rest, 1, "%next", "%crs", LINE - 1)]
+        for count, steps, fetched, pace, within in reversed(phases) if self.early else phases:
+            v = self._run(count, steps, fetched, pace, v, within)
+        return v[self.pointers :]
 
     def _store(self, sums: list[str]) -> None:
         e, t, last = self.e, self.t, self.vectors - 1

@@ -28,7 +28,7 @@ def open_tile(t: VecType, vectors: int, target: Target, reach: Reach) -> Emit:
 
     The wide one is not the highest, which has a tile of its own, but where B is copied.
     """
-    keeps, step_bytes = copies_b(target, reach), t.lanes * t.bytes
+    keeps, step_bytes = copies_b(reach), t.lanes * t.bytes
     heights = open_heights(target)[int(vectors == VECTORS and not keeps) :]
     e, most = Emit(), heights[0]
     begin_tile(e, t, 0, vectors)

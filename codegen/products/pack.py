@@ -184,41 +184,43 @@ def copy_group(t: VecType, width: int, count: int, target: Target) -> Emit:
 def copy_transposed(t: VecType, target: Target) -> Emit:
     """LLVM text of `void @tcc_pack_T_turn(src, src stride, dst, dst stride, rows, cols, ahead)`: dst[c, r] = src[r, c].
 
-    By squares, of whole vectors where a shuffle crosses them at once.  Each row of dst is written in whole vectors of a
-    square, in which rows of src beyond the last repeat it.  Lines `ahead` bytes from those that are read are fetched.
+    By squares, of whole vectors where a shuffle crosses them at once, else of 16 bytes, as many as fill a vector below each
+    other.  Each row of dst is written in whole vectors, in which rows of src beyond the last repeat it.  Lines `ahead` bytes from
+    those that are read are fetched.
     """
     e = Emit()
     e.declare("declare void @llvm.prefetch.p0(ptr, i32, i32, i32)")
     piece = t if target.avx512 else VecType(t.elem, 16 // t.bytes)
-    side = piece.lanes
+    side, high = piece.lanes, t.lanes
     e.function(
         f"internal void @{pack_name(t, 'turn')}(ptr noalias readonly %src, i64 %ss, ptr noalias %dst, i64 %ds, "
         "i64 %rows, i64 %cols, i64 %ahead)"
     )
-    e.line(f"%square = alloca [{side - 1} x {piece}], align {side * t.bytes}")
+    e.line(f"%square = alloca [{side - 1} x {t}], align {high * t.bytes}")
     x = Index(e)
     last = x.sub("%rows", 1)
     full = e.value(f"and i64 %cols, {-side}")
 
     def strip(r: str, _: list[str]) -> None:
-        starts = [e.gep("%src", str(x.mul(x.min(x.add(r, i), last), "%ss"))) for i in range(side)]
+        starts = [e.gep("%src", str(x.mul(x.min(x.add(r, i), last), "%ss"))) for i in range(high)]
 
         def square(c: str, mask: str | None) -> list[str]:
-            return transposed(e, piece, [load(e, piece, e.gep(p, c, t.elem), mask) for p in starts])
+            rows = [load(e, piece, e.gep(p, c, t.elem), mask) for p in starts]
+            return transposed(e, t, [_joined(e, piece, rows[i::side]) for i in range(side)])
 
         def whole(rows: list[str], dst: str) -> None:
             for vector in rows:
-                store(e, piece, vector, dst)
+                store(e, t, vector, dst)
                 dst = e.gep(dst, "%ds")
 
         def some(
             rows: list[str], dst: str
         ) -> None:  # through memory: a branch for each row takes long to compile
             for i, vector in enumerate(rows[:-1]):
-                store(e, piece, vector, e.gep("%square", str(i), str(piece)))
+                store(e, t, vector, e.gep("%square", str(i), str(t)))
 
             def row(i: str, v: list[str]) -> list[str]:
-                store(e, piece, load(e, piece, e.gep("%square", i, str(piece))), v[0])
+                store(e, t, load(e, t, e.gep("%square", i, str(t))), v[0])
                 return [e.gep(v[0], "%ds")]
 
             e.loop(0, str(x.sub("%cols", full)), 1, row, [("ptr", dst)])
@@ -247,15 +249,27 @@ def copy_transposed(t: VecType, target: Target) -> Emit:
         ragged = e.value(f"icmp sgt i64 {rest}, 0")
         e.when(ragged, lambda: some(square(full, lane_mask(e, piece, rest)), end))
 
-    e.loop(0, "%rows", side, strip)
+    e.loop(0, "%rows", high, strip)
     e.end()
     return e
 
 
+def _joined(e: Emit, t: VecType, parts: list[str]) -> str:
+    """Vectors of `t`, a power of two of them, one after the other."""
+    while len(parts) > 1:
+        t, half = VecType(t.elem, 2 * t.lanes), t
+        order = ", ".join(f"i32 {i}" for i in range(t.lanes))
+        parts = [
+            e.value(f"shufflevector {half} {a}, {half} {b}, <{t.lanes} x i32> <{order}>")
+            for a, b in zip(parts[::2], parts[1::2], strict=True)
+        ]
+    return parts[0]
+
+
 def transposed(e: Emit, t: VecType, rows: list[str]) -> list[str]:
-    """The transpose of a square: log2(side) rounds of interleaving row i with row i + side / 2."""
-    half = t.lanes // 2
-    low = [i // 2 + (i % 2) * t.lanes for i in range(t.lanes)]
+    """The transpose of a square, or of several that lie beside each other: log2(side) rounds of interleaving row i with row i + side / 2."""
+    side, half = len(rows), len(rows) // 2
+    low = [first + i // 2 + (i % 2) * t.lanes for first in range(0, t.lanes, side) for i in range(side)]
     for _ in range(half.bit_length()):
         following = []
         for a, b in zip(rows[:half], rows[half:], strict=True):

@@ -9,11 +9,14 @@ second-level cache it is bound by arithmetic.  What costs is everything else, an
 - B's block is read once by each panel of rows: it has to fit the second-level cache beside the panels of A and of C, so it
   gets half.  To copy it costs a read and a write of each element, which the arithmetic of the first tiles hides where one
   thread alone reads the copy, and B is near; rows in far memory, or a multiple of a page apart, are better read along their
-  whole length, and without AVX-512, where all are copied before the tiles run, even few tiles have wide blocks for that.
+  whole length, and for low tiles any B that the second-level cache lacks, in wide blocks, unless rows are few.
 - A is read once for each block of columns, C is read and written once for each block of k.  C's lines are fetched a tile
   ahead, one in each of its last steps, and A's rows while the panel before is computed, one by each tile.  C costs more, for
   it is also written, down to _KC_LEAST, or as far as a panel of A takes no more than _A_SHARE of the first-level cache,
   or where its lines come from the second as fast as tiles read them.
+- Low tiles (AVX2) take twice the bytes of B for as many multiply-adds as high ones, which they get from the third-level cache
+  nearly as fast where lines come fast from there: then B's block is as wide as that one lets it, so that A is read and copied once.
+  Its panels and their rows of A may take turns in the first-level cache: C, read and written half as often, costs more.
 - Each panel of A is read by all tiles of its rows: it should stay in the first-level cache, half of it or less.
 - A copy of A that several blocks of columns use is made once, by blocks of rows that the third-level cache holds.
 - Lines a power of two apart share cache sets, lines on many pages miss the table of pages: such operands are copied.
@@ -50,7 +53,6 @@ from tcc.codegen.products.record import (
     UNPACKED,
     a_column_bytes,
     a_row_bytes,
-    keeps,
     unit_rows,
 )
 from tcc.codegen.target import Target
@@ -61,8 +63,8 @@ _KC_STREAMED = 32  # the least where B is read in place from memory: few of its 
 _KC_FEW = KC // 2  # the most where few rows use B, from nearer: a panel of A in half the first-level cache
 _STREAM_ROWS = 3  # that pay for a copy of a B from memory
 _KC_LEAST = 256  # shorter blocks of k would read and write C too often
-_A_SHARE = 9 / 32  # of the first-level cache that a panel of A may always take, for the same reason
-_A_SHARE_KEPT = 19 / 32  # where tiles are higher, and their panels have so many fewer steps of k
+_A_SHARE = 18 / 32  # of the first-level cache that a panel of A may always take, for the same reason
+_A_SHARE_HIGH = 19 / 32  # where tiles are higher, and their panels have so many fewer steps of k
 _LEAST_PANELS = 4
 _FEW_PANELS = (
     8  # of B that are copied at a time where few rows use the copy: it is still in the nearest cache then
@@ -72,6 +74,7 @@ _SOME_TILES = 2  # rows of tiles that pay for a copy of B that the first of them
 _WAY_BYTES = 4096  # lines a multiple of this apart are in one set of the first-level cache, of 12 or 8
 _FAR_BYTES = 2048  # lines of memory so far apart are on another page at every second step
 _DOT_COPY = 1 << 16  # elements of the short side that are worth a copy to make them contiguous along k
+_FEW_ROWS_CACHES = 4  # low tiles of few rows copy a B of so many second-level caches as they come to it
 _NEAR_CACHES = 8  # B's rows are read a panel at a time, or in place, if B takes so many times the second-level cache at most
 _THIRD_CACHES = 16  # what takes so many times the second-level cache at most may be in the third
 _BLOCK_CACHES = (
@@ -146,7 +149,10 @@ def most_shared_bytes(t: VecType, target: Target) -> int:
     """No plan's `shared_bytes` is more."""
     least = KC * _LEAST_PANELS * VECTORS * t.lanes
     rows = target.l2_bytes * _BLOCK_CACHES + unit_rows(target) * int(a_row_bytes(t, KC, Index(Emit())))
-    return max(target.l2_bytes // 2, max(least, _DOT_COPY) * t.bytes) + rows
+    block = target.l2_bytes // 2
+    if not target.avx512 and target.scattered_lines:
+        block = target.l2_bytes * _BLOCK_CACHES
+    return max(block, max(least, _DOT_COPY) * t.bytes) + rows
 
 
 def _least_depth(t: VecType, target: Target) -> int:
@@ -155,10 +161,10 @@ def _least_depth(t: VecType, target: Target) -> int:
     Where the second-level cache hands over lines as fast as tiles read them, half a panel of A may as well come from there, a
     line in each step: on Intel's with AVX-512, whose tiles then update C half as often.
     """
-    if keeps(target) and not target.scattered_lines:
+    if target.avx512 and not target.scattered_lines:
         return KC // 2
-    panel, share = tile_rows(target)[0] * t.bytes, _A_SHARE_KEPT if keeps(target) else _A_SHARE
-    return max(_KC_LEAST, int(share * target.l1_bytes / panel) // t.lanes * t.lanes)
+    panel, share = tile_rows(target)[0] * t.bytes, _A_SHARE_HIGH if target.avx512 else _A_SHARE
+    return min(KC // 2, max(_KC_LEAST, int(share * target.l1_bytes / panel) // t.lanes * t.lanes))
 
 
 def _a_depth(t: VecType, target: Target) -> int:
@@ -185,17 +191,17 @@ def _copies(
     depth, columns = x.max(k, 1), x.max(n, 1)
     half = target.l2_bytes // 2 // t.bytes
     large = x.less(half // 2, x.mul(n, k))
-    # without AVX-512 the tiles read whole vectors, which only a copy has at the right edge
     many = x.less(_MANY_TILES * tile_rows(target)[0], m)
     some = x.less(_SOME_TILES * tile_rows(target)[0], m)
-    worth = some if keeps(target) else 1
     close = x.less(x.mul(n, k), target.l2_bytes * _NEAR_CACHES // t.bytes + 1)
     # rows that the first tiles would fetch ahead drive each other out where they crowd into one set
     way = _WAY_BYTES // t.bytes
     crowded = x.equal(x.mul(x.div(sizes["brs"], way), way), sizes["brs"])
     near = x.both(close, x.sub(1, x.both(crowded, x.less(target.l2_bytes // t.bytes - 1, x.mul(n, k)))))
-    straight = x.pick(worth, x.pick(near, PACK_FIRST, PACK_ROWS), UNPACKED)
-    if keeps(target) and not target.scattered_lines:
+    straight = x.pick(some, x.pick(near, PACK_FIRST, PACK_ROWS), UNPACKED)
+    if not target.avx512:
+        straight = _low_tiles_copy(t, target, x, m, x.mul(n, k), many)
+    elif not target.scattered_lines:
         beyond = x.less(target.l2_bytes // t.bytes, x.mul(n, k))
         few = x.both(x.both(x.less(_STREAM_ROWS - 1, m), x.sub(1, some)), beyond)
         again = x.pick(x.less(tile_rows(target)[0], m), PACK_FIRST, UNPACKED)
@@ -207,7 +213,7 @@ def _copies(
         pack, unpacked = UNPACKED, 0
     wide = x.max(_least_depth(t, target), x.min(KC, x.div(half, x.round_up(columns, width))))
     # rows that are copied before the tiles run keep these waiting: they are read along as much of their length as fits
-    rows_first = 0 if panels or keeps(target) else x.equal(sizes["bcs"], 1)
+    rows_first = 0 if panels or target.avx512 else x.equal(pack, PACK_ROWS)
     broad = x.either(many, rows_first)
     deepest = KC if panels else x.pick(x.equal(sizes["bcs"], 1), _KC_FEW, KC)
     fitting = x.pick(broad, KC if panels else wide, deepest)
@@ -218,8 +224,12 @@ def _copies(
     def deep(most: Size) -> Size:
         return x.round_up(x.ceil_div(depth, x.ceil_div(depth, most)), t.lanes)
 
+    room: Size = half
+    if not target.avx512 and target.scattered_lines and not panels:
+        room = x.pick(many, target.l2_bytes * _BLOCK_CACHES // t.bytes, half)
+
     def block(kc: Size) -> Size:
-        fit = x.div(x.div(half, kc), width)
+        fit = x.div(x.div(room, kc), width)
         return x.max(x.mul(x.pick(broad, fit, x.min(fit, _FEW_PANELS)), width), _LEAST_PANELS * width)
 
     a_copy = _a_copy(t, target, x, sizes)
@@ -245,7 +255,10 @@ def _copies(
     dot = x.equal(form, DOT)
     pack = x.pick(dot, x.pick(x.equal(sizes["brs"], 1), UNPACKED, PACK_EACH), pack)
     elements = x.pick(dot, x.mul(n, k), x.mul(kc, nc))
-    copied = x.pick(x.equal(pack, UNPACKED), 0, x.mul(elements, t.bytes))
+    in_place = x.both(x.equal(form, TILES), 0 if target.avx512 else x.equal(sizes["bcs"], 1))
+    edge = x.both(in_place, x.sub(1, x.equal(x.mul(x.div(n, width), width), n)))
+    edge = x.mul(edge, x.mul(kc, width * t.bytes))
+    copied = x.pick(x.equal(pack, UNPACKED), edge, x.mul(elements, t.bytes))
     rows = x.pick(x.both(blocked, x.equal(form, TILES)), x.mul(even, row), 0)
     return {
         "mc_most": x.pick(blocked, even, high),
@@ -256,6 +269,18 @@ def _copies(
         "b_bytes": copied,
         "shared_bytes": x.add(copied, rows),
     }
+
+
+def _low_tiles_copy(t: VecType, target: Target, x: Index, m: Size, elements: Size, many: Size) -> Size:
+    """Who copies the rows of a B of so many elements where tiles are low (AVX2): nobody for one row of tiles.
+
+    The first of many rows of tiles copies a block that stays in the second-level cache; of few rows, to whom a copy is much, a B of
+    some such caches too.  A larger one is read along its rows before: a low tile leaves little arithmetic to hide its lines behind.
+    """
+    cache = target.l2_bytes // t.bytes
+    most = x.pick(many, cache // 2, cache * _FEW_ROWS_CACHES)
+    copied = x.pick(x.less(most, elements), PACK_ROWS, PACK_FIRST)
+    return x.pick(x.less(tile_rows(target)[0], m), copied, UNPACKED)
 
 
 def _a_copy(t: VecType, target: Target, x: Index, sizes: Sizes) -> Size:

@@ -64,7 +64,7 @@ def _stacked(t: VecType, vectors: int, target: Target) -> Emit:
     begin_tile(e, t, 0, vectors)
     e.quick()
     b, brs = "%b", "%brs"
-    if keeps(target):
+    if keeps():
         row = VECTORS * t.lanes * t.bytes
         kept = e.value("icmp ne ptr %keep, null")
         copied = f"@{pack_name(t, 'panel')}(ptr %b, i64 %brs, ptr %keep, i64 {row}, i64 %kc, i64 %cols)"

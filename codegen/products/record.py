@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from tcc.codegen.emit import Emit, VecType
 from tcc.codegen.index import Index, Size
-from tcc.codegen.products.microkernel import tile_rows
+from tcc.codegen.products.microkernel import VECTORS, tile_rows
 from tcc.codegen.target import Target
 from tcc.runtime import layout as at
 
@@ -22,7 +22,8 @@ PACKS_A = A_UNPACKED, A_ROWS, A_COLUMNS, A_BLOCK = range(4)
 # Strides are in bytes.  turned: the record describes the transposed product.  index: which of the batch is being computed.
 # apart: panels of columns that a thread may take as a product of its own, at least.  left: columns that lie left of those.
 # shared_bytes: of each thread's scratch, the first part, for B's panels and, from b_bytes on, A's block, whose rows are
-# block_row bytes apart.  keep: the first tiles make B's panels.  fill: the tiles of the first block of columns make A's block.  panel_row, panel_column: bytes from one to the next in
+# block_row bytes apart.  keep: the first tiles make B's panels.  edge: a copy of the block's last
+# columns, where these are fewer than a tile's and B is read in place (`copies_edge`).  fill: the tiles of the first block of columns make A's block.  panel_row, panel_column: bytes from one to the next in
 # B's panels.  backwards: rows of DOT, and panels of ROW_PANELS, are taken from the last one on, for the step of a loop before has
 # left that in the nearest cache.  resume: the tiles start from C.  finish: the epilogue once the sums are complete, else null.
 FIELDS = {
@@ -33,11 +34,11 @@ FIELDS = {
         m n k ars acs brs bcs crs ccs accumulate
         batch batch_a batch_b batch_c
         form turned mc_most kc_most nc_most pack_a pack_b by_columns grain pack_grain batch_grain apart shared_bytes b_bytes
-        serial index left backwards panels panel_row panel_column keep block block_row fill ic mc jc nc pc kc resume finish
+        serial index left backwards panels panel_row panel_column keep edge block block_row fill ic mc jc nc pc kc resume finish
         """.split()
     )
 }
-POINTERS = ("a", "b", "c", "args", "epilogue", "panels", "block", "finish")
+POINTERS = ("a", "b", "c", "args", "epilogue", "panels", "edge", "block", "finish")
 GROUP = 8  # tiles whose rows of A are copied together by columns, so that whole lines of memory are read
 BLOCK_UNIT = 64  # rows of A's block are handed to threads in such units
 ROW_UNIT = 256  # columns of a product of one row are handed to threads in such units
@@ -105,9 +106,23 @@ def unit_rows(target: Target) -> int:
     return tile_rows(target)[0]
 
 
-def keeps(target: Target, reach: Reach = ALL) -> bool:
-    """Whether there are tiles that copy B: they have to read its right edge through masks that cost nothing."""
-    return target.avx512 and PACK_FIRST in reach.packs_b
+def keeps(reach: Reach = ALL) -> bool:
+    """Whether there are tiles that copy B."""
+    return PACK_FIRST in reach.packs_b
+
+
+def made_widths(target: Target) -> tuple[int, ...]:
+    """Vectors of columns of the tiles that copy B: without masks (`copies_edge`) whole ones alone."""
+    return tuple(range(1, VECTORS + 1)) if target.avx512 else (VECTORS,)
+
+
+def copies_edge(target: Target, reach: Reach = ALL) -> bool:
+    """Whether columns at B's right edge that are fewer than a tile's may have to be copied before the tiles run.
+
+    Without AVX-512, whose masks cost nothing, tiles read whole vectors.
+    """
+    in_place = bool(reach.packs_b & {UNPACKED, PACK_FIRST})
+    return not target.avx512 and in_place and (reach.ragged or reach.narrow)
 
 
 def packs_before(target: Target, reach: Reach) -> bool:
@@ -115,7 +130,7 @@ def packs_before(target: Target, reach: Reach) -> bool:
 
     Not beside A_BLOCK, whose last block of rows may be lower than a tile.
     """
-    alone = keeps(target) and not reach.threads and A_BLOCK not in reach.packs_a
+    alone = keeps(reach) and not reach.threads and A_BLOCK not in reach.packs_a
     return bool(reach.packs_b - ({UNPACKED, PACK_FIRST} if alone else {UNPACKED}))
 
 

@@ -33,7 +33,6 @@ from tcc.codegen.products.record import (
     PACK_ROWS,
     TILES,
     UNPACKED,
-    keeps,
 )
 from tcc.codegen.products.small import is_small
 from tcc.codegen.target import Target
@@ -131,8 +130,7 @@ def _values(spec: Matmul, now: dict[str, int], field: str, target: Target) -> li
     width = VECTORS * engines.vector(spec.dtype, target).lanes
     if field == "pack_b":
         by_rows = spec.b[1] == 1
-        first = [PACK_FIRST] * keeps(target)  # only tiles with masks read B's right edge in place
-        return [PACK_ROWS, *first, *[UNPACKED] * target.avx512] if by_rows else []
+        return [PACK_ROWS, PACK_FIRST, UNPACKED] if by_rows else []
     if field == "kc_most":
         return [min(k, depth) for depth in (KC, KC // 2, KC // 4, KC // 8, KC // 16)]
     if field == "nc_most":
