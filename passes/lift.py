@@ -87,29 +87,36 @@ def _only_stacked(chain: Sequence[Value], last: Op | None, carries: int) -> bool
 
 
 def _after(scan: Op) -> None:
-    """A carry that only adds up products becomes one product over all steps, and one that adds up sums of what is stacked
-    anyway becomes one sum."""
+    """A carry that only adds up products becomes one product over all steps, and one that adds up what is stacked anyway, or sums
+    of it, becomes one sum."""
     steps = Steps(scan)
     sums: list[tuple[int, Op]] = []
-    rows: list[tuple[int, Op]] = []
+    rows: list[tuple[int, Value, list[int]]] = []  # carries, what they add up, and along which axes
     bound = names_bound(scan.block)
     for i in range(int(scan.attrs["carries"])):
-        added = _added(scan, i)
-        if added is not None and any(_sized_by(v, bound) for v in added.operands):
+        term = _added(scan, i)
+        if term is None:
+            continue
+        added = (
+            term.op if len(term.uses) == 1 and term.op is not None and term.op.parent is scan.block else None
+        )
+        if any(_sized_by(v, bound) for v in (added.operands if added is not None else [term])):
             continue  # as many rows as each step counts cannot be stacked
         if added is not None and added.name == "matmul" and not added.blocks and added.result.type.rank == 2:
             sums.append((i, added))
         elif added is not None and added.name == "sum":
-            rows.append((i, added))
+            rows.append((i, added.operands[0], [0, *(a + 1 for a in added.attrs["axes"])]))
+        else:
+            rows.append((i, term, [0]))
     sides = [
         _side(v, turned) for _, p in sums for v, turned in ((p.operands[0], True), (p.operands[1], False))
     ]
     stacked = list(dict.fromkeys(v for v, _ in sides if v not in steps.free and not steps.outer(v)))
     known = {*stacked, *scan.block.yields[int(scan.attrs["carries"]) :]}
-    rows = [(i, op) for i, op in rows if op.operands[0] in known]
+    rows = [row for row in rows if row[1] in known]
     if not sums and not rows:
         return
-    stacked = list(dict.fromkeys([*stacked, *(op.operands[0] for _, op in rows)]))
+    stacked = list(dict.fromkeys([*stacked, *(v for _, v, _ in rows)]))
     ready = {v: steps.all_steps(v) for v, _ in sides if v in steps.free}
     constant = [v for v, _ in sides if steps.outer(v)]
     following = scan.next
@@ -124,9 +131,8 @@ def _after(scan: Op) -> None:
         total = b.matmul(_flat(b, ready[left[0]], left[1], 0), _flat(b, ready[right[0]], right[1], 1))
         start = new.operands[int(new.attrs["seqs"]) + i]
         new.results[i].replace_by(b.add(start, total))
-    for i, op in rows:
-        attrs = {**op.attrs, "axes": [0, *(a + 1 for a in op.attrs["axes"])]}
-        total = b.op("sum", ready[op.operands[0]], attrs=attrs).result
+    for i, v, axes in rows:
+        total = b.op("sum", ready[v], attrs={"axes": axes}).result
         start = new.operands[int(new.attrs["seqs"]) + i]
         new.results[i].replace_by(b.add(start, total))
 
@@ -135,16 +141,15 @@ def _sized_by(v: Value, names: set[str]) -> bool:
     return any(names_of(size) & names for size in v.type.shape)
 
 
-def _added(scan: Op, i: int) -> Op | None:
-    """The op of the body whose result carry `i` adds up, if it does nothing else."""
+def _added(scan: Op, i: int) -> Value | None:
+    """The value of the body that carry `i` adds up, if it does nothing else."""
     param, next_value = scan.block.params[int(scan.attrs["seqs"]) + i], scan.block.yields[i]
     step = next_value.op
     if step is None or step.name != "add" or param not in step.operands or len(param.uses) > 1:
         return None
     if len(next_value.uses) > 1 or step.parent is not scan.block or step.operands[0] is step.operands[1]:
         return None
-    made = next(v for v in step.operands if v is not param)
-    return made.op if made.op is not None and len(made.uses) == 1 and made.op.parent is scan.block else None
+    return next(v for v in step.operands if v is not param)
 
 
 def _side(v: Value, rows: bool) -> tuple[Value, bool]:
