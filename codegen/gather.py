@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 
 from tcc.codegen import scalar
 from tcc.codegen.emit import Emit, VecType
-from tcc.codegen.index import Index, at_most, plus, times
+from tcc.codegen.index import at_most, plus, times
 from tcc.codegen.kernel import Kernel, Operand, OpId, Slots, finish, memo_sizes
 from tcc.codegen.nest import PARALLEL_WORK, Position, iota
 from tcc.codegen.target import Target
@@ -87,13 +87,10 @@ class Places:
 
     def index(self, i: int, at: Sequence[str], bound: str) -> str:
         """An index as i64, with negative ones counted from the end."""
-        return self.from_end(self.as_i64(self.types[i].dtype, self.load(i, at)), bound)
-
-    def from_end(self, index: str, bound: str) -> str:
-        """A negative index counted from the end."""
-        negative = self.e.value(f"icmp slt i64 {index}, 0")
-        wrapped = self.e.value(f"add i64 {index}, {bound}")
-        return self.e.value(f"select i1 {negative}, i64 {wrapped}, i64 {index}")
+        wide = self.as_i64(self.types[i].dtype, self.load(i, at))
+        negative = self.e.value(f"icmp slt i64 {wide}, 0")
+        wrapped = self.e.value(f"add i64 {wide}, {bound}")
+        return self.e.value(f"select i1 {negative}, i64 {wrapped}, i64 {wide}")
 
     def as_i64(self, dtype: str, value: str, lanes: int = 1) -> str:
         operands = {"a": (dtype, value)}
@@ -279,7 +276,6 @@ def gather_kernel(op: Op, target: Target) -> Kernel:
     return w.finish("gather")
 
 
-AT_ONCE = 4  # points that are read in a round, where they are read one by one
 RUN = 256  # points that are gathered at a time, where they all lie in a row
 
 
@@ -290,31 +286,13 @@ def _gather_runs(w: Places, axes: Sequence[int], rest: Sequence[int]) -> Kernel:
     flat = not rest and all(w.is_dense(i) for i in range(1, last + 1))
     outer = [] if flat else [*index.shape[:-1], *(x.shape[a] for a in rest)]
     elem, bits = scalar.memory_elem(x.dtype), bits_dtype(x.dtype)
-    # instructions gather words of four and eight bytes; without AVX-512 they take as long as loads one by one, or longer
-    lanes = 2 * w.target.vector("i64").lanes if w.target.avx512 and VecType(elem).bytes in (4, 8) else 1
+    # instructions gather words of four and eight bytes
+    lanes = 2 * w.target.vector("i64").lanes if VecType(elem).bytes in (4, 8) else 1
     vector, wide = VecType(elem, lanes), VecType("i64", lanes)
 
     def run(pointers: Sequence[str], count: str) -> None:
-        def one(i: str) -> str:
-            place = "0"
-            for k, axis in enumerate(axes):
-                dtype = w.types[1 + k].dtype
-                at = e.gep(pointers[1 + k], i, scalar.memory_elem(dtype))
-                point = w.as_i64(dtype, scalar.load(e, w.target, dtype, 1, at, None))
-                point = w.from_end(point, w.size(x.shape[axis]))
-                place = plus(e, place, times(e, point, w.size(x.strides[axis])))
-            return scalar.load(e, w.target, bits, 1, e.gep(pointers[0], place, elem), None)
-
-        def some(many: int) -> Callable[[str, list[str]], None]:
-            def write(i: str, _: list[str]) -> None:
-                places = [plus(e, i, str(k)) for k in range(many)]
-                for at, value in zip(places, [one(at) for at in places], strict=True):
-                    scalar.store(e, w.target, bits, 1, value, e.gep(pointers[last], at, elem), None)
-
-            return write
-
         def several(i: str, mask: str | None, _: list[str]) -> list[str]:
-            place = wide.const(0)
+            place = "0" if lanes == 1 else wide.const(0)
             for k, axis in enumerate(axes):
                 dtype = w.types[1 + k].dtype
                 at = e.gep(pointers[1 + k], i, scalar.memory_elem(dtype))
@@ -324,14 +302,15 @@ def _gather_runs(w: Places, axes: Sequence[int], rest: Sequence[int]) -> Kernel:
                 point = e.value(f"select {wide.of('i1')} {negative}, {wide} {wrapped}, {wide} {point}")
                 point = e.value(f"mul {wide} {point}, {splat(e, wide, w.size(x.strides[axis]))}")
                 place = e.value(f"add {wide} {place}, {point}")
-            value = gather(e, vector, pointers[0], place, mask, align=scalar.alignment(bits))
+            if lanes == 1:
+                value = scalar.load(e, w.target, bits, 1, e.gep(pointers[0], place, elem))
+            else:
+                value = gather(e, vector, pointers[0], place, mask, align=scalar.alignment(bits))
             scalar.store(e, w.target, bits, lanes, value, e.gep(pointers[last], i, elem), mask)
             return []
 
         if lanes == 1:
-            whole = str(Index(e).round_down(count, AT_ONCE))
-            e.loop(0, whole, AT_ONCE, some(AT_ONCE))
-            e.loop(whole, count, 1, some(1))
+            e.loop(0, count, 1, lambda i, _: several(i, None, []))
         else:
             each_vector(e, vector, w.target, count, several)
 
