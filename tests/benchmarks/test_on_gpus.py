@@ -59,6 +59,10 @@ class Blank(np.ndarray[Any, Any]):
         return self.of(self.shape, dtype)
 
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **_: Any) -> Any:
+        if ufunc is np.matmul:
+            a, b = inputs
+            shape = (*np.broadcast_shapes(a.shape[:-2], b.shape[:-2]), a.shape[-2], b.shape[-1])
+            return self.of(shape, np.result_type(a, b))
         ones = [np.ones((), x.dtype) if isinstance(x, np.ndarray) else x for x in inputs]
         return self.of(np.broadcast_shapes(*map(np.shape, inputs)), ufunc(*ones).dtype)
 
