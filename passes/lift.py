@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tcc.ir.builder import Builder
-from tcc.ir.core import Block, Func, Op, Value
+from tcc.ir.core import Attrs, Block, Func, Op, Value
 from tcc.ir.dims import mul, names_of
 from tcc.passes.checks import names_bound
 from tcc.passes.manager import Context
@@ -91,7 +91,7 @@ def _after(scan: Op) -> None:
     of it, becomes one sum."""
     steps = Steps(scan)
     sums: list[tuple[int, Op]] = []
-    rows: list[tuple[int, Value, list[int]]] = []  # carries, what they add up, and along which axes
+    rows: list[tuple[int, Value, Attrs]] = []  # carries, what they add up, and the attributes of the sum
     bound = names_bound(scan.block)
     for i in range(int(scan.attrs["carries"])):
         term = _added(scan, i)
@@ -105,9 +105,10 @@ def _after(scan: Op) -> None:
         if added is not None and added.name == "matmul" and not added.blocks and added.result.type.rank == 2:
             sums.append((i, added))
         elif added is not None and added.name == "sum":
-            rows.append((i, added.operands[0], [0, *(a + 1 for a in added.attrs["axes"])]))
-        else:
-            rows.append((i, term, [0]))
+            attrs = {**added.attrs, "axes": [0, *(a + 1 for a in added.attrs["axes"])]}
+            rows.append((i, added.operands[0], attrs))
+        elif term.type.dtype != "bool":  # what is added up of those is whether any holds
+            rows.append((i, term, {"axes": [0]}))
     sides = [
         _side(v, turned) for _, p in sums for v, turned in ((p.operands[0], True), (p.operands[1], False))
     ]
@@ -131,8 +132,8 @@ def _after(scan: Op) -> None:
         total = b.matmul(_flat(b, ready[left[0]], left[1], 0), _flat(b, ready[right[0]], right[1], 1))
         start = new.operands[int(new.attrs["seqs"]) + i]
         new.results[i].replace_by(b.add(start, total))
-    for i, v, axes in rows:
-        total = b.op("sum", ready[v], attrs={"axes": axes}).result
+    for i, v, attrs in rows:
+        total = b.op("sum", ready[v], attrs=attrs).result
         start = new.operands[int(new.attrs["seqs"]) + i]
         new.results[i].replace_by(b.add(start, total))
 

@@ -10,7 +10,7 @@ import numpy as np
 from tcc import build
 from tcc.build import node, shape_of, size_of, size_product, size_variable
 from tcc.debug import Assert
-from tcc.elemwise import DISCRETE, and_, cast, eq, ge, invert, isnan, le, maximum, neq, or_, switch
+from tcc.elemwise import DISCRETE, and_, cast, eq, ge, invert, isnan, le, maximum, minimum, neq, or_, switch
 from tcc.graph import Apply
 from tcc.indexing import inc_subtensor, set_subtensor, take
 from tcc.joining import join
@@ -59,7 +59,8 @@ def searchsorted(x: Any, v: Any, side: str = "left", sorter: Any = None) -> Any:
 def repeat(x: Any, repeats: Any, axis: int | None = None) -> Any:
     """Each element of x `repeats` times along `axis`, or of the flattened x.
 
-    `repeats` is a number, or a vector with one for each element along the axis; ValueError where their counts differ.
+    `repeats` is a number, or a vector with one for each element along the axis; ValueError where their counts differ, or one is
+    negative.
     """
     x, repeats = as_variable(x), as_variable(repeats)
     if repeats.type.ndim > 1:
@@ -77,9 +78,10 @@ def repeat(x: Any, repeats: Any, axis: int | None = None) -> Any:
     axis %= x.type.ndim
     many = build.cast(repeats, "int64")
     many = node("second", _line(size_of(x, axis)), many).result  # must have x's size
+    below = total(minimum(many, 0))
+    places = build.as_size(switch(below < 0, below, total(many) + 1))  # a size below 0 is refused
     # as many elements end at or before a place as have been passed there
-    count = build.as_size(total(many))
-    marks = build.broadcast_to(scalar_constant(0, "int64"), [build.size_arithmetic("add", count, 1)])
+    marks = build.broadcast_to(scalar_constant(0, "int64"), [places])
     passed = inc_subtensor(marks[cumsum(many)], scalar_constant(1, "int64"))
     return take(x, cumsum(passed[:-1]), axis)
 

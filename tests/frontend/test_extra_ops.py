@@ -267,6 +267,8 @@ def test_what_does_not_fit_is_an_error():
         run(lambda y: T.to_one_hot(y, 3), np.array([0, 3]))
     with pytest.raises(ValueError, match="mis-match"):
         run(lambda v, r: T.repeat(v, r, 0), M, np.array([1, 2]))
+    with pytest.raises(ValueError, match="negative"):
+        run(lambda v, r: T.repeat(v, r, 0), M, np.array([2, -1, 3]))
     with pytest.raises(IndexError):
         run(lambda i: T.unravel_index(i, (2, 3))[0], np.array([6]))
     with pytest.raises(TypeError, match="dimensions must sum"):
