@@ -2,7 +2,8 @@
 
 Records are the CPU's (tcc.codegen.radix): integers that are ordered as the elements are, with their positions below where
 those are asked for, so no two of them are equal and the result hangs on no order.  A merge gives each block neighbours of the
-result, and of these each thread some, whose beginnings in both runs are found by bisection (merge path: Odeh et al., 2012).
+result, whose beginnings in both runs are found by bisection (merge path: Odeh et al., 2012).  The last steps of a bitonic network
+merge these, three of them in a thread's registers at a time: threads that walk through both runs meet in banks as chance has it.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from tcc.ir.dims import Size
 
 TILE = 1024  # records of a line that a block sorts
 THREADS = 256
-SOME = TILE // BLOCK  # records that a thread merges
+SOME = TILE // BLOCK  # records that a thread of a merge holds
 MOST_PASSES = 22  # for 2^32 elements
 
 
@@ -253,12 +254,17 @@ class Records(Places):
             left = e.value(f"sub i64 {pitch}, {begin}")
             a = self.record_at(source, plus(e, line, begin))
             self.merge(a, run, left, e.value(f"sub i64 {out}, {begin}"))
-            self.over_tile(
-                lambda t: (
-                    self.record_at(self.shared, t),
-                    self.record_at(target, plus(e, plus(e, line, out), t)),
-                )
-            )
+
+            def result(t: str, _: list[str]) -> None:
+                """The network's last step, of neighbours."""
+                x, y = (self.read_record(self.spot(n)) for n in (t, e.value(f"xor i64 {t}, 1")))
+                odd = e.value(f"trunc i64 {t} to i1")
+                less = e.value(f"icmp ult {self.record_type} {x}, {y}")
+                other = e.value(f"icmp eq i1 {less}, {odd}")
+                made = e.value(f"select i1 {other}, {self.record_type} {y}, {self.record_type} {x}")
+                self.keep_record(made, self.record_at(target, plus(e, plus(e, line, out), t)))
+
+            e.loop(self.member, TILE, BLOCK, result)
             barrier(e)  # the next records take the place of these
 
         e.loop(block_index(e), times(e, self.size(self.count_kept), tiles), grid_size(e), unit)
@@ -267,18 +273,36 @@ class Records(Places):
         blocks = dims.minimum(dims.mul(self.launched, needed, self.count_kept, self.tiles), MOST_BLOCKS)
         return finish(e, "merge", self.slots.slots, (blocks, 1, 1), BLOCK, TILE * self.bytes)
 
-    def over_tile(self, places: Callable[[str], tuple[str, str]]) -> None:
-        """Copies a tile's records from one of their `places` to the other, neighbours by neighbouring threads."""
+    def spot(self, index: str) -> str:
+        """A record's place in a tile that is merged, where neither threads that hold neighbours nor those whose records' numbers
+        lack bits 1 to 3 or 4 to 6 meet in a bank."""
+        e = self.e
+        low = e.value(f"and i64 {e.value(f'lshr i64 {index}, {4 if self.bytes <= 4 else 3}')}, 14")
+        high = e.value(f"and i64 {e.value(f'lshr i64 {index}, 3')}, 16")
+        return self.record_at(self.shared, e.value(f"xor i64 {e.value(f'xor i64 {index}, {low}')}, {high}"))
 
-        def one(t: str, _: list[str]) -> None:
-            source, target = places(t)
-            self.keep_record(self.read_record(source), target)
+    def held(self, stride: int) -> list[str]:
+        """The numbers of the thread's records, which are `stride` apart."""
+        e = self.e
+        low = e.value(f"and i64 {self.member}, {stride - 1}")
+        first = plus(e, times(e, e.value(f"sub i64 {self.member}, {low}"), str(SOME)), low)
+        return [plus(e, first, str(k * stride)) for k in range(SOME)]
 
-        self.e.loop(self.member, TILE, BLOCK, one)
+    def in_registers(self, records: list[str]) -> list[str]:
+        """The network's steps of strides 4, 2 and 1 of the thread's records."""
+        e, t, records = self.e, self.record_type, list(records)
+        for stride in (4, 2, 1):
+            for k in range(SOME):
+                if k & stride == 0:
+                    x, y = records[k], records[k + stride]
+                    over = e.value(f"icmp ugt {t} {x}, {y}")
+                    records[k] = e.value(f"select i1 {over}, {t} {y}, {t} {x}")
+                    records[k + stride] = e.value(f"select i1 {over}, {t} {x}, {t} {y}")
+        return records
 
     def merge(self, a: str, run: str, left: str, diagonal: str) -> None:
-        """Leaves TILE results from number `diagonal` on in shared memory: of the run at `a`, with `left` records from there to
-        the end, and the one behind it."""
+        """Leaves TILE results from number `diagonal` on in shared memory, but for the order of neighbours: of the run at `a`, with
+        `left` records from there to the end, and the one behind it."""
         e = self.e
         b = self.record_at(a, run)
         a_count = at_most(e, run, left)
@@ -288,34 +312,19 @@ class Records(Places):
         own = e.value(f"sub i64 {self.split(a, b, a_count, b_count, plus(e, diagonal, str(TILE)))}, {i}")
         first, second = self.record_at(a, i), self.record_at(b, e.value(f"sub i64 {diagonal}, {i}"))
 
-        def place(t: str) -> tuple[str, str]:
+        def place(t: str) -> str:
+            """Those of the first run rise, behind them those of the second fall."""
             of_a = e.value(f"icmp slt i64 {t}, {own}")
-            other = self.record_at(second, e.value(f"sub i64 {t}, {own}"))
-            source = e.value(f"select i1 {of_a}, ptr {self.record_at(first, t)}, ptr {other}")
-            return source, self.record_at(self.shared, t)
+            other = self.record_at(second, e.value(f"sub i64 {TILE - 1}, {t}"))
+            return e.value(f"select i1 {of_a}, ptr {self.record_at(first, t)}, ptr {other}")
 
-        self.over_tile(place)
-        barrier(e)
-        a, b, a_count = self.shared, self.record_at(self.shared, own), own
-        b_count = e.value(f"sub i64 {TILE}, {own}")
-        start = times(e, self.member, str(SOME))
-        i = self.split(a, b, a_count, b_count, start)
-        j, made = e.value(f"sub i64 {start}, {i}"), list[str]()
-        for _ in range(SOME):
-            a_left, b_left = e.value(f"icmp slt i64 {i}, {a_count}"), e.value(f"icmp slt i64 {j}, {b_count}")
-            pa, pb = self.record_at(a, i), self.record_at(b, j)
-            # what is not there is not read: the other stands for it
-            x = self.read_record(e.value(f"select i1 {a_left}, ptr {pa}, ptr {pb}"))
-            y = self.read_record(e.value(f"select i1 {b_left}, ptr {pb}, ptr {pa}"))
-            not_above = e.value(f"icmp ule {self.record_type} {x}, {y}")
-            first = e.value(f"and i1 {a_left}, {not_above}")  # if b is used up, y is x
-            made.append(e.value(f"select i1 {first}, {self.record_type} {x}, {self.record_type} {y}"))
-            taken = e.value(f"zext i1 {first} to i64")
-            i, j = plus(e, i, taken), plus(e, j, e.value(f"sub i64 1, {taken}"))
-        barrier(e)  # all have read
-        for k, record in enumerate(made):
-            self.keep_record(record, self.record_at(self.shared, plus(e, start, str(k))))
-        barrier(e)
+        for stride in (BLOCK, BLOCK // SOME, BLOCK // SOME**2):
+            numbers = self.held(stride)
+            places = [place(t) if stride == BLOCK else self.spot(t) for t in numbers]
+            made = self.in_registers([self.read_record(p) for p in places])
+            for t, record in zip(numbers, made, strict=True):
+                self.keep_record(record, self.spot(t))
+            barrier(e)
 
     def split(self, a: str, b: str, a_count: str, b_count: str, diagonal: str) -> str:
         """How many of the first `diagonal` results are of a; of equal records those of a come first."""
