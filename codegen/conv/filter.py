@@ -107,7 +107,8 @@ class ConvFilter(ConvText):
         near = self.strides[2] == self.dilation[2] == 1 and self.inner < 2
         if not near or not isinstance(taps, int) or not isinstance(count, int):
             return h, v, channels
-        if not 1 < taps <= min(count, MOST_TAPS):
+        most = min(MOST_TAPS, ((32 if self.target.avx512 else 16) - 1) // 2)  # for a row of a vector
+        if not 1 < taps <= min(count, most):
             return h, v, channels
         with_taps, few, wide = best_tile(*how, taps=taps)
         if with_taps >= cycles * taps:
