@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tcc.codegen import sorting
+from tcc.codegen import quicklines
 from tcc.ir.arrays import as_numbers, in_memory, rounded
 from tcc.ir.text import parse_func
 from tcc.ir.types import numpy_dtype
@@ -98,7 +98,7 @@ def test_ordered_and_equal_lines(dtype: str) -> None:
 @pytest.mark.parametrize("dtype", ["f32", "u32", "i64"])
 def test_ranges_that_do_not_halve(dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TCC_CACHE", "0")
-    monkeypatch.setattr(sorting, "DEPTH", 0)
+    monkeypatch.setattr(quicklines, "DEPTH", 0)
     check(dtype, [numbers(dtype, (2, n), n) for n in (257, 1009)], 1)
 
 
@@ -106,7 +106,7 @@ def test_ranges_that_do_not_halve(dtype: str, monkeypatch: pytest.MonkeyPatch) -
 @pytest.mark.parametrize("dtype", ["f32", "u32", "f64"])
 def test_long_lines_by_all_threads(target: str, dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TCC_TARGET", target)
-    n = sorting.LONG + 77
+    n = quicklines.LONG + 77
     lines = numbers(dtype, (4, n))
     lines[1], lines[2], lines[3] = 1, np.arange(n) % 2, -np.arange(n) % 1000
     threads = pool()
