@@ -69,9 +69,8 @@ class Destinations:
         self.known = known  # whether a type's sizes are known from the beginning, as those of all places here
         self.places: dict[Value, Value] = {}
         self.parts: dict[Value, Part] = {}
-        self.behind: dict[
-            Value, Value
-        ] = {}  # of those that are made behind what another value holds, this one
+        # of those that are made behind what another value holds, this one
+        self.behind: dict[Value, Value] = {}
         self.strides: dict[Value, tuple[Size, ...]] = {}  # of those that are parts
         self.through: set[Value] = set()  # views whose places are those of their operands, seen otherwise
         self.wholes: dict[Op, Value] = {}  # the places of concats of which a part is made

@@ -126,9 +126,8 @@ class _Following:
         self.graph, self.number, self.step, self.names, self.run = graph, number, step, names, run
         self.kernel, self.grid = run.program.kernels[step.kernel], run.grid(step)
         self.arguments = run.arguments(step)
-        self.known: dict[
-            tuple[int, ...], list[int]
-        ] = {}  # arguments by the scalars that the sizes are made of
+        # arguments by the scalars that the sizes are made of
+        self.known: dict[tuple[int, ...], list[int]] = {}
         maps = any(isinstance(a, TensorMap) for a in step.arguments)  # which are several words
         self.changing = (
             None if maps else [n for n, a in enumerate(step.arguments) if _argument_names(a) & names]

@@ -17,9 +17,8 @@ from tcc.codegen.index import Size as Number
 from tcc.ir.dims import Size
 
 MOST_STEPS = 12  # of a round
-Place = Callable[
-    [int, Sequence[int]], Number
-]  # what a tap of a channel meets in an operand, in bytes from its first
+# what a tap of a channel meets in an operand, in bytes from its first
+Place = Callable[[int, Sequence[int]], Number]
 Step = Callable[[Number, list[str], list[str]], list[str]]
 
 

@@ -139,9 +139,8 @@ class Axis(NamedTuple):
         return corners and self.reach <= MOST_OFFSET and self.step <= MOST_STEP
 
 
-ONE = Axis(
-    places=1, positions=1, lower=0, step=1, taps=1, apart=0, all_taps=1
-)  # what a line of pixels has for a height
+# what a line of pixels has for a height
+ONE = Axis(places=1, positions=1, lower=0, step=1, taps=1, apart=0, all_taps=1)
 
 
 class _Pixels(Warpgroups, Geometry):

@@ -39,10 +39,8 @@ DRIVER = (
 GRAPHS = (  # which drivers before CUDA 11.4 lack, whose calls are launched kernel by kernel
     "cuStreamBeginCapture_v2 cuStreamEndCapture cuGraphInstantiateWithFlags cuGraphLaunch cuGraphDestroy cuGraphExecDestroy"
 ).split()
-TILE_MAP, PIXEL_MAP = (
-    "cuTensorMapEncodeTiled",
-    "cuTensorMapEncodeIm2col",
-)  # of CUDA 12.0, which drivers for sm_90a have
+# of CUDA 12.0, which drivers for sm_90a have
+TILE_MAP, PIXEL_MAP = "cuTensorMapEncodeTiled", "cuTensorMapEncodeIm2col"
 NAMES = [*DRIVER, *GRAPHS, TILE_MAP, PIXEL_MAP]
 NON_BLOCKING = 1  # of a stream: it does not wait for the default one
 RELAXED = 2  # other threads and allocations are not in a capture's way

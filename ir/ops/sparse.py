@@ -103,9 +103,8 @@ def sample_ref(indices: Any, indptr: Any, x: Any, y: Any) -> Any:
     matrix_of(np.zeros(len(indices), bool), indices, indptr, len(y))
     made = np.empty(len(indices), x.dtype)
     rows = rows_of(indptr)
-    step = max(
-        1, (1 << 18) // max(1, x.shape[1])
-    )  # elements at a time, so that what is gathered stays in cache
+    # elements at a time, so that what is gathered stays in cache
+    step = max(1, (1 << 18) // max(1, x.shape[1]))
     for at in range(0, len(indices), step):
         part = slice(at, at + step)
         np.einsum("ek,ek->e", x[rows[part]], y[indices[part]], out=made[part])

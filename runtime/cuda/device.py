@@ -396,9 +396,8 @@ class CudaDevice:
             if not self._mark:
                 do("cuEventCreate", ctypes.byref(self._mark), UNTIMED)
             do("cuEventRecord", self._mark, ctypes.c_void_p(first))
-            do(
-                "cuStreamWaitEvent", ctypes.c_void_p(then), self._mark, 0
-            )  # for this record, not for later ones
+            # for this record, not for later ones
+            do("cuStreamWaitEvent", ctypes.c_void_p(then), self._mark, 0)
 
     def owns(self, address: int) -> bool:
         """Whether it is an address of this device's memory."""
