@@ -42,10 +42,10 @@ def arguments(dtype: str, k: int, indices: Array, indptr: Array) -> list[Array]:
 @pytest.mark.parametrize("target", ["host", "x86-64-v3", "plain"])
 @pytest.mark.parametrize("dtype", ["f32", "f64", "i16"])
 def test_products(dtype: str, target: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One column, less than a vector of them, several vectors and a ragged end; known sizes and run-time ones have the same bits."""
+    """No column, one, less than a vector of them, several vectors and a ragged end; known sizes and run-time ones have the same bits."""
     monkeypatch.setenv("TCC_TARGET", target)
     func = parse_func(TEXT.format(d=dtype, k="k"))
-    for k in (1, 3, 37) if target == "host" else (37,):
+    for k in (0, 1, 3, 37) if target == "host" else (37,):
         assert disagreement(func, arguments(dtype, k, INDICES, INDPTR)) == ""
 
 
@@ -56,3 +56,15 @@ def test_what_is_no_matrix_raises() -> None:
         assert disagreement(func, args) == ""
         with pytest.raises(ValueError, match=message):
             run_native(func, args)
+
+
+def test_a_matrix_without_rows() -> None:
+    func = parse_func("""func @f(%a: f32[n], %i: i32[n], %p: i32[1], %x: f32[7,k], %y: f32[0,k]) -> (f32[0,k], f32[7,k], f32[n]) {
+      %u = csr_dot %a, %i, %p, %x : f32[0,k]
+      %v = csr_tdot %a, %i, %p, %y {columns = 7} : f32[7,k]
+      %w = csr_sample %i, %p, %y, %x : f32[n]
+      yield %u, %v, %w
+    }""")
+    none = np.zeros(0, "f4")
+    args = [none, none.astype("i4"), np.zeros(1, "i4"), np.ones((7, 3), "f4"), np.ones((0, 3), "f4")]
+    assert disagreement(func, args) == ""
