@@ -11,8 +11,8 @@ help:
 	@echo "make setup   a virtual environment in .venv with tcc and its developers' tools"
 	@echo "make demo    trains two classifiers of handwritten digits"
 	@echo "make check   format, lint, types and the fast tests"
-	@echo "make test    all tests"
-	@echo "make test-exhaustive   every float32 value through every vector function; takes most of an hour"
+	@echo "make test    the tests"
+	@echo "make test-exhaustive   the longest tests, then every float32 value through every vector function; takes most of two hours"
 	@echo "make fuzz    bad bundles, manifests, weights and IR, found by coverage (atheris), SECONDS=60 for each reader"
 	@echo "make bench   speed against whichever of NumPy, torch, JAX, PyTensor and ONNX Runtime are installed"
 	@echo "make peers   installs those in .peers, for make bench"
@@ -34,12 +34,13 @@ check: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/python -m tcc.tools.typecheck
-	$(PYTEST) -m 'not slow'
+	$(PYTEST) -m 'not slow and not long'
 
 test: setup
-	$(PYTEST)
+	$(PYTEST) -m 'not long'
 
 test-exhaustive: setup
+	$(PYTEST) -m long
 	$(BIN)/python -m pytest -s tests/exhaustive/math_floats.py
 
 SECONDS ?= 60

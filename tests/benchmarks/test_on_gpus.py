@@ -97,7 +97,7 @@ def at_its_size(case: Case, arch: str) -> DeviceProgram:
     return program
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.skipif(shutil.which("ptxas") is None, reason="there is no ptxas")
 @pytest.mark.parametrize("arch", ARCHS)
 @pytest.mark.parametrize("topic", TOPICS)

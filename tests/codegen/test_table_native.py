@@ -26,7 +26,10 @@ KNOWN = 37  # some vectors and a ragged end
 LENGTHS = (0, 1, 3, 16, KNOWN, 150)
 
 
-@pytest.fixture(autouse=True, params=TARGETS)
+PARAMS = [pytest.param(name, marks=pytest.mark.long) if name == "plain256" else name for name in TARGETS]
+
+
+@pytest.fixture(autouse=True, params=PARAMS)
 def target(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     for name, value in TARGETS[request.param].items():
         monkeypatch.setenv(name, value)

@@ -16,8 +16,8 @@ FRONTEND = Path(__file__).parent.parent / "frontend"
 GROUPS = [
     "function updates inputs ifelse config modes messages unshared debug",
     "scan scan_counts checkpoints random raw_random user_op",
-    "indexing broadcast numbers bfloat16 table_rop special onehot",
-    "loading profiling typed_list fft graphop separable weights",
+    pytest.param("indexing broadcast numbers bfloat16 table_rop special onehot", marks=pytest.mark.long),
+    pytest.param("loading profiling typed_list fft graphop separable weights", marks=pytest.mark.long),
 ]
 INTERPRETED = "config modes unshared scan_counts raw_random numbers bfloat16 table_rop loading profiling separable weights"
 

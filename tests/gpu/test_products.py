@@ -294,7 +294,7 @@ def test_old_chips_multiply_halves_as_floats() -> None:
         assert len(ops) == 1 and [k.name.split("_")[1] for k in kernels_of(ops[0], 70, False)] == ["matmul"]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("size", [(4096, 4096, 4096), (64, 64, 4096), (4, 4096, 512)])
 @pytest.mark.parametrize("dtype", ["bf16", "f32", "tf32", "f64", "i8", "u8"])
 def test_products_fit_registers(dtype: str, size: tuple[int, int, int]) -> None:

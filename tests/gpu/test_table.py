@@ -200,7 +200,7 @@ def test_all_elementwise_rows(rows: Any) -> None:
     assert elementwise_mistakes(rows) == []
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("start", range(0, len(ON_DEVICE), 24))
 def test_kernels_fit_registers(start: int) -> None:
     func, _, _ = other(ON_DEVICE[start : start + 24])
