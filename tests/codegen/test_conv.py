@@ -24,7 +24,8 @@ from tcc.tools.compare import compile_native
 
 TARGETS = {"host": {}, "plain256": {"TCC_TARGET": "plain", "TCC_VECTOR_BITS": "256"}, "plain128": {}}
 TARGETS["plain128"] = {"TCC_TARGET": "plain", "TCC_VECTOR_BITS": "128"}
-KINDS = [("host", "f32"), ("host", "f64"), ("plain256", "f32"), ("plain128", "f64")]
+KINDS = [("host", "f32"), ("host", "f64"), ("plain128", "f64")]
+KINDS += [pytest.param("plain256", "f32", marks=pytest.mark.long)]
 
 # image, filters, strides, pads, dilation, groups
 CASES = {
