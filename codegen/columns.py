@@ -21,7 +21,14 @@ from tcc.codegen.vectors import each_vector
 ROWS_AHEAD = 16  # the hardware does not follow strides of pages
 STRETCH = 1024  # elements of the inner axis whose accumulators are in memory
 ROWS = 4  # that are added to them at a time
+FEW_ROWS = 16  # most rows that are added up in registers, vector by vector of a stretch
 WORD = 8  # bytes of an accumulator
+
+
+Point = tuple[
+    list[str], dict[int, str], Memo, Memo
+]  # indices, addresses, and values that do not vary, of a row
+Points = list[Point]
 
 
 def column_kernel(program: Program, target: Target) -> Kernel:
@@ -46,6 +53,8 @@ class _Columns(Nest):
         known = isinstance(n, int) and n >= 4 * self.lanes
         # (with 32 registers strips are long enough, and lines are fetched ahead)
         self.stretches = known and self.light and self.far() and target.registers < 32 and self.lanes > 1
+        rows = program.sizes[self.summed[0]] if len(self.summed) == 1 else None
+        self.at_once = rows if isinstance(rows, int) and rows <= FEW_ROWS else 0
 
     def kernel(self) -> Kernel:
         e = self.e
@@ -159,7 +168,8 @@ class _Columns(Nest):
         cost = times(e, self.count(self.summed), str(STRETCH * self.element_cost))
         self.parallel(times(e, self.count(self.kept), pieces), cost)
         e.end("i32 0")
-        return finish(e, tuple(self.slots.slots), "columns", len(self.folds) * STRETCH * WORD)
+        memory = 0 if self.at_once else len(self.folds) * STRETCH * WORD
+        return finish(e, tuple(self.slots.slots), "columns", memory)
 
     def pieces(self, n: str) -> str:
         return self.e.value(f"sdiv i64 {plus(self.e, n, str(STRETCH - 1))}, {STRETCH}")
@@ -167,8 +177,6 @@ class _Columns(Nest):
     def stretch(self, kept: Sequence[str], start: str, count: str) -> None:
         """All reduced axes for `count` neighbours along the inner axis from `start` on."""
         e, lanes = self.e, self.lanes
-        memory = self.scratch()
-        totals = [e.gep(memory, k * STRETCH * WORD) for k in range(len(self.folds))]
         t = VecType(scalar.memory_elem(self.program.writes[0].dtype), lanes)
 
         def at(k: int, offset: str) -> str:
@@ -189,17 +197,18 @@ class _Columns(Nest):
 
             each_vector(e, t, self.target, count, vector)
 
+        def points(outer: list[str], first: str, many: int) -> Points:
+            return [self.point([*kept, *outer, plus(e, first, str(r))]) for r in range(many)]
+
+        def added(points: Points, pos: Position, values: list[str]) -> list[str]:
+            for point in points:
+                self.indices, self.bases, self.scalars, self.splats = point
+                values = self.visit(pos, values)
+            return values
+
         def rows(outer: list[str], first: str, many: int) -> None:
-            points = [self.point([*kept, *outer, plus(e, first, str(r))]) for r in range(many)]
-
-            def add(offset: str, pos: Position) -> None:
-                values = kept_at(offset)
-                for point in points:
-                    self.indices, self.bases, self.scalars, self.splats = point
-                    values = self.visit(pos, values)
-                keep(offset, values)
-
-            each(add)
+            made = points(outer, first, many)
+            each(lambda offset, pos: keep(offset, added(made, pos, kept_at(offset))))
 
         def nest(axes: list[int], outer: list[str]) -> None:
             end = self.size(self.program.sizes[axes[0]])
@@ -210,18 +219,25 @@ class _Columns(Nest):
             e.loop(0, whole, ROWS, lambda i, _: rows(outer, i, ROWS))
             e.loop(whole, end, 1, lambda i, _: rows(outer, i, 1))
 
-        each(lambda offset, _: keep(offset, [f.identity(lanes) for f in self.folds]))
-        nest(self.summed, [])
         bases = [self.base(access, [*kept, *["0"] * len(self.summed)]) for _, access in self.reduces]
+        nothing = [f.identity(lanes) for f in self.folds]
 
-        def leave(offset: str, pos: Position) -> None:
-            for (_, access), fold, base, value in zip(self.reduces, self.folds, bases, kept_at(offset)):
+        def leave(pos: Position, values: list[str]) -> None:
+            for (_, access), fold, base, value in zip(self.reduces, self.folds, bases, values):
                 made = fold.narrow(e, self.target, value, lanes)
                 self.store(access.dtype, made, base, access.strides[self.inner], pos)
 
-        each(leave)
+        if self.at_once:
+            all_rows = points([], "0", self.at_once)
+            each(lambda _, pos: leave(pos, added(all_rows, pos, nothing)))
+            return
+        memory = self.scratch()
+        totals = [e.gep(memory, k * STRETCH * WORD) for k in range(len(self.folds))]
+        each(lambda offset, _: keep(offset, nothing))
+        nest(self.summed, [])
+        each(lambda offset, pos: leave(pos, kept_at(offset)))
 
-    def point(self, at: Sequence[str]) -> tuple[list[str], dict[int, str], Memo, Memo]:
+    def point(self, at: Sequence[str]) -> Point:
         """What a row's loop needs, made ahead of it: indices, addresses, and what does not vary."""
         self.at_point(at)
         for node in self.program.nodes:

@@ -3,8 +3,9 @@
 An element becomes an unsigned key (negative floats with all bits turned, others with the sign bit turned; NaN is the largest
 key), and where positions are asked for, a record with the key above the position, so that equal elements stay in their
 order.  Long lines are sorted by bytes from the lowest (LSD radix sort; bytes that all records share are passed over), short
-ones by insertion.  argtopk finds the byte-wise prefix of the k-th key first, and sorts what lies below it; for small k a
-bound of the k-th key, which the k-th least of the lowest keys of 2k groups is, and sorts what does not lie above that.  A
+ones by insertion.  argtopk of a small part of a line finds a bound of the k-th key, which the
+k-th least of the lowest keys of 2k groups is, and sorts what does not lie above that (of elements in no order 1.4 k); of a
+larger part it finds the byte-wise prefix of the k-th key first, and sorts what lies below it.  A
 unit of parallel work is a line, which may have up to 2^32 elements.
 """
 
@@ -14,11 +15,11 @@ from collections.abc import Callable, Sequence
 
 from tcc.codegen.emit import VecType
 from tcc.codegen.gather import Places
-from tcc.codegen.index import plus, times
+from tcc.codegen.index import Index, known, plus, times
 from tcc.codegen.kernel import Kernel, finish
 from tcc.codegen.nest import Position, Vectors, iota
 from tcc.codegen.target import Target
-from tcc.codegen.vectors import splat
+from tcc.codegen.vectors import load, splat, store
 from tcc.ir import dims
 from tcc.ir.core import Op
 from tcc.ir.dims import Size
@@ -27,7 +28,8 @@ from tcc.runtime.layout import CTX_SCRATCH, CTX_SCRATCH_BYTES
 
 INSERTION = 32  # most records that are sorted by insertion
 BUCKETS = 256
-FEW = 32  # most elements that are looked for below a bound
+FEW = 32  # elements that are looked for below a bound of which the lowest keys of groups fit registers
+GROUP = 4  # elements, at least, of a group whose lowest key helps to find a bound
 INFINITY = {"f16": 0x7C00, "bf16": 0x7F80, "f32": 0x7F80_0000, "f64": 0x7FF0_0000_0000_0000}
 
 
@@ -118,8 +120,7 @@ class Lines(Places):
         e.loop(start, whole, lanes, lambda i, _: body(Position(i, lanes)))
 
         def rest(i: str, _: list[str]) -> None:
-            left = splat(e, VecType("i64", lanes), e.value(f"sub i64 {end}, {i}"))
-            body(Position(i, lanes, e.value(f"icmp slt {VecType('i64', lanes)} {iota(lanes)}, {left}")))
+            body(Position(i, lanes, self.live(end, i)))
 
         e.loop(whole, end, lanes, rest)
 
@@ -127,10 +128,9 @@ class Lines(Places):
 
     def build(self, places: Sequence[str], records: str, end: str, start: str = "0") -> None:
         """The line's records; what lies behind them up to a whole vector is written too."""
-        base, stride = self.at(0, places), self.types[0].strides[self.axis]
 
         def vector(pos: Position) -> None:
-            key = self.key(self.vectors.load(self.raw, base, stride, pos))
+            key = self.keys_at(places, pos)
             if self.positions:
                 key = self.with_positions(key, self.vectors.lane_index(pos))
             self.keep_records(key, records, pos)
@@ -157,46 +157,87 @@ class Lines(Places):
         at = index if self.width == 64 else e.value(f"zext i64 {index} to {t}")
         return e.value(f"or {t} {wide}, {at}")
 
-    def below(self, places: Sequence[str], areas: Areas, k: int) -> str:
+    def below(self, places: Sequence[str], areas: Areas, k: Size) -> str:
         """Puts the records of a line into the first area that may be among the k lowest; gives their number."""
-        e, lanes, base = self.e, self.lanes, self.at(0, places)
-        stride, n = self.types[0].strides[self.axis], self.size(self.length)
-        t = VecType(f"i{self.bits}", lanes)
-        ways = max(1, -(-2 * k // lanes))
-        step = ways * lanes
-
-        def key(pos: Position) -> str:
-            return self.key(self.vectors.load(self.raw, base, stride, pos))
-
-        def least(i: str, found: list[str]) -> list[str]:
-            keys = [key(Position(plus(e, i, str(w * lanes)), lanes)) for w in range(ways)]
-            return [e.call(t, f"llvm.umin.{t.suffix}", (t, a), (t, b)) for a, b in zip(found, keys)]
-
-        whole = e.value(f"sub i64 {n}, {e.value(f'srem i64 {n}, {step}')}")
-        groups = e.loop(0, whole, step, least, [(t, t.const(-1))] * ways)
-        for g, group in enumerate(groups):
-            for lane in range(lanes):
-                one = e.value(f"extractelement {t} {group}, i64 {lane}")
-                self.put(self.record(one, "0"), areas.second, str(g * lanes + lane))
-        sorted_groups = self.sorted(areas, areas.second, areas.first, str(step))
-        bound = e.value(f"lshr i{self.width} {self.load(sorted_groups, str(k - 1))}, {self.shift}")
+        e, t = self.e, VecType(f"i{self.bits}", self.lanes)
+        n = self.size(self.length)
+        sorted_groups = self.sorted(areas, areas.second, areas.first, self.group_minima(places, areas, k))
+        last = k - 1 if isinstance(k, int) else e.value(f"sub i64 {self.size(k)}, 1")
+        bound = e.value(f"lshr i{self.width} {self.load(sorted_groups, str(last))}, {self.shift}")
         bounds = splat(e, t, e.value(f"trunc i{self.width} {bound} to i{self.bits}"))
 
         def collect(start: str, end: str, count: str, masked: bool) -> str:
             def vector(i: str, state: list[str]) -> list[str]:
-                mask = ""
-                if masked:
-                    left = splat(e, VecType("i64", lanes), e.value(f"sub i64 {end}, {i}"))
-                    mask = e.value(f"icmp slt {VecType('i64', lanes)} {iota(lanes)}, {left}")
-                keys = key(Position(i, lanes, mask))
+                mask = self.live(end, i) if masked else ""
+                keys = self.keys_at(places, Position(i, self.lanes, mask))
                 hits = e.value(f"icmp ule {t} {keys}, {bounds}")
                 hits = e.value(f"and {t.of('i1')} {hits}, {mask}") if masked else hits
                 return [self.append(keys, hits, i, state[0], areas.first)]
 
-            return e.loop(start, end, lanes, vector, [("i64", count)])[0]
+            return e.loop(start, end, self.lanes, vector, [("i64", count)])[0]
 
-        full = e.value(f"and i64 {n}, {-lanes}")
+        full = e.value(f"and i64 {n}, {-self.lanes}")
         return collect(full, n, collect("0", full, "0", False), True)
+
+    def group_minima(self, places: Sequence[str], areas: Areas, k: Size) -> str:
+        """Puts the lowest keys of 2k groups of a line, or of a few more, as records into the second area; gives their number.
+
+        A group has every so-manieth element.  The lowest keys of a few groups are kept in registers, of more in the first area.
+        """
+        e, lanes, n = self.e, self.lanes, self.size(self.length)
+        t = VecType(f"i{self.bits}", lanes)
+        index = Index(e)
+        step = index.round_up(index.mul(2, known(self.size(k))), lanes)
+        whole = e.value(f"sub i64 {n}, {e.value(f'srem i64 {n}, {step}')}")
+
+        def lower(a: str, b: str) -> str:
+            return e.call(t, f"llvm.umin.{t.suffix}", (t, a), (t, b))
+
+        def keep(group: str, g: str) -> None:
+            for lane in range(lanes):
+                one = e.value(f"extractelement {t} {group}, i64 {lane}")
+                self.put(self.record(one, "0"), areas.second, plus(e, g, str(lane)))
+
+        if isinstance(k, int) and k <= FEW:
+            ways = range(0, int(step), lanes)
+
+            def least(i: str, found: list[str]) -> list[str]:
+                keys = [self.keys_at(places, Position(plus(e, i, str(w)), lanes)) for w in ways]
+                return [lower(a, b) for a, b in zip(found, keys)]
+
+            groups = e.loop(0, whole, str(step), least, [(t, t.const(-1))] * len(ways))
+            for w, group in zip(ways, groups, strict=True):
+                keep(group, str(w))
+            return str(step)
+
+        def at(g: str) -> str:
+            return e.gep(areas.first, g, t.elem)
+
+        def begin(g: str, _: list[str]) -> None:
+            store(e, t, self.keys_at(places, Position(g, lanes)), at(g))
+
+        def add(i: str, _: list[str]) -> None:
+            def one(g: str, _: list[str]) -> None:
+                keys = self.keys_at(places, Position(plus(e, i, g), lanes))
+                store(e, t, lower(load(e, t, at(g)), keys), at(g))
+
+            e.loop(0, str(step), lanes, one)
+
+        e.loop(0, str(step), lanes, begin)  # there are as many elements
+        e.loop(str(step), whole, str(step), add)
+        e.loop(0, str(step), lanes, lambda g, _: keep(load(e, t, at(g)), g))
+        return str(step)
+
+    def keys_at(self, places: Sequence[str], pos: Position) -> str:
+        """Vectors of a line's keys."""
+        base, stride = self.at(0, places), self.types[0].strides[self.axis]
+        return self.key(self.vectors.load(self.raw, base, stride, pos))
+
+    def live(self, end: str, i: str) -> str:
+        """Which lanes of a vector from `i` on lie before `end`."""
+        t = VecType("i64", self.lanes)
+        left = splat(self.e, t, self.e.value(f"sub i64 {end}, {i}"))
+        return self.e.value(f"icmp slt {t} {iota(self.lanes)}, {left}")
 
     def append(self, keys: str, hits: str, first: str, count: str, records: str) -> str:
         """Appends the records of the lanes that hit; gives how many there are then."""

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from tcc.codegen.index import at_most
+from tcc.codegen.index import Index, at_most, known
 from tcc.codegen.kernel import Kernel
 from tcc.codegen.quicklines import HalvedLines, QuickLines
-from tcc.codegen.radix import FEW, Areas, Lines
+from tcc.codegen.radix import FEW, GROUP, Areas, Lines
 from tcc.codegen.target import Target
 from tcc.ir.core import Op
 
@@ -30,17 +30,11 @@ def topk_kernel(op: Op, target: Target) -> Kernel:
     w = Lines(op, target, positions=True, largest=bool(op.attrs["largest"]))
     e, k = w.e, w.types[1].shape[w.axis]
 
-    if isinstance(k, int) and 0 < k <= FEW:
-        least = k
+    def bounded(places: list[str], areas: Areas) -> None:
+        n, found = w.size(w.length), w.below(places, areas, k)
+        w.write(places, w.sorted(areas, areas.first, areas.second, found), at_most(e, n, w.size(k)))
 
-        def few(places: list[str], areas: Areas) -> None:
-            n, found = w.size(w.length), w.below(places, areas, least)
-            count = at_most(e, n, str(least))
-            w.write(places, w.sorted(areas, areas.first, areas.second, found), count)
-
-        return w.kernel(few)
-
-    def line(places: list[str], areas: Areas) -> None:
+    def selected(places: list[str], areas: Areas) -> None:
         n = w.size(w.length)
         count = at_most(e, n, w.size(k))
         w.build(places, areas.first, n)
@@ -51,5 +45,18 @@ def topk_kernel(op: Op, target: Target) -> Kernel:
         # what was selected is in the second area, and the first is free
         w.write(places, w.sorted(areas, areas.second, areas.first, count), count)
 
+    def either(places: list[str], areas: Areas) -> None:
+        index, n, wanted = Index(e), w.size(w.length), w.size(k)
+        few = known(
+            index.both(index.less(0, wanted), index.less(index.mul(2 * GROUP, wanted), index.add(n, 1)))
+        )
+        if isinstance(few, int):
+            (bounded if few else selected)(places, areas)
+            return
+        e.when(e.value(f"icmp ne i64 {few}, 0"), lambda: bounded(places, areas))
+        e.when(e.value(f"icmp eq i64 {few}, 0"), lambda: selected(places, areas))
+
+    if isinstance(k, int) and 0 < k <= FEW:
+        return w.kernel(bounded)
     w.selects = True
-    return w.kernel(line, [k])
+    return w.kernel(either, [k])

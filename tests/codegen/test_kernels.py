@@ -256,3 +256,21 @@ def test_columns_from_far_away_add_up_as_near_ones():
     }""")
     rng = np.random.default_rng(0)
     assert disagreement(func, [rng.standard_normal((3, 87, 1029)), rng.standard_normal((3, 87))]) == ""
+
+
+@pytest.mark.parametrize("rows", [1, 3, 16])
+def test_few_rows_from_far_away_add_up_as_near_ones(rows):
+    func = parse_func("""func @f(%x: f32[q,p,n], %w: f32[p]) -> (f32[q,n], i32[n], f32[n]) {
+      %c = dimshuffle %w {order = [-1, 0, -1]} : f32[1,p,1]
+      %b = broadcast %c {shape = [q, p, n]} : f32[q,p,n]
+      %y = mul %x, %b : f32[q,p,n]
+      %s = sum %y {axes = [1]} : f32[q,n]
+      %i = cast %x {dtype = "i32"} : i32[q,p,n]
+      %t = sum %i {axes = [0, 1]} : i32[n]
+      %m = max %x {axes = [0, 1]} : f32[n]
+      yield %s, %t, %m
+    }""")
+    rng = np.random.default_rng(0)
+    n = 150_001 // rows  # more than the second-level cache holds
+    x = 9 * rng.standard_normal((1, rows, n), np.float32)
+    assert disagreement(func, [x, rng.standard_normal(rows, np.float32)]) == ""
