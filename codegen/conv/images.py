@@ -9,9 +9,9 @@ without those steps that add zero.
 from __future__ import annotations
 
 import hashlib
-import itertools
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from tcc.codegen.conv.axes import Run
 from tcc.codegen.conv.channels import ByChannels, by_channels_is_possible
@@ -19,6 +19,7 @@ from tcc.codegen.conv.kernel import Conv
 from tcc.codegen.conv.plan import ConvPlan
 from tcc.codegen.conv.text import Number, best_tile, round_bytes
 from tcc.codegen.conv.tile import ConvTile
+from tcc.codegen.conv.walk import Walk, kept_apart
 from tcc.codegen.emit import VecType
 from tcc.codegen.index import Index
 from tcc.codegen.kernel import Kernel
@@ -29,7 +30,8 @@ from tcc.ir.core import Op
 from tcc.ir.dims import known
 from tcc.ir.types import dense_strides
 
-MOST_ENTRIES = 1 << 12  # of the table of taps
+MOST_ENTRIES = 1 << 12  # taps that all results of an image meet
+_MOST_TEXT = 1 << 12  # multiply-adds that stand in the text one by one
 _TURN = 6  # cycles for a vector that is turned and copied
 _LEAN = 0.93  # of the model's time for tiles by channels, whose vectors are aligned, beside that by pixels
 _NEAR = 4  # which part of the second-level cache filters may fill to be met again pixel by pixel
@@ -69,55 +71,103 @@ def _is_possible(c: ConvPlan) -> bool:
     return known(source.shape[0]) >= c.t.lanes and 1 < taps and taps * pixels <= 4 * MOST_ENTRIES
 
 
+@dataclass(frozen=True)
+class _Met:
+    """What one result meets along an axis: the first tap, the source's element there, and how many taps."""
+
+    tap: int
+    element: int
+    count: int
+
+
+@dataclass(frozen=True)
+class _Neighbours:
+    """Of so many results in a row: for each of the taps that some of them meet, from the first of these, which element of the
+    source each result meets, from the first of those."""
+
+    count: int
+    taps: tuple[tuple[int, tuple[int | None, ...]], ...]
+
+
 class _ByImages(ConvTile):
+    """A tile is [h channels, some neighbours in a row of results, v vectors of images]."""
+
     def __init__(self, op: Op, target: Target) -> None:
         super().__init__(op, target)
         self.images = known(self.source.shape[0])
         self.space, self.kernel_size, self.pixels = (
             [known(s) for s in self.three(t.shape[2:], 1)] for t in (self.source, self.filters, self.result)
         )
-        self.met = self._taps()
-        entries = sum(map(len, self.met))
+        self.met = [self._along(axis) for axis in range(3)]
         self.inside, self.made = math.prod(self.space), math.prod(self.pixels)
-        channels, m = known(self.depth_channels), known(self.m)
-        depth = max(channels * entries // self.made, 1)
-        cycles, self.h, self.v = best_tile(
-            self.t, target, m, self.images, depth, aligned=True, ends=True, lines=(-1, 0)
-        )
-        self.width = self.v * self.t.lanes
-        self.tiles = -(-m // self.h)
-        vectors = -(-self.images // self.t.lanes) * (channels * self.inside + 2 * m * self.made)
-        self.filters_stay = self.tiles * self.h * channels * math.prod(self.kernel_size) * self.t.bytes <= (
-            target.l2_bytes // _NEAR
-        )
-        end = _STEP_END if self.filters_stay else _FAR_END
-        self.whole_cycles = end * cycles * self.made + _TURN * vectors
-        if entries > MOST_ENTRIES:
-            self.whole_cycles = math.inf
         self.merged = self.direct = False
+        entries = math.prod(sum(m.count for m in line) for line in self.met)
+        cycles = self._tile(max(known(self.depth_channels) * entries // self.made, 1))
+        self.width = self.v * self.t.lanes
+        self.tiles = -(-known(self.m) // self.h)
+        vectors = -(-self.images // self.t.lanes) * (
+            known(self.depth_channels) * self.inside + 2 * known(self.m) * self.made
+        )
+        of_tile = known(self.depth_channels) * math.prod(self.kernel_size) * self.h * self.t.bytes
+        tile_stays = of_tile <= target.l1_bytes * 3 // 4
+        all_stay = self.tiles * of_tile <= target.l2_bytes // _NEAR
+        self.tile_by_tile = tile_stays or not all_stay
+        end = _STEP_END if all_stay else _FAR_END
+        self.whole_cycles = end * cycles + _TURN * vectors
+        text = sum(len(some.taps) for some in {some for _, _, some in self._groups()})
+        if entries > MOST_ENTRIES or text * self.h * self.row * self.v > _MOST_TEXT:
+            self.whole_cycles = math.inf
 
-    def _taps(self) -> list[list[tuple[int, int]]]:
-        """For each pixel of the result: the taps that meet an element of the source, and that element."""
-        lines = []
-        for axis in range(3):
-            lo, stride, dilation = known(self.pads()[axis]), self.strides[axis], self.dilation[axis]
-            line: list[list[tuple[int, int]]] = []
-            for o in range(self.pixels[axis]):
-                at: list[tuple[int, int]] = []
-                for tap in range(self.kernel_size[axis]):
-                    i, rest = o * stride + tap * dilation - lo, 0
-                    if not self.forward:
-                        i, rest = divmod(o + lo - tap * dilation, stride)
-                    if not rest and 0 <= i < self.space[axis]:
-                        at.append((tap, i))
-                line.append(at)
-            lines.append(line)
-        _, sh, sw = self.space
-        _, kh, kw = self.kernel_size
-        return [
-            [((a * kh + b) * kw + c, (i * sh + j) * sw + k) for (a, i), (b, j), (c, k) in itertools.product(*at)]
-            for at in itertools.product(*lines)
-        ]  # fmt: skip
+    def _tile(self, depth: int) -> float:
+        """The cycles of all tiles of so many steps."""
+        how = self.t, self.target, known(self.m)
+        if self.target.avx512:
+            self.row = 1
+            cycles, self.h, self.v = best_tile(*how, self.images, depth, aligned=True, ends=True)
+            return cycles * self.made
+        # neighbours meet the same elements, which are in the first-level cache then
+        across, self.v = self.pixels[2], 1
+        cycles, self.h, self.row = best_tile(*how, across * self.t.lanes, depth, aligned=True, ends=True)
+        return cycles * (self.made // across) * -(-self.images // self.t.lanes)
+
+    def _along(self, axis: int) -> list[_Met]:
+        """For each result along an axis; taps and elements are `apart`."""
+        lo, stride, dilation = known(self.pads()[axis]), self.strides[axis], self.dilation[axis]
+        line = []
+        for o in range(self.pixels[axis]):
+            at: list[tuple[int, int]] = []
+            for tap in range(self.kernel_size[axis]):
+                i, rest = o * stride + tap * dilation - lo, 0
+                if not self.forward:
+                    i, rest = divmod(o + lo - tap * dilation, stride)
+                if not rest and 0 <= i < self.space[axis]:
+                    at.append((tap, i))
+            line.append(_Met(*(at[0] if at else (0, 0)), len(at)))
+        return line
+
+    def _apart(self, axis: int) -> tuple[int, int]:
+        """From one tap that a result meets to the next: (taps, elements)."""
+        stride, dilation = self.strides[axis], self.dilation[axis]
+        if self.forward:
+            return 1, dilation
+        common = math.gcd(stride, dilation)
+        return stride // common, -dilation // common
+
+    def _groups(self) -> list[tuple[int, int, _Neighbours]]:
+        """Of a row of results, some at a time: the first tap and element, and what they meet from there."""
+        line, groups = self.met[2], []
+        (tap_step, step), end = self._apart(2), len(self.met[2])
+        for begin in range(0, end, self.row):
+            some = line[begin : begin + self.row]
+            met = [{m.tap + i * tap_step: m.element + i * step for i in range(m.count)} for m in some]
+            taps = sorted(set().union(*met))
+            first = taps[0] if taps else 0
+            element = min((i for at in met for i in at.values()), default=0)
+            steps = tuple(
+                (tap - first, tuple(at[tap] - element if tap in at else None for at in met)) for tap in taps
+            )
+            groups.append((first, element, _Neighbours(len(some), steps)))
+        return groups
 
     def _constant(self, values: Sequence[int]) -> str:
         """The name of a table in the code."""
@@ -141,12 +191,15 @@ class _ByImages(ConvTile):
         self.results = self.reserve(most * self.made_block * bytes)
         self.turn = self.helper(copy_transposed(self.t, self.target), pack_name(self.t, "turn"))
         rest = -(-(self.images % self.width) // self.t.lanes)
+        groups = self._groups()
+        kinds = sorted({some for _, _, some in groups}, key=str)
         for v in sorted({self.v, rest or self.v}):
-            self._write_sum(v)
+            for number, some in enumerate(kinds):
+                self._write_sum(f"sum{number}of{v}", some, v)
         self.write_edge()
         self.write_pack(0, tuple(Run(0, 1, k, 0, 0, 0, 1, 0, 1) for k in self.kernel_size), table_too=False)
         self._write_turn()
-        self._write_pixels(rest)
+        self._write_pixels([(*at, kinds.index(some)) for *at, some in groups], rest)
         self._write_back()
 
         e = self.begin_kernel()
@@ -160,9 +213,9 @@ class _ByImages(ConvTile):
             self.put("first", first)
             self.put("count", count)
             self.parallel("turn", x.mul(count, channels), self.inside * self.v * 64)
-            entries = sum(map(len, self.met)) * channels // self.made
-            cost = self.h * self.v * (entries * 8 + 64)
-            self.parallel("pixels", x.mul(count, self.made * known(self.tiles)), cost)
+            entries = math.prod(sum(m.count for m in line) for line in self.met) * channels // self.made
+            cost = self.h * self.row * self.v * (entries * 8 + 64)
+            self.parallel("pixels", x.mul(count, self._rows() * len(groups) * known(self.tiles)), cost)
             self.parallel("back", x.mul(count, known(self.m)), self.made * self.v * 96)
 
         e.loop(0, blocks, most, round)
@@ -198,72 +251,114 @@ class _ByImages(ConvTile):
         e.loop("%begin", "%end", 1, unit)
         e.end()
 
-    def _write_sum(self, v: int) -> None:
-        """`sum(args, a, b, c, taps, count)`: c[h, v vectors] are the sums over channels, then over the taps in a table."""
+    def _rows(self) -> int:
+        """Of results, of an image and a channel."""
+        return self.pixels[0] * self.pixels[1]
+
+    def _write_sum(self, name: str, some: _Neighbours, v: int) -> None:
+        """`name(args, a, b, c, deep, down)`: c[h, some of a row, v vectors] are the sums over channels, and so many taps along the
+        first two axes, of what `some` results in a row meet."""
         e, t, h = self.e, self.t, self.h
         places = ("ptr noalias readonly %a", "ptr noalias readonly %b", "ptr noalias %c")
-        self.begin_function(f"sum{v}", *places, "ptr noalias readonly %taps", "i64 %count")
+        self.begin_function(name, *places, "i64 %deep", "i64 %down")
+        tap, element = h * t.bytes, self.width * t.bytes
+        row = some.count
 
-        def channel(_: str, s: list[str]) -> list[str]:
-            def tap(k: str, acc: list[str]) -> list[str]:
-                entry = e.gep("%taps", k, "i64")
-                where = [e.value(f"load i32, ptr {e.gep(entry, i, 'i32')}, align 4") for i in range(2)]
-                a, b = (e.gep(p, e.value(f"sext i32 {w} to i64")) for p, w in zip(s[:2], where))
-                vectors = [load(e, t, e.gep(b, j * t.lanes, t.elem)) for j in range(v)]
-                return self.multiply([e.gep(a, i, t.elem) for i in range(h)], vectors, acc)
+        def taps(_: Number, places: list[str], sums: list[str]) -> list[str]:
+            for number, (from_first, met) in enumerate(some.taps):
+                if number:
+                    places = kept_apart(e, places)
+                a, b = e.gep(places[0], from_first * tap), places[1]
+                there = [(p, j, i) for p, i in enumerate(met) if i is not None for j in range(v)]
+                vectors = [load(e, t, e.gep(b, i * element + j * t.lanes * t.bytes)) for _, j, i in there]
+                at = [(i * row + p) * v + j for i in range(h) for p, j, _ in there]
+                filters = [e.gep(a, i, t.elem) for i in range(h)]
+                for k, value in zip(at, self.multiply(filters, vectors, [sums[k] for k in at]), strict=True):
+                    sums[k] = value
+            return sums
 
-            acc = e.loop(0, "%count", 1, tap, [(t, p) for p in s[2:]])
-            a = e.gep(s[0], math.prod(self.kernel_size) * h, t.elem)
-            return [a, e.gep(s[1], self.inside * self.width, t.elem), *acc]
-
-        start: list[tuple[VecType | str, str]] = [("ptr", "%a"), ("ptr", "%b")]
-        start += [(t, "zeroinitializer")] * (h * v)
-        done = e.loop(0, self.size(self.depth_channels), 1, channel, start)[2:]
-        for i, value in enumerate(done):
-            place = (i // v * self.made * self.width) + i % v * t.lanes
+        levels: list[tuple[Number, tuple[int, int]]] = []
+        tap_size, size = math.prod(self.kernel_size), self.inside
+        levels.append((self.size(self.depth_channels), (tap_size * tap, size * element)))
+        for axis, count in ((0, "%deep"), (1, "%down")):
+            tap_size, size = tap_size // self.kernel_size[axis], size // self.space[axis]
+            taps_apart, apart = self._apart(axis)
+            if any(m.count != 1 for m in self.met[axis]):
+                levels.append((count, (taps_apart * tap_size * tap, apart * size * element)))
+        walk = Walk(tuple(levels), ((0, 0),))
+        start: list[tuple[VecType, str]] = [(t, "zeroinitializer")] * (h * row * v)
+        done = walk.through(e, levels[0][0], [(0, "%a"), (1, "%b")], start, taps)
+        for k, value in enumerate(done):
+            i, rest = divmod(k, row * v)
+            p, j = divmod(rest, v)
+            place = (i * self.made + p) * self.width + j * t.lanes
             store(e, t, value, e.gep("%c", place, t.elem))
         e.end()
 
-    def _write_pixels(self, rest: int) -> None:
-        """Body over (block, pixel of the result, tile of its channels).  Filters that do not stay in a near cache from pixel to
-        pixel meet all pixels tile by tile."""
+    def _write_pixels(self, groups: Sequence[tuple[int, int, int]], rest: int) -> None:
+        """Body over (block, group of neighbouring results, tile of their channels).  Filters of which a tile's stay in the
+        first-level cache meanwhile, or that do not all stay in a near one, meet all results tile by tile."""
         e = self.begin_body("pixels")
         x, t = Index(e), self.t
         turned, results, pack = self.scratch(self.turned), self.scratch(self.results), self.get("pack")
-        each: list[int] = []
-        starts = [0]
-        for met in self.met:
-            for tap, element in met:
-                each += [tap * self.h * t.bytes, element * self.width * t.bytes]
-            starts.append(len(each) // 2)
-        taps, ends = self._constant(each or [0]), self._constant(starts)
+        _, _, kw = self.kernel_size
+        _, sh, sw = self.space
+        tap, element = self.h * t.bytes, self.width * t.bytes
+        rows = [
+            [(a.tap * self.kernel_size[1] + b.tap) * kw * tap, (a.element * sh + b.element) * sw * element]
+            + [a.count, b.count]
+            for a in self.met[0]
+            for b in self.met[1]
+        ]
+        of_rows = self._constant([n for row in rows for n in row])
+        of_groups = self._constant([n for a, b, which in groups for n in (a * tap, b * element, which)])
+
+        def numbers(table: str, number: Number, count: int) -> list[str]:
+            at = e.gep(table, x.mul(number, count), "i32")
+            found = [e.value(f"load i32, ptr {e.gep(at, i, 'i32')}, align 4") for i in range(count)]
+            return [e.value(f"sext i32 {n} to i64") for n in found]
 
         def unit(u: str, _: list[str]) -> None:
-            if self.filters_stay:
-                both, number = self.divide(x, u, self.size(self.tiles))
-                block, pixel = self.divide(x, both, self.made)
-            else:
-                both, pixel = self.divide(x, u, self.made)
+            if self.tile_by_tile:
+                both, pixel = self.divide(x, u, len(rows) * len(groups))
                 block, number = self.divide(x, both, self.size(self.tiles))
-            at = e.gep(ends, pixel, "i32")
-            places_of = [e.value(f"load i32, ptr {e.gep(at, i, 'i32')}, align 4") for i in range(2)]
-            bounds = [e.value(f"sext i32 {i} to i64") for i in places_of]
+            else:
+                both, number = self.divide(x, u, self.size(self.tiles))
+                block, pixel = self.divide(x, both, len(rows) * len(groups))
+            row, group = self.divide(x, pixel, len(groups))
+            a_row, b_row, deep, down = numbers(of_rows, row, 4)
+            a_group, b_group, which = numbers(of_groups, group, 3)
+            first = x.add(x.mul(row, self.pixels[2]), x.mul(group, self.row))
             b = e.gep(turned, x.mul(block, self.turned_block), t.elem)
-            c = e.gep(results, x.add(x.mul(block, self.made_block), x.mul(pixel, self.width)), t.elem)
-            function = f"@KERNEL_NAME.sum{self.v}"
-            if rest:
-                count = self._images_of(x, block)[1]
-                full = e.value(f"icmp eq i64 {count}, {self.width}")
-                function = e.value(f"select i1 {full}, ptr {function}, ptr @KERNEL_NAME.sum{rest}")
-
+            c = e.gep(results, x.add(x.mul(block, self.made_block), x.mul(first, self.width)), t.elem)
             a = e.gep(pack, x.mul(number, x.mul(self.size(self.depths[0]), self.h)), t.elem)
             to = e.gep(c, x.mul(number, self.h * self.made * self.width), t.elem)
-            places = (("ptr", "%args"), ("ptr", a), ("ptr", b), ("ptr", to))
-            these = (("ptr", e.gep(taps, bounds[0], "i64")), ("i64", x.sub(bounds[1], bounds[0])))
-            self.call_by(function, *places, *these)
+            places = (
+                ("ptr", e.gep(a, x.add(a_row, a_group))),
+                ("ptr", e.gep(b, x.add(b_row, b_group))),
+                ("ptr", to),
+            )
+            function = self._function(x, which, 1 + max(n for _, _, n in groups), block, rest)
+            self.call_by(function, ("ptr", "%args"), *places, ("i64", deep), ("i64", down))
 
         e.loop("%begin", "%end", 1, unit)
         e.end()
+
+    def _function(self, x: Index, which: str, kinds: int, block: Number, rest: int) -> str:
+        """That which of these it is, for the images of a block."""
+        e = self.e
+
+        def of_vectors(v: int) -> str:
+            function = f"@KERNEL_NAME.sum0of{v}"
+            for number in range(1, kinds):
+                this = e.value(f"icmp eq i64 {which}, {number}")
+                function = e.value(f"select i1 {this}, ptr @KERNEL_NAME.sum{number}of{v}, ptr {function}")
+            return function
+
+        if not rest or rest == self.v:
+            return of_vectors(self.v)
+        full = e.value(f"icmp eq i64 {self._images_of(x, block)[1]}, {self.width}")
+        return e.value(f"select i1 {full}, ptr {of_vectors(self.v)}, ptr {of_vectors(rest)}")
 
     def _write_back(self) -> None:
         """Body over (block, channel of the result): each image's pixels to their places, through the op's block."""

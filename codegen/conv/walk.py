@@ -22,18 +22,23 @@ Place = Callable[[int, Sequence[int]], Number]
 Step = Callable[[Number, list[str], list[str]], list[str]]
 
 
+def kept_apart(e: Emit, places: Sequence[str]) -> list[str]:
+    """The same for what follows: what two steps both read would be kept in registers between them, which are all taken."""
+    return [e.value(f'call ptr asm "", "=r,0"(ptr {p})') for p in places]
+
+
 @dataclass(frozen=True)
 class Walk:
     """For each operand of a tile, distances in bytes: of a round's `steps`, and from one turn of each level to the next.  Of
     the levels, (turns, distances), the first is that of the rounds, whose turns are the tile's to count."""
 
-    levels: tuple[tuple[int, tuple[int, ...]], ...]
+    levels: tuple[tuple[Number, tuple[int, ...]], ...]
     steps: tuple[tuple[int, ...], ...]
 
     @property
     def steps_of_round(self) -> int:
         """Of the first level."""
-        return math.prod(turns for turns, _ in self.levels[1:]) * len(self.steps)
+        return math.prod(int(turns) for turns, _ in self.levels[1:]) * len(self.steps)
 
     def through(
         self,
@@ -53,8 +58,7 @@ class Walk:
         def all_steps(k: Number, places: list[str], values: list[str]) -> tuple[list[str], list[str]]:
             for i, distances in enumerate(self.steps):
                 values = step(x.add(x.mul(k, len(self.steps)), i), moved(places, distances), values)
-                # what two steps both read would be kept in registers between them, which are all taken
-                places = [e.value(f'call ptr asm "", "=r,0"(ptr {p})') for p in places]
+                places = kept_apart(e, places)
             return places, values
 
         def level(depth: int, k: Number, places: list[str], values: list[str]) -> tuple[list[str], list[str]]:
