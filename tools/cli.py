@@ -47,6 +47,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def run(arguments: list[str]) -> int:
     """The exit code of a command line: no exception leaves this."""
+    if not arguments:
+        complain(cli.get_help(click.Context(cli, info_name="tcc")))
+        return USAGE
     try:
         cli.main(arguments, prog_name="tcc", standalone_mode=False)
     except click.exceptions.Exit as e:

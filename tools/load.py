@@ -14,6 +14,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import click
+
 from tcc.driver import Program
 from tcc.tools.report import Failure, read_module
 
@@ -28,7 +30,7 @@ def load_programs(target: str, pattern: str = "") -> dict[str, Program]:
     try:
         wanted = re.compile(pattern)
     except re.error as e:
-        raise Failure(f"tcc: error: --fn: {pattern!r} is not a regular expression: {e}") from None
+        raise click.BadParameter(f"{pattern!r} is not a regular expression: {e}", param_hint="--fn") from None
     found = read_programs(target) if target.endswith(".tcir") or target == "-" else import_programs(target)
     chosen = {name: p for name, p in found.items() if wanted.search(name)}
     if not chosen:
@@ -105,6 +107,10 @@ def import_module(place: str) -> ModuleType:
     """A file, run under its own name with its folder first on the path; or a module by its name."""
     path = Path(place)
     if not place.endswith(".py"):
+        if not all(part.isidentifier() for part in place.split(".")):
+            raise Failure(
+                f"{place}: error: neither a Python file nor the name of a module (model.py:f names a function)"
+            )
         sys.path.insert(0, "")
         try:
             return importlib.import_module(place)

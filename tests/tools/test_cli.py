@@ -385,7 +385,8 @@ def test_dump_of_a_module_takes_every_compiled_function(here: Path, capsys: Outp
         ("no.such.module:f", "no.such.module: error: no module of this name"),
         ("f.tcir --fn g", "f.tcir: error: nothing to show for --fn g (there is f)"),
         ("empty.py", "(there is no compiled function; name one, or what builds one: empty.py:NAME)"),
-        ("f.tcir --fn (", "tcc: error: --fn: '(' is not a regular expression"),
+        (".", ".: error: neither a Python file nor the name of a module"),
+        ("some/folder:f", "some/folder: error: neither a Python file nor the name of a module"),
     ],
 )
 def test_what_cannot_be_dumped_is_1(here: Path, target: str, words: str, capsys: Output) -> None:
@@ -394,6 +395,18 @@ def test_what_cannot_be_dumped_is_1(here: Path, target: str, words: str, capsys:
     assert run(["dump", *target.split()]) == 1
     err = capsys.readouterr().err
     assert words in err and "Traceback" not in err
+
+
+def test_names_are_found_by_a_regular_expression(here: Path, capsys: Output) -> None:
+    assert run(["dump", "f.tcir", "--fn", "("]) == 2
+    assert "tcc: error: Invalid value for --fn: '(' is not a regular expression" in capsys.readouterr().err
+
+
+def test_without_a_command_the_help_is_printed_once(capsys: Output) -> None:
+    assert run([]) == 2
+    printed = capsys.readouterr()
+    assert run(["--help"]) == 0
+    assert (printed.out, printed.err) == ("", capsys.readouterr().out)
 
 
 def test_help_says_what_each_command_does_on_one_line(capsys: Output) -> None:
