@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -21,18 +22,28 @@ def pack(generator: np.random.RandomState) -> Any:
     return np.concatenate([key.astype(np.uint32), tail, np.array([gauss]).view(np.uint32)])
 
 
-def unpack(words: Any) -> np.random.RandomState:
-    """A generator in the state that `words` hold."""
+def unpack(words: Any, generator: np.random.RandomState | None = None) -> np.random.RandomState:
+    """A generator, a new one if none is given, in the state that `words` hold."""
     words = np.ascontiguousarray(words, np.uint32)
-    generator = np.random.RandomState()
+    generator = np.random.RandomState() if generator is None else generator
     gauss = float(words[626:].view(np.float64)[0])
     generator.set_state(("MT19937", words[:624], int(words[624]), int(words[625]), gauss))
     return generator
 
 
+class _Drawing(threading.local):
+    """The generator that a thread's draws take turns with: a new one asks the system for a seed, which takes longer."""
+
+    def __init__(self) -> None:
+        self.generator = np.random.RandomState()
+
+
+_drawing = _Drawing()
+
+
 def draw(method: str, state: Any, sizes: Any, args: Sequence[Any], dtype: str) -> tuple[Any, Any]:
     """The state after the draw, and what was drawn as `dtype`."""
-    generator = unpack(state)
+    generator = unpack(state, _drawing.generator)
     made = METHODS[method](generator, tuple(int(n) for n in sizes), *args)
     return pack(generator), np.asarray(made).astype(numpy_dtype(dtype))
 

@@ -163,6 +163,17 @@ def test_random_streams_draw_what_numpy_draws(name):
         assert made.dtype == wanted.dtype and np.array_equal(made, wanted)
 
 
+def test_random_streams_that_take_turns_keep_to_their_states():
+    r, seeds = RandomStreams(7), states(7)
+    f = tcc.function(
+        [], [r.normal((3,)), r.normal((1,)), r.uniform((2,))]
+    )  # odd: a normal number is left over
+    a, b, c = (next(seeds) for _ in range(3))
+    for _ in range(3):
+        wanted = a.normal(size=3), b.normal(size=1), c.uniform(size=2)
+        assert all(np.array_equal(made, w) for made, w in zip(f(), wanted))
+
+
 def test_random_streams_keep_their_states():
     r = RandomStreams(234)
     u, n = r.uniform((2,)), r.normal((2,))
