@@ -243,6 +243,10 @@ class Made:
     def update_variables(self) -> Sequence[Any]:
         return self.recipe.updates
 
+    def get_shared(self) -> list[Any]:
+        """The shared variables that it reads or updates."""
+        return list(self.container.shared)
+
     def copy(
         self,
         name: str | None = None,

@@ -10,7 +10,7 @@ import weakref
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from dataclasses import replace as with_fields
-from types import FrameType
+from types import FrameType, SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from tcc.ir.optable import OpDef
@@ -112,6 +112,7 @@ class Apply:
         "shown",
         "implicit",
         "index",
+        "_tag",
         "__weakref__",
     )
 
@@ -137,6 +138,7 @@ class Apply:
         self.loc = user_location() if loc is None else loc
         self.shown, self.implicit = shown, implicit
         self.index: Any = None  # of a subtensor: (whole, index) for set_subtensor
+        self._tag: SimpleNamespace | None = None
         self.results = tuple(result_of(t, self, i) for i, t in enumerate(types))
         if config.compute_test_value != "off" and defn.name != "call":
             from tcc.testvalues import attach
@@ -158,6 +160,13 @@ class Apply:
     def __setstate__(self, state: dict[str, Any]) -> None:
         for name, value in state.items():
             setattr(self, name, value)
+
+    @property
+    def tag(self) -> SimpleNamespace:
+        """Notes of the user's, which copies of the node keep."""
+        if self._tag is None:
+            self._tag = SimpleNamespace()
+        return self._tag
 
     @property
     def name(self) -> str:
@@ -455,6 +464,8 @@ def copied(node: Apply, new: Mapping[Variable, Variable], body: Body | None = No
     if node.index is not None:
         whole, index = node.index
         fresh.index = (change(whole), tuple(with_variables(i, change) for i in index))
+    if node._tag is not None:
+        fresh.tag.__dict__.update(node.tag.__dict__)
     for old, made in zip(node.results, fresh.results):
         made.name = old.name
         if "tag" in old.__dict__:

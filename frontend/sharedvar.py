@@ -175,7 +175,12 @@ def shared(
         return GenericSharedVariable(ObjectContainer(value, borrow), name)
     sizes = tuple(shape) if shape is not None else (None,) * array.ndim
     if broadcastable is not None:
-        sizes = tuple(1 if b else s for b, s in zip(broadcastable, sizes, strict=True))
+        if len(broadcastable) != len(sizes):
+            raise TypeError(
+                f"Wrong number of dimensions: expected {len(broadcastable)}, which broadcastable={tuple(broadcastable)} has, "
+                f"got {len(sizes)} with shape {array.shape}."
+            )
+        sizes = tuple(1 if b else s for b, s in zip(broadcastable, sizes))
     type = TensorType(array.dtype.name if dtype is None else dtype, shape=sizes)
     array = type.filter(array if dtype is None else type.carried(array), strict, allow_downcast)
     made = TensorSharedVariable(type, Container(_stored(array, type), borrow), name)

@@ -459,6 +459,7 @@ TREE: dict[str, Entry] = {
             "dump load StripPickler CompatUnpickler PersistentNdarrayID PersistentNdarrayLoad PersistentSharedVariableID",
         )
     ),
+    "compat.python2x": Entry(names={"OrderedDict": "collections:OrderedDict"}),
     "compat.six": Entry((SIX,)),
     "compat.six.moves": Entry((SIX,)),
     "compat": Entry(

@@ -139,6 +139,12 @@ def test_set_value():
         s.value  # noqa: B018
 
 
+def test_broadcastable_is_of_as_many_axes_as_the_value():
+    for value, flags in ((np.ones(3), (True, False)), (np.ones((1, 3)), (True,))):
+        with pytest.raises(TypeError, match=rf"expected {len(flags)}, .* got {value.ndim} with shape"):
+            tcc.shared(value, broadcastable=flags)
+
+
 def test_a_function_sees_a_new_shape(w):
     f = tcc.function([], w.sum())
     assert f() == 3

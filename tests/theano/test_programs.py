@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import collections
+import copy
+import pickle
 from typing import Any
 
 import numpy as np
@@ -142,3 +144,23 @@ def test_a_gradient_of_weights_over_as_many_rows_as_each_step_takes() -> None:
             y = np.tanh(a[:n] @ b)
             want += 2 * y.sum() * (a[:n].T @ (1 - y**2))
         assert np.allclose(f(a, b), want)
+
+
+def test_notes_on_a_node_stay_with_its_copies() -> None:
+    x, y = tt.dvectors("x", "y")
+    made = tt.tanh(x) * 2
+    node = made.owner
+    node.tag.role = "output"
+    assert not hasattr(tt.exp(x).owner.tag, "role")
+    copies = [theano.clone(made, {x: y}), pickle.loads(pickle.dumps(made)), copy.deepcopy(made)]
+    assert [v.owner.tag.role for v in copies] == ["output"] * 3
+    copies[0].owner.tag.role = "other"
+    assert node.tag.role == "output"
+
+
+def test_a_function_tells_its_shared_variables() -> None:
+    x = tt.dvector("x")
+    a, b = theano.shared(np.ones(2), "a"), theano.shared(0.0, "b")
+    f = theano.function([x], x * a, updates=[(b, b + 1)])
+    assert set(f.get_shared()) == {a, b}
+    assert theano.function([x], x).get_shared() == []
