@@ -107,7 +107,11 @@ class Lanes:
         return self.e.value(f"{op} {self.type} {value} to {to}")
 
     def cast(self, value: str, dtype: str) -> str:
-        """`value` as another dtype: floats become integers towards zero, integers wrap, nonzero is true."""
+        """`value` as another dtype: floats become integers towards zero, integers wrap, nonzero is true.
+
+        Floats become integers of 8 and 16 bits by way of 32, as in NumPy and C: instructions for vectors saturate, those for
+        single numbers wrap, and what is beyond the dtype must not hang on where in a row it stands.
+        """
         to = self.like(dtype)
         if dtype in HALVES and dtype != self.dtype:
             if self.dtype == "f64":
@@ -123,6 +127,8 @@ class Lanes:
             return self.icmp("ne", value, self.const(0))
         if self.is_float and to.is_float:
             return self.convert("fpext" if dtype == "f64" else "fptrunc", value, to.type)
+        if self.is_float and to.width < 32:
+            return self.like("i32").cast(self.cast(value, "i32"), dtype)
         if self.is_float:
             return self.convert("fptosi" if to.signed else "fptoui", value, to.type)
         if to.is_float:
