@@ -168,10 +168,11 @@ ALGEBRA: list[AnyRule] = [
     rule("pow(x, 2)", "sqr(x)", stable, low=0.2),
     rule("pow(x, 3)", "x * sqr(x)", stable, low=0.2),
     rule("pow(x, 4)", "sqr(sqr(x))", stable, low=0.2),
-    rule("pow(x, 0.5)", "sqrt(x)", stable, low=0.2),
+    rule("pow(x, 0.5)", "sqrt(x)", stable, low=0.2),  # as NumPy's `**`: NaN at -inf, where C's pow is inf
     rule("pow(x, -1)", "reciprocal(x)", stable, when=floats, low=0.2),
-    rule("pow(x, -2)", "reciprocal(sqr(x))", stable, when=floats, low=0.2),
-    rule("pow(x, -0.5)", "reciprocal(sqrt(x))", stable, low=0.2),
+    rule("pow(x, -2)", "sqr(reciprocal(x))", stable, when=floats, low=0.2),  # a square may be too large
+    # the root alone is NaN at -inf, and its reciprocal -inf at -0
+    rule("pow(x, -0.5)", "where(eq(x, -1e999), 0, abs(reciprocal(sqrt(x))))", stable, low=0.2),
     # these give NaN at -inf, and what the second takes the reciprocal of may be too large
     rule("pow(x, 1.5)", "x * sqrt(x)", fast, low=0.2),
     rule("pow(x, -1.5)", "reciprocal(x * sqrt(x))", fast, low=0.2),

@@ -91,6 +91,22 @@ def test_both_sides_are_equal(r: Rule) -> None:
         np.testing.assert_allclose(got, want, rtol=2e-5, atol=2e-6)
 
 
+@pytest.mark.parametrize("exponent", (-2, -1, -0.5, 0.5, 2, 3, 4))
+@pytest.mark.parametrize("dtype", ("f16", "f32", "f64"))
+def test_powers_are_numpy_s_at_odd_numbers_too(dtype: str, exponent: float) -> None:
+    """As `**` has them, which is `sqrt` for 0.5."""
+    t = numpy_dtype(dtype)
+    big = 2.0 ** (np.finfo(t).maxexp // 2)
+    x = np.array([0, -0.0, 1, -1.5, big, -big, 1 / big, 3, np.inf, -np.inf, np.nan], t)
+    block = Block([Type(dtype, x.shape)])
+    func, b = Func("f", block), Builder(block)
+    b.op("yield", b.pow(block.params[0], b.const(exponent, block.params[0].type)))
+    assert apply_rules(func, index(ALGEBRA))
+    with np.errstate(all="ignore"):
+        (got,) = interpret(func, x)
+        np.testing.assert_allclose(got, x**exponent, rtol=3 * np.finfo(t).eps)
+
+
 @pytest.mark.parametrize("r", [r for r in ALGEBRA if r.strength == "fast"], ids=lambda r: r.text)
 def test_fast_rules_wait_for_the_users_word(r: Rule) -> None:
     assert not apply_rules(instance(r), index([r]))
