@@ -62,7 +62,7 @@ def _fitted(y: Any, x: Any) -> Any:
         for a, b in pair
     )
     shape = (major, minor) if x.type.format == "csr" else (minor, major)
-    return CSM(x.type.format)(data, indices, indptr, T.stack(shape))
+    return CSM(x.type.format).of(data, indices, indptr, T.stack(shape))
 
 
 def _dense_like(dense: Any, x: Any) -> Any:
@@ -79,7 +79,7 @@ def combined(name: str, function: Callable[..., Any], x: Any, y: Any) -> Any:
     kinds = [tensor_type(t, (None,)) for t in (x.type.dtype, INDEX, INDEX)]
     inputs = [*csm_properties(x)[:3], *csm_properties(y)[:3], size_variable(sizes_of(y).minor)]
     data, indices, indptr = call(name, function, inputs, kinds, [], sizes=[None, None, starts])
-    return CSM(x.type.format)(data, indices, indptr, csm_shape(y))
+    return CSM(x.type.format).of(data, indices, indptr, csm_shape(y))
 
 
 def _matrices(arrays: Sequence[Any]) -> list[Any]:

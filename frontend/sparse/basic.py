@@ -71,7 +71,10 @@ class Rows(PackedOp):
 
 
 class CSM(PackedOp):
-    """`CSM(format)(data, indices, indptr, shape)`: the matrix of these arrays.  Its gradient is by the data."""
+    """`CSM(format)(data, indices, indptr, shape)`: the matrix of these arrays.  Its gradient is by the data.
+
+    ValueError, when the function runs, for a shape of another number of rows (csr) or columns (csc) than indptr has.
+    """
 
     assembles = True
 
@@ -81,6 +84,17 @@ class CSM(PackedOp):
         self.format = format
 
     def __call__(self, data: Any, indices: Any, indptr: Any, shape: Any) -> Any:
+        data, indices, indptr, shape = self.operands(data, indices, indptr, shape)
+        axis, lines = (0, "rows") if self.format == "csr" else (1, "columns")
+        what = f"indptr, which has one element more than the sparse matrix has {lines}"
+        return super().__call__(data, indices, T.specify_shape(indptr, [shape[axis] + 1], what), shape)
+
+    def of(self, data: Any, indices: Any, indptr: Any, shape: Any) -> Any:
+        """The same of arrays that are known to fit."""
+        return super().__call__(*self.operands(data, indices, indptr, shape))
+
+    def operands(self, data: Any, indices: Any, indptr: Any, shape: Any) -> tuple[Any, Any, Any, Any]:
+        """The arrays as variables; TypeError for those of another rank or dtype."""
         arrays = [as_variable(data)]
         for name, given in (("indices", indices), ("indptr", indptr)):
             v = as_variable(given)
@@ -94,7 +108,7 @@ class CSM(PackedOp):
         shape = as_variable(shape)
         if shape.type.ndim != 1 or shape.type.dtype not in DISCRETE:
             raise TypeError("shape must be vector of integers", shape, shape.type)
-        return super().__call__(*arrays, build.cast(shape, "int64"))
+        return *arrays, build.cast(shape, "int64")
 
     def types(self, *operands: Any) -> list[Any]:
         return [SparseType(self.format, operands[0].type.dtype)]
@@ -158,7 +172,7 @@ def csm_shape(x: Any) -> Any:
 def like(x: Any, data: Any) -> Any:
     """A matrix with other elements at the places of those of x."""
     _, indices, indptr, shape = csm_properties(x)
-    return CSM(x.type.format)(data, indices, indptr, shape)
+    return CSM(x.type.format).of(data, indices, indptr, shape)
 
 
 class Sizes(NamedTuple):
@@ -246,7 +260,7 @@ def as_format(x: Any, format: str) -> Any:
 def _reformed(x: Any, format: str) -> Any:
     data, indices, indptr, shape = csm_properties(x)
     order, others, starts = build.node("csr_order", indices, indptr, columns=sizes_of(x).minor).results
-    return CSM(format)(data[order], others, starts, shape)
+    return CSM(format).of(data[order], others, starts, shape)
 
 
 def _reform_grad(operands: Sequence[Any], result: Any, g: Any, format: str) -> Sequence[Any]:
@@ -304,7 +318,7 @@ class SparseFromDense(PackedOp):
         whole = x if self.format == "csr" else x.T
         majors, minors = nonzero(whole)
         starts = starts_of(T.neq(whole, 0).sum(axis=1))
-        return [CSM(self.format)(whole[majors, minors], minors, starts, x.shape)]
+        return [CSM(self.format).of(whole[majors, minors], minors, starts, x.shape)]
 
     def grad(self, operands: Sequence[Any], results: Sequence[Any], grads: Sequence[Any]) -> Sequence[Any]:
         flags = [axis for axis, flag in enumerate(operands[0].type.broadcastable) if flag]
@@ -360,7 +374,7 @@ def sp_zeros_like(x: Any) -> Any:
     x = as_sparse_variable(x)
     _, _, indptr, shape = csm_properties(x)
     dtype = str(config.floatX) if x.type.dtype in DISCRETE else x.type.dtype
-    return CSM(x.type.format)(T.zeros([0], dtype), T.zeros([0], INDEX), T.zeros_like(indptr), shape)
+    return CSM(x.type.format).of(T.zeros([0], dtype), T.zeros([0], INDEX), T.zeros_like(indptr), shape)
 
 
 def transpose(x: Any) -> Any:
@@ -374,4 +388,4 @@ def _transpose_grad(operands: Sequence[Any], result: Any, g: Any) -> Sequence[An
 
 def _transposed(x: Any) -> Any:
     data, indices, indptr, shape = csm_properties(x)
-    return CSM("csc" if x.type.format == "csr" else "csr")(data, indices, indptr, shape[::-1])
+    return CSM("csc" if x.type.format == "csr" else "csr").of(data, indices, indptr, shape[::-1])

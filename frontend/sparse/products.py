@@ -98,7 +98,9 @@ class TrueDot(PackedOp):
         data, indices, indptr = call("TrueDot", multiplied, inputs, types, [], sizes=[None, None, starts])
         rows, columns = shape_of(x)[0], shape_of(y)[1]
         return [
-            CSM(x.type.format)(data, indices, indptr, T.stack([size_variable(rows), size_variable(columns)]))
+            CSM(x.type.format).of(
+                data, indices, indptr, T.stack([size_variable(rows), size_variable(columns)])
+            )
         ]
 
     def grad(self, operands: Sequence[Any], results: Sequence[Any], grads: Sequence[Any]) -> Sequence[Any]:

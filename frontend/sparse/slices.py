@@ -78,7 +78,7 @@ def _elements_grad(operands: Sequence[Any], result: Any, g: Any) -> Sequence[Any
 def _selection(data: Any, index: Any, rows: Any) -> Any:
     """The matrix of as many columns as there is data: data[k] in the row index[k] of column k."""
     count = index.shape[0]
-    return CSM("csc")(data, index, T.arange(count + 1), T.stack([rows, count]))
+    return CSM("csc").of(data, index, T.arange(count + 1), T.stack([rows, count]))
 
 
 def get_item_scalar(x: Any, index: Any) -> Any:
@@ -111,7 +111,7 @@ def _rows(x: Any, index: Any) -> Any:
     starts = starts_of(counts)
     total = T.repeat(first - starts[:-1], counts)
     at = total + T.arange(total.shape[0])
-    made = CSM("csr")(data[at], indices[at], starts, T.stack([index.shape[0], shape[1]]))
+    made = CSM("csr").of(data[at], indices[at], starts, T.stack([index.shape[0], shape[1]]))
     return as_format(made, x.type.format)
 
 

@@ -101,7 +101,7 @@ def square_diagonal(diag: Any) -> Any:
     if diag.type.ndim != 1:
         raise TypeError("data argument must be a vector", diag.type)
     n = size_variable(size_of(diag, 0))
-    return CSC(diag, T.arange(n), T.arange(n + 1), T.stack([n, n]))
+    return CSC.of(diag, T.arange(n), T.arange(n + 1), T.stack([n, n]))
 
 
 def kept(x: Any, mask: Any) -> Any:
@@ -109,7 +109,7 @@ def kept(x: Any, mask: Any) -> Any:
     data, indices, indptr, shape = csm_properties(x)
     (at,) = nonzero(mask)
     starts = starts_of(mask)[indptr]
-    return CSM(x.type.format)(data[at], indices[at], starts, shape)
+    return CSM(x.type.format).of(data[at], indices[at], starts, shape)
 
 
 def ensure_sorted_indices(x: Any) -> Any:
@@ -124,7 +124,7 @@ def _passed(operands: Sequence[Any], result: Any, g: Any) -> Sequence[Any]:
 def _sorted(x: Any) -> Any:
     data, indices, indptr, shape = csm_properties(x)
     order = T.argsort(keys_of(x))
-    return CSM(x.type.format)(data[order], indices[order], indptr, shape)
+    return CSM(x.type.format).of(data[order], indices[order], indptr, shape)
 
 
 def remove0(x: Any) -> Any:
@@ -163,7 +163,7 @@ def _vstacked(*args: Any) -> Any:
         width = build.same_size(
             width, sizes_of(b).minor, "sparse: Input dimension mis-match, of matrices that are stacked"
         )
-    made = CSR(data, indices, T.concatenate(starts), T.stack([height, size_variable(width)]))
+    made = CSR.of(data, indices, T.concatenate(starts), T.stack([height, size_variable(width)]))
     return as_format(made, format)
 
 

@@ -126,7 +126,7 @@ class SparseType(Packed):
         """A variable that is made of these arrays: of this type, or in rows for one in blocks."""
         from tcc.sparse.basic import CSM
 
-        return CSM("csc" if self.format == "csc" else "csr")(*parts)
+        return CSM("csc" if self.format == "csc" else "csr").of(*parts)
 
     def variable_class(self) -> Any:
         from tcc.sparse.variables import SparseVariable

@@ -75,8 +75,8 @@ def test_types_and_errors() -> None:
         S.as_sparse_variable(T.dmatrix())
     with pytest.raises(TypeError):
         S.add(T.dmatrix(), T.dmatrix())
-    bad = S.CSR(T.dvector("d"), T.ivector("i"), T.ivector("p"), (2, 3))
-    h = tcc.function(list(bad.owner.operands[:3]), S.dot(bad, np.ones((3, 1))))
+    arrays = [T.dvector("d"), T.ivector("i"), T.ivector("p")]
+    h = tcc.function(arrays, S.dot(S.CSR(*arrays, (2, 3)), np.ones((3, 1))))
     assert h([1.0, 2.0], [0, 2], [0, 1, 2]).tolist() == [[1], [2]]
     for indices, indptr in [
         ([0, 3], [0, 1, 2]),
@@ -86,6 +86,19 @@ def test_types_and_errors() -> None:
     ]:
         with pytest.raises(ValueError, match="sparse: "):
             h([1.0, 2.0], np.array(indices, "int32"), np.array(indptr, "int32"))
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_a_shape_that_contradicts_the_arrays_is_refused(format: str) -> None:
+    arrays = [T.dvector("d"), T.ivector("i"), T.ivector("p")]
+    shape = T.lvector("shape")
+    make = S.CSR if format == "csr" else S.CSC
+    f = tcc.function([*arrays, shape], S.dense_from_sparse(make(*arrays, shape)))
+    a = random((5, 4), format)
+    assert np.array_equal(f(a.data, a.indices, a.indptr, a.shape), a.toarray())
+    for wrong in ((6, 5), (4, 3), (-5, -4)):
+        with pytest.raises(ValueError, match="one element more than .* has (rows|columns)|negative"):
+            f(a.data, a.indices, a.indptr, wrong)
 
 
 @pytest.mark.parametrize("format", FORMATS)
