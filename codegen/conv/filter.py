@@ -24,6 +24,7 @@ from tcc.codegen.conv.axes import MOST_TAPS, Axis, ceil_div, forward_axis
 from tcc.codegen.conv.filter_out import channels_together, is_turned, scratch_bytes, write_sums_out
 from tcc.codegen.conv.pad import write_pad
 from tcc.codegen.conv.text import ConvText, Number, best_tile, round_bytes
+from tcc.codegen.conv.walk import Walk
 from tcc.codegen.index import Index
 from tcc.codegen.kernel import Kernel
 from tcc.codegen.products.pack import copy_elements, copy_transposed, pack_name
@@ -35,6 +36,7 @@ from tcc.ir.types import Place, Type, dense_strides
 from tcc.runtime import layout as at
 
 MOST_ROWS = 28  # of a tile
+PIXELS = 16  # that stand in the text one by one, or some more: a line of memory
 PARTS = 8  # of the images
 PARTS_BYTES = 1 << 20  # of the sums of all parts
 
@@ -72,14 +74,10 @@ class ConvFilter(ConvText):
         self.h, self.v, self.channels_at_once = self._tile(mul(self.pixels[1], self.pixels[2]))
         self.in_place = False
         if self.per_group and (matrices or self._skips_borders()):
-            # a tile may read no rows behind the last channel then
-            some = known(self.per_group)
-            whole = max(h for h in range(1, self.channels_at_once + 1) if some % h == 0)
-            self.in_place = 2 * whole > self.channels_at_once
-            if self.in_place:
-                self.channels_at_once = whole
-                self.h = whole * math.prod(self.taps[3 - self.inner :])
-                self.axes = [replace(a, pitch=s, share=0) for a, s in zip(self.axes, self.space)]
+            self.in_place = True
+            self.channels_at_once = min(self.channels_at_once, known(self.per_group))
+            self.h = self.channels_at_once * math.prod(self.taps[3 - self.inner :])
+            self.axes = [replace(a, pitch=s, share=0) for a, s in zip(self.axes, self.space)]
         self.width = self.v * self.t.lanes
         self.blocks = ceil_div(self.filters, self.width)
         self.row_blocks = ceil_div(self.per_group, self.channels_at_once)
@@ -344,6 +342,9 @@ class ConvFilter(ConvText):
         turned_image = self.size(self.turned_image)
         acc = self.resumed([i * t.lanes for i in range(h * v)])
 
+        def ends(s: list[str]) -> list[str]:
+            return [e.gep(s[0], pitch, t.elem), e.gep(s[1], x.mul("%count", self.width), t.elem)]
+
         def line(_: str, s: list[str]) -> list[str]:
             if self.window > 1:
                 if self.in_place:  # nobody has copied the next image: this line of it comes meanwhile
@@ -352,14 +353,7 @@ class ConvFilter(ConvText):
                         self.fetch(place, known(self.space[2]) * t.bytes)
                 return self._add_line(s, offsets, pitch)
 
-            def pixel(_: str, s: list[str]) -> list[str]:
-                a, b, acc = s[0], s[1], s[2:]
-                vectors = [load(e, t, e.gep(b, j * t.lanes, t.elem)) for j in range(v)]
-                done = self.multiply([e.gep(a, o, t.elem) for o in offsets], vectors, acc)
-                return [e.gep(a, 1, t.elem), e.gep(b, self.width, t.elem), *done]
-
-            done = e.loop(0, "%count", 1, pixel, [("ptr", s[0]), ("ptr", s[1]), *((t, q) for q in s[2:])])
-            return [e.gep(s[0], pitch, t.elem), *done[1:]]
+            return [*ends(s), *self._add_pixels(s, offsets)]
 
         def lines(s: list[str]) -> list[str]:
             return e.loop(0, "%lines", 1, line, [("ptr", s[0]), ("ptr", s[1]), *((t, q) for q in s[2:])])[2:]
@@ -370,6 +364,34 @@ class ConvFilter(ConvText):
         for i, value in enumerate(last):
             store(e, t, value, e.gep("%c", i * t.lanes, t.elem))
         e.end()
+
+    def _add_pixels(self, s: list[str], offsets: Sequence[Number]) -> list[str]:
+        """The sums after a line of `sum`, pixel by pixel."""
+        e, t, count = self.e, self.t, self.pixels[2]
+
+        def step(_: Number, places: list[str], sums: list[str]) -> list[str]:
+            a, b = places
+            vectors = [load(e, t, e.gep(b, j * t.lanes, t.elem)) for j in range(self.v)]
+            return self.multiply([e.gep(a, o, t.elem) for o in offsets], vectors, sums)
+
+        def fetch_next(places: list[str]) -> None:
+            """Nobody has copied the next channels, of whose rows a core sees only the ends coming."""
+            x = Index(e)
+            for o in offsets:
+                next_block = x.add(o, x.mul(self.channels_at_once, self.size(self.channel)))
+                self.fetch(e.gep(places[0], next_block, t.elem), 1)
+
+        apart = (t.bytes, self.width * t.bytes)  # from one pixel to the next
+        many = isinstance(count, int) and not self.target.avx512
+        rounds: Number = max(known(count) // PIXELS, 1) if many else "%count"
+        each = known(count) // int(rounds) if many else 1
+        steps = tuple((i * apart[0], i * apart[1]) for i in range(each))
+        walk = Walk(((rounds, (each * apart[0], each * apart[1])),), steps)
+        begin = fetch_next if many and self.in_place else None
+        sums = walk.through(e, rounds, [(0, s[0]), (1, s[1])], [(t, q) for q in s[2:]], step, begin)
+        for i in range(each * int(rounds), known(count)) if many else ():
+            sums = step(i, [e.gep(p, i * far) for p, far in zip(s, apart)], sums)
+        return sums
 
     def _around(
         self, count: Number, apart: tuple[Number, Number], body: Callable[[list[str]], list[str]]
@@ -395,13 +417,20 @@ class ConvFilter(ConvText):
             offsets.append(offset)
         return offsets
 
+    def first_channel(self, x: Index, block: Number) -> Number:
+        """Of a block of channels.  In an image that is read in place nothing lies behind the last channel: the last block goes
+        back over channels of the one before."""
+        first = x.mul(block, self.size(self.channels_at_once))
+        return x.min(first, known(self.per_group) - self.channels_at_once) if self.in_place else first
+
     def sums_row(self, x: Index, block: Number, channel: Number, taps: Sequence[Number]) -> Number:
         """Which of all tiles' rows has the sums of a tap of a channel, for a block of filters, counted through the groups."""
         k = block
         outer = 3 - self.inner
         for size, tap in zip(self.outer, taps):
             k = x.add(x.mul(k, self.size(size)), tap)
-        rows, row = self.divide(x, channel, self.size(self.channels_at_once))
+        rows = x.div(channel, self.size(self.channels_at_once))
+        row = x.sub(channel, self.first_channel(x, rows))
         k = x.add(x.mul(k, self.size(self.row_blocks)), rows)
         for size, tap in zip(self.taps[outer:], taps[outer:]):
             row = x.add(x.mul(row, self.size(size)), tap)
@@ -410,9 +439,7 @@ class ConvFilter(ConvText):
     def tile_start(self, x: Index, u: str) -> tuple[Number, Number, Number, list[Number]]:
         """(group, block of filters, where an image's element is that the first row's first pixel meets, outer taps)."""
         group, block, taps, rows = self.unit_of(x, u)
-        channel = x.add(
-            x.mul(group, self.size(self.per_group)), x.mul(rows, self.size(self.channels_at_once))
-        )
+        channel = x.add(x.mul(group, self.size(self.per_group)), self.first_channel(x, rows))
         start = x.mul(channel, self.size(self.channel))
         for axis, tap in enumerate(taps):
             start = x.add(start, self._tap_offset(x, axis, tap))

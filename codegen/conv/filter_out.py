@@ -135,7 +135,7 @@ def _write_rows(w: ConvFilter) -> None:
         begin = x.mul(block, w.width)
         count = x.min(x.sub(filters, begin), w.width)
         start = x.mul(x.add(x.mul(group, filters), begin), so)
-        first = x.mul(rows, w.size(w.channels_at_once))
+        first = w.first_channel(x, rows)
 
         def add_parts(k: str, _: list[str]) -> None:
             place = e.gep(c, k, t.elem)
@@ -152,8 +152,10 @@ def _write_rows(w: ConvFilter) -> None:
                 to = x.add(to, x.mul(tap, step))
             w.copy(e.gep(c, x.mul(r, w.width), t.elem), e.gep(result, to, t.elem), count, so)
 
-        there = x.min(w.size(w.channels_at_once), x.sub(per_group, first))
-        e.loop(0, x.mul(there, taps_of_row), 1, row)
+        at_once = w.size(w.channels_at_once)
+        begin = x.sub(x.mul(rows, at_once), first)
+        there = x.min(at_once, x.sub(per_group, first))
+        e.loop(x.mul(begin, taps_of_row), x.mul(there, taps_of_row), 1, row)
 
     e.loop("%begin", "%end", 1, unit)
     e.end()

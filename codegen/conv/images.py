@@ -9,6 +9,7 @@ without those steps that add zero.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -199,7 +200,7 @@ class _ByImages(ConvTile):
         self.write_edge()
         self.write_pack(0, tuple(Run(0, 1, k, 0, 0, 0, 1, 0, 1) for k in self.kernel_size), table_too=False)
         self._write_turn()
-        self._write_pixels([(*at, kinds.index(some)) for *at, some in groups], rest)
+        self._write_pixels([(tap, at, kinds.index(some)) for tap, at, some in groups], rest)
         self._write_back()
 
         e = self.begin_kernel()
@@ -301,17 +302,15 @@ class _ByImages(ConvTile):
         e = self.begin_body("pixels")
         x, t = Index(e), self.t
         turned, results, pack = self.scratch(self.turned), self.scratch(self.results), self.get("pack")
-        _, _, kw = self.kernel_size
+        _, kh, kw = self.kernel_size
         _, sh, sw = self.space
         tap, element = self.h * t.bytes, self.width * t.bytes
-        rows = [
-            [(a.tap * self.kernel_size[1] + b.tap) * kw * tap, (a.element * sh + b.element) * sw * element]
-            + [a.count, b.count]
-            for a in self.met[0]
-            for b in self.met[1]
-        ]
-        of_rows = self._constant([n for row in rows for n in row])
-        of_groups = self._constant([n for a, b, which in groups for n in (a * tap, b * element, which)])
+        rows: list[int] = []
+        for deep, down in itertools.product(*self.met[:2]):
+            taps, elements = deep.tap * kh + down.tap, deep.element * sh + down.element
+            rows += [taps * kw * tap, elements * sw * element, deep.count, down.count]
+        of_rows = self._constant(rows)
+        of_groups = self._constant([n for i, j, which in groups for n in (i * tap, j * element, which)])
 
         def numbers(table: str, number: Number, count: int) -> list[str]:
             at = e.gep(table, x.mul(number, count), "i32")
@@ -320,11 +319,11 @@ class _ByImages(ConvTile):
 
         def unit(u: str, _: list[str]) -> None:
             if self.tile_by_tile:
-                both, pixel = self.divide(x, u, len(rows) * len(groups))
+                both, pixel = self.divide(x, u, self._rows() * len(groups))
                 block, number = self.divide(x, both, self.size(self.tiles))
             else:
                 both, number = self.divide(x, u, self.size(self.tiles))
-                block, pixel = self.divide(x, both, len(rows) * len(groups))
+                block, pixel = self.divide(x, both, self._rows() * len(groups))
             row, group = self.divide(x, pixel, len(groups))
             a_row, b_row, deep, down = numbers(of_rows, row, 4)
             a_group, b_group, which = numbers(of_groups, group, 3)

@@ -9,9 +9,10 @@ from tcc.codegen.conv.axes import Axis
 from tcc.codegen.conv.text import ConvText, Number, needed_mask
 from tcc.codegen.emit import VecType
 from tcc.codegen.index import Index
-from tcc.codegen.products.pack import transposed
+from tcc.codegen.products.pack import copy_transposed, pack_name, transposed
 from tcc.codegen.vectors import lane_mask, load, store
 from tcc.ir.dims import known
+from tcc.ir.types import Type
 
 
 def write_spread_pad(w: ConvText, source: int, axes: Sequence[Axis]) -> None:
@@ -146,10 +147,16 @@ def write_pad(w: ConvText, source: int, axes: Sequence[Axis]) -> None:
     neighbours = many and kind.strides[1] == 1 and kind.strides[-1] != 1
     if axes[2].spread:
         write_spread_pad(w, source, axes)
-    elif neighbours and w.target.avx512 and all(a.phases == 1 for a in axes):
+    elif neighbours and all(a.phases == 1 for a in axes) and (w.target.avx512 or _fills_squares(w, kind)):
         _write_turned_pad(w, source, axes)
     else:
         w.write_plain_pad(source, axes)
+
+
+def _fills_squares(w: ConvText, kind: Type) -> bool:
+    """Whether rows are long enough for squares without masks, the last of which goes back over the one before."""
+    row = kind.shape[-1]
+    return isinstance(row, int) and row >= w.t.lanes
 
 
 def _write_turned_pad(w: ConvText, source: int, axes: Sequence[Axis]) -> None:
@@ -174,6 +181,17 @@ def _write_turned_pad(w: ConvText, source: int, axes: Sequence[Axis]) -> None:
             there = lane_mask(e, t, str(x.pick(x.less(i, count), pixels, 0)))
             store(e, t, row, e.gep(place, x.mul(channel, i), t.elem), there)
 
+    turn = "" if w.target.avx512 else w.helper(copy_transposed(t, w.target), pack_name(t, "turn"))
+
+    def row_of_squares(read: str, place: str, count: Number) -> None:
+        size = known(kind.shape[-1])
+        whole = size // t.lanes * t.lanes
+        for begin, pixels in ((0, whole), *([(size - t.lanes, t.lanes)] if size > whole else [])):
+            from_ = e.gep(read, x.mul(steps[2], begin), t.elem)
+            sizes = (("i64", x.mul(steps[2], t.bytes)), ("ptr", e.gep(place, begin, t.elem)))
+            how = (*sizes, ("i64", x.mul(channel, t.bytes)), ("i64", pixels), ("i64", count), ("i64", 0))
+            w.call_by(turn, ("ptr", from_), *how)
+
     def some_channels(i: Number, c: Number) -> None:
         count = x.min(x.sub(channels, c), t.lanes)
         place = e.gep(padded, x.add(x.mul(i, image), x.mul(c, channel)), t.elem)
@@ -190,7 +208,9 @@ def _write_turned_pad(w: ConvText, source: int, axes: Sequence[Axis]) -> None:
                 z = x.add(x.mul(at, pitch[axis]), x.add(los[axis], k))
                 lines(axis + 1, e.gep(read, x.mul(k, steps[axis]), t.elem), z)
 
-            if axis == 2:
+            if axis == 2 and turn:
+                row_of_squares(read, e.gep(place, x.add(x.mul(at, pitch[2]), los[2]), t.elem), count)
+            elif axis == 2:
                 e.loop(0, space[2], t.lanes, pixels)
             else:
                 e.loop(0, space[axis], 1, line)

@@ -47,8 +47,10 @@ class Walk:
         pointers: Sequence[tuple[int, str]],
         sums: Sequence[tuple[VecType, str]],
         step: Step,
+        begin: Callable[[list[str]], None] | None = None,
     ) -> list[str]:
-        """The sums after so many rounds of `step(k, pointers, sums)`; each of the pointers is to one of the operands."""
+        """The sums after so many rounds of `step(k, pointers, sums)`; each of the pointers is to one of the operands.  What
+        `begin(pointers)` writes stands before a round's steps."""
         x, kinds = Index(e), [t for t, _ in sums]
         operands = [operand for operand, _ in pointers]
 
@@ -56,6 +58,8 @@ class Walk:
             return [e.gep(p, distances[operand]) for p, operand in zip(places, operands, strict=True)]
 
         def all_steps(k: Number, places: list[str], values: list[str]) -> tuple[list[str], list[str]]:
+            if begin:
+                begin(places)
             for i, distances in enumerate(self.steps):
                 values = step(x.add(x.mul(k, len(self.steps)), i), moved(places, distances), values)
                 places = kept_apart(e, places)
