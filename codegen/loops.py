@@ -25,6 +25,7 @@ from tcc.codegen.target import Target
 from tcc.codegen.tiled_pooling import max_pool_grad_kernel, unpool_kernel
 from tcc.codegen.totals import totals_kernel
 from tcc.codegen.transpose import transpose_kernel, turns
+from tcc.codegen.weaving import weaves, weaving_kernel
 from tcc.ir.core import Op
 
 
@@ -42,6 +43,8 @@ def copy_kernel(op: Op, target: Target) -> Kernel:
 def program_kernel(program: Program, target: Target) -> Kernel:
     if program.row and not program.reduced[-1] and any(w.reduce for w in program.writes):
         return totals_kernel(program, target)
+    if weaves(program, target):
+        return weaving_kernel(program, target)
     outer_only = any(program.reduced[:-1]) and not program.reduced[-1]
     return column_kernel(program, target) if outer_only else row_kernel(program, target)
 

@@ -15,7 +15,7 @@ from tcc.ir.ops.sparse import check_matrix
 from tcc.ir.types import HALVES, Type, numpy_dtype
 from tcc.passes.indexing import picks
 from tcc.passes.manager import Context
-from tcc.passes.shortrows import of_short_rows
+from tcc.passes.shortrows import of_columns, of_short_rows
 from tcc.passes.writes import on_host
 
 # rows with kernels for float32 and float64 alone
@@ -52,7 +52,7 @@ def expand(
     lapack: str = "large",
 ) -> None:
     """Writes operations whose row has an expansion (softmax, xent, ...) in terms of others, so that fusion sees inside;
-    a scatter of one element to each row, and a reduction of rows of a few elements, become elementwise, too.
+    a scatter of one element to each row, and reductions and stacks of rows of a few elements, become elementwise, too.
 
     Products, windows and composites of float16 and bfloat16 are float32's, between casts that fuse with what is around them;
     with `half_products`, which machines for them want, products of matrices and convolutions stay.  `widening` names the dtypes
@@ -117,7 +117,7 @@ def _expansion(op: Op, b: Builder) -> Sequence[Value] | None:
         return in_float32(op, b)
     if op.name == "scatter" and picks(op):
         return [one_in_each_row(op, b)]
-    if (made := of_short_rows(op, b)) is not None:
+    if (made := of_short_rows(op, b) or of_columns(op, b)) is not None:
         return [made]
     if op.defn.expand is None or op.defn.kernel:
         return None

@@ -1,5 +1,6 @@
-"""Reductions along rows of a few elements, such as the coordinates of points, as maps over the rows: a vector then holds an element of
-each of many rows, where it would hold one row."""
+"""Rows of a few elements, such as the coordinates of points: reductions along them as maps over the rows, of which a vector then holds
+an element of each of many, where it would hold one row; columns that are put side by side to make such rows as a map too, which writes
+whole vectors."""
 
 from __future__ import annotations
 
@@ -38,6 +39,26 @@ def of_short_rows(op: Op, b: Builder) -> Value | None:
         del parts[step:]
         step >>= 1
     return _as(result, parts[0], b)
+
+
+def of_columns(op: Op, b: Builder) -> Value | None:
+    """A concat of a few columns as a map that picks one of them by an element's place in its row; None for others."""
+    if op.name != "concat" or is_complex(op):
+        return None
+    shape, axis = list(op.result.type.shape), op.result.type.rank - 1
+    if op.attrs["axis"] != axis:
+        return None
+    rows = product(shape[:-1])
+    if any(v.type.shape[-1] != 1 for v in op.operands) or not 2 <= len(op.operands) <= LONGEST:
+        return None
+    if not isinstance(rows, int) or rows < FEWEST:
+        return None
+    place = b.iota(shape=shape, axis=axis, dtype="i64")
+    made: Value
+    *others, made = (b.broadcast(v, shape=shape) for v in op.operands)
+    for k, column in reversed(list(enumerate(others))):
+        made = b.where(b.eq(place, k), column, made)
+    return made
 
 
 def _as(dtype: str, v: Value, b: Builder) -> Value:

@@ -8,10 +8,11 @@ negative axis by a few ULP of 1.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 from tcc.codegen.math.core import Math
 from tcc.codegen.math.exp import LN2, exp, exp_times
-from tcc.codegen.math.log import log, log1p
+from tcc.codegen.math.log import log
 from tcc.codegen.math.pow import log2_twice
 from tcc.codegen.math.special import in_double
 from tcc.codegen.math.trig import sin_cos
@@ -65,30 +66,39 @@ def _is_pole(m: Math, x: str) -> str:
     return m.both(m.compare("ole", x, 0.0), m.compare("oeq", m.intrinsic("roundeven", x), x))
 
 
+def _where_some(m: Math, cond: str, then: Callable[[], str], otherwise: str) -> str:
+    """`then()` in the lanes where `cond` holds; not computed where none does, as is most likely."""
+    made = m.rarely(m.any(cond), lambda: [m.select(cond, then(), otherwise)], [otherwise], [m.t])
+    return made[0]
+
+
 @in_double
 def gammaln(m: Math, x: str) -> str:
     """log |gamma(x)|."""
     reflected = m.compare("olt", x, 0.0)
     positive = _gammaln_positive(m, m.select(reflected, m.sub(1.0, x), x))
-    sine, _ = _sin_pi(m, x)
-    mirrored = m.sub(math.log(math.pi), m.add(log(m, sine), positive))
-    y = m.select(reflected, mirrored, positive)
-    y = m.select(_is_pole(m, x), math.inf, y)
+
+    def mirrored() -> str:
+        sine, _ = _sin_pi(m, x)
+        y = m.sub(math.log(math.pi), m.add(log(m, sine), positive))
+        return m.select(_is_pole(m, x), math.inf, y)
+
+    y = _where_some(m, reflected, mirrored, positive)
     return m.select(m.compare("oeq", m.abs(x), math.inf), math.inf, y)
 
 
 def _gammaln_positive(m: Math, x: str) -> str:
-    # by a polynomial around 2; x < 1.5 from there by one or two steps of the recurrence, x in [3, 10) by up to seven
+    # by a polynomial around 2; x < 1.5 from there by one or two steps of the recurrence, x in [3, 10) by up to seven; what these
+    # divide or multiply by and, beyond 10, Stirling's series have one logarithm
     steps_two, steps_one = m.compare("olt", x, 0.5), m.compare("olt", x, 1.5)
+    is_near = m.compare("olt", x, 10.0)
     y, product = _lower(m, x, 3.0, 7)
     t = m.sub(y, m.select(steps_two, 0.0, m.select(steps_one, 1.0, 2.0)))
-    near = m.mul(t, m.horner(t, LGAMMA))
-    two = m.sub(near, log(m, m.mul(x, m.add(x, 1.0))))
-    one = m.sub(near, log1p(m, t))
-    near = m.select(steps_two, two, m.select(steps_one, one, m.add(near, log(m, product))))
+    below = m.select(steps_two, m.mul(x, m.add(x, 1.0)), x)
+    logarithm = log(m, m.select(steps_one, below, m.select(is_near, product, x)))
+    near = m.fma(t, m.horner(t, LGAMMA), m.select(steps_one, m.neg(logarithm), logarithm))
     series = m.add(m.sub(_stirling(m, x), x), HALF_LOG_2PI)
-    far = m.fma(m.sub(x, 0.5), log(m, x), series)
-    return m.select(m.compare("olt", x, 10.0), near, far)
+    return m.select(is_near, near, m.fma(m.sub(x, 0.5), logarithm, series))
 
 
 def _lower(m: Math, x: str, limit: float, steps: int) -> tuple[str, str]:
@@ -105,15 +115,18 @@ def _lower(m: Math, x: str, limit: float, steps: int) -> tuple[str, str]:
 def gamma(m: Math, x: str) -> str:
     reflected = m.compare("olt", x, 0.5)
     positive = _gamma_positive(m, m.select(reflected, m.sub(1.0, x), x))
-    sine, _ = _sin_pi(m, x)
-    odd = m.mul(m.intrinsic("floor", x), 0.5)
-    negative = m.compare("une", m.intrinsic("floor", odd), odd)
-    mirrored = m.div(m.div(math.pi, m.select(negative, m.neg(sine), sine)), positive)
-    y = m.select(reflected, mirrored, positive)
-    y = m.select(_is_pole(m, x), math.nan, y)
-    y = m.select(m.compare("oeq", x, 0.0), m.copysign(math.inf, x), y)
-    y = m.select(m.compare("oeq", x, math.inf), x, y)
-    return m.select(m.compare("oeq", x, -math.inf), math.nan, y)
+
+    def mirrored() -> str:
+        sine, _ = _sin_pi(m, x)
+        odd = m.mul(m.intrinsic("floor", x), 0.5)
+        negative = m.compare("une", m.intrinsic("floor", odd), odd)
+        y = m.div(m.div(math.pi, m.select(negative, m.neg(sine), sine)), positive)
+        y = m.select(_is_pole(m, x), math.nan, y)
+        y = m.select(m.compare("oeq", x, 0.0), m.copysign(math.inf, x), y)
+        return m.select(m.compare("oeq", x, -math.inf), math.nan, y)
+
+    y = _where_some(m, reflected, mirrored, positive)
+    return m.select(m.compare("oeq", x, math.inf), x, y)
 
 
 def _gamma_positive(m: Math, x: str) -> str:
@@ -123,18 +136,22 @@ def _gamma_positive(m: Math, x: str) -> str:
     t = m.sub(y, m.select(below, 1.0, 2.0))
     near = exp(m, m.mul(t, m.horner(t, LGAMMA)))
     near = m.div(m.mul(near, product), m.select(below, y, 1.0))
-    # x >= 13: x^(x - 1/2) e^-x sqrt(2 pi) e^series, the power as (2^(high + low))^2, so that only the result overflows
-    large = m.at_most(180.0, m.at_least(13.0, x))
-    high, low = log2_twice(m, large)
-    half = m.mul(m.sub(large, 0.5), 0.5)
-    power = m.mul(half, high)
-    lost = m.fma(half, low, m.fma(half, high, m.neg(power)))
-    z, n = m.nearest(power, 1.0)
-    fraction = m.mul(m.add(m.sub(power, n), lost), LN2)
-    root = m.scale(exp(m, fraction), z, n)
-    rest = m.mul(exp_times(m, m.neg(large), 0), m.mul(exp(m, _stirling(m, large)), math.sqrt(2.0 * math.pi)))
-    far = m.mul(m.mul(rest, root), root)
-    return m.select(m.compare("olt", x, 13.0), near, far)
+
+    def far() -> str:
+        # x^(x - 1/2) e^-x sqrt(2 pi) e^series, the power as (2^(high + low))^2, so that only the result overflows
+        large = m.at_most(180.0, m.at_least(13.0, x))
+        high, low = log2_twice(m, large)
+        half = m.mul(m.sub(large, 0.5), 0.5)
+        power = m.mul(half, high)
+        lost = m.fma(half, low, m.fma(half, high, m.neg(power)))
+        z, n = m.nearest(power, 1.0)
+        fraction = m.mul(m.add(m.sub(power, n), lost), LN2)
+        root = m.scale(exp(m, fraction), z, n)
+        series = exp(m, _stirling(m, large))
+        rest = m.mul(exp_times(m, m.neg(large), 0), m.mul(series, math.sqrt(2.0 * math.pi)))
+        return m.mul(m.mul(rest, root), root)
+
+    return _where_some(m, m.compare("oge", x, 13.0), far, near)
 
 
 @in_double
@@ -142,12 +159,15 @@ def psi(m: Math, x: str) -> str:
     """The digamma function; NaN at the negative poles, as SciPy."""
     reflected = m.compare("olt", x, 0.0)
     positive = _psi_positive(m, m.select(reflected, m.sub(1.0, x), x))
-    sine, cosine = _sin_pi(m, x)
-    ratio = m.div(m.mul(cosine, math.pi), sine)
-    # pi / tan(pi x) has the sign of the distance to the nearest integer
-    ratio = m.copysign(ratio, m.sub(x, m.intrinsic("roundeven", x)))
-    result = m.select(reflected, m.sub(positive, ratio), positive)
-    result = m.select(_is_pole(m, x), math.nan, result)
+
+    def mirrored() -> str:
+        sine, cosine = _sin_pi(m, x)
+        ratio = m.div(m.mul(cosine, math.pi), sine)
+        # pi / tan(pi x) has the sign of the distance to the nearest integer
+        ratio = m.copysign(ratio, m.sub(x, m.intrinsic("roundeven", x)))
+        return m.select(_is_pole(m, x), math.nan, m.sub(positive, ratio))
+
+    result = _where_some(m, reflected, mirrored, positive)
     return m.select(m.compare("oeq", x, 0.0), m.copysign(math.inf, m.neg(x)), result)
 
 
@@ -172,9 +192,13 @@ def trigamma(m: Math, x: str) -> str:
     """The derivative of psi; inf at its poles."""
     reflected = m.compare("olt", x, 0.0)
     positive = _trigamma_positive(m, m.select(reflected, m.sub(1.0, x), x))
-    sine, _ = _sin_pi(m, x)
-    ratio = m.div(math.pi, sine)
-    result = m.select(reflected, m.fma(ratio, ratio, m.neg(positive)), positive)
+
+    def mirrored() -> str:
+        sine, _ = _sin_pi(m, x)
+        ratio = m.div(math.pi, sine)
+        return m.fma(ratio, ratio, m.neg(positive))
+
+    result = _where_some(m, reflected, mirrored, positive)
     return m.select(_is_pole(m, x), math.inf, result)
 
 
