@@ -90,7 +90,7 @@ def _on_device(model: Model, state: State, gpu: str) -> DeviceLibrary:
     from tcc.codegen.gpu.driver import lower
     from tcc.codegen.gpu.library_layout import DeviceLibrary
     from tcc.passes.pipeline import context_from_knobs, gpu_pipeline
-    from tcc.runtime.launch import DeviceCall, HostStep
+    from tcc.runtime.device_program import DeviceCall, HostStep
 
     programs = {}
     for e in model.entries:

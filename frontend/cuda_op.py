@@ -6,8 +6,8 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from tcc.runtime.device_program import DeviceKernel, Operand
 from tcc.runtime.devices import DeviceError
-from tcc.runtime.launch import DeviceKernel, Operand
 from tcc.user_op import Op
 
 

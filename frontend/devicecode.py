@@ -14,16 +14,33 @@ import numpy as np
 from tcc.artefact import places_for_numbers, places_from_numbers
 from tcc.failures import failure, failure_record
 from tcc.ir import dims
-from tcc.runtime import launch, signature
+from tcc.runtime import signature
 from tcc.runtime.buffers import Container
 from tcc.runtime.device_function import DeviceVariant
-from tcc.runtime.launch import DeviceCall, DeviceProgram, HostStep
+from tcc.runtime.device_program import (
+    Address,
+    Allocate,
+    Buffer,
+    CheckSize,
+    CheckStatus,
+    Copy,
+    DeviceCall,
+    DeviceKernel,
+    DeviceProgram,
+    HostSize,
+    HostStep,
+    IfElse,
+    Launch,
+    Loop,
+    ReadSize,
+    TensorMap,
+)
 
 _RECORDS = {
     r.__name__: r
     for r in (
-        launch.DeviceKernel, launch.Buffer, launch.Address, launch.TensorMap, launch.Launch, launch.Copy, launch.Allocate, launch.ReadSize, launch.HostSize,
-        launch.CheckSize, launch.CheckStatus, launch.Loop, launch.IfElse, signature.Signature, signature.InputSpec,
+        DeviceKernel, Buffer, Address, TensorMap, Launch, Copy, Allocate, ReadSize, HostSize,
+        CheckSize, CheckStatus, Loop, IfElse, signature.Signature, signature.InputSpec,
         signature.SharedSpec, signature.OutputSpec,
     )
 }  # fmt: skip

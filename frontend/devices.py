@@ -25,8 +25,9 @@ from tcc.runtime.buffers import Container
 from tcc.runtime.callable import Parameter
 from tcc.runtime.device_function import DeviceFunction, DeviceVariant
 from tcc.runtime.device_plan import plan_text
+from tcc.runtime.device_program import DeviceProgram
 from tcc.runtime.devices import DeviceError, DeviceLost, DeviceMemoryError
-from tcc.runtime.launch import Device, DeviceProgram
+from tcc.runtime.launch import Device
 from tcc.settings import config, device_name, wanted_device
 
 __all__ = ["DeviceError", "DeviceLost", "DeviceMemoryError", "chosen", "emulator", "open_device"]

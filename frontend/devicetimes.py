@@ -17,7 +17,7 @@ from tcc.measuring import KernelTime, bytes_of, flops_of
 from tcc.runtime.buffers import Container
 from tcc.runtime.callable import Parameter
 from tcc.runtime.device_function import DeviceFunction
-from tcc.runtime.launch import DeviceKernel, Launch
+from tcc.runtime.device_program import DeviceKernel, Launch
 
 COPIED = 256 << 20  # bytes of the copy that the bandwidth is measured by: more than a GPU's caches hold
 COPIED_HERE = 8 << 20  # of the emulator's, whose memory is the host's

@@ -264,7 +264,7 @@ class Kernel(Op):
     def perform(self, node: Any, inputs: list[Array], output_storage: list[list[Any]]) -> None:
         from tcc.codegen.kernel import Operand
         from tcc.devices import emulator
-        from tcc.runtime.launch import DeviceKernel
+        from tcc.runtime.device_program import DeviceKernel
 
         dtypes = [v.type.ir for v in (*node.operands, *node.results)]
         known = self._bound([x.shape for x in inputs])

@@ -16,7 +16,8 @@ from tcc.runtime.buffers import Array, Container
 from tcc.runtime.callable import Failure, Parameter, converted, in_order, ordered
 from tcc.runtime.device_arrays import DeviceArray, is_foreign
 from tcc.runtime.device_graph import CapturedCall, Capturing
-from tcc.runtime.launch import Device, DeviceProgram, StepFailed, execute
+from tcc.runtime.device_program import DeviceProgram
+from tcc.runtime.launch import Device, StepFailed, execute
 from tcc.runtime.signature import SizeMismatch
 from tcc.runtime.tracebacks import shorten
 

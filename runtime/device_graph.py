@@ -19,22 +19,20 @@ import numpy as np
 from tcc.ir import dims
 from tcc.ir.dims import Size, evaluate
 from tcc.runtime.device_arrays import DeviceArray
-from tcc.runtime.launch import (
+from tcc.runtime.device_program import (
     STATUS_WORDS,
     Address,
     Allocate,
     CheckStatus,
     Copy,
-    Device,
     DeviceCall,
     DeviceKernel,
     Launch,
     Loop,
-    Run,
     Step,
     TensorMap,
-    execute,
 )
+from tcc.runtime.launch import Device, Run, execute
 
 if TYPE_CHECKING:
     from tcc.runtime.buffers import Container

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from tcc.ir.dims import Size
 from tcc.ir.types import itemsize
-from tcc.runtime.launch import (
+from tcc.runtime.device_program import (
     STATUS_WORDS,
     Address,
     Allocate,

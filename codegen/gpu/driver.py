@@ -32,12 +32,35 @@ from tcc.ir.types import itemsize
 from tcc.passes.checks import guarded
 from tcc.passes.transfer import stays_on_host
 from tcc.passes.writes import on_host
-from tcc.runtime import launch
+from tcc.runtime.device_program import (
+    MAP_WORDS,
+    STATUS_WORDS,
+    Address,
+    Allocate,
+    Buffer,
+    CheckSize,
+    CheckStatus,
+    Copy,
+    DeviceCall,
+    DeviceKernel,
+    DeviceProgram,
+    HostSize,
+    HostStep,
+    IfElse,
+    Launch,
+    Loop,
+    Operand,
+    ReadSize,
+    Step,
+    TensorMap,
+    ToDevice,
+    ToHost,
+    walk,
+)
 from tcc.runtime.host import HostArray, HostCall
-from tcc.runtime.launch import MAP_WORDS, Address, Buffer, DeviceKernel, DeviceProgram, Step
 from tcc.runtime.signature import InputSpec, Returns, SharedSpec, Signature
 
-STATUS_BYTES = 8 * launch.STATUS_WORDS
+STATUS_BYTES = 8 * STATUS_WORDS
 CLAMPED = (
     "gather",
     "scatter",
@@ -74,9 +97,9 @@ def unclamped(op: Op) -> bool:
     return any(guarded(o, ()) for o in (op.block.ops if op.name == "fuse" else [op]) if o.name not in CLAMPED)
 
 
-def _alike(a: Step | None, b: launch.Launch) -> bool:
+def _alike(a: Step | None, b: Launch) -> bool:
     """Whether it launches the same kernel in as many blocks: one of run-time sizes is the same for all lengths."""
-    return isinstance(a, launch.Launch) and (a.kernel, a.grid) == (b.kernel, b.grid)
+    return isinstance(a, Launch) and (a.kernel, a.grid) == (b.kernel, b.grid)
 
 
 class _Driver:
@@ -85,7 +108,7 @@ class _Driver:
     ) -> None:
         self.func, self.chip, self.returns, self.specific = func, chip, returns, specific
         self.early = early
-        self.host_sizes: list[launch.HostSize] = []
+        self.host_sizes: list[HostSize] = []
         self.buffers: list[Buffer] = []
         self.places: dict[Value, Address] = {}
         self.kernels: dict[str, tuple[Op, GpuKernel]] = {}
@@ -124,8 +147,8 @@ class _Driver:
         steps = [*self.block(func.body), *self.looked()]
         if self.status >= 0:
             zeros = self.buffer("constant", len(self.constants), STATUS_BYTES)
-            self.constants.append(np.zeros(launch.STATUS_WORDS, np.int64))
-            steps.insert(0, launch.Copy(Address(self.status), Address(zeros), STATUS_BYTES))
+            self.constants.append(np.zeros(STATUS_WORDS, np.int64))
+            steps.insert(0, Copy(Address(self.status), Address(zeros), STATUS_BYTES))
         signature = Signature(inputs, shared, outputs, self.returns, func.attrs.get("arena", 0))
         return DeviceProgram(
             self.assembled(steps),
@@ -139,7 +162,7 @@ class _Driver:
 
     def assembled(self, steps: list[Step]) -> dict[str, DeviceKernel]:
         """The kernels that are launched."""
-        launches = [s for s in launch.walk(steps) if isinstance(s, launch.Launch)]
+        launches = [s for s in walk(steps) if isinstance(s, Launch)]
         names = {s.kernel for one in launches for s in (one, *one.otherwise)}
         made = dict[str, DeviceKernel]()
         for name, (op, kernel) in self.kernels.items():
@@ -169,10 +192,8 @@ class _Driver:
             "view": self.view,
             "for": self.loop,
             "ifelse": self.branches,
-            "bind": lambda op: [
-                launch.ReadSize(str(op.attrs["size"]), self.places[op.operands[0]], self.op_id(op))
-            ],
-            "check_size": lambda op: [launch.CheckSize(op.attrs["left"], op.attrs["right"], self.op_id(op))],
+            "bind": lambda op: [ReadSize(str(op.attrs["size"]), self.places[op.operands[0]], self.op_id(op))],
+            "check_size": lambda op: [CheckSize(op.attrs["left"], op.attrs["right"], self.op_id(op))],
             "const": lambda op: [],
             "yield": lambda op: [],
         }
@@ -196,7 +217,7 @@ class _Driver:
     def together(self, steps: list[Step]) -> list[Step]:
         """Launches of one kernel and grid that may be layers of one (layers.py) are one."""
         made: list[Step] = []
-        layers: list[launch.Launch] = []
+        layers: list[Launch] = []
         touched: list[Region] = []
         for step in [*steps, None]:
             own = self.layer(step)
@@ -216,13 +237,13 @@ class _Driver:
 
     def layer(self, step: Step | None) -> list[Region] | None:
         """What a launch that may be a layer touches."""
-        if not isinstance(step, launch.Launch):
+        if not isinstance(step, Launch):
             return None
         op = self.ops[step.op]
         known = self.written[kernel_key(op)]
         return regions(op, self.places) if len(known) == 1 and may_be_layered(known[0]) else None
 
-    def one_of(self, layers: list[launch.Launch]) -> launch.Launch:
+    def one_of(self, layers: list[Launch]) -> Launch:
         if len(layers) == 1:
             return layers[0]
         op = self.ops[layers[0].op]
@@ -230,7 +251,7 @@ class _Driver:
         made = layered(kernel, len(layers))
         self.kernels.setdefault(made.name, (op, made))
         arguments = tuple(a for one in layers for a in one.arguments)
-        return launch.Launch(made.name, made.grid, arguments, layers[0].op, layers=len(layers))
+        return Launch(made.name, made.grid, arguments, layers[0].op, layers=len(layers))
 
     def looked(self) -> list[Step]:
         """Looks at the checks that have been made: before shared memory is written, where the host waits anyway, and at the end.
@@ -238,7 +259,7 @@ class _Driver:
         What runs meanwhile on an index that is wrong keeps to its memory.
         """
         pending, self.pending = self.pending, False
-        return [launch.CheckStatus(Address(self.status))] if pending else []
+        return [CheckStatus(Address(self.status))] if pending else []
 
     def strays(self, op: Op) -> bool:
         """Whether an index or a size that is wrong would lead its kernels out of memory: such as one that follows indices,
@@ -272,11 +293,11 @@ class _Driver:
         if space == "output" or offset is None:
             buffer = self.buffer("late", int(offset) if space == "output" else -1, bytes)
             self.places[op.result] = Address(buffer)
-            return [launch.Allocate(buffer)]
+            return [Allocate(buffer)]
         number, steps = int(op.attrs["arena"]), list[Step]()
         if number not in self.late_arenas:
             self.late_arenas[number] = self.buffer("late", bytes=self.func.attrs["late"][number])
-            steps.append(launch.Allocate(self.late_arenas[number]))
+            steps.append(Allocate(self.late_arenas[number]))
         self.places[op.result] = Address(self.late_arenas[number], offset)
         return steps
 
@@ -292,11 +313,11 @@ class _Driver:
         if self.waits(op):
             body += self.looked()
         stop = self.places[op.operands[0]] if op.operands else None
-        return [launch.Loop(str(op.attrs["index"]), op.attrs["length"], tuple(body), stop)]
+        return [Loop(str(op.attrs["index"]), op.attrs["length"], tuple(body), stop)]
 
     def branches(self, op: Op) -> list[Step]:
         then, otherwise = ((*self.block(b), *self.looked()) for b in op.blocks)
-        return [launch.IfElse(self.places[op.operands[0]], then, otherwise)]
+        return [IfElse(self.places[op.operands[0]], then, otherwise)]
 
     def host_step(self, op: Op) -> list[Step]:
         late = late_sizes(op)
@@ -311,20 +332,20 @@ class _Driver:
         )
         if not stays_on_host(op):
             operands, results = (tuple(map(self.operand, vs)) for vs in (op.reads, op.places))
-            return [launch.DeviceCall(call, operands, results)]
+            return [DeviceCall(call, operands, results)]
         made = tuple((self.hosts[v], v.type.dtype, v.type.shape) for v in op.places)
         sizes = tuple(op.attrs[n] for n in late)
-        return [launch.HostStep(call, tuple(self.hosts[v] for v in op.reads), sizes, made)]
+        return [HostStep(call, tuple(self.hosts[v] for v in op.reads), sizes, made)]
 
     def transfer(self, op: Op) -> list[Step]:
         """A copy between the host's memory and the device's."""
         source, target = op.operands
         if target in self.hosts:
-            return [launch.ToHost(self.hosts[target], self.operand(source))]
-        return [launch.ToDevice(self.operand(target), self.hosts[source])]
+            return [ToHost(self.hosts[target], self.operand(source))]
+        return [ToDevice(self.operand(target), self.hosts[source])]
 
-    def operand(self, value: Value) -> launch.Operand:
-        return launch.Operand(self.places[value], value.type.dtype, value.type.shape)
+    def operand(self, value: Value) -> Operand:
+        return Operand(self.places[value], value.type.dtype, value.type.shape)
 
     # -- kernels ---------------------------------------------------------------------------------------------------
 
@@ -342,7 +363,7 @@ class _Driver:
         late = [
             b for b in dict.fromkeys(a.buffer for a in scratch.values()) if self.buffers[b].space == "late"
         ]
-        return [*(launch.Allocate(b) for b in late), *steps]
+        return [*(Allocate(b) for b in late), *steps]
 
     def user_launches(self, op: Op) -> list[Step]:
         """Of a call whose function is a kernel: it is launched where it lies."""
@@ -352,11 +373,11 @@ class _Driver:
             self.written[key] = make(*([v.type.value for v in vs] for vs in (op.reads, op.places)))
         return [self.launch(op, kernel, {}) for kernel in self.written[key]]
 
-    def launch(self, op: Op, kernel: GpuKernel, scratch: dict[Scratch, Address]) -> launch.Launch:
+    def launch(self, op: Op, kernel: GpuKernel, scratch: dict[Scratch, Address]) -> Launch:
         self.kernels.setdefault(kernel.name, (op, kernel))
         maps = sum(isinstance(s, TileMap) for s in kernel.slots)
         gap = kernel.words - MAP_WORDS * maps - (len(kernel.slots) - maps)
-        arguments: list[Address | Size | launch.TensorMap] = []
+        arguments: list[Address | Size | TensorMap] = []
         for number, slot in enumerate(kernel.slots):
             if maps and number == len(kernel.slots) - maps:
                 arguments += [0] * gap
@@ -369,13 +390,11 @@ class _Driver:
             elif isinstance(slot, TileMap):
                 at = self.address(op, slot.array, scratch)
                 how = (slot.sizes, slot.strides, slot.box, slot.itemsize, slot.walk)
-                arguments.append(launch.TensorMap(at, *how))
+                arguments.append(TensorMap(at, *how))
             else:
                 arguments.append(self.address(op, slot, scratch))
         otherwise = tuple(self.launch(op, other, scratch) for other in kernel.unless)
-        return launch.Launch(
-            kernel.name, kernel.grid, tuple(arguments), self.op_id(op), otherwise, kernel.needs
-        )
+        return Launch(kernel.name, kernel.grid, tuple(arguments), self.op_id(op), otherwise, kernel.needs)
 
     def address(self, op: Op, slot: OperandSlot | Scratch, scratch: dict[Scratch, Address]) -> Address:
         if isinstance(slot, Scratch):

@@ -42,8 +42,8 @@ from tcc.codegen.gpu.ops import THREADS, used
 from tcc.codegen.keys import cache_key
 from tcc.codegen.target import Target, host
 from tcc.ir.dims import evaluate
-from tcc.runtime import cache, launch
-from tcc.runtime.launch import Array, DeviceKernel
+from tcc.runtime import cache
+from tcc.runtime.device_program import Array, DeviceKernel, TensorMap
 
 SHARED_BYTES = 228 << 10
 MOST_GRID = (1 << 31) - 1, 65535, 65535
@@ -292,7 +292,7 @@ class Emulator:
 
     def synchronise(self) -> None: ...
 
-    def tensor_map(self, address: int, map: launch.TensorMap, sizes: Mapping[str, int]) -> list[int]:
+    def tensor_map(self, address: int, map: TensorMap, sizes: Mapping[str, int]) -> list[int]:
         """As `@emu.tile_copy` and `@emu.pixel_copy` read it."""
         numbers = [evaluate(s, sizes) for s in (*map.sizes, *map.strides)]
         if map.walk is None:

@@ -34,8 +34,8 @@ from tcc.ir import dims
 from tcc.ir.core import Op
 from tcc.ir.dims import Size
 from tcc.ir.types import HALVES, Type, itemsize
-from tcc.runtime import launch
-from tcc.runtime.launch import MAP_WORDS, MOST_STRIDE
+from tcc.runtime import device_program
+from tcc.runtime.device_program import MAP_WORDS, MOST_STRIDE
 
 LINE = 128  # bytes of a stage along k
 DEPTH = 64  # halves of them
@@ -226,7 +226,12 @@ class Warpgroups(Product):
         bytes = ring + self.out_bytes + 16 * self.stages
         tiles = dims.mul(self.shape.tiles(self.batch, self.m, self.n), self.stretches)
         return finish(
-            e, "warpgroups", slots, (dims.minimum(tiles, launch.MULTIPROCESSORS), 1, 1), THREADS, bytes
+            e,
+            "warpgroups",
+            slots,
+            (dims.minimum(tiles, device_program.MULTIPROCESSORS), 1, 1),
+            THREADS,
+            bytes,
         )
 
     def parts(self, size: Size, each: int) -> str:

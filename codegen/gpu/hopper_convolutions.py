@@ -33,7 +33,7 @@ from tcc.ir import dims
 from tcc.ir.core import Op
 from tcc.ir.dims import Size
 from tcc.ir.types import HALVES, Type
-from tcc.runtime.launch import Walk
+from tcc.runtime.device_program import Walk
 
 BLOCK = 64  # channels that are copied at once
 LEAST_WORK = 1 << 28  # multiply-adds

@@ -9,7 +9,7 @@ from typing import Any
 from tcc.codegen.placed import space_of
 from tcc.ir.core import Func, Op, Value
 from tcc.ir.types import INTEGERS
-from tcc.runtime.launch import HOST_OPS, HostSize, Tree
+from tcc.runtime.device_program import HOST_OPS, HostSize, Tree
 
 MOST_OPS = 200  # of a size
 

@@ -26,7 +26,7 @@ from tcc.ir import dims
 from tcc.ir.core import Op
 from tcc.ir.dims import Size
 from tcc.ir.types import bits_dtype, itemsize
-from tcc.runtime.launch import STATUS_WORDS
+from tcc.runtime.device_program import STATUS_WORDS
 
 LAST = (1 << 63) - 1
 FEW = 1 << 10  # indices that one block checks

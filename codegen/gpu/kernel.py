@@ -20,7 +20,7 @@ from tcc.codegen.kernel import PLACEHOLDER, Operand, Scratch, Slot
 from tcc.ir import dims
 from tcc.ir.dims import Size
 from tcc.runtime import cache
-from tcc.runtime.launch import MAP_WORDS, DeviceKernel, Walk
+from tcc.runtime.device_program import MAP_WORDS, DeviceKernel, Walk
 
 BLOCK = 128  # threads of a block, unless a kernel says otherwise
 MOST_BLOCKS = 1 << 16

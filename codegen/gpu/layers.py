@@ -16,7 +16,7 @@ from tcc.ir import dims
 from tcc.ir.core import Op, Value
 from tcc.ir.dims import Size
 from tcc.ir.types import Type, itemsize
-from tcc.runtime.launch import Address
+from tcc.runtime.device_program import Address
 
 MOST_WORDS = 256  # of arguments: chips take 4 KB of them
 

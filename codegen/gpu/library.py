@@ -33,9 +33,26 @@ from tcc.ir import dims
 from tcc.ir.core import Op
 from tcc.ir.dims import Size
 from tcc.ir.types import itemsize
-from tcc.runtime import launch
 from tcc.runtime import layout as at
-from tcc.runtime.launch import Address, DeviceProgram, Step
+from tcc.runtime.device_program import (
+    MAP_WORDS,
+    MOST_STRIDE,
+    MULTIPROCESSORS,
+    STATUS_WORDS,
+    UINTS,
+    Address,
+    Allocate,
+    CheckSize,
+    CheckStatus,
+    Copy,
+    DeviceProgram,
+    IfElse,
+    Launch,
+    Loop,
+    ReadSize,
+    Step,
+    TensorMap,
+)
 from tcc.runtime.signature import Signature
 
 
@@ -71,7 +88,7 @@ class DeviceLowered:
     @property
     def failing(self) -> Iterator[tuple[int, Op]]:
         """The ops that can fail, by number."""
-        kinds = launch.ReadSize | launch.CheckSize | launch.Launch
+        kinds = ReadSize | CheckSize | Launch
         found = {s.op: self.ops[s.op] for s in self.program.walk() if isinstance(s, kinds)}
         return ((n, op) for n, op in found.items() if op.defn.fails or op.name == "bind")
 
@@ -100,13 +117,13 @@ class _Body:
         self.outputs = e.value(f"load ptr, ptr {e.gep(self.call, at.CTX_OUTPUTS, 'i64')}")
         most = max((k.slots for k in program.kernels.values()), default=0)
         self.arguments = e.value(f"alloca [{max(1, most)} x i64], align 64")
-        self.words = e.value(f"alloca [{launch.STATUS_WORDS} x i64], align 16")
+        self.words = e.value(f"alloca [{STATUS_WORDS} x i64], align 16")
         self.dims = e.value(f"alloca [{max([1, *(len(o.shape) for o in self.signature.outputs)])} x i64]")
         self.bases = [e.value("alloca i64") for _ in program.buffers]
         self.begun, self.failed, self.lost = e.value("alloca i1"), e.label(), e.label()
         e.line(f"store i1 false, ptr {self.begun}")
         self.env = {n: e.value(f"load i64, ptr {e.gep('%frame', frame.size(n), 'i64')}") for n in frame.sizes}
-        (count,) = launch.MULTIPROCESSORS.names
+        (count,) = MULTIPROCESSORS.names
         self.env[count] = e.value(f"load i64, ptr {self.slot(COUNT)}")
         entered = e.value(f"call i1 @tcc_cu_enter(ptr {self.call}, ptr {self.record})")
         out, inside = e.label(), e.label()
@@ -298,33 +315,33 @@ class _Body:
     def step(self, step: Step) -> None:
         e = self.e
         match step:
-            case launch.Launch():
+            case Launch():
                 self.start(step)
-            case launch.Copy():
+            case Copy():
                 self.copy(self.at(step.target), self.at(step.source), self.size(step.bytes), self.lost)
-            case launch.Allocate():
+            case Allocate():
                 self.allocate(step.buffer)
-            case launch.ReadSize():
+            case ReadSize():
                 self.read(step.source, 8)
                 value = e.value(f"load i64, ptr {self.words}")
                 self.fail_if(e.value(f"icmp slt i64 {value}, 0"), step.op, value)
                 self.env[step.name] = value
-            case launch.CheckSize():
+            case CheckSize():
                 left, right = self.size(step.left), self.size(step.right)
                 self.fail_if(e.value(f"icmp ne i64 {left}, {right}"), step.op, left, right)
-            case launch.CheckStatus():
-                self.read(step.source, 8 * launch.STATUS_WORDS)
-                words = range(launch.STATUS_WORDS)
+            case CheckStatus():
+                self.read(step.source, 8 * STATUS_WORDS)
+                words = range(STATUS_WORDS)
                 failed, *found, op = [e.value(f"load i64, ptr {e.gep(self.words, i, 'i64')}") for i in words]
                 self.fail_if(e.value(f"icmp ne i64 {failed}, 0"), op, *found)
-            case launch.Loop():
+            case Loop():
                 self.loop(step)
-            case launch.IfElse():
+            case IfElse():
                 self.branches(step)
             case _:
                 raise AssertionError(f"{step} is the host's")
 
-    def start(self, step: launch.Launch) -> None:
+    def start(self, step: Launch) -> None:
         """What a launch says, or what it says instead."""
         if not step.otherwise:
             self.start_one(step)
@@ -340,8 +357,8 @@ class _Body:
         e.branch(after)
         e.at(after)
 
-    def fits(self, step: launch.Launch) -> str:
-        """Whether sizes and places are as the kernel needs them; the rules are those of `launch.Run`."""
+    def fits(self, step: Launch) -> str:
+        """Whether sizes and places are as the kernel needs them; the rules are those of `runtime/launch.py`."""
         e, holds = self.e, "true"
 
         def also(condition: str) -> None:
@@ -350,7 +367,7 @@ class _Body:
 
         for size, least in step.needs:
             also(f"sge i64 {self.size(size)}, {least}")
-        for map in (a for a in step.arguments if isinstance(a, launch.TensorMap)):
+        for map in (a for a in step.arguments if isinstance(a, TensorMap)):
             sizes, strides = [self.size(s) for s in map.sizes], [self.size(s) for s in map.strides]
             joined = self.at(map.address)
             for pitch in strides:
@@ -358,26 +375,26 @@ class _Body:
             also(f"eq i64 {e.value(f'and i64 {joined}, 15')}, 0")
             for count, each, beyond in zip(sizes, (str(map.itemsize), *strides), strides):
                 also(f"sle i64 {e.value(f'mul i64 {count}, {each}')}, {beyond}")
-            also(f"slt i64 {strides[-1]}, {launch.MOST_STRIDE}")
+            also(f"slt i64 {strides[-1]}, {MOST_STRIDE}")
             for count in sizes:
                 also(f"sgt i64 {count}, 0")
         return holds
 
-    def start_one(self, step: launch.Launch) -> None:
+    def start_one(self, step: Launch) -> None:
         e, kernel = self.e, self.library.kernels[step.kernel]
         word = 0
         for a in step.arguments:
             place = e.gep(self.arguments, word, "i64")
-            if isinstance(a, launch.TensorMap):
+            if isinstance(a, TensorMap):
                 sizes = [self.at(a.address), *map(self.size, (*a.sizes, *a.strides))]
                 words = [f"i64 {s}" for s in (*sizes, *a.box)]
                 if a.walk is not None:
                     words += [f"i32 {n}" for pair in a.walk for n in pair]
-                words.append(f"i32 {launch.UINTS[a.itemsize]}")
+                words.append(f"i32 {UINTS[a.itemsize]}")
                 name = "tile_map" if a.walk is None else "pixel_map"
                 made = f"call i1 @tcc_cu_{name}(ptr {self.call}, ptr {place}, {', '.join(words)})"
                 self.unless(e.value(made), self.lost)
-                word += launch.MAP_WORDS
+                word += MAP_WORDS
                 continue
             value = self.at(a) if isinstance(a, Address) else self.size(a)
             e.line(f"store i64 {value}, ptr {place}")
@@ -423,7 +440,7 @@ class _Body:
         byte = self.e.value(f"load i8, ptr {self.words}")
         return self.e.value(f"icmp ne i8 {byte}, 0")
 
-    def loop(self, step: launch.Loop) -> None:
+    def loop(self, step: Loop) -> None:
         e, end = self.e, self.size(step.length)
         index, head, inside, after = e.fresh(), e.label(), e.label(), e.label()
         self.cells.append(f"  {index} = alloca i64")
@@ -442,7 +459,7 @@ class _Body:
             e.branch(head)
         e.at(after)
 
-    def branches(self, step: launch.IfElse) -> None:
+    def branches(self, step: IfElse) -> None:
         e, then, otherwise, after = self.e, self.e.label(), self.e.label(), self.e.label()
         e.branch_if(self.flag(step.flag), then, otherwise)
         for label, steps in ((then, step.then), (otherwise, step.otherwise)):

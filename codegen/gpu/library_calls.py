@@ -26,8 +26,8 @@ from tcc.codegen.gpu.library_layout import (
     WAYS,
 )
 from tcc.runtime import layout as at
+from tcc.runtime.device_program import NOT_INTERLEAVED, PROMOTE_256, SWIZZLE_128, ZEROS
 from tcc.runtime.dlpack import CUDA
-from tcc.runtime.launch import NOT_INTERLEAVED, PROMOTE_256, SWIZZLE_128, ZEROS
 
 DRIVER = (
     "cuInit cuDriverGetVersion cuGetErrorString cuDeviceGetCount cuDeviceGet cuDeviceGetAttribute "

@@ -20,8 +20,7 @@ from functools import cached_property
 from typing import Any
 
 from tcc.codegen.gpu.chips import Chip
-from tcc.runtime import launch
-from tcc.runtime.launch import DeviceKernel, DeviceProgram, Step, walk
+from tcc.runtime.device_program import DeviceKernel, DeviceProgram, Launch, Step, is_captured, walk
 
 _BUSY, CONTEXT, NUMBER, STREAM, ASIDE, CAPTURING, COUNT, FIRST = range(8)  # slots of a device record
 HERE, NEWER = 1, 2
@@ -76,7 +75,7 @@ class DeviceLibrary:
         """The first slot of each entry's graph, of those that have one."""
         found, at = dict[str, int](), self.memories.stop
         for entry, p in self.programs.items():
-            if sum(isinstance(s, launch.Launch) for step in captured_steps(p) for s in walk((step,))) > 1:
+            if sum(isinstance(s, Launch) for step in captured_steps(p) for s in walk((step,))) > 1:
                 found[entry] = at
                 at += graph_slots(p)
         return found
@@ -96,7 +95,7 @@ class DeviceLibrary:
 def captured_steps(program: DeviceProgram) -> tuple[Step, ...]:
     """The first steps, of which the host looks at nothing."""
     steps = program.steps
-    looked = (n for n, step in enumerate(steps) if not all(map(launch.is_captured, walk((step,)))))
+    looked = (n for n, step in enumerate(steps) if not all(map(is_captured, walk((step,)))))
     return steps[: next(looked, len(steps))]
 
 

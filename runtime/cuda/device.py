@@ -19,10 +19,10 @@ from tcc.runtime.cuda import driver
 from tcc.runtime.cuda.assembling import cubin
 from tcc.runtime.cuda.graphs import Graph, GraphError, capture, do
 from tcc.runtime.cuda.tensormaps import tensor_map
+from tcc.runtime.device_program import DeviceKernel, TensorMap
 from tcc.runtime.devices import DeviceError, DeviceLost, DeviceMemoryError, Pool
 from tcc.runtime.dlpack import CUDA
 from tcc.runtime.garbage import uncollected
-from tcc.runtime.launch import DeviceKernel, TensorMap
 
 Array = np.ndarray[Any, Any]
 STAGING = 4 << 20  # bytes of each of the two pinned buffers

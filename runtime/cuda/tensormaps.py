@@ -7,7 +7,15 @@ from collections.abc import Mapping
 
 from tcc.ir.dims import evaluate
 from tcc.runtime.cuda.graphs import GraphError, do
-from tcc.runtime.launch import MAP_WORDS, NOT_INTERLEAVED, PROMOTE_256, SWIZZLE_128, UINTS, ZEROS, TensorMap
+from tcc.runtime.device_program import (
+    MAP_WORDS,
+    NOT_INTERLEAVED,
+    PROMOTE_256,
+    SWIZZLE_128,
+    UINTS,
+    ZEROS,
+    TensorMap,
+)
 
 ALIGNMENT = 64
 

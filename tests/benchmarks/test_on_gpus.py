@@ -16,7 +16,7 @@ from benchmarks.case import Case
 from benchmarks.cases import CASES, TOPICS, function_of
 from benchmarks.peers import symbolic
 from tcc.ir.clone import clone
-from tcc.runtime.launch import DeviceProgram, Launch
+from tcc.runtime.device_program import DeviceProgram, Launch
 
 PROGRAM = """
 from standin_kernels import GRAPH_LAUNCHES, LAUNCHES, count

@@ -8,7 +8,7 @@ OPEN = """
 import ctypes, numpy as np
 from tcc.runtime.cuda.device import open_device
 from tcc.runtime.devices import DeviceError, DeviceLost, DeviceMemoryError
-from tcc.runtime.launch import DeviceKernel
+from tcc.runtime.device_program import DeviceKernel
 from tcc.runtime.cuda import driver
 
 library = ctypes.CDLL("libcuda.so.1")

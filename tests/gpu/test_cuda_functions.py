@@ -183,7 +183,7 @@ def test_products_of_halves_take_tensor_maps_of_the_driver() -> None:
     """On sm_90a; the stand-in asks of a map what the driver asks, and an array that has none is said in words."""
     program = """
 from tcc.codegen.gpu import hopper
-from tcc.runtime.launch import Address, TensorMap
+from tcc.runtime.device_program import Address, TensorMap
 hopper.LEAST_TILES, hopper.LEAST_ROWS, hopper.MULTIPROCESSORS = 1, 1, 2
 x, v = T.matrix('x', dtype='float16'), f32(72, 264).astype(np.float16)
 w = tcc.shared(v, target='cuda')

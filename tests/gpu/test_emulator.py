@@ -14,7 +14,7 @@ from tcc.codegen.gpu.chips import CHIPS, chip
 from tcc.codegen.gpu.emulator import Emulator, KernelError
 from tcc.codegen.gpu.kernel import GpuKernel, ptx
 from tcc.codegen.gpu.ops import OPS, DeviceOp
-from tcc.runtime.launch import DeviceKernel
+from tcc.runtime.device_program import DeviceKernel
 
 HEAD = """declare i32 @tcc.thread()
 declare ptr @tcc.shared()

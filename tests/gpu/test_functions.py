@@ -16,7 +16,7 @@ import tcc.tensor as T
 from tcc.devices import emulator
 from tcc.runtime import dlpack
 from tcc.runtime.device_arrays import DeviceArray
-from tcc.runtime.launch import CheckStatus
+from tcc.runtime.device_program import CheckStatus
 
 RNG = np.random.default_rng(0)
 DEVICE = "emulator"

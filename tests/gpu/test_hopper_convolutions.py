@@ -18,7 +18,7 @@ from tcc.ir.interpret import run as interpret
 from tcc.ir.types import Type
 from tcc.passes.manager import Context, run
 from tcc.passes.pipeline import gpu_pipeline
-from tcc.runtime.launch import DeviceProgram, Launch
+from tcc.runtime.device_program import DeviceProgram, Launch
 
 PLAIN: dict[str, Any] = dict(strides=(1, 1), pads=(0, 0, 0, 0), dilation=(1, 1), groups=1)
 

@@ -21,7 +21,7 @@ from tcc.ir.interpret import run as interpret
 from tcc.ir.types import Place, Type
 from tcc.passes.manager import Context, run
 from tcc.passes.pipeline import gpu_pipeline
-from tcc.runtime.launch import Address, Launch, Loop
+from tcc.runtime.device_program import Address, Launch, Loop
 
 RNG = np.random.default_rng(0)
 X, START = RNG.standard_normal((5, 3, 8)).astype("f4"), RNG.standard_normal((3, 8)).astype("f4")

@@ -15,7 +15,7 @@ from tcc.codegen.gpu.chips import chip
 from tcc.codegen.gpu.emulator import Emulator
 from tcc.codegen.gpu.kernel import ptx
 from tcc.codegen.gpu.peaks import peak_kernel
-from tcc.runtime.launch import DeviceKernel
+from tcc.runtime.device_program import DeviceKernel
 from tcc.tools.cli import run
 
 MODEL = """

@@ -19,7 +19,7 @@ from tcc.ir.dims import Size
 from tcc.ir.types import Type, numpy_dtype
 from tcc.passes.manager import Context, run
 from tcc.passes.pipeline import gpu_pipeline
-from tcc.runtime.launch import Launch
+from tcc.runtime.device_program import Launch
 from tcc.tools.compare import disagreement
 
 RNG = np.random.default_rng(0)

@@ -11,7 +11,7 @@ import numpy as np
 
 from tcc.codegen.gpu.emulator import Emulator
 from tcc.devices import _Turns
-from tcc.runtime.launch import Array, DeviceKernel
+from tcc.runtime.device_program import Array, DeviceKernel
 
 Work = Callable[[], None]
 

@@ -24,7 +24,8 @@ from tcc.ir.dims import evaluate
 from tcc.ir.types import memory_dtype
 from tcc.passes.manager import Context, run
 from tcc.passes.pipeline import gpu_pipeline
-from tcc.runtime.launch import Device, DeviceProgram, StepFailed, execute
+from tcc.runtime.device_program import DeviceProgram
+from tcc.runtime.launch import Device, StepFailed, execute
 from tcc.runtime.signature import InputSpec, Signature
 
 Array = np.ndarray[Any, Any]

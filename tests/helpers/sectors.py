@@ -15,7 +15,7 @@ from tcc.codegen import jit
 from tcc.codegen.gpu import emulator
 from tcc.codegen.gpu.emulator import Emulator
 from tcc.codegen.target import host
-from tcc.runtime.launch import DeviceKernel
+from tcc.runtime.device_program import DeviceKernel
 
 SECTOR, WARP = 32, 32
 BANKS, WORD = 32, 4

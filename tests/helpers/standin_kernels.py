@@ -12,7 +12,7 @@ import numpy as np
 from tcc.codegen.gpu import driver, kernel
 from tcc.codegen.gpu.emulator import Emulator
 from tcc.devices import DeviceSource
-from tcc.runtime.launch import DeviceKernel
+from tcc.runtime.device_program import DeviceKernel
 
 library = ctypes.CDLL("libcuda.so.1")
 library.standin_count.restype = ctypes.c_long

@@ -10,7 +10,7 @@ import standin
 
 from tcc.codegen.gpu.emulator import _compile, host_text
 from tcc.codegen.target import host
-from tcc.runtime.launch import DeviceKernel
+from tcc.runtime.device_program import DeviceKernel
 
 TABLE = """
 #include <stdint.h>

@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 
 from tcc.ir.dims import name
-from tcc.runtime.host import HostArray, HostCall
-from tcc.runtime.launch import (
+from tcc.runtime.device_program import (
     Address,
     Allocate,
     Buffer,
@@ -27,11 +26,11 @@ from tcc.runtime.launch import (
     Operand,
     ReadSize,
     Step,
-    StepFailed,
     ToDevice,
     ToHost,
-    execute,
 )
+from tcc.runtime.host import HostArray, HostCall
+from tcc.runtime.launch import StepFailed, execute
 from tcc.runtime.signature import Signature
 
 
