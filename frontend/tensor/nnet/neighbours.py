@@ -12,7 +12,7 @@ from tcc.indexing import set_subtensor
 from tcc.ir.dims import size_error
 from tcc.joining import concatenate
 from tcc.shapes import as_sizes, dimshuffle, reshape
-from tcc.tensor.nnet.abstract_conv import with_shape
+from tcc.tensor.nnet.convolution import with_shape
 from tcc.tensor.signal.pool import numbers
 from tcc.types import tensor_type
 from tcc.variable import as_variable
