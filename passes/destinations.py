@@ -14,41 +14,8 @@ from tcc.ir.builder import Builder
 from tcc.ir.core import Block, Op, Value
 from tcc.ir.dims import Size
 from tcc.ir.types import Type, dense_strides
+from tcc.passes.memory import Memory
 from tcc.passes.writes import VIEWS, source_of, source_window, writes_apart
-
-
-class Windows:
-    """Places inside places, and the alloc or parameter that each place is a window of."""
-
-    def __init__(self) -> None:
-        self.roots: dict[Value, Value] = {}
-
-    def window(
-        self, b: Builder, source: Value, type: Type, offset: Size, strides: tuple[Size, ...], name: str = ""
-    ) -> Value:
-        """A place for `type` inside `source`, from `offset` elements on."""
-        assert source.type.place is not None
-        placed = type.at(source.type.place.space, strides)
-        if offset == 0 and placed == source.type:
-            return source
-        value = b.op("view", source, attrs={"offset": offset, "type": placed}).result
-        value.name = name
-        self.roots[value] = self.roots[source]
-        return value
-
-    def element(self, b: Builder, whole: Value, type: Type, at: Size) -> Value:
-        """Number `at` of what lies side by side in `whole`, along its first axis."""
-        first, *rest = whole.type.strides
-        return self.window(b, whole, type, dims.mul(at, first), tuple(rest))
-
-    def part(self, b: Builder, whole: Value, type: Type, start: Sequence[Size], step: Sequence[int]) -> Value:
-        """Every `step`-th element of `whole` from `start` on, as many as `type` has."""
-        offset: Size = 0
-        strides: list[Size] = []
-        for s, at, by in zip(whole.type.strides, start, step, strict=True):
-            offset = dims.add(offset, dims.mul(s, at))
-            strides.append(dims.mul(s, by))
-        return self.window(b, whole, type, offset, tuple(strides))
 
 
 class Part(NamedTuple):
@@ -62,11 +29,8 @@ class Part(NamedTuple):
 class Destinations:
     """The wishes for the values of one block."""
 
-    def __init__(
-        self, windows: Windows, builder: Builder, block: Block, known: Callable[[Type], bool]
-    ) -> None:
-        self.windows, self.builder, self.block = windows, builder, block
-        self.known = known  # whether a type's sizes are known from the beginning, as those of all places here
+    def __init__(self, memory: Memory, builder: Builder, block: Block) -> None:
+        self.memory, self.builder, self.block = memory, builder, block
         self.places: dict[Value, Value] = {}
         self.parts: dict[Value, Part] = {}
         # of those that are made behind what another value holds, this one
@@ -108,7 +72,7 @@ class Destinations:
             if concat not in self.wholes:
                 self.wholes[concat] = self.of(concat.result, alloc) or alloc(concat)
             operand, steps = concat.operands[k], [1] * len(start)
-            place = self.windows.part(self.builder, self.wholes[concat], operand.type, start, steps)
+            place = self.memory.part(self.builder, self.wholes[concat], operand.type, start, steps)
             self._settle(self._chain(operand, place.type), place)
         return self.places.get(value)
 
@@ -125,7 +89,7 @@ class Destinations:
             return
         self.through.update(v for v, _ in chain[:-1])
         for v, t in chain:
-            place = self.windows.window(self.builder, place, t.value, 0, t.strides)
+            place = self.memory.window(self.builder, place, t.value, 0, t.strides)
             self.places[v] = place
 
     def _chain(self, value: Value, have: Type) -> list[tuple[Value, Type]]:
@@ -134,7 +98,7 @@ class Destinations:
         chain = [(value, have)]
         while (op := value.op) is not None and op.name in VIEWS:
             source = source_window(op, have)
-            if source is None or not self.known(source):
+            if source is None or not self.memory.known_at_entry(source):
                 break
             value, have = op.operands[0], source
             chain.append((value, have))
