@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Iterator
 
 from tcc.runtime import cache
 from tcc.runtime.cuda.graphs import GraphError, do
@@ -10,20 +11,25 @@ from tcc.runtime.cuda.graphs import GraphError, do
 PTX = 1  # CU_JIT_INPUT_PTX
 
 
-def cubin(ptx: str, sm: int, driver: int) -> bytes | None:
-    """The code of PTX for the current context's device, from the cache or made now; None where the driver does not make it.
+def codes(ptx: str, sm: int, driver: int) -> Iterator[bytes]:
+    """What the current context's device may load for PTX, until the driver takes one: machine code from the cache; the same made
+    now, for the cache; and the PTX, of which the driver says what is wrong.
 
     `sm` and `driver`, the device's architecture and the driver's version, are what it is code for besides.
     """
     key = cache.key("cubin", str(sm), str(driver), ptx)
     found = cache.get(key)
-    if found is None:
-        try:
-            found = _linked(ptx.encode() + b"\0")
-        except GraphError:  # loading the PTX says what is wrong with it
-            return None
-        cache.put(key, found)
-    return found
+    if found is not None:
+        yield found
+    text = ptx.encode() + b"\0"
+    try:
+        made = _linked(text)
+    except GraphError:
+        pass
+    else:
+        cache.put(key, made)
+        yield made
+    yield text
 
 
 def _linked(ptx: bytes) -> bytes:

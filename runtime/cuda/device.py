@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from tcc.runtime.cuda import driver
-from tcc.runtime.cuda.assembling import cubin
+from tcc.runtime.cuda.assembling import codes
 from tcc.runtime.cuda.graphs import Graph, GraphError, capture, do
 from tcc.runtime.cuda.tensormaps import tensor_map
 from tcc.runtime.device_program import DeviceKernel, TensorMap
@@ -330,20 +330,7 @@ class CudaDevice:
             return self._kernels.get(kernel.text) or self._load(kernel)
 
     def _load(self, kernel: DeviceKernel) -> Any:
-        """DeviceError, with the assembler's log, names a kernel that the driver does not take."""
-        log: list[str] = []
-
-        def note(compiled: bool, info: str, errors: str) -> None:
-            log.extend(text for text in (errors, info) if text)
-
-        code = cubin(kernel.text, self.sm, self.driver) or kernel.text.encode() + b"\0"
-        try:
-            module = self._cuda.module_from_buffer(code, message_handler=note)
-        except self._cuda.Error as e:
-            said = "\n".join(log).strip() or str(e)
-            raise DeviceError(
-                f"{self.name} does not take the kernel {kernel.name} ({kernel.what or 'of the user'}): {said}"
-            ) from e
+        module = self._module(kernel)
         function = module.get_function(kernel.name)
         if kernel.shared > 48 << 10:
             attribute = self._cuda.function_attribute.MAX_DYNAMIC_SHARED_SIZE_BYTES
@@ -351,6 +338,24 @@ class CudaDevice:
         self._modules.append(module)
         self._kernels[kernel.text] = function
         return function
+
+    def _module(self, kernel: DeviceKernel) -> Any:
+        """DeviceError, with the assembler's log, names a kernel that the driver does not take."""
+        for code in codes(kernel.text, self.sm, self.driver):
+            log: list[str] = []
+
+            def note(compiled: bool, info: str, errors: str) -> None:
+                log.extend(text for text in (errors, info) if text)
+
+            try:
+                return self._cuda.module_from_buffer(code, message_handler=note)
+            except self._cuda.MemoryError:
+                raise
+            except self._cuda.Error as e:
+                refused, said = e, "\n".join(log).strip() or str(e)
+        raise DeviceError(
+            f"{self.name} does not take the kernel {kernel.name} ({kernel.what or 'of the user'}): {said}"
+        ) from refused
 
     def compile_c(self, source: str) -> str:
         """The PTX of CUDA C, by nvcc through pycuda, which keeps it on disk; DeviceError with the compiler's words."""

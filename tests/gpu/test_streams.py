@@ -125,6 +125,25 @@ print([(name, cubin) for name, cubin, _ in calls("cuLinkComplete", "cuModuleLoad
     assert other == "[('cuModuleLoadDataEx', 0)]"  # another architecture; where nothing is linked, the PTX
 
 
+def test_kept_machine_code_that_the_driver_refuses_is_made_anew(tmp_path: Path) -> None:
+    spoil = """
+from tcc.runtime import cache
+put = cache.put
+bad = b"\\x7fELF STANDIN_REFUSES\\0"
+cache.put = lambda key, data: put(key, bad if data[:1] == bad[:1] and b".entry" in data else data)
+"""
+    program = """
+f = tcc.function([x], x * 2 + 1, device='cuda')
+assert f(given).tolist() == [1, 3, 5, 7, 9]
+print([name for name, *_ in calls("cuLinkComplete", "cuModuleLoadDataEx")])
+"""
+    own, made = {"TCC_CACHE_DIR": str(tmp_path)}, "['cuLinkComplete', 'cuModuleLoadDataEx']"
+    assert standin.run(START + spoil + program, **own) == made
+    refused = "['cuModuleLoadDataEx', 'cuLinkComplete', 'cuModuleLoadDataEx']"
+    assert standin.run(START + program, **own) == refused
+    assert standin.run(START + program, **own) == "['cuModuleLoadDataEx']"
+
+
 def test_blocks_that_stay_are_as_many_as_the_device_has_multiprocessors() -> None:
     program = """
 from tcc.codegen.gpu import hopper
