@@ -17,8 +17,9 @@ from tcc.adjoints import (
     zeros,
 )
 from tcc.branches import ifelse
-from tcc.graph import Apply, located_at, place, toposort
+from tcc.graph import Apply, toposort
 from tcc.ir.optable import Undefined
+from tcc.locations import located_at, place
 from tcc.loopgrad import pulled_scan
 from tcc.shapes import patternbroadcast
 from tcc.variable import Variable

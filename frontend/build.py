@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from tcc.graph import Apply, Location, Shown
+from tcc.graph import Apply, Shown
 from tcc.ir import dims
 from tcc.ir import ops as _ops  # noqa: F401  (fills the table)
 from tcc.ir import types as ir
 from tcc.ir.optable import TABLE, OpDef, check_arity, complete_attrs
+from tcc.locations import Location
 from tcc.types import NAMES, Static, TensorType, promote, tensor_type
 from tcc.variable import TensorConstant, Variable, as_variable, number_dtype, scalar_constant
 

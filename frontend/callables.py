@@ -13,6 +13,7 @@ from tcc.ir import interpret
 from tcc.ir.arrays import as_numbers, in_memory
 from tcc.ir.core import Func
 from tcc.ir.dims import size_error
+from tcc.ir.text import parse_func
 from tcc.lower import Lowered
 from tcc.runtime.callable import Function as NativeFunction
 from tcc.runtime.callable import Parameter, ordered
@@ -80,8 +81,6 @@ class Specialised(Made):
 
     def optimised(self) -> Func:
         """The function after the passes, for the sizes of its last compile."""
-        from tcc.ir.text import parse_func
-
         history = self.program.history
         return parse_func(self.program.text("fused", history[-1].sizes if history else {}))
 

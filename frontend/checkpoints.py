@@ -9,7 +9,8 @@ from tcc import build
 from tcc.creation import zeros
 from tcc.elemwise import lt, switch
 from tcc.joining import join
-from tcc.loops import OrderedUpdates, as_list, scan
+from tcc.loops import as_list, scan
+from tcc.updates import OrderedUpdates
 from tcc.variable import as_variable
 
 

@@ -10,7 +10,8 @@ from typing import Any
 
 from tcc.build import cast
 from tcc.functions import DictFunction, In, Recipe, left_behind, with_updates
-from tcc.graph import ancestors, place, rebuild, shown_inputs, toposort, warn
+from tcc.graph import ancestors, rebuild, shown_inputs, toposort
+from tcc.locations import place, warn
 from tcc.modes import get_mode
 from tcc.printing import visible
 from tcc.settings import config, device_name

@@ -9,8 +9,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from tcc.fgraph import Maker
-from tcc.graph import Listing, place, rebuild
+from tcc.graph import Listing, rebuild
 from tcc.ir.types import FROM_NUMPY
+from tcc.locations import place
 from tcc.lower import lower
 from tcc.runtime.callable import Parameter
 from tcc.types import TensorType

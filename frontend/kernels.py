@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tcc import gpu
-from tcc.graph import place
 from tcc.ir import dims
 from tcc.ir.arrays import as_numbers, in_memory
 from tcc.ir.ops.rules import want_size
 from tcc.ir.types import FROM_NUMPY, Type, memory_dtype
+from tcc.locations import place
 from tcc.types import TensorType
 from tcc.user_op import Apply, Op
 from tcc.variable import as_variable

@@ -13,12 +13,12 @@ import numpy as np
 from tcc import native
 from tcc.callables import InterpretedFunction, compiled
 from tcc.functions import DictFunction, In, InputContainer, parameter
-from tcc.graph import NOWHERE, located_at
 from tcc.ir.core import Func, Module
 from tcc.ir.safetensors import Tensor, tensor
 from tcc.ir.text import ParseError, parse
 from tcc.ir.types import Type
 from tcc.ir.verify import VerifyError, verify
+from tcc.locations import NOWHERE, located_at
 from tcc.lower import Lowered, carried
 from tcc.native import NativeEntry, NativeVariable
 from tcc.passes.distrust import distrust

@@ -8,13 +8,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tcc import lowerflow
-from tcc.graph import Apply, place, toposort
+from tcc.graph import Apply, toposort
 from tcc.ir import dims
 from tcc.ir.builder import Builder
 from tcc.ir.clone import clone
 from tcc.ir.core import Block, Func, Op, Value
 from tcc.ir.dims import Expr, Size
 from tcc.ir.types import Type
+from tcc.locations import place
 from tcc.lowerrows import SPECIAL
 from tcc.printing import label
 from tcc.settings import config

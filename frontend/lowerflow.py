@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from tcc.graph import Apply, dependent, place, toposort
+from tcc.graph import Apply, dependent, toposort
 from tcc.ir import dims
 from tcc.ir.builder import Builder
 from tcc.ir.clone import clone_block
@@ -13,6 +13,7 @@ from tcc.ir.core import Block, Op, Value
 from tcc.ir.dims import Size
 from tcc.ir.ops.control import called
 from tcc.ir.types import Type
+from tcc.locations import place
 from tcc.printing import Print, label
 from tcc.stacking import bind_before, bound_in, sized, told_by_steps
 from tcc.unify import GraphBuilder, Scope, resolve_block

@@ -6,10 +6,11 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from tcc import lowerflow
-from tcc.graph import Apply, place
+from tcc.graph import Apply
 from tcc.ir import dims
 from tcc.ir.dims import Size
 from tcc.ir.types import Type
+from tcc.locations import place
 from tcc.printing import label
 from tcc.user_op import Op, Probed
 from tcc.variable import TensorConstant, Variable

@@ -10,6 +10,7 @@ import numpy as np
 from tcc import build
 from tcc.build import Size, as_size, node, shape_of, size_arithmetic, size_of, size_product, size_variable
 from tcc.elemwise import cast, eq, mul, switch, true_div
+from tcc.graph import inputs
 from tcc.indexing import set_subtensor, take
 from tcc.joining import join
 from tcc.products import batched_dot, dot
@@ -326,8 +327,6 @@ def vectorize(fn: Callable[..., Any]) -> Callable[..., Any]:
 
 def get_scalar_constant_value(v: Any) -> Any:
     """The number that a scalar expression certainly is, as a 0-d array; NotScalarConstantError if it may vary."""
-    from tcc.graph import inputs
-
     v = as_variable(v)
     if v.type.shape and any(s != 1 for s in v.type.shape):
         raise NotScalarConstantError(f"{v} of {v.type} is not a scalar")

@@ -11,12 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from tcc import graph, handles
+from tcc import handles
 from tcc.build import front
 from tcc.functions import In, InputContainer, Made, Recipe, left_behind, parameter
 from tcc.graph import Apply, Body, copied, dependent, toposort, with_variables
+from tcc.locations import located_at
 from tcc.runtime.callable import ordered
 from tcc.types import Handled, Packed
+from tcc.user_op import call
 from tcc.variable import Constant, SharedVariable, Variable, make_constant
 
 PACKED = front(
@@ -94,7 +96,6 @@ class Unpacking:
     def given(self, v: Any) -> tuple[Any, ...]:
         """The arrays of a constant or shared variable."""
         from tcc.compiling import MissingInputError
-        from tcc.user_op import call
 
         if isinstance(v.type, Handled):
             if isinstance(v, Constant | SharedVariable):
@@ -112,7 +113,7 @@ class Unpacking:
             self.node(node)
 
     def node(self, node: Apply) -> None:
-        with graph.located_at(node.loc):
+        with located_at(node.loc):
             if node.defn is PACKED:
                 self.packed(node)
             elif node.name == "call" and (any(map(is_packed, (*node.operands, *node.results)))):

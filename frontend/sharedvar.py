@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from tcc.graph import user_location
 from tcc.ir.arrays import as_numbers, in_memory
 from tcc.ir.types import FROM_NUMPY
+from tcc.locations import user_location
 from tcc.operators import TensorOperators
 from tcc.runtime.buffers import Container, ObjectContainer
 from tcc.runtime.device_arrays import DeviceArray, is_foreign

@@ -9,8 +9,9 @@ from tcc import build
 from tcc.adjoints import DisconnectedInputError, NullTypeGradError, discrete, fitted, zeros
 from tcc.backward import CUTS, backward
 from tcc.branches import ifelse
-from tcc.graph import Apply, Body, inputs, located_at, toposort
+from tcc.graph import Apply, Body, inputs, toposort
 from tcc.ir.optable import Undefined
+from tcc.locations import located_at
 from tcc.loopgrad import Steps, like_state, scan_node
 from tcc.loops import element_like
 from tcc.types import tensor_type

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tcc.graph import Apply, toposort, warn
+from tcc.graph import Apply, toposort
+from tcc.locations import warn
 from tcc.settings import config
 from tcc.sharedvar import TensorSharedVariable
 from tcc.types import Packed

@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from tcc.graph import Apply, Location, flat, user_location
+from tcc.graph import Apply, flat
 from tcc.ir.types import FROM_NUMPY, numpy_dtype
+from tcc.locations import Location, user_location
 from tcc.operators import TensorOperators
 from tcc.settings import config, device_name
 from tcc.types import Packed, TensorType, Type, dtype_name, tensor_type

@@ -19,6 +19,7 @@ from tcc.ir.types import FROM_NUMPY
 from tcc.joining import join
 from tcc.random import common_sizes, counts_of, sizes_of
 from tcc.reductions import cumsum
+from tcc.reductions import sum as total
 from tcc.settings import config
 from tcc.shapes import addbroadcast, reshape
 from tcc.sharedvar import shared
@@ -87,8 +88,6 @@ def without_replacement(p: Any, unit: Any, dtype: str) -> Any:
     )
 
     def one(u: Any, left: Any) -> list[Any]:
-        from tcc.reductions import sum as total
-
         below = build.elementwise(
             "le", cumsum(cast(left, "float64"), axis=1), cast(u, "float64").dimshuffle(0, "x")
         )

@@ -6,7 +6,7 @@ import copy
 from typing import Any
 
 import tcc
-from tcc.graph import user_location
+from tcc.locations import user_location
 from tcc.runtime.buffers import Container
 from tcc.sharedvar import TensorSharedVariable
 from tcc.sparse.types import SparseType

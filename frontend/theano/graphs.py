@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from tcc import equality
-from tcc.graph import Body, copied, toposort, warn
+from tcc.graph import Body, copied, toposort
+from tcc.locations import warn
 from tcc.settings import config
 from tcc.testvalues import value_of
 from tcc.variable import Constant, Variable, as_variable

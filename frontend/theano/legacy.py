@@ -20,8 +20,8 @@ from tcc.elemwise import abs_ as abs
 from tcc.elemwise import int_div as intdiv
 from tcc.elemwise import true_div as truediv
 from tcc.gradient import DisconnectedType
-from tcc.graph import warn
 from tcc.joining import stacklists as stacklist
+from tcc.locations import warn
 from tcc.loops import scan
 from tcc.modes import get_mode
 from tcc.printing import debugprint
@@ -307,8 +307,6 @@ def round_half_away_from_zero_vec(x: Any) -> Any:
 
 def _asarray(a: Any, dtype: Any, order: Any = None) -> np.ndarray[Any, Any]:
     """`numpy.asarray`, with `floatX` among the dtypes."""
-    from tcc.settings import config
-
     return np.asarray(a, config.floatX if dtype == "floatX" else dtype, order)
 
 

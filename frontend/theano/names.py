@@ -166,7 +166,7 @@ TREE: dict[str, Entry] = {
             **_from("tcc.settings", "config change_flags"),
             **_from("tcc.printing", "pp debugprint"),
             **_from(L, "__version__ _asarray dot get_scalar_constant_value sparse_grad"),
-            **_from("tcc.loops", "OrderedUpdates"),
+            **_from("tcc.updates", "OrderedUpdates"),
             "function_dump": "tcc.theano.pickling:function_dump",
             "ProfileStats": "tcc.profiling:ProfileStats",
             "theano": f"{L}:root",
@@ -176,7 +176,7 @@ TREE: dict[str, Entry] = {
         },
     ),
     "version": Entry(names=_from(L, "version short_version full_version")),
-    "updates": Entry(names=_from("tcc.loops", "OrderedUpdates")),
+    "updates": Entry(),
     "gradient": Entry(
         ("tcc.gradient", "tcc.tangents", "tcc.gradcheck"),
         {

@@ -14,7 +14,7 @@ import pytest
 import tcc
 import tcc.tensor as T
 from tcc.debug import Assert
-from tcc.graph import located_at, user_location
+from tcc.locations import located_at, user_location
 from tcc.user_op import Apply, Op, as_op
 
 

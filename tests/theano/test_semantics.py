@@ -14,8 +14,8 @@ import tcc
 import tcc.theano
 from tcc import gradient
 from tcc import tensor as T
-from tcc.loops import OrderedUpdates
 from tcc.theano import indexops, legacy, netops, ops
+from tcc.updates import OrderedUpdates
 
 
 def test_named_types_are_types_and_make_variables() -> None:

@@ -10,8 +10,9 @@ import numpy as np
 from tcc import build
 from tcc.creation import arange
 from tcc.elemwise import TO_FLOAT, add, and_, ge, int_div, lt, maximum, minimum, mul, sub, switch
-from tcc.graph import Shown, warn
+from tcc.graph import Shown
 from tcc.indexing import take
+from tcc.locations import warn
 from tcc.reductions import max as largest
 from tcc.reductions import sum as total
 from tcc.shapes import as_sizes, dimshuffle
