@@ -32,4 +32,7 @@ def replacing(path: Path, mode: int = 0o666) -> Iterator[BinaryIO]:
             raise OSError(e.errno, e.strerror, str(path)) from None
         raise
     finally:
-        part.unlink(missing_ok=True)
+        with contextlib.suppress(
+            OSError
+        ):  # it has its name, or was never there; a read-only file system says so again
+            part.unlink()

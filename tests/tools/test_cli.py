@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 import re
 import shlex
@@ -210,6 +211,18 @@ def test_opt_writes_a_file_under_a_temporary_name_first(here: Path, capsys: Outp
     assert run(["opt", "f.tcir", "-o", "no/such/folder/out.tcir"]) == 1
     assert "cannot write: No such file or directory" in capsys.readouterr().err
     assert not list(here.glob("*.part"))
+
+
+def test_a_read_only_folder_is_told_by_the_name_that_the_file_was_to_have(
+    here: Path, capsys: Output, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path, *_: object, **__: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system", str(path))
+
+    monkeypatch.setattr(os, "open", refuse)
+    monkeypatch.setattr(Path, "unlink", refuse)  # even of a file that is not there
+    assert run(["opt", "f.tcir", "-o", "out.tcir"]) == 1
+    assert capsys.readouterr().err == "out.tcir: error: cannot write: Read-only file system\n"
 
 
 def test_opt_carries_large_constants_along(here: Path, capsys: Output) -> None:
