@@ -219,8 +219,8 @@ def speed(seconds: Sequence[float], pixels: int, hidden: int, batch: int) -> str
     gpu, cpu = BOOK_GPU_SECONDS / BOOK_STEPS, BOOK_CPU_SECONDS / BOOK_STEPS
     return (
         f"mlp: {1e3 * step:.2f} ms a step on {where}, {100 * share:.0f} % of the FMA peak\n"
-        f"     {gpu / step:.1f} x as fast as the book's GTX 980M ({1e3 * gpu:.1f} ms a step), "
-        f"{cpu / step:.1f} x as fast as its i7 ({1e3 * cpu:.1f} ms)"
+        f"     {gpu / step:.2g} x as fast as the book's GTX 980M ({1e3 * gpu:.1f} ms a step), "
+        f"{cpu / step:.2g} x as fast as its i7 ({1e3 * cpu:.1f} ms)"
     )
 
 
