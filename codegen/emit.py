@@ -85,6 +85,14 @@ def constant_mask(live: Sequence[bool]) -> str:
     return f"<{lanes}>" if len(live) > 1 else lanes.removeprefix("i1 ")
 
 
+def constant_prefix(mask: str) -> int | None:
+    """How many lanes a mask that `constant_mask` wrote has, all of them in front; None for other masks."""
+    if not mask.startswith("<"):
+        return None
+    live = mask.count("true")
+    return live if mask == constant_mask([i < live for i in range(mask.count("i1"))]) else None
+
+
 class Emit:
     """One function (or several, one after another) being written.  `value` names a result, `line` adds text without one."""
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tcc.codegen import halves
-from tcc.codegen.emit import Emit, VecType
+from tcc.codegen.emit import Emit, VecType, constant_prefix
 from tcc.codegen.halves import HALVES
 from tcc.codegen.math.core import Math
 from tcc.codegen.target import Target
+from tcc.codegen.vectors import store_first
 from tcc.ir.types import COMPLEX, FLOATS, REAL_OF, itemsize, numpy_dtype
 
 # a complex number is the bits of its two parts: what computes takes them apart (primitives.py)
@@ -213,6 +214,10 @@ def store(
         return
     if lanes == 1:
         e.when(mask, lambda: e.line(plain))
+        return
+    first = constant_prefix(mask)
+    if first is not None and t is whole and not target.avx512:
+        store_first(e, t, [stored], [pointer], first)
         return
     e.call(
         "void",

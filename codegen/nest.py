@@ -11,7 +11,7 @@ from tcc.codegen.emit import Emit, VecType, constant_mask, is_number
 from tcc.codegen.index import plus, times
 from tcc.codegen.kernel import Operand, Slots, memo_sizes
 from tcc.codegen.lanes import Lanes
-from tcc.codegen.program import Access, Node, Program
+from tcc.codegen.program import EXPENSIVE, Access, Node, Program
 from tcc.codegen.target import Target
 from tcc.codegen.vectors import LINE, fetch, gather, quick, spread
 from tcc.ir.dims import Size, product
@@ -19,6 +19,12 @@ from tcc.ir.types import FLOATS, TOTALS, itemsize
 from tcc.runtime import layout
 
 PARALLEL_WORK = 160_000  # sixteenths of a cycle that pay for a second thread: microseconds
+COST_BITS = 256  # of the vectors that costs are counted for
+FUNCTION, WIDE_FUNCTION = (
+    2,
+    6,
+)  # sixteenths of a cycle for each flop of a function, as measured: sin 1.7 and 5.7, tanh 2.7 and 11
+WIDE = frozenset(("f64", "i64", "u64"))
 
 
 class Position(NamedTuple):
@@ -154,7 +160,17 @@ class Nest(Vectors):
     @property
     def element_cost(self) -> int:
         """Sixteenths of a cycle an element, roughly."""
-        return max(2 * (len(self.program.reads) + len(self.program.writes)), self.program.flops) + 1
+        work = sum(self._cost(n) for n in self.program.nodes if n.varies)
+        memory = 2 * (len(self.program.reads) + len(self.program.writes))
+        return max(memory, work * COST_BITS // max(self.target.vector_bits, 1)) + 1
+
+    @staticmethod
+    def _cost(node: Node) -> int:
+        """An operation's part of it, with vectors of `COST_BITS`."""
+        wide = any(i.dtype in WIDE for i in [node, *node.inputs])
+        if node.flops < EXPENSIVE:
+            return node.flops * (2 if wide else 1)
+        return node.flops * (WIDE_FUNCTION if wide else FUNCTION)
 
     def scratch(self) -> str:
         """The thread's scratch memory."""

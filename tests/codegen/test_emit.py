@@ -2,7 +2,7 @@
 
 import pytest
 
-from tcc.codegen.emit import Emit, VecType, reachable
+from tcc.codegen.emit import Emit, VecType, constant_mask, constant_prefix, reachable
 from tcc.codegen.target import KNOWN
 from tcc.codegen.vectors import each_vector
 
@@ -51,3 +51,8 @@ def test_what_the_roots_do_not_call_is_left_out():
     calls = {"a": "call void @b()", "b": "call void @p(ptr @c)", "c": "", "d": "call void @a()"}
     kept = reachable("\n".join(functions[n].format(calls[n]) for n in "abcd"), ["a"])
     assert [n for n in "abcd" if f"void @{n}() #0" in kept] == ["a", "b", "c"]
+
+
+def test_constant_prefix_counts_lanes_in_front() -> None:
+    assert [constant_prefix(constant_mask([i < n for i in range(4)])) for n in range(5)] == [0, 1, 2, 3, 4]
+    assert constant_prefix(constant_mask([False, True])) is None and constant_prefix("%m") is None
