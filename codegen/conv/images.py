@@ -15,9 +15,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tcc.codegen.conv.axes import Run
-from tcc.codegen.conv.channels import ByChannels, by_channels_is_possible
+from tcc.codegen.conv.channels import ByChannels
+from tcc.codegen.conv.channels_plan import by_channels_is_possible
 from tcc.codegen.conv.kernel import Conv
-from tcc.codegen.conv.plan import ConvPlan
+from tcc.codegen.conv.plan import TURN, ConvPlan
 from tcc.codegen.conv.text import Number, best_tile, round_bytes
 from tcc.codegen.conv.tile import ConvTile
 from tcc.codegen.conv.walk import Walk, kept_apart
@@ -33,7 +34,6 @@ from tcc.ir.types import dense_strides
 
 MOST_ENTRIES = 1 << 12  # taps that all results of an image meet
 _MOST_TEXT = 1 << 12  # multiply-adds that stand in the text one by one
-_TURN = 6  # cycles for a vector that is turned and copied
 _LEAN = 0.93  # of the model's time for tiles by channels, whose vectors are aligned, beside that by pixels
 _NEAR = 4  # which part of the second-level cache filters may fill to be met again pixel by pixel
 _STEP_END = 1.1  # what short loops over taps take longer
@@ -114,7 +114,7 @@ class _ByImages(ConvTile):
         all_stay = self.tiles * of_tile <= target.l2_bytes // _NEAR
         self.tile_by_tile = tile_stays or not all_stay
         end = _STEP_END if all_stay else _FAR_END
-        self.whole_cycles = end * cycles + _TURN * vectors
+        self.whole_cycles = end * cycles + TURN * vectors
         text = sum(len(some.taps) for some in {some for _, _, some in self._groups()})
         if entries > MOST_ENTRIES or text * self.h * self.row * self.v > _MOST_TEXT:
             self.whole_cycles = math.inf

@@ -18,6 +18,7 @@ from tcc.ir.dims import Size, add, floordiv, known, maximum, mul, sub
 from tcc.passes.epilogue import cheap
 
 ENOUGH = 16  # pieces of work that threads share
+TURN = 6  # cycles for a vector that is turned and copied
 _ELEMENT = 2  # cycles for a filter's element that is copied
 
 
@@ -37,31 +38,37 @@ class ConvPlan(ConvText):
             (a, b, c) for a in self.axes[0].runs for b in self.axes[1].runs for c in self.axes[2].runs
         ]
         self.merged = all(a.spread for a in self.axes)
-        pitch, cols = self.axes[2].pitch, self.phases[0][2].count
-        steps = self.three(self.result.strides[2:], 0)
         self.whole_rows = self._dense_rows() and whole_rows(self.axes, self.t)
-        self.runs = [
-            maximum(add(mul(sub(rows.count, 1), pitch), cols.count), 0) for _, rows, cols in self.phases
-        ]  # pixels of each phase that follow one another
-        if self.merged or self.whole_rows:
-            self.runs = [mul(*(r.count for r in self.phases[0][0 if self.merged else 1 :]))]
-        most: Size = 0
-        for run in self.runs:
-            most = maximum(most, run)
-        if self.merged:
-            most = mul(most, self.source.shape[0])
+        self.runs = self._runs()
         self.depths = [mul(self.depth_channels, *(r.taps for r in phase)) for phase in self.phases]
         deepest = max((k for k in self.depths if isinstance(k, int)), default=self.depths[0])
         # tiles may read the source itself
         self.in_place = self.one_tap(self.filters, self.source) and not any(a.spread for a in self.axes)
-        aligned = isinstance(pitch, int) and pitch % self.t.lanes == 0 and self.axes[2].spread is not None
-        reads = self._lines()
         in_panels = self.in_place and known(self.m) > MOST_ROWS
-        if in_panels:
-            aligned, reads = True, (-1, 0)
-        cycles, self.h, self.v = best_tile(
-            self.t, target, self.m, most, deepest, aligned, ends=not self.merged, lines=reads
-        )
+        self._take_tile(deepest, in_panels)
+        # blocks of pixels that are copied for all tiles of filters
+        self.panel = self._panel_blocks(deepest) if in_panels else 0
+        self._find_places()
+
+    def _runs(self) -> list[Size]:
+        """Pixels of each phase that follow one another."""
+        if self.merged or self.whole_rows:
+            return [mul(*(r.count for r in self.phases[0][0 if self.merged else 1 :]))]
+        pitch = self.axes[2].pitch
+        return [maximum(add(mul(sub(rows.count, 1), pitch), cols.count), 0) for _, rows, cols in self.phases]
+
+    def _take_tile(self, deepest: Size, in_panels: bool) -> None:
+        """The register tile of the least time for so many steps, and what that time is."""
+        pitch, (lines, longer) = self.axes[2].pitch, self._lines()
+        aligned = isinstance(pitch, int) and pitch % self.t.lanes == 0 and self.axes[2].spread is not None
+        pixels: Size = 0
+        for run in self.runs:
+            pixels = maximum(pixels, run)
+        if self.merged:
+            pixels = mul(pixels, self.source.shape[0])
+        reads = (-1, 0) if in_panels else (lines, longer)
+        how = self.t, self.target, self.m, pixels, deepest, aligned or in_panels
+        cycles, self.h, self.v = best_tile(*how, ends=not self.merged, lines=reads)
         deep = self.phases[0][0].count
         each = 1 if self.merged or not isinstance(deep, int) else deep
         # of an image, or of all where they are merged, and to copy the filters
@@ -70,20 +77,21 @@ class ConvPlan(ConvText):
         self.filters_cycles = float(_ELEMENT * copied) if isinstance(copied, int) else 0.0
         self.width = self.v * self.t.lanes
         self.heads = self.v if self.whole_rows else 1  # addresses of a tile's vectors
-        lines, longer = self._lines()
         self.tiles = ceil_div(self.m, self.h)
         read = mul(lines, add(self.width, longer), self.t.bytes)
         # the next block finds nothing in the first-level cache where all filters pass through it meanwhile
         through = add(read, mul(self.tiles, self.h, deepest, self.t.bytes))
-        self.far = isinstance(through, int) and known(read) >= 0 and through > target.l1_bytes
+        self.far = isinstance(through, int) and known(read) >= 0 and through > self.target.l1_bytes
+
+    def _find_places(self) -> None:
+        """Whether results go from a tile to their places at once."""
+        (d, rows, cols), steps = self.phases[0], self.three(self.result.strides[2:], 0)
         # rows of results follow one another in memory, and tiles go on from row to row
-        step = len(self.phases) == 1 and self.phases[0][1].step == self.phases[0][2].step == 1
-        self.gapless = step and (self.whole_rows or pitch == cols) and self._dense_rows()
-        if self.merged and self.phases[0][0].count != 1:
-            self.gapless = self.gapless and steps[0] == mul(self.phases[0][1].count, steps[1])
-        self.direct = self.gapless and steps[2] == 1 and (not op.blocks or cheap(op.block.ops))
-        # blocks of pixels that are copied for all tiles of filters
-        self.panel = self._panel_blocks(deepest) if in_panels else 0
+        whole = self.whole_rows or self.axes[2].pitch == cols.count
+        self.gapless = len(self.phases) == rows.step == cols.step == 1 and whole and self._dense_rows()
+        if self.merged and d.count != 1:
+            self.gapless = self.gapless and steps[0] == mul(rows.count, steps[1])
+        self.direct = self.gapless and steps[2] == 1 and (not self.op.blocks or cheap(self.op.block.ops))
 
     def _panel_blocks(self, depth: Size) -> int:
         """How many blocks of pixels are copied at a time for all tiles of filters, which find their vectors one after the other

@@ -18,6 +18,7 @@ from tcc.ir.dims import Size, known
 
 AT_ONCE = 32  # lines that a core fetches with little delay: what asks for more at a time waits, and all that follows it
 AHEAD = 6  # steps of a tile by which vectors that lie beyond the first-level cache are fetched before they are read
+MEMORY = 300  # cycles until a line comes from memory
 LONG_BLOCK = 64  # ops of a tile's block for all of its vectors, past which they are written once, in a loop over the rows
 
 
@@ -154,13 +155,14 @@ class ConvTile(ConvPlan):
         return self.multiply([e.gep(a, i, t.elem) for i in range(self.h)], vectors, sums)
 
     def _fetch_results(self, v: int) -> Callable[[Number], None] | None:
-        """The result's lines, and those that the block reads, arrive while the sums are made: asked for at once, where they
-        are few, or by what is given back, for each step a part."""
+        """The result's lines, and those that the block reads, arrive while the sums are made, or those of the block of
+        pixels after next where sums are short: asked for at once, where they are few, or by what is given back, for each step a part."""
         e, t, depth = self.e, self.t, self.depths[0]
         x = Index(e)
         sc = self.size(self.result.strides[1])
+        ahead = 2 * self.width * t.bytes if self._results_come_late() else 0
         lines = [
-            (e.gep(e.gep(place, x.mul(apart, i), t.elem), byte), write)
+            (e.gep(e.gep(place, x.mul(apart, i), t.elem), byte + ahead), write)
             for place, apart, write in [("%out", sc, 1), *((p, s, 0) for p, s in self._read_by_block(x))]
             for i in range(self.h)
             for byte in range(0, v * t.lanes * t.bytes, LINE)
@@ -181,6 +183,11 @@ class ConvTile(ConvPlan):
                 fetch(e, e.value(f"load ptr, ptr {e.gep(places, number, 'ptr')}"), 0)
 
         return some
+
+    def _results_come_late(self) -> bool:
+        """Whether a tile's sums take less time than lines from memory."""
+        depth = self.depths[0]
+        return isinstance(depth, int) and depth * self.h * self.v < MEMORY * self.target.multiply_adds
 
     def _write_copied_rows(self, counts: Sequence[int], pixels: Sequence[Number]) -> None:
         """As `_write_rows`, from the tile's copy at %c, so that the block's text stands there once."""

@@ -356,7 +356,7 @@ def test_long_rows_take_no_more_text() -> None:
 
 def by_channels(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """Channels are the lanes wherever they can be; what is made so."""
-    from tcc.codegen.conv import channels, images
+    from tcc.codegen.conv import channels, channels_plan, images
     from tcc.codegen.conv.kernel import Conv
 
     class Slow(Conv):
@@ -366,7 +366,7 @@ def by_channels(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
     monkeypatch.setattr(images, "Conv", Slow)
     monkeypatch.setattr(images, "_is_possible", lambda c: False)
-    monkeypatch.setattr(channels, "_FEW_VECTORS", 1 << 10)
+    monkeypatch.setattr(channels_plan, "_FEW_VECTORS", 1 << 10)
     made: list[Any] = []
     kernel = channels.ByChannels.kernel
     monkeypatch.setattr(channels.ByChannels, "kernel", lambda self: made.append(self) or kernel(self))
@@ -380,7 +380,7 @@ def test_a_block_may_write_where_it_reads(way: str, monkeypatch: pytest.MonkeyPa
     if way == "channels":
         case = ((2, 5, 7, 6), (4, 5, 3, 3), *case[2:])
         by_channels(monkeypatch)
-        monkeypatch.setattr("tcc.codegen.conv.channels.CHUNK_BYTES", 0)  # four rows, then three
+        monkeypatch.setattr("tcc.codegen.conv.channels_plan.CHUNK_BYTES", 0)  # four rows, then three
     x, w, _ = arguments(case, "f32")
     how = dict(zip(FLAGS, case[2:]))
     block = Block([Type("f32", x.shape), *[Type("f32", w.shape)] * 2], ["x", "w", "v"])
@@ -426,7 +426,7 @@ MANY = {
 def test_images_as_lanes_give_the_same_bits(name: str, target: None, monkeypatch: pytest.MonkeyPatch) -> None:
     from tcc.codegen.conv import images
 
-    monkeypatch.setattr(images, "_TURN", 0)  # costs nothing, so it is chosen
+    monkeypatch.setattr(images, "TURN", 0)  # costs nothing, so it is chosen
     monkeypatch.setattr(images, "_STEP_END", 0)
     monkeypatch.setattr(images, "_FAR_END", 0)
     if name in ("stride", "rank 3"):  # filters are many
