@@ -12,7 +12,7 @@ help:
 	@echo "make demo    trains two classifiers of handwritten digits"
 	@echo "make check   format, lint, types and the fast tests"
 	@echo "make test    the tests"
-	@echo "make test-exhaustive   the longest tests, then every float32 value through every vector function; takes most of two hours"
+	@echo "make test-exhaustive   all tests, their code compiled as programs have it, then every float32 value through every vector function; takes two hours"
 	@echo "make fuzz    bad bundles, manifests, weights and IR, found by coverage (atheris), SECONDS=60 for each reader"
 	@echo "make bench   speed against whichever of NumPy, torch, JAX, PyTensor and ONNX Runtime are installed"
 	@echo "make peers   installs those in .peers, for make bench"
@@ -40,7 +40,7 @@ test: setup
 	$(PYTEST) -m 'not long'
 
 test-exhaustive: setup
-	$(PYTEST) -m long
+	$(PYTEST) --whole
 	$(BIN)/python -m pytest -s tests/exhaustive/math_floats.py
 
 SECONDS ?= 60

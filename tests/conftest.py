@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,12 +15,13 @@ from tcc.codegen.target import Target, chosen, host, plain
 from tcc.runtime import arenas, cache
 
 
-def compiled_once() -> None:
+def compiled_once(sampled: bool) -> None:
     """Many tests make the same modules: a process compiles each once, whatever a test's cache is.
 
     Other forms of its code that TCC_TARGET asks for run on this machine too: those with the same text have its object, unless it
-    has instructions of its own.  These others, and three of four of the rest, by their text, are compiled in LLVM's quick way:
-    tests are about the text, which no pass of LLVM's changes before it is encoded.
+    has instructions of its own.  These others, and but for one of sixteen the rest, by their text, are compiled in LLVM's quick
+    way: tests are about the text, which no pass of LLVM's changes before it is encoded.  If not `sampled`, all of the rest are
+    compiled as programs have them.
     """
     compile_object, made = jit.compile_object, dict[tuple[object, ...], bytes]()
 
@@ -29,7 +31,7 @@ def compiled_once() -> None:
             level = 0
         shared = (other or target == host()) and "@llvm.x86." not in text
         key = hashlib.sha256(text.encode()).digest(), target.fma if shared else target
-        if target == host() and key[0][0] % 4:
+        if target == host() and sampled and key[0][0] % 16:
             level = 0
         code = made.get((*key, 2)) or made.get((*key, level))
         if code is None:
@@ -38,8 +40,6 @@ def compiled_once() -> None:
 
     jit.compile_object = once
 
-
-compiled_once()
 
 # a shell starts what runs in the background without interrupts, which tests send
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -63,6 +63,7 @@ def guard_pages(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--whole", action="store_true", help="compile all code as programs have it")
     parser.addoption(
         "--bless", action="store_true", help="write what the compiler prints now into the .tcir tests"
     )
@@ -73,3 +74,20 @@ def pytest_collect_file(parent: pytest.Collector, file_path: Path) -> pytest.Col
     if file_path.suffix != ".tcir" or file_path.parent.name == "regressions":
         return None
     return FileTest.from_parent(parent, path=file_path)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    compiled_once(sampled=not config.getoption("--whole"))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Where this machine's own code has the form of x86-64-v3, that one's tests repeat the host's, and are among the longest."""
+    this = host()
+    if this.vector_bits != 256 or this.avx512 or this.byte_products or "x86" not in this.triple:
+        return
+    ids = {item.nodeid for item in items}
+    for item in items:
+        twin = re.sub(r"(?<=[\[-])(x86-64-)?v3(?=[-\]])", "host", item.nodeid)
+        if twin != item.nodeid and twin in ids:
+            item.add_marker(pytest.mark.long)

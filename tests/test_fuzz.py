@@ -17,7 +17,9 @@ from tcc.tools.graphs import graph
 from tcc.tools.programs import program
 
 BATCH = 10
-BATCHES = range(0, 200, BATCH)
+BATCHES = [
+    pytest.param(start, marks=[] if start < 120 else pytest.mark.long) for start in range(0, 200, BATCH)
+]
 WHOLE = 4  # every so many programs, one is compiled as programs of users are; what is drawn is what is computed, not how
 KEPT = sorted((Path(__file__).parent / "regressions").glob("*.tcir"))
 

@@ -22,7 +22,7 @@ THERE = [
         case,
         library,
         id=f"{library}: {case.name}",
-        marks=[pytest.mark.slow] if case.kind == "resnet-164 step" else [],
+        marks=[pytest.mark.long] if case.kind == "resnet-164 step" else [],
     )
     for case in KINDS.values()
     for library in PEERS

@@ -30,18 +30,19 @@ PARAMS = [pytest.param(name, marks=pytest.mark.long) if name == "plain256" else 
 
 
 @pytest.fixture(autouse=True, params=PARAMS)
-def target(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def target(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     for name, value in TARGETS[request.param].items():
         monkeypatch.setenv(name, value)
     # multiply-adds of two parts are long: LLVM's whole way with them takes a third of the time of all targets
     with quick_code(request.param == "v2"):
-        yield
+        yield request.param
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("rows", CHUNKS, ids=lambda rows: rows[0].name)
-def test_elementwise_rows(rows: list[OpDef]) -> None:
-    """One compilation for all lengths, and one for a known length, whose bits are the same."""
+def test_elementwise_rows(rows: list[OpDef], target: str) -> None:
+    """One compilation for all lengths, and one for a known length, whose bits are the same: loops and masks are where these
+    differ, which are the same in the long text of v2."""
     func, columns = elementwise(rows)
     function, program = compile_native(func, {}, exact=False)
     for n in LENGTHS:
@@ -49,7 +50,7 @@ def test_elementwise_rows(rows: list[OpDef]) -> None:
         made = function(*(in_memory(x, p.type.dtype) for x, p in zip(args, func.body.params)))
         got = [as_numbers(x, v.type.dtype) for x, v in zip(made, func.body.yields)]
         assert list(mistakes(func, args, got)) == []
-        if n == KNOWN:
+        if n == KNOWN and target != "v2":
             with quick_code():
                 exact = run_native(func, args)
             differ = [what(func, i) for i, (a, b) in enumerate(zip(exact, got)) if not same_bits(a, b)]

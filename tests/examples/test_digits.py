@@ -43,12 +43,12 @@ def test_both_classifiers_learn(data: Path, tmp_path: Path) -> None:
 
 
 def test_a_seed_fixes_every_bit(data: Path, tmp_path: Path) -> None:
-    """Twice, and on one and on two threads."""
-    for name, threads in (("a", 1), ("b", 1), ("c", 2)):
+    """Again, on two threads where it was one."""
+    for name, threads in (("a", 1), ("b", 2)):
         trained(data, tmp_path / name, "--seed", 5, threads=threads)
     trained(data, tmp_path / "other", "--seed", 6)
     first = parameters(tmp_path / "a")
-    assert parameters(tmp_path / "b") == first and parameters(tmp_path / "c") == first
+    assert parameters(tmp_path / "b") == first
     assert parameters(tmp_path / "other") != first
 
 

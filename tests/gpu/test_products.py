@@ -23,16 +23,14 @@ from tcc.ir.core import Block, Func
 from tcc.ir.types import Type
 from tcc.passes.manager import Context, run
 from tcc.passes.pipeline import gpu_pipeline
-from tcc.runtime.launch import Launch
+from tcc.runtime.device_program import Launch
 from tcc.tools.compare import disagreement
 
 RNG = np.random.default_rng(0)
 
 
-def product(
-    dtype: str, m: int, n: int, k: int, turned: str = "", batch: Sequence[int] = ()
-) -> tuple[Func, list[Array]]:
-    """tanh(a @ b + c) with `turned` operands, and its arguments."""
+def product_of(dtype: str, m: int, n: int, k: int, turned: str = "", batch: Sequence[int] = ()) -> Func:
+    """tanh(a @ b + c) with `turned` operands."""
     block = Block()
     b = Builder(block)
     shapes = [(k, m) if "a" in turned else (m, k), (n, k) if "b" in turned else (k, n)]
@@ -43,10 +41,16 @@ def product(
     x, y = (b.dimshuffle(v, order=order) if name in turned else v for name, v in (("a", x), ("b", y)))
     made = b.matmul(x, y)
     b.op("yield", b.tanh(b.add(made, b.broadcast(z, shape=list(made.type.shape)))))
-    args: list[Any] = [RNG.standard_normal(p.type.shape) for p in block.params]
+    return Func("product", block)
+
+
+def product(dtype: str, *how: Any, **more: Any) -> tuple[Func, list[Array]]:
+    """`product_of` with arguments."""
+    func = product_of(dtype, *how, **more)
+    args: list[Any] = [RNG.standard_normal(p.type.shape) for p in func.body.params]
     kind = {"f16": np.float16, "f64": np.float64}.get(dtype, np.float32)
     args = [a.astype(kind) for a in args]
-    return Func("product", block), [rounded(a) for a in args] if dtype == "bf16" else args
+    return func, [rounded(a) for a in args] if dtype == "bf16" else args
 
 
 def runtime_sizes(func: Func, arrays: Sequence[Array], *, exact: bool = True) -> list[Array]:
@@ -114,8 +118,7 @@ def test_a_large_tile() -> None:
 @pytest.mark.parametrize("dtype", ["f32", "f64"])
 def test_grids_of_tall_products_are_what_devices_take(dtype: str) -> None:
     """Along y there are at most 65,535 blocks."""
-    func, _ = product(dtype, 70_000 * 128, 16, 16)
-    run(g := clone(func, {}), gpu_pipeline(), Context())
+    run(g := product_of(dtype, 70_000 * 128, 16, 16), gpu_pipeline(), Context())
     (launch,) = (s for s in lower(g, None).walk() if isinstance(s, Launch))
     assert all(size <= most for size, most in zip(launch.grid, MOST_GRID))  # type: ignore[operator]
 
@@ -280,7 +283,7 @@ def texts(func: Func, name: str) -> list[str]:
 
 
 def test_old_chips_multiply_halves_as_floats() -> None:
-    func, _ = product("f16", 64, 64, 64)
+    func = product_of("f16", 64, 64, 64)
     (new,), (old,) = texts(func, "sm_80"), texts(func, "sm_70")
     assert "mma.sync" in new and "ldmatrix" in new and "cp.async" in new
     assert "mma" not in old and "fma.rn.f32" in old

@@ -176,7 +176,7 @@ def test_a_killed_compile_leaves_no_half_file(folder: Path) -> None:
         "-m",
         "tcc",
         "compile",
-        f"{HERE}:both",
+        f"{HERE}:predict",
         "--name",
         "m",
         "--verify",
@@ -185,7 +185,7 @@ def test_a_killed_compile_leaves_no_half_file(folder: Path) -> None:
         kinds,
     ]
     subprocess.run([*command, "-o", "whole"], check=True, capture_output=True)
-    for k in (0, 1, 3):
+    for k in (0, 3):
         started = subprocess.Popen([*command, "-o", f"part{k}"], stderr=subprocess.DEVNULL)
         out = folder / f"part{k}"
         until = time.monotonic() + 20
