@@ -14,6 +14,7 @@ from tcc.codegen.products.record import (
     A_UNPACKED,
     BLOCK_UNIT,
     BODY,
+    FETCHED_ALONG,
     GROUP,
     PACK_EACH,
     PACK_FIRST,
@@ -28,6 +29,7 @@ from tcc.codegen.products.record import (
     copies_edge,
     end_part,
     engine_name,
+    fetches_b,
     keeps,
     made_widths,
     select,
@@ -209,8 +211,8 @@ class _Block:
         self.scratch = e.gep(thread_scratch(e, x, "%thread"), r["shared_bytes"])
         self._find_a()
         self.makes_panels = e.value(f"icmp ne i64 {r['keep']}, 0") if keeps(reach) else "false"
-        self.fetches_b = keeps(reach) and not reach.small
-        if self.fetches_b:
+        self.makes_beside = keeps(reach) and not reach.small
+        if self.makes_beside:
             self.low = e.value(f"icmp sle i64 {self.kc}, {target.l1_bytes // 2 // (self.width * t.bytes)}")
             self.b = e.gep(r["b"], x.add(x.mul(r["pc"], r["brs"]), x.mul(r["jc"], t.bytes)))
 
@@ -277,8 +279,10 @@ class _Block:
         a = (("ptr", start), ("i64", self.row_step), ("i64", self.col_step))
         place = (("i64", row), ("i64", rows), ("i64", self.j0), ("i64", self.j1))
         stream = [("ptr", e.gep(at, x.mul(rows, self.ars))), ("i64", self.line), ("i64", self.pace)]
-        if self.fetches_b:
-            stream, tiles = self._fetch_b(makes, stream, tiles)
+        if self.makes_beside:
+            stream, tiles = self._fetch_beside(makes, stream, tiles)
+        if fetches_b(self.target, self.reach):
+            stream = self._fetch_beyond(row, stream)
         functions = (("ptr", f) for f in tiles)
         call_part(e, engine_name(t, "_panel"), ("ptr", "%r"), *a, *place, *functions, *stream, ("i1", makes))
         e.line(f"%height = add i64 {rows}, 0")
@@ -332,7 +336,7 @@ class _Block:
             start = e.value(f"select i1 {self.by_cols}, ptr {copied}, ptr {start}")
         return start
 
-    def _fetch_b(
+    def _fetch_beside(
         self, makes: str, stream: list[tuple[str, Size]], tiles: list[str]
     ) -> tuple[list[tuple[str, Size]], list[str]]:
         """What is fetched ahead, and the tiles, where B's panels may be made (`makes`): while a low panel is, the next one's
@@ -344,15 +348,39 @@ class _Block:
             self.r["brs"],
         )
         other = e.value(f"and i1 {makes}, {self.low}")
-        fetched: list[tuple[str, Size]] = [
-            (kind, e.value(f"select i1 {other}, {kind} {yes}, {kind} {no}"))
-            for (kind, no), yes in zip(stream, beside, strict=True)
-        ]
+        fetched = _either(e, other, beside, stream)
         kept = made_widths(self.target)
         makers = [f"@{tile_name(t, self.sizes[0], n, n in kept)}" for n in (VECTORS, 1)]
         return fetched, [
             e.value(f"select i1 {makes}, ptr {a}, ptr {b}") for a, b in zip(makers, tiles, strict=True)
         ]
+
+    def _fetch_beyond(self, row: str, stream: list[tuple[str, Size]]) -> list[tuple[str, Size]]:
+        """What is fetched ahead where rows are few: of B's next block, from whose panels the tiles of these rows fetch a line in each
+        round, until those of all rows have fetched it; then A's rows."""
+        e, x, r = self.e, self.x, self.r
+        beyond, down, across = r["beyond"], r["brs"], r["bcs"]
+        above = x.ceil_div(x.sub(row, self.first), self.sizes[0])
+        rounds = x.div(x.max(x.sub(self.kc, self.sizes[0]), 0), steps_in_round(self.target, self.reach.small))
+        along = x.equal(r["fetch_b"], FETCHED_ALONG)
+        tiles = x.ceil_div(x.sub(self.j1, self.j0), self.width)
+        first = x.mul(above, x.pick(along, tiles, rounds))
+        there = e.value(f"icmp ne ptr {beyond}, null")
+        there = e.value(f"and i1 {there}, {e.value(f'icmp slt i64 {first}, {self.kc}')}")
+        at = e.gep(beyond, x.add(x.mul(first, down), x.mul(self.j0, across)))
+        beside = x.mul(across, self.width)
+        these = (at, x.pick(along, down, beside), x.pick(along, beside, down))
+        return _either(e, there, these, stream)
+
+
+def _either(
+    e: Emit, cond: str, these: tuple[Size, ...], others: list[tuple[str, Size]]
+) -> list[tuple[str, Size]]:
+    """`these` where `cond`, of the kinds of the others."""
+    return [
+        (kind, e.value(f"select i1 {cond}, {kind} {yes}, {kind} {no}"))
+        for (kind, no), yes in zip(others, these, strict=True)
+    ]
 
 
 def _height(

@@ -47,11 +47,14 @@ from tcc.codegen.products.record import (
     ALL,
     BLOCK_UNIT,
     BODY,
+    FETCHED_FIRST,
     FIELDS,
     FORMS,
     GROUP,
+    NOT_FETCHED,
     PACK_EACH,
     PACK_FIRST,
+    PACK_ROWS,
     ROW_UNIT,
     UNPACKED,
     Reach,
@@ -62,6 +65,7 @@ from tcc.codegen.products.record import (
     copies_edge,
     end_part,
     engine_name,
+    fetches_b,
     keeps,
     made_widths,
     packs_before,
@@ -268,7 +272,11 @@ class _Product:
         r["ic"], r["mc"] = ic, mc
         high = x.less(unit_rows(self.target) - 1, r["mc"])
         if keeps(self.reach):
-            r["keep"] = x.both(x.both(self.own, x.equal(r["pack_b"], PACK_FIRST)), high)
+            first: Size = x.equal(r["pack_b"], PACK_FIRST)
+            if fetches_b(self.target, self.reach):
+                fetched = x.both(x.equal(r["pack_b"], PACK_ROWS), x.equal(r["fetch_b"], FETCHED_FIRST))
+                first = x.either(first, fetched)
+            r["keep"] = x.both(x.both(self.own, first), high)
         else:
             r["keep"] = 0
         if not self.reach.resume:
@@ -298,6 +306,8 @@ class _Product:
         e, x, r = self.e, self.x, self.r
         nc, pc = x.min(self.nc_most, x.sub(self.n, jc)), r["pc"]
         r["jc"], r["nc"] = jc, nc
+        if fetches_b(self.target, self.reach):
+            r["beyond"] = self._beyond(x.add(jc, nc), x.add(pc, r["kc"]))
         count = x.ceil_div(nc, self.width)
         unpacked_at = e.gep(self.panels, x.add(x.mul(pc, self.panel_row), x.mul(jc, self.bcs)))
         r["panels"] = select(e, self.packed, "ptr", self.panels, unpacked_at)
@@ -310,6 +320,16 @@ class _Product:
         units = x.pick(self.by_columns, count, x.ceil_div(r["mc"], unit_rows(self.target)))
         self._parallel("_block", units, self.grain)
         r["fill"] = 0
+
+    def _beyond(self, right: Size, below: Size) -> str:
+        """Where B's next block begins, to be fetched, or null: it is on the `right` of this one, or `below`, at the left."""
+        e, x, r = self.e, self.x, self.r
+        beside = x.less(right, self.n)
+        fetched = x.less(NOT_FETCHED, r["fetch_b"])
+        there = x.both(fetched, x.either(beside, x.less(below, self.k)))
+        row, column = x.pick(beside, r["pc"], below), x.mul(beside, right)
+        at = e.gep(r["b"], x.add(x.mul(row, r["brs"]), x.mul(column, self.bcs)))
+        return e.value(f"select i1 {e.value(f'icmp ne i64 {there}, 0')}, ptr {at}, ptr null")
 
     def _copy_edge(self, nc: Size) -> None:
         """The block's last columns, if they are fewer than a tile's and B is read in place: where its panel would be, or alone."""

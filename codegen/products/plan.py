@@ -20,7 +20,7 @@ second-level cache it is bound by arithmetic.  What costs is everything else, an
 - Each panel of A is read by all tiles of its rows: it should stay in the first-level cache, half of it or less.
 - A copy of A that several blocks of columns use is made once, by blocks of rows that the third-level cache holds.
 - Lines a power of two apart share cache sets, lines on many pages miss the table of pages: such operands are copied.
-- Few rows use a large B once: it streams from memory.  Where lines from beyond the second-level cache come as fast in any order
+- Few rows use a large B once: it streams from memory.  Low tiles (AVX2) fetch the block that follows meanwhile.  Where lines from beyond the second-level cache come as fast in any order
   (`Target.scattered_lines`), best in place, from memory with few of its rows side by side; from the third-level cache its blocks
   come as fast as they are used, and short chains would only read and write C more often.  Elsewhere so is a B that the
   third-level cache likely has, but the first tiles copy it if others read it; from memory each row has to be read along some of
@@ -35,13 +35,17 @@ from types import MappingProxyType
 from tcc.codegen.emit import Emit, VecType
 from tcc.codegen.index import Index, Size
 from tcc.codegen.products.dot import DOT_ROWS
-from tcc.codegen.products.microkernel import VECTORS, tile_rows
+from tcc.codegen.products.microkernel import STEPS, VECTORS, tile_rows
 from tcc.codegen.products.record import (
     A_BLOCK,
     A_COLUMNS,
     A_ROWS,
     A_UNPACKED,
     DOT,
+    FETCHED,
+    FETCHED_ALONG,
+    FETCHED_FIRST,
+    NOT_FETCHED,
     PACK_EACH,
     PACK_FIRST,
     PACK_ROWS,
@@ -61,6 +65,9 @@ from tcc.codegen.vectors import LINE
 KC = 1024  # the most of k in one block: long chains make the updates of C rare
 _KC_STREAMED = 32  # the least where B is read in place from memory: few of its rows side by side
 _KC_FEW = KC // 2  # the most where few rows use B, from nearer: a panel of A in half the first-level cache
+_KC_ALONG = (
+    128  # the most where B's rows are fetched along their length: as many lines of a row as a tile has rounds
+)
 _STREAM_ROWS = 3  # that pay for a copy of a B from memory
 _KC_LEAST = 256  # shorter blocks of k would read and write C too often
 _A_SHARE = 18 / 32  # of the first-level cache that a panel of A may always take, for the same reason
@@ -209,17 +216,25 @@ def _copies(
     pack = x.pick(x.equal(sizes["bcs"], 1), straight, x.pick(x.equal(sizes["brs"], 1), PACK_TURN, PACK_EACH))
     pack = wishes.get("pack_b", pack)
     unpacked: Size = x.equal(pack, UNPACKED)
+    fetch: Size = NOT_FETCHED
+    if not target.avx512:
+        read = 1 if panels else x.equal(pack, PACK_ROWS)
+        fetch = x.pick(read, _fetches(t, target, x, m, x.mul(n, k), crowded, panels), NOT_FETCHED)
+    fetch = wishes.get("fetch_b", fetch)
     if panels:
         pack, unpacked = UNPACKED, 0
     wide = x.max(_least_depth(t, target), x.min(KC, x.div(half, x.round_up(columns, width))))
     # rows that are copied before the tiles run keep these waiting: they are read along as much of their length as fits
-    rows_first = 0 if panels or target.avx512 else x.equal(pack, PACK_ROWS)
+    rows_first: Size = 0
+    if not panels and not target.avx512:
+        rows_first = x.both(x.equal(pack, PACK_ROWS), x.sub(1, x.equal(fetch, FETCHED_FIRST)))
     broad = x.either(many, rows_first)
     deepest = KC if panels else x.pick(x.equal(sizes["bcs"], 1), _KC_FEW, KC)
     fitting = x.pick(broad, KC if panels else wide, deepest)
     streamed = x.max(_KC_STREAMED, x.min(KC // 2, x.div(half // 2, x.round_up(columns, width))))
     third = x.less(x.mul(n, k), target.l2_bytes * _THIRD_CACHES // t.bytes + 1)
     most = x.pick(unpacked, x.pick(large, x.pick(third, _KC_FEW, streamed), KC), fitting)
+    most = x.pick(x.equal(fetch, FETCHED_ALONG), x.min(most, _KC_ALONG), most)
 
     def deep(most: Size) -> Size:
         return x.round_up(x.ceil_div(depth, x.ceil_div(depth, most)), t.lanes)
@@ -266,6 +281,7 @@ def _copies(
         "nc_most": nc,
         "pack_a": a_copy,
         "pack_b": pack,
+        "fetch_b": fetch,
         "b_bytes": copied,
         "shared_bytes": x.add(copied, rows),
     }
@@ -275,12 +291,32 @@ def _low_tiles_copy(t: VecType, target: Target, x: Index, m: Size, elements: Siz
     """Who copies the rows of a B of so many elements where tiles are low (AVX2): nobody for one row of tiles.
 
     The first of many rows of tiles copies a block that stays in the second-level cache; of few rows, to whom a copy is much, a B of
-    some such caches too.  A larger one is read along its rows before: a low tile leaves little arithmetic to hide its lines behind.
+    some such caches too.  A larger one is read along its rows before, unless it has been fetched (`_fetches`): a low tile leaves
+    little arithmetic to hide its lines behind.
     """
     cache = target.l2_bytes // t.bytes
     most = x.pick(many, cache // 2, cache * _FEW_ROWS_CACHES)
     copied = x.pick(x.less(most, elements), PACK_ROWS, PACK_FIRST)
     return x.pick(x.less(tile_rows(target)[0], m), copied, UNPACKED)
+
+
+def _fetches(
+    t: VecType, target: Target, x: Index, m: Size, elements: Size, crowded: Size, panels: bool
+) -> Size:
+    """How low tiles of few rows fetch the next block of a B of so many elements, for which they would wait.
+
+    A panel of rows fetches a line in each round, in which it reads STEPS: as many panels fetch all.  To about so many the copy is
+    much: tiles make it as they read what has been fetched, if that comes from the third-level cache; from memory it does not come
+    in time.  Rows that crowd into few sets are fetched along their length, which only memory is slow enough for.
+    """
+    cache, high = target.l2_bytes // t.bytes, tile_rows(target)[0]
+    few = x.both(x.less(high, m), x.less(m, _MANY_TILES * high + 1))
+    far = x.less(cache * _FEW_ROWS_CACHES, elements)
+    third = x.less(elements, cache * _THIRD_CACHES + 1)
+    enough = x.both(x.less(STEPS // 2 * high, m), x.less(m, 2 * STEPS * high + 1))
+    apart = x.pick(x.both(enough, third), FETCHED_FIRST, FETCHED)
+    rows = x.pick(crowded, x.pick(third, NOT_FETCHED, FETCHED_ALONG), apart)
+    return x.pick(x.both(few, far), FETCHED if panels else rows, NOT_FETCHED)
 
 
 def _a_copy(t: VecType, target: Target, x: Index, sizes: Sizes) -> Size:

@@ -18,6 +18,9 @@ FORMS = TILES, DOT, ROW, PANELS, ROW_PANELS = range(5)
 PACKS_B = UNPACKED, PACK_FIRST, PACK_ROWS, PACK_TURN, PACK_EACH = range(5)
 # How A's rows are copied: a tile at a time, by rows or by columns, or a block of rows, which all blocks of columns use.
 PACKS_A = A_UNPACKED, A_ROWS, A_COLUMNS, A_BLOCK = range(4)
+# Whether tiles fetch B's next block: each a column of lines, after which the tiles that come to it first may make its panels
+# instead of a copy before; or each a row.
+FETCHES_B = NOT_FETCHED, FETCHED, FETCHED_FIRST, FETCHED_ALONG = range(4)
 
 # Strides are in bytes.  turned: the record describes the transposed product.  index: which of the batch is being computed.
 # apart: panels of columns that a thread may take as a product of its own, at least.  left: columns that lie left of those.
@@ -26,6 +29,7 @@ PACKS_A = A_UNPACKED, A_ROWS, A_COLUMNS, A_BLOCK = range(4)
 # columns, where these are fewer than a tile's and B is read in place (`copies_edge`).  fill: the tiles of the first block of columns make A's block.  panel_row, panel_column: bytes from one to the next in
 # B's panels.  backwards: rows of DOT, and panels of ROW_PANELS, are taken from the last one on, for the step of a loop before has
 # left that in the nearest cache.  resume: the tiles start from C.  finish: the epilogue once the sums are complete, else null.
+# beyond: B's next block if it is to be fetched, else null.
 FIELDS = {
     name: slot
     for slot, name in enumerate(
@@ -33,12 +37,12 @@ FIELDS = {
         a b c args epilogue
         m n k ars acs brs bcs crs ccs accumulate
         batch batch_a batch_b batch_c
-        form turned mc_most kc_most nc_most pack_a pack_b by_columns grain pack_grain batch_grain apart shared_bytes b_bytes
-        serial index left backwards panels panel_row panel_column keep edge block block_row fill ic mc jc nc pc kc resume finish
+        form turned mc_most kc_most nc_most pack_a pack_b fetch_b by_columns grain pack_grain batch_grain apart shared_bytes b_bytes
+        serial index left backwards panels panel_row panel_column keep edge block block_row fill ic mc jc nc pc kc resume finish beyond
         """.split()
     )
 }
-POINTERS = ("a", "b", "c", "args", "epilogue", "panels", "edge", "block", "finish")
+POINTERS = ("a", "b", "c", "args", "epilogue", "panels", "edge", "block", "finish", "beyond")
 GROUP = 8  # tiles whose rows of A are copied together by columns, so that whole lines of memory are read
 BLOCK_UNIT = 64  # rows of A's block are handed to threads in such units
 ROW_UNIT = 256  # columns of a product of one row are handed to threads in such units
@@ -109,6 +113,11 @@ def unit_rows(target: Target) -> int:
 def keeps(reach: Reach = ALL) -> bool:
     """Whether there are tiles that copy B."""
     return PACK_FIRST in reach.packs_b
+
+
+def fetches_b(target: Target, reach: Reach) -> bool:
+    """Whether tiles may fetch B's next block: not the open one, whose rounds are of one step."""
+    return not target.avx512 and not reach.small
 
 
 def made_widths(target: Target) -> tuple[int, ...]:

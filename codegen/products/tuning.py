@@ -29,6 +29,7 @@ from tcc.codegen.products.record import (
     A_COLUMNS,
     A_ROWS,
     A_UNPACKED,
+    FETCHES_B,
     PACK_FIRST,
     PACK_ROWS,
     TILES,
@@ -45,7 +46,7 @@ Array = np.ndarray[Any, np.dtype[Any]]
 Plan = tuple[str, ...]  # "field=value" for each of FIELDS
 Measure = Callable[[Sequence[Matmul], Target], list[float]]
 
-FIELDS = ("pack_b", "kc_most", "nc_most", "pack_a", "by_columns", "apart")
+FIELDS = ("pack_b", "fetch_b", "kc_most", "nc_most", "pack_a", "by_columns", "apart")
 LEAST_WORK = 1 << 18  # multiply-adds of a product that is worth it
 GAIN = 0.97  # of the best time so far: less is noise
 _NEVER_APART = 1 << 40  # panels of columns that each thread has to have for a product of its own
@@ -131,6 +132,8 @@ def _values(spec: Matmul, now: dict[str, int], field: str, target: Target) -> li
     if field == "pack_b":
         by_rows = spec.b[1] == 1
         return [PACK_ROWS, PACK_FIRST, UNPACKED] if by_rows else []
+    if field == "fetch_b":
+        return [*FETCHES_B] if spec.b[1] == 1 and not target.avx512 else []
     if field == "kc_most":
         return [min(k, depth) for depth in (KC, KC // 2, KC // 4, KC // 8, KC // 16)]
     if field == "nc_most":

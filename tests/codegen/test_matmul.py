@@ -19,7 +19,14 @@ from tcc.codegen.index import Index
 from tcc.codegen.jit import Image, assembly, compile_object, function
 from tcc.codegen.products.engines import vector
 from tcc.codegen.products.gemm import engine, written
-from tcc.codegen.products.matmul import Epilogue, Matmul, matmul_kernel, matmul_scratch, matmul_slots
+from tcc.codegen.products.matmul import (
+    Epilogue,
+    Matmul,
+    chosen_plan,
+    matmul_kernel,
+    matmul_scratch,
+    matmul_slots,
+)
 from tcc.codegen.products.microkernel import VECTORS, micro_kernel, tile_rows
 from tcc.codegen.products.plan import choose_form, plan
 from tcc.codegen.products.quick import quick_engine
@@ -28,6 +35,11 @@ from tcc.codegen.products.record import (
     A_COLUMNS,
     A_ROWS,
     A_UNPACKED,
+    FETCHED,
+    FETCHED_ALONG,
+    FETCHED_FIRST,
+    FETCHES_B,
+    NOT_FETCHED,
     PACK_FIRST,
     PACK_ROWS,
     UNPACKED,
@@ -360,20 +372,24 @@ def test_a_copy_of_rows_serves_all_blocks_of_columns(dtype: str, layout: str) ->
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_who_copies_b_does_not_change_bits(dtype: str) -> None:
-    """The first tiles, where one thread reads the copy and B is near; else a pass before them."""
+    """The first tiles, where one thread reads the copy and B is near, or has been fetched; else a pass before them."""
     whole, tiny = host(), host()._replace(l2_bytes=16 << 10)
-    for shape in [(64, 700, 520), (250, 690, 530)]:
+    fetched = set()
+    for shape in [(64, 700, 520), (250, 690, 530), (40, 130, 133), (30, 1024, 140)]:
         a, b, c = operands(shape, "NN", dtype)
         ways = set()
         results = []
         for target in (whole, tiny):
             spec = exact(dtype, a, b, c)
-            ways.add(_plan(spec, target)["pack_b"])
+            chosen = _plan(spec, target)
+            ways.add(chosen["pack_b"])
+            fetched.add(chosen["fetch_b"])
             f = product(spec, target)
             results += [f(a, b, c), f(a, b, c, threads=3)]
-        assert ways == ({PACK_FIRST, PACK_ROWS} if whole.avx512 else ways)
+        assert shape[0] < 64 or ways == ({PACK_FIRST, PACK_ROWS} if whole.avx512 else ways)
         close(results[0], a, b)
         assert all(np.array_equal(r, results[0]) for r in results)
+    assert fetched == ({NOT_FETCHED} if whole.avx512 else {*FETCHES_B})
 
 
 def _plan(spec: Matmul, target: Target) -> dict[str, Any]:
@@ -620,7 +636,8 @@ def test_low_tiles_copy_b_by_its_size_and_the_rows_that_read_it() -> None:
     for m, k, n, want in (
         (6, 650, 2600, (UNPACKED, A_UNPACKED, 128)),
         (20, 500, 500, (PACK_FIRST, A_UNPACKED, 128)),
-        (20, 650, 2600, (PACK_ROWS, A_UNPACKED, 192)),
+        (20, 650, 2600, (PACK_ROWS, A_UNPACKED, 128)),
+        (20, 650, 5200, (PACK_ROWS, A_UNPACKED, 192)),
         (256, 256, 256, (PACK_FIRST, A_UNPACKED, 256)),
         (512, 512, 512, (PACK_ROWS, A_ROWS, 512)),
         (1024, 1024, 1024, (PACK_ROWS, A_ROWS, 1024)),
@@ -628,3 +645,27 @@ def test_low_tiles_copy_b_by_its_size_and_the_rows_that_read_it() -> None:
         a, b, c = np.empty((m, k), np.float32), np.empty((k, n), np.float32), np.empty((m, n), np.float32)
         chosen = _plan(exact("f32", a, b, c), zen)
         assert (chosen["pack_b"], chosen["pack_a"], chosen["nc_most"]) == want, (m, k, n)
+
+
+def test_low_tiles_of_few_rows_fetch_the_next_block_of_a_large_b() -> None:
+    """They make its panels too where the copy is much to them and the third-level cache has it; rows that share sets are fetched
+    along their length, from memory."""
+    zen, t = KNOWN[0]._replace(cpu="znver3"), VecType("float", 8)
+    for m, k, n, want in (
+        (6, 650, 2600, NOT_FETCHED),
+        (12, 650, 2600, FETCHED),
+        (20, 650, 2600, FETCHED_FIRST),
+        (20, 512, 2048, NOT_FETCHED),
+        (20, 500, 500, NOT_FETCHED),
+        (20, 1024, 4112, FETCHED),
+        (64, 1024, 4096, FETCHED_ALONG),
+        (96, 650, 2600, FETCHED),
+        (97, 650, 2600, NOT_FETCHED),
+    ):
+        a, b, c = np.empty((m, k), np.float32), np.empty((k, n), np.float32), np.empty((m, n), np.float32)
+        spec = exact("f32", a, b, c)
+        assert _plan(spec, zen)["fetch_b"] == want, (m, k, n)
+        assert _plan(spec, KNOWN[1])["fetch_b"] == NOT_FETCHED
+        panels = replace(spec, b=(2 * t.lanes, k), panels=True)
+        large, few = n * k > zen.l2_bytes, 6 < m < 97
+        assert (chosen_plan(panels, zen)["fetch_b"] == FETCHED) == (large and few), (m, k, n)
