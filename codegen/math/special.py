@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from tcc.codegen.math.core import Math
 from tcc.codegen.math.exp import expm1_small, split_ln2
-from tcc.codegen.math.log import log
+from tcc.codegen.math.log import log, natural
 
 # minimax of (erf(a) - a) / a in a^2 for a <= 0.875; relative error 2^-26.0 and 2^-56.3
 ERF_SINGLE = (-0.00060203264, 0.0049989116, -0.026770482, 0.11281922, -0.37612504, 0.12837915)
@@ -32,14 +32,45 @@ ERFCX_DOUBLE = (
 )  # fmt: skip
 
 
+# for results that are rounded to float, of which the relative errors are 2^-33 or less
+# minimax of exp(a^2) erfc(a) (1 + 2a) in (a - 3) / (a + 3) on [0, 10.6], and of exp(r) for |r| <= ln(2)/2
+ERFCX_OF_FLOAT = (
+    3.254309180550924e-05, 0.00012502750986426983, -0.0001280751051360488, -0.0007894893804021446,
+    0.001895333863648618, 0.0025336893728892364, -0.02377130744374011, 0.06830730097288017, -0.11927362883724693,
+    0.12964520772280547, -0.0475622947384747, -0.1356211070542067, 1.2530080582714724,
+)  # fmt: skip
+EXP_OF_FLOAT = (
+    0.00019775101512357638, 0.001394822603053552, 0.008333561468561512, 0.04166622479202571, 0.16666665122486934,
+    0.5000000104760348, 1.0000000002438487, 0.9999999999615731,
+)  # fmt: skip
+# minimax of erfinv(x) / x in w - 2.5 for w = -log(1 - x^2) <= 5, and in sqrt(w) - 3 beyond, to 16.7 (the two regions are Giles', 2012)
+ERFINV_NEAR_OF_FLOAT = (
+    -1.976872655387786e-11, 1.2359470214773823e-10, 8.06221678798968e-10, -1.0863828147235762e-08,
+    1.3874206551940994e-08, 4.787015923513899e-07, -3.417694196729354e-06, -4.996029533707243e-06,
+    0.0002182514747026866, -0.0012527079280465142, -0.004177318237678546, 0.2466402767403968, 1.501409351146378,
+)  # fmt: skip
+ERFINV_FAR_OF_FLOAT = (
+    1.0350603305044208e-05, -2.6518353666536252e-05, -2.9653666451268174e-05, 0.00020400100735753425,
+    -0.00029380262612759353, -0.0001467775942835227, 0.0014871018862376597, -0.003559474786925733,
+    0.005684675664403493, -0.007643728630551765, 0.009445551325686532, 1.0016752744838284, 2.832976798442607,
+)  # fmt: skip
+
+
 def in_double(write: Callable[[Math, str], str]) -> Callable[[Math, str], str]:
     """A function written for double; float goes through double, and so rounds correctly but for rare ties."""
+    return by_dtype(write, write)
+
+
+def by_dtype(
+    of_float: Callable[[Math, str], str], of_double: Callable[[Math, str], str]
+) -> Callable[[Math, str], str]:
+    """A function of two forms, both written for double: one for what is rounded to float, and one for double."""
 
     def emit(m: Math, x: str) -> str:
         if not m.single:
-            return write(m, x)
+            return of_double(m, x)
         wide = Math(m.e, m.t.of("double"), m.target)
-        result = write(wide, m.e.value(f"fpext {m.t} {x} to {wide.t}"))
+        result = of_float(wide, m.e.value(f"fpext {m.t} {x} to {wide.t}"))
         return m.e.value(f"fptrunc {wide.t} {result} to {m.t}")
 
     return emit
@@ -77,13 +108,27 @@ def _erfc_large(m: Math, a: str) -> str:
     return m.scale(m.add(scaled, tail), z, n)
 
 
-@in_double
-def erfc(m: Math, x: str) -> str:
+def _erfc_of_float(m: Math, x: str) -> str:
+    """One polynomial for all, and one quotient."""
+    a = m.at_most(10.5, m.abs(x))
+    beyond, scale = m.add(a, 3.0), m.fma(a, 2.0, 1.0)
+    inverse = m.div(1.0, m.mul(beyond, scale))
+    p = m.horner(m.mul(m.mul(m.sub(a, 3.0), scale), inverse), ERFCX_OF_FLOAT)
+    r, z, n = split_ln2(m, m.neg(m.mul(a, a)))
+    power = m.mul(m.horner(r, EXP_OF_FLOAT), m.pow2(z, n))
+    y = m.mul(power, m.mul(p, m.mul(beyond, inverse)))
+    return m.select(m.compare("olt", x, 0.0), m.sub(2.0, y), y)
+
+
+def _erfc(m: Math, x: str) -> str:
     a = m.abs(x)
     near = m.sub(1.0, _erf_small(m, x))
     far = _erfc_large(m, m.at_most(28.0, a))
     far = m.select(m.compare("olt", x, 0.0), m.sub(2.0, far), far)
     return m.select(m.compare("olt", a, 0.75), near, far)
+
+
+erfc = by_dtype(_erfc_of_float, _erfc)
 
 
 # Wichura's PPND16 (algorithm AS 241, 1988): numerators and denominators for |x| <= 0.85, and for the tails in
@@ -108,8 +153,26 @@ FAR_TAIL = (
 )  # fmt: skip
 
 
-@in_double
-def erfinv(m: Math, x: str) -> str:
+def _erfinv_of_float(m: Math, x: str) -> str:
+    """x times a polynomial in w = -log(1 - x^2), or beyond 5 in its root, of one degree."""
+    mantissa, k = m.split_exponent(m.mul(m.sub(1.0, x), m.add(x, 1.0)))
+    w = m.neg(natural(m, m.sub(mantissa, 1.0), k))
+    is_far = m.compare("ogt", w, 5.0)
+    t = m.select(is_far, m.sub(m.sqrt(w), 3.0), m.sub(w, 2.5))
+    p, *rest = (m.select(is_far, f, n) for f, n in zip(ERFINV_FAR_OF_FLOAT, ERFINV_NEAR_OF_FLOAT))
+    for c in rest:
+        p = m.mul_add(p, t, c)
+    return _within_one(m, m.mul(x, p), x)
+
+
+def _within_one(m: Math, y: str, x: str) -> str:
+    """erfinv(x) for |x| < 1, with what it is at 1, and NaN beyond."""
+    a = m.abs(x)
+    y = m.select(m.compare("oeq", a, 1.0), math.inf, y)
+    return m.copysign(m.select(m.compare("ugt", a, 1.0), math.nan, y), x)
+
+
+def _erfinv(m: Math, x: str) -> str:
     """The normal quantile of (1 + x) / 2, over sqrt(2)."""
     a = m.abs(x)
     half = m.mul(a, 0.5)
@@ -122,6 +185,7 @@ def erfinv(m: Math, x: str) -> str:
         outer = m.select(is_far, m.horner(argument, far), m.horner(argument, tail))
         parts.append(m.select(is_tail, outer, m.horner(central, centre)))
     quantile = m.div(m.mul(parts[0], m.select(is_tail, 1.0, half)), parts[1])
-    y = m.mul(quantile, math.sqrt(0.5))
-    y = m.select(m.compare("oeq", a, 1.0), math.inf, y)
-    return m.copysign(m.select(m.compare("ugt", a, 1.0), math.nan, y), x)
+    return _within_one(m, m.mul(quantile, math.sqrt(0.5)), x)
+
+
+erfinv = by_dtype(_erfinv_of_float, _erfinv)
