@@ -19,7 +19,7 @@ from tcc.codegen.conv.channels import ByChannels
 from tcc.codegen.conv.channels_plan import by_channels_is_possible
 from tcc.codegen.conv.kernel import Conv
 from tcc.codegen.conv.plan import TURN, ConvPlan
-from tcc.codegen.conv.text import Number, best_tile, round_bytes
+from tcc.codegen.conv.text import ROUND_ROOM, Number, best_tile, round_bytes
 from tcc.codegen.conv.tile import ConvTile
 from tcc.codegen.conv.walk import Walk, kept_apart
 from tcc.codegen.emit import VecType
@@ -31,6 +31,7 @@ from tcc.codegen.vectors import load, store
 from tcc.ir.core import Op
 from tcc.ir.dims import known
 from tcc.ir.types import dense_strides
+from tcc.runtime import layout as at
 
 MOST_ENTRIES = 1 << 12  # taps that all results of an image meet
 _MOST_TEXT = 1 << 12  # multiply-adds that stand in the text one by one
@@ -184,12 +185,11 @@ class _ByImages(ConvTile):
         self.turned_block = channels * self.inside * self.width
         self.made_block = known(self.tiles) * self.h * self.made * self.width
         blocks = -(-self.images // self.width)
-        most = max(
-            min(blocks, round_bytes(self.target) // ((self.turned_block + self.made_block) * bytes)), 1
-        )
+        most = max(round_bytes(self.target) // ((self.turned_block + self.made_block) * bytes), 1)
+        room = min(blocks, most * ROUND_ROOM)
         pack = self.reserve(known(self.tiles) * self.h * channels * taps * bytes)
-        self.turned = self.reserve(most * self.turned_block * bytes)
-        self.results = self.reserve(most * self.made_block * bytes)
+        self.turned = self.reserve(room * self.turned_block * bytes)
+        self.results = self.reserve(room * self.made_block * bytes)
         self.turn = self.helper(copy_transposed(self.t, self.target), pack_name(self.t, "turn"))
         rest = -(-(self.images % self.width) // self.t.lanes)
         groups = self._groups()
@@ -200,7 +200,7 @@ class _ByImages(ConvTile):
         self.write_edge()
         self.write_pack(0, tuple(Run(0, 1, k, 0, 0, 0, 1, 0, 1) for k in self.kernel_size), table_too=False)
         self._write_turn()
-        self._write_pixels([(tap, at, kinds.index(some)) for tap, at, some in groups], rest)
+        self._write_pixels([(tap, element, kinds.index(some)) for tap, element, some in groups], rest)
         self._write_back()
 
         e = self.begin_kernel()
@@ -208,9 +208,12 @@ class _ByImages(ConvTile):
         self.put("pack", self.scratch(pack))
         self.parallel("pack0", known(self.tiles), channels * taps * self.h * 32)
 
+        threads = e.value(f"load i64, ptr {e.gep('%ctx', at.CTX_THREADS, 'i64')}")
+        at_once = x.min(x.mul(x.max(threads, 1), most), room)
+
         def round(first: str, _: list[str]) -> None:
-            """Some blocks of images."""
-            count = x.min(x.sub(blocks, first), most)
+            """As many blocks of images as stay in the threads' near caches."""
+            count = x.min(x.sub(blocks, first), at_once)
             self.put("first", first)
             self.put("count", count)
             self.parallel("turn", x.mul(count, channels), self.inside * self.v * 64)
@@ -219,7 +222,7 @@ class _ByImages(ConvTile):
             self.parallel("pixels", x.mul(count, self._rows() * len(groups) * known(self.tiles)), cost)
             self.parallel("back", x.mul(count, known(self.m)), self.made * self.v * 96)
 
-        e.loop(0, blocks, most, round)
+        e.loop(0, blocks, at_once, round)
         return self.finish(self.op.name, thread_scratch=self.width * self._line() * bytes)
 
     def _line(self) -> int:
