@@ -15,7 +15,7 @@ import numpy as np
 
 from tcc.codegen import scalar
 from tcc.codegen.body import Body, purpose_of
-from tcc.codegen.kernel import Kernel, Operand, OpId, Runtime, Scratch, quick_heads
+from tcc.codegen.kernel import Kernel, Operand, OpId, Runtime, Scratch, quick_heads, wraps_text
 from tcc.codegen.loops import KERNELS
 from tcc.codegen.placed import (
     PRODUCTS,
@@ -430,8 +430,15 @@ class _Driver(Body):
             e.line(f"store i64 {value}, ptr {self.record(op)[0]}")
 
     def check_size(self, op: Op) -> None:
-        left, right = self.size(op.attrs["left"]), self.size(op.attrs["right"])
-        self.fail_if(self.e.value(f"icmp ne i64 {left}, {right}"), op, left, right)
+        """Sizes that are too large for 64 bits may be equal in these, and are wrong."""
+        sides = op.attrs["left"], op.attrs["right"]
+        left, right = map(self.size, sides)
+        wrong = self.e.value(f"icmp ne i64 {left}, {right}")
+        for side in sides:
+            wraps = wraps_text(self.e, side, self.names)
+            if wraps is not None:
+                wrong = self.e.value(f"or i1 {wrong}, {wraps}")
+        self.fail_if(wrong, op, left, right)
 
     def fail_if(self, condition: str, op: Op, a: str, b: str) -> None:
         e = self.e

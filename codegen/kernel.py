@@ -193,6 +193,23 @@ def bytes_text(e: Emit, size: Size, names: Mapping[str, str]) -> str:
     return e.once(f"select i1 {few}, i64 {exact}, i64 {MOST_BYTES}")
 
 
+def wraps_text(e: Emit, size: Size, names: Mapping[str, str]) -> str | None:
+    """Whether `size_text` of these names is wrapped around, or nearly; None where nothing is multiplied."""
+    if isinstance(size, int) or not _multiplied(size):
+        return None
+    magnitude = e.call("double", "llvm.fabs.f64", ("double", _estimate(e, size, names)))
+    return e.value(f"fcmp uge double {magnitude}, {scalar_const('double', 2.0**62)}")
+
+
+def _multiplied(size: Size) -> bool:
+    if isinstance(size, int):
+        return False
+    return any(
+        len(mono) > 1 or (mono and abs(scale) > 1) or any(_multiplied(x) for atom in mono for x in atom.args)
+        for mono, scale in size.terms
+    )
+
+
 def _estimate(e: Emit, size: Size, names: Mapping[str, str]) -> str:
     """A size as a double, which does not overflow."""
     if isinstance(size, int):

@@ -94,6 +94,8 @@ def failure(record: Mapping[str, str]) -> Failure:
             return IndexError(f"index {a} is out of bounds for an axis of size {b} ({which}){where}")
         if record["op"] == "check_size":
             sides = " against ".join(_side(record[k], n) for k, n in (("left", a), ("right", b)))
+            if a == b:
+                sides = f"{record['left']} against {record['right']}, which do not fit into 64 bits"
             return size_error(f"{record['message']} ({sides}){where}")
         if record["op"] == "check_pivots":
             which = f"pivot {a}" + (f"{record['batch']} {c}" if record["batch"] else "")

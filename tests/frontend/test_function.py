@@ -294,6 +294,21 @@ def test_python_suggests_names_that_are_nearly_right() -> None:
         assert e.value.name == wrong and e.value.obj is module
 
 
+@pytest.mark.parametrize("mode", [None, "FAST_COMPILE"])
+def test_a_reshape_whose_sizes_wrap_around_64_bits_is_refused(mode):
+    x, n, m, i = T.fvector("x"), T.lscalar("n"), T.lscalar("m"), T.lscalar("i")
+    f = tcc.function([x, n, m, i], x.reshape((n, m))[1, i], mode=mode)
+    data = np.arange(1 << 10, dtype="float32")
+    assert f(data, 4, 256, 3) == 259
+    for wrong in (
+        (1 << 10, (1 << 54) + 1),
+        (1 << 62, 4),
+        (1 << 32, 1 << 32),
+    ):  # the first product is 1 << 10 there
+        with pytest.raises(ValueError, match="total size of new array must be unchanged"):
+            f(data, *wrong, 1 << 53)
+
+
 def test_a_shape_whose_numbers_only_running_tells():
     """One size becomes a number when the function is compiled for a call, the other stays a name."""
     x = T.tensor3()
