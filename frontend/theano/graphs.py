@@ -5,17 +5,19 @@ from __future__ import annotations
 import builtins
 import collections
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from tcc import equality
+from tcc.compiling import function
+from tcc.fgraph import FunctionGraph
 from tcc.graph import Body, copied, toposort
 from tcc.locations import warn
 from tcc.settings import config
 from tcc.testvalues import value_of
-from tcc.variable import Constant, Variable, as_variable
+from tcc.variable import Constant, SharedVariable, Variable, as_variable
 
 
 def clone(
@@ -261,3 +263,17 @@ def stack_search(start: Any, expand: Any, mode: str = "bfs", build_inv: bool = F
         start.extend(neighbours)
     listed = list(found.values())
     return (listed, reached_from) if build_inv else listed
+
+
+def shape_of_variables(
+    fgraph: FunctionGraph, input_shapes: Mapping[Any, Sequence[int]]
+) -> dict[Any, tuple[int, ...]]:
+    """The shape of each tensor of a graph, for inputs of these shapes (integers); all inputs are to have one."""
+    missing = [v for v in fgraph.inputs if v not in input_shapes and not isinstance(v, SharedVariable)]
+    if missing:
+        raise ValueError(f"shape_of_variables: no shape given for {', '.join(map(str, missing))}")
+    tensors: list[Any] = [v for v in fgraph.variables if hasattr(v.type, "broadcastable")]
+    given: list[Any] = [v for v in fgraph.inputs if not isinstance(v, SharedVariable)]
+    f = function(given, [v.shape for v in tensors], mode="FAST_COMPILE", on_unused_input="ignore")
+    found = f(*(np.zeros(input_shapes[v], v.dtype) for v in given))
+    return {v: tuple(map(int, shape)) for v, shape in zip(tensors, found)}

@@ -39,6 +39,7 @@ _ERRORS = {
     "MissingInputError": "tcc.compiling:MissingInputError",
     "UnusedInputError": "tcc.compiling:UnusedInputError",
 }
+_DATABASES = {"Query": f"{R}:Rewrite", **{n: f"{R}:Database" for n in ("DB", "EquilibriumDB", "SequenceDB")}}
 _MODES = _from("tcc.modes", "Mode get_mode get_default_mode DebugMode NanGuardMode MonitorMode")
 _FUNCTION = {
     **_from("tcc.compiling", "function Out UnusedInputError"),
@@ -207,8 +208,10 @@ TREE: dict[str, Entry] = {
             **_TYPES,
             **_ERRORS,
             "Op": "tcc.user_op:Op",
+            "PureOp": "tcc.user_op:Op",
             "COp": f"{GPU}:COp",
             **REWRITES,
+            **_DATABASES,
             **_from("tcc.fgraph", "FunctionGraph"),
             "utils": f"{L}:gof_utils",
         }
@@ -217,9 +220,7 @@ TREE: dict[str, Entry] = {
     "gof.compilelock": Entry(("tcc.theano.locks",)),
     "gof.graph": Entry(names=_GRAPH),
     "gof.opt": Entry(names=REWRITES),
-    "gof.optdb": Entry(
-        names={"Query": f"{R}:Rewrite", "DB": f"{R}:Database", "EquilibriumDB": f"{R}:Database"}
-    ),
+    "gof.optdb": Entry(names=_DATABASES),
     "gof.fg": Entry(names={**_ERRORS, **_from("tcc.fgraph", "FunctionGraph")}),
     "gof.op": Entry(
         names={
@@ -257,7 +258,12 @@ TREE: dict[str, Entry] = {
         }
     ),
     "compile.mode": Entry(
-        names={**_MODES, **_from(L, "FAST_RUN FAST_COMPILE"), "predefined_modes": "tcc.modes:PREDEFINED"}
+        names={
+            **_MODES,
+            **_from(L, "FAST_RUN FAST_COMPILE"),
+            "predefined_modes": "tcc.modes:PREDEFINED",
+            "optdb": f"{R}:optdb",
+        }
     ),
     "compile.debugmode": Entry(("tcc.modes",), {"default_make_thunk": f"{R}:default_make_thunk"}),
     "compile.nanguardmode": Entry(("tcc.modes",)),
@@ -382,6 +388,7 @@ TREE: dict[str, Entry] = {
         },
         doc="Theano's functions that overwrite their first operand.",
     ),
+    "tensor.utils": Entry(names=_from(G, "shape_of_variables")),
     "tensor.xlogx": Entry(names=_from("tcc.elemwise", "xlogx xlogy0")),
     "tensor.nnet": Entry(names=_NNET),
     "tensor.nnet.nnet": Entry(("tcc.tensor.nnet",), _NNET),

@@ -164,3 +164,23 @@ def test_a_function_tells_its_shared_variables() -> None:
     f = theano.function([x], x * a, updates=[(b, b + 1)])
     assert set(f.get_shared()) == {a, b}
     assert theano.function([x], x).get_shared() == []
+
+
+def test_shapes_of_all_variables_for_shapes_of_the_inputs() -> None:
+    x, y = tt.dmatrix("x"), tt.dvector("y")
+    w = theano.shared(np.ones((3, 4)), "w")
+    hidden = x.dot(w)
+    out = (hidden.sum(axis=0) * y)[1:]
+    graph = theano.function([x, y], out).maker.fgraph
+    found = theano.tensor.utils.shape_of_variables(graph, {x: (5, 3), y: (4,)})
+    wanted = {x: (5, 3), y: (4,), w: (3, 4), hidden: (5, 4), out: (3,)}
+    assert {v: found[v] for v in wanted} == wanted
+    with pytest.raises(ValueError, match="no shape given for y"):
+        theano.tensor.utils.shape_of_variables(graph, {x: (5, 3)})
+
+
+def test_modes_of_what_the_list_of_optimisations_finds() -> None:
+    found = theano.compile.mode.optdb.query(theano.gof.Query(include=["fast_run"], exclude=["inplace"]))
+    x = tt.dvector("x")
+    f = theano.function([x], tt.exp(x), mode=theano.Mode(linker="vm", optimizer=found))
+    np.testing.assert_allclose(f([0, 1]), np.exp([0, 1]))
