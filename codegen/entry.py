@@ -10,6 +10,9 @@ locks are one step.  See runtime/layout.py for what the body gets.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from tcc.codegen import containers
 from tcc.codegen.emit import Emit
 from tcc.codegen.kernel import bytes_text, size_text
 from tcc.codegen.support import DECLARATIONS
@@ -28,8 +31,6 @@ TYPENUMS = dict(
 ) | {"f16": 23, "bf16": 4, "c64": 14, "c128": 15}
 ALIGN = 64
 
-Records = list[tuple[str, bool]]  # of the containers that are locked: the address, and whether it is written
-
 PYTHON = {
     "Py_IncRef": "declare void @Py_IncRef(ptr)",
     "Py_DecRef": "declare void @Py_DecRef(ptr)",
@@ -44,22 +45,30 @@ def entry_text(name: str, signature: Signature, body: str) -> str:
     return _Entry(name, signature, body).text()
 
 
+def words_text(name: str, words: Sequence[int]) -> str:
+    """A table of i64."""
+    return f"@{name} = internal constant [{len(words)} x i64] [{', '.join(f'i64 {word}' for word in words)}]"
+
+
 class _Entry:
     """One entry being written.  Control leaves the checks for the label `no`; past them, failures go through `failed`."""
 
     def __init__(self, name: str, signature: Signature, body: str) -> None:
         self.name, self.signature, self.body = name, signature, body
-        self.frame = signature.frame
+        self.frame, self.table = signature.frame, containers.table(signature.shared)
         self.e = Emit()
         self.env: dict[str, str] = {}
         self.later: list[tuple[Size, str]] = []  # sizes to check when all names are bound
 
     def text(self) -> str:
         e = self.e
-        for declaration in (*DECLARATIONS.values(), *PYTHON.values(), f"declare i32 @{self.body}(ptr)"):
-            e.declare(declaration)
         self._attempt()
-        return "\n".join(e.declared) + "\n" + e.text()
+        text = e.text()
+        known = {**DECLARATIONS, **PYTHON, self.body: f"declare i32 @{self.body}(ptr)"}
+        declares = [declaration for name, declaration in known.items() if f"@{name}(" in text]
+        tables = {"shared": self.table, "kept": [spec.source for spec in self.signature.kept]}
+        lines = [words_text(f"{self.name}.{what}", words) for what, words in tables.items() if words]
+        return "\n".join([*declares, *e.declared, *lines, text])
 
     # The address or value at a fixed place.
 
@@ -89,7 +98,7 @@ class _Entry:
         e.line("%api = load ptr, ptr %record")
         for index, spec in enumerate(self.signature.inputs):
             self._input(index, spec)
-        records = self._shared()
+        self._shared()
         for size, got in self.later:
             self.require(e.value(f"icmp eq i64 {got}, {self.size(size)}"))
         self._pool()
@@ -97,7 +106,7 @@ class _Entry:
         self._kept()
         for name, value in self.env.items():
             self.store("%frame", self.frame.size(name), value, "i64")
-        self._lock(records)
+        self._lock()
         for index in range(len(outputs)):
             self.store("%outputs", index, "null")
         for index in range(len(outputs)):
@@ -105,9 +114,9 @@ class _Entry:
         self._context()
         status = self._run()
         self._adopt(status)
-        self._unlock(records, block)
+        self._unlock(block)
         self._result()
-        self._failed(records, block)
+        self._failed(block)
         e.at("no")
         self._singleton(at.API_NOT_IMPLEMENTED)
 
@@ -210,39 +219,38 @@ class _Entry:
             else:
                 self.later.append((size, got))
 
-    def _shared(self) -> Records:
-        """Reads the containers; goes to the slow path if one is in use in a way that excludes ours.  Those to lock come
-        back, and whether they are written."""
-        e = self.e
-        records: Records = []
-        for index, spec in enumerate(self.signature.shared):
-            record = self.load("%record", at.RECORD_SHARED + index)
-            if spec.constant:
-                self.store("%frame", self.frame.container(index), self.load(record, at.SHARED_DATA))
+    def _shared(self) -> None:
+        """Finds the containers; goes to the slow path if one is in use in a way that excludes ours, or has other sizes."""
+        e, specs = self.e, self.signature.shared
+        if not specs:
+            return
+        self.require(e.value(f"call i1 @tcc_shared_ready({self.containers()}, ptr {self.data(0)})"))
+        for index, spec in enumerate(specs):
+            if all(isinstance(size, int) for size in spec.shape):
                 continue
-            records.append((record, spec.written))
-            lock = self.load(record, at.SHARED_LOCK, "i64")
-            claims = self.load(record, at.SHARED_CLAIMS, "i64")
-            if spec.written:
-                idle = e.value(f"icmp eq i64 {lock}, 0")
-                holders = e.value(f"trunc i64 {claims} to i32")
-                unclaimed = e.value(f"icmp eq i32 {holders}, 0")
-            else:
-                idle = e.value(f"icmp sge i64 {lock}, 0")
-                unclaimed = e.value(f"icmp eq i64 {claims}, 0")
-            self.require(e.value(f"and i1 {idle}, {unclaimed}"))
-            self.store("%frame", self.frame.container(index), self.load(record, at.SHARED_DATA))
-            self._sizes(spec.shape, e.gep(record, at.SHARED_DIMS, "i64"))
-        return records
+            dims = e.gep(self.load("%record", at.RECORD_SHARED + index), at.SHARED_DIMS, "i64")
+            self._sizes(spec.shape, dims)
+
+    def containers(self) -> str:
+        """The arguments of functions of codegen/containers.py: records, and what we want of them."""
+        end = f"getelementptr inbounds (i64, ptr @{self.name}.shared, i64 {len(self.table)})"
+        return f"ptr {self.record(0)}, ptr @{self.name}.shared, ptr {end}"
+
+    def record(self, container: int) -> str:
+        """Where the record of the call has a container's."""
+        return self.e.gep("%record", at.RECORD_SHARED + container, "i64")
+
+    def data(self, container: int) -> str:
+        """Where the frame has a container's address."""
+        return self.e.gep("%frame", self.frame.container(container), "i64")
 
     def _kept(self) -> None:
         """Panels of containers while they are of their values; goes to the slow path when they are to be made."""
         e, count = self.e, len(self.signature.shared)
-        for index, spec in enumerate(self.signature.kept, count):
-            source, panels = (self.load("%record", at.RECORD_SHARED + i) for i in (spec.source, index))
-            found = e.value(f"call ptr @tcc_kept(ptr {source}, ptr {panels})")
-            self.require(e.value(f"icmp ne ptr {found}, inttoptr (i64 1 to ptr)"))
-            self.store("%frame", self.frame.container(index), found)
+        if self.signature.kept:
+            sources = f"ptr @{self.name}.kept, i64 {len(self.signature.kept)}"
+            panels = f"ptr {self.record(count)}, ptr {self.data(count)}"
+            self.require(e.value(f"call i1 @tcc_kept(ptr {self.record(0)}, {sources}, {panels})"))
 
     def _pool(self) -> None:
         e = self.e
@@ -305,14 +313,9 @@ class _Entry:
     def _bytes(self, dtype: str, shape: tuple[Size, ...]) -> str:
         return bytes_text(self.e, dims.mul(itemsize(dtype), *shape), self.env)
 
-    def _lock(self, records: Records) -> None:
-        e = self.e
-        for record, written in records:
-            if written:
-                self.store(record, at.SHARED_LOCK, "-1", "i64")
-                continue
-            readers = self.load(record, at.SHARED_LOCK, "i64")
-            self.store(record, at.SHARED_LOCK, e.value(f"add i64 {readers}, 1"), "i64")
+    def _lock(self) -> None:
+        if self.signature.shared:
+            self.e.line(f"call void @tcc_shared_lock({self.containers()})")
         if self.needs_arena:
             head = self.load("%record", at.RECORD_ARENA)
             self.store("%record", at.RECORD_ARENA, self.load(head, at.BLOCK_NEXT))
@@ -321,16 +324,9 @@ class _Entry:
     def needs_arena(self) -> bool:
         return self.signature.arena != 0 or self.signature.scratch != 0
 
-    def _unlock(self, records: Records, block: str) -> None:
-        e = self.e
-        for record, written in records:
-            if written:
-                self.store(record, at.SHARED_LOCK, "0", "i64")
-                version = self.load(record, at.SHARED_VERSION, "i64")
-                self.store(record, at.SHARED_VERSION, e.value(f"add i64 {version}, 1"), "i64")
-                continue
-            readers = self.load(record, at.SHARED_LOCK, "i64")
-            self.store(record, at.SHARED_LOCK, e.value(f"sub i64 {readers}, 1"), "i64")
+    def _unlock(self, block: str) -> None:
+        if self.signature.shared:
+            self.e.line(f"call void @tcc_shared_unlock({self.containers()})")
         if block:
             self.store(block, at.BLOCK_NEXT, self.load("%record", at.RECORD_ARENA))
             self.store("%record", at.RECORD_ARENA, block)
@@ -422,11 +418,11 @@ class _Entry:
             e.value(f"call i32 @PyList_SetItem(ptr {items}, i64 {index}, ptr {self.load('%outputs', index)})")
         e.line(f"ret ptr {items}")
 
-    def _failed(self, records: Records, block: str) -> None:
+    def _failed(self, block: str) -> None:
         """With a Python exception set."""
         e = self.e
         e.at("failed")
-        self._unlock(records, block)
+        self._unlock(block)
         e.line(f"call void @tcc_drop(ptr %outputs, i64 {len(self.signature.outputs)})")
         e.line("ret ptr null")
 

@@ -1,5 +1,5 @@
 """The module of what compiled functions call at run time: the pool (codegen/pool.py), errors, memory of late sizes
-(codegen/late.py), and the way to Python (codegen/to_python.py).
+(codegen/late.py), containers (codegen/containers.py), and the way to Python (codegen/to_python.py).
 
 It is compiled once per process or found in the cache, and holds no address of this process: those come through the
 API table and through symbols, so the object code is the same everywhere.
@@ -10,18 +10,17 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping
 
+from tcc.codegen.containers import containers_text
 from tcc.codegen.jit import Image, compile_object
 from tcc.codegen.keys import cache_key
 from tcc.codegen.late import late_text
 from tcc.codegen.pool import pool_text
-from tcc.codegen.slots import field
 from tcc.codegen.target import Target, host
 from tcc.codegen.to_python import python_text
 from tcc.codegen.workers import CLOCK_MONOTONIC_COARSE, clock_text
 from tcc.runtime import cache
 from tcc.runtime import layout as at
 from tcc.runtime.native import provide
-from tcc.runtime.panels import PATIENCE
 from tcc.runtime.symbols import symbols
 
 # What entries, bodies and Python may call, and its type.
@@ -43,7 +42,10 @@ DECLARATIONS: dict[str, str] = {
     "tcc_raise": "declare void @tcc_raise(ptr)",
     "tcc_adopt": "declare i1 @tcc_adopt(ptr, i64, ptr)",
     "tcc_drop": "declare void @tcc_drop(ptr, i64)",
-    "tcc_kept": "declare ptr @tcc_kept(ptr, ptr)",
+    "tcc_shared_ready": "declare i1 @tcc_shared_ready(ptr, ptr, ptr, ptr)",
+    "tcc_shared_lock": "declare void @tcc_shared_lock(ptr, ptr, ptr)",
+    "tcc_shared_unlock": "declare void @tcc_shared_unlock(ptr, ptr, ptr)",
+    "tcc_kept": "declare i1 @tcc_kept(ptr, ptr, i64, ptr, ptr)",
 }
 
 
@@ -57,7 +59,7 @@ def support_text(target: Target) -> str:
             python_text(),
             late_text(),
             _list_text(),
-            _kept_text(),
+            containers_text(),
         )
     )
 
@@ -101,37 +103,6 @@ define ptr @tcc_list_take(ptr %head.at) #0 {{
   %head = load ptr, ptr %head.at
   store ptr null, ptr %head.at
   ret ptr %head
-}}
-"""
-
-
-def _kept_text() -> str:
-    """`tcc_kept(container, panels)`: the panels if they are of the container's value, null if a call is to do without them,
-    and 1 when they are to be made."""
-    return f"""
-define ptr @tcc_kept(ptr %container, ptr %panels) #0 {{
-{field("now", "%container", at.SHARED_VERSION)}
-{field("version", "%panels", at.PANELS_VERSION)}
-  %fresh = icmp eq i64 %version, %now
-  br i1 %fresh, label %there, label %stale
-there:
-{field("data", "%panels", at.PANELS_DATA, "ptr")}
-  ret ptr %data
-stale:
-  %seen.at = getelementptr i64, ptr %panels, i64 {at.PANELS_SEEN}
-  %calls.at = getelementptr i64, ptr %panels, i64 {at.PANELS_CALLS}
-  %seen = load i64, ptr %seen.at
-  %calls = load i64, ptr %calls.at
-  %same = icmp eq i64 %seen, %now
-  %some = icmp sgt i64 %calls, 0
-  %less = zext i1 %some to i64
-  %fewer = sub i64 %calls, %less
-  %left = select i1 %same, i64 %fewer, i64 {PATIENCE}
-  store i64 %now, ptr %seen.at
-  store i64 %left, ptr %calls.at
-  %due = icmp eq i64 %left, 0
-  %answer = select i1 %due, ptr inttoptr (i64 1 to ptr), ptr null
-  ret ptr %answer
 }}
 """
 
