@@ -73,18 +73,19 @@ class _Columns(Nest):
             kept = self.unravel(outer, self.kept)
             start = times(e, index, str(strip))
             end = plus(e, start, str(strip))
-            whole = e.value(f"icmp sle i64 {end}, {n}")
-            inside, rest, after = e.label(), e.label(), e.label()
-            e.branch_if(whole, inside, rest)
-            e.at(inside)
-            self.strip(
-                kept, [Position(plus(e, start, str(w * self.lanes)), self.lanes) for w in range(self.ways)]
-            )
-            e.branch(after)
-            e.at(rest)
-            self.ragged_strip(kept, start, n)
-            e.branch(after)
-            e.at(after)
+            length = self.program.sizes[self.inner]
+
+            def whole() -> None:
+                steps = range(0, strip, self.lanes)
+                self.strip(kept, [Position(plus(e, start, str(at)), self.lanes) for at in steps])
+
+            if isinstance(length, int) and length % strip == 0:
+                return whole()
+            if isinstance(length, int) and length < strip:
+                return self.ragged_strip(kept, start, n)
+            fits = e.value(f"icmp sle i64 {end}, {n}")
+            e.when(fits, whole)
+            e.when(e.value(f"xor i1 {fits}, true"), lambda: self.ragged_strip(kept, start, n))
 
         e.loop("%begin", "%end", 1, body)
         e.end()
@@ -116,8 +117,7 @@ class _Columns(Nest):
         )
 
     def strips(self, n: str) -> str:
-        strip = self.lanes * self.ways
-        return self.e.value(f"sdiv i64 {self.e.value(f'add i64 {n}, {strip - 1}')}, {strip}")
+        return str(Index(self.e).ceil_div(n, self.lanes * self.ways))
 
     def strip(self, kept: Sequence[str], positions: list[Position]) -> None:
         """All reduced axes for some neighbouring vectors of the inner axis."""
@@ -156,9 +156,12 @@ class _Columns(Nest):
         pieces = self.pieces(n)
 
         def unit(u: str, _: list[str]) -> None:
-            kept = self.unravel(e.value(f"udiv i64 {u}, {pieces}"), self.kept) if self.kept else []
-            start = times(e, e.value(f"urem i64 {u}, {pieces}"), str(STRETCH))
-            count = at_most(e, e.value(f"sub i64 {n}, {start}"), str(STRETCH))
+            outer, piece = (
+                (u, "0") if pieces == "1" else (e.value(f"{op} i64 {u}, {pieces}") for op in ("udiv", "urem"))
+            )
+            kept = self.unravel(outer, self.kept) if self.kept else []
+            start = times(e, piece, str(STRETCH))
+            count = at_most(e, str(Index(e).sub(n, start)), str(STRETCH))
             self.stretch(kept, start, count)
 
         e.loop("%begin", "%end", 1, unit)
@@ -172,7 +175,7 @@ class _Columns(Nest):
         return finish(e, tuple(self.slots.slots), "columns", memory)
 
     def pieces(self, n: str) -> str:
-        return self.e.value(f"sdiv i64 {plus(self.e, n, str(STRETCH - 1))}, {STRETCH}")
+        return str(Index(self.e).ceil_div(n, STRETCH))
 
     def stretch(self, kept: Sequence[str], start: str, count: str) -> None:
         """All reduced axes for `count` neighbours along the inner axis from `start` on."""

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 _PARAMETER = re.compile(r"\s*(<.*?>|\S+)")
 _DECLARE, _SYMBOL = re.compile(r"@([\w.]+)\("), re.compile(r"@([\w.]+)")
+_HEADS = ("declare ", "@tcc_", "!", "define internal ")  # of lines that a module has once
 LoopBody = Callable[[str, list[str]], "Sequence[str] | None"]
 
 
@@ -257,29 +258,38 @@ def declaration(head: str) -> str:
     return f"declare {kind}({', '.join(t[1] for t in types if t)})"
 
 
+def lines_from(text: str, start: str) -> Iterator[int]:
+    """Where lines begin with `start`.  (A regular expression takes ten times as long, and texts are long.)"""
+    if text.startswith(start):
+        yield 0
+    at = text.find("\n" + start) + 1
+    while at > 0:
+        yield at
+        at = text.find("\n" + start, at) + 1
+
+
 def merge(texts: Iterable[str]) -> str:
     """Texts as one module: each `declare` once, none of what is defined, each internal one-line helper and piece of metadata once."""
     bodies: list[str] = []
-    declares: dict[str, str] = {}
+    heads: dict[str, str] = {}
     defined: set[str] = set()
     for text in texts:
-        kept = []
-        for line in text.splitlines():
-            if line.startswith("declare "):
-                found = _DECLARE.search(line)
-                assert found is not None, line
-                declares.setdefault(found[1], line)
-            elif line.startswith(("@tcc_", "!")) or (
-                line.startswith("define internal ") and line.endswith("}")
-            ):
-                declares.setdefault(line, line)
-            else:
-                kept.append(line)
-                if line.startswith("define "):
-                    defined.add(line[line.index("@") + 1 : line.index("(")])
-        bodies.append("\n".join(kept))
-    heads = [line for name, line in declares.items() if name not in defined]
-    return "\n".join([*heads, *bodies])
+        kept, done = [], 0
+        for begin in sorted(at for start in _HEADS for at in lines_from(text, start)):
+            end = text.find("\n", begin)
+            line = text[begin:] if end < 0 else text[begin:end]
+            if line.startswith("define ") and not line.endswith("}"):
+                continue
+            found = _DECLARE.search(line) if line.startswith("declare ") else None
+            heads.setdefault(found[1] if found else line, line)
+            kept.append(text[done:begin])
+            done = begin + len(line) + 1
+        body = ("".join(kept) + text[done:]).removesuffix("\n")
+        bodies.append(body)
+        for begin in lines_from(body, "define "):
+            name = body.index("@", begin) + 1
+            defined.add(body[name : body.index("(", name)])
+    return "\n".join([*(line for name, line in heads.items() if name not in defined), *bodies])
 
 
 def reachable(text: str, roots: Sequence[str]) -> str:

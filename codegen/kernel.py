@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from tcc.codegen.emit import Emit, declaration, is_number, reachable, scalar_const
+from tcc.codegen.emit import Emit, declaration, is_number, lines_from, reachable, scalar_const
 from tcc.codegen.index import at_least, at_most, plus, times
 from tcc.codegen.products.record import Reach
 from tcc.ir import dims
@@ -90,20 +90,13 @@ def finish(
     )
 
 
-def _lines(text: str, start: str) -> Iterator[int]:
-    """Where lines begin with `start`.  (A regular expression takes ten times as long, and texts are long.)"""
-    text = "\n" + text
-    at = text.find("\n" + start)
-    while at >= 0:
-        yield at
-        at = text.find("\n" + start, at + 1)
-
-
 def quick_heads(text: str) -> str:
     """`text` with those functions marked for LLVM's quick way to code that have no loop and so run once a call: all of what
     starts kernels, and short bodies, which are as fast (long ones lose more than their time to compile is worth)."""
     made, done = [], 0
-    for begin in sorted([*_lines(text, "define i32 @"), *_lines(text, f"define internal void @{BODY}(")]):
+    for begin in sorted(
+        [*lines_from(text, "define i32 @"), *lines_from(text, f"define internal void @{BODY}(")]
+    ):
         end = text.index("\n}", begin)
         lines = text.count("\n", begin, end) if text.startswith("define internal", begin) else 0
         if lines <= SHORT and " phi " not in text[begin:end]:
@@ -115,18 +108,18 @@ def quick_heads(text: str) -> str:
 def all_quick(text: str) -> bool:
     """Whether every function is marked for LLVM's quick way: level 0 of the code generator, in which there is
     nothing to leave out, takes half the time then."""
-    return all(" optnone " in text[at : text.index("\n", at)] for at in _lines(text, "define "))
+    return all(" optnone " in text[at : text.index("\n", at)] for at in lines_from(text, "define "))
 
 
 def apart(text: str) -> tuple[str, str]:
     """A kernel's text without its own function, and that function, if it is marked for LLVM's quick way."""
-    begin = next(_lines(text, "define i32 @"), -1)
+    begin = next(lines_from(text, "define i32 @"), -1)
     if begin < 0 or " optnone " not in text[begin : text.index("\n", begin)]:
         return text, ""
     end = text.index("\n}", begin) + 2
     head, rest = text[begin:end], text[:begin] + text[end:]
     called = set(re.findall(r"@([\w.]+)", head))
-    lines = [rest[at : rest.index("\n", at)] for at in _lines(rest, "define internal ")]
+    lines = [rest[at : rest.index("\n", at)] for at in lines_from(rest, "define internal ")]
     starts = [line for line in lines if line[line.index("@") + 1 : line.index("(")] in called]
     for line in starts:
         rest = rest.replace(line, line.replace("internal ", ""), 1)

@@ -367,7 +367,9 @@ class Fold:
         return self.combine(e, target, total, self.widen(e, target, value, lanes), lanes)
 
     def combine(self, e: Emit, target: Target, a: str, b: str, lanes: int) -> str:
-        """Two totals as one."""
+        """Two totals as one; the total of nothing, which no pass would take out of the text, changes none but -0.0."""
+        if a == self.identity(lanes) and (a == b or self.how != "sum" or self.total_dtype not in FLOATS):
+            return b
         body = {
             "sum": "a + b",
             "prod": "a * b",

@@ -29,6 +29,7 @@ second-level cache it is bound by arithmetic.  What costs is everything else, an
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from types import MappingProxyType
 
@@ -147,8 +148,29 @@ def plan(
 
     `wishes` for some of them go before what the model would choose (tuning.py has those that a product can have).
     """
-    copy = _copies(t, target, x, sizes, form["form"], panels, wishes)
-    split = _split(t, target, x, sizes, form["form"], copy)
+    if all(isinstance(size, int) for size in (*sizes.values(), form["form"])):
+        return dict(_known_plan(t, target, tuple(sizes.items()), form["form"], panels, tuple(wishes.items())))
+    return _plan(t, target, x, sizes, form["form"], panels, wishes)
+
+
+@functools.lru_cache(1024)
+def _known_plan(
+    t: VecType,
+    target: Target,
+    sizes: tuple[tuple[str, Size], ...],
+    form: Size,
+    panels: bool,
+    wishes: tuple[tuple[str, int], ...],
+) -> Sizes:
+    """Of sizes that are numbers, which are asked for several times, and by many products of one shape."""
+    return _plan(t, target, Index(Emit()), dict(sizes), form, panels, dict(wishes))
+
+
+def _plan(
+    t: VecType, target: Target, x: Index, sizes: Sizes, form: Size, panels: bool, wishes: Mapping[str, int]
+) -> Sizes:
+    copy = _copies(t, target, x, sizes, form, panels, wishes)
+    split = _split(t, target, x, sizes, form, copy)
     return copy | {name: wishes.get(name, value) for name, value in split.items()}
 
 

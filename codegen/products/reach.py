@@ -70,6 +70,8 @@ class Possible(Index):
         return self._each(a, b, max, lambda x, y: (max(x.least, y.least), max(x.most, y.most)))
 
     def less(self, a: Size, b: Size) -> Size:
+        if isinstance(a, int) and isinstance(b, int):
+            return int(a < b)
         x, y = self.of(a), self.of(b)
         return 1 if x.most < y.least else 0 if x.least >= y.most else self._either(0, 1)
 
@@ -97,6 +99,8 @@ class Possible(Index):
         exact: Callable[[int, int], int],
         ends: Callable[[Values, Values], tuple[int, int]],
     ) -> Size:
+        if isinstance(a, int) and isinstance(b, int):
+            return exact(a, b)
         x, y = self.of(a), self.of(b)
         if x.few is not None and y.few is not None and len(x.few) * len(y.few) <= _FEW:
             few = frozenset(exact(p, q) for p, q in itertools.product(x.few, y.few))

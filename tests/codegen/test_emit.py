@@ -2,7 +2,7 @@
 
 import pytest
 
-from tcc.codegen.emit import Emit, VecType, constant_mask, constant_prefix, reachable
+from tcc.codegen.emit import Emit, VecType, constant_mask, constant_prefix, merge, reachable
 from tcc.codegen.target import KNOWN
 from tcc.codegen.vectors import each_vector
 
@@ -42,6 +42,17 @@ def test_a_ragged_end_is_no_loop():
     text, masks, result = vectors("%n", AVX2)
     assert len(masks) == 2 and text.count("icmp slt i64") == 1
     assert f"{result} = phi i64 [" in text
+
+
+def test_merged_texts_declare_once_what_they_do_not_define():
+    helper = "define internal i64 @h(i64 %x) #0 { ret i64 %x }"
+    first = (
+        f"declare void @f()\n{helper}\n!0 = !{{}}\ndefine void @g() #0 {{\n  call void @f()\n  ret void\n}}\n"
+    )
+    second = f"declare void @f()\ndeclare void @g()\n{helper}\n!0 = !{{}}\ndefine internal void @k() #0 {{\n  ret void\n}}"
+    body = "define void @g() #0 {\n  call void @f()\n  ret void\n}"
+    other = "define internal void @k() #0 {\n  ret void\n}"
+    assert merge([first, second]) == "\n".join(["declare void @f()", helper, "!0 = !{}", body, other])
 
 
 def test_what_the_roots_do_not_call_is_left_out():
