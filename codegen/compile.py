@@ -2,7 +2,8 @@
 
 A kernel of some length is a module of its own, whose object the cache keeps by its text: another function with that kernel,
 or the same program after a change elsewhere, compiles it no more.  That costs a millisecond for each, so small ones stay
-with their function.  What several kernels call is compiled once for all of them, and what starts their work is control code.
+with their function.  What several kernels call is compiled once for all of them, and what starts the work of a long one is
+control code.
 
 LLVM's register coalescer, which `optnone` does not leave out, takes time quadratic in a function: 0.8 s for 4000 calls of
 kernels.  At level 0 it does not run, but a module more costs a millisecond.  Where calls take long, their control code, the
@@ -30,29 +31,68 @@ LASTING_NS = 1_000_000  # of work in a call; nothing is lost if its control code
 SHARED = 15_000  # characters of a kernel that is compiled on its own
 
 
+class Making:
+    """The object code of a function with its entry, whose long kernels are begun while the rest of it is still written."""
+
+    def __init__(self, target: Target) -> None:
+        self.target, self.jobs = target, jit.Jobs()
+        self.kept: set[str] = set()  # texts of modules that the cache keeps
+        # of each kernel that is known, by name: what is left for the control code of one that is compiled on its own
+        self.heads: dict[str, list[str] | None] = {}
+
+    def begin(self, kernel: Kernel) -> None:
+        """What `lower` has just written; it is compiled from here on if that is done on its own."""
+        for text in kernel.helpers.values():
+            self._keep(_external(text))
+        self.heads[kernel.name] = None
+        if len(kernel.text) >= SHARED:
+            (kernel,), _ = _without_functions([replace(kernel, helpers={})])
+            body, head = apart(kernel.text)
+            self.heads[kernel.name] = [*_declared(kernel), head]
+            self._keep(merge([kernels_text([replace(kernel, text=body)])]))
+        self.jobs.begin()
+
+    def finish(self, lowered: Lowered) -> Compiled:
+        """All of it."""
+        for kernel in lowered.kernels.values():
+            if kernel.name not in self.heads:
+                self.begin(kernel)
+        kernels, functions = _without_functions([replace(k, helpers={}) for k in lowered.kernels.values()])
+        control = [lowered.control_text(), _entry_text(lowered)]
+        control += [text for k in kernels for text in self.heads[k.name] or ()]
+        small = [k for k in kernels if self.heads[k.name] is None]
+        work = lowered.signature.work
+        aside = len(lowered.text) > LONG or (isinstance(work, int) and work > LASTING_NS)
+        if aside:  # what starts a kernel's work is control too
+            pairs = [apart(k.text) for k in small]
+            small = [replace(k, text=body) for k, (body, _) in zip(small, pairs)]
+            control += [text for k, (_, head) in zip(small, pairs) for text in (*_declared(k), head)]
+        for text in functions:
+            self._keep(_external(text))
+        text = kernels_text(small)
+        for own in [merge([text]), merge(control)] if aside else [merge([text, *control])]:
+            self.jobs.add(len(own), _Part(own, self.target, 0 if all_quick(own) else 2).code)
+        return Compiled(self.jobs.results(), _entry(lowered), lowered.engines)
+
+    def _keep(self, text: str) -> None:
+        if text not in self.kept:
+            self.kept.add(text)
+            self.jobs.add(len(text), _Kept(text, self.target).code)
+
+
 def compile_lowered(lowered: Lowered, target: Target) -> Compiled:
-    """Object code of a function with its entry."""
-    helpers = dict.fromkeys(text for k in lowered.kernels.values() for text in k.helpers.values())
-    kernels = [replace(k, helpers={}) for k in lowered.kernels.values()]
-    kernels, functions = _without_functions(kernels)
-    control = [lowered.control_text(), _entry_text(lowered)]
-    work = lowered.signature.work
-    aside = len(lowered.text) > LONG or (isinstance(work, int) and work > LASTING_NS)
-    if aside:  # what starts a kernel's work is control too
-        pairs = [apart(k.text) for k in kernels]
-        kernels = [replace(k, text=body) for k, (body, _) in zip(kernels, pairs)]
-        control += [d for k in kernels for d in sorted(k.declares) if d.startswith("declare ")]
-        control += [head for _, head in pairs]
-    shared = [k for k in kernels if len(k.text) >= SHARED]
-    parts: list[_Part] = [
-        _Kept(merge([text]).replace("define internal", "define"), target) for text in (*helpers, *functions)
-    ]
-    parts += [_Kept(merge([kernels_text([k])]), target) for k in shared]
-    small = kernels_text([k for k in kernels if k not in shared])
-    own = [merge([small]), merge(control)] if aside else [merge([small, *control])]
-    parts += [_Part(text, target, 0 if all_quick(text) else 2) for text in own]
-    parts.sort(key=lambda part: -len(part.text))  # so that threads end at about one time
-    return Compiled(jit.side_by_side([part.code for part in parts]), _entry(lowered), lowered.engines)
+    """Object code of a function that is written already."""
+    return Making(target).finish(lowered)
+
+
+def _declared(kernel: Kernel) -> list[str]:
+    """What it calls and does not define."""
+    return [d for d in sorted(kernel.declares) if d.startswith("declare ")]
+
+
+def _external(text: str) -> str:
+    """A module of functions for others to call."""
+    return merge([text]).replace("define internal", "define")
 
 
 def _without_functions(kernels: list[Kernel]) -> tuple[list[Kernel], list[str]]:

@@ -103,19 +103,27 @@ def kernels_text(kernels: Iterable[Kernel]) -> str:
     return "\n".join([*declares, *(k.text for k in kernels), *helpers])
 
 
-def lower(func: Func, target: Target, returns: Returns = "list", clock: int = 0) -> Lowered:
-    """A placed and planned function as text.
+def lower(
+    func: Func,
+    target: Target,
+    returns: Returns = "list",
+    clock: int = 0,
+    begin: Callable[[Kernel], None] = lambda kernel: None,
+) -> Lowered:
+    """A placed and planned function as text; each kernel is given to `begin` as soon as it is written.
 
     With a `clock`, the address of pairs of i64, each kernel call of the text keeps its least cycles and counts itself there,
     and each `bind` leaves its size.
     """
-    return _Driver(func, target, returns, clock).lower()
+    return _Driver(func, target, returns, clock, begin).lower()
 
 
 class _Driver(Body):
-    def __init__(self, func: Func, target: Target, returns: Returns, clock: int) -> None:
+    def __init__(
+        self, func: Func, target: Target, returns: Returns, clock: int, begin: Callable[[Kernel], None]
+    ) -> None:
         super().__init__(func)
-        self.target, self.returns, self.clock = target, returns, clock
+        self.target, self.returns, self.clock, self.begin = target, returns, clock, begin
         self.timed: list[Op] = []
         self.kernels: dict[str, Kernel] = {}
         self.ops: dict[int, Op] = {}
@@ -125,6 +133,7 @@ class _Driver(Body):
         self.scratch: Size = 0
         self.thread_scratch: Size = 0
         self.max_slots = 8  # the sizes of an output
+        self.slots: dict[int, str] = {}
         self.written = False
 
     def lower(self) -> Lowered:
@@ -201,6 +210,7 @@ class _Driver(Body):
         e, frame = self.e, signature.frame
         e.function("i32 @RUN_NAME(ptr %frame)")
         e.line(f"%args = alloca [{self.max_slots} x i64], align 16")
+        first = len(e.lines)
         self.ctx = self.load(FRAME_CTX)
         self.arena = self.load(FRAME_ARENA)
         for i, p in enumerate(given):
@@ -213,8 +223,16 @@ class _Driver(Body):
         for name in frame.sizes:
             self.names[name] = self.load(frame.size(name), "i64")
         self.block(self.func.body)
+        e.lines[first:first] = [
+            f"  {name} = getelementptr inbounds i64, ptr %args, i64 {index}"
+            for index, name in sorted(self.slots.items())
+        ]
         e.end("i32 0")
         return e.text()
+
+    def slot(self, index: int) -> str:
+        """Where calls find an argument: worked out once for all of them, which are most of the text."""
+        return self.slots.setdefault(index, f"%arg{index}") if index else "%args"
 
     def load(self, slot: int, t: str = "ptr") -> str:
         return self.e.value(f"load {t}, ptr {self.e.gep('%frame', slot, 'i64')}")
@@ -231,7 +249,9 @@ class _Driver(Body):
             if key not in written:
                 written[key] = KERNELS[op.name](op, self.target)
             kernel = self.kernel_of[op] = written[key]
-            self.kernels[kernel.name] = kernel
+            if kernel.name not in self.kernels:
+                self.kernels[kernel.name] = kernel
+                self.begin(kernel)
             self.max_slots = max(self.max_slots, len(kernel.slots))
             scratch: Size = 0
             for slot in kernel.slots:
@@ -250,7 +270,7 @@ class _Driver(Body):
         e, kernel = self.e, self.kernel_of[op]
         at: Size = self.func.attrs.get("arena", 0)
         for i, slot in enumerate(kernel.slots):
-            place = e.gep("%args", i, "i64")
+            place = self.slot(i)
             if isinstance(slot, Operand):
                 e.line(f"store ptr {self.pointers[op.operands[slot.index]]}, ptr {place}")
             elif isinstance(slot, Runtime):
@@ -457,14 +477,14 @@ class _Driver(Body):
         at = len(op.operands) + len(late)
         behind = at + sum(v.type.rank for v in op.operands)
         for i, name in enumerate(late):
-            e.line(f"store i64 {self.size(op.attrs[name])}, ptr {e.gep('%args', behind + i, 'i64')}")
-        held = [e.gep("%args", behind + i, "i64") for i in range(len(late))]
+            e.line(f"store i64 {self.size(op.attrs[name])}, ptr {self.slot(behind + i)}")
+        held = [self.slot(behind + i) for i in range(len(late))]
         addresses = [*(self.pointers[v] for v in op.reads), *held, *(self.pointers[v] for v in op.places)]
         for i, address in enumerate(addresses):
-            e.line(f"store ptr {address}, ptr {e.gep('%args', i, 'i64')}")
+            e.line(f"store ptr {address}, ptr {self.slot(i)}")
         for v in op.operands:
             for s in v.type.shape:
-                e.line(f"store i64 {self.size(s)}, ptr {e.gep('%args', at, 'i64')}")
+                e.line(f"store i64 {self.size(s)}, ptr {self.slot(at)}")
                 at += 1
         where = f" ({op.loc})" if op.loc else ""
         self.host_calls.append(

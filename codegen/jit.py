@@ -9,9 +9,9 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import functools
+import heapq
 import itertools
 import threading
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -90,39 +90,54 @@ def parsed(text: str, target: Target) -> Any:
     return module
 
 
-def side_by_side(jobs: Sequence[Callable[[], bytes]]) -> list[bytes]:
-    """What the jobs make, by as many threads as calls may use; the jobs are begun in their order.
+class Jobs:
+    """Objects that are made side by side, by as many threads as calls may use; of those that wait, the longest goes first."""
 
-    An error ends all: those that run are waited for.
-    """
-    if len(jobs) == 1:  # how many threads there may be takes longer to find than to leave out
-        return [jobs[0]()]
-    waiting = deque(enumerate(jobs))
-    made: dict[int, bytes] = {}
-    failed: list[BaseException] = []
+    def __init__(self) -> None:
+        self._waiting: list[tuple[int, int, Callable[[], bytes]]] = []  # a heap: length, number, job
+        self._made: dict[int, bytes] = {}
+        self._failed: list[BaseException] = []
+        self._helpers: list[threading.Thread] = []
+        self._count = 0
 
-    def work() -> None:
+    def add(self, length: int, job: Callable[[], bytes]) -> None:
+        heapq.heappush(self._waiting, (-length, self._count, job))
+        self._count += 1
+
+    def begin(self) -> None:
+        """Others may begin now, beside what the caller does until it asks for the `results`: LLVM runs without the GIL."""
+        if not self._waiting:
+            return
+        helpers = [h for h in self._helpers if h.is_alive()]
+        for _ in self._waiting[: thread_count() - 1 - len(helpers)]:
+            helpers.append(threading.Thread(target=self._work, name="tcc compiler"))
+            helpers[-1].start()
+        self._helpers = helpers
+
+    def results(self) -> list[bytes]:
+        """In the order of the jobs.  An error ends all: those that run are waited for."""
+        if len(self._waiting) > 1:  # how many threads there may be takes longer to find than to leave out
+            self.begin()
         try:
-            with contextlib.suppress(IndexError):
-                while True:
-                    number, job = waiting.popleft()
-                    made[number] = job()
-        except BaseException as e:
-            failed.append(e)
-            waiting.clear()
+            self._work()
+            for helper in self._helpers:
+                helper.join()
+        finally:
+            self._waiting.clear()
+        if self._failed:
+            raise self._failed[0]
+        return [self._made[number] for number in range(self._count)]
 
-    helpers = [threading.Thread(target=work, name="tcc compiler") for _ in jobs[1 : thread_count()]]
-    for helper in helpers:
-        helper.start()
-    try:
-        work()
-        for helper in helpers:
-            helper.join()
-    finally:
-        waiting.clear()
-    if failed:
-        raise failed[0]
-    return [made[number] for number in range(len(jobs))]
+    def _work(self) -> None:
+        try:
+            while not self._failed:
+                try:
+                    _, number, job = heapq.heappop(self._waiting)
+                except IndexError:
+                    return
+                self._made[number] = job()
+        except BaseException as e:
+            self._failed.append(e)
 
 
 def _emitted(machine: Any, module: Any) -> bytes:

@@ -171,18 +171,19 @@ class Program:
 
     def make(self, func: Func, target: Target, clock: int = 0) -> Artefact:
         """The code; with a `clock`, its kernels' times are taken there (codegen/driver.py)."""
-        from tcc.codegen import compile as compiler
+        from tcc.codegen.compile import Making
         from tcc.codegen.coverage import require_native
         from tcc.codegen.driver import lower
         from tcc.codegen.products import engines
 
         require_native(func)
         self.measure_plans(func, self.run_passes(func))
-        lowered = lower(func, target, self.returns, clock)
+        making = Making(target)
+        lowered = lower(func, target, self.returns, clock, making.begin)
         self.timed = lowered.timed
         forms = lowered.forms()
         engines.prepare(forms, target)
-        compiled = compiler.compile_lowered(lowered, target)
+        compiled = making.finish(lowered)
         failures = {number: failure_record(op) for number, op in lowered.ops.items()}
         return Artefact(
             compiled.code,

@@ -8,7 +8,10 @@ import pytest
 import tcc
 import tcc.tensor as T
 from tcc.codegen import compile, jit
+from tcc.codegen.entry import entry_text
 from tcc.runtime import cache
+from tcc.runtime.panels import KeptSpec, Layout
+from tcc.runtime.signature import SharedSpec, Signature
 
 
 @pytest.fixture
@@ -18,7 +21,7 @@ def compiled(monkeypatch, tmp_path):
     compile_object = jit.compile_object
 
     def noted(text, target, level=2):
-        if "@tcc_run_" in text or "define i32 @tcc_map_" in text:  # not the pool, nor an engine
+        if "@tcc_run_" in text or re.search(r"define \w+ @tcc_map_", text):  # not the pool, nor an engine
             texts.append(text)
         return compile_object(text, target, level)
 
@@ -62,6 +65,15 @@ def test_what_all_functions_share_is_in_none_of_them(compiled):
     tcc.function([x], x + 1)(np.ones(3, np.float32))
     names = re.findall(r"^define [^@]*@(tcc_[a-z]+_)\w+(\.body)?\(", compiled[0], re.MULTILINE)
     assert sorted(names) == [("tcc_entry_", ""), ("tcc_map_", ""), ("tcc_map_", ".body"), ("tcc_run_", "")]
+
+
+def test_an_entry_is_as_long_for_many_containers_as_for_one():
+    def lines(count):
+        shared = tuple(SharedSpec("f32", (4, k), written=k % 2 == 0) for k in range(count))
+        kept = tuple(KeptSpec(k, Layout("panels", "w", 0, 4, k, 1, 4), 8) for k in range(count))
+        return entry_text("f", Signature(shared=shared, kept=kept), "run").count("\n")
+
+    assert lines(1) == lines(100)
 
 
 def test_updates_of_parameters_of_any_length_are_one_kernel(compiled):

@@ -9,7 +9,7 @@ import threading
 import pytest
 from llvmlite.binding import ffi
 
-from tcc.codegen.jit import Image, assembly, compile_object, function, side_by_side
+from tcc.codegen.jit import Image, Jobs, assembly, compile_object, function
 from tcc.codegen.products import engines
 from tcc.codegen.target import host
 
@@ -127,9 +127,23 @@ def test_modules_are_compiled_side_by_side_to_the_objects_that_they_are_alone(mo
         threads.add(threading.get_ident())
         return compile_object(text, host())
 
-    made = side_by_side([functools.partial(compiled, text) for text in texts])
-    assert made == objects(*texts)
+    jobs = Jobs()
+    for number, text in enumerate(texts):
+        jobs.add(number, functools.partial(compiled, text))
+        if number % 4 == 0:
+            jobs.begin()
+    assert jobs.results() == objects(*texts)
     assert len(threads) <= 3
+
+
+def test_what_is_begun_is_made_before_anybody_asks_for_it(monkeypatch) -> None:
+    monkeypatch.setenv("TCC_THREADS", "2")
+    made, jobs = threading.Event(), Jobs()
+    jobs.add(1, lambda: b"" if made.set() else b"made")
+    jobs.begin()
+    assert made.wait(60)
+    jobs.add(2, lambda: b"more")
+    assert jobs.results() == [b"made", b"more"]
 
 
 @pytest.mark.parametrize("threads", [1, 2])
@@ -141,8 +155,11 @@ def test_an_error_of_one_of_several_jobs_is_raised_and_ends_the_others(threads, 
         begun.append(number)
         return compile_object(FAR if number != 1 else "define i64 @f( {", host())
 
+    jobs = Jobs()
+    for k in range(50):
+        jobs.add(-k, functools.partial(job, k))
     with pytest.raises(RuntimeError, match="parsing error"):
-        side_by_side([functools.partial(job, k) for k in range(50)])
+        jobs.results()
     assert threads > 1 or begun == [0, 1]
 
 
