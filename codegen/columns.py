@@ -42,6 +42,7 @@ class _Columns(Nest):
         axes = range(self.inner)
         self.kept = [a for a in axes if not program.reduced[a]]
         self.summed = [a for a in axes if program.reduced[a]]
+        self.together = self.vectors_together()
         self.ways = 4 if self.light else 1
         n = program.sizes[self.inner]
         if self.light and target.avx512 and self.far() and isinstance(n, int) and n >= 16 * self.lanes:
@@ -60,7 +61,7 @@ class _Columns(Nest):
         e = self.e
         if self.stretches:
             return self.kernel_of_stretches()
-        strip = self.lanes * self.ways
+        wide, strip = self.lanes * self.together, self.strip_length
         self.begin_body()
         n = self.size(self.program.sizes[self.inner])
         strips = self.strips(n)
@@ -76,8 +77,8 @@ class _Columns(Nest):
             length = self.program.sizes[self.inner]
 
             def whole() -> None:
-                steps = range(0, strip, self.lanes)
-                self.strip(kept, [Position(plus(e, start, str(at)), self.lanes) for at in steps])
+                steps = range(0, strip, wide)
+                self.strip(kept, [Position(plus(e, start, str(at)), wide) for at in steps])
 
             if isinstance(length, int) and length % strip == 0:
                 return whole()
@@ -100,7 +101,7 @@ class _Columns(Nest):
         """The last strip, which is no whole one: all of it at once where its length is known."""
         length = self.program.sizes[self.inner]
         if isinstance(length, int):
-            left, lanes = length % (self.lanes * self.ways), self.lanes
+            left, lanes = length % self.strip_length, self.lanes
             places = range(0, left, lanes)
             masks = ["" if at + lanes <= left else self.tail_mask(str(at), str(left)) for at in places]
             positions = [
@@ -116,15 +117,19 @@ class _Columns(Nest):
             lambda at, _: self.strip(kept, [Position(at, self.lanes, self.tail_mask(at, n))]),
         )
 
+    @property
+    def strip_length(self) -> int:
+        return self.lanes * self.together * self.ways
+
     def strips(self, n: str) -> str:
-        return str(Index(self.e).ceil_div(n, self.lanes * self.ways))
+        return str(Index(self.e).ceil_div(n, self.strip_length))
 
     def strip(self, kept: Sequence[str], positions: list[Position]) -> None:
         """All reduced axes for some neighbouring vectors of the inner axis."""
         e = self.e
-        count = len(self.folds)
-        types = [f.total_type(self.lanes) for f in self.folds] * len(positions)
-        totals = [f.identity(self.lanes) for f in self.folds] * len(positions)
+        count, lanes = len(self.folds), positions[0].lanes
+        types = [f.total_type(lanes) for f in self.folds] * len(positions)
+        totals = [f.identity(lanes) for f in self.folds] * len(positions)
 
         def point(at: Sequence[str], values: list[str]) -> list[str]:
             self.at_point(at)
@@ -144,7 +149,7 @@ class _Columns(Nest):
         for k, (_, access) in enumerate(self.reduces):
             base = self.base(access, at)
             for w, pos in enumerate(positions):
-                value = self.folds[k].narrow(e, self.target, totals[w * count + k], self.lanes)
+                value = self.folds[k].narrow(e, self.target, totals[w * count + k], lanes)
                 self.store(access.dtype, value, base, access.strides[self.inner], pos)
 
     # -- accumulators in memory -----------------------------------------------------------------------------------

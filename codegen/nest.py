@@ -18,6 +18,7 @@ from tcc.ir.dims import Size, product
 from tcc.ir.types import FLOATS, TOTALS, itemsize
 from tcc.runtime import layout
 
+TOGETHER = 4  # vectors of long chains, at 16 registers
 PARALLEL_WORK = 160_000  # sixteenths of a cycle that pay for a second thread: microseconds
 COST_BITS = 256  # of the vectors that costs are counted for
 FUNCTION, WIDE_FUNCTION = (
@@ -120,6 +121,13 @@ class Nest(Vectors):
         self.bases: dict[int, str] = {}
         self.scalars: Memo = {}
         self.splats: Memo = {}
+
+    def vectors_together(self) -> int:
+        """Vectors that each operation of the main loop takes: more than one where few registers hold few constants, which several
+        vectors share, and long chains that follow each other in the text would wait for each other."""
+        long = any(n.varies and n.flops >= EXPENSIVE for n in self.program.nodes)
+        dense = all(a.strides[self.inner] in (0, 1) for a in [*self.program.reads, *self.program.writes])
+        return TOGETHER if self.lanes > 1 and self.target.registers < 32 and long and dense else 1
 
     # -- heads -----------------------------------------------------------------------------------------------------
 

@@ -17,7 +17,7 @@ from tcc.codegen.emit import VecType, constant_mask
 from tcc.codegen.index import Index, at_most, plus, times
 from tcc.codegen.kernel import Kernel, Runtime, Scratch, finish
 from tcc.codegen.nest import Fold, Memo, Position, fold_of, read_access
-from tcc.codegen.program import EXPENSIVE, Access, Node, Program
+from tcc.codegen.program import Access, Node, Program
 from tcc.codegen.schedule import Schedule, starts
 from tcc.codegen.target import Target
 from tcc.ir.dims import Size
@@ -28,7 +28,6 @@ AHEAD = 16 << 10  # bytes: the hardware's own streams end at the page that is re
 AHEAD_SHORT = 2 << 10  # of vectors of half a line, where 16 KiB take 1.1 times as long
 PAGE = 4096
 CHUNK = 16384  # elements of a full reduction that make one partial result
-TOGETHER = 4  # vectors of long chains, at 16 registers
 UNROLLED = 8  # vectors of a row of known size that are kept in registers
 UNROLLED_FLOPS = 256  # most flops a lane in the straight-line text of such a row, which takes long to compile
 
@@ -47,7 +46,7 @@ class Rows(Crossing):
         self.outer = [a for a in outer if not program.reduced[a]]
         self.summed = [a for a in outer if program.reduced[a]]
         self.length: Size = program.sizes[self.inner]
-        self.together = self._together()
+        self.together = self.vectors_together()
         self.ways = 1 if self.together > 1 else 4 if self.light else 2
         self.unrolled = self.is_unrolled()
         self.plan = Schedule(program, self.spilling and not self.unrolled)
@@ -61,13 +60,6 @@ class Rows(Crossing):
     @property
     def step(self) -> int:
         return self.lanes * self.together * self.ways
-
-    def _together(self) -> int:
-        """Vectors that each operation of the main loop takes: more than one where few registers hold few constants, which several
-        vectors share, and long chains that follow each other in the text would wait for each other."""
-        long = any(n.varies and n.flops >= EXPENSIVE for n in self.program.nodes)
-        dense = all(a.strides[self.inner] in (0, 1) for a in [*self.program.reads, *self.program.writes])
-        return TOGETHER if self.lanes > 1 and self.target.registers < 32 and long and dense else 1
 
     def is_unrolled(self) -> bool:
         """Whether a row stays in registers."""

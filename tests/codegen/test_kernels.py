@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from native import check
 
+from tcc.codegen import nest
 from tcc.ir.text import parse_func
 from tcc.tools.compare import disagreement, run_native, same_bits
 
@@ -256,6 +257,26 @@ def test_columns_from_far_away_add_up_as_near_ones():
     }""")
     rng = np.random.default_rng(0)
     assert disagreement(func, [rng.standard_normal((3, 87, 1029)), rng.standard_normal((3, 87))]) == ""
+
+
+@pytest.mark.parametrize("n", [5, 32, 101])
+def test_columns_of_long_chains_take_vectors_together(n, monkeypatch):
+    """The bits are those of one vector at a time and of run-time sizes; a result is not reduced."""
+    func = parse_func("""func @f(%x: f32[p,n], %b: f32[n]) -> (f32[n], f32[n], f32[p,n]) {
+      %s, %m, %y = fuse %x, %b {maps = ["ab", "b"], dims = [p, n], out = ["b", "b", "ab"], reduce = ["sum", "max", ""]} (%u: f32[], %v: f32[]) {
+        %a = mul %u, %v : f32[]
+        %e = exp %a : f32[]
+        %t = tanh %e : f32[]
+        yield %e, %t, %t
+      } : f32[n], f32[n], f32[p,n]
+      yield %s, %m, %y
+    }""")
+    arrays = [normal(7, n), normal(n)]
+    assert disagreement(func, arrays) == ""
+    together = run_native(func, arrays, exact=True)
+    monkeypatch.setattr(nest, "TOGETHER", 1)
+    alone = run_native(func, arrays, exact=True)
+    assert all(same_bits(a, b) for a, b in zip(together, alone, strict=True))
 
 
 @pytest.mark.parametrize("rows", [1, 3, 16])
