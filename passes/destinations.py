@@ -29,8 +29,9 @@ class Part(NamedTuple):
 class Destinations:
     """The wishes for the values of one block."""
 
-    def __init__(self, memory: Memory, builder: Builder, block: Block) -> None:
+    def __init__(self, memory: Memory, builder: Builder, block: Block, batch_axes: int) -> None:
         self.memory, self.builder, self.block = memory, builder, block
+        self.batch_axes = batch_axes  # that products walk
         self.places: dict[Value, Value] = {}
         self.parts: dict[Value, Part] = {}
         # of those that are made behind what another value holds, this one
@@ -60,7 +61,9 @@ class Destinations:
             if not chain or any(v in self.places or v in self.parts for v, _ in chain):
                 continue
             made, have = chain[-1]
-            if 0 not in have.shape and writes_apart(made, have):  # parts without elements are not apart
+            if 0 not in have.shape and writes_apart(
+                made, have, self.batch_axes
+            ):  # parts without elements are not apart
                 self.parts[made], self.strides[made] = Part(concat, k, start), have.strides
                 found.append(made)
         return found
@@ -97,7 +100,7 @@ class Destinations:
         must copy for a reshape; nothing where there is no such op."""
         chain = [(value, have)]
         while (op := value.op) is not None and op.name in VIEWS:
-            source = source_window(op, have)
+            source = source_window(op, have, self.batch_axes)
             if source is None or not self.memory.known_at_entry(source):
                 break
             value, have = op.operands[0], source

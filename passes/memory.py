@@ -100,7 +100,10 @@ class Memory:
 
     def lines(self, b: Builder, type: Type, axis: int) -> Value:
         """New memory for a value, in which it is dense along `axis`."""
-        order = [*(a for a in range(type.rank) if a != axis), axis]
+        return self.ordered(b, type, [*(a for a in range(type.rank) if a != axis), axis])
+
+    def ordered(self, b: Builder, type: Type, order: Sequence[int]) -> Value:
+        """New memory for a value whose axes lie in this order."""
         memory = self.alloc(b, Type(type.dtype, tuple(type.shape[a] for a in order)), "")
         strides = dict(zip(order, memory.type.strides))
         return self.window(b, memory, type.value, 0, tuple(strides[a] for a in range(type.rank)))

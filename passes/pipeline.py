@@ -61,7 +61,7 @@ _ON_GPU: dict[str, dict[str, Any]] = {
         "columns": True,
         "most_totals": 4096,  # what a block has shared memory for
     },
-    "place": {"pieces": False},
+    "place": {"pieces": False, "batch_axes": 1},
 }
 GPU: list[Step] = [Step(s.function, {**s.options, **_ON_GPU.get(s.name, {})}) for s in CPU]
 GPU.append(Step(transfer, {}))

@@ -20,20 +20,20 @@ from tcc.passes.placing import Ops, Scope
 from tcc.passes.tracks import Track, stacked_carries
 
 
-def place(func: Func, ctx: Context, *, pieces: bool = True) -> None:
+def place(func: Func, ctx: Context, *, pieces: bool = True, batch_axes: int = 2) -> None:
     """Rewrites `func` to level 3: ops carry `into`, results are parameters in @output or updates of @shared.
 
     With `pieces` there are more copies that take less time: lines to be sorted that lie across memory are turned on their way in
-    and out, and one number is written around a window alone.
+    and out, and one number is written around a window alone.  Products walk `batch_axes` axes of a batch.
     """
-    _Placement(func, ctx, pieces).run()
+    _Placement(func, ctx, pieces, batch_axes).run()
 
 
 class _Placement(Ops):
     """Places functions, their blocks, and ops that have blocks."""
 
-    def __init__(self, func: Func, ctx: Context, pieces: bool) -> None:
-        super().__init__(func, pieces)
+    def __init__(self, func: Func, ctx: Context, pieces: bool, batch_axes: int) -> None:
+        super().__init__(func, pieces, batch_axes)
         self.func, self.ctx = func, ctx
         self.shared = list(func.attrs.get("shared", ()))
         self.updates: dict[str, int] = dict(func.attrs.get("updates", {}))
@@ -105,7 +105,7 @@ class _Placement(Ops):
     def scope(self, block: Block, old: Block) -> Scope:
         """For placing the ops of `old` in `block`."""
         builder = Builder(block)
-        return Scope(builder, self.last_uses(old), Destinations(self.memory, builder, old))
+        return Scope(builder, self.last_uses(old), Destinations(self.memory, builder, old, self.batch_axes))
 
     def block(self, block: Block, scope: Scope) -> None:
         self.parts(block, scope)

@@ -34,6 +34,7 @@ from tcc.passes.writes import (
     moved_blocks,
     on_host,
     product_reads,
+    reshaped_order,
     same_window,
     source_of,
     window_of,
@@ -53,8 +54,8 @@ class Scope:
 class Ops:
     """Places ops that hold no blocks to be placed."""
 
-    def __init__(self, func: Func, pieces: bool) -> None:
-        self.memory, self.pieces = Memory(func), pieces
+    def __init__(self, func: Func, pieces: bool, batch_axes: int) -> None:
+        self.memory, self.pieces, self.batch_axes = Memory(func), pieces, batch_axes
         self.storage: dict[Value, Value] = {}  # value -> first value of its alias class
 
     def op(self, op: Op, scope: Scope) -> None:
@@ -84,7 +85,8 @@ class Ops:
             reads = [m.dense(b, p, op.loc) for p in reads]
         if op.name in WITH_EPILOGUE:
             reads = [
-                p if product_reads(op, i, p.type) else m.dense(b, p, op.loc) for i, p in enumerate(reads)
+                p if product_reads(op, i, p.type, self.batch_axes) else m.dense(b, p, op.loc)
+                for i, p in enumerate(reads)
             ]
         taken: set[Value] = set()
         places: list[Value] = []
@@ -162,6 +164,9 @@ class Ops:
         for i, v in enumerate(op.operands):
             if m.roots[m.places[v]] not in taken and self._may_take(op, i, result, scope):
                 return m.places[v]
+        order = reshaped_order(result, self.batch_axes)
+        if order is not None:
+            return m.ordered(scope.builder, result.type, order)
         return m.alloc(scope.builder, result.type, result.name)
 
     def wanted(self, scope: Scope, value: Value) -> Value | None:

@@ -57,7 +57,7 @@ def dimshuffle_twice(op: Op, b: Builder) -> Value | None:
 def transposed_product(op: Op, b: Builder) -> Value | None:
     """transpose(transpose(x) @ y) -> transpose(y) @ x, and the mirror image: the result is made as it is wanted
 
-    The product may be scaled, or combined with other numbers that fill its shape.
+    The product may be scaled, or combined with other numbers that fill its shape; or the axes of its batch move, too.
     """
     maps: list[Op] = []
     product = op.operands[0]
@@ -71,17 +71,24 @@ def transposed_product(op: Op, b: Builder) -> Value | None:
     if made is None or made.blocks or len(product.uses) > 1:
         return None
     rank = product.type.rank
-    swap = [*range(rank - 2), rank - 1, rank - 2]
-    if list(op.attrs["order"]) != swap:
+    order, swap = list(op.attrs["order"]), [*range(rank - 2), rank - 1, rank - 2]
+    if order[-1:] != [rank - 2] or rank - 1 not in order or (maps and order != swap):
         return None
-    views = [made_by(v, "dimshuffle") for v in made.operands]
-    if not any(view is not None and list(view.attrs["order"]) == swap for view in views):
+    if not any(_turned(v) for v in made.operands):
         return None
     result: Value = b.matmul(*(b.dimshuffle(v, order=swap) for v in reversed(made.operands)))
     for m in reversed(maps):
         operands = [result if v is product else b.dimshuffle(v, order=swap) for v in m.operands]
         product, result = m.result, b.op(m.name, *operands, attrs=m.attrs).result
+    if order != swap:
+        result = b.dimshuffle(result, order=[k if k < 0 else swap[k] for k in order])
     return result
+
+
+def _turned(v: Value) -> bool:
+    """Whether a view has the last axis of its source as the last but one."""
+    view = made_by(v, "dimshuffle")
+    return view is not None and view.attrs["order"][-2] == view.operands[0].type.rank - 1
 
 
 @function_rule("broadcast", after=("broadcast",))

@@ -10,7 +10,7 @@ from tcc.ir.dims import Size
 from tcc.ir.optable import TABLE, complete_attrs
 from tcc.ir.types import Type, dense_strides
 from tcc.ir.verify import may_reuse
-from tcc.passes.batchaxes import merged_batch
+from tcc.passes.batchaxes import walks
 from tcc.passes.epilogue import CONVOLUTIONS
 from tcc.passes.pattern import is_complex
 
@@ -130,15 +130,15 @@ def added_operand(name: str, blocks: Sequence[Block]) -> int | None:
     return 2 if same and set(first.operands) == set(block.params) else None
 
 
-def product_reads(op: Op, i: int, type: Type) -> bool:
-    """Whether the kernel of a product or convolution can read its operand i in this place: one stride walks a product's
+def product_reads(op: Op, i: int, type: Type, batch_axes: int) -> bool:
+    """Whether the kernel of a product or convolution can read its operand i in this place: few strides walk a product's
     batch, and what an epilogue reads along columns, or pixels, is contiguous."""
     if op.name in CONVOLUTIONS:
         space = op.result.type.rank - 2
         pixels = i > 1 and bool(op.attrs["maps"][i - 2].strip("ab"))
         return not pixels or type.strides[-space:] == dense_strides(type.shape[-space:])
     if i < 2 or i - 2 >= len(op.attrs["maps"]):
-        return merged_batch(type) is not None
+        return walks(type, batch_axes)
     column = chr(ord("a") + op.result.type.rank - 1)
     letters: str = op.attrs["maps"][i - 2]
     return column not in letters or type.shape[-1] == 1 or (letters[-1] == column and type.strides[-1] == 1)
@@ -148,37 +148,63 @@ def same_window(op: Op, i: int, result: Value, have: Value, want: Value) -> bool
     return have is want and may_take(op, i, result)
 
 
-def writes_apart(value: Value, have: Type) -> bool:
-    """Whether what makes `value` can write it as it lies in a larger whole: densely, or in rows that lie apart."""
+def writes_apart(value: Value, have: Type, batch_axes: int) -> bool:
+    """Whether what makes `value` can write it as it lies in a larger whole: densely, or in rows that lie apart.  Products walk so
+    many axes of batches."""
     op = value.op
     assert op is not None
     dense = all(n == 1 or s == d for n, s, d in zip(have.shape, have.strides, dense_strides(have.shape)))
     if dense or op.name == "concat":
         return True
     if op.name == "matmul":
-        return have.rank == 2 and have.strides[-1] == 1
+        walked = have.rank == 2 or (batch_axes > 1 and walks(have, batch_axes))
+        return walked and have.strides[-1] == 1
     scattered = have.shape[-1] != 1 and have.strides[-1] != 1
     return op.name == "fuse" and not any(op.attrs["reduce"] or ()) and not scattered
 
 
-def source_window(op: Op, have: Type) -> Type | None:
+def source_window(op: Op, have: Type, batch_axes: int) -> Type | None:
     """The operand of a view as it lies where the result lies as `have` says; None if the result is not all of it, densely, and
-    nothing that writes anywhere."""
+    nothing that writes there."""
     source = op.operands[0].type
+    assert have.place is not None
+    if op.name == "dimshuffle" and _makes(op.operands[0], "matmul"):
+        there = source.at(have.place.space, _before(op, have))
+        return there if writes_apart(op.operands[0], there, batch_axes) else None
     if op.name not in DENSE_VIEWS or have.strides != dense_strides(have.shape):
         return None
-    assert have.place is not None
     if op.name == "dimshuffle":
         order = op.attrs["order"]
         kept = [d for d in order if d >= 0 and source.shape[d] != 1]
         if kept != [d for d, n in enumerate(source.shape) if n != 1]:
-            maker = op.operands[0].op
-            if maker is None or maker.name != "gather" or on_host(maker):
+            if not _makes(op.operands[0], "gather"):
                 return None
             # what is taken along an axis that is not the first is made with this axis in front: it is written where it lies
-            strides = tuple(have.strides[order.index(d)] if d in order else 1 for d in range(source.rank))
-            return source.at(have.place.space, strides)
+            return source.at(have.place.space, _before(op, have))
     return source.at(have.place.space)
+
+
+def _makes(value: Value, name: str) -> bool:
+    return value.op is not None and value.op.name == name and not on_host(value.op)
+
+
+def _before(op: Op, have: Type) -> tuple[Size, ...]:
+    """The strides of the operand of a dimshuffle whose result lies as `have` says."""
+    order = list(op.attrs["order"])
+    return tuple(have.strides[order.index(d)] if d in order else 1 for d in range(op.operands[0].type.rank))
+
+
+def reshaped_order(value: Value, batch_axes: int) -> list[int] | None:
+    """The order of axes in which a product writes its result, so that a reshape of it in this order copies nothing."""
+    if not _makes(value, "matmul"):
+        return None
+    for view in value.users:
+        if view.name == "dimshuffle" and any(user.name == "reshape" for user in view.result.users):
+            dense = view.result.type.at("arena")
+            if writes_apart(value, value.type.at("arena", _before(view, dense)), batch_axes):
+                left = [d for d in range(value.type.rank) if d not in view.attrs["order"]]
+                return left + [d for d in view.attrs["order"] if d >= 0]
+    return None
 
 
 def window_of(op: Op, source: Type) -> tuple[Size, tuple[Size, ...]] | None:

@@ -388,12 +388,15 @@ def _batch_body(t: VecType) -> Emit:
     begin_part(e, t, "_batch", BODY)
     own = _own_record(e)
     x, r, mine = Index(e), Record(e, "%r"), Record(e, own)
-    bases = {name: (r[name], r[f"batch_{name}"]) for name in ("a", "b", "c")}
+    bases = {name: (r[name], r[f"batch_{name}"], r[f"inner_{name}"]) for name in ("a", "b", "c")}
+    inner = r["inner"]
     panels = thread_scratch(e, x, "%thread")
 
     def product(index: str, _: list[str]) -> None:
-        for name, (base, stride) in bases.items():
-            mine[name] = e.gep(base, x.mul(index, stride))
+        first = x.div(index, inner)
+        second = x.sub(index, x.mul(first, inner))
+        for name, (base, along_first, along_second) in bases.items():
+            mine[name] = e.gep(base, x.add(x.mul(first, along_first), x.mul(second, along_second)))
         mine["index"] = index
         mine["panels"] = panels
         call_part(e, engine_name(t, "_one"), ("ptr", "%ctx"), ("ptr", own), ("i64", "%thread"))

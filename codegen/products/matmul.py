@@ -45,7 +45,7 @@ class Epilogue:
 
 @dataclass(frozen=True)
 class Matmul:
-    """C[m,n] (+)= A[m,k] B[k,n], `batch` of them.  Strides are in elements; None is a run-time value."""
+    """C[m,n] (+)= A[m,k] B[k,n], `batch` of them, along two axes, the second of size `inner`.  Strides are in elements; None is a run-time value."""
 
     dtype: str  # f32 f64
     m: int | None
@@ -56,6 +56,8 @@ class Matmul:
     c: int | None  # row stride; columns are contiguous
     batch: int | None = 1
     batch_strides: tuple[int | None, int | None, int | None] = (0, 0, 0)
+    inner: int | None = 1
+    inner_strides: tuple[int | None, int | None, int | None] = (0, 0, 0)
     accumulate: bool = False
     epilogue: Epilogue | None = None
     panels: bool = False  # B is in panels of one tile's columns; its strides are those of a row and, by its columns, of a panel
@@ -78,8 +80,12 @@ _SIZES: dict[str, Callable[[Matmul], int | None]] = {
     "batch_a": lambda s: s.batch_strides[0],
     "batch_b": lambda s: s.batch_strides[1],
     "batch_c": lambda s: s.batch_strides[2],
+    "inner": lambda s: s.inner,
+    "inner_a": lambda s: s.inner_strides[0],
+    "inner_b": lambda s: s.inner_strides[1],
+    "inner_c": lambda s: s.inner_strides[2],
 }
-_STRIDES = ("ars", "acs", "brs", "bcs", "crs", "ccs", "batch_a", "batch_b", "batch_c")
+_STRIDES = frozenset("ars acs brs bcs crs ccs batch_a batch_b batch_c inner_a inner_b inner_c".split())
 
 
 def matmul_slots(spec: Matmul) -> tuple[str, ...]:
@@ -136,7 +142,7 @@ def chosen_plan(spec: Matmul, target: Target) -> Sizes:
 
 def _of_panels(t: VecType, sizes: Sizes) -> Sizes:
     """The sizes of a product that reads kept panels of B."""
-    return {**sizes, "brs": VECTORS * t.lanes, "bcs": sizes["k"], "batch_b": 0}
+    return {**sizes, "brs": VECTORS * t.lanes, "bcs": sizes["k"], "batch_b": 0, "inner_b": 0}
 
 
 def matmul_kernel(name: str, spec: Matmul, target: Target) -> KernelText:

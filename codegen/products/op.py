@@ -19,7 +19,7 @@ from tcc.codegen.vectors import splat
 from tcc.ir import dims
 from tcc.ir.core import Op, Value
 from tcc.ir.dims import Size
-from tcc.passes.batchaxes import batch_axis
+from tcc.passes.batchaxes import batch_walk
 
 
 def product_kernel(op: Op, target: Target) -> Kernel:
@@ -51,8 +51,8 @@ def product_spec(op: Op, target: Target) -> Matmul:
 def _described(op: Op, target: Target) -> tuple[Matmul, dict[str, Slot], dict[str, Size]]:
     """A product, the slots that are no sizes, and what its sizes are."""
     a, b, c = op.operands[0].type, op.operands[1].type, op.operands[-1].type
-    (batch, batch_a), (_, batch_b), (_, batch_c) = batch_axis(a), batch_axis(b), batch_axis(c)
     panels, kept = op.attrs.get("columns") is not None, bool(op.attrs.get("kept"))
+    batch, inner, steps = batch_walk(c, a) if panels else batch_walk(c, a, b)
     if panels or kept:
         check_width(op.operands[-2].type if kept else b, target)
     sizes: dict[str, Size] = {
@@ -65,10 +65,11 @@ def _described(op: Op, target: Target) -> tuple[Matmul, dict[str, Slot], dict[st
         "bcs": b.shape[-2] if panels else b.strides[-1],
         "crs": c.strides[-2],
         "batch": batch,
-        "batch_a": batch_a,
-        "batch_b": 0 if panels else batch_b,
-        "batch_c": batch_c,
+        "inner": inner,
     }
+    walked = dict(zip("cab", steps))
+    for name in "abc":
+        sizes[f"batch_{name}"], sizes[f"inner_{name}"] = walked.get(name, (0, 0))
     known = {name: s if isinstance(s, int) else None for name, s in sizes.items()}
     epilogue, more = _block(op) if op.blocks else (None, {})
     loop = _loop_around(op) if 1 in c.shape[-2:] else None
@@ -82,6 +83,8 @@ def _described(op: Op, target: Target) -> tuple[Matmul, dict[str, Slot], dict[st
         known["crs"],
         known["batch"],
         (known["batch_a"], known["batch_b"], known["batch_c"]),
+        known["inner"],
+        (known["inner_a"], known["inner_b"], known["inner_c"]),
         bool(op.attrs.get("accumulate")),
         epilogue,
         panels,

@@ -75,6 +75,7 @@ def panels_kernel(op: Op, target: Target) -> Kernel:
         "pack_b": x.pick(x.equal(bcs, 1), PACK_ROWS, turned),
         "form": PANELS,
         "batch": 1,
+        "inner": 1,
         "pack_grain": x.ceil_div(1 << 15, x.mul(x.max(k, 1), VECTORS * t.lanes)),
     }
     for name, value in fields.items():

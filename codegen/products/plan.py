@@ -104,7 +104,7 @@ _TRANSPOSED = {
         "crs": "ccs",
         "ccs": "crs",
     },
-    **{"batch_a": "batch_b", "batch_b": "batch_a"},
+    **{"batch_a": "batch_b", "batch_b": "batch_a", "inner_a": "inner_b", "inner_b": "inner_a"},
 }
 
 

@@ -23,6 +23,7 @@ PACKS_A = A_UNPACKED, A_ROWS, A_COLUMNS, A_BLOCK = range(4)
 FETCHES_B = NOT_FETCHED, FETCHED, FETCHED_FIRST, FETCHED_ALONG = range(4)
 
 # Strides are in bytes.  turned: the record describes the transposed product.  index: which of the batch is being computed.
+# inner: products along the second axis of the batch, whose strides are inner_a, inner_b, inner_c; those of the first are batch_a...
 # apart: panels of columns that a thread may take as a product of its own, at least.  left: columns that lie left of those.
 # shared_bytes: of each thread's scratch, the first part, for B's panels and, from b_bytes on, A's block, whose rows are
 # block_row bytes apart.  keep: the first tiles make B's panels.  edge: a copy of the block's last
@@ -36,7 +37,7 @@ FIELDS = {
         """
         a b c args epilogue
         m n k ars acs brs bcs crs ccs accumulate
-        batch batch_a batch_b batch_c
+        batch batch_a batch_b batch_c inner inner_a inner_b inner_c
         form turned mc_most kc_most nc_most pack_a pack_b fetch_b by_columns grain pack_grain batch_grain apart shared_bytes b_bytes
         serial index left backwards panels panel_row panel_column keep edge block block_row fill ic mc jc nc pc kc resume finish beyond
         """.split()

@@ -20,7 +20,7 @@ from tcc.codegen.target import Target
 from tcc.codegen.vectors import gather, load, pieces, splat, store
 from tcc.ir.core import Op
 from tcc.ir.dims import known
-from tcc.passes.batchaxes import batch_axis
+from tcc.passes.batchaxes import Steps, batch_walk
 
 _STEPS = 512  # vectors of multiply-adds of one product
 _UNROLLED = 64  # that are written without a loop over k
@@ -80,7 +80,7 @@ def is_small(op: Op, target: Target) -> bool:
 
 def _one_factor(op: Op) -> bool:
     """Whether there is one B, so that a unit of work is a row of the one product."""
-    return batch_axis(op.operands[-1].type) == (1, 0)
+    return batch_walk(op.operands[-1].type).number == 1
 
 
 def _factors(target: Target) -> int:
@@ -105,19 +105,19 @@ class _Product:
         self.parts = columns(target, self.elem, known(self.c.shape[-1]))
         self.depth = known(self.a.shape[-1])
         self.shared = _one_factor(op)
-        self.steps = [1, 1, 1] if self.shared else [batch_axis(t)[1] for t in (self.a, self.b, self.c)]
+        self.walk = batch_walk(self.a, self.b, self.c)
         self.rows = 1 if self.shared else known(self.c.shape[-2])
         self.factors: list[list[str]] = []  # of B, where the rows share them
 
     def write(self) -> None:
         w, e = self.w, self.e
         asked = [slot.size for slot in self.slots.values() if isinstance(slot, Runtime)]
-        w.begin_body([*self.steps, *asked])
+        w.begin_body([self.walk.inner, *(s for steps in self.walk.steps for s in steps), *asked])
         if self.shared:
             self.factors = [self._factors(w.pointers[1], str(k)) for k in range(self.depth)]
         e.loop("%begin", "%end", 1, self._unit)
         e.end()
-        count = self.c.shape[-2] if self.shared else batch_axis(self.c)[0]
+        count = self.c.shape[-2] if self.shared else self.walk.number
         w.begin_kernel([count])
         w.parallel(w.size(count), str(_OVERHEAD + _STEP * self.rows * self.depth * len(self.parts)))
         e.end("i32 0")
@@ -125,15 +125,14 @@ class _Product:
     def _unit(self, unit: str, _: list[str]) -> None:
         """A row of the one product, or one of many products, as many rows at a time as there are registers for their sums."""
         w, e = self.w, self.e
-        a, b, c = (
-            e.gep(p, times(e, unit, w.size(step)), self.elem)
-            for p, step in zip((w.pointers[0], w.pointers[1], w.pointers[-1]), self.steps)
-        )
+        a, b, c = w.pointers[0], w.pointers[1], w.pointers[-1]
         if self.shared:
             a, c = (
                 e.gep(p, times(e, unit, w.size(t.strides[-2])), self.elem)
-                for p, t in ((w.pointers[0], self.a), (w.pointers[-1], self.c))
+                for p, t in ((a, self.a), (c, self.c))
             )
+        else:
+            a, b, c = (e.gep(p, self._start(unit, s), self.elem) for p, s in zip((a, b, c), self.walk.steps))
         height = max(_sums(self.target) // len(self.parts), 1)
         for top in range(0, self.rows, height):
             rows = range(top, min(top + height, self.rows))
@@ -141,6 +140,15 @@ class _Product:
             for row in rows:
                 for part in self.parts:
                     self._store(c, unit, row, part, sums.pop(0))
+
+    def _start(self, unit: str, steps: Steps) -> str:
+        """Where an operand of a product begins."""
+        w, e, inner = self.w, self.e, self.walk.inner
+        if inner == 1:
+            return times(e, unit, w.size(steps[0]))
+        at = e.once(f"udiv i64 {unit}, {w.size(inner)}"), e.once(f"urem i64 {unit}, {w.size(inner)}")
+        first, second = (times(e, i, w.size(s)) for i, s in zip(at, steps))
+        return plus(e, first, second)
 
     def _sums(self, a: str, b: str, rows: range) -> list[str]:
         """Of each row and part of the columns, the chain over k."""

@@ -71,6 +71,32 @@ def test_batches(dtype: str, layout: str) -> None:
     check(product(dtype, layout, "c,"), operands(dtype, layout, 0, 3, 3, 3))
 
 
+@pytest.mark.parametrize("dtype", ["f32", "f64"])
+def test_batches_along_two_axes_that_no_stride_walks(dtype: str) -> None:
+    """Heads of attention: factors are read, and the result is written, where they lie."""
+    text = """func @f(%a: D[b,m,h,k], %b: D[b,n,h,k], %c: D[h,k,n]) -> (D[b,m,h*n], D[b,h,m,n]) {
+      %q = dimshuffle %a {order = [0, 2, 1, 3]} : D[b,h,m,k]
+      %t = dimshuffle %b {order = [0, 2, 3, 1]} : D[b,h,k,n]
+      %r = matmul %q, %t : D[b,h,m,n]
+      %o = dimshuffle %r {order = [0, 2, 1, 3]} : D[b,m,h,n]
+      %s = reshape %o {shape = (b, m, h*n)} : D[b,m,h*n]
+      %every = broadcast %c {shape = [b, h, k, n]} : D[b,h,k,n]
+      %z = matmul %q, %every : D[b,h,m,n]
+      yield %s, %z
+    }""".replace("D[", f"{dtype}[")
+    kind = {"f32": np.float32, "f64": np.float64}[dtype]
+    rng = np.random.default_rng(0)
+    for b, h, m, n, k in (
+        (3, 2, 2, 3, 3),
+        (2, 3, 17, 20, 40),
+        (1, 4, 9, 8, 33),
+        (4, 1, 1, 5, 2),
+        (0, 2, 3, 3, 3),
+    ):
+        shapes = (b, m, h, k), (b, n, h, k), (h, k, n)
+        check(text, [rng.standard_normal(s).astype(kind) for s in shapes], rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_one_product_whose_rows_share_a_factor(layout: str) -> None:
     for m, n, k in ((1, 3, 3), (40, 3, 3), (7, 20, 5), (5, 1, 9), (0, 3, 2)):
