@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from tcc.codegen.emit import Emit, VecType
 from tcc.codegen.index import Index, Size
@@ -124,7 +124,7 @@ def matmul_scratch(spec: Matmul, target: Target) -> int:
         )
 
     most = wanted(dict(known), spec.panels)
-    return max(most, wanted(_of_panels(t, dict(known)), True)) if spec.kept else most
+    return max(most, wanted(_of_panels(t, known), True)) if spec.kept else most
 
 
 def wishes(spec: Matmul) -> dict[str, int]:
@@ -140,7 +140,7 @@ def chosen_plan(spec: Matmul, target: Target) -> Sizes:
     return form | plan(t, target, x, sizes, form, spec.panels, wishes(spec))
 
 
-def _of_panels(t: VecType, sizes: Sizes) -> Sizes:
+def _of_panels(t: VecType, sizes: Mapping[str, Any]) -> dict[str, Any]:
     """The sizes of a product that reads kept panels of B."""
     return {**sizes, "brs": VECTORS * t.lanes, "bcs": sizes["k"], "batch_b": 0, "inner_b": 0}
 
@@ -193,12 +193,12 @@ def matmul_kernel(name: str, spec: Matmul, target: Target) -> KernelText:
     e.end("i32 0")
     known = {field_name: get(spec) for field_name, get in _SIZES.items()}
     fused, panels, accumulate = spec.epilogue is not None, spec.panels, spec.accumulate
-    return KernelText(
-        quick_heads(e.text()),
-        engine_name(t),
-        frozenset(e.declared),
-        lambda: reach(t, target, known, fused, panels, accumulate),
-    )
+
+    def needs() -> Reach:
+        own = reach(t, target, known, fused, panels, accumulate)
+        return own | reach(t, target, _of_panels(t, known), fused, True, accumulate) if spec.kept else own
+
+    return KernelText(quick_heads(e.text()), engine_name(t), frozenset(e.declared), needs)
 
 
 def _vector(spec: Matmul, target: Target) -> VecType:

@@ -21,6 +21,7 @@ from tcc.codegen.products.record import (
     PACK_ROWS,
     PACK_TURN,
     ROW,
+    ROW_PANELS,
     TILES,
     UNPACKED,
     Reach,
@@ -74,6 +75,13 @@ def test_a_reduced_engine_gives_the_bits_of_the_whole(spec: Matmul, target: Targ
             if spec.a[0] == 1:
                 a = np.asfortranarray(a)
             assert np.array_equal(part(a, b, c, threads=1 + 2 * threads), whole(a, b, c)), m
+
+
+@pytest.mark.parametrize("columns", [1, -1, 2])
+def test_products_whose_panels_may_be_kept_need_their_forms_too(columns: int) -> None:
+    """Backwards columns are for tiles alone, their panels for one row too: without it C was never written."""
+    kernel = matmul_kernel("k", replace(MODEL, b=(310, columns), kept=True), host())
+    assert kernel.reach().forms >= {TILES, ROW_PANELS}
 
 
 def test_what_plans_come_to() -> None:
