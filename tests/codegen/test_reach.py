@@ -11,7 +11,8 @@ import pytest
 
 from tcc.codegen.jit import Image, compile_object, function
 from tcc.codegen.products.gemm import engine
-from tcc.codegen.products.matmul import Matmul, matmul_kernel
+from tcc.codegen.products.matmul import Matmul, chosen_plan, matmul_kernel
+from tcc.codegen.products.microkernel import VECTORS
 from tcc.codegen.products.reach import Possible
 from tcc.codegen.products.record import (
     A_UNPACKED,
@@ -94,6 +95,38 @@ def test_what_plans_come_to() -> None:
     assert reduced(replace(MODEL, b=(1, 310)), target, False)[1].packs_b == {PACK_TURN, UNPACKED}
     few = reduced(replace(MODEL, n=2, b=(2, 1), c=2, dtype="f64"), target, False)[1]
     assert DOT in few.forms and PACK_EACH in few.packs_b
+
+
+def test_every_plan_is_within_reach() -> None:
+    """Of products of which any sizes and strides are known, with kept panels or without."""
+    drawn = np.random.default_rng(3)
+    sizes = (0, 1, 2, 4, 5, 8, 13, 16, 33, 64, 90, 128, 300, 650, 1100, 2600)
+
+    def known(value: int | None) -> int | None:
+        return value if drawn.random() < 0.6 else None
+
+    def strides(rows: int, columns: int) -> tuple[int, int]:
+        ways = [(columns, 1), (1, rows), (columns, -1), (1, -rows), (2 * columns, 2), (0, 1), (1, 0)]
+        return ways[drawn.integers(len(ways))]
+
+    for _ in range(300):
+        target, dtype = (host(), plain())[drawn.integers(2)], ("f32", "f64")[drawn.integers(2)]
+        m, n, k = (int(size) for size in drawn.choice(sizes, 3))
+        a, b, kept, accumulate = strides(m, k), strides(k, n), drawn.random() < 0.5, drawn.random() < 0.2
+        whole = Matmul(dtype, m, n, k, a, b, n, kept=kept, accumulate=accumulate)
+        part = replace(whole, m=known(m), n=known(n), k=known(k), c=known(n))
+        part = replace(part, a=(known(a[0]), known(a[1])), b=(known(b[0]), known(b[1])))
+        reach = matmul_kernel("k", part, target).reach()
+        plans = [chosen_plan(replace(whole, kept=False), target)]
+        if kept and plans[0]["form"] != DOT:
+            of_panels = (VECTORS * target.vector({"f32": "float", "f64": "double"}[dtype]).lanes, k)
+            plans.append(chosen_plan(replace(whole, kept=False, panels=True, b=of_panels), target))
+        for plan in plans:
+            assert plan["form"] in reach.forms
+            assert plan["form"] in (ROW, ROW_PANELS) or plan["pack_b"] in reach.packs_b
+            if plan["form"] == TILES:
+                assert plan["pack_a"] in reach.packs_a
+                assert reach.resume or (int(plan["kc_most"]) >= k and not accumulate)
 
 
 def values_of(x: Possible, name: int | str) -> Sequence[int]:
