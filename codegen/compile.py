@@ -32,13 +32,22 @@ SHARED = 15_000  # characters of a kernel that is compiled on its own
 
 
 class Making:
-    """The object code of a function with its entry, whose long kernels are begun while the rest of it is still written."""
+    """The object code of a function with its entry, whose long kernels are begun while the rest of it is still written.
+
+    Where that fails inside of a `with` no other is begun.
+    """
 
     def __init__(self, target: Target) -> None:
         self.target, self.jobs = target, jit.Jobs()
         self.kept: set[str] = set()  # texts of modules that the cache keeps
         # of each kernel that is known, by name: what is left for the control code of one that is compiled on its own
         self.heads: dict[str, list[str] | None] = {}
+
+    def __enter__(self) -> Making:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.jobs.give_up()
 
     def begin(self, kernel: Kernel) -> None:
         """What `lower` has just written; it is compiled from here on if that is done on its own."""

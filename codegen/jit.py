@@ -109,7 +109,7 @@ class Jobs:
         if not self._waiting:
             return
         helpers = [h for h in self._helpers if h.is_alive()]
-        for _ in self._waiting[: thread_count() - 1 - len(helpers)]:
+        for _ in range(min(len(self._waiting), thread_count() - 1 - len(helpers))):
             helpers.append(threading.Thread(target=self._work, name="tcc compiler"))
             helpers[-1].start()
         self._helpers = helpers
@@ -123,10 +123,14 @@ class Jobs:
             for helper in self._helpers:
                 helper.join()
         finally:
-            self._waiting.clear()
+            self.give_up()
         if self._failed:
             raise self._failed[0]
         return [self._made[number] for number in range(self._count)]
+
+    def give_up(self) -> None:
+        """No other job is begun."""
+        self._waiting.clear()
 
     def _work(self) -> None:
         try:

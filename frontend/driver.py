@@ -178,12 +178,12 @@ class Program:
 
         require_native(func)
         self.measure_plans(func, self.run_passes(func))
-        making = Making(target)
-        lowered = lower(func, target, self.returns, clock, making.begin)
-        self.timed = lowered.timed
-        forms = lowered.forms()
-        engines.prepare(forms, target)
-        compiled = making.finish(lowered)
+        with Making(target) as making:
+            lowered = lower(func, target, self.returns, clock, making.begin)
+            self.timed = lowered.timed
+            forms = lowered.forms()
+            engines.prepare(forms, target)
+            compiled = making.finish(lowered)
         failures = {number: failure_record(op) for number, op in lowered.ops.items()}
         return Artefact(
             compiled.code,

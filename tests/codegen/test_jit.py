@@ -9,6 +9,7 @@ import threading
 import pytest
 from llvmlite.binding import ffi
 
+from tcc.codegen.compile import Making
 from tcc.codegen.jit import Image, Jobs, assembly, compile_object, function
 from tcc.codegen.products import engines
 from tcc.codegen.target import host
@@ -144,6 +145,30 @@ def test_what_is_begun_is_made_before_anybody_asks_for_it(monkeypatch) -> None:
     assert made.wait(60)
     jobs.add(2, lambda: b"more")
     assert jobs.results() == [b"made", b"more"]
+
+
+def test_what_waits_is_not_made_where_writing_the_rest_fails(monkeypatch) -> None:
+    monkeypatch.setenv("TCC_THREADS", "2")
+    begun, go_on = threading.Event(), threading.Event()
+    made: list[int] = []
+
+    def job(number: int) -> bytes:
+        begun.set()
+        assert go_on.wait(60)
+        made.append(number)
+        return b""
+
+    with pytest.raises(KeyboardInterrupt), Making(host()) as making:
+        for k in range(3):
+            making.jobs.add(1, functools.partial(job, k))
+            making.jobs.begin()
+        assert begun.wait(60)
+        raise KeyboardInterrupt
+    go_on.set()
+    for thread in threading.enumerate():
+        if thread.name == "tcc compiler":
+            thread.join()
+    assert made == [0]
 
 
 @pytest.mark.parametrize("threads", [1, 2])
