@@ -26,6 +26,7 @@ from tcc.variable import TensorConstant, Variable, as_variable
 
 LSCALAR = tensor_type("int64", ())
 NOT_INTEGERS = "index must be integers"
+FARTHEST = 1 << 62  # no axis is as long; what is added to a size, or taken from it, stays within 64 bits
 
 
 @dataclass
@@ -217,7 +218,8 @@ def _bound(b: Any) -> Size | None:
         return None
     if isinstance(b, Variable) and b.type.ndim:
         raise TypeError(f"{NOT_INTEGERS}: a slice's bound must be a scalar, got {b.type}")
-    return as_size(b, "a slice's bound")
+    size = as_size(b, "a slice's bound")
+    return max(-FARTHEST, min(size, FARTHEST)) if isinstance(size, int) else size
 
 
 def _slice(s: slice, n: Size) -> tuple[Size, Size, int, int | None]:

@@ -86,6 +86,16 @@ def test_symbolic_bounds_clip_as_python_does(start, stop, step):
     assert tcc.function([x], x[start:stop:step])(v).tolist() == v[start:stop:step].tolist()
 
 
+def test_steps_and_bounds_near_the_end_of_64_bits():
+    x, far = T.dmatrix("x"), 2**63 - 1
+    slices = slice(None, None, far), slice(None, None, -far - 1), slice(1, far, far), slice(far, -far, -far)
+    f = tcc.function([x], [x[s, 1:] for s in slices])
+    for rows in (3, 5, 0):
+        v = np.arange(4.0 * rows).reshape(rows, 4)
+        for got, s in zip(f(v), slices, strict=True):
+            np.testing.assert_array_equal(got, v[s, 1:])
+
+
 def test_symbolic_positions():
     x, i = T.matrix("x"), T.iscalar("i")
     f = tcc.function([x, i], [x[i], x[:, i], x[i, i], x[i, 1:]])
