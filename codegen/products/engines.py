@@ -24,8 +24,8 @@ PATIENCE_S = 0.5  # from a function's code to its first result, for which the CP
 _ELEMENTS = {"f32": "float", "f64": "double"}
 # the engine that callers are linked to from now on, and the forms of products that it is for
 _loaded: dict[tuple[str, Target], tuple[jit.Image, frozenset[int]]] = {}
-# whole engines, and the quick ones that hand calls on to them: what is linked to these stays so
-_whole: list[jit.Image] = []
+# all that were ever loaded: functions linked to one call it as long as they live
+_images: list[jit.Image] = []
 # quick engines that wait for the whole one
 _quick: dict[tuple[str, Target], list[jit.Image]] = {}
 # whole engines that nobody has begun to compile
@@ -116,12 +116,12 @@ def _complete(dtype: str, target: Target) -> None:
         _loaded[dtype, target] = whole, ALL.forms
         for quick in _quick.pop((dtype, target)):
             ctypes.c_void_p.from_address(quick.address(name + "_now")).value = whole.address(name)
-            _whole.append(quick)
-        _whole.append(whole)
 
 
 def _load(code: Sequence[bytes]) -> jit.Image:
-    return jit.Image.load(code, {**symbols(), "tcc_parallel": native.provided("tcc_parallel")})
+    image = jit.Image.load(code, {**symbols(), "tcc_parallel": native.provided("tcc_parallel")})
+    _images.append(image)
+    return image
 
 
 def _quick_code(dtype: str, target: Target, forms: frozenset[int]) -> list[bytes]:

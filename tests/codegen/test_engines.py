@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import ctypes
+import gc
+import weakref
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,13 +18,17 @@ from tcc.codegen.target import host
 from tcc.runtime import cache
 
 
-def test_the_whole_engine_takes_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(autouse=True)
+def none_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     engines.wait()  # an engine that is still being compiled would land in this test's cache
     monkeypatch.setattr(cache, "_default", [cache.Cache(tmp_path)])
     monkeypatch.setattr(engines, "_loaded", {})
     monkeypatch.setattr(engines, "_quick", {})
     monkeypatch.setattr(engines, "_unfinished", [])
     support.load()
+
+
+def test_the_whole_engine_takes_over(monkeypatch: pytest.MonkeyPatch) -> None:
     name = engine_name(engines.vector("f32", host()))
     tiles, more = frozenset({TILES}), frozenset({DOT})
     first = engines._image("f32", host(), tiles)
@@ -41,3 +49,22 @@ def test_the_whole_engine_takes_over(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert kept.address(name)
     with pytest.raises(RuntimeError):
         kept.address(name + "_now")
+
+
+def test_an_engine_that_a_function_found_in_the_cache_meanwhile_stays(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    engines._image("f32", host(), frozenset({TILES}))
+    load, found = engines._load, list[Any]()
+
+    def meanwhile(code: Sequence[bytes]) -> Any:
+        if not found:  # kept already, and not yet what all have
+            found.append(None)
+            found[0] = weakref.ref(engines._image("f32", host(), ALL.forms))
+        return load(code)
+
+    monkeypatch.setattr(engines, "_load", meanwhile)
+    engines.finish()
+    engines.wait()
+    gc.collect()
+    assert found[0]() is not None and engines._image("f32", host(), ALL.forms) is not found[0]()
