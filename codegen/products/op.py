@@ -123,7 +123,7 @@ def _block(op: Op) -> tuple[Epilogue, dict[str, Slot]]:
         by_axis: list[Size] = [0] * rank
         for letter, s, size in zip(letters, t.strides, t.shape, strict=True):
             by_axis[ord(letter) - ord("a")] = 0 if size == 1 else s
-        # several batch axes are walked as one, so an extra either follows them densely or not at all
+        # a product with an epilogue has one batch axis at most (RANKS in passes/epilogue.py)
         triple = (by_axis[rank - 3] if rank > 2 else 0, by_axis[rank - 2], by_axis[rank - 1])
         for name, s in zip(("batch", "row", "col"), triple):
             if not isinstance(s, int):
