@@ -30,26 +30,33 @@ def containers_text() -> str:
     return "".join((_ready_text(), _lock_text(), _unlock_text(), _kept_text()))
 
 
-def _ready_text() -> str:
-    """`tcc_shared_ready(records, table, end, data)`: whether no container is in use in a way that excludes the function's, and all
-    have the sizes of the table; their addresses go to `data`."""
-    return f"""
-define i1 @tcc_shared_ready(ptr %records, ptr %table, ptr %end, ptr %data) #0 {{
+def _head(last: str, next_row: str, phis: Sequence[str] = ()) -> str:
+    """Of a loop over the records of a table, up to what it does with each, until `%out`: `%record`, its `%lock`, whether the
+    function `%writes` it, and its `%rank`.  The block `last` goes on at `%record.next` and `next_row`; more `phis` come along."""
+    more = "".join(f"  {phi}\n" for phi in phis)
+    return f"""\
 entry:
   br label %each
 each:
-  %record.at = phi ptr [%records, %entry], [%record.next, %fits]
-  %row = phi ptr [%table, %entry], [%size.at, %fits]
-  %place = phi ptr [%data, %entry], [%place.next, %fits]
-  %done = icmp eq ptr %row, %end
-  br i1 %done, label %yes, label %look
+  %record.at = phi ptr [%records, %entry], [%record.next, %{last}]
+  %row = phi ptr [%table, %entry], [{next_row}, %{last}]
+{more}  %done = icmp eq ptr %row, %end
+  br i1 %done, label %out, label %look
 look:
   %record = load ptr, ptr %record.at
   %written = load i64, ptr %row
   %writes = icmp ne i64 %written, 0
 {field("rank", "%row", 1)}
+{field("lock", "%record", at.SHARED_LOCK)}"""
+
+
+def _ready_text() -> str:
+    """`tcc_shared_ready(records, table, end, data)`: whether no container is in use in a way that excludes the function's, and all
+    have the sizes of the table; their addresses go to `data`."""
+    return f"""
+define i1 @tcc_shared_ready(ptr %records, ptr %table, ptr %end, ptr %data) #0 {{
+{_head("fits", "%size.at", ["%place = phi ptr [%data, %entry], [%place.next, %fits]"])}
 {field("address", "%record", at.SHARED_DATA, "ptr")}
-{field("lock", "%record", at.SHARED_LOCK)}
 {field("claims", "%record", at.SHARED_CLAIMS)}
   store ptr %address, ptr %place
   %users = select i1 %writes, i64 -1, i64 {-(1 << 63)}
@@ -83,7 +90,7 @@ fits:
   %record.next = getelementptr ptr, ptr %record.at, i64 1
   %place.next = getelementptr ptr, ptr %place, i64 1
   br label %each
-yes:
+out:
   ret i1 true
 no:
   ret i1 false
@@ -119,19 +126,7 @@ def _each_text(name: str, act: str) -> str:
     """A function that does `act` to each record of a table: `%lock` is its lock, `%writes` whether the function writes it."""
     return f"""
 define void @{name}(ptr %records, ptr %table, ptr %end) #0 {{
-entry:
-  br label %each
-each:
-  %record.at = phi ptr [%records, %entry], [%record.next, %act]
-  %row = phi ptr [%table, %entry], [%row.next, %act]
-  %done = icmp eq ptr %row, %end
-  br i1 %done, label %out, label %act
-act:
-  %record = load ptr, ptr %record.at
-  %written = load i64, ptr %row
-  %writes = icmp ne i64 %written, 0
-{field("rank", "%row", 1)}
-{field("lock", "%record", at.SHARED_LOCK)}
+{_head("look", "%row.next")}
 {act}
   %sizes = getelementptr i64, ptr %row, i64 2
   %row.next = getelementptr i64, ptr %sizes, i64 %rank

@@ -29,7 +29,7 @@ SPREAD = 8  # the largest stride at which a vector of windows is spread over its
 UNROLLED = 4  # places of a window along its outer axes that stand in the text one by one
 
 
-Visit = Callable[[list[str], list[str]], list[str]]  # a point's indices, carried values -> their next ones
+Visit = Callable[[list[str], list[str]], list[str]]  # addresses of rows, totals -> the next ones
 
 
 class Axis(NamedTuple):
@@ -53,8 +53,23 @@ class Axis(NamedTuple):
         return -(-self.ws // self.stride)
 
 
+class Row(NamedTuple):
+    """A row of the result: its indices; of the rows that are read for it, along each outer axis, where places begin and
+    which of them there are; how many elements and windows a row has."""
+
+    at: list[str]
+    starts: list[str]
+    ranges: list[tuple[str, str]]
+    elements: str
+    windows: str
+
+
 class Pooling:
-    """A kernel being written; operand `elements` has the elements' shape, operand `windows` the windows'."""
+    """A kernel being written; operand `elements` has the elements' shape, operand `windows` the windows'.  Operands `read` are folded."""
+
+    fold: Fold
+    read: Sequence[int]
+    out: int
 
     def __init__(self, op: Op, target: Target, elements: int, windows: int, single: bool) -> None:
         self.op, self.target, self.single = op, target, single
@@ -128,23 +143,33 @@ class Pooling:
             return
         self.e.loop(start, stop, self.lanes, lambda o, _: emit(o))
 
-    def rows_of(
-        self, ranges: Sequence[tuple[str, str]], values: list[str], types: list[VecType], visit: Visit
-    ) -> list[str]:
-        """`visit` at every point of the ranges, in order, with the carried values."""
+    def totals(self, row: Row, lanes: int, count: int, visit: Visit) -> list[str]:
+        """`count` vectors of totals, to which `visit` adds what each of the rows that are read brings, of addresses of these."""
+        e, types, lead = self.e, [self.fold.total_type(lanes)] * count, row.at[: len(self.lead)]
 
         def nest(depth: int, at: list[str], now: list[str]) -> list[str]:
-            if depth == len(ranges):
-                return visit(at, now)
-            start, stop = ranges[depth]
+            if depth == len(row.ranges):
+                where = [*lead, *(plus(e, s, t) for s, t in zip(row.starts, at)), "0"]
+                return visit([self.w.address(i, where) for i in self.read], now)
+            start, stop = row.ranges[depth]
             if is_number(start) and is_number(stop) and int(stop) - int(start) <= UNROLLED:
                 for i in range(int(start), int(stop)):
                     now = nest(depth + 1, [*at, str(i)], now)
                 return now
             inner = list(zip(types, now))
-            return self.e.loop(start, stop, 1, lambda i, v: nest(depth + 1, [*at, i], v), inner)
+            return e.loop(start, stop, 1, lambda i, v: nest(depth + 1, [*at, i], v), inner)
 
-        return nest(0, [], values)
+        return nest(0, [], [self.fold.identity(lanes)] * count)
+
+    def load(self, operand: int, base: str, spot: Position) -> str:
+        """What lies at `spot` of the row at `base`."""
+        return self.vectors.load(self.dtype, base, self.w.types[operand].strides[-1], spot)
+
+    def parts(self, bases: Sequence[str], spot: Position) -> list[str]:
+        return [self.load(operand, base, spot) for operand, base in zip(self.read, bases)]
+
+    def store(self, base: str, spot: Position, value: str) -> None:
+        self.vectors.store(self.dtype, value, base, self.w.types[self.out].strides[-1], spot)
 
 
 # -- forward ---------------------------------------------------------------------------------------------------------
@@ -174,73 +199,68 @@ class Forward(Pooling):
 
     def row(self, at: list[str], single: str) -> None:
         """The row, or its window `single`."""
-        e, a, w = self.e, self.inner, self.w
-        lead, ranges = at[: len(self.lead)], []
-        starts = []
-        for axis, o in zip(self.outer, at[len(self.lead) :]):
-            start, low, high = self.places(axis, o)
-            starts.append(start)
-            ranges.append((low, high))
-        n, windows = w.size(a.elements), w.size(a.windows)
-
-        def window(values: list[str], visit: Callable[[list[str], list[str]], list[str]], lanes: int) -> str:
-            def at_row(places: list[str], now: list[str]) -> list[str]:
-                where = [*lead, *(plus(e, s, t) for s, t in zip(starts, places)), "0"]
-                return visit([w.address(i, where) for i in self.read], now)
-
-            types = [self.fold.total_type(lanes)]
-            (total,) = self.rows_of(ranges, [self.fold.identity(lanes)], types, at_row)
-            return self.fold.narrow(e, self.w.target, total, lanes)
-
-        def chosen(pos: Position) -> str:
-            base = w.address(1, [*at, "0"])
-            return self.vectors.load(self.dtype, base, w.types[1].strides[-1], pos)
-
-        def emit(pos: Position, full: bool) -> None:
-            y = chosen(pos) if len(self.read) > 1 else ""
-            value = window([], lambda bases, now: [self.taps(bases, now[0], pos, full, y)], pos.lanes)
-            base = w.address(self.out, [*at, "0"])
-            self.vectors.store(self.dtype, value, base, w.types[self.out].strides[-1], pos)
-
-        def one(o: str, _: list[str]) -> None:
-            pos = Position(o, 1)
-            y = chosen(pos) if len(self.read) > 1 else ""
-            start, low, high = self.places(a, o)
-
-            def visit(bases: list[str], now: list[str]) -> list[str]:
-                def step(t: str, total: list[str]) -> list[str]:
-                    spot = Position(plus(e, start, t), 1)
-                    parts = [
-                        self.vectors.load(self.dtype, b, w.types[i].strides[-1], spot)
-                        for i, b in zip(self.read, bases)
-                    ]
-                    return [self.fold.add(e, self.target, total[0], self.element(parts, y, 1), 1)]
-
-                return e.loop(low, high, 1, step, [(self.fold.total_type(1), now[0])])
-
-            value = window([], visit, 1)
-            base = w.address(self.out, [*at, "0"])
-            self.vectors.store(self.dtype, value, base, w.types[self.out].strides[-1], pos)
-
+        e, a, w, lanes = self.e, self.inner, self.w, self.lanes
+        places = [self.places(axis, o) for axis, o in zip(self.outer, at[len(self.lead) :])]
+        starts, ranges = [start for start, _, _ in places], [(low, high) for _, low, high in places]
+        row = Row(at, starts, ranges, w.size(a.elements), w.size(a.windows))
         if single:
-            one(single, [])
+            self.one(row, single)
             return
-        low, high = "0", windows
+        low, high = self.fitting(row)
         if not a.whole:
-            low = at_most(self.e, self.over(str(a.pad + a.stride - 1), a.stride), windows)
-            fitting = self.over(at_least(self.e, plus(e, n, str(a.pad - a.ws + a.stride)), "0"), a.stride)
-            high = at_least(self.e, low, at_most(self.e, windows, fitting))
-            e.loop("0", low, 1, one)
-        lanes = self.lanes
-        whole_loads = self.over(plus(e, n, str(a.pad)), a.stride)
-        last = at_most(self.e, high, plus(e, whole_loads, str(1 - a.reach)))
-        count = at_least(self.e, self.minus(last, low), "0")
+            e.loop("0", low, 1, lambda o, _: self.one(row, o))
+        middle = self.unmasked(row, low, high)
+        self.strips(low, middle, lambda o: self.vector(row, Position(o, lanes), True))
+        self.strips(middle, high, lambda o: self.vector(row, Position(o, lanes, self.within(o, high)), False))
+        if not a.whole:
+            e.loop(high, row.windows, 1, lambda o, _: self.one(row, o))
+
+    def fitting(self, row: Row) -> tuple[str, str]:
+        """The windows that lie within the row of elements: from, to before."""
+        e, a = self.e, self.inner
+        if a.whole:
+            return "0", row.windows
+        low = at_most(e, self.over(str(a.pad + a.stride - 1), a.stride), row.windows)
+        ends = self.over(at_least(e, plus(e, row.elements, str(a.pad - a.ws + a.stride)), "0"), a.stride)
+        return low, at_least(e, low, at_most(e, row.windows, ends))
+
+    def unmasked(self, row: Row, low: str, high: str) -> str:
+        """To where from `low` on whole vectors of windows read whole vectors of elements."""
+        e, a, lanes = self.e, self.inner, self.lanes
+        whole_loads = self.over(plus(e, row.elements, str(a.pad)), a.stride)
+        last = at_most(e, high, plus(e, whole_loads, str(1 - a.reach)))
+        count = at_least(e, self.minus(last, low), "0")
         count = str(int(count) & -lanes) if is_number(count) else e.value(f"and i64 {count}, {-lanes}")
-        middle = plus(e, low, count)
-        self.strips(low, middle, lambda o: emit(Position(o, lanes), True))
-        self.strips(middle, high, lambda o: emit(Position(o, lanes, self.within(o, high)), False))
-        if not a.whole:
-            e.loop(high, windows, 1, one)
+        return plus(e, low, count)
+
+    def vector(self, row: Row, pos: Position, full: bool) -> None:
+        """The windows of `pos`, all of whose places lie within the row."""
+        y = self.chosen(row, pos)
+        self.write_windows(row, pos, lambda bases, now: [self.taps(bases, now[0], pos, full, y)])
+
+    def one(self, row: Row, o: str) -> None:
+        """A window that may reach over the row's ends."""
+        e, pos = self.e, Position(o, 1)
+        y = self.chosen(row, pos)
+        start, low, high = self.places(self.inner, o)
+
+        def visit(bases: list[str], now: list[str]) -> list[str]:
+            def step(t: str, total: list[str]) -> list[str]:
+                parts = self.parts(bases, Position(plus(e, start, t), 1))
+                return [self.fold.add(e, self.target, total[0], self.element(parts, y, 1), 1)]
+
+            return e.loop(low, high, 1, step, [(self.fold.total_type(1), now[0])])
+
+        self.write_windows(row, pos, visit)
+
+    def chosen(self, row: Row, pos: Position) -> str:
+        """The windows' own values, if they select."""
+        return self.load(1, self.w.address(1, [*row.at, "0"]), pos) if len(self.read) > 1 else ""
+
+    def write_windows(self, row: Row, pos: Position, visit: Visit) -> None:
+        (total,) = self.totals(row, pos.lanes, 1, visit)
+        value = self.fold.narrow(self.e, self.target, total, pos.lanes)
+        self.store(self.w.address(self.out, [*row.at, "0"]), pos, value)
 
     def places(self, axis: Axis, o: str) -> tuple[str, str, str]:
         """Where window `o` starts, and which of its places lie within the axis."""
@@ -315,9 +335,9 @@ class Backward(Pooling):
     """Operand `g` is what comes back; with `selects` operands 0 and 1 are the elements and the windows' maxima."""
 
     def __init__(self, op: Op, target: Target, g: int, selects: bool, single: bool) -> None:
-        self.out, self.g, self.selects = len(op.operands) - 1, g, selects
+        self.out, self.selects = len(op.operands) - 1, selects
         super().__init__(op, target, self.out, g, single)
-        self.fold = Fold("sum", self.dtype)
+        self.fold, self.read = Fold("sum", self.dtype), [1, g] if selects else [g]
         if self.inner.stride > SPREAD:
             self.lanes = 1
 
@@ -328,84 +348,25 @@ class Backward(Pooling):
 
     def row(self, at: list[str], single: str) -> None:
         """The row, or its element `single`."""
-        e, a, w, lanes = self.e, self.inner, self.w, self.lanes
-        lead = at[: len(self.lead)]
+        a, w = self.inner, self.w
         ranges = [self.holders(axis, i) for axis, i in zip(self.outer, at[len(self.lead) :])]
-        n, windows = w.size(a.elements), w.size(a.windows)
-
-        def visit(
-            places: list[str], now: list[str], inner: Callable[[list[str], list[str]], list[str]]
-        ) -> list[str]:
-            where = [*lead, *places, "0"]
-            read = [1, self.g] if self.selects else [self.g]
-            return inner([w.address(i, where) for i in read], now)
-
-        def strip(o: str, masked: bool) -> None:
-            """The elements from that at which window `o` starts to that at which window `o + lanes` does."""
-            first = plus(e, times(e, o, str(a.stride)), str(-a.pad))
-            spots = []
-            for v in range(a.stride):
-                start = plus(e, first, str(v * lanes))
-                spots.append(Position(start, lanes, self.within(start, n) if masked else ""))
-            xs = self.elements(at, spots)
-
-            def inner(bases: list[str], totals: list[str]) -> list[str]:
-                for k in range(a.reach):
-                    start = plus(e, o, str(-k))
-                    spot = Position(start, lanes, self.within(start, windows) if masked else "")
-                    read = [1, self.g] if self.selects else [self.g]
-                    parts = [
-                        self.vectors.load(self.dtype, b, w.types[i].strides[-1], spot)
-                        for i, b in zip(read, bases)
-                    ]
-                    totals = [self.spread(v, k, parts, xs, total) for v, total in enumerate(totals)]
-                return totals
-
-            types = [self.fold.total_type(lanes)] * a.stride
-            zeros = [self.fold.identity(lanes)] * a.stride
-            totals = self.rows_of(ranges, zeros, types, lambda places, now: visit(places, now, inner))
-            base = w.address(self.out, [*at, "0"])
-            for spot, total in zip(spots, totals):
-                value = self.fold.narrow(e, self.w.target, total, lanes)
-                self.vectors.store(self.dtype, value, base, w.types[self.out].strides[-1], spot)
-
-        def one(i: str, _: list[str]) -> None:
-            """One element, for strides at which windows are too far apart for vectors of them."""
-            spot = Position(i, 1)
-            (x,) = self.elements(at, [spot]) or [""]
-            low, high = self.holders(a, i)
-
-            def inner(bases: list[str], totals: list[str]) -> list[str]:
-                def step(o: str, now: list[str]) -> list[str]:
-                    read = [1, self.g] if self.selects else [self.g]
-                    parts = [
-                        self.vectors.load(self.dtype, b, w.types[k].strides[-1], Position(o, 1))
-                        for k, b in zip(read, bases)
-                    ]
-                    value = self.element(x, parts, 1)
-                    return [self.fold.add(e, self.target, now[0], value, 1)]
-
-                return e.loop(low, high, 1, step, [(self.fold.total_type(1), totals[0])])
-
-            types, zeros = [self.fold.total_type(1)], [self.fold.identity(1)]
-            (total,) = self.rows_of(ranges, zeros, types, lambda places, now: visit(places, now, inner))
-            base = w.address(self.out, [*at, "0"])
-            value = self.fold.narrow(e, self.w.target, total, 1)
-            self.vectors.store(self.dtype, value, base, w.types[self.out].strides[-1], spot)
-
+        row = Row(at, ["0"] * len(ranges), ranges, w.size(a.elements), w.size(a.windows))
         if single:
-            one(single, [])
-            return
-        if a.stride > SPREAD:
-            e.loop("0", n, 1, one)
-            return
+            self.one(row, single)
+        elif a.stride > SPREAD:
+            self.e.loop("0", row.elements, 1, lambda i, _: self.one(row, i))
+        else:
+            self.vectors_of(row)
 
-        limit = at_most(self.e, windows, self.over(plus(e, n, str(a.pad)), a.stride))
+    def vectors_of(self, row: Row) -> None:
+        """The row, masked near its ends."""
+        e, a, lanes = self.e, self.inner, self.lanes
+        limit = at_most(e, row.windows, self.over(plus(e, row.elements, str(a.pad)), a.stride))
         early = max(a.reach - 1, -(-a.pad // a.stride))
 
         def either(o: str) -> None:
             if is_number(o) and is_number(limit):
-                strip(o, not early <= int(o) <= int(limit) - lanes)
+                self.strip(row, o, not early <= int(o) <= int(limit) - lanes)
                 return
             end = plus(e, o, str(lanes))
             fits = e.value(f"icmp sle i64 {end}, {limit}")
@@ -414,15 +375,55 @@ class Backward(Pooling):
             inside, edge, after = e.label(), e.label(), e.label()
             e.branch_if(fits, inside, edge)
             e.at(inside)
-            strip(o, False)
+            self.strip(row, o, False)
             e.branch(after)
             e.at(edge)
-            strip(o, True)
+            self.strip(row, o, True)
             e.branch(after)
             e.at(after)
 
-        end = self.over(plus(e, n, str(a.pad + a.stride - 1)), a.stride)
+        end = self.over(plus(e, row.elements, str(a.pad + a.stride - 1)), a.stride)
         self.strips("0", end, either)
+
+    def strip(self, row: Row, o: str, masked: bool) -> None:
+        """The elements from that at which window `o` starts to that at which window `o + lanes` does."""
+        e, a, w, lanes = self.e, self.inner, self.w, self.lanes
+        first = plus(e, times(e, o, str(a.stride)), str(-a.pad))
+        spots = []
+        for v in range(a.stride):
+            start = plus(e, first, str(v * lanes))
+            spots.append(Position(start, lanes, self.within(start, row.elements) if masked else ""))
+        xs = self.elements(row.at, spots)
+
+        def visit(bases: list[str], totals: list[str]) -> list[str]:
+            for k in range(a.reach):
+                start = plus(e, o, str(-k))
+                live = self.within(start, row.windows) if masked else ""
+                parts = self.parts(bases, Position(start, lanes, live))
+                totals = [self.spread(v, k, parts, xs, total) for v, total in enumerate(totals)]
+            return totals
+
+        totals = self.totals(row, lanes, a.stride, visit)
+        base = w.address(self.out, [*row.at, "0"])
+        for spot, total in zip(spots, totals):
+            self.store(base, spot, self.fold.narrow(e, self.target, total, lanes))
+
+    def one(self, row: Row, i: str) -> None:
+        """One element, for strides at which windows are too far apart for vectors of them."""
+        e, spot = self.e, Position(i, 1)
+        (x,) = self.elements(row.at, [spot]) or [""]
+        low, high = self.holders(self.inner, i)
+
+        def visit(bases: list[str], totals: list[str]) -> list[str]:
+            def step(o: str, now: list[str]) -> list[str]:
+                value = self.element(x, self.parts(bases, Position(o, 1)), 1)
+                return [self.fold.add(e, self.target, now[0], value, 1)]
+
+            return e.loop(low, high, 1, step, [(self.fold.total_type(1), totals[0])])
+
+        (total,) = self.totals(row, 1, 1, visit)
+        base = self.w.address(self.out, [*row.at, "0"])
+        self.store(base, spot, self.fold.narrow(e, self.target, total, 1))
 
     def elements(self, at: list[str], spots: Sequence[Position]) -> list[str]:
         """The elements of x there, if they select."""

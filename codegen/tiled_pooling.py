@@ -73,12 +73,11 @@ class Tiled(Backward):
         down = self.outer[0].stride if self.outer else 1
         where = [*at[: len(self.lead)], *first, "0"]
         spot = Position("0", lanes, self.within("0", str(self.at_once * across)))
-        read = [1, self.g] if self.selects else [self.g]
-        parts = [self.vectors.load(self.dtype, w.address(i, where), 1, spot) for i in read]
+        parts = [self.vectors.load(self.dtype, w.address(i, where), 1, spot) for i in self.read]
         here = [*at[: len(self.lead)], *(times(e, o, str(down)) for o in first), "0"]
         base, count = w.address(self.out, here), self.at_once * down * across * stride
         t = VecType(scalar.elem(self.dtype), lanes)
-        streams = [(i, where, lanes) for i in read] + [(0, here, count)] * self.selects
+        streams = [(i, where, lanes) for i in self.read] + [(0, here, count)] * self.selects
         for i, at_first, elements in streams:
             for byte in range(AHEAD, AHEAD + elements * t.bytes, LINE):
                 fetch(e, e.gep(w.address(i, at_first), byte), 0)

@@ -288,70 +288,17 @@ TOTALS = "@emu.totals = internal global [128 x i32] zeroinitializer\n"
 
 
 def wgmma_text(kind: str) -> str:
-    """A thread's share of a warpgroup's product, whose totals lie in @emu.totals: rows r and r + 8, pairs of columns.
-
-    Descriptors hold, in units of 16 bytes, where a matrix begins, the step from 64 lines to the next (of a turned one) and the step
-    from eight rows of 128 bytes to the next.
-    """
+    """A thread's share of a warpgroup's product, whose totals lie in @emu.totals: rows r and r + 8, pairs of columns."""
     e, each = Emit(), itemsize(kind)
-    total = "i32" if each == 1 else "float"
+    total, f = ("i32", "") if each == 1 else ("float", "f")
     e.function(f"internal void @emu.wgmma.{kind}(i64 %a, i64 %b, i64 %groups, i1 %ta, i1 %tb)")
     me = e.value(f"zext i32 {e.value('load i32, ptr @emu.thread')} to i64")
     lane = e.value(f"and i64 {me}, 31")
     warp = e.value(f"and i64 {e.value(f'lshr i64 {me}, 5')}, 3")
     top = e.value(f"add i64 {e.value(f'shl i64 {warp}, 4')}, {e.value(f'lshr i64 {lane}, 2')}")
     left = e.value(f"shl i64 {e.value(f'and i64 {lane}, 3')}, 1")
-
-    def field(word: str, bit: int) -> str:
-        moved = word if bit == 0 else e.value(f"lshr i64 {word}, {bit}")
-        return e.value(f"shl i64 {e.value(f'and i64 {moved}, 16383')}, 4")
-
-    fields = {d: [field(f"%{d}", bit) for bit in (0, 16, 32)] for d in "ab"}
-    count = e.value(f"load i64, ptr {e.value(f'call ptr @emu.group_word(i64 {me}, i64 0)')}")
-    at = e.value(f"mul i64 {count}, 3")
-    cells = [
-        e.value(f"call ptr @emu.group_word(i64 {me}, i64 {e.value(f'add i64 {at}, {w}')})") for w in (1, 2, 3)
-    ]
-
-    def note() -> None:
-        for cell, value in zip(cells, (fields["a"][0], fields["b"][0], e.value("shl i64 %groups, 10"))):
-            e.line(f"store i64 {value}, ptr {cell}")
-
-    e.when(e.value(f"icmp eq i64 {e.value(f'load i64, ptr {cells[2]}')}, 0"), note)
-
-    def number(d: str, line: str, k: str) -> str:
-        start, lines_step, rows_step = fields[d]
-
-        def part(value: str, op: str, by: int, scale: str) -> str:
-            return e.value(f"mul i64 {e.value(f'{op} i64 {value}, {by}')}, {scale}")
-
-        along_k = [
-            part(line, "udiv", 8, rows_step),
-            part(line, "urem", 8, "128"),
-            part(k, "mul", 1, str(each)),
-        ]
-        along_lines = [
-            part(line, "udiv", 64, lines_step),
-            part(line, "urem", 64, str(each)),
-            part(k, "udiv", 8, rows_step),
-            part(k, "urem", 8, "128"),
-        ]
-        offsets = []
-        for terms in (along_k, along_lines):
-            total = start
-            for term in terms:
-                total = e.value(f"add i64 {total}, {term}")
-            offsets.append(total)
-        offset = e.value(f"select i1 %t{d}, i64 {offsets[1]}, i64 {offsets[0]}")
-        if each == 1:
-            return e.value(f"sext i8 {e.value(f'load i8, ptr {in_shared(e, offset)}')} to i32")
-        short = e.value(f"load i16, ptr {in_shared(e, offset)}")
-        if kind == "f16":
-            return e.value(f"fpext half {e.value(f'bitcast i16 {short} to half')} to float")
-        word = e.value(f"shl i32 {e.value(f'zext i16 {short} to i32')}, 16")
-        return e.value(f"bitcast i32 {word} to float")
-
-    f = "f" if total == "float" else ""
+    a, b = (_Matrix(e, kind, descriptor) for descriptor in ("%a", "%b"))
+    _note_product(e, me, a, b)
 
     def group(g: str, _: list[str]) -> None:
         for n in range(4):
@@ -361,8 +308,8 @@ def wgmma_text(kind: str) -> str:
             place = e.value(f"getelementptr {total}, ptr @emu.totals, i64 {index}")
 
             def add(k: str, sums: list[str], row: str = row, column: str = column) -> list[str]:
-                product = e.value(f"{f}mul {total} {number('a', row, k)}, {number('b', column, k)}")
-                return [e.value(f"{f}add {total} {sums[0]}, {product}")]
+                x, y = a.number("%ta", row, k), b.number("%tb", column, k)
+                return [e.value(f"{f}add {total} {sums[0]}, {e.value(f'{f}mul {total} {x}, {y}')}")]
 
             (made,) = e.loop(0, 32 // each, 1, add, [(total, e.value(f"load {total}, ptr {place}"))])
             e.line(f"store {total} {made}, ptr {place}")
@@ -370,3 +317,64 @@ def wgmma_text(kind: str) -> str:
     e.loop(0, "%groups", 1, group)
     e.end()
     return e.text()
+
+
+class _Matrix:
+    """What a descriptor says, there in units of 16 bytes: where a matrix begins, the step from 64 lines to the next (of a turned
+    one) and the step from eight rows of 128 bytes to the next."""
+
+    def __init__(self, e: Emit, kind: str, descriptor: str) -> None:
+        self.e, self.kind, self.each = e, kind, str(itemsize(kind))
+        self.start, self.lines_step, self.rows_step = (self._field(descriptor, bit) for bit in (0, 16, 32))
+
+    def _field(self, word: str, bit: int) -> str:
+        moved = word if bit == 0 else self.e.value(f"lshr i64 {word}, {bit}")
+        return self.e.value(f"shl i64 {self.e.value(f'and i64 {moved}, 16383')}, 4")
+
+    def number(self, turned: str, line: str, k: str) -> str:
+        """The element of a line at `k`, as totals are."""
+        e = self.e
+        offsets = [self._offset(parts) for parts in (self._along_k(line, k), self._along_lines(line, k))]
+        offset = e.value(f"select i1 {turned}, i64 {offsets[1]}, i64 {offsets[0]}")
+        if self.each == "1":
+            return e.value(f"sext i8 {e.value(f'load i8, ptr {in_shared(e, offset)}')} to i32")
+        short = e.value(f"load i16, ptr {in_shared(e, offset)}")
+        if self.kind == "f16":
+            return e.value(f"fpext half {e.value(f'bitcast i16 {short} to half')} to float")
+        word = e.value(f"shl i32 {e.value(f'zext i16 {short} to i32')}, 16")
+        return e.value(f"bitcast i32 {word} to float")
+
+    def _along_k(self, line: str, k: str) -> list[str]:
+        """What an element lies behind the start where those of a line are neighbours."""
+        parts = [(line, "udiv", 8, self.rows_step), (line, "urem", 8, "128"), (k, "mul", 1, self.each)]
+        return [self._part(*part) for part in parts]
+
+    def _along_lines(self, line: str, k: str) -> list[str]:
+        """Where those of one k are."""
+        parts = [(line, "udiv", 64, self.lines_step), (line, "urem", 64, self.each)]
+        parts += [(k, "udiv", 8, self.rows_step), (k, "urem", 8, "128")]
+        return [self._part(*part) for part in parts]
+
+    def _part(self, value: str, op: str, by: int, step: str) -> str:
+        return self.e.value(f"mul i64 {self.e.value(f'{op} i64 {value}, {by}')}, {step}")
+
+    def _offset(self, parts: list[str]) -> str:
+        offset = self.start
+        for part in parts:
+            offset = self.e.value(f"add i64 {offset}, {part}")
+        return offset
+
+
+def _note_product(e: Emit, me: str, a: _Matrix, b: _Matrix) -> None:
+    """The first product of a thread's group notes what it reads, for copies to know: A, B, and the bytes of B."""
+    count = e.value(f"load i64, ptr {e.value(f'call ptr @emu.group_word(i64 {me}, i64 0)')}")
+    at = e.value(f"mul i64 {count}, 3")
+    cells = [
+        e.value(f"call ptr @emu.group_word(i64 {me}, i64 {e.value(f'add i64 {at}, {w}')})") for w in (1, 2, 3)
+    ]
+
+    def note() -> None:
+        for cell, value in zip(cells, (a.start, b.start, e.value("shl i64 %groups, 10"))):
+            e.line(f"store i64 {value}, ptr {cell}")
+
+    e.when(e.value(f"icmp eq i64 {e.value(f'load i64, ptr {cells[2]}')}, 0"), note)

@@ -10,7 +10,7 @@ import pytest
 
 import tcc
 import tcc.tensor as T
-from tcc.codegen import driver
+from tcc.codegen import calls
 from tcc.codegen.kernel import Kernel
 from tcc.codegen.target import Target
 from tcc.ir.core import Op
@@ -27,7 +27,7 @@ def test_layers_of_one_shape_are_written_once(monkeypatch: pytest.MonkeyPatch) -
 
         return count
 
-    monkeypatch.setattr(driver, "KERNELS", {n: counting(n, k) for n, k in driver.KERNELS.items()})
+    monkeypatch.setattr(calls, "KERNELS", {n: counting(n, k) for n, k in calls.KERNELS.items()})
     rng = np.random.default_rng(0)
     weights = [rng.normal(size=(n, m)).astype("float32") for n, m in (*[(5, 5)] * 5, (5, 3))]
     x = T.fmatrix("x")
