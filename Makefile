@@ -41,7 +41,7 @@ test: setup
 
 test-exhaustive: setup
 	$(PYTEST) --whole
-	$(BIN)/python -m pytest -s tests/exhaustive/math_floats.py
+	$(PYTEST) -rP tests/exhaustive/math_floats.py
 
 SECONDS ?= 60
 fuzz: setup
