@@ -9,12 +9,13 @@ there.  An element is the same chain as in `conv/kernel.py`.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from tcc.codegen.conv.axes import Run
-from tcc.codegen.conv.channels_plan import ChannelsPlan
+from tcc.codegen.conv.channels_plan import ChannelsPlan, Cut
 from tcc.codegen.conv.pad import write_pad
 from tcc.codegen.conv.plan import TURN
 from tcc.codegen.conv.rounds import Do, ImageRounds
@@ -44,7 +45,9 @@ class ByChannels(ChannelsPlan):
     def kernel(self) -> Kernel:
         t, images = self.t, self.source.shape[0]
         self.lay_out(self.axes, mul(self.groups, self.depth_channels), slack=add(self.axes[2].share, t.lanes))
-        self.tables = [self.reserve(mul(k, 16)) for k in self.depths]
+        self.cuts = [self.whole, *([self.last] if self.last is not self.whole else [])]
+        for cut in self.cuts:
+            cut.tables = [self.reserve(mul(k, 16)) for k in self.depths]
         channels = known(self.depth_channels)
         blocks = 0 if self.part else self.groups * self.filter_blocks
         pack = self.reserve(blocks * channels * self.taps * self.lanes * t.bytes)
@@ -52,15 +55,16 @@ class ByChannels(ChannelsPlan):
         self.turn = self.helper(copy_transposed(t, self.target), pack_name(t, "turn"))
         write_pad(self, self.si, self.axes)
         self.find_walks()
-        for tile in sorted(
-            {
-                (self.walk_of(n), h, w, b.apart)
-                for n, b in enumerate(self.blocks)
-                if b
-                for _, _, h, w in b.tiles
-            }
-        ):
-            self._write_tile(*tile)
+        for cut in self.cuts:
+            for tile in sorted(
+                {
+                    (self._walk_of(cut, n), h, w, b.apart)
+                    for n, b in enumerate(cut.blocks)
+                    if b
+                    for _, _, h, w in b.tiles
+                }
+            ):
+                self._write_tile(cut, *tile)
         self.write_edge()
         self._write_filters()
         made = [numbers for numbers in self.together if self.blocks[numbers[0]]]
@@ -95,46 +99,61 @@ class ByChannels(ChannelsPlan):
         scratch = (each + self.woven * self.width) * self.lanes * t.bytes
         return self.finish(self.op.name, thread_scratch=scratch)
 
+    def find_walks(self) -> None:
+        for cut in self.cuts:
+            cut.walks = [self._walk(phase, self._places_of(cut, phase)) for phase in self.phases]
+
+    def _walk_of(self, cut: Cut, number: int) -> int:
+        return cut.walks.index(cut.walks[number])
+
     def _write_filters(self) -> None:
         """Body over (group, block of filters): for each step of k, neighbouring filters' elements; the first also writes the
         tables."""
         e = self.begin_body("filters")
         x, t = Index(e), self.t
         pack = self.get("pack")
-        places = [self.scratch(table) for table in self.tables]
+        places = [[self.scratch(table) for table in cut.tables] for cut in self.cuts]
 
         def all_tables() -> None:
-            for place, phase, walk in zip(places, self.phases, self.walks, strict=True):
-                if not walk:
-                    self._write_steps(place, phase)
+            for cut, tables in zip(self.cuts, places, strict=True):
+                for place, phase, walk in zip(tables, self.phases, cut.walks, strict=True):
+                    if not walk:
+                        self._write_steps(cut, place, phase)
 
         e.when(e.value("icmp eq i64 %begin, 0"), all_tables)
         depth = known(self.depth_channels)
 
         def unit(u: str, _: list[str]) -> None:
             to = e.gep(pack, x.mul(u, depth * self.taps * self.lanes), t.elem)
-            self._turn_filters(*self.divide(x, u, self.filter_blocks), to, 0, depth)
+            group, number = self.divide(x, u, self.filter_blocks)
+            lanes: Number = self.lanes
+            if self.last is not self.whole:
+                lanes = x.pick(x.equal(number, self.filter_blocks - 1), self.last.lanes, lanes)
+            self._turn_filters(group, number, lanes, to, 0, depth)
 
         if not self.part:
             e.loop("%begin", "%end", 1, unit)
         e.end()
 
-    def _turn_filters(self, group: Number, number: Number, to: str, first: Number, count: Number) -> None:
-        """Of a block of filters, `count` channels from `first` on: for each step of k, neighbouring filters' elements."""
-        e, x, t, lanes = self.e, Index(self.e), self.t, self.lanes
+    def _turn_filters(
+        self, group: Number, number: Number, lanes: Number, to: str, first: Number, count: Number
+    ) -> None:
+        """Of a block of filters, `count` channels from `first` on: for each step of k, as many neighbouring filters' elements
+        as there are lanes."""
+        e, x, t = self.e, Index(self.e), self.t
         s0, s1 = (known(s) for s in self.filters.strides[:2])
         along, apart = (s0, s1) if self.forward else (s1, s0)
         m, depth = known(self.m), known(self.depth_channels)
-        begin = x.mul(number, lanes)
+        begin = x.mul(number, self.lanes)
         of_group = x.mul(group, m * s0 if self.forward else depth * s0)
         source = e.gep(self.pointer(self.fi), x.add(of_group, x.mul(begin, along)), t.elem)
         source = e.gep(source, x.mul(first, apart), t.elem)
         some = x.min(x.sub(m, begin), lanes)
-        if m % lanes:
-            zeros = x.mul(count, self.taps * lanes)
+        if m % self.lanes:
+            zeros = x.mul(count, x.mul(lanes, self.taps))
             e.when(e.value(f"icmp slt i64 {some}, {lanes}"), lambda: self.zero(to, zeros))
         if not self.turned:
-            self._copy_steps(source, to, some, along)
+            self._copy_steps(source, to, some, lanes, along)
             return
         piece = self.steps if self.forward else self.steps[1:]
         corner = sum((n - 1) * s for n, s in piece if s < 0)
@@ -143,8 +162,8 @@ class ByChannels(ChannelsPlan):
 
         def turn(channel: Number, size: Number) -> None:
             read = e.gep(source, x.add(x.mul(channel, apart), corner), t.elem)
-            there = e.gep(to, x.mul(channel, self.taps * lanes), t.elem)
-            strides = (("i64", along * t.bytes), ("ptr", there), ("i64", lanes * t.bytes))
+            there = e.gep(to, x.mul(channel, x.mul(lanes, self.taps)), t.elem)
+            strides = (("i64", along * t.bytes), ("ptr", there), ("i64", x.mul(lanes, t.bytes)))
             self.call_by(self.turn, ("ptr", read), *strides, ("i64", some), ("i64", size), ("i64", ahead))
 
         if self.forward:
@@ -152,13 +171,13 @@ class ByChannels(ChannelsPlan):
         else:
             e.loop(0, count, 1, lambda channel, _: turn(channel, self.taps))
 
-    def _copy_steps(self, source: str, to: str, some: Number, along: int) -> None:
+    def _copy_steps(self, source: str, to: str, some: Number, lanes: Number, along: int) -> None:
         """The elements of filters that are `along` apart, step by step."""
         e, x, t = self.e, Index(self.e), self.t
 
         def steps(axis: int, read: str, k: Number) -> None:
             if axis == len(self.steps):
-                self.copy(read, e.gep(to, x.mul(k, self.lanes), t.elem), some, 1, along)
+                self.copy(read, e.gep(to, x.mul(k, lanes), t.elem), some, 1, along)
                 return
             n, step = self.steps[axis]
 
@@ -191,19 +210,19 @@ class ByChannels(ChannelsPlan):
                 k = x.add(k, x.mul(i if s > 0 else x.sub(n - 1, i), abs(s)))
         return k
 
-    def _write_steps(self, table: str, phase: tuple[Run, ...]) -> None:
+    def _write_steps(self, cut: Cut, table: str, phase: tuple[Run, ...]) -> None:
         """For each step of k, the distances in bytes of the image's element and the filters' vectors."""
         e, x = self.e, Index(self.e)
 
         def entry(c: str, at: list[str], k: Number) -> None:
             to = e.gep(table, x.mul(k, 2), "i64")
             e.line(f"store i64 {x.mul(self.distance(phase, c, at), self.t.bytes)}, ptr {to}")
-            there = x.mul(self._place_of(phase, c, at), self.lanes * self.t.bytes)
+            there = x.mul(self._place_of(phase, c, at), cut.lanes * self.t.bytes)
             e.line(f"store i64 {there}, ptr {e.gep(to, 1, 'i64')}")
 
         self.each_step(phase, entry)
 
-    def _places(self, phase: tuple[Run, ...]) -> list[Place]:
+    def _places_of(self, cut: Cut, phase: tuple[Run, ...]) -> list[Place]:
         """Of the operands of a tile's step: the pixels' elements, and the vectors of filters."""
         x = Index(self.e)
 
@@ -211,18 +230,18 @@ class ByChannels(ChannelsPlan):
             return x.mul(self.distance(phase, channel, taps), self.t.bytes)
 
         def filters(channel: int, taps: Sequence[int]) -> Number:
-            return x.mul(self._place_of(phase, channel, taps), self.lanes * self.t.bytes)
+            return x.mul(self._place_of(phase, channel, taps), cut.lanes * self.t.bytes)
 
         return [pixels, filters]
 
-    def _write_tile(self, number: int, rows: int, cols: int, apart: int) -> None:
+    def _write_tile(self, cut: Cut, number: int, rows: int, cols: int, apart: int) -> None:
         """`pixels(args, a, table, b, c, k, resume)`: c[pixel, v vectors] (+)= the sums over k of a's element for each pixel times
         the vectors of b, both at the distances in the table; rows of pixels are `apart` in c.  Where the distances of the
         phase `number` are regular they stand in the text, and k counts rounds."""
-        e, t, v = self.e, self.t, self.v
+        e, t, v = self.e, self.t, cut.v
         places = ("ptr noalias readonly %a", "ptr noalias readonly %table", "ptr noalias readonly %b")
         resume = ["i64 %resume"] if self.in_parts else []
-        name = f"pixels{number}of{rows}x{cols}in{apart}"
+        name = f"pixels{number}by{v}of{rows}x{cols}in{apart}"
         self.begin_function(name, *places, "ptr noalias %c", "i64 %k", *resume)
         pitch = known(self.axes[2].pitch)
         pixels = [(y, x) for y in range(rows) for x in range(cols)]
@@ -240,10 +259,10 @@ class ByChannels(ChannelsPlan):
                 *step(k, [e.gep(p, w) for p, w in zip(("%a", "%b"), where)], sums),
             ]
 
-        at = [(y * apart + x) * self.lanes + j * t.lanes for y, x in pixels for j in range(v)]
+        at = [(y * apart + x) * cut.lanes + j * t.lanes for y, x in pixels for j in range(v)]
         sums = self.resumed(at) if self.in_parts else ["zeroinitializer"] * len(at)
         start = [(t, q) for q in sums]
-        if walk := self.walks[number]:
+        if walk := cut.walks[number]:
             done = walk.through(e, "%k", [(0, "%a"), (1, "%b")], start, step)
         else:
             done = e.loop(0, "%k", 1, by_table, [("ptr", "%table"), *start])[1:]
@@ -275,9 +294,11 @@ class ByChannels(ChannelsPlan):
         def first_row(chunk: Number) -> Number:
             return x.min(x.mul(chunk, block.rows), known(rows.count) - block.rows)
 
-        def tile_steps(n: int, chunk: _Chunk, tile: str, b: str, begin: Number, steps: Number) -> None:
+        def tile_steps(
+            cut: Cut, n: int, chunk: _Chunk, tile: str, b: str, begin: Number, steps: Number
+        ) -> None:
             """Of all tiles of a chunk of a phase."""
-            (d, rows, cols), block = self.phases[n], self.blocks[n]
+            (d, rows, cols), block = self.phases[n], cut.blocks[n]
             assert block
             at = x.add(
                 x.mul(x.add(known(d.first), chunk.z), pitch_h), x.add(known(rows.first), first_row(chunk.y))
@@ -285,32 +306,32 @@ class ByChannels(ChannelsPlan):
             at = x.add(x.mul(at, pitch), known(cols.first))
             at = x.add(at, x.mul(x.mul(chunk.group, depth * planes), plane))
             a = e.gep(padded, x.add(at, x.mul(chunk.i, image)), t.elem)
-            table = e.gep(self.scratch(self.tables[n]), x.mul(begin, 2), "i64")
-            if walk := self.walks[n]:
+            table = e.gep(self.scratch(cut.tables[n]), x.mul(begin, 2), "i64")
+            if walk := cut.walks[n]:
                 round, steps = x.div(begin, walk.steps_of_round), x.div(steps, walk.steps_of_round)
                 a, b = (e.gep(p, x.mul(round, d)) for p, d in zip((a, b), walk.levels[0][1]))
             for row, col, height, width in block.tiles:
-                name = f"pixels{self.walk_of(n)}of{height}x{width}in{block.apart}"
+                name = f"pixels{self._walk_of(cut, n)}by{cut.v}of{height}x{width}in{block.apart}"
                 places = (
                     ("ptr", "%args"),
                     ("ptr", e.gep(a, row * pitch + col, t.elem)),
                     ("ptr", table),
                     ("ptr", b),
                 )
-                to = e.gep(tile, (row * block.apart + col) * lanes, t.elem)
+                to = e.gep(tile, (row * block.apart + col) * cut.lanes, t.elem)
                 resume = [("i64", begin)] if self.in_parts else []
                 self.call(name, *places, ("ptr", to), ("i64", steps), *resume)
 
-        def turn(tile: str, place: int) -> None:
+        def turn(cut: Cut, tile: str, place: int) -> None:
             """A phase's results, to lines of the channels."""
             self.call_by(
                 self.turn,
                 ("ptr", tile),
-                ("i64", lanes * t.bytes),
+                ("i64", cut.lanes * t.bytes),
                 ("ptr", e.gep(lines, place * self.woven_apart, t.elem)),
                 ("i64", self.width * t.bytes),
                 ("i64", block.pixels),
-                ("i64", lanes),
+                ("i64", cut.lanes),
                 ("i64", 0),
             )
 
@@ -342,12 +363,12 @@ class ByChannels(ChannelsPlan):
                 length = sum(known(self.phases[n][2].count) for n in numbers)
                 e.loop(done, block.rows, 1, lambda row, _: line(row, length))
 
-        def all_steps(n: int, chunk: _Chunk, b: str) -> None:
+        def all_steps(cut: Cut, n: int, chunk: _Chunk, b: str) -> None:
             k = known(self.depths[n])
-            part = self._steps_at_once(n)
+            part = self._steps_at_once(cut, n)
 
             def some(begin: Number, _: Sequence[str]) -> None:
-                tile_steps(n, chunk, tiles, b, begin, x.min(x.sub(k, begin), part))
+                tile_steps(cut, n, chunk, tiles, b, begin, x.min(x.sub(k, begin), part))
 
             e.loop(0, max(k, 1), part, some)
 
@@ -357,9 +378,18 @@ class ByChannels(ChannelsPlan):
             rest, i = self.divide(x, rest, count)
             chunk = _Chunk(*self.divide(x, rest, self.filter_blocks), i, z, y)
             b = e.gep(pack, x.mul(rest, depth * self.taps * lanes), t.elem)
-            for place, n in enumerate(numbers):
-                all_steps(n, chunk, b)
-                turn(tiles, place)
+
+            def results(cut: Cut) -> None:
+                for place, n in enumerate(numbers):
+                    all_steps(cut, n, chunk, b)
+                    turn(cut, tiles, place)
+
+            if self.last is self.whole:
+                results(self.whole)
+            else:
+                for relation, cut in (("slt", self.whole), ("eq", self.last)):
+                    here = e.value(f"icmp {relation} i64 {chunk.filters}, {self.filter_blocks - 1}")
+                    e.when(here, functools.partial(results, cut))
             write(chunk)
 
         def block_of_filters(u: str, _: list[str]) -> None:
@@ -382,18 +412,17 @@ class ByChannels(ChannelsPlan):
 
             def some_channels(channel: str, _: list[str]) -> None:
                 here = x.min(x.sub(depth, channel), self.part)
-                self._turn_filters(group, filters, turned, channel, here)
+                self._turn_filters(group, filters, lanes, turned, channel, here)
                 begin = x.mul(channel, self.taps)
                 # the table's distances are those in a copy of all channels
                 b = e.gep(turned, x.mul(begin, -lanes), t.elem)
-                each_chunk(
-                    lambda chunk, tile: tile_steps(number, chunk, tile, b, begin, x.mul(here, self.taps))
-                )
+                steps = x.mul(here, self.taps)
+                each_chunk(lambda chunk, tile: tile_steps(self.whole, number, chunk, tile, b, begin, steps))
 
             e.loop(0, max(depth, 1), max(self.part, 1), some_channels)
 
             def results(chunk: _Chunk, tile: str) -> None:
-                turn(tile, 0)
+                turn(self.whole, tile, 0)
                 write(chunk)
 
             each_chunk(results)

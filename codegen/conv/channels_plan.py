@@ -5,12 +5,13 @@ from __future__ import annotations
 
 import functools
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from tcc.codegen.conv.axes import Axis
 from tcc.codegen.conv.plan import ENOUGH, TURN, ConvPlan
 from tcc.codegen.conv.text import TILE_END, Number, step_cycles
 from tcc.codegen.conv.tile import ConvTile
+from tcc.codegen.conv.walk import Walk
 from tcc.codegen.target import Target
 from tcc.ir.core import Op
 from tcc.ir.dims import Size, known
@@ -72,6 +73,19 @@ def _filter_steps(c: ConvPlan) -> tuple[bool, list[tuple[int, int]]]:
     return True, [depth, *taps]
 
 
+@dataclass
+class Cut:
+    """How a block of so many vectors of filters meets the pixels of each phase: in which tiles, and how these go through their
+    steps, by numbers or by a table."""
+
+    v: int
+    lanes: int
+    cycles: float  # of the block for an image
+    blocks: list[_Block | None]
+    walks: list[Walk | None] = field(default_factory=list)
+    tables: list[Size] = field(default_factory=list)
+
+
 class ChannelsPlan(ConvTile):
     """A placed `conv` or `conv_input` by channels."""
 
@@ -81,13 +95,23 @@ class ChannelsPlan(ConvTile):
         self.panel = 0
         self.turned, self.steps = _filter_steps(self)
         self.taps = math.prod(n for n, _ in self.steps[1:])
-        self.whole_cycles = math.inf  # of an image
-        self.v, self.blocks = 1, []
         m = known(self.m)
-        for v in range(1, min(4, -(-m // self.t.lanes)) + 1):
-            cycles, blocks = self._cut(v)
-            if cycles < self.whole_cycles:
-                self.whole_cycles, self.v, self.blocks = cycles, v, blocks
+        cuts = [self._cut(v) for v in range(1, min(4, -(-m // self.t.lanes)) + 1)]
+
+        def last(whole: Cut) -> Cut:
+            """Of the last block of filters, which may be narrower."""
+            return whole if self.target.avx512 else cuts[-(-((m - 1) % whole.lanes + 1) // self.t.lanes) - 1]
+
+        def cycles(whole: Cut) -> float:
+            """Of an image."""
+            return ((m - 1) // whole.lanes * whole.cycles + last(whole).cycles) * self.groups
+
+        self.whole = min(cuts, key=cycles)
+        self.v, self.lanes, self.blocks = self.whole.v, self.whole.lanes, self.whole.blocks
+        self.whole_cycles = cycles(self.whole)
+        self.filter_blocks = -(-m // self.lanes)
+        self.part = self._channels_at_once()
+        self.last = self.whole if self.part else last(self.whole)
         self.woven = self._woven()
         # phases that a chunk makes, in the order of their results in a row
         self.together = [
@@ -100,10 +124,11 @@ class ChannelsPlan(ConvTile):
                 rows, apart = min(b.rows for b in some), max(b.cols for b in some)
                 for k, b in zip(numbers, some, strict=True):
                     self.blocks[k] = replace(b, rows=rows, apart=apart)
-        self.lanes = self.v * self.t.lanes
-        self.filter_blocks = -(-m // self.lanes)
-        self.part = self._channels_at_once()
-        self.in_parts = bool(self.part) or any(self._parts(known(k)) > 1 for k in self.depths)
+        # all blocks of filters meet the same chunks
+        for k, (block, other) in enumerate(zip(self.blocks, self.last.blocks, strict=True)):
+            if block and other:
+                self.last.blocks[k] = replace(block, tile=other.tile)
+        self.in_parts = bool(self.part) or any(self._parts(known(k), self.lanes) > 1 for k in self.depths)
         self.filters_cycles = TURN * self.groups * m * known(self.depth_channels) * self.taps / self.t.lanes
         most = max((b.pixels for b in self.blocks if b), default=0)
         self.width = -(-most // self.t.lanes) * self.t.lanes  # of a channel's results that are turned
@@ -145,9 +170,9 @@ class ChannelsPlan(ConvTile):
     def _layout(self, shared: list[Axis], spread: list[Axis | None], space: list[Size]) -> list[Axis]:
         return shared
 
-    def _cut(self, v: int) -> tuple[float, list[_Block | None]]:
-        """(cycles of an image, how each phase is cut) with tiles of v vectors."""
-        m, t, total = known(self.m), self.t, 0.0
+    def _cut(self, v: int) -> Cut:
+        """With tiles of v vectors."""
+        t, total = self.t, 0.0
         registers = 32 if self.target.avx512 else 16
         most = (registers - 1) // v - 1
         blocks: list[_Block | None] = []
@@ -179,7 +204,7 @@ class ChannelsPlan(ConvTile):
             assert best is not None
             blocks.append(best[1])
             total += best[0] * depths
-        return total * -(-m // (v * t.lanes)) * self.groups, blocks
+        return Cut(v, v * t.lanes, total, blocks)
 
     def _chunk(self, h: int, w: int, rows: int, cols: int, v: int) -> _Block:
         """As many rows of tiles as fit a first-level cache, the same for all chunks: they pass through it once for each part of
@@ -189,18 +214,18 @@ class ChannelsPlan(ConvTile):
         each = -(-rows // chunks)
         return _Block((h, w), min(-(-each // h) * h, rows), cols, cols)
 
-    def _parts(self, k: int) -> int:
+    def _parts(self, k: int, lanes: int) -> int:
         """In how many parts all tiles of a chunk take k steps: each has its filters in a part of the first-level cache, where the
         next tile finds them."""
-        bytes = k * self.lanes * self.t.bytes
+        bytes = k * lanes * self.t.bytes
         part = self.target.l1_bytes * 3 // 8
         return -(-bytes // part) if bytes > 2 * part else 1
 
-    def _steps_at_once(self, number: int) -> int:
+    def _steps_at_once(self, cut: Cut, number: int) -> int:
         """Of a phase, in whole rounds."""
-        k, walk = known(self.depths[number]), self.walks[number]
+        k, walk = known(self.depths[number]), cut.walks[number]
         round = walk.steps_of_round if walk else 1
-        return max(-(-k // (self._parts(k) * round)) * round, 1)
+        return max(-(-k // (self._parts(k, cut.lanes) * round)) * round, 1)
 
     def _chunks(self, number: int) -> int:
         """Of a phase of an image."""

@@ -10,9 +10,11 @@ from tcc.codegen.conv.text import ConvText, Number, needed_mask
 from tcc.codegen.emit import VecType
 from tcc.codegen.index import Index
 from tcc.codegen.products.pack import copy_transposed, pack_name, transposed
-from tcc.codegen.vectors import lane_mask, load, store
+from tcc.codegen.vectors import LINE, lane_mask, load, store
 from tcc.ir.dims import known
 from tcc.ir.types import Type
+
+_LINES_AHEAD = 2  # of each pixel's channels, which the next squares read
 
 
 def write_spread_pad(w: ConvText, source: int, axes: Sequence[Axis]) -> None:
@@ -189,7 +191,8 @@ def _write_turned_pad(w: ConvText, source: int, axes: Sequence[Axis]) -> None:
         for begin, pixels in ((0, whole), *([(size - t.lanes, t.lanes)] if size > whole else [])):
             from_ = e.gep(read, x.mul(steps[2], begin), t.elem)
             sizes = (("i64", x.mul(steps[2], t.bytes)), ("ptr", e.gep(place, begin, t.elem)))
-            how = (*sizes, ("i64", x.mul(channel, t.bytes)), ("i64", pixels), ("i64", count), ("i64", 0))
+            ahead = ("i64", _LINES_AHEAD * LINE)
+            how = (*sizes, ("i64", x.mul(channel, t.bytes)), ("i64", pixels), ("i64", count), ahead)
             w.call_by(turn, ("ptr", from_), *how)
 
     def some_channels(i: Number, c: Number) -> None:

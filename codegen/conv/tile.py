@@ -28,13 +28,13 @@ class ConvTile(ConvPlan):
 
     def find_walks(self) -> None:
         """How the tiles of each phase go through their steps, by numbers or by the table; once images have their layout."""
-        self.walks = [self._walk(phase) for phase in self.phases]
+        self.walks = [self._walk(phase, self._places(phase)) for phase in self.phases]
 
-    def _walk(self, phase: tuple[Run, ...]) -> Walk | None:
+    def _walk(self, phase: tuple[Run, ...], places: Sequence[Place]) -> Walk | None:
         sizes = [self.plane, *(a.pitch for a in self.axes), *(s for r in phase for s in (r.start, r.taps))]
         if self.target.avx512 or not all(isinstance(s, int) for s in sizes):
             return None
-        return regular_walk(self._channels_together(), [r.taps for r in phase], self._places(phase))
+        return regular_walk(self._channels_together(), [r.taps for r in phase], places)
 
     def _channels_together(self) -> Size:
         """What a tile goes through in whole rounds."""

@@ -499,7 +499,7 @@ def test_channels_as_lanes_give_the_same_bits(
 ) -> None:
     made = by_channels(monkeypatch)
     if name in ("padded", "stride 2", "groups"):  # filters that do not stay in the first-level cache
-        monkeypatch.setattr("tcc.codegen.conv.channels.ByChannels._parts", lambda self, k: 3)
+        monkeypatch.setattr("tcc.codegen.conv.channels.ByChannels._parts", lambda self, k, lanes: 3)
     case = CASES[name]
     args = arguments(case, dtype)
     runs = []
@@ -508,6 +508,8 @@ def test_channels_as_lanes_give_the_same_bits(
         with quick_code(bool(named)):
             runs += [function(*args) for _ in numbers_of_threads()]
     assert len(made) == 4  # forward and by the image, where sizes but that of n are known
+    if name == "padded" and dtype == "f32" and not made[0].target.avx512:
+        assert any(m.last.v < m.whole.v for m in made)  # a vector of filters is left over
     for other in runs[1:]:
         for a, b in zip(runs[0], other, strict=True):
             np.testing.assert_array_equal(a, b)
