@@ -3,12 +3,13 @@
 Needs libc alone (no Python, no C compiler), so the same text serves ahead-of-time binaries.  The caller is thread 0.
 Each worker has a mailbox of its own, so a job for few threads neither wakes nor waits for the others.  Each thread has a
 run of neighbouring pieces of the work, which keeps what it touches in its cache from one job to the next; a thread that is
-through with its own pieces takes those that others have not begun, so one that the system keeps off its CPU holds the others
-up for no more than a piece.  Waiting is spinning for a bounded time, then a futex.
+through with its own pieces takes those that others have not begun.  What is taken at a time is a part of what is left of a run,
+a single piece in the end: one thread that is slower than another, or that the system keeps off its CPU for a while, holds the
+others up for little, and most of the work is taken in few steps.  Waiting is spinning for a bounded time, then a futex.
 
 A claim word says which pieces of a thread's run are left: the job's number (32 bits), how many pieces there are (16), and
 the next one (16).  All of it changes in one step, so a thread that is late by a job or more finds nothing to claim, and one
-that has claimed a piece can rely on the job's fields until it says that the piece is done.
+that has claimed pieces can rely on the job's fields until it says that they are done.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from tcc.codegen.target import Target
 from tcc.codegen.workers import workers_text
 from tcc.runtime import layout as at
 
-PIECES = 4  # of each thread's share, where there is work enough for them
+PIECES = 64  # of each thread's share, where there is work enough for them
 
 
 def pool_text(target: Target) -> str:

@@ -12,6 +12,7 @@ MACHINES = {
     "aarch64": (98, "@llvm.aarch64.hint(i32 1)"),
     "riscv64": (98, "@llvm.donothing()"),
 }
+PART = 4  # of the pieces that are left of a run, one in so many is taken at a time
 FUTEX_WAIT_PRIVATE, FUTEX_WAKE_PRIVATE = 128, 129
 SIG_SETMASK = 2
 CLOCK_MONOTONIC, CLOCK_MONOTONIC_COARSE = 1, 6
@@ -140,11 +141,14 @@ look:
   %high = lshr i64 %word, 16
   %pieces = and i64 %high, 65535
   %piece = and i64 %word, 65535
-  %left = icmp ult i64 %piece, %pieces
-  %open = and i1 %current, %left
+  %some = icmp ult i64 %piece, %pieces
+  %open = and i1 %current, %some
   br i1 %open, label %take, label %through
 take:
-  %after = add i64 %word, 1
+  %left = sub i64 %pieces, %piece
+  %rounded = add i64 %left, {PART - 1}
+  %count = udiv i64 %rounded, {PART}
+  %after = add i64 %word, %count
   %swap = cmpxchg ptr %claim, i64 %word, i64 %after acq_rel monotonic, align 8
   %mine = extractvalue {{ i64, i1 }} %swap, 1
   br i1 %mine, label %do, label %look
@@ -160,14 +164,15 @@ do:
   %first = mul i64 %owner, %pieces
   %index = add i64 %first, %piece
   %all = mul i64 %team, %pieces
-  %following = add i64 %index, 1
+  %following = add i64 %index, %count
   %before = mul i64 %units, %index
   %upto = mul i64 %units, %following
   %begin = udiv i64 %before, %all
   %end = udiv i64 %upto, %all
   call void %body(ptr %ctx, ptr %args, i64 %begin, i64 %end, i64 %self)
-  %undone = atomicrmw sub ptr %pending, i32 1 seq_cst
-  %last = icmp eq i32 %undone, 1
+  %done = trunc i64 %count to i32
+  %undone = atomicrmw sub ptr %pending, i32 %done seq_cst
+  %last = icmp eq i32 %undone, %done
   br i1 %last, label %tell, label %look
 tell:
   %waiter = getelementptr i64, ptr %pool, i64 {at.POOL_WAITER}

@@ -56,6 +56,7 @@ from tcc.codegen.products.record import (
     PACK_FIRST,
     PACK_ROWS,
     ROW_UNIT,
+    ROWS_SHARED,
     UNPACKED,
     Reach,
     Record,
@@ -224,6 +225,11 @@ class _Product:
         units, apart = x.ceil_div(self.n, self.width), r["apart"]
         all_have = x.less(x.sub(x.mul(apart, self.threads), 1), units)
         wide = x.both(x.both(x.less(1, self.threads), all_have), x.equal(r["serial"], 0))
+        if not self.target.avx512:
+            few = x.less(
+                x.ceil_div(self.m, unit_rows(self.target)), x.add(x.mul(self.threads, ROWS_SHARED), 1)
+            )
+            wide = x.both(wide, few)
         each, shared, after = e.label(), e.label(), e.label()
         e.branch_if(e.value(f"icmp ne i64 {wide}, 0"), each, shared)
         e.at(each)

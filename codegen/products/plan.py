@@ -370,7 +370,8 @@ def _split(t: VecType, target: Target, x: Index, sizes: Sizes, form: Size, copy:
 
     Where there are columns enough, more of them where each thread would copy A's blocks for itself, each has a product of its own:
     nobody waits for panels that others make, and the first tiles make them.  Otherwise threads share each block, whose columns are
-    split where there are few rows.  Products of a batch go to one thread each when they are small.
+    split where there are few rows; low tiles (AVX2) do wherever rows are enough (`ROWS_SHARED`), since a thread that is slower
+    than another then takes less of them.  Products of a batch go to one thread each when they are small.
     """
     m, n, depth, width = sizes["m"], sizes["n"], x.max(sizes["k"], 1), VECTORS * t.lanes
     kc, nc = copy["kc_most"], copy["nc_most"]

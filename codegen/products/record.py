@@ -46,6 +46,7 @@ FIELDS = {
 POINTERS = ("a", "b", "c", "args", "epilogue", "panels", "edge", "block", "finish", "beyond")
 GROUP = 8  # tiles whose rows of A are copied together by columns, so that whole lines of memory are read
 BLOCK_UNIT = 64  # rows of A's block are handed to threads in such units
+ROWS_SHARED = 8  # low tiles' rows of tiles: if threads have more than so many each, they share blocks
 ROW_UNIT = 256  # columns of a product of one row are handed to threads in such units
 BODY = "ptr %ctx, ptr %r, i64 %begin, i64 %end, i64 %thread"  # parameters of what threads share
 _HOT = ("_panel", "_row_panels")

@@ -42,8 +42,10 @@ from tcc.codegen.products.record import (
     NOT_FETCHED,
     PACK_FIRST,
     PACK_ROWS,
+    ROWS_SHARED,
     UNPACKED,
     engine_name,
+    unit_rows,
 )
 from tcc.codegen.target import KNOWN, Target, host, plain
 from tcc.ir.ops.linalg import panels_ref
@@ -133,8 +135,8 @@ class Product:
         self.run(a, b, out, threads, extras)
         return out
 
-    def run(self, a: Array, b: Array, c: Array, threads: int = 1, extras: Sequence[Array] = ()) -> None:
-        """Computes into `c`; scratch starts as NaN."""
+    def run(self, a: Array, b: Array, c: Array, threads: int = 1, extras: Sequence[Array] = ()) -> Array:
+        """Computes into `c`; the scratch of each thread, which starts as NaN."""
         size = c.itemsize
         strides = [s // size for s in (*a.strides[-2:], *b.strides[-2:], c.strides[-2])]
         batch = [x.strides[0] // size if x.ndim == 3 else 0 for x in (a, b, c)]
@@ -159,6 +161,8 @@ class Product:
         ctx[at.CTX_SCRATCH_BYTES] = each
         assert self.code(ctx, args) == 0
         assert np.isnan(scratch[-48:]).all(), "written behind the scratch that was asked for"
+        first = (ctx[at.CTX_SCRATCH] - scratch.ctypes.data) // 4
+        return scratch[first : first + threads * each // 4].reshape(threads, -1)
 
 
 def like(c: Array) -> Array:
@@ -351,6 +355,18 @@ def test_threads_do_not_disturb_each_other() -> None:
             want = alone(a, b, c)
             for _ in range(10):
                 assert np.array_equal(f(a, b, c, threads=2), want)
+
+
+def test_low_tiles_share_blocks_where_each_thread_has_rows_enough() -> None:
+    """Else each thread has columns of its own and makes their panels in its scratch."""
+    target, threads = plain(256), 2
+    enough = threads * ROWS_SHARED * unit_rows(target) + 1
+    for m in (enough - 1, enough):
+        a, b, c = operands((m, 300, 2600), "NN", "f32")
+        f, out = product(exact("f32", a, b, c), target), np.empty_like(c)
+        scratch = f.run(a, b, out, threads)
+        close(out, a, b)
+        assert np.isnan(scratch[1]).all() == (m == enough), m
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

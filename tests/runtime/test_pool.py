@@ -16,6 +16,7 @@ from tcc.codegen.jit import Image, compile_object
 from tcc.codegen.jit import function as c_function
 from tcc.codegen.pool import PIECES
 from tcc.codegen.target import host
+from tcc.codegen.workers import PART
 from tcc.runtime import layout as at
 from tcc.runtime.signature import OutputSpec, Signature
 from tcc.runtime.threads import Pool, pool, thread_count
@@ -23,7 +24,7 @@ from tcc.runtime.threads import Pool, pool, thread_count
 UNITS = 1003
 
 # body: for each of its units, times += 1 and range = where its range begins.
-# linger: the first range waits (not for ever) until all others are done; range = thread.
+# linger: the first range waits (not for ever) until all others are done; where a range begins, range = thread + 1.
 # outer: the same by a job of its own.  meet: waits (not for ever) until all ranges have begun, then range = thread.
 TEXT = """
 declare void @tcc_parallel(ptr, ptr, ptr, i64, i64)
@@ -76,19 +77,22 @@ define void @linger(ptr %ctx, ptr %args, i64 %begin, i64 %end, i64 %thread) #0 {
 entry:
   %unit = getelementptr [2 x i64], ptr %args, i64 %begin
   %owner.at = getelementptr i64, ptr %unit, i64 1
-  store i64 %thread, ptr %owner.at
+  %mark = add i64 %thread, 1
+  store i64 %mark, ptr %owner.at
+  %size = sub i64 %end, %begin
+  %others = sub i64 UNITS, %size
   %first = icmp eq i64 %begin, 0
   br i1 %first, label %wait, label %count
 wait:
   %k = phi i64 [0, %entry], [%k1, %wait]
   %k1 = add i64 %k, 1
   %now = load atomic i64, ptr %args seq_cst, align 8
-  %all = icmp sge i64 %now, OTHERS
+  %all = icmp sge i64 %now, %others
   %late = icmp ugt i64 %k, 3000000000
   %go = or i1 %all, %late
   br i1 %go, label %out, label %wait
 count:
-  %before = atomicrmw add ptr %args, i64 1 seq_cst
+  %before = atomicrmw add ptr %args, i64 %size seq_cst
   br label %out
 out:
   ret void
@@ -107,7 +111,7 @@ one:
 out:
   ret void
 }
-""".replace("OTHERS", str(2 * PIECES - 1))
+""".replace("UNITS", str(2 * PIECES))
 
 
 @pytest.fixture(scope="module")
@@ -149,9 +153,17 @@ def test_each_unit_is_done_once_a_round(job: Callable[[int], Job], threads: int)
 
 
 @pytest.mark.parametrize("threads", [2, 4])
-def test_ranges_are_equal_and_contiguous(job: Callable[[int], Job], threads: int) -> None:
-    units = 2 * PIECES * threads
-    assert [begin for _, begin in job(threads)(units)] == [2 * (unit // 2) for unit in range(units)]
+def test_ranges_are_a_part_of_what_is_left_of_a_run(job: Callable[[int], Job], threads: int) -> None:
+    """Whoever takes them: the last ones are a piece each, so that nobody waits for long."""
+    run = 2 * PIECES
+    seen = [begin for _, begin in job(threads)(run * threads)]
+    begins, piece = [], 0
+    while piece < PIECES:
+        begins.append(2 * piece)
+        piece += -(-(PIECES - piece) // PART)
+    assert begins[-PART:] == [run - 2 * k for k in range(PART, 0, -1)]
+    assert sorted({*seen}) == [run * thread + begin for thread in range(threads) for begin in begins]
+    assert seen == sorted(seen)
 
 
 def test_ranges_have_at_least_grain_units(job: Callable[[int], Job]) -> None:
@@ -179,12 +191,12 @@ def test_a_worker_that_does_not_come_is_not_waited_for(image: Image) -> None:
     assert [times for times, _ in the_job(UNITS, rounds=3)] == [3] * UNITS
 
 
-def test_a_worker_that_is_held_up_costs_a_piece(job: Callable[[int], Job]) -> None:
-    """A thread that lingers over one piece finds the rest of its pieces done by the others."""
+def test_a_worker_that_is_held_up_costs_what_it_has_taken(job: Callable[[int], Job]) -> None:
+    """A thread that lingers over what it took first finds the rest of its pieces done by the others."""
     the_job = job(2)
-    done = [thread for _, thread in the_job(2 * PIECES, body="linger")]
+    done = [mark for _, mark in the_job(2 * PIECES, body="linger") if mark]
     slow = done[0]
-    assert done.count(slow) == 1 and set(done) == {0, 1}
+    assert done.count(slow) == 1 and set(done) == {1, 2}
 
 
 def test_the_pools_slots_are_distinct() -> None:
