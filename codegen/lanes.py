@@ -110,8 +110,9 @@ class Lanes:
     def cast(self, value: str, dtype: str) -> str:
         """`value` as another dtype: floats become integers towards zero, integers wrap, nonzero is true.
 
-        Floats become integers of 8 and 16 bits by way of 32, as in NumPy and C: instructions for vectors saturate, those for
-        single numbers wrap, and what is beyond the dtype must not hang on where in a row it stands.
+        Floats become integers of 8 and 16 bits by way of 32, as in NumPy and C, and unsigned ones by way of signed ones:
+        instructions for vectors saturate, those for single numbers wrap, and what is beyond the dtype must not hang on where in
+        a row it stands.
         """
         to = self.like(dtype)
         if dtype in HALVES and dtype != self.dtype:
@@ -130,13 +131,24 @@ class Lanes:
             return self.convert("fpext" if dtype == "f64" else "fptrunc", value, to.type)
         if self.is_float and to.width < 32:
             return self.like("i32").cast(self.cast(value, "i32"), dtype)
+        if self.is_float and not to.signed:
+            return self._unsigned(value, to)
         if self.is_float:
-            return self.convert("fptosi" if to.signed else "fptoui", value, to.type)
+            return self.convert("fptosi", value, to.type)
         if to.is_float:
             return self.convert("sitofp" if self.signed else "uitofp", value, to.type)
         if not self.is_bool and self.width > to.width:
             return self.convert("trunc", value, to.type)
         return self.convert("sext" if self.signed else "zext", value, to.type)
+
+    def _unsigned(self, value: str, to: Lanes) -> str:
+        """A float as an integer: what is negative wraps, and half the range is taken from large ones, and given back."""
+        half = 2 ** (to.width - 1)
+        large = self.e.value(f"fcmp oge {self.type} {value}, {self.const(half)}")
+        near = self.select(large, self.binary("fsub", value, self.const(half)), value)
+        return to.binary(
+            "xor", self.convert("fptosi", near, to.type), to.select(large, to.const(half), to.const(0))
+        )
 
 
 def halved(t: VecType) -> VecType:

@@ -11,7 +11,8 @@ from typing import Any
 from tcc.build import cast
 from tcc.functions import DictFunction, In, Recipe, left_behind, with_updates
 from tcc.graph import ancestors, rebuild, shown_inputs, toposort
-from tcc.locations import place, warn
+from tcc.ir.callers import warn
+from tcc.locations import place
 from tcc.modes import get_mode
 from tcc.printing import visible
 from tcc.settings import config, device_name

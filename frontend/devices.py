@@ -17,9 +17,9 @@ from tcc.callables import Specialised, explained
 from tcc.devicecode import DeviceCode
 from tcc.driver import Program
 from tcc.failures import refuse_certain_failures
+from tcc.ir.callers import warn
 from tcc.ir.clone import clone
 from tcc.ir.dims import Size
-from tcc.locations import warn
 from tcc.lower import Lowered
 from tcc.runtime.buffers import Container
 from tcc.runtime.callable import Parameter

@@ -17,8 +17,9 @@ from tcc.backward import backward
 from tcc.creation import arange
 from tcc.elemwise import clip
 from tcc.graph import Shown, inputs
+from tcc.ir.callers import warn
 from tcc.ir.optable import OpDef, Undefined
-from tcc.locations import place, warn
+from tcc.locations import place
 from tcc.loops import scan
 from tcc.settings import config
 from tcc.types import TensorType, tensor_type

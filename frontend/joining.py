@@ -11,7 +11,7 @@ import numpy as np
 from tcc import build
 from tcc.build import as_size, node, shape_of, size_arithmetic, size_of
 from tcc.graph import Shown
-from tcc.locations import warn
+from tcc.ir.callers import warn
 from tcc.shapes import (
     as_sizes,
     dimshuffle,

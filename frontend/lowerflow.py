@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from tcc.graph import Apply, dependent, toposort
+from tcc.graph import Apply, dependent, toposort, variables_in
 from tcc.ir import dims
 from tcc.ir.builder import Builder
 from tcc.ir.clone import clone_block
@@ -40,7 +40,8 @@ def eager(nodes: Sequence[Apply], results: Sequence[Variable]) -> list[Apply]:
         read = node.operands[:1] if node.name == "ifelse" else node.sources
         owners = [v.owner for v in read]
         if node.name == "scan" and not has_steps(node):
-            owners = [v.owner for v in node.operands] + [o for o in owners if o not in risky]
+            always = [*node.operands, *variables_in(node.attrs)]  # its length among them
+            owners = [v.owner for v in always] + [o for o in owners if o not in risky]
         waiting += owners
     return [node for node in nodes if node in needed]
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tcc.graph import Apply, toposort
-from tcc.locations import warn
+from tcc.ir.callers import warn
 from tcc.settings import config
 from tcc.sharedvar import TensorSharedVariable
 from tcc.types import Packed

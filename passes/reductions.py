@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import reduce
 
 import numpy as np
 
@@ -124,10 +125,15 @@ def of_number(op: Op, b: Builder) -> Value | None:
 
 
 def repeated(b: Builder, x: Value, sizes: Sequence[Size]) -> Value:
-    """The sum of as many x as the product of the sizes, which may be more than float16 can count."""
+    """The sum of as many x as the product of the sizes, which may be more than float16 or an integer can count; sums of integers
+    wrap around as their counts do."""
     wide = "f32" if x.type.dtype in HALVES else x.type.dtype
-    count = b.broadcast(b.size_value(product(list(sizes)), dtype=wide), shape=list(x.type.shape))
-    total = b.mul(x if wide == x.type.dtype else b.cast(x, dtype=wide), count)
+    if wide in FLOATS and len(sizes) > 1:
+        count = b.cast(reduce(b.mul, [b.size_value(size, dtype="f64") for size in sizes]), dtype=wide)
+    else:
+        count = b.size_value(product(list(sizes)), dtype=wide)
+    many = b.broadcast(count, shape=list(x.type.shape))
+    total = b.mul(x if wide == x.type.dtype else b.cast(x, dtype=wide), many)
     result: Value = total if wide == x.type.dtype else b.cast(total, dtype=x.type.dtype)
     return result
 

@@ -11,12 +11,12 @@ import contextlib
 import hashlib
 import os
 import time
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 from tcc.ir import knobs
+from tcc.ir.callers import is_users, warn
 from tcc.ir.files import PART, replacing
 
 FORMAT = "v1"  # the subfolder; a change of the format or of what keys cover takes the next one
@@ -56,6 +56,7 @@ class Cache:
         self.hits = self.misses = 0
         self._total: int | None = None  # bytes, as far as this process knows
         self._writable = True
+        self._unsaid = ""  # why it is not writable, if the user has not been told
 
     def get(self, key: str) -> bytes | None:
         """What was put under `key`, or None."""
@@ -67,17 +68,19 @@ class Cache:
         return data
 
     def put(self, key: str, data: bytes) -> None:
-        """Keeps `data`; if that fails, warns once and gives up writing for this process."""
-        if self.folder is None or not self._writable:
-            return
-        path = self._path(key)
+        """Keeps `data`; if that fails, warns once, at the user's line, and gives up writing for this process."""
+        if self.folder is not None and self._writable:
+            self._put(self._path(key), data)
+        if self._unsaid and is_users():
+            message, self._unsaid = self._unsaid, ""
+            warn(message, RuntimeWarning)
+
+    def _put(self, path: Path, data: bytes) -> None:
         try:
             self._write(path, MAGIC + _digest(data) + data)
         except OSError as e:
             self._writable = False
-            warnings.warn(
-                f"compiled code is not kept, {self.folder}: {e.strerror or e}", RuntimeWarning, stacklevel=2
-            )
+            self._unsaid = f"compiled code is not kept, {self.folder}: {e.strerror or e}"
             return
         self._total = self._measure() if self._total is None else self._total + len(data)
         if self._total > self.limit:
@@ -178,9 +181,7 @@ def open_default() -> Cache:
     """The cache that the settings ask for.  A folder of another user is not used: its entries are run as code."""
     folder = _default_folder() if knobs.CACHE.get() else None
     if folder is not None and _owner(folder) not in (None, 0, os.getuid()):
-        warnings.warn(
-            f"compiled code is not kept, {folder} belongs to another user", RuntimeWarning, stacklevel=2
-        )
+        warn(f"compiled code is not kept, {folder} belongs to another user", RuntimeWarning)
         folder = None
     return Cache(folder, knobs.CACHE_MB.get() << 20)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from tcc import build, elemwise
-from tcc.locations import warn
+from tcc.ir.callers import warn
 from tcc.tensor.nnet import abstract_conv, bn, separable
 from tcc.tensor.nnet import basic as nnet
 from tcc.tensor.signal import pool

@@ -14,7 +14,7 @@ from tcc import equality
 from tcc.compiling import function
 from tcc.fgraph import FunctionGraph
 from tcc.graph import Body, copied, toposort
-from tcc.locations import warn
+from tcc.ir.callers import warn
 from tcc.settings import config
 from tcc.testvalues import value_of
 from tcc.variable import Constant, SharedVariable, Variable, as_variable

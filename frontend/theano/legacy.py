@@ -20,8 +20,8 @@ from tcc.elemwise import abs_ as abs
 from tcc.elemwise import int_div as intdiv
 from tcc.elemwise import true_div as truediv
 from tcc.gradient import DisconnectedType
+from tcc.ir.callers import warn
 from tcc.joining import stacklists as stacklist
-from tcc.locations import warn
 from tcc.loops import scan
 from tcc.modes import get_mode
 from tcc.printing import debugprint

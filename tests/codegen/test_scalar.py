@@ -141,6 +141,20 @@ def test_casts_are_c_s(dtype: str, shape: str) -> None:
     check(shape, cases)
 
 
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("dtype", ["f32", "f64"])
+def test_floats_wrap_around_unsigned_integers(dtype: str, shape: str) -> None:
+    cases: list[Case] = []
+    for bits in (32, 64):
+        half = 2.0 ** (bits - 1)
+        edges = [-half, half - 1024, half, 1.999 * half, -1, -1.5, -2, 0, 0.5]
+        a = np.append(edges, np.random.default_rng(0).uniform(-half, 2 * half, 55)).astype(DTYPES[dtype][0])
+        a = a[a < 2 * half]
+        wanted = np.array([int(x) % 2**bits for x in a], f"uint{bits}")
+        cases.append(("cast(a)", f"u{bits}", wanted, (a,)))
+    check(shape, cases)
+
+
 def test_negative_powers_of_integers_are_rounded_to_zero() -> None:
     a = np.array([0, 1, -1, -1, 2, -3], np.int32)
     b = np.array([-1, -5, -2, -3, -1, -2], np.int32)

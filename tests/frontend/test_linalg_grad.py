@@ -123,3 +123,19 @@ def test_gradients_of_matrices_without_elements() -> None:
     assert f(np.zeros((0, 3))).shape == (0, 3)
     q, r = nlinalg.qr(x)
     assert tcc.function([x], tcc.grad(q.sum() + r.sum(), x))(np.zeros((3, 0))).shape == (3, 0)
+
+
+def test_second_derivatives_go_through_loops_whose_length_such_an_op_decides() -> None:
+    """The steps are as many as the first gradient has elements, and it is made of a factorisation, which may fail."""
+    k, v, th = T.dmatrix("k"), T.dvector("v"), T.dvector("th")
+    scaled = k * th[0] * th[1]
+    logdet = 2 * T.log(T.diag(slinalg.cholesky(scaled))).sum()
+    quadratic = T.dot(v, slinalg.solve(scaled, v))
+    f = tcc.function([k, v, th], [tcc.hessian(cost, th) for cost in (logdet, quadratic)])
+    a = np.random.default_rng(0).standard_normal((4, 4))
+    a, x, (s, t) = a @ a.T + np.eye(4), np.arange(1.0, 5.0), (0.5, 2.0)
+    q = x @ np.linalg.solve(a, x)
+    got = f(a, x, [s, t])
+    np.testing.assert_allclose(got[0], np.diag([-4 / s**2, -4 / t**2]), rtol=1e-9, atol=1e-9)
+    wanted = q / (s * t) * np.array([[2 / s**2, 1 / (s * t)], [1 / (s * t), 2 / t**2]])
+    np.testing.assert_allclose(got[1], wanted, rtol=1e-9)

@@ -445,3 +445,12 @@ def test_lengths_of_shape_vectors() -> None:
     reps = T.concatenate([[1], m.shape[1:]])
     wide = T.tile(v.dimshuffle(0, "x"), reps, ndim=2)
     np.testing.assert_array_equal(wide.eval({v: [1.0, 2.0], m: np.zeros((5, 3))}), [[1] * 3, [2] * 3])
+
+
+def test_more_equal_numbers_than_64_bits_count_are_summed() -> None:
+    n, m, x = T.lscalar("n"), T.lscalar("m"), T.fvector("x")
+    ones = [T.ones((n, m), dtype).sum() for dtype in ("float64", "float32")]
+    f = tcc.function([n, m, x], [*ones, (T.ones((n, 1), "float64") * x).sum()], mode="FAST_RUN")
+    for sizes in ((3, 4), (2**32, 2**31), (2**33, 2**33), (2**62, 2)):
+        wanted = float(sizes[0]) * sizes[1]
+        assert [float(v) for v in f(*sizes, np.ones(4, "f4"))] == [wanted, wanted, 4.0 * sizes[0]]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import multiprocessing
 import os
+import threading
 import warnings
 from pathlib import Path
 from typing import Any
@@ -121,6 +122,17 @@ def test_a_place_that_cannot_be_a_folder(tmp_path: Path) -> None:
     with pytest.warns(RuntimeWarning, match="Not a directory"):
         blocked.put(KEY, DATA)
     assert blocked.get(KEY) is None and blocked.clear() == 0 and blocked.stats().entries == 0
+
+
+def test_the_program_is_warned_where_it_calls_and_not_in_a_thread_of_ours(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    blocked = Cache(tmp_path / "file")
+    ours = threading.Thread(target=blocked.put, args=(KEY, DATA))
+    ours.start()
+    ours.join()
+    with pytest.warns(RuntimeWarning, match="Not a directory") as caught:
+        blocked.put(KEY, DATA)
+    assert [w.filename for w in caught] == [__file__]
 
 
 @pytest.mark.skipif(os.getuid() == 0, reason="root may write anywhere")

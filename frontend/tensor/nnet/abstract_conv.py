@@ -10,8 +10,8 @@ import numpy as np
 from tcc import build
 from tcc.build import size_arithmetic, size_of
 from tcc.creation import arange
+from tcc.ir.callers import warn
 from tcc.joining import concatenate
-from tcc.locations import warn
 from tcc.settings import config
 from tcc.shapes import reshape
 from tcc.tensor.nnet.convolution import Convolution, entries, floats, with_shape

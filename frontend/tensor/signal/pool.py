@@ -12,7 +12,7 @@ from tcc.creation import arange
 from tcc.elemwise import TO_FLOAT, add, and_, ge, int_div, lt, maximum, minimum, mul, sub, switch
 from tcc.graph import Shown
 from tcc.indexing import take
-from tcc.locations import warn
+from tcc.ir.callers import warn
 from tcc.reductions import max as largest
 from tcc.reductions import sum as total
 from tcc.shapes import as_sizes, dimshuffle
