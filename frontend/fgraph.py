@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tcc.graph import Apply, inputs, toposort
@@ -10,6 +10,12 @@ from tcc.variable import SharedVariable, Variable
 
 if TYPE_CHECKING:
     from tcc.functions import Recipe
+
+
+def shown_toposort(given: Iterable[Variable], outputs: Iterable[Variable]) -> list[Apply]:
+    """The nodes between variables and `outputs` as the program was written, those that make a node's `inputs` before it."""
+    stop = set(given)
+    return toposort(outputs, stop=lambda v: v in stop, inputs=lambda node: node.inputs)
 
 
 class FunctionGraph:
@@ -22,9 +28,8 @@ class FunctionGraph:
         self.inputs, self.outputs = list(inputs), list(outputs)
 
     def toposort(self) -> list[Apply]:
-        """Its nodes, operands before users."""
-        stop = set(self.inputs)
-        return toposort(self.outputs, stop=lambda v: v in stop)
+        """Its nodes, those that make a node's `inputs` before it."""
+        return shown_toposort(self.inputs, self.outputs)
 
     @property
     def apply_nodes(self) -> set[Apply]:
@@ -32,7 +37,7 @@ class FunctionGraph:
 
     @property
     def variables(self) -> set[Variable]:
-        return {*self.inputs, *self.outputs, *(v for n in self.toposort() for v in (*n.sources, *n.results))}
+        return {*self.inputs, *self.outputs, *(v for n in self.toposort() for v in (*n.inputs, *n.results))}
 
     def clients(self, v: Variable) -> list[tuple[Any, int]]:
         """(node, number of the input) for each use of a variable; ("output", number) where it is a result.

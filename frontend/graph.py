@@ -183,12 +183,13 @@ class Apply:
     @property
     def sources(self) -> list[Variable]:
         """All that its results hang on."""
-        return [*self.operands, *self.extra]
+        return list(sources(self))
 
     @property
     def inputs(self) -> list[Variable]:
-        """As the user knows them, and Theano's op of this name has them: the axis of a Join comes first, casts are left out."""
-        return self.sources if self.shown is None else list(self.shown.inputs)
+        """As the user knows them, and Theano's op of this name has them: the axis of a Join comes first, casts are left out, and so
+        are the sizes of broadcasts that nobody wrote."""
+        return list(shown_inputs(self)) if self.shown is not None or self.implicit else self.sources
 
     @property
     def outputs(self) -> list[Variable]:
@@ -247,8 +248,16 @@ def with_variables(value: Any, change: Callable[[Variable], Any]) -> Any:
     return change(value) if hasattr(value, "owner") else value
 
 
-def toposort(outputs: Iterable[Variable], stop: Callable[[Variable], bool] | None = None) -> list[Apply]:
-    """The nodes that `outputs` hang on, operands before users; nothing above a variable where `stop` is true."""
+def sources(node: Apply) -> tuple[Variable, ...]:
+    return (*node.operands, *node.extra)
+
+
+def toposort(
+    outputs: Iterable[Variable],
+    stop: Callable[[Variable], bool] | None = None,
+    inputs: Callable[[Apply], Iterable[Variable]] = sources,
+) -> list[Apply]:
+    """The nodes that `outputs` hang on by their `inputs`, operands before users; nothing above a variable where `stop` is true."""
     order: list[Apply] = []
     done: set[Apply] = set()
     stack: list[tuple[Apply, Iterator[Variable] | None]] = []
@@ -262,7 +271,7 @@ def toposort(outputs: Iterable[Variable], stop: Callable[[Variable], bool] | Non
                 if node in done:
                     stack.pop()
                     continue
-                rest = iter((*node.operands, *node.extra))
+                rest = iter(inputs(node))
                 stack[-1] = (node, rest)
             for v in rest:
                 if v.owner is not None and v.owner not in done and (stop is None or not stop(v)):

@@ -50,7 +50,6 @@ TITLES = {
     "matmul": "dot",
     "rebroadcast": "Rebroadcast",
     "scan": "for{cpu,scan_fn}",
-    "shape_of": "Shape_i",
     "slice": "Subtensor",
     "softmax": "Softmax",
     "sort": "SortOp",
@@ -80,6 +79,8 @@ def label(node: Apply) -> str:
         return name.title() + ("" if _whole(node) else f"{{axis={list(node.attrs['axes'])}}}")
     if name == "dimshuffle":
         return "InplaceDimShuffle{" + ",".join("x" if a == -1 else str(a) for a in node.attrs["order"]) + "}"
+    if name == "shape_of":
+        return f"Shape_i{{{node.attrs['axis']}}}"
     if name == "reshape":
         return f"Reshape{{{node.result.type.ndim}}}"
     if name in ("insert", "scatter"):

@@ -10,9 +10,28 @@ from pathlib import Path
 from typing import Any
 
 from tcc.ir import knobs
-from tcc.settings import FLAGS, GROUPS, HISTORIC, HISTORIC_NAMES, assign, config
+from tcc.settings import FLAGS, GROUPS, HISTORIC, HISTORIC_NAMES, TheanoConfigParser, assign
+from tcc.settings import config as settings
 
 NAMES = {name.lower(): name for name in (*HISTORIC, *FLAGS)}  # in files case does not matter
+
+
+class Config(TheanoConfigParser):
+    """`theano.config`: `tcc.config`, but that a program cannot change the device."""
+
+    def __init__(self) -> None:
+        object.__setattr__(self, "__dict__", settings.__dict__)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "device":
+            raise Exception(
+                "Can't change the value of this config parameter after initialization! "
+                f"(THEANO_FLAGS=device={value}, or tcc.config.device, says where functions run)"
+            )
+        super().__setattr__(name, value)
+
+
+config = Config()
 
 
 class Variable:
@@ -32,7 +51,7 @@ variables = [Variable(name) for name in (*FLAGS, *HISTORIC)]
 
 
 def read() -> None:
-    """Sets `config` by what THEANO_FLAGS says, or else ~/.theanorc (THEANORC: other files); TCC_FLAGS wins over both.
+    """Sets `tcc.config` by what THEANO_FLAGS says, or else ~/.theanorc (THEANORC: other files); TCC_FLAGS wins over both.
 
     An unknown flag is a warning, a wrong value ValueError, as in Theano.  A GPU that cannot be used is a warning, too.
     """
@@ -45,7 +64,7 @@ def read() -> None:
 
             use_gpu(text)
         else:
-            config.take(name, text, source)
+            settings.take(name, text, source)
 
 
 def _given() -> Iterator[tuple[str, str, str]]:

@@ -19,6 +19,7 @@ from tcc.devices import chosen
 from tcc.elemwise import abs_ as abs
 from tcc.elemwise import int_div as intdiv
 from tcc.elemwise import true_div as truediv
+from tcc.fgraph import shown_toposort
 from tcc.gradient import DisconnectedType
 from tcc.ir.callers import warn
 from tcc.joining import stacklists as stacklist
@@ -108,8 +109,7 @@ def variables(i: Iterable[Any], o: Iterable[Any]) -> list[Any]:
 
 def io_toposort(inputs: Iterable[Any], outputs: Iterable[Any], *_: Any, **__: Any) -> list[Any]:
     """The nodes between inputs and outputs, operands before users."""
-    stop = set(inputs)
-    return graph.toposort(list(outputs), stop=lambda v: v in stop)
+    return shown_toposort(inputs, outputs)
 
 
 list_of_nodes = io_toposort

@@ -76,7 +76,7 @@ _INDEXING = _from(
 )
 # What `from theano.tensor import *` brings along besides.
 _STAR = {"np": "numpy:", "numpy": "numpy:", "theano": f"{L}:root", **_from(L, "compile gof")} | {
-    "config": "tcc.settings:config"
+    "config": "tcc.theano.flags:config"
 }
 _BASIC = _from(
     L,
@@ -164,7 +164,8 @@ TREE: dict[str, Entry] = {
             **_GRADIENT,
             **_from("tcc.sharedvar", "shared"),
             **_from("tcc.loops", "scan map reduce foldl foldr"),
-            **_from("tcc.settings", "config change_flags"),
+            **_from("tcc.settings", "change_flags"),
+            **_from("tcc.theano.flags", "config"),
             **_from("tcc.printing", "pp debugprint"),
             **_from(L, "__version__ _asarray dot get_scalar_constant_value sparse_grad"),
             **_from("tcc.updates", "OrderedUpdates"),
@@ -191,13 +192,13 @@ TREE: dict[str, Entry] = {
     ),
     "configparser": Entry(
         names={
-            **_from("tcc.settings", "config change_flags TheanoConfigParser"),
+            **_from("tcc.settings", "change_flags TheanoConfigParser"),
             "_config_var_list": "tcc.theano.flags:variables",
-            **_from("tcc.theano.flags", "AddConfigVar StrParam IntParam FloatParam BoolParam EnumStr"),
+            **_from("tcc.theano.flags", "config AddConfigVar StrParam IntParam FloatParam BoolParam EnumStr"),
         }
     ),
     "configdefaults": Entry(
-        names={**_from("tcc.settings", "config"), **_from(L, "local_bitwidth python_int_bitwidth")}
+        names={**_from("tcc.theano.flags", "config"), **_from(L, "local_bitwidth python_int_bitwidth")}
     ),
     "ifelse": Entry(names={**_from("tcc.branches", "ifelse"), **_from(O, "IfElse")}),
     "raise_op": Entry(names={"Assert": "tcc.debug:Assert", "assert_op": f"{L}:assert_op"}),
@@ -246,7 +247,7 @@ TREE: dict[str, Entry] = {
             **_from("tcc.sharedvar", "shared"),
             **_from("tcc.user_op", "as_op"),
             **_from(C, "ViewOp view_op"),
-            **_from("tcc.settings", "config"),
+            **_from("tcc.theano.flags", "config"),
             **_from("tcc.graphop", "OpFromGraph"),
             **_from("tcc.compiling", "function"),
             **_from("tcc.shapes", "specify_shape"),

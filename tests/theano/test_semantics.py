@@ -190,6 +190,35 @@ def test_the_graph_of_a_function_can_be_looked_at() -> None:
         assert graph.outputs[0].owner.inputs[k] is v
 
 
+def test_the_graph_of_a_function_lists_what_was_written() -> None:
+    """Sizes that broadcasts are made to are none of it; what a node reads is made before it."""
+    x, y, i = T.matrix("x"), T.vector("y"), T.ivector("i")
+
+    def written(*outputs: Any) -> list[str]:
+        f = tcc.function([x, y, i], list(outputs), on_unused_input="ignore")
+        order = f.maker.fgraph.toposort()
+        for n, node in enumerate(order):
+            assert all(v.owner is None or v.owner in order[:n] for v in node.inputs)
+        assert {n for n in order if not n.implicit} >= {v.owner for v in outputs}
+        return [str(n.op) for n in order if not n.implicit]
+
+    assert written(T.nnet.softmax(T.dot(x, x.T)) + y + i) == [
+        "InplaceDimShuffle{1,0}",
+        "dot",
+        "Softmax",
+        *["Elemwise{add,no_inplace}"] * 2,
+    ]
+    assert written(T.set_subtensor(x[:, : y.shape[0]], 2.0)) == [
+        "Shape",
+        "Subtensor{int64}",
+        "IncSubtensor{Set;::, :int64:}",
+    ]
+    mean = written(x.mean(axis=0) * y)
+    assert mean.count("Shape_i{0}") == 1 and len(mean) == 4
+    loop, _ = tcc.scan(lambda v, h: h + v * T.exp(y), x, T.zeros_like(y))
+    assert sum(name.startswith("for") for name in written(loop[-1])) == 1
+
+
 def test_classes_of_branches_and_of_pooling_along_one_axis() -> None:
     c, x, y = T.iscalar("c"), T.vector("x"), T.vector("y")
     pick = ops.IfElse(2)(c, x, y, y, x)

@@ -55,6 +55,19 @@ def test_modules_are_somewhere() -> None:
     assert Path(theano.__file__).is_file() and Path(theano.tensor.__file__).is_file()
 
 
+def test_the_device_is_chosen_before_the_program_runs() -> None:
+    theano = importlib.import_module("theano")
+    with pytest.raises(
+        Exception, match="Can't change the value of this config parameter after initialization!"
+    ):
+        theano.config.device = "cuda0"
+    assert theano.config.device == tcc.config.device and isinstance(theano.config, type(tcc.config))
+    with tcc.change_flags(floatX="float32", device="cpu"):
+        assert theano.config.floatX == "float32"
+        theano.config.floatX = "float64"
+        assert tcc.config.floatX == "float64" and theano.tensor.config is theano.config
+
+
 def test_star_imports() -> None:
     names: dict[str, Any] = {}
     exec("from theano import *\nfrom theano.tensor import *", names)
