@@ -21,11 +21,26 @@ def shown_toposort(given: Iterable[Variable], outputs: Iterable[Variable]) -> li
 class FunctionGraph:
     """From inputs to outputs, as the program was written: tcc optimises its IR (`tcc dump`, `tcc explain`), not this graph.
 
-    Updates are outputs behind the function's own, and shared variables are inputs behind its own.
+    Updates are outputs behind the function's own, and shared variables are inputs behind its own.  Nothing changes a graph, so
+    that `clone` need not copy one.
     """
 
-    def __init__(self, inputs: Sequence[Variable], outputs: Sequence[Variable]) -> None:
+    def __init__(
+        self,
+        inputs: Sequence[Variable],
+        outputs: Sequence[Variable],
+        features: Iterable[Any] = (),
+        clone: bool = True,
+    ) -> None:
         self.inputs, self.outputs = list(inputs), list(outputs)
+        for feature in features or ():
+            self.attach_feature(feature)
+
+    def attach_feature(self, feature: Any) -> None:
+        """Tells a feature, such as one that knows shapes, of its graph: `feature.on_attach(self)`, if it wants to know."""
+        on_attach = getattr(feature, "on_attach", None)
+        if on_attach is not None:
+            on_attach(self)
 
     def toposort(self) -> list[Apply]:
         """Its nodes, those that make a node's `inputs` before it."""

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from tcc import equality
+from tcc.build import size_of, size_variable
 from tcc.compiling import function
 from tcc.fgraph import FunctionGraph
 from tcc.graph import Body, copied, toposort
@@ -277,3 +278,19 @@ def shape_of_variables(
     f = function(given, [v.shape for v in tensors], mode="FAST_COMPILE", on_unused_input="ignore")
     found = f(*(np.zeros(input_shapes[v], v.dtype) for v in given))
     return {v: tuple(map(int, shape)) for v, shape in zip(tensors, found)}
+
+
+class ShapeFeature:
+    """What knows a graph's shapes: `shape_of[v]` is a tuple of int64 scalars, constants where sizes are known, and None for what has
+    no shape.  A graph has it as its `shape_feature`."""
+
+    def __init__(self) -> None:
+        self.shape_of: dict[Any, tuple[Any, ...] | None] = {}
+
+    def on_attach(self, fgraph: Any) -> None:
+        fgraph.shape_feature = self
+        for v in fgraph.variables:
+            has_shape = hasattr(v.type, "broadcastable")
+            self.shape_of[v] = (
+                tuple(size_variable(size_of(v, a)) for a in range(v.type.ndim)) if has_shape else None
+            )

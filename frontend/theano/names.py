@@ -377,6 +377,7 @@ TREE: dict[str, Entry] = {
         names={
             **_from(O, "Assert MakeVector Shape_i"),
             **_from(L, "assert_op make_vector"),
+            **_from(G, "ShapeFeature"),
             "assert_": f"{L}:assert_op",
             **REGISTER,
             **_from(R, "local_optimizer in2out out2in"),

@@ -179,6 +179,20 @@ def test_shapes_of_all_variables_for_shapes_of_the_inputs() -> None:
         theano.tensor.utils.shape_of_variables(graph, {x: (5, 3)})
 
 
+def test_a_feature_of_a_graph_knows_its_shapes() -> None:
+    x, y = tt.dmatrix("x"), tt.dvector("y")
+    total = (x * y).sum(axis=0, keepdims=True)
+    out = total[:, 1:] + total.sum()
+    graph = theano.gof.FunctionGraph([x, y], [out], features=[tt.opt.ShapeFeature()], clone=False)
+    shapes = graph.shape_feature.shape_of
+    assert shapes[total][0].data == 1
+    sizes = theano.function([x, y], [*shapes[out], *shapes[x], *shapes[y]])
+    assert [int(n) for n in sizes(np.ones((4, 3)), np.ones(3))] == [1, 2, 4, 3, 3]
+    scalar = theano.gof.FunctionGraph([y], [y.sum()])
+    scalar.attach_feature(tt.opt.ShapeFeature())
+    assert scalar.shape_feature.shape_of[scalar.outputs[0]] == ()
+
+
 def test_modes_of_what_the_list_of_optimisations_finds() -> None:
     found = theano.compile.mode.optdb.query(theano.gof.Query(include=["fast_run"], exclude=["inplace"]))
     x = tt.dvector("x")
