@@ -13,22 +13,23 @@ from tcc.codegen.emit import VecType, is_number
 from tcc.codegen.gather import Places
 from tcc.codegen.index import at_most, plus, times
 from tcc.codegen.kernel import Kernel
-from tcc.codegen.nest import Fold, identity_value
+from tcc.codegen.nest import Fold, identity_value, iota
 from tcc.codegen.rows import AHEAD_SHORT
 from tcc.codegen.target import Target
-from tcc.codegen.vectors import LINE, fetch, lane_mask, splat
+from tcc.codegen.vectors import LINE, fetch, gather, lane_mask, splat
 from tcc.ir.core import Op
 from tcc.ir.dims import product
 from tcc.ir.types import itemsize
 
 WAYS = 4  # accumulators of a dense row
+SHORT = 32  # elements of a row, of which several are walked side by side where they can be gathered
 STRETCH = 1 << 13  # elements of a row that are looked through again: they are still near
 
 
 def arg_kernel(op: Op, target: Target) -> Kernel:
     """A unit of parallel work is one result, or a vector of them."""
     w = Extremes(op, target)
-    return w.dense() if w.t.strides[w.axis] == 1 else w.across()
+    return w.dense() if w.t.strides[w.axis] == 1 and not w.gathered else w.across()
 
 
 class Extremes(Places):
@@ -39,6 +40,13 @@ class Extremes(Places):
         self.fold = Fold(op.name[3:], self.dtype)
         self.kept = [a for a in range(self.t.rank) if a != self.axis]
         self.lanes = target.vector(scalar.elem(self.dtype)).lanes
+        self.gathered = self.is_gathered()
+
+    def is_gathered(self) -> bool:
+        """Whether lanes are short rows, whose elements are gathered: words that an instruction gathers."""
+        n = self.t.shape[self.axis]
+        short = isinstance(n, int) and n <= SHORT and bool(self.kept) and self.t.strides[self.axis] == 1
+        return short and itemsize(self.dtype) >= 4 and self.target.permutes and not self.target.avx512
 
     def at(self, places: Sequence[str], along: str) -> list[str]:
         """Indices of the operand from those of the result and that along the axis."""
@@ -230,7 +238,7 @@ class Extremes(Places):
     # -- lines beside each other -----------------------------------------------------------------------------------
 
     def across(self) -> Kernel:
-        beside = self.dense_beside(self.axis, (0,))
+        beside = self.kept[-1] if self.gathered else self.dense_beside(self.axis, (0,))
         if beside is None:
             self.lanes = 1
         out = -1 if beside is None else self.kept.index(beside)
@@ -244,11 +252,17 @@ class Extremes(Places):
     def best_of(self, places: Sequence[str], mask: str | None) -> str:
         """The index along the axis of the best element of each lane's line."""
         e, lanes = self.e, self.lanes
-        t, index, i1 = VecType(scalar.elem(self.dtype), lanes), VecType("i64", lanes), VecType("i1", lanes)
+        t, i1 = VecType(scalar.elem(self.dtype), lanes), VecType("i1", lanes)
+        index = VecType(f"i{8 * t.bytes}" if self.gathered else "i64", lanes)
+        offsets = self.offsets() if self.gathered else ""
 
         def step(i: str, carried: list[str]) -> list[str]:
             best, where = carried
-            value = self.vector(self.address(0, self.at(places, i)), lanes, mask)
+            first = self.address(0, self.at(places, i))
+            if self.gathered:
+                value = gather(e, t, first, offsets, mask, align=scalar.alignment(self.dtype))
+            else:
+                value = self.vector(first, lanes, mask)
             sign = ">" if self.fold.how == "max" else "<"
             operands = {"a": (self.dtype, value), "b": (self.dtype, best)}
             better = scalar.emit_scalar(e, self.target, f"a {sign} b", operands, lanes=lanes, result="bool")
@@ -257,13 +271,21 @@ class Extremes(Places):
                 nan = e.value(f"and {i1} {self.is_nan(value, lanes)}, {had}")
                 better = e.value(f"or {i1} {better}, {nan}")
             new = e.value(f"select {i1} {better}, {t} {value}, {t} {best}")
-            here = i if lanes == 1 else splat(e, index, i)
+            here = i if index.elem == "i64" else e.value(f"trunc i64 {i} to {index.elem}")
+            here = here if lanes == 1 else splat(e, index, here)
             return [new, e.value(f"select {i1} {better}, {index} {here}, {index} {where}")]
 
         # nothing is better than the worst there is, and index 0 is right for a line of those
         worst = t.const(identity_value(self.fold.how, self.dtype))
         n = self.size(self.t.shape[self.axis])
-        return e.loop(0, n, 1, step, [(t, worst), (index, index.const(0))])[1]
+        found = e.loop(0, n, 1, step, [(t, worst), (index, index.const(0))])[1]
+        return found if index.elem == "i64" else e.value(f"zext {index} {found} to <{lanes} x i64>")
+
+    def offsets(self) -> str:
+        """Of the rows that lanes walk, from the first of them."""
+        wide = VecType("i64", self.lanes)
+        step = splat(self.e, wide, self.size(self.t.strides[self.kept[-1]]))
+        return self.e.value(f"mul {wide} {iota(self.lanes)}, {step}")
 
     def store_lanes(self, places: Sequence[str], out: int, value: str, mask: str | None) -> None:
         e, lanes = self.e, self.lanes

@@ -11,7 +11,7 @@ from native import check
 from tcc.codegen.extremes import STRETCH
 from tcc.ir.types import numpy_dtype
 
-SHAPES = [(1,), (130,), (3, 0), (7, 131), (3, 5, 70)]
+SHAPES = [(1,), (130,), (3, 0), (37, 10), (2, 3, 5), (7, 131), (3, 5, 70)]
 TEXT = """
 func @f(%x: {dtype}[{sizes}]) -> ({results}) {{
 {lines}
