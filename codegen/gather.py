@@ -178,7 +178,7 @@ class Places:
             at_a = e.gep(a, times(e, pos.offset, self.size(sa)), elem)
             at_b = e.gep(b, times(e, pos.offset, self.size(sb)), elem)
             mask = pos.mask or None
-            value = scalar.load(e, self.target, dtype, pos.lanes, at_b, mask)
+            value = number or scalar.load(e, self.target, dtype, pos.lanes, at_b, mask)
             if mode == "add":
                 old = scalar.load(e, self.target, dtype, pos.lanes, at_a, mask)
                 operands = {"a": (dtype, old), "b": (dtype, value)}
@@ -186,8 +186,11 @@ class Places:
                 value = scalar.emit_scalar(e, self.target, body, operands, lanes=pos.lanes, result=dtype)
             scalar.store(e, self.target, dtype, pos.lanes, value, at_a, mask)
 
-        if sa == 1 and sb == 1:
+        number = ""
+        if sa == 1 and sb in (0, 1):
             lanes = vector.lanes
+            if sb == 0:
+                number = splat(e, vector, scalar.load(e, self.target, dtype, 1, b, None))
             whole = e.value(f"and i64 {n}, {-lanes}")
             e.loop(0, whole, lanes, lambda i, _: one(Position(i, lanes)))
 
@@ -212,16 +215,11 @@ def check_index_kernel(op: Op, target: Target) -> Kernel:
     # of unsigned indices only one of 64 bits can look negative, and that is too large
     low = "0" if t.dtype[0] == "u" else e.value(f"sub i64 0, {bound}")
 
-    def outside(value: str, lanes: int) -> str:
-        v = VecType("i64", lanes)
-        under = e.value(f"icmp slt {v} {value}, {splat(e, v, low)}")
-        over = e.value(f"icmp sge {v} {value}, {splat(e, v, bound)}")
-        return e.value(f"or {v.of('i1')} {under}, {over}")
-
     def body(i: str, _: list[str]) -> None:
         value = w.as_i64(t.dtype, w.load(0, w.unravel(i, t.shape)))
         fail, fine = e.label(), e.label()
-        e.branch_if(outside(value, 1), fail, fine)
+        under, over = e.value(f"icmp slt i64 {value}, {low}"), e.value(f"icmp sge i64 {value}, {bound}")
+        e.branch_if(e.value(f"or i1 {under}, {over}"), fail, fine)
         e.at(fail)
         e.declare("declare void @tcc_fail(ptr, i64, i64, i64, i64, i64)")
         e.line(f"call void @tcc_fail(ptr %ctx, i64 {op_id}, i64 {value}, i64 {bound}, i64 {i}, i64 0)")
@@ -230,15 +228,20 @@ def check_index_kernel(op: Op, target: Target) -> Kernel:
 
     def several(i: str, found: list[str]) -> list[str]:
         value = scalar.load(e, target, t.dtype, lanes, e.gep(w.pointers[0], i, scalar.memory_elem(t.dtype)))
-        bad = outside(w.as_i64(t.dtype, value, lanes), lanes)
-        return [e.value(f"or <{lanes} x i1> {found[0]}, {bad}")]
+        index = w.as_i64(t.dtype, value, lanes)
+        # one of both is negative (and one that wraps around is) where it is outside
+        above = e.value(f"sub {wide} {splat(e, wide, last)}, {index}")
+        below = e.value(f"sub {wide} {index}, {splat(e, wide, low)}")
+        either = e.value(f"or {wide} {above}, {below}")
+        return [e.value(f"or {wide} {found[0]}, {either}")]
 
     n, lanes, first = w.count(t.shape), 2 * target.vector("i64").lanes, "0"
     if lanes > 2 and w.is_dense(0):  # which one it is, is looked for only where there is one
         whole = e.value(f"and i64 {n}, {-lanes}")
-        some = VecType("i1", lanes)
-        (found,) = e.loop(0, whole, lanes, several, [(some, some.const(False))])
-        bad = e.call("i1", f"llvm.vector.reduce.or.{some.suffix}", (some, found))
+        wide, last = VecType("i64", lanes), e.value(f"sub i64 {bound}, 1")
+        (found,) = e.loop(0, whole, lanes, several, [(wide, wide.const(0))])
+        bad = e.call("i64", f"llvm.vector.reduce.or.{wide.suffix}", (wide, found))
+        bad = e.value(f"icmp slt i64 {bad}, 0")
         first = e.value(f"select i1 {bad}, i64 0, i64 {whole}")
     e.loop(first, n, 1, body)
     e.end("i32 0")

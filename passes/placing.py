@@ -34,6 +34,7 @@ from tcc.passes.writes import (
     moved_blocks,
     on_host,
     product_reads,
+    reads_one_number,
     reshaped_order,
     same_window,
     source_of,
@@ -125,11 +126,15 @@ class Ops:
         self.map_of([source], op, body, scope)
 
     def created(self, op: Op, scope: Scope) -> None:
-        """A value made of nothing, which no kernel took in: a map without operands; one number that is only to lie around windows is
-        there once."""
+        """A value made of nothing, which no kernel took in: a map without operands; one number that is only to lie around windows,
+        or to be scattered, is there once."""
         m = self.memory
         t = op.result.type
-        if self.pieces and op.name == "const" and all(lies_around(u, op.result) for u in op.result.users):
+        if (
+            self.pieces
+            and op.name == "const"
+            and all(reads_one_number(u, op.result) for u in op.result.users)
+        ):
             b = scope.builder
             number = m.alloc(b, Type(t.dtype), "")
             m.fill(b, number, op.attrs["value"], op.loc)

@@ -187,8 +187,21 @@ def without_axes(v: Value, axes: Sequence[int], shape: Sequence[Size], b: Builde
     return result
 
 
+@function_rule("max", "min", after=("concat",))
+def of_concat(op: Op, b: Builder) -> Value | None:
+    """max(concat(x, y)) along their axis -> maximum(max(x), max(y)), and so for min: nothing is put together"""
+    inner = made_by(op.operands[0], "concat")
+    if inner is None or len(inner.result.uses) > 1 or inner.attrs["axis"] not in op.attrs["axes"]:
+        return None
+    first, *others = (reduce_like(op, b, part, op.attrs["axes"]) for part in inner.operands)
+    for other in others:
+        first = b.maximum(first, other) if op.name == "max" else b.minimum(first, other)
+    return first
+
+
 RULES: list[AnyRule] = [
     of_own_dtype,
+    of_concat,
     over_size_one,
     of_dimshuffle,
     twice,

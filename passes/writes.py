@@ -47,6 +47,14 @@ def lies_around(op: Op, value: Value) -> bool:
     )
 
 
+def reads_one_number(op: Op, value: Value) -> bool:
+    """Whether `op` reads `value`, a number that fills its shape, as well where it is there once."""
+    scattered = (
+        op.name == "scatter" and value is op.operands[1] and value not in (op.operands[0], *op.operands[2:])
+    )
+    return lies_around(op, value) or scattered
+
+
 def on_host(op: Op) -> bool:
     """Whether Python runs it, on dense arrays: rows that say so, and what computes with complex numbers as a whole."""
     return op.defn.host or (op.name not in MOVES and is_complex(op))

@@ -97,10 +97,10 @@ def bincount(x: Any, weights: Any = None, minlength: Any = None, assert_nonneg: 
         raise TypeError("Inputs must be of dimension 1.")
     if x.type.dtype not in DISCRETE or x.type.dtype == "bool":
         raise TypeError(f"bincount counts integers, got {x.type}")
-    at = build.cast(x, "int64")
+    at = x
     if assert_nonneg:
         at = Assert("Input to bincount has negative values!")(at, every(ge(at, 0)))
-    most = largest(join(0, at, np.array([-1]))) + 1
+    most = largest(join(0, build.cast(at, "int64"), np.array([-1]))) + 1
     if minlength is not None:
         most = build.elementwise("maximum", most, build.cast(as_variable(minlength), "int64"))
     size = build.as_size(most)

@@ -71,8 +71,31 @@ func @f(%x: f32[n], %i: {kind}[k]) -> (f32[k]) {{
         (got,) = function(x, i)
         assert np.array_equal(got, x[i])
         for at in {0, n // 2, n - 1} if n else ():
-            for wrong in (13, 200) if kind == "u8" else (13, -14):
+            ends = np.iinfo(numpy_dtype(kind))
+            for wrong in (13, 200) if kind == "u8" else (13, -14, ends.min, ends.max):
                 bad = i.copy()
                 bad[at], bad[-1] = wrong, wrong
                 with pytest.raises(IndexError, match=rf"index {wrong} is out of bounds.*13"):
                     function(x, bad)
+
+
+@pytest.mark.parametrize("mode", ["set", "add"])
+def test_one_number_is_scattered(mode):
+    """To points, and to rows of a vector and more; the place of the number has one element."""
+    func = parse_func(f"""
+func @f(%x: f32[n], %w: f32[n,m], %i: i32[k]) -> (f32[n], f32[n,m]) {{
+  %a = const {{value = 2.5, type = f32[k]}} : f32[k]
+  %b = const {{value = 0.5, type = f32[k,m]}} : f32[k,m]
+  %y = scatter %x, %a, %i {{axes = [0], mode = "{mode}"}} : f32[n]
+  %z = scatter %w, %b, %i {{axes = [0], mode = "{mode}"}} : f32[n,m]
+  yield %y, %z
+}}""")
+    function, _ = compile_native(func, {}, exact=False)
+    rng = np.random.default_rng(2)
+    for m, k in ((1, 0), (3, 5), (19, 40)):
+        x, w, i = rng.random(13, np.float32), rng.random((13, m), np.float32), rng.integers(-13, 13, k)
+        want_x, want_w = x.copy(), w.copy()
+        for put, number in ((want_x, 2.5), (want_w, 0.5)):
+            np.add.at(put, i, number) if mode == "add" else put.__setitem__(i, number)
+        got_x, got_w = function(x, w, i.astype(np.int32))
+        assert np.array_equal(got_x, want_x) and np.array_equal(got_w, want_w)
