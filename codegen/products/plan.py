@@ -80,6 +80,7 @@ _FEW_PANELS = (
 _MANY_TILES = 16  # rows of tiles that pay for a copy of B, and that threads share by rows
 _SOME_TILES = 2  # rows of tiles that pay for a copy of B that the first of them makes
 _WAY_BYTES = 4096  # lines a multiple of this apart are in one set of the first-level cache, of 12 or 8
+_WAYS = 8  # of that cache at least: lines that one set holds
 _FAR_BYTES = 2048  # lines of memory so far apart are on another page at every second step
 _DOT_COPY = 1 << 16  # elements of the short side that are worth a copy to make them contiguous along k
 _FEW_ROWS_CACHES = 4  # low tiles of few rows copy a B of so many second-level caches as they come to it
@@ -344,8 +345,8 @@ def _fetches(
 def _a_copy(t: VecType, target: Target, x: Index, sizes: Sizes) -> Size:
     """Whether A is copied, for which there have to be columns enough that use the copy.
 
-    By rows where neighbouring rows fall on one cache set, or on two, of which a tile's take nearly all ways, if more columns use the
-    copy.  By columns, where each step of k is on other lines than the last: if rows are more than a few, since numbers of a tile's
+    By rows where neighbouring rows fall on one cache set, or on two, of which a high tile's take nearly all ways, if more columns use
+    the copy.  By columns, where each step of k is on other lines than the last: if rows are more than a few, since numbers of a tile's
     rows lie on two or three lines where one or two would do; on AMD's if there are more steps than the first-level cache and the
     table of pages hold, or if they lie far apart.
     """
@@ -360,7 +361,7 @@ def _a_copy(t: VecType, target: Target, x: Index, sizes: Sizes) -> Size:
     if not target.scattered_lines:
         rather = x.either(rather, x.less(_SOME_TILES * tile_rows(target)[0], sizes["m"]))
     columns = x.both(x.both(x.equal(sizes["ars"], 1), used), rather)
-    crowded = x.either(on_one, x.both(on_two, wide))
+    crowded = x.either(on_one, x.both(on_two, wide)) if tile_rows(target)[0] > _WAYS else on_one
     rows = x.both(x.both(by_rows, used), crowded)
     return x.pick(columns, A_COLUMNS, x.pick(rows, A_ROWS, A_UNPACKED))
 

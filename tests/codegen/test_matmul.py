@@ -656,7 +656,7 @@ def test_low_tiles_copy_b_by_its_size_and_the_rows_that_read_it() -> None:
         (20, 650, 2600, (PACK_ROWS, A_UNPACKED, 128)),
         (20, 650, 5200, (PACK_ROWS, A_UNPACKED, 192)),
         (256, 256, 256, (PACK_FIRST, A_UNPACKED, 256)),
-        (512, 512, 512, (PACK_ROWS, A_ROWS, 512)),
+        (512, 512, 512, (PACK_ROWS, A_UNPACKED, 512)),
         (1024, 1024, 1024, (PACK_ROWS, A_ROWS, 1024)),
     ):
         a, b, c = np.empty((m, k), np.float32), np.empty((k, n), np.float32), np.empty((m, n), np.float32)
