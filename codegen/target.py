@@ -59,6 +59,11 @@ class Target(NamedTuple):
         return self.f16c and self.vector_bits >= 256
 
     @property
+    def assembles(self) -> bool:
+        """Whether register tiles are written as x86's instructions: those of AVX2 (codegen/assembly.py)."""
+        return self.f16c and self.vector_bits == 256
+
+    @property
     def registers(self) -> int:
         """Of whole vectors, at least."""
         return 32 if self.avx512 or self.triple.startswith("aarch64") else 16

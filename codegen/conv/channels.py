@@ -14,17 +14,18 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from tcc.codegen.assembly import Reads, one_step
 from tcc.codegen.conv.axes import Run
 from tcc.codegen.conv.channels_plan import ChannelsPlan, Cut
 from tcc.codegen.conv.pad import write_pad
 from tcc.codegen.conv.plan import TURN
 from tcc.codegen.conv.rounds import Do, ImageRounds
 from tcc.codegen.conv.text import Number
-from tcc.codegen.conv.walk import Place
+from tcc.codegen.conv.walk import Meets
 from tcc.codegen.index import Index
 from tcc.codegen.kernel import Kernel
 from tcc.codegen.products.pack import copy_transposed, pack_name
-from tcc.codegen.vectors import load, store
+from tcc.codegen.vectors import store
 from tcc.ir.dims import Size, add, known, mul
 
 
@@ -222,7 +223,7 @@ class ByChannels(ChannelsPlan):
 
         self.each_step(phase, entry)
 
-    def _places_of(self, cut: Cut, phase: tuple[Run, ...]) -> list[Place]:
+    def _places_of(self, cut: Cut, phase: tuple[Run, ...]) -> list[Meets]:
         """Of the operands of a tile's step: the pixels' elements, and the vectors of filters."""
         x = Index(self.e)
 
@@ -246,24 +247,26 @@ class ByChannels(ChannelsPlan):
         pitch = known(self.axes[2].pitch)
         pixels = [(y, x) for y in range(rows) for x in range(cols)]
 
-        def step(_: Number, places: list[str], sums: list[str]) -> list[str]:
-            a, b = places
-            vectors = [load(e, t, e.gep(b, j * t.lanes, t.elem)) for j in range(v)]
-            return self.multiply([e.gep(a, y * pitch + x, t.elem) for y, x in pixels], vectors, sums)
+        reads = Reads(
+            tuple((0, (y * pitch + x) * t.bytes) for y, x in pixels),
+            tuple((1, j * t.lanes * t.bytes) for j in range(v)),
+        )
 
-        def by_table(k: str, s: list[str]) -> list[str]:
+        def by_table(_: str, s: list[str]) -> list[str]:
             entry, sums = s[0], s[1:]
             where = [e.value(f"load i64, ptr {e.gep(entry, i, 'i64')}") for i in range(2)]
             return [
                 e.gep(entry, 2, "i64"),
-                *step(k, [e.gep(p, w) for p, w in zip(("%a", "%b"), where)], sums),
+                *one_step(e, t, reads, [e.gep(p, w) for p, w in zip(("%a", "%b"), where)], sums),
             ]
 
         at = [(y * apart + x) * cut.lanes + j * t.lanes for y, x in pixels for j in range(v)]
         sums = self.resumed(at) if self.in_parts else ["zeroinitializer"] * len(at)
         start = [(t, q) for q in sums]
         if walk := cut.walks[number]:
-            done = walk.through(e, "%k", [(0, "%a"), (1, "%b")], start, step)
+            done = walk.through(
+                e, "%k", [(0, "%a"), (1, "%b")], start, walk.round_of(e, self.target, t, reads, (0, 1))
+            )
         else:
             done = e.loop(0, "%k", 1, by_table, [("ptr", "%table"), *start])[1:]
         for place, value in zip(at, done, strict=True):

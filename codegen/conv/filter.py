@@ -18,16 +18,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from tcc.codegen.assembly import FAR, Assembly, Reads, Registers, one_step
 from tcc.codegen.conv.axes import ceil_div
 from tcc.codegen.conv.filter_out import channels_together, is_turned, scratch_bytes, write_sums_out
 from tcc.codegen.conv.filter_plan import FilterPlan
 from tcc.codegen.conv.pad import write_pad
 from tcc.codegen.conv.text import Number, round_bytes
 from tcc.codegen.conv.walk import Walk
+from tcc.codegen.emit import VecType
 from tcc.codegen.index import Index
 from tcc.codegen.kernel import Kernel
 from tcc.codegen.products.pack import copy_elements, copy_transposed, pack_name
-from tcc.codegen.vectors import load, splat, store
+from tcc.codegen.vectors import store
 from tcc.ir.dims import Size, add, floordiv, known, maximum, minimum, mul, sub
 from tcc.ir.types import dense_strides
 from tcc.runtime import layout as at
@@ -227,14 +229,14 @@ class ConvFilter(FilterPlan):
         """The sums after a line of `sum`, pixel by pixel."""
         e, t, count = self.e, self.t, self.pixels[2]
 
-        def step(_: Number, places: list[str], sums: list[str]) -> list[str]:
-            a, b = places
-            vectors = [load(e, t, e.gep(b, j * t.lanes, t.elem)) for j in range(self.v)]
-            return self.multiply([e.gep(a, o, t.elem) for o in offsets], vectors, sums)
+        x = Index(e)
+        reads = Reads(
+            tuple((0, x.mul(o, t.bytes)) for o in offsets),
+            tuple((1, j * t.lanes * t.bytes) for j in range(self.v)),
+        )
 
         def fetch_next(places: list[str]) -> None:
             """Nobody has copied the next channels, of whose rows a core sees only the ends coming."""
-            x = Index(e)
             for o in offsets:
                 next_block = x.add(o, x.mul(self.channels_at_once, self.size(self.channel)))
                 self.fetch(e.gep(places[0], next_block, t.elem), 1)
@@ -245,10 +247,16 @@ class ConvFilter(FilterPlan):
         each = known(count) // int(rounds) if many else 1
         steps = tuple((i * apart[0], i * apart[1]) for i in range(each))
         walk = Walk(((rounds, (each * apart[0], each * apart[1])),), steps)
-        begin = fetch_next if many and self.in_place else None
-        sums = walk.through(e, rounds, [(0, s[0]), (1, s[1])], [(t, q) for q in s[2:]], step, begin)
+        each_round = walk.round_of(e, self.target, t, reads, (0, 1))
+
+        def round(k: Number, places: list[str], sums: list[str]) -> tuple[list[str], list[str]]:
+            if many and self.in_place:
+                fetch_next(places)
+            return each_round(k, places, sums)
+
+        sums = walk.through(e, rounds, [(0, s[0]), (1, s[1])], [(t, q) for q in s[2:]], round)
         for i in range(each * int(rounds), known(count)) if many else ():
-            sums = step(i, [e.gep(p, i * far) for p, far in zip(s, apart)], sums)
+            sums = one_step(e, t, reads, [e.gep(p, i * far) for p, far in zip(s, apart)], sums)
         return sums
 
     def _around(
@@ -267,64 +275,59 @@ class ConvFilter(FilterPlan):
     def _add_line(self, s: list[str], offsets: Sequence[Number], pitch: Number) -> list[str]:
         """A line of `sum` where an element of a is read once for all taps: the vectors of b that these meet stay in registers."""
         e, t, v, taps = self.e, self.t, self.v, self.window
-        count = known(self.pixels[2])
-
-        def step(a: str, near: Sequence[Sequence[str]], acc: Sequence[str]) -> list[str]:
-            """The k-th tap meets the vectors near[k], where there are some."""
-            done = list(acc)
-            for i in range(0, self.h, taps):
-                one = e.value(f"load {t.elem}, ptr {e.gep(a, offsets[i], t.elem)}, align {t.bytes}")
-                many = splat(e, t, one)
-                for k, vectors in enumerate(near):
-                    for j, b in enumerate(vectors):
-                        at = (i + k) * v + j
-                        done[at] = e.call(t, f"llvm.fma.{t.suffix}", (t, many), (t, b), (t, done[at]))
-            return done
-
-        def vectors(b: str) -> list[str]:
-            return [load(e, t, e.gep(b, j * t.lanes, t.elem)) for j in range(v)]
-
-        a, b, acc = s[0], s[1], s[2:]
+        count, sums, bytes = known(self.pixels[2]), self.h * self.v, self.t.bytes
         # an image that is read in place has no zeros before and behind its elements
         before = known(self.axes[2].lo) if self.in_place else 0
         end = before + known(self.space[2]) if self.in_place else count + taps
-        near: list[list[str]] = []
-        for q in range(taps - 1):
-            near = [vectors(e.gep(b, q * self.width, t.elem)), *near]
-            if before <= q < end:
-                acc = step(e.gep(a, q - before, t.elem), near, acc)
+        far = max((o if isinstance(o, int) else FAR for o in offsets), default=0) + end * self.width
+        fits = far * bytes < FAR and sums + taps * v + 1 <= self.target.registers
+        kind = Assembly if self.target.assembles and fits else Registers
 
-        def pixel(_: str, s: list[str]) -> list[str]:
-            a, b, old, acc = s[0], s[1], s[2 : 2 + v * (taps - 1)], s[2 + v * (taps - 1) :]
-            near = [vectors(b), *(old[k : k + v] for k in range(0, len(old), v))]
-            kept = [b for some in near[:-1] for b in some]
-            return [e.gep(a, 1, t.elem), e.gep(b, self.width, t.elem), *kept, *step(a, near, acc)]
+        def pixels(places: Sequence[str], first: int, number: int, values: Sequence[str]) -> list[str]:
+            """The values, sums and then the vectors of the last pixels, after some more, from the `first` of those at
+            `places` on.  A vector's registers are those of the one as many pixels before as there are taps."""
 
-        start = [
-            ("ptr", e.gep(a, taps - 1 - before, t.elem)),
-            ("ptr", e.gep(b, (taps - 1) * self.width, t.elem)),
-        ]
-        values = [(t, w) for w in (*(b for some in near for b in some), *acc)]
+            def vector(q: int, j: int) -> int:
+                return sums + q % taps * v + j
+
+            acc, near = values[:sums], list(values[sums:])
+            young = [near[k * v : (k + 1) * v] for k in range(taps - 1)]
+            ring = [["poison"] * v] * taps
+            for k, vectors in enumerate(young):
+                ring[(first - 1 - k) % taps] = vectors
+            given = [*acc, *(value for some in ring for value in some)]
+            r = kind(e, t, places, given, 1)
+            for q in range(first, first + number):
+                at = q - first
+                for j in range(v) if q < count else ():
+                    r.load(vector(q, j), (1, (at * self.width + j * t.lanes) * bytes))
+                met = range(max(0, q - count + 1), min(taps, q + 1)) if before <= q < end else range(0)
+                for i in range(0, self.h, taps) if met else ():
+                    r.splat(len(given), (0, Index(e).mul(Index(e).add(offsets[i], at), bytes)))
+                    for k in met:
+                        for j in range(v):
+                            r.multiply_add((i + k) * v + j, len(given), vector(q - k, j))
+            done, last = r.written(), first + number - 1
+            return done[:sums] + [done[vector(last - k, j)] for k in range(taps - 1) for j in range(v)]
+
+        a, b, acc = s[0], s[1], s[2:]
+        start = [e.gep(a, -before, t.elem), b]
+        values = pixels(start, 0, taps - 1, [*acc, *["poison"] * (v * (taps - 1))])
+        at = [e.gep(a, taps - 1 - before, t.elem), e.gep(b, (taps - 1) * self.width, t.elem)]
         # after as many pixels as taps the vectors are where they began: those need not be moved
         inside = count - taps + 1
         together = 1 if self.target.avx512 or inside < 2 * taps else taps
         whole = inside // together * together
 
-        def pixels(q: str, s: list[str]) -> list[str]:
-            for _ in range(together):
-                s = pixel(q, s)
-            return s
+        def round(_: str, s: list[str]) -> list[str]:
+            after = pixels(s[:2], taps - 1, together, s[2:])
+            return [e.gep(s[0], together, t.elem), e.gep(s[1], together * self.width, t.elem), *after]
 
-        done = e.loop(0, whole, together, pixels, [*start, *values])
-        for _ in range(inside - whole):
-            done = pixel("", done)
-        old, acc = done[2 : 2 + v * (taps - 1)], done[2 + v * (taps - 1) :]
-        near = [old[k : k + v] for k in range(0, len(old), v)]
-        for q in range(taps - 1):
-            none: list[list[str]] = [[]] * (q + 1)
-            if count + q < end:
-                acc = step(e.gep(done[0], q, t.elem), [*none, *near[: taps - 1 - q]], acc)
-        return [e.gep(a, pitch, t.elem), e.gep(b, count * self.width, t.elem), *acc]
+        carried: list[tuple[VecType | str, str]] = [("ptr", p) for p in at]
+        carried += [(t, q) for q in values]
+        done = e.loop(0, whole, together, round, carried)
+        rest = pixels(done[:2], taps - 1 + whole, inside - whole + taps - 1, done[2:])
+        return [e.gep(a, pitch, t.elem), e.gep(b, count * self.width, t.elem), *rest[:sums]]
 
     def write_tiles(self) -> None:
         """Body over tiles: each for all images of the round."""

@@ -268,7 +268,7 @@ class _ByImages(ConvTile):
         tap, element = h * t.bytes, self.width * t.bytes
         row = some.count
 
-        def taps(_: Number, places: list[str], sums: list[str]) -> list[str]:
+        def taps(_: Number, places: list[str], sums: list[str]) -> tuple[list[str], list[str]]:
             for number, (from_first, met) in enumerate(some.taps):
                 if number:
                     places = kept_apart(e, places)
@@ -279,7 +279,7 @@ class _ByImages(ConvTile):
                 filters = [e.gep(a, i, t.elem) for i in range(h)]
                 for k, value in zip(at, self.multiply(filters, vectors, [sums[k] for k in at]), strict=True):
                     sums[k] = value
-            return sums
+            return kept_apart(e, places), sums
 
         levels: list[tuple[Number, tuple[int, int]]] = []
         tap_size, size = math.prod(self.kernel_size), self.inside

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from tcc.codegen import scalar
+from tcc.codegen.assembly import Reads, one_step
 from tcc.codegen.conv.axes import Run
 from tcc.codegen.conv.plan import ConvPlan
 from tcc.codegen.conv.text import Number, needed_mask
-from tcc.codegen.conv.walk import Place, Step, Walk, regular_walk
+from tcc.codegen.conv.walk import Meets, Walk, regular_walk
 from tcc.codegen.emit import VecType
 from tcc.codegen.epilogue import emit_block
 from tcc.codegen.index import Index
@@ -30,7 +31,7 @@ class ConvTile(ConvPlan):
         """How the tiles of each phase go through their steps, by numbers or by the table; once images have their layout."""
         self.walks = [self._walk(phase, self._places(phase)) for phase in self.phases]
 
-    def _walk(self, phase: tuple[Run, ...], places: Sequence[Place]) -> Walk | None:
+    def _walk(self, phase: tuple[Run, ...], places: Sequence[Meets]) -> Walk | None:
         sizes = [self.plane, *(a.pitch for a in self.axes), *(s for r in phase for s in (r.start, r.taps))]
         if self.target.avx512 or not all(isinstance(s, int) for s in sizes):
             return None
@@ -40,7 +41,7 @@ class ConvTile(ConvPlan):
         """What a tile goes through in whole rounds."""
         return self.depth_channels
 
-    def _places(self, phase: tuple[Run, ...]) -> list[Place]:
+    def _places(self, phase: tuple[Run, ...]) -> list[Meets]:
         """Of the operands of a tile's step: the filters' elements, and the vectors of pixels."""
         bytes, x = self.t.bytes, Index(self.e)
 
@@ -81,20 +82,15 @@ class ConvTile(ConvPlan):
         self.begin_function(name, *params)
         x = Index(e)
         counts = [*[t.lanes] * (v - 1), last or t.lanes]
-        reads = self._lane_masks(counts) if self.in_place and not self.panel else [None] * v
-        fetch_some = self._fetch_results(v) if self.direct else None
-
-        def step(k: Number, places: list[str], sums: list[str]) -> list[str]:
-            if fetch_some:
-                fetch_some(k)
-            return self._tile_step(places[0], places[1:], sums, reads)
-
+        reads = self._tile_reads(counts)
+        fetch_some = (self._fetch_results(v) if self.direct else None) or (lambda k: None)
         start: list[tuple[VecType, str]] = [(t, "zeroinitializer")] * (h * v)
         if walk := self.walks[number]:
             pointers = [(0, "%a"), *((1, f"%b{j}") for j in range(self.heads))]
-            done = walk.through(e, walk.levels[0][0], pointers, start, step)
+            round = walk.round_of(e, self.target, t, reads, [operand for operand, _ in pointers], fetch_some)
+            done = walk.through(e, walk.levels[0][0], pointers, start, round)
         else:
-            done = self._by_table(start, step)
+            done = self._by_table(start, reads, fetch_some)
 
         def aside() -> None:
             for i, value in enumerate(done):
@@ -122,8 +118,10 @@ class ConvTile(ConvPlan):
         """Of vectors with so many lanes each."""
         return [needed_mask([j < count for j in range(self.t.lanes)]) for count in counts]
 
-    def _by_table(self, start: Sequence[tuple[VecType, str]], step: Step) -> list[str]:
-        """The sums after %k steps, whose distances are the table's."""
+    def _by_table(
+        self, start: Sequence[tuple[VecType, str]], reads: Reads, before: Callable[[Number], None]
+    ) -> list[str]:
+        """The sums after %k steps, whose distances are the table's; `before` writes what is in front of each."""
         e, x = self.e, Index(self.e)
         heads = [f"%b{j}" for j in range(self.heads)]
 
@@ -139,20 +137,22 @@ class ConvTile(ConvPlan):
                     self.fetch(
                         e.gep(b, soon), len(start) // self.h // self.heads * self.t.lanes * self.t.bytes
                     )
-            done = step(k, [s[0], *(e.gep(b, where) for b in heads)], s[1:])
+            before(k)
+            done = one_step(e, self.t, reads, [s[0], *(e.gep(b, where) for b in heads)], s[1:])
             return [e.gep(s[0], self.h, self.t.elem), *done]
 
         return e.loop(0, "%k", 1, one, [("ptr", "%a"), *start])[1:]
 
-    def _tile_step(
-        self, a: str, heads: Sequence[str], sums: list[str], reads: Sequence[str | None]
-    ) -> list[str]:
-        """The sums after one step, whose filters' elements are at `a`; the vectors are read with these masks."""
-        e, t, vectors = self.e, self.t, []
-        for j, mask in enumerate(reads):
-            head, vector = (j, 0) if self.whole_rows else (0, j)
-            vectors.append(load(e, t, e.gep(heads[head], vector * t.lanes, t.elem), mask))
-        return self.multiply([e.gep(a, i, t.elem) for i in range(self.h)], vectors, sums)
+    def _tile_reads(self, counts: Sequence[int]) -> Reads:
+        """Of a step: the filters' elements, and vectors with so many lanes, which nothing but the image itself lacks."""
+        bytes, vectors = self.t.bytes, range(len(counts))
+        elements = tuple((0, i * bytes) for i in range(self.h))
+        masks = tuple(self._lane_masks(counts)) if self.in_place and not self.panel else ()
+        if self.whole_rows:
+            return Reads(elements, tuple((1 + j, 0) for j in vectors))
+        return Reads(
+            elements, tuple((1, j * self.t.lanes * bytes) for j in vectors), masks if any(masks) else ()
+        )
 
     def _fetch_results(self, v: int) -> Callable[[Number], None] | None:
         """The result's lines, and those that the block reads, arrive while the sums are made, or those of the block of

@@ -11,15 +11,18 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from tcc.codegen.assembly import Assembly, Reads, add_steps, one_step
 from tcc.codegen.emit import Emit, VecType
 from tcc.codegen.index import Index
 from tcc.codegen.index import Size as Number
+from tcc.codegen.target import Target
 from tcc.ir.dims import Size
 
 MOST_STEPS = 12  # of a round
 # what a tap of a channel meets in an operand, in bytes from its first
-Place = Callable[[int, Sequence[int]], Number]
-Step = Callable[[Number, list[str], list[str]], list[str]]
+Meets = Callable[[int, Sequence[int]], Number]
+# what is done in a round: its number, pointers and sums, to the pointers, as later text should know them, and sums after it
+Round = Callable[[Number, list[str], list[str]], tuple[list[str], list[str]]]
 
 
 def kept_apart(e: Emit, places: Sequence[str]) -> list[str]:
@@ -46,28 +49,15 @@ class Walk:
         rounds: Number,
         pointers: Sequence[tuple[int, str]],
         sums: Sequence[tuple[VecType, str]],
-        step: Step,
-        begin: Callable[[list[str]], None] | None = None,
+        round: Round,
     ) -> list[str]:
-        """The sums after so many rounds of `step(k, pointers, sums)`; each of the pointers is to one of the operands.  What
-        `begin(pointers)` writes stands before a round's steps."""
+        """The sums after so many rounds; each of the pointers is to one of the operands."""
         x, kinds = Index(e), [t for t, _ in sums]
         operands = [operand for operand, _ in pointers]
 
-        def moved(places: Sequence[str], distances: Sequence[int]) -> list[str]:
-            return [e.gep(p, distances[operand]) for p, operand in zip(places, operands, strict=True)]
-
-        def all_steps(k: Number, places: list[str], values: list[str]) -> tuple[list[str], list[str]]:
-            if begin:
-                begin(places)
-            for i, distances in enumerate(self.steps):
-                values = step(x.add(x.mul(k, len(self.steps)), i), moved(places, distances), values)
-                places = kept_apart(e, places)
-            return places, values
-
         def level(depth: int, k: Number, places: list[str], values: list[str]) -> tuple[list[str], list[str]]:
             if depth == len(self.levels):
-                return all_steps(k, places, values)
+                return round(k, places, values)
             turns, apart = self.levels[depth]
 
             def turn(i: str, s: list[str]) -> list[str]:
@@ -75,7 +65,7 @@ class Walk:
                 here, values = level(depth + 1, x.add(x.mul(k, turns) if depth else 0, i), here, values)
                 if depth + 1 < len(self.levels):  # from where the inner turns began
                     here = s[: len(operands)]
-                return [*moved(here, apart), *values]
+                return [*(e.gep(p, apart[operand]) for p, operand in zip(here, operands)), *values]
 
             carried: list[tuple[VecType | str, str]] = [("ptr", p) for p in places]
             carried += zip(kinds, values, strict=True)
@@ -84,8 +74,38 @@ class Walk:
 
         return level(0, 0, [p for _, p in pointers], [value for _, value in sums])[1]
 
+    def round_of(
+        self,
+        e: Emit,
+        target: Target,
+        t: VecType,
+        reads: Reads,
+        operands: Sequence[int],
+        before: Callable[[Number], None] = lambda k: None,
+    ) -> Round:
+        """All steps of a round, one by one, which read so of the `operands` that pointers are to, behind what `before` writes
+        for each number of a step."""
 
-def regular_walk(channels: Size, taps: Sequence[Size], places: Sequence[Place]) -> Walk | None:
+        def round(k: Number, places: list[str], sums: list[str]) -> tuple[list[str], list[str]]:
+            x = Index(e)
+            apart = [[distances[operand] for operand in operands] for distances in self.steps]
+            numbers = [x.add(x.mul(k, len(apart)), i) for i in range(len(apart))]
+            steps = [reads.moved(distances) for distances in apart] if reads.assembled(target) else []
+            if steps and all(step.assembled(target) for step in steps):
+                for number in numbers:
+                    before(number)
+                return places, add_steps(Assembly(e, t, places, sums, len(reads.vectors) + 1), steps)
+            for number, distances in zip(numbers, apart, strict=True):
+                before(number)
+                here = [e.gep(p, distance) for p, distance in zip(places, distances, strict=True)]
+                sums = one_step(e, t, reads, here, sums)
+                places = kept_apart(e, places)
+            return places, sums
+
+        return round
+
+
+def regular_walk(channels: Size, taps: Sequence[Size], places: Sequence[Meets]) -> Walk | None:
     """Through all taps of each of the channels; None where distances are not known, or not the same from turn to turn."""
     counts = [n for n in taps if isinstance(n, int) and n]
     if not isinstance(channels, int) or len(counts) < len(taps):

@@ -70,7 +70,8 @@ def micro_kernel(
     `resumes` takes `load` for 0; B may be `far`, in memory.
     Loads through masks take time that multiply-adds would have: 4 to 6 % of the wide tile's on Intel's.
 
-    A `plain` one has a single loop, and so fetches nothing of C: two thirds of the time to compile.
+    A `plain` one has a single loop, and so fetches nothing of C, and stores through masks where CPUs have them, slow ones: half the
+    time to compile.
 
     A tile that `keeps` copies B's rows to `keep` as a panel: the first tile that reads them in memory, where waiting for them is
     hidden behind its arithmetic.
@@ -227,8 +228,8 @@ class _Tile:
             count = e.value(f"sub i64 %cols, {last * t.lanes}")
             store_first(e, t, sums[last :: self.vectors], places, count)
 
-        if self.target.avx512:
-            put(self.vectors, self.masks)
+        if self.target.avx512 or self.plain and self.target.assembles:
+            put(self.vectors, self.masks if self.target.avx512 else self._edge())
             return
         full = e.value(f"icmp eq i64 %cols, {self.vectors * t.lanes}")
         e.when(full, put_whole)

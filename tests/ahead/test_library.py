@@ -218,3 +218,15 @@ def test_results_go_by_their_names_too(build: Build) -> None:
     x = T.fvector("x")
     made = build({"lambda": tcc.function([x], {"low": x.min(), "high": x.max()})})(np.arange(3, dtype="f4"))
     assert (made.low, made.high) == (0, 2) and made == (made.high, made.low)
+
+
+def test_a_convolution_has_the_bits_of_the_program(build: Build) -> None:
+    """Its tiles are instructions where there is AVX2, which LLVM reads for a library too."""
+    x, w = (
+        T.ftensor4("x"),
+        tcc.shared(np.random.default_rng(0).random((6, 3, 3, 3), dtype="float32"), name="w"),
+    )
+    f = tcc.function([x], T.nnet.conv2d(x, w, border_mode="half"))
+    model = build({"f": f}, {"x": (2, 3, 16, 16)})
+    given = np.random.default_rng(1).random((2, 3, 16, 16), dtype="float32")
+    np.testing.assert_array_equal(model(given), f(given))
