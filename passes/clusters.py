@@ -13,7 +13,7 @@ from tcc.ir.core import Block, Op, Value
 from tcc.ir.dims import Size
 from tcc.passes.access import inline
 from tcc.passes.checks import guarded
-from tcc.passes.groups import Group, Limits, fusable, is_pick, judge, member, space
+from tcc.passes.groups import Finished, Group, Limits, Members, fusable, is_pick, judge, member, space
 from tcc.passes.sizes import op_names
 
 LAST = 1 << 60  # the level of `yield`
@@ -115,13 +115,15 @@ class Clusters:
         self.group_of.update((op, merged) for op in ops)
         return merged
 
-    def absorb(self, product: Op, epilogue: Group, group: Group) -> None:
-        """Makes `epilogue`, a part of `group` that alone reads `product`, one group with it."""
-        del self.groups[self.group_of[product]], self.groups[group]
+    def absorb(self, finished: Finished, epilogue: Group, group: Group) -> None:
+        """Makes `epilogue`, a part of `group` that alone reads a product, one group with it."""
+        made: Members = {op: () for op in finished.ops}
+        for old in (*(self.group_of[op] for op in made), group):
+            del self.groups[old]
         rest = Group(
             group.dims, {op: read for op, read in group.ops.items() if op not in epilogue.ops}, group.level
         )
-        joined = Group(epilogue.dims, {product: (), **epilogue.ops}, group.level, product=product)
+        joined = Group(epilogue.dims, {**made, **epilogue.ops}, group.level, finished=finished)
         for part in (joined, rest) if rest.ops else (joined,):
             self.groups[part] = None
             self.group_of.update((op, part) for op in part.ops)

@@ -10,7 +10,7 @@ from tcc.ir.core import Op, Value
 from tcc.ir.types import FLOATS
 from tcc.passes.access import Access, identity
 from tcc.passes.clusters import Clusters
-from tcc.passes.groups import REDUCTIONS, Group, accesses, escapes
+from tcc.passes.groups import REDUCTIONS, Finished, Group, accesses, escapes, is_whole
 from tcc.passes.manager import Context
 
 CONVOLUTIONS = frozenset({"conv", "conv_input"})
@@ -41,25 +41,49 @@ def absorb(clusters: Clusters, products: Carriers, updated: Mapping[Value, Value
     for group in list(clusters.groups):
         if group.dims is None:
             continue
-        made = [v.op for v in group.reads if v.op in clusters.group_of]
-        found = [
-            op
-            for op in made
-            if op is not None and op.name in products.rows and len(group.dims) in RANKS[op.name]
-        ]
-        if len(group.ops) > 1 or group.first.name != "add":
-            if any(updated.get(op.result) in group.reads for op in group.ops):
+        updates = any(updated.get(op.result) in group.reads for op in group.ops)
+        if updates and (len(group.ops) > 1 or group.first.name != "add"):
+            continue
+        for finished in reversed(_finished(group, clusters, products)):
+            if updates and finished.reshaped(group.dims):
                 continue
-        for product in reversed(found):
             problem = ""
             for part in _parts(group):
-                problem = _problem(product, part, products.columns)
+                problem = _problem(finished, part, products.columns)
                 if not problem:
-                    clusters.absorb(product, part, group)
+                    clusters.absorb(finished, part, group)
                     break
             if not problem:
                 break
-            ctx.remark(product, f"no epilogue: {problem}")
+            ctx.remark(finished.product, f"no epilogue: {problem}")
+
+
+def _finished(group: Group, clusters: Clusters, products: Carriers) -> list[Finished]:
+    """The products that a group reads over its whole space, as they are or with their rows reshaped, as those of an array of
+    three axes by a matrix are."""
+    assert group.dims is not None
+    found: dict[Finished, None] = {}
+    for a in (a for read in group.ops.values() for a in read):
+        op = a.value.op
+        if op is not None and op.name == "reshape":
+            op = op.operands[0].op
+        if op is None or op.name not in products.rows or op not in clusters.group_of:
+            continue
+        finished = Finished(op, a.value)
+        if a.value.op not in clusters.group_of or len(op.result.type.shape) not in RANKS[op.name]:
+            continue
+        if not finished.reshaped(group.dims):
+            fits = a.axes == identity(len(group.dims))
+        else:
+            fits = (
+                op.name not in CONVOLUTIONS
+                and len(group.dims) > op.result.type.rank
+                and is_whole(a, group.dims)
+            )
+            fits = fits and op.result.type.shape[-1:] == group.dims[-1:]
+        if fits:
+            found[finished] = None
+    return list(found)
 
 
 def _parts(group: Group) -> Iterator[Group]:
@@ -81,10 +105,10 @@ def _parts(group: Group) -> Iterator[Group]:
         )
 
 
-def _problem(product: Op, group: Group, columns: bool) -> str:
-    """Why `group` cannot be the epilogue of `product`, or ""."""
+def _problem(finished: Finished, group: Group, columns: bool) -> str:
+    """Why `group` cannot be the epilogue of a product, or ""."""
     assert group.dims is not None
-    result = product.result
+    product, result = finished.product, finished.result
     # the CPU adds up in the result's memory, which has to be of the totals' dtype; of these it makes none with a block
     free = product.name == "matmul_widening"
     if product.blocks or not (free or result.type.dtype in FLOATS):
@@ -95,31 +119,38 @@ def _problem(product: Op, group: Group, columns: bool) -> str:
         return "its results have gaps"
     if group.row:
         return "what reads it is a row kernel"
-    if any(user not in group.ops for user in result.users):
+    view = result.op if result is not product.result else None
+    if escapes(result, group) or (view is not None and len(product.result.uses) > 1):
         return "it has another reader"
     outer = [op.result for op in group.ops if escapes(op.result, group)]
     types = {t.with_dtype(result.type.dtype) if free else t for t in (v.type for v in outer)}
-    if len(outer) != 1 or types != {result.type}:
+    if len(outer) != 1 or types != {result.type.with_shape(*group.dims)}:
         return f"what reads it makes {', '.join(str(v.type) for v in outer)}"
     for op in group.ops:
         for a in accesses(op):
-            if not _readable(a, group, product):
+            if not _readable(a, group, finished):
                 return f"it would read {a.value!r} across columns"
     return ""
 
 
-def _readable(a: Access, group: Group, product: Op) -> bool:
-    """Whether an epilogue can read it: a constant, or contiguous along the columns; along all pixels of a convolution."""
+def _readable(a: Access, group: Group, finished: Finished) -> bool:
+    """Whether an epilogue can read it: a constant, or contiguous along the columns; along all pixels of a convolution.
+    Behind a reshape, where rows have other numbers, for all rows alike, or as all of them lie."""
     assert group.dims is not None
     rank = len(group.dims)
-    inner = tuple(range(2 if product.name in CONVOLUTIONS else rank - 1, rank))
+    inner = tuple(range(2 if finished.product.name in CONVOLUTIONS else rank - 1, rank))
     if a.part:  # the block's values have the product's dtype
         return False
     if a.generated:
         return a.value.op is not None and a.value.op.name == "const"
-    if a.value is product.result:
-        return a.axes == identity(rank)
-    if a.value.op in group.ops or not any(axis in a.axes for axis in inner):
+    reshaped, whole = finished.reshaped(group.dims), is_whole(a, group.dims)
+    if a.value is finished.result:
+        return whole if reshaped else a.axes == identity(rank)
+    if a.value.op in group.ops:
+        return True
+    if reshaped and any(axis not in (None, rank - 1) and group.dims[axis] != 1 for axis in a.axes):
+        return whole and contiguous(a.value, rank)
+    if not any(axis in a.axes for axis in inner):
         return True
     return a.axes[-len(inner) :] == inner and contiguous(a.value, len(inner))
 

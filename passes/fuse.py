@@ -111,7 +111,9 @@ def _ordered(block: Block, clusters: Clusters) -> list[Group | Op]:
 
 def _absorbs(unit: Group | Op, op: Op) -> bool:
     """Whether inline ops that `op` of `unit` reads are written into its block."""
-    return isinstance(unit, Group) and _is_nest(unit) and op is not unit.product
+    return (
+        isinstance(unit, Group) and _is_nest(unit) and (unit.finished is None or op not in unit.finished.ops)
+    )
 
 
 def _direct(op: Op, block: Block) -> list[Op]:

@@ -8,6 +8,7 @@ be merged, and a lower one can be moved up to a consumer when its other consumer
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -34,6 +35,21 @@ class Limits(NamedTuple):
 Members = dict[Op, tuple[Access, ...]]
 
 
+class Finished(NamedTuple):
+    """A matrix product or convolution, and what its readers see of it: its result, or a reshape of that."""
+
+    product: Op
+    result: Value
+
+    def reshaped(self, dims: Sequence[Size]) -> bool:
+        """Whether the rows of the product have other numbers in the space of its readers, `dims`."""
+        return self.result is not self.product.result or len(dims) != self.result.type.rank
+
+    @property
+    def ops(self) -> list[Op]:
+        return [op for op in dict.fromkeys((self.product, self.result.op)) if op is not None]
+
+
 @dataclass(eq=False)
 class Group:
     """Operations that become one kernel.  `dims` is the iteration space; None: not a loop nest, one op by itself."""
@@ -42,7 +58,7 @@ class Group:
     ops: Members
     level: int
     row: bool = False  # numbers of whole rows are read inside
-    product: Op | None = None  # the matrix product among `ops` whose epilogue the others are
+    finished: Finished | None = None  # the product among `ops` whose epilogue the others are
 
     @property
     def first(self) -> Op:
@@ -55,6 +71,11 @@ class Group:
         whole = identity(len(self.dims))
         found = (a.value for read in self.ops.values() for a in read if a.axes == whole)
         return {v: None for v in found if v.op not in self.ops}
+
+
+def is_whole(a: Access, dims: Sequence[Size]) -> bool:
+    """Whether it reads an element of its own for each point of the space `dims`, in the order of its axes."""
+    return [k for k in a.axes if k is not None and dims[k] != 1] == [k for k, n in enumerate(dims) if n != 1]
 
 
 def fusable(op: Op) -> bool:

@@ -6,8 +6,8 @@ from tcc.ir.builder import Builder
 from tcc.ir.core import Attrs, Block, Op, Value
 from tcc.ir.dims import Size
 from tcc.ir.types import Type
-from tcc.passes.access import Access, Axes
-from tcc.passes.groups import REDUCTIONS, Group, accesses, escapes, space
+from tcc.passes.access import Access, Axes, identity
+from tcc.passes.groups import REDUCTIONS, Finished, Group, accesses, escapes, is_whole, space
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
@@ -16,10 +16,11 @@ def write(group: Group, block: Block, before: Op) -> Op:
     """The `fuse` op of `group`, or its product or convolution with an epilogue, put before `before`; members' results that are read
     outside become its results."""
     nest = _Nest(group)
-    if group.product is not None:
-        nest.values[group.product.result] = nest.body.add_param(Type(group.product.result.type.dtype), "acc")
+    if group.finished is not None:
+        result = group.finished.result
+        nest.values[result] = nest.body.add_param(Type(result.type.dtype), "acc")
     for op in group.ops:
-        if op is not group.product:
+        if group.finished is None or op not in group.finished.ops:
             nest.add(op)
     return nest.finish(block, before)
 
@@ -129,10 +130,12 @@ class _Nest:
         results = [op.result for op in self.group.ops if escapes(op.result, self.group)]
         self.b.op("yield", *(self.values[r] for r in results))
         outer = Builder(block, before, loc=list(self.group.ops)[-1].loc)
-        operands = [without_ones(a, outer) for a in self.params]
-        attrs: Attrs = {"maps": [letters(a.axes) for a in self.params]}
-        product = self.group.product
-        if product is not None:
+        finished = self.group.finished
+        read = [self.behind(finished, a, outer) for a in self.params] if finished else list(self.params)
+        operands = [without_ones(a, outer) for a in read]
+        attrs: Attrs = {"maps": [letters(a.axes) for a in read]}
+        if finished is not None:
+            product = finished.product
             attrs = {**product.attrs, **attrs}
             made = outer.op(product.name, *product.operands, *operands, attrs=attrs, blocks=[self.body])
         else:
@@ -140,9 +143,21 @@ class _Nest:
             attrs |= {"out": [self.out(r) for r in results], "reduce": [self.how(r) for r in results]}
             made = outer.op("fuse", *operands, attrs=attrs, blocks=[self.body])
         for old, new in zip(results, made.results):
-            assert old.type == new.type, f"{made.name} makes {new.type} of {old!r}"
-            old.replace_by(new)
+            seen = new if new.type == old.type else outer.reshape(new, shape=list(old.type.shape))
+            assert old.type == seen.type, f"{made.name} makes {seen.type} of {old!r}"
+            old.replace_by(seen)
         return made
+
+    def behind(self, finished: Finished, a: Access, b: Builder) -> Access:
+        """What is read where the product has other rows than the nest: all of it, or for each row the same."""
+        if not finished.reshaped(self.dims):
+            return a
+        shape = finished.product.result.type.shape
+        if not is_whole(a, self.dims):
+            axes = (len(shape) - 1 if axis == len(self.dims) - 1 else None for axis in a.axes)
+            return Access(a.value, tuple(axes))
+        same = a.value.type.shape == shape
+        return Access(a.value if same else b.reshape(a.value, shape=list(shape)), identity(len(shape)))
 
     def out(self, result: Value) -> str:
         op = result.op

@@ -176,18 +176,24 @@ def panel_body(t: VecType, target: Target, reach: Reach) -> Emit:
             f"call void {function}(ptr %a, i64 %ars, i64 %acs, ptr {bp}, i64 {row}, ptr {cp}, i64 {crs}, "
             f"ptr {following}, ptr {v[0]}, i64 %pace, i64 {kc}, i64 {cols}, i64 {resume}, ptr {keep}, i64 %rows)"
         )
-        e.when(
-            fused,
-            lambda: e.line(
-                f"call void {finish}(ptr {args}, ptr {cp}, i64 {crs}, i64 %rows, i64 {cols}, i64 %i, "
-                f"i64 {x.add(x.add(jc, j), left_of)}, i64 {index})"
-            ),
-        )
+        if target.avx512:
+            finished(j, cols)
         e.line(f"{columns} = add i64 {step}, 0")
         return [e.gep(v[0], "%line")]
 
+    def finished(j: str, cols: Size) -> None:
+        call = (
+            f"call void {finish}(ptr {args}, ptr {e.gep(c, j, t.elem)}, i64 {crs}, i64 %rows, i64 {cols}, i64 %i, "
+            f"i64 {x.add(x.add(jc, j), left_of)}, i64 {index})"
+        )
+        e.when(fused, lambda: e.line(call))
+
     columns = "%columns"
     e.loop("%j0", "%j1", columns, next_tile, [("ptr", "%ahead")])
+    if (
+        not target.avx512
+    ):  # long rows: chains of operations, of which few are under way at a time, begin and end with each tile
+        finished("%j0", x.sub("%j1", "%j0"))
     return end_part(e)
 
 

@@ -11,6 +11,7 @@ One set of functions serves every product of its dtype.  What a call needs stand
             for each run of tile rows, split over threads:            (or the columns are split, when there are few rows)
                 copy the rows of one tile into the thread's scratch, if A is copied, but not its block
                 for each panel: the register tile, then the epilogue on it while it is in the first-level cache
+                                                                      (without AVX-512 behind all tiles of those rows)
 """
 
 from __future__ import annotations

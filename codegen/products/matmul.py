@@ -26,7 +26,9 @@ from tcc.codegen.products.record import (
 from tcc.codegen.target import Target
 from tcc.codegen.vectors import lane_mask, load, store, store_first
 
-EmitEpilogue = Callable[[Emit, Target, str, VecType, str, str, str, str, dict[str, str]], "str | None"]
+EmitEpilogue = Callable[
+    [Emit, Target, str, VecType, str, str, "str | None", str, dict[str, str]], "str | None"
+]
 
 
 @dataclass(frozen=True)
@@ -226,21 +228,35 @@ def _write_epilogue(e: Emit, name: str, spec: Matmul, epilogue: Epilogue, t: Vec
     def line(i: str, v: list[str]) -> list[str]:
         row = str(x.add("%row", i))
 
-        def vector(j: str, _: list[str]) -> None:
+        def finished(t: VecType, j: str, mask: str | None) -> tuple[str | None, str]:
             p = e.gep(v[0], j, t.elem)
-            mask = lane_mask(e, t, str(x.sub("%cols", j)))
             col = str(x.add("%col", j))
-            done = epilogue.emit(e, target, load(e, t, p, mask), t, row, col, mask, "%batch", values)
+            return epilogue.emit(e, target, load(e, t, p, mask), t, row, col, mask, "%batch", values), p
+
+        def whole(j: str, _: list[str]) -> None:
+            done, p = finished(pair, j, None)
+            if done is not None:
+                store(e, pair, done, p)
+
+        def ragged(j: str, _: list[str]) -> None:
+            left = str(x.sub("%cols", j))
+            mask = lane_mask(e, t, left)
+            done, p = finished(t, j, mask)
             if done is None:
                 return
             if target.avx512:
                 return store(e, t, done, p, mask)
-            whole = e.value(f"icmp sge i64 {x.sub('%cols', j)}, {t.lanes}")
-            e.when(whole, lambda: store(e, t, done, p))
-            few = e.value(f"xor i1 {whole}, true")
-            e.when(few, lambda: store_first(e, t, [done], [p], str(x.sub("%cols", j))))
+            fits = e.value(f"icmp sge i64 {left}, {t.lanes}")
+            e.when(fits, lambda: store(e, t, done, p))
+            few = e.value(f"xor i1 {fits}, true")
+            e.when(few, lambda: store_first(e, t, [done], [p], left))
 
-        e.loop(0, "%cols", t.lanes, vector)
+        first = "0"
+        if not target.avx512:  # masks cost something there; two chains of operations take as long as one
+            pair = VecType(t.elem, 2 * t.lanes)
+            first = e.value(f"and i64 %cols, {-pair.lanes}")
+            e.loop(0, first, pair.lanes, whole)
+        e.loop(first, "%cols", t.lanes, ragged)
         return [e.gep(v[0], "%crs")]
 
     e.loop(0, "%rows", 1, line, [("ptr", "%c")])

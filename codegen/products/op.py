@@ -139,7 +139,7 @@ def _block(op: Op) -> tuple[Epilogue, dict[str, Slot]]:
         t: VecType,
         row: str,
         col: str,
-        mask: str,
+        mask: str | None,
         batch: str,
         values: dict[str, str],
     ) -> str:

@@ -148,7 +148,9 @@ func @f(%x: f32[n,m]) -> (f32[n,m], f32[n]) {
     check(text, [normal(n, m)], rtol=1e-4)
 
 
-@pytest.mark.parametrize("n, k, m", [(3, 5, 4), (1, 1, 1), (17, 33, 10), (60, 78, 50), (0, 3, 2), (3, 0, 2)])
+@pytest.mark.parametrize(
+    "n, k, m", [(3, 5, 4), (1, 1, 1), (17, 33, 10), (60, 78, 50), (13, 30, 99), (0, 3, 2), (3, 0, 2)]
+)
 def test_products_with_an_epilogue_and_an_update_in_place(n, k, m):
     text = """
 func @f(%x: f32[n,k], %w: f32[k,m], %b: f32[m]) -> (f32[n,m], f32[k,m]) {shared = ["w"], updates = {w = 1}} {

@@ -48,6 +48,7 @@ from tcc.codegen.products.record import (
     unit_rows,
 )
 from tcc.codegen.target import KNOWN, Target, host, plain
+from tcc.codegen.vectors import load
 from tcc.ir.ops.linalg import panels_ref
 from tcc.runtime import layout as at
 from tcc.runtime import native
@@ -424,16 +425,12 @@ def _bias_relu_residual(
     t: VecType,
     row: str,
     col: str,
-    mask: str,
+    mask: str | None,
     batch: str,
     slots: dict[str, str],
 ) -> str:
     """max(acc + x0[col], 0) + x1[batch, row]"""
-    bias = e.call(
-        t,
-        f"llvm.masked.load.{t.suffix}.p0",
-        *(("ptr", e.gep(slots["x0"], col, t.elem)), (t.of("i1"), mask), (t, "zeroinitializer")),
-    )
+    bias = load(e, t, e.gep(slots["x0"], col, t.elem), mask)
     total = e.call(
         t,
         f"llvm.maxnum.{t.suffix}",

@@ -355,6 +355,32 @@ func @f(%xs: f32[n,m,t], %bs: f32[n,t], %a: f32[m,n], %w: f32[n,n]) -> (f32[m,n]
     )
 
 
+@pytest.mark.parametrize("p, q", [(3, 4), (1, 5), (4, 1), (0, 3)])
+def test_an_epilogue_behind_reshaped_rows(p: int, q: int) -> None:
+    """A bias, a whole array that lies in another order in memory, and one that a loop makes."""
+    agree(
+        """
+func @f(%xs: f32[m,q,p,t], %b: f32[m], %a: f32[p,q,m], %w: f32[m,m]) -> (f32[p,q,m], f32[t,p,q,m]) {
+  %st = dimshuffle %xs {order = [3, 2, 1, 0]} : f32[t,p,q,m]
+  %last, %all = scan %st, %a {seqs = 1, carries = 1, length = t} (%x: f32[p,q,m], %c: f32[p,q,m]) {
+    %l = reshape %c {shape = [p*q, m]} : f32[p*q,m]
+    %i = matmul %l, %w : f32[p*q,m]
+    %d = reshape %i {shape = [p, q, m]} : f32[p,q,m]
+    %bb = broadcast %b {shape = [p, q, m]} : f32[p,q,m]
+    %s = add %d, %bb : f32[p,q,m]
+    %r = mul %s, %x : f32[p,q,m]
+    %h = tanh %r : f32[p,q,m]
+    yield %h, %h
+  } : f32[p,q,m], f32[t,p,q,m]
+  yield %last, %all
+}""",
+        m=19,
+        p=p,
+        q=q,
+        t=2,
+    )
+
+
 @pytest.mark.parametrize("t", [0, 1, 4])
 def test_carries_that_turn_round(t: int) -> None:
     agree(
