@@ -190,9 +190,8 @@ def panel_body(t: VecType, target: Target, reach: Reach) -> Emit:
 
     columns = "%columns"
     e.loop("%j0", "%j1", columns, next_tile, [("ptr", "%ahead")])
-    if (
-        not target.avx512
-    ):  # long rows: chains of operations, of which few are under way at a time, begin and end with each tile
+    if not target.avx512:
+        # rows of all tiles: of chains of operations few are under way at a time, and they begin and end with a row
         finished("%j0", x.sub("%j1", "%j0"))
     return end_part(e)
 
