@@ -180,7 +180,7 @@ def _new_machine(target: Target, level: int = 2) -> Any:
     else:
         llvm.initialize_all_targets()
         llvm.initialize_all_asmprinters()
-    llvm.initialize_native_asmparser()  # for what is written as instructions (codegen/assembly.py)
+    llvm.initialize_native_asmparser()  # for what is written as instructions (codegen/assembly.py, aot/features.py)
     described = llvm.Target.from_triple(target.triple)
     return described.create_target_machine(
         cpu=target.cpu, features=target.features, opt=level, reloc="pic", codemodel="small"

@@ -61,7 +61,7 @@ class Target(NamedTuple):
     @property
     def assembles(self) -> bool:
         """Whether register tiles are written as x86's instructions: those of AVX2 (codegen/assembly.py)."""
-        return self.f16c and self.vector_bits == 256
+        return self.f16c and self.vector_bits == 256 and _takes_assembly(self)
 
     @property
     def registers(self) -> int:
@@ -90,6 +90,18 @@ class Target(NamedTuple):
             f'attributes #0 = {{ nounwind "target-cpu"="{self.cpu}" "target-features"="{self.features}" '
             f'"prefer-vector-width"="{width}" "min-legal-vector-width"="{width}" }}\n'
         )
+
+
+def reads_assembly(target: Target) -> bool:
+    """Whether LLVM, here, can encode what only assembly says: it has a reader for machines of this one's kind alone."""
+    return target.triple.split("-")[0] == host().triple.split("-")[0]
+
+
+@functools.cache
+def _takes_assembly(target: Target) -> bool:
+    """Whether LLVM, here, takes AVX2's instructions for it: not for a CPU of whose features it is not told."""
+    named = target.cpu == "x86-64-v3" or {"+avx2", "+fma"} <= {*target.features.split(",")}
+    return named and reads_assembly(target)
 
 
 @functools.cache

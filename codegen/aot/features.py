@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tcc.codegen.aot.messages import c_bytes, refuse, string
-from tcc.codegen.target import Target, host
+from tcc.codegen.target import Target, reads_assembly
 
 # x86: LLVM's name -> (which word of cpuid, its bit).  These are the features of which LLVM makes instructions by itself.
 WORDS = ((1, 0, 2), (7, 0, 1), (7, 0, 2), (7, 0, 3), (7, 1, 0), (0x80000001, 0, 2))  # leaf, subleaf, register
@@ -75,7 +75,7 @@ def required(target: Target) -> tuple[str, ...]:
 def features_text(target: Target, listed: str) -> str:
     """`unfit(who)`: 0, or what it refused; `listed` are the names of all features with commas between."""
     arch, all_names = target.triple.split("-")[0], required(target)
-    if is_x86(target) and _reads_assembly():
+    if is_x86(target) and reads_assembly(target):
         places = [32 * X86[n][0] + X86[n][1] for n in all_names]
         looks, count = _cpuid_text(all_names), len(WORDS)
     elif HWCAPS.get(arch, {}).keys() & set(all_names):
@@ -166,8 +166,3 @@ def _auxiliary_text() -> str:
   %cap2.at = getelementptr i64, ptr %words, i64 1
   store i64 %cap2, ptr %cap2.at
   br label %begin"""
-
-
-def _reads_assembly() -> bool:
-    """Whether LLVM, here, can encode what only assembly says: it has a reader for this machine's own alone."""
-    return is_x86(host())

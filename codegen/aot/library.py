@@ -137,20 +137,11 @@ def _engines(library: Library) -> list[str]:
 
 def library_object(library: Library) -> bytes:
     """The relocatable object."""
-    _read_assembly()
     return jit.compile_object(with_base(library_text(library), library.target), portable(library.target))
 
 
 def library_assembly(library: Library) -> str:
-    _read_assembly()
     return jit.assembly(with_base(library_text(library), library.target), portable(library.target))
-
-
-def _read_assembly() -> None:
-    """Gives LLVM what `cpuid` takes, which is written as assembly (aot/features.py)."""
-    import llvmlite.binding as llvm
-
-    llvm.initialize_native_asmparser()
 
 
 def with_base(text: str, target: Target) -> str:

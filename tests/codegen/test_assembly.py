@@ -7,10 +7,10 @@ import ctypes
 import numpy as np
 import pytest
 
-from tcc.codegen import jit
+from tcc.codegen import jit, target
 from tcc.codegen.assembly import Assembly, Reads, Registers, add_steps
 from tcc.codegen.emit import Emit, VecType
-from tcc.codegen.target import host
+from tcc.codegen.target import KNOWN, cross, host
 from tcc.codegen.vectors import load, store
 
 pytestmark = pytest.mark.skipif(not host().f16c, reason="no AVX2")
@@ -60,3 +60,15 @@ def test_what_is_masked_or_not_known_is_text() -> None:
     assert not reads.assembled(YMM._replace(f16c=False))
     assert not Reads(((0, "%n"),), ((1, 0),)).assembled(YMM)
     assert not Reads(((0, 0),), ((1, 0),), ("%mask",)).assembled(YMM)
+
+
+def test_instructions_are_for_machines_of_this_kind_that_are_known_to_have_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """LLVM reads them for no other kind, and ends the process where a CPU has them not."""
+    v3 = cross("x86_64-linux-gnu", "x86-64-v3")
+    assert v3.assembles and cross("x86_64-linux-gnu", features="+avx2,+fma,+f16c").assembles
+    assert not cross("x86_64-linux-gnu", "ivybridge").assembles
+    arm = next(t for t in KNOWN if t.triple.startswith("aarch64"))
+    monkeypatch.setattr(target, "host", lambda: arm)
+    assert not v3._replace(l2_bytes=1).assembles
