@@ -1,8 +1,8 @@
 """What a register tile does between two branches: loads and multiply-adds of vectors that stay in registers.
 
 Where all distances are numbers nothing is left for a compiler to decide: registers have their values all along, and a core
-takes its instructions in any order.  So for AVX2 they are written as instructions, which LLVM only has to encode; for other
-targets they are LLVM text.
+takes its instructions in any order.  So for AVX2 they are written as instructions where LLVM reads those, and only has to
+encode them; for other targets they are LLVM text.
 """
 
 from __future__ import annotations

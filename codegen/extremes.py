@@ -46,7 +46,7 @@ class Extremes(Places):
         """Whether lanes are short rows, whose elements are gathered: words that an instruction gathers."""
         n = self.t.shape[self.axis]
         short = isinstance(n, int) and n <= SHORT and bool(self.kept) and self.t.strides[self.axis] == 1
-        return short and itemsize(self.dtype) >= 4 and self.target.permutes and not self.target.avx512
+        return short and itemsize(self.dtype) >= 4 and self.target.avx2 and not self.target.avx512
 
     def at(self, places: Sequence[str], along: str) -> list[str]:
         """Indices of the operand from those of the result and that along the axis."""

@@ -13,7 +13,7 @@ from tcc.ir.core import Op
 def sort_kernel(op: Op, target: Target) -> Kernel:
     """`sort` and `argsort`."""
     w = Lines(op, target, positions=op.name == "argsort")
-    if target.permutes and w.bits in (32, 64):
+    if target.avx2 and w.bits in (32, 64):
         lines = HalvedLines if w.width > 64 else QuickLines
         return lines(op, target, positions=w.positions).quick_kernel()
 

@@ -54,14 +54,15 @@ class Target(NamedTuple):
         return "+avx512vnni" in features if self.avx512 else self.f16c and "+avxvnni" in features
 
     @property
-    def permutes(self) -> bool:
-        """Whether it has x86's instructions that move lanes of a vector by their numbers in another."""
+    def avx2(self) -> bool:
+        """Whether it has x86's vectors of 256 bits and what goes with them: lanes moved by numbers in another vector, gathers, and
+        stores of a part of a vector."""
         return self.f16c and self.vector_bits >= 256
 
     @property
     def assembles(self) -> bool:
         """Whether register tiles are written as x86's instructions: those of AVX2 (codegen/assembly.py)."""
-        return self.f16c and self.vector_bits == 256 and _takes_assembly(self)
+        return self.avx2 and not self.avx512 and _takes_assembly(self)
 
     @property
     def registers(self) -> int:

@@ -228,7 +228,7 @@ class _Tile:
             count = e.value(f"sub i64 %cols, {last * t.lanes}")
             store_first(e, t, sums[last :: self.vectors], places, count)
 
-        if self.target.avx512 or self.plain and self.target.assembles:
+        if self.target.avx512 or self.plain and self.target.avx2:
             put(self.vectors, self.masks if self.target.avx512 else self._edge())
             return
         full = e.value(f"icmp eq i64 %cols, {self.vectors * t.lanes}")
