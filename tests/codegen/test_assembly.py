@@ -13,7 +13,7 @@ from tcc.codegen.emit import Emit, VecType
 from tcc.codegen.target import KNOWN, cross, host
 from tcc.codegen.vectors import load, store
 
-pytestmark = pytest.mark.skipif(not host().f16c, reason="no AVX2")
+pytestmark = pytest.mark.skipif(not host().avx2, reason="runs instructions of AVX2")
 YMM = host()._replace(vector_bits=256, avx512=False)
 
 
